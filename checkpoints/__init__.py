@@ -1,0 +1,1 @@
+"""Manifests (TF1 names and shapes) of the released checkpoints, and the small embedded demo checkpoint."""

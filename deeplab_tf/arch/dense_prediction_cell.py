@@ -1,0 +1,84 @@
+"""Dense prediction cells (Chen et al., NeurIPS 2018) as data: parsing their JSON, and the cell the release ships."""
+
+import dataclasses
+import json
+import pathlib
+
+from deeplab_tf.errors import DeepLabError
+
+
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """One branch. `op` is conv or pyramid_pooling; `input` is -1 for the backbone's features or an earlier branch;
+    `kernel` and `rate` (vertical, horizontal) belong to conv, `grid_size` (rows, columns) to pyramid_pooling."""
+
+    op: str
+    input: int
+    kernel: tuple[int, int] | None = None
+    rate: tuple[int, int] | None = None
+    grid_size: tuple[int, int] | None = None
+
+    def to_json(self) -> dict:
+        """Returns the branch as the release's JSON writes it."""
+        values = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _pair(value) -> tuple[int, int]:
+    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def _branch(entry, index: int) -> Branch:
+    if isinstance(entry, Branch):
+        return entry
+    try:
+        op, source = entry["op"], int(entry["input"])
+        if op == "conv":
+            branch = Branch(op, source, kernel=_pair(entry["kernel"]), rate=_pair(entry.get("rate", 1)))
+        else:
+            branch = Branch(op, source, grid_size=_pair(entry["grid_size"]))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise DeepLabError(
+            f"dense_prediction_cell_json: branch {index} {entry!r} lacks or misstates {error}; expected op conv with "
+            "kernel and rate, or op pyramid_pooling with grid_size, and the input branch"
+        ) from None
+    if op not in ("conv", "pyramid_pooling") or source >= index:
+        raise DeepLabError(
+            f"dense_prediction_cell_json: branch {index} {entry!r}: op must be conv or pyramid_pooling and input an "
+            "earlier branch, or -1 for the backbone's features"
+        )
+    return branch
+
+
+# The release's dense_prediction_cell_branch5_top1_cityscapes.json: the best cell found on Cityscapes.
+CITYSCAPES_TOP1 = (
+    Branch("conv", -1, kernel=(3, 3), rate=(1, 6)),
+    Branch("conv", 0, kernel=(3, 3), rate=(18, 15)),
+    Branch("conv", 1, kernel=(3, 3), rate=(6, 3)),
+    Branch("conv", 0, kernel=(3, 3), rate=(1, 1)),
+    Branch("conv", 0, kernel=(3, 3), rate=(6, 21)),
+)
+SHIPPED = {"dense_prediction_cell_branch5_top1_cityscapes.json": CITYSCAPES_TOP1}
+
+
+def parse(cell) -> tuple[Branch, ...] | None:
+    """Returns the branches of a cell given as a path to its JSON, as the parsed list, or as branches.
+
+    The file name of the cell that the release ships needs no file. Nothing (None, "", an empty list) is None.
+
+    Raises:
+      DeepLabError: the file is missing or is not a list of branches.
+    """
+    if not cell:
+        return None
+    if isinstance(cell, str | pathlib.PurePath):
+        path = pathlib.Path(cell)
+        if not path.is_file() and path.name in SHIPPED:
+            return SHIPPED[path.name]
+        try:
+            cell = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DeepLabError(f"dense_prediction_cell_json={str(path)!r}: expected a JSON file ({error})") from None
+    if not isinstance(cell, list | tuple):
+        raise DeepLabError(f"dense_prediction_cell_json: expected a list of branches, got {type(cell).__name__}")
+    return tuple(_branch(entry, index) for index, entry in enumerate(cell))

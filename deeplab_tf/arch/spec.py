@@ -1,0 +1,210 @@
+"""The vocabulary of architectures: rows (units) of a backbone, and the one place where a stride becomes a rate."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from deeplab_tf.errors import DeepLabError
+
+SCALE_PIXEL = (127.5, 127.5, 127.5)
+RGB_MEAN = (123.15, 115.90, 103.06)
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNorm:
+    """Constants of a batch normalisation: decay of the moving averages, and epsilon."""
+
+    decay: float
+    epsilon: float
+
+
+HEAD_BATCH_NORM = BatchNorm(decay=0.9997, epsilon=1e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv:
+    """Convolution, batch norm, activation. `explicit_padding` pads a strided one by kernel - 1 (release: fixed padding).
+
+    `norm_scope` is the batch norm's own scope where it is not <scope>/BatchNorm; `end_point` is the name the output is
+    tapped by (None: not tapped), `tap_before_activation` says that it is tapped as the batch norm left it.
+    """
+
+    scope: str
+    filters: int
+    kernel: int = 3
+    stride: int = 1
+    activation: str | None = "relu"
+    explicit_padding: bool = False
+    norm_scope: str | None = None
+    end_point: str | None = None
+    tap_before_activation: bool = False
+
+    @property
+    def output_weights(self) -> tuple[str, int]:
+        """The variable (below the backbone's scope) that shows the width of the unit, and that width."""
+        return f"{self.scope}/weights", self.filters
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxPool:
+    """3x3 max pooling with TensorFlow's SAME padding."""
+
+    stride: int = 2
+    kernel: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class XceptionUnit:
+    """Three separable convolutions with a skip (release: core/xception.py).
+
+    `skip` is conv, sum or none; the stride sits on the third convolution; `activation_inside` activates after each
+    depthwise and pointwise convolution instead of before each separable one; `rates` multiply the unit's rate.
+    """
+
+    scope: str
+    filters: tuple[int, int, int]
+    skip: str
+    stride: int = 1
+    activation_inside: bool = False
+    rates: tuple[int, ...] = (1, 1, 1)
+    ends_block: str | None = None
+
+    @property
+    def output_weights(self) -> tuple[str, int]:
+        """See Conv."""
+        return f"{self.scope}/separable_conv3_pointwise/weights", self.filters[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class InvertedResidual:
+    """Expand, depthwise, (squeeze-and-excite), project (MobileNets). Widths are final, multipliers already applied.
+
+    `expanded` equal to the input's width builds no expansion. `fused` replaces expansion and depthwise by one
+    convolution `expand` with the kernel and the stride (EdgeTPU). The input is added where `residual` is true, the
+    effective stride is 1 and the widths agree.
+    """
+
+    scope: str
+    end_point: str
+    inputs: int
+    expanded: int
+    filters: int
+    kernel: int = 3
+    stride: int = 1
+    activation: str = "relu"
+    squeeze: int | None = None
+    fused: bool = False
+    residual: bool = True
+
+    @property
+    def output_weights(self) -> tuple[str, int]:
+        """See Conv."""
+        return f"{self.scope}/project/weights", self.filters
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetUnit:
+    """Bottleneck unit (conv1 1x1, conv2 3x3, conv3 1x1), or the lite unit of two 3x3 where `bottleneck` is None."""
+
+    scope: str
+    filters: int
+    bottleneck: int | None
+    stride: int = 1
+    rate: int = 1
+    ends_block: str | None = None
+
+    @property
+    def output_weights(self) -> tuple[str, int]:
+        """See Conv."""
+        return f"{self.scope}/conv{3 if self.bottleneck else 2}/weights", self.filters
+
+
+@dataclasses.dataclass(frozen=True)
+class NasCell:
+    """A cell of a searched network. `operations` are five pairs of (state, operation); `level` is log2(stride) - 2;
+    `enlarge` resizes the running tensor to 2 d - 1 before the cell."""
+
+    scope: str
+    end_point: str
+    filters: int
+    level: int
+    operations: tuple[tuple[tuple[int, str], tuple[int, str]], ...]
+    stride: int = 1
+    enlarge: bool = False
+
+    @property
+    def output_weights(self) -> tuple[str, int]:
+        """See Conv."""
+        return f"{self.scope}/1x1/weights", self.filters
+
+
+@dataclasses.dataclass(frozen=True)
+class Activation:
+    """A lone activation."""
+
+    activation: str = "relu"
+    stride: int = 1
+
+
+Unit = Conv | MaxPool | XceptionUnit | InvertedResidual | ResNetUnit | NasCell | Activation
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A backbone variant.
+
+    Attributes:
+      name: the release's model_variant.
+      scope: its TF1 variable scope.
+      units: rows for a ModelConfig, widths final, strides nominal (as if the output stride were the largest).
+      batch_norm: constants of the backbone's batch norms.
+      preprocessing: "scale" maps 0..255 to [-1, 1]; "subtract_mean" subtracts RGB_MEAN.
+      pad_pixel: RGB the data pipeline pads images with.
+      decoder_end_points: stride -> end point that the decoder reads.
+      initializer: "truncated_normal" (std 0.09), "resnet" or "nas" (see layers.py).
+      smallest_output_stride: below it the graph cannot be built.
+      multi_grid_length: number of unit rates `multi_grid` takes; 0: the variant ignores it.
+      strides_from_rows: the rows already realise the output stride (NAS), nothing is converted to rates.
+    """
+
+    name: str
+    scope: str
+    units: Callable[..., tuple[Unit, ...]]
+    batch_norm: BatchNorm
+    preprocessing: str = "scale"
+    pad_pixel: tuple[float, float, float] = SCALE_PIXEL
+    decoder_end_points: dict[int, str] = dataclasses.field(default_factory=dict)
+    initializer: str = "truncated_normal"
+    smallest_output_stride: int = 1
+    multi_grid_length: int = 0
+    strides_from_rows: bool = False
+
+
+def strides_and_rates(strides: Sequence[int], output_stride: int | None) -> list[tuple[int, int]]:
+    """Returns (stride, rate) of each unit so that the whole has `output_stride` (None: the nominal one).
+
+    The unit whose stride is removed still runs at the present rate; the units after it run at the rate multiplied by
+    that stride (release: core/xception.py, resnet_v1_beta.py and slim's mobilenet.py).
+
+    Raises:
+      DeepLabError: the strides cannot give `output_stride`.
+    """
+    result, current, rate = [], 1, 1
+    for stride in strides:
+        if current == output_stride:
+            result.append((1, rate))
+            rate *= stride
+        else:
+            result.append((stride, 1))
+            current *= stride
+    if output_stride not in (None, current):
+        raise DeepLabError(f"output_stride={output_stride}: strides {list(strides)} reach {current} instead")
+    return result
+
+
+def make_divisible(value: float, divisor: int, smallest: int | None = None) -> int:
+    """Returns `value` rounded to a multiple of `divisor`, at least `smallest`, and not below 0.9 of `value`.
+
+    Source: slim's mobilenet conv_blocks.
+    """
+    rounded = max(divisor if smallest is None else smallest, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded

@@ -1,0 +1,73 @@
+"""The modified aligned Xception: 41, 65 and 71 layers (arXiv 1802.02611, section 3.2; release: core/xception.py)."""
+
+from deeplab_tf.arch.spec import Architecture, BatchNorm, Conv, Unit, XceptionUnit
+
+# (block, widths of the three separable convolutions, skip, stride, number of units)
+_ENTRY_41 = (
+    ("entry_flow/block1", (128, 128, 128), "conv", 2, 1),
+    ("entry_flow/block2", (256, 256, 256), "conv", 2, 1),
+    ("entry_flow/block3", (728, 728, 728), "conv", 2, 1),
+)
+_ENTRY_71 = (
+    ("entry_flow/block1", (128, 128, 128), "conv", 2, 1),
+    ("entry_flow/block2", (256, 256, 256), "conv", 1, 1),
+    ("entry_flow/block3", (256, 256, 256), "conv", 2, 1),
+    ("entry_flow/block4", (728, 728, 728), "conv", 1, 1),
+    ("entry_flow/block5", (728, 728, 728), "conv", 2, 1),
+)
+
+
+def _blocks(entry, middle_units: int):
+    return (
+        *entry,
+        ("middle_flow/block1", (728, 728, 728), "sum", 1, middle_units),
+        ("exit_flow/block1", (728, 1024, 1024), "conv", 2, 1),
+        ("exit_flow/block2", (1536, 1536, 2048), "none", 1, 1),
+    )
+
+
+def units(blocks, config) -> tuple[Unit, ...]:
+    """Returns the rows of `blocks`; the last block takes `config.multi_grid` and activates inside."""
+    rows: list[Unit] = [
+        Conv("entry_flow/conv1_1", 32, stride=2, explicit_padding=True, end_point="entry_flow/conv1_1"),
+        Conv("entry_flow/conv1_2", 64, end_point="entry_flow/conv1_2"),
+    ]
+    for block, filters, skip, stride, count in blocks:
+        last = block == blocks[-1][0]
+        rates = (config.multi_grid or (1, 1, 1)) if last else (1, 1, 1)
+        rows += [
+            XceptionUnit(
+                scope=f"{block}/unit_{n}/xception_module",
+                filters=filters,
+                skip=skip,
+                stride=stride,
+                activation_inside=last,
+                rates=rates,
+                ends_block=block if n == count else None,
+            )
+            for n in range(1, count + 1)
+        ]
+    return tuple(rows)
+
+
+def _architecture(name: str, blocks, taps: tuple[str, str, str]) -> Architecture:
+    tap = "{}/{}/unit_1/xception_module/separable_conv2_pointwise"
+    return Architecture(
+        name=name,
+        scope=name,
+        units=lambda config: units(blocks, config),
+        batch_norm=BatchNorm(decay=0.9997, epsilon=1e-3),
+        decoder_end_points={stride: tap.format(name, block) for stride, block in zip((4, 8, 16), taps, strict=True)},
+        smallest_output_stride=2,
+        multi_grid_length=3,
+    )
+
+
+_TAPS_41 = ("entry_flow/block2", "entry_flow/block3", "exit_flow/block1")
+_TAPS_71 = ("entry_flow/block3", "entry_flow/block5", "exit_flow/block1")
+
+ARCHITECTURES = (
+    _architecture("xception_41", _blocks(_ENTRY_41, 8), _TAPS_41),
+    _architecture("xception_65", _blocks(_ENTRY_41, 16), _TAPS_41),
+    _architecture("xception_71", _blocks(_ENTRY_71, 16), _TAPS_71),
+)

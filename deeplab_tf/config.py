@@ -1,0 +1,225 @@
+"""Every option, once: a field of a frozen dataclass, named as the release's flag, with its default and help.
+
+The commands derive their absl flags from these fields (tools/options.py), recipes are `dataclasses.replace` over a
+default, and a model directory remembers its ModelConfig. Importing this module does not import TensorFlow.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Iterable, Mapping
+
+from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
+from deeplab_tf.errors import DeepLabError, unknown_name
+
+MERGE_METHODS = ("max", "avg")
+SAVE_CHOICES = ("mask", "overlay", "raw", "probabilities")
+RESIZE_CHOICES = ("longest", "none")
+
+
+def _option(default, help_text: str):
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
+
+def _as_tuple(name: str, value, kind: type):
+    """Returns `value` (a scalar, a string such as "6,12", or a sequence of either) as a tuple of `kind`; empty is None."""
+    if isinstance(value, str | int | float):
+        value = [value]
+    try:
+        parts = [p for v in value for p in (v.split(",") if isinstance(v, str) else [v])]
+        numbers = tuple(kind(p) for p in parts if p != "")
+    except (TypeError, ValueError):
+        numbers = None
+    if numbers is None or any(float(n) != float(p) for n, p in zip(numbers, (p for p in parts if p != ""), strict=True)):
+        raise DeepLabError(f"{name}={value!r}: expected {kind.__name__} numbers, for instance {name}=6,12,18")
+    return numbers or None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """Normalises lists to tuples by the declared type of each field."""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            kinds = [a for a in typing.get_args(field.type) if typing.get_origin(a) is tuple] or [field.type]
+            value = getattr(self, field.name)
+            if typing.get_origin(kinds[0]) is tuple and value is not None and field.name not in _PARSED_ELSEWHERE:
+                kind = typing.get_args(kinds[0])[0]
+                value = tuple(value) if kind is str else _as_tuple(field.name, value, kind)
+                object.__setattr__(self, field.name, value)
+
+    def _require(self, name: str, good: bool, expected: str):
+        if not good:
+            raise DeepLabError(f"{name}={getattr(self, name)!r}: {expected}")
+
+
+_PARSED_ELSEWHERE = {"dense_prediction_cell_json"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(_Options):
+    """The network: every model flag of the release (its common.py, train.py and export_model.py).
+
+    Sizes are (height, width) in pixels. Values are checked on construction; a DeepLabError names field, value and cure.
+    """
+
+    model_variant: str = _option("mobilenet_v2", "backbone: one of the release's 15 names")
+    num_classes: int = _option(21, "number of classes, background included")
+    output_stride: int = _option(16, "input size over size of the backbone's last feature map: 32, 16, 8 or lower")
+    atrous_rates: tuple[int, ...] | None = _option(None, "ASPP rates; 6,12,18 at output stride 16, doubled at 8")
+    crop_size: tuple[int, int] | None = _option(None, "input height,width the graph is built for; unset: any size")
+    logits_kernel_size: int = _option(1, "kernel of the last convolution; other than 1 only without ASPP")
+    image_pyramid: tuple[float, ...] | None = _option(None, "scales the network runs at inside one graph")
+    add_image_level_feature: bool = _option(True, "add the globally pooled feature to ASPP")
+    image_pooling_crop_size: tuple[int, int] | None = _option(None, "height,width that sets the pooling window")
+    image_pooling_stride: tuple[int, int] = _option((1, 1), "stride of the image pooling, vertical,horizontal")
+    aspp_with_batch_norm: bool = _option(True, "run ASPP (or the dense prediction cell); false is DeepLab-v2 style")
+    aspp_with_separable_conv: bool = _option(True, "separable atrous convolutions in ASPP")
+    multi_grid: tuple[int, ...] | None = _option(None, "unit rates of the last block (ResNet, Xception)")
+    depth_multiplier: float = _option(1.0, "scales the channels of a MobileNet")
+    divisible_by: int | None = _option(None, "MobileNetV2 channels become a multiple of this")
+    decoder_output_stride: tuple[int, ...] | None = _option(None, "strides of the decoder, descending; unset: no decoder")
+    decoder_use_separable_conv: bool = _option(True, "separable convolutions in the decoder")
+    merge_method: str = _option("max", "how an image pyramid's logits are merged: max or avg")
+    prediction_with_upsampled_logits: bool = _option(True, "upsample logits, then argmax; false: the other way round")
+    dense_prediction_cell_json: typing.Any = _option(None, "JSON file of a dense prediction cell, instead of ASPP")
+    nas_stem_output_num_conv_filters: int = _option(20, "filters of the first NAS cell")
+    nas_use_classification_head: bool = _option(False, "append the classification head to a NAS backbone")
+    nas_remove_os32_stride: bool = _option(False, "no stride on a NAS step to output stride 32")
+    use_bounded_activation: bool = _option(False, "bound activations to [-6, 6] (Xception, ASPP, decoder)")
+    aspp_with_concat_projection: bool = _option(True, "project the concatenated ASPP branches with a 1x1 convolution")
+    aspp_with_squeeze_and_excitation: bool = _option(False, "multiply ASPP by a gate from the pooled feature")
+    aspp_convs_filters: int = _option(256, "filters of the ASPP convolutions")
+    decoder_use_sum_merge: bool = _option(False, "the decoder adds instead of concatenating")
+    decoder_filters: int = _option(256, "filters of the decoder convolutions")
+    decoder_output_is_logits: bool = _option(False, "the decoder's output is the logits")
+    image_se_uses_qsigmoid: bool = _option(False, "the squeeze-and-excitation gate is relu6(x + 3) * 0.16667")
+
+    def __post_init__(self):
+        super().__post_init__()
+        cell = dense_prediction_cell.parse(self.dense_prediction_cell_json)
+        object.__setattr__(self, "dense_prediction_cell_json", cell)
+        if self.model_variant not in ARCHITECTURES:
+            raise unknown_name("model_variant", self.model_variant, ARCHITECTURES)
+        self._require_sizes()
+        self._require_strides()
+        self._require_head()
+
+    def _require_sizes(self):
+        for name in ("num_classes", "aspp_convs_filters", "decoder_filters", "nas_stem_output_num_conv_filters"):
+            self._require(name, getattr(self, name) >= 1, "expected a number of at least 1")
+        for name in ("crop_size", "image_pooling_crop_size", "image_pooling_stride"):
+            value = getattr(self, name)
+            self._require(name, value is None or (len(value) == 2 and min(value) > 0), "expected two numbers, h,w")
+        self._require("depth_multiplier", self.depth_multiplier > 0, "expected a number above 0")
+        self._require("merge_method", self.merge_method in MERGE_METHODS, "expected max or avg")
+        scales = self.image_pyramid
+        self._require("image_pyramid", scales is None or min(scales) > 0, "expected scales above 0")
+
+    def _require_strides(self):
+        architecture = ARCHITECTURES[self.model_variant]
+        smallest = architecture.smallest_output_stride
+        stride = self.output_stride
+        good = smallest <= stride <= 32 and stride & (stride - 1) == 0
+        self._require("output_stride", good, f"{self.model_variant} takes a power of two from {smallest} to 32")
+        rates = self.atrous_rates
+        self._require("atrous_rates", rates is None or min(rates) >= 1, "expected rates of at least 1")
+        grid = self.multi_grid
+        length = architecture.multi_grid_length
+        if grid is not None and length:
+            self._require("multi_grid", len(grid) == length, f"{self.model_variant} takes {length} unit rates")
+        strides = self.decoder_output_stride or ()
+        ordered = all(a > b for a, b in zip(strides, strides[1:], strict=False))
+        self._require("decoder_output_stride", ordered, "expected strides in descending order, for instance 8,4")
+        for stride in strides:
+            known = sorted(architecture.decoder_end_points)
+            expected = f"{self.model_variant} has decoder inputs at strides {known}" if known else "it has no decoder"
+            self._require("decoder_output_stride", stride in known, expected)
+
+    def _require_head(self):
+        v2_style = not self.aspp_with_batch_norm and self.atrous_rates
+        expected = "expected 1, unless aspp_with_batch_norm is false and atrous_rates are given"
+        self._require("logits_kernel_size", self.logits_kernel_size == 1 or bool(v2_style), expected)
+        if self.decoder_output_is_logits:
+            self._require("decoder_output_stride", bool(self.decoder_output_stride), "decoder_output_is_logits needs it")
+            expected = f"must equal num_classes={self.num_classes} when decoder_output_is_logits"
+            self._require("decoder_filters", self.decoder_filters == self.num_classes, expected)
+        if self.dense_prediction_cell_json and self.aspp_with_batch_norm:
+            expected = "a dense prediction cell works at output stride 16 or lower (its rates are multiplied by 16 // stride)"
+            self._require("output_stride", self.output_stride <= 16, expected)
+
+    def at_output_stride(self, output_stride: int) -> "ModelConfig":
+        """Returns the configuration at another output stride, its ASPP rates scaled alike (paper: 6,12,18 at 16 are
+        12,24,36 at 8). The release never does this by itself; the commands that do it say so."""
+        rates = self.atrous_rates
+        if rates is not None:
+            rates = tuple(max(1, rate * self.output_stride // output_stride) for rate in rates)
+        return dataclasses.replace(self, output_stride=output_stride, atrous_rates=rates)
+
+    def to_json(self) -> dict:
+        """Returns the fields that differ from the defaults, and the variant, as JSON types."""
+        changed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        changed = {k: v for k, v in changed.items() if k == "model_variant" or v != _DEFAULTS[k]}
+        if self.dense_prediction_cell_json:
+            changed["dense_prediction_cell_json"] = [b.to_json() for b in self.dense_prediction_cell_json]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in changed.items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping, *, source: str = "deeplab.json") -> "ModelConfig":
+        """Returns the configuration of `to_json`; an unknown field is an error that names `source`."""
+        for name in values:
+            if name not in _DEFAULTS:
+                raise unknown_name(f"model option in {source}", name, _DEFAULTS)
+        return cls(**values)
+
+
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
+
+# What may rightly differ between the model as it was trained and as it is run.
+INFERENCE_FIELDS = (
+    "output_stride",
+    "atrous_rates",
+    "crop_size",
+    "image_pyramid",
+    "merge_method",
+    "image_pooling_crop_size",
+    "image_pooling_stride",
+    "prediction_with_upsampled_logits",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictConfig(_Options):
+    """What `predict` does with images: the release's eval_scales and add_flipped_images, and the demo's resize rule."""
+
+    eval_scales: tuple[float, ...] = _option((1.0,), "scales whose probabilities are averaged")
+    add_flipped_images: bool = _option(False, "also average over the horizontally flipped image")
+    resize: str = _option("longest", "longest: shrink or enlarge to the longest side first; none: keep the size")
+    longest_side: int = _option(513, "longest side in pixels for --resize=longest")
+    save: tuple[str, ...] = _option(("mask", "overlay", "raw"), "what to write: " + ", ".join(SAVE_CHOICES))
+    max_pixels: int = _option(4_200_000, "an image with more pixels (after resizing) is run in overlapping tiles")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._require("resize", self.resize in RESIZE_CHOICES, "expected longest or none")
+        good = bool(self.eval_scales) and min(self.eval_scales) > 0
+        self._require("eval_scales", good, "expected scales above 0")
+        for choice in self.save:
+            if choice not in SAVE_CHOICES:
+                raise unknown_name("value of save", choice, SAVE_CHOICES)
+        self._require("longest_side", self.longest_side > 0, "expected a number of pixels")
+        self._require("max_pixels", self.max_pixels >= 66_049, "expected at least 66049 (257 x 257)")
+
+
+def override(config: ModelConfig, changes: Mapping, *, remembered: Iterable[str], source: str) -> ModelConfig:
+    """Returns `config` with the explicit `changes`.
+
+    A change of a field in `remembered` that is not one of INFERENCE_FIELDS contradicts what `source` (a model
+    directory, a checkpoint's shapes) says: DeepLabError, naming both values.
+    """
+    remembered = set(remembered)
+    changed = dataclasses.replace(config, **changes)
+    for name in changes:
+        old, new = getattr(config, name), getattr(changed, name)
+        if old != new and name in remembered and name not in INFERENCE_FIELDS:
+            raise DeepLabError(f"--{name}={new} contradicts {source}, which has {name}={old}; leave the flag out")
+    return changed
