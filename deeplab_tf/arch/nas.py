@@ -21,7 +21,7 @@ _HNAS_LEVELS = (0, 0, 0, 1, 2, 1, 2, 2, 3, 3, 2, 1)
 
 _STEM: tuple[Unit, ...] = (
     Conv("conv0", 64, stride=2, explicit_padding=True, norm_scope="conv0_bn"),
-    Conv("conv1", 64, norm_scope="conv1_bn", tap_before_activation=True),
+    Conv("conv1", 64, norm_scope="conv1_bn", keep_for_cells=True),
     Conv(
         "conv2",
         128,
@@ -30,7 +30,7 @@ _STEM: tuple[Unit, ...] = (
         norm_scope="conv2_bn",
         activation=None,
         end_point="Stem",
-        tap_before_activation=True,
+        keep_for_cells=True,
     ),
 )
 
@@ -59,14 +59,19 @@ def cells(levels, operations, config) -> tuple[NasCell, ...]:
 
 
 def _classification_head(stride: int, output_stride: int) -> list[Unit]:
-    steps = [s for s in (8, 16, 32) if s > stride]
-    reached = min(max(output_stride, stride), 32)
-    strides = [s for s, _ in strides_and_rates([stride] + [2] * len(steps), reached)][1:]
-    rows: list[Unit] = []
-    for step, kept in zip(steps, strides, strict=True):
-        scope = f"downsample_os{step}"
-        # The row's own stride is what remains of the nominal 2 after the requested output stride is reached.
-        rows.append(Conv(f"{scope}_conv", 32 * step, stride=kept, explicit_padding=True, norm_scope=f"{scope}_bn"))
+    steps = [step for step in (8, 16, 32) if step > stride]
+    walk = strides_and_rates([stride] + [2] * len(steps), max(output_stride, stride))[1:]
+    rows: list[Unit] = [
+        Conv(
+            f"downsample_os{step}_conv",
+            32 * step,
+            stride=kept,
+            rate=rate,
+            explicit_padding=True,
+            norm_scope=f"downsample_os{step}_bn",
+        )
+        for step, (kept, rate) in zip(steps, walk, strict=True)
+    ]
     head = "classification_head"
     return [*rows, Conv(f"{head}_conv", 2048, kernel=1, norm_scope=f"{head}_bn")]
 

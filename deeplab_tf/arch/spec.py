@@ -25,18 +25,19 @@ class Conv:
     """Convolution, batch norm, activation. `explicit_padding` pads a strided one by kernel - 1 (release: fixed padding).
 
     `norm_scope` is the batch norm's own scope where it is not <scope>/BatchNorm; `end_point` is the name the output is
-    tapped by (None: not tapped), `tap_before_activation` says that it is tapped as the batch norm left it.
+    tapped by (None: not tapped). `keep_for_cells` remembers the output before the activation for the NAS cells.
     """
 
     scope: str
     filters: int
     kernel: int = 3
     stride: int = 1
+    rate: int = 1
     activation: str | None = "relu"
     explicit_padding: bool = False
     norm_scope: str | None = None
     end_point: str | None = None
-    tap_before_activation: bool = False
+    keep_for_cells: bool = False
 
     @property
     def output_weights(self) -> tuple[str, int]:
@@ -49,7 +50,6 @@ class MaxPool:
     """3x3 max pooling with TensorFlow's SAME padding."""
 
     stride: int = 2
-    kernel: int = 3
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,291 @@
+"""The operations of the release as Keras layers, and the graph that creates each layer once by its TF1 scope."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deeplab_tf.arch.spec import RGB_MEAN, BatchNorm
+
+_register = keras.saving.register_keras_serializable(package="deeplab_tf")
+
+
+def scale_dimension(size, scale: float):
+    """Returns trunc((size - 1) * scale + 1), the release's size arithmetic (core/utils.py).
+
+    Python numbers are computed in float64; int32 tensors in float32, as the release does.
+    """
+    if isinstance(size, int):
+        return int((float(size) - 1.0) * scale + 1.0)
+    return tf.cast((tf.cast(size, tf.float32) - 1.0) * tf.constant(scale, tf.float32) + 1.0, tf.int32)
+
+
+class _Elementwise(keras.layers.Layer):
+    """A layer without weights whose output has its input's shape."""
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@_register
+class ScalePixels(_Elementwise):
+    """Maps 0..255 to [-1, 1] as x * (2 / 255) - 1, the factor rounded to float32 once (feature_extractor.py)."""
+
+    def call(self, inputs):
+        return inputs * tf.cast(np.float32(2.0 / 255.0), inputs.dtype) - 1.0
+
+
+@_register
+class SubtractMean(_Elementwise):
+    """Subtracts the RGB mean [123.15, 115.90, 103.06] from 0..255 pixels (feature_extractor.py)."""
+
+    def call(self, inputs):
+        return inputs - tf.constant(RGB_MEAN, inputs.dtype)
+
+
+@_register
+class HardSwish(_Elementwise):
+    """x * relu6(x + 3) / 6, the sixth in float32."""
+
+    def call(self, inputs):
+        return inputs * tf.nn.relu6(inputs + 3.0) * tf.cast(np.float32(1.0 / 6.0), inputs.dtype)
+
+
+@_register
+class QSigmoid(_Elementwise):
+    """relu6(x + 3) * 0.16667: the release's literal, not a sixth."""
+
+    def call(self, inputs):
+        return tf.nn.relu6(inputs + 3.0) * tf.cast(0.16667, inputs.dtype)
+
+
+@_register
+class Bound(_Elementwise):
+    """Clips to [-6, 6] (bounded activation)."""
+
+    def call(self, inputs):
+        return tf.clip_by_value(inputs, -6.0, 6.0)
+
+
+@_register
+class ResizeBilinear(keras.layers.Layer):
+    """Bilinear resize with aligned corners (the release's legacy op) of [b, h, w, c] maps.
+
+    Either `size` = (height, width) is fixed, or the layer is called with [maps, reference] and the target is
+    scale_dimension of the reference's height and width by `scale`.
+    """
+
+    def __init__(self, size: Sequence[int] | None = None, scale: float = 1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.size = tuple(size) if size else None
+        self.scale = scale
+
+    def call(self, inputs):
+        maps, target = inputs, self.size
+        if target is None:
+            maps, reference = inputs
+            target = tf.shape(reference)[1:3]
+            target = target if self.scale == 1.0 else scale_dimension(target, self.scale)
+        return tf.cast(tf.compat.v1.image.resize_bilinear(maps, target, align_corners=True), maps.dtype)
+
+    def compute_output_shape(self, input_shape):
+        if self.size:
+            return (input_shape[0], *self.size, input_shape[-1])
+        maps, reference = input_shape
+        sides = [None if d is None else scale_dimension(d, self.scale) for d in reference[1:3]]
+        return (maps[0], *sides, maps[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size, "scale": self.scale}
+
+
+@_register
+class FusedBatchNorm(keras.layers.BatchNormalization):
+    """Batch normalisation by TensorFlow's fused operation, as the release's.
+
+    Unlike Keras's own layer, the batch variance that enters the moving average is the unbiased one (N / (N - 1)).
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        del mask
+        update = bool(training) and self.trainable
+        statistics = {} if update else {"mean": self.moving_mean, "variance": self.moving_variance}
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            tf.cast(self.gamma, tf.float32),
+            tf.cast(self.beta, tf.float32),
+            epsilon=self.epsilon,
+            is_training=update,
+            **{key: tf.cast(value, tf.float32) for key, value in statistics.items()},
+        )
+        if update:
+            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.assign_sub((moving - tf.cast(batch, moving.dtype)) * (1.0 - self.momentum))
+        return outputs
+
+
+_ACTIVATIONS: dict[str, tuple[type, dict]] = {
+    "relu": (keras.layers.ReLU, {}),
+    "relu6": (keras.layers.ReLU, {"max_value": 6.0}),
+    "hard_swish": (HardSwish, {}),
+    "q_sigmoid": (QSigmoid, {}),
+    "sigmoid": (keras.layers.Activation, {"activation": "sigmoid"}),
+    "bound": (Bound, {}),
+}
+
+
+def initializer(kind: str | float):
+    """Returns the release's weight initialiser: a standard deviation (truncated normal) or one of resnet, nas, glorot.
+
+    resnet is slim's variance scaling (factor 2, fan-in, std sqrt(1.3 * 2 / fan_in) before truncation); Keras divides
+    by the truncated normal's own deviation instead, hence its scale here.
+    """
+    if isinstance(kind, float):
+        return keras.initializers.TruncatedNormal(stddev=kind)
+    if kind == "truncated_normal":
+        return keras.initializers.TruncatedNormal(stddev=0.09)
+    if kind == "resnet":
+        return keras.initializers.VarianceScaling(2.6 * 0.87962566103423978**2, "fan_in", "truncated_normal")
+    if kind == "nas":
+        return keras.initializers.VarianceScaling(1.0 / 3.0, "fan_in", "uniform")
+    return keras.initializers.GlorotUniform()
+
+
+class Graph:
+    """Adds layers to a functional graph, each named by its TF1 scope with "." for "/".
+
+    A layer with weights exists once a scope: asking again, or starting from the layers of another model, shares it.
+    Layers without weights are new each time; `copy` keeps their names apart when one graph holds several copies of the
+    network (image pyramids).
+    """
+
+    def __init__(self, *, shared: Mapping[str, keras.layers.Layer] | None = None):
+        self._layers = dict(shared or {})
+        self.copy = ""
+
+    def _weighted(self, scope: str, make: Callable[..., keras.layers.Layer], inputs, **options):
+        name = scope.replace("/", ".")
+        if name not in self._layers:
+            self._layers[name] = make(name=name, **options)
+        return self._layers[name](inputs)
+
+    def op(self, make: Callable[..., keras.layers.Layer], scope: str, inputs, **options):
+        """Returns the output of a layer without weights; `scope` ends in the name of the operation."""
+        return make(name=scope.replace("/", ".") + self.copy, **options)(inputs)
+
+    def activation(self, x, scope: str, activation: str | None):
+        """Returns `x` activated by one of relu, relu6, hard_swish, q_sigmoid, sigmoid, bound; None leaves it."""
+        if activation is None:
+            return x
+        make, options = _ACTIVATIONS[activation]
+        return self.op(make, f"{scope}/{activation}", x, **options)
+
+    def norm(self, x, scope: str, constants: BatchNorm):
+        """Returns `x` batch-normalised under `scope`, the scope that holds gamma and beta."""
+        return self._weighted(scope, FusedBatchNorm, x, momentum=constants.decay, epsilon=constants.epsilon)
+
+    def _pad(self, x, scope: str, kernel: int, rate: int):
+        total = (kernel - 1) * rate
+        sides = (total // 2, total - total // 2)
+        return self.op(keras.layers.ZeroPadding2D, f"{scope}/pad", x, padding=(sides, sides))
+
+    def _finish(self, x, scope: str, constants: BatchNorm | None, activation: str | None):
+        x = x if constants is None else self.norm(x, f"{scope}/BatchNorm", constants)
+        return self.activation(x, scope, activation)
+
+    def conv(
+        self,
+        x,
+        scope: str,
+        filters: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        rate: int = 1,
+        explicit_padding: bool = False,
+        bias: bool = False,
+        norm: BatchNorm | None = None,
+        activation: str | None = None,
+        init: str | float = "glorot",
+    ):
+        """Returns convolution, batch norm (under <scope>/BatchNorm) or bias if asked, activation.
+
+        `explicit_padding` matters for a stride above 1 only: kernel - 1 zeros around, then VALID; else SAME.
+        """
+        padded = explicit_padding and stride > 1
+        x = self._pad(x, scope, kernel, rate) if padded else x
+        x = self._weighted(
+            scope,
+            keras.layers.Conv2D,
+            x,
+            filters=filters,
+            kernel_size=kernel,
+            strides=stride,
+            dilation_rate=rate,
+            padding="valid" if padded else "same",
+            use_bias=bias,
+            kernel_initializer=initializer(init),
+        )
+        return self._finish(x, scope, norm, activation)
+
+    def depthwise(
+        self,
+        x,
+        scope: str,
+        kernel: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        rate: int | tuple[int, int] = 1,
+        explicit_padding: bool = False,
+        norm: BatchNorm,
+        activation: str | None = None,
+        init: str | float = "truncated_normal",
+    ):
+        """Returns depthwise convolution (multiplier 1), batch norm, activation; padding as in `conv`."""
+        padded = explicit_padding and stride > 1
+        x = self._pad(x, scope, kernel, rate) if padded else x
+        x = self._weighted(
+            scope,
+            keras.layers.DepthwiseConv2D,
+            x,
+            kernel_size=kernel,
+            strides=stride,
+            dilation_rate=rate,
+            padding="valid" if padded else "same",
+            use_bias=False,
+            depthwise_initializer=initializer(init),
+        )
+        return self._finish(x, scope, norm, activation)
+
+    def separable(self, x, scope: str, filters: int, kernel: int, *, stride: int = 1, init: str | float = "nas"):
+        """Returns the fused separable convolution of the NAS cells: nothing between its two parts, nothing after."""
+        x = self._pad(x, scope, kernel, 1) if stride > 1 else x
+        return self._weighted(
+            scope,
+            keras.layers.SeparableConv2D,
+            x,
+            filters=filters,
+            kernel_size=kernel,
+            strides=stride,
+            padding="valid" if stride > 1 else "same",
+            use_bias=False,
+            depthwise_initializer=initializer(init),
+            pointwise_initializer=initializer(init),
+        )
+
+    def split_separable(self, x, scope: str, filters: int, kernel, *, rate=1, norm: BatchNorm, activation: str):
+        """Returns the head's separable convolution: <scope>_depthwise, norm, activation, <scope>_pointwise, the same."""
+        options = {"norm": norm, "activation": activation}
+        x = self.depthwise(x, f"{scope}_depthwise", kernel, rate=rate, init=0.33, **options)
+        return self.conv(x, f"{scope}_pointwise", filters, 1, init=0.06, **options)
+
+    def resize(self, x, scope: str, *, size: Sequence[int] | None = None, like=None, scale: float = 1.0):
+        """Returns `x` resized to `size`, or to the size of `like` scaled by `scale`; unchanged where it fits already."""
+        if size is None and None not in like.shape[1:3]:
+            size = [scale_dimension(d, scale) for d in like.shape[1:3]]
+        if size is None:
+            return self.op(ResizeBilinear, f"{scope}/resize", [x, like], scale=scale)
+        if tuple(x.shape[1:3]) == tuple(size):
+            return x
+        return self.op(ResizeBilinear, f"{scope}/resize", x, size=size)
