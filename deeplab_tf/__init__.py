@@ -15,7 +15,7 @@ _PUBLIC = {
     "DeepLabError": "errors",
     "build_model": "model",
     "build_backbone": "backbone",
-    "load": "zoo",
+    "load": "loading",
     "load_tf1_checkpoint": "checkpoint",
     "save_tf1_checkpoint": "checkpoint",
     "predict": "predict",

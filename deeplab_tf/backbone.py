@@ -232,9 +232,7 @@ def _nas_cell(tower: _Tower, x, row: NasCell, stride: int, rate: int):
     for k, pair in enumerate(row.operations):
         sides = [
             # Only the cell's two inputs still have the size from before the stride.
-            _nas_operation(
-                tower, states[i], f"{scope}/comb_iter_{k}/{side}", kind, row.filters, stride if i < 2 else 1
-            )
+            _nas_operation(tower, states[i], f"{scope}/comb_iter_{k}/{side}", kind, row.filters, stride if i < 2 else 1)
             for side, (i, kind) in zip(("left", "right"), pair, strict=True)
         ]
         states.append(graph.op(keras.layers.Add, f"{scope}/comb_iter_{k}/add", sides))

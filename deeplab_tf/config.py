@@ -21,7 +21,7 @@ def _option(default, help_text: str):
 
 
 def _as_tuple(name: str, value, kind: type):
-    """Returns `value` (a scalar, a string such as "6,12", or a sequence of either) as a tuple of `kind`; empty is None."""
+    """Returns `value` (a scalar, a string such as "6,12", or a sequence of either) as a tuple; empty is None."""
     if isinstance(value, str | int | float):
         value = [value]
     try:
@@ -29,7 +29,9 @@ def _as_tuple(name: str, value, kind: type):
         numbers = tuple(kind(p) for p in parts if p != "")
     except (TypeError, ValueError):
         numbers = None
-    if numbers is None or any(float(n) != float(p) for n, p in zip(numbers, (p for p in parts if p != ""), strict=True)):
+    if numbers is None or any(
+        float(n) != float(p) for n, p in zip(numbers, (p for p in parts if p != ""), strict=True)
+    ):
         raise DeepLabError(f"{name}={value!r}: expected {kind.__name__} numbers, for instance {name}=6,12,18")
     return numbers or None
 
@@ -77,7 +79,9 @@ class ModelConfig(_Options):
     multi_grid: tuple[int, ...] | None = _option(None, "unit rates of the last block (ResNet, Xception)")
     depth_multiplier: float = _option(1.0, "scales the channels of a MobileNet")
     divisible_by: int | None = _option(None, "MobileNetV2 channels become a multiple of this")
-    decoder_output_stride: tuple[int, ...] | None = _option(None, "strides of the decoder, descending; unset: no decoder")
+    decoder_output_stride: tuple[int, ...] | None = _option(
+        None, "strides of the decoder, descending; unset: no decoder"
+    )
     decoder_use_separable_conv: bool = _option(True, "separable convolutions in the decoder")
     merge_method: str = _option("max", "how an image pyramid's logits are merged: max or avg")
     prediction_with_upsampled_logits: bool = _option(True, "upsample logits, then argmax; false: the other way round")
@@ -140,11 +144,15 @@ class ModelConfig(_Options):
         expected = "expected 1, unless aspp_with_batch_norm is false and atrous_rates are given"
         self._require("logits_kernel_size", self.logits_kernel_size == 1 or bool(v2_style), expected)
         if self.decoder_output_is_logits:
-            self._require("decoder_output_stride", bool(self.decoder_output_stride), "decoder_output_is_logits needs it")
+            self._require(
+                "decoder_output_stride", bool(self.decoder_output_stride), "decoder_output_is_logits needs it"
+            )
             expected = f"must equal num_classes={self.num_classes} when decoder_output_is_logits"
             self._require("decoder_filters", self.decoder_filters == self.num_classes, expected)
         if self.dense_prediction_cell_json and self.aspp_with_batch_norm:
-            expected = "a dense prediction cell works at output stride 16 or lower (its rates are multiplied by 16 // stride)"
+            expected = (
+                "a dense prediction cell works at output stride 16 or lower (its rates are multiplied by 16 // stride)"
+            )
             self._require("output_stride", self.output_stride <= 16, expected)
 
     def at_output_stride(self, output_stride: int) -> "ModelConfig":

@@ -21,6 +21,13 @@ def scale_dimension(size, scale: float):
     return tf.cast((tf.cast(size, tf.float32) - 1.0) * tf.constant(scale, tf.float32) + 1.0, tf.int32)
 
 
+def resize_bilinear(maps, size):
+    """Returns [b, h, w, c] `maps` resized with aligned corners by the release's legacy op, in their own dtype."""
+    size = tf.convert_to_tensor(size, tf.int32)
+    resized = tf.raw_ops.ResizeBilinear(images=maps, size=size, align_corners=True, half_pixel_centers=False)
+    return tf.cast(resized, maps.dtype)
+
+
 class _Elementwise(keras.layers.Layer):
     """A layer without weights whose output has its input's shape."""
 
@@ -87,7 +94,7 @@ class ResizeBilinear(keras.layers.Layer):
             maps, reference = inputs
             target = tf.shape(reference)[1:3]
             target = target if self.scale == 1.0 else scale_dimension(target, self.scale)
-        return tf.cast(tf.compat.v1.image.resize_bilinear(maps, target, align_corners=True), maps.dtype)
+        return resize_bilinear(maps, target)
 
     def compute_output_shape(self, input_shape):
         if self.size:
@@ -275,13 +282,13 @@ class Graph:
         )
 
     def split_separable(self, x, scope: str, filters: int, kernel, *, rate=1, norm: BatchNorm, activation: str):
-        """Returns the head's separable convolution: <scope>_depthwise, norm, activation, <scope>_pointwise, the same."""
+        """Returns the head's separable convolution: <scope>_depthwise and <scope>_pointwise, each normed and activated."""
         options = {"norm": norm, "activation": activation}
         x = self.depthwise(x, f"{scope}_depthwise", kernel, rate=rate, init=0.33, **options)
         return self.conv(x, f"{scope}_pointwise", filters, 1, init=0.06, **options)
 
     def resize(self, x, scope: str, *, size: Sequence[int] | None = None, like=None, scale: float = 1.0):
-        """Returns `x` resized to `size`, or to the size of `like` scaled by `scale`; unchanged where it fits already."""
+        """Returns `x` resized to `size`, or to the size of `like` times `scale`; unchanged where it fits already."""
         if size is None and None not in like.shape[1:3]:
             size = [scale_dimension(d, scale) for d in like.shape[1:3]]
         if size is None:

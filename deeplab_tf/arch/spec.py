@@ -22,7 +22,7 @@ HEAD_BATCH_NORM = BatchNorm(decay=0.9997, epsilon=1e-5)
 
 @dataclasses.dataclass(frozen=True)
 class Conv:
-    """Convolution, batch norm, activation. `explicit_padding` pads a strided one by kernel - 1 (release: fixed padding).
+    """Convolution, batch norm, activation. `explicit_padding` pads a strided one by kernel - 1 (fixed padding).
 
     `norm_scope` is the batch norm's own scope where it is not <scope>/BatchNorm; `end_point` is the name the output is
     tapped by (None: not tapped). `keep_for_cells` remembers the output before the activation for the NAS cells.
@@ -43,6 +43,11 @@ class Conv:
     def output_weights(self) -> tuple[str, int]:
         """The variable (below the backbone's scope) that shows the width of the unit, and that width."""
         return f"{self.scope}/weights", self.filters
+
+    @property
+    def tap_widths(self) -> dict[str, int]:
+        """End points that a decoder may read (below the scope where they carry it) and their channels."""
+        return {self.end_point: self.filters} if self.end_point else {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +78,11 @@ class XceptionUnit:
         """See Conv."""
         return f"{self.scope}/separable_conv3_pointwise/weights", self.filters[-1]
 
+    @property
+    def tap_widths(self) -> dict[str, int]:
+        """See Conv."""
+        return {f"{self.scope}/separable_conv{i}_pointwise": f for i, f in enumerate(self.filters, start=1)}
+
 
 @dataclasses.dataclass(frozen=True)
 class InvertedResidual:
@@ -100,6 +110,11 @@ class InvertedResidual:
         """See Conv."""
         return f"{self.scope}/project/weights", self.filters
 
+    @property
+    def tap_widths(self) -> dict[str, int]:
+        """See Conv."""
+        return {f"{self.end_point}/depthwise_output": self.expanded}
+
 
 @dataclasses.dataclass(frozen=True)
 class ResNetUnit:
@@ -116,6 +131,11 @@ class ResNetUnit:
     def output_weights(self) -> tuple[str, int]:
         """See Conv."""
         return f"{self.scope}/conv{3 if self.bottleneck else 2}/weights", self.filters
+
+    @property
+    def tap_widths(self) -> dict[str, int]:
+        """See Conv."""
+        return {self.output_weights[0].removesuffix("/weights"): self.filters}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +155,11 @@ class NasCell:
     def output_weights(self) -> tuple[str, int]:
         """See Conv."""
         return f"{self.scope}/1x1/weights", self.filters
+
+    @property
+    def tap_widths(self) -> dict[str, int]:
+        """See Conv. A cell concatenates its five combinations."""
+        return {self.end_point: len(self.operations) * self.filters}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +202,14 @@ class Architecture:
     smallest_output_stride: int = 1
     multi_grid_length: int = 0
     strides_from_rows: bool = False
+
+    def decoder_widths(self, config) -> dict[int, int]:
+        """Returns stride -> channels of the end points that the decoder reads."""
+        widths = {}
+        for row in self.units(config):
+            widths.update(getattr(row, "tap_widths", {}))
+        taps = {stride: name.removeprefix(f"{self.scope}/") for stride, name in self.decoder_end_points.items()}
+        return {stride: widths[name] for stride, name in taps.items()}
 
 
 def strides_and_rates(strides: Sequence[int], output_stride: int | None) -> list[tuple[int, int]]:

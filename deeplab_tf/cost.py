@@ -1,0 +1,117 @@
+"""What a network costs: variables, parameters and the multiply-adds of its convolutions, counted from a Keras model."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+
+import keras
+
+from deeplab_tf.errors import DeepLabError
+
+# The kernels of each kind of convolution, and whether the release's L2 term has them (its section on weight decay: all
+# convolution kernels, but not the depthwise ones, unless the separable convolution is fused as in the NAS cells).
+_KERNELS: dict[type, tuple[tuple[str, bool], ...]] = {
+    keras.layers.Conv2D: (("kernel", True),),
+    keras.layers.DepthwiseConv2D: (("kernel", False),),
+    keras.layers.SeparableConv2D: (("depthwise_kernel", True), ("pointwise_kernel", True)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Counts of a network or of a part of it.
+
+    Attributes:
+      variables: number of weight tensors, moving statistics included (the release's non-slot variables).
+      trainable_variables: number of those that training changes by gradients.
+      parameters: number of scalars in the trainable variables: kernels, biases, gamma and beta.
+      regularized: number of kernels in the L2 term.
+      multiply_adds: of the convolutions for one image, kernel elements times output positions; nothing for biases,
+        batch norm, pooling and resizing. None where the model takes any size.
+    """
+
+    variables: int
+    trainable_variables: int
+    parameters: int
+    regularized: int
+    multiply_adds: int | None
+
+
+def _kernels(layer: keras.layers.Layer) -> list[tuple[keras.Variable, bool]]:
+    for kind, kernels in _KERNELS.items():
+        if isinstance(layer, kind):
+            return [(getattr(layer, name), regularized) for name, regularized in kernels]
+    return []
+
+
+def _input_shapes(value) -> Iterator[tuple[int | None, ...]]:
+    """Yields the shapes of the tensors in the arguments of a call, as a functional model's configuration tells them."""
+    if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
+        yield tuple(value["config"]["shape"])
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _input_shapes(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _input_shapes(part)
+
+
+def _multiply_adds(layer: keras.layers.Layer, calls: Iterable[dict]) -> int | None:
+    elements, total = sum(math.prod(kernel.shape) for kernel, _ in _kernels(layer)), 0
+    if not elements:
+        return 0
+    for call in calls:
+        (shape,) = _input_shapes(call["args"])
+        sides = layer.compute_output_shape(shape)[1:3]
+        if None in sides:
+            return None
+        total += elements * math.prod(sides)
+    return total
+
+
+def _in_scope(name: str, scope: str | None) -> bool:
+    return scope is None or name == scope or name.startswith(f"{scope}.")
+
+
+def _layers(model: keras.Model, scope: str | None) -> list[keras.layers.Layer]:
+    scope = scope.replace("/", ".") if scope else None
+    layers = [layer for layer in model.layers if _in_scope(layer.name, scope)]
+    if not layers:
+        raise DeepLabError(
+            f"scope={scope!r}: model {model.name!r} has no layer below it; its first layers are "
+            f"{[layer.name for layer in model.layers[:3]]}"
+        )
+    return layers
+
+
+def regularized_kernels(model: keras.Model, *, scope: str | None = None) -> list[keras.Variable]:
+    """Returns the kernels of the release's L2 term: of every convolution except the depthwise ones.
+
+    The fused separable convolutions of the NAS cells give both of their kernels. `scope` is as in `model_cost`.
+    """
+    return [kernel for layer in _layers(model, scope) for kernel, regularized in _kernels(layer) if regularized]
+
+
+def model_cost(model: keras.Model, *, scope: str | None = None) -> Cost:
+    """Returns the cost of a flat functional model, as `build_model` and `build_backbone` make them.
+
+    A layer used several times (image pyramids) counts once in the variables and once a use in the multiply-adds.
+
+    Args:
+      model: its convolutions are two-dimensional: Conv2D, DepthwiseConv2D or SeparableConv2D.
+      scope: count only the layers below this TF1 scope, for instance the backbone's "xception_65". None: all.
+
+    Raises:
+      DeepLabError: no layer lies below `scope`.
+    """
+    layers = _layers(model, scope)
+    calls = {layer["name"]: layer["inbound_nodes"] for layer in model.get_config()["layers"]}
+    uses = [_multiply_adds(layer, calls[layer.name]) for layer in layers]
+    trainable = [weight for layer in layers for weight in layer.trainable_weights]
+    return Cost(
+        variables=sum(len(layer.weights) for layer in layers),
+        trainable_variables=len(trainable),
+        parameters=sum(math.prod(weight.shape) for weight in trainable),
+        regularized=len(regularized_kernels(model, scope=scope)),
+        multiply_adds=None if None in uses else sum(uses),
+    )

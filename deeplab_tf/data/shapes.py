@@ -1,0 +1,357 @@
+"""A synthetic data set: eight shapes, told apart by outline alone, on textured grounds; made, not downloaded.
+
+The picture is a pure function of (seed, index). To be equal on every machine it takes only raw PCG64 draws and
+arithmetic that IEEE 754 rounds one way (+ - * / sqrt, comparisons, floor): no sin or cos, no fonts, no matrix products.
+"""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from PIL import Image
+
+from deeplab_tf import visualize
+from deeplab_tf.data import catalog
+from deeplab_tf.errors import DeepLabError, unknown_name
+
+SMALLEST_SIDE = 16
+# Each split draws from its own stretch of indices, so that the size of one never moves an image into another.
+FIRST_INDEX = {"train": 0, "val": 1_000_000, "test": 2_000_000}
+
+_DATASET = catalog.DATASETS["shapes"]
+_VISIBLE = 0.55  # a shape that would leave less than this of an earlier one is not drawn
+
+
+def shapes_example(seed: int, index: int, *, height: int = 129, width: int = 129) -> tuple[np.ndarray, np.ndarray]:
+    """Returns picture `index` of the set grown from `seed`: (image, label).
+
+    image is uint8 [height, width, 3]; label is uint8 [height, width]: 0 is background, 1..8 the shapes in the order of
+    catalog.DATASETS["shapes"].class_names, 255 a seam two pixels wide around every shape. Up to five shapes of random
+    class, size, turn, place, colour and texture; later ones cover earlier ones. DeepLabError for a negative seed or
+    index or a side below 16.
+    """
+    _check(seed, index, height, width)
+    random = _Random(seed, index)
+    painter = _Painter(random, height, width)
+    for _ in range(random.below(4) + 2):
+        painter.add(random)
+    return painter.image(random), painter.label()
+
+
+def write_shapes(
+    folder: str | os.PathLike,
+    *,
+    splits: Mapping[str, int] = _DATASET.splits,
+    seed: int = 0,
+    height: int = 129,
+    width: int = 129,
+) -> pathlib.Path:
+    """Writes `splits` (name -> number of images) to `folder` in the layout of PASCAL VOC, and returns the folder.
+
+    JPEGImages/<id>.jpg (quality 95), SegmentationClass/<id>.png (mode P, label values as palette indices) and
+    ImageSets/Segmentation/<split>.txt (one id a line; ids are <split>_000000 and up). All or nothing: the files grow
+    in a sibling folder that takes the name when it is complete. DeepLabError for a folder that is there and not empty,
+    a split other than train, val and test, and whatever shapes_example refuses.
+    """
+    folder = pathlib.Path(folder)
+    _check(seed, 0, height, width)
+    _check_splits(splits)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise DeepLabError(f"{folder} is there and not an empty folder; name a new one, or remove it first")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    growing = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for split, count in splits.items():
+            _write_split(growing, split, count, seed, (height, width))
+        growing.chmod(0o755)  # mkdtemp makes it private
+        os.replace(growing, folder)
+    except BaseException:
+        shutil.rmtree(growing, ignore_errors=True)
+        raise
+    return folder
+
+
+def _check_splits(splits: Mapping[str, int]):
+    for split, count in splits.items():
+        if split not in FIRST_INDEX:
+            raise unknown_name("split of shapes", split, FIRST_INDEX)
+        if not 0 < count <= 1_000_000:
+            raise DeepLabError(f"{count} images in split {split}: expected 1 to 1000000")
+    if not splits:
+        raise DeepLabError("no splits given: expected for instance train=4000, val=500")
+
+
+def _write_split(folder: pathlib.Path, split: str, count: int, seed: int, size: tuple[int, int]):
+    images, labels, lists = (folder / n for n in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
+    for made in (images, labels, lists):
+        made.mkdir(parents=True, exist_ok=True)
+    names = [f"{split}_{i:06d}" for i in range(count)]
+    for i, name in enumerate(names):
+        image, label = shapes_example(seed, FIRST_INDEX[split] + i, height=size[0], width=size[1])
+        # Full chroma: halved, it would smear the coloured textures over the outlines.
+        Image.fromarray(image).save(images / f"{name}.jpg", quality=95, subsampling=0)
+        (labels / f"{name}.png").write_bytes(visualize.palette_png(label, _DATASET.palette))
+    (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="ascii")
+
+
+def _check(seed: int, index: int, height: int, width: int):
+    if seed < 0 or index < 0:
+        raise DeepLabError(f"shapes of seed {seed}, index {index}: expected numbers of at least 0")
+    if min(height, width) < SMALLEST_SIDE:
+        raise DeepLabError(f"shapes of {height} x {width} pixels: expected sides of at least {SMALLEST_SIDE}")
+
+
+class _Random:
+    """Draws from the raw stream of PCG64: NumPy does not promise its distributions from one version to the next."""
+
+    def __init__(self, seed: int, index: int):
+        self._bits = np.random.PCG64(np.random.SeedSequence([seed, index]))
+
+    def unit(self) -> float:
+        """Returns a number in [0, 1)."""
+        return (int(self._bits.random_raw()) >> 11) * 2.0**-53
+
+    def between(self, low: float, high: float) -> float:
+        return low + (high - low) * self.unit()
+
+    def below(self, count: int) -> int:
+        return int(self.unit() * count)
+
+    def bytes(self, *shape: int) -> np.ndarray:
+        """Returns uint8 noise of `shape`."""
+        count = int(np.prod(shape))
+        raw = np.atleast_1d(self._bits.random_raw((count + 7) // 8)).astype("<u8")
+        return raw.view(np.uint8)[:count].reshape(shape)
+
+    def turn(self) -> tuple[float, float]:
+        """Returns (cosine, sine) of a random angle, by the rational form of the circle instead of cos and sin."""
+        t = self.between(-0.41421356, 0.41421356)  # up to an eighth of a turn either way
+        cosine, sine = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
+        return ((cosine, sine), (-sine, cosine), (-cosine, -sine), (sine, -cosine))[self.below(4)]
+
+
+# ---- outlines: float32 x, y (any equal shape; y downwards) -> about the distance to the outline, negative inside.
+# Each fits the circle of radius 1.
+
+
+def _half_planes(x, y, directions) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the largest and the second largest of the projections on `directions`."""
+    first = np.full_like(x, -9)
+    second = first
+    for dx, dy in directions:
+        projection = x * np.float32(dx) + y * np.float32(dy)
+        second = np.maximum(second, np.minimum(first, projection))
+        first = np.maximum(first, projection)
+    return first, second
+
+
+_THIRDS = ((0, 1), (0.8660254, -0.5), (-0.8660254, -0.5))
+_FIFTHS = (
+    (0, 1),
+    (0.95105652, 0.30901699),
+    (0.58778525, -0.80901699),
+    (-0.58778525, -0.80901699),
+    (-0.95105652, 0.30901699),
+)
+
+
+def _radius(x, y):
+    return np.sqrt(x * x + y * y)
+
+
+def _circle(x, y):
+    return _radius(x, y) - np.float32(0.9)
+
+
+def _triangle(x, y):
+    return _half_planes(x, y, _THIRDS)[0] - np.float32(0.5)
+
+
+def _square(x, y):
+    return np.maximum(abs(x), abs(y)) - np.float32(0.75)
+
+
+def _star(x, y):
+    # Inside at least four of the five half planes of a pentagon is the five-pointed star around it.
+    return _half_planes(x, y, _FIFTHS)[1] - np.float32(0.33)
+
+
+def _ring(x, y):
+    return abs(_radius(x, y) - np.float32(0.74)) - np.float32(0.25)
+
+
+def _cross(x, y):
+    x, y = abs(x), abs(y)
+    thin, long = np.float32(0.29), np.float32(0.95)
+    return np.minimum(np.maximum(x - thin, y - long), np.maximum(x - long, y - thin))
+
+
+def _crescent(x, y):
+    return np.maximum(_radius(x, y) - 1, np.float32(0.82) - _radius(x - np.float32(0.5), y))
+
+
+def _heart(x, y):
+    # A square on its corner, and a disc on each of its two upper edges.
+    half, centre = np.float32(0.54), np.float32(0.38183766)
+    x, y = abs(x), np.float32(0.08) - y
+    diamond = (x + abs(y)) * np.float32(0.70710678) - half
+    return np.minimum(diamond, _radius(x - centre, y - centre) - half)
+
+
+_OUTLINES: tuple[Callable, ...] = (_circle, _triangle, _square, _star, _ring, _cross, _crescent, _heart)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    """One outline on the picture: class label, the box it lies in, and distance in pixels, float32 [box h, box w]."""
+
+    label: int
+    box: tuple[slice, slice]
+    distance: np.ndarray
+
+
+def _draw_shape(random: _Random, height: int, width: int) -> _Shape:
+    """Returns a shape of random class, size, turn, stretch and place."""
+    number = random.below(len(_OUTLINES))
+    radius = random.between(0.16, 0.34) * min(height, width)
+    stretch = random.between(0.87, 1.15)
+    centre = (random.between(0.1, 0.9) * height, random.between(0.1, 0.9) * width)
+    reach = 1.2 * radius + 2
+    rows, columns = (
+        slice(max(0, int(c - reach)), min(side, int(c + reach) + 1))
+        for c, side in zip(centre, (height, width), strict=True)
+    )
+    u, v = _turned(random, (rows, columns), centre)
+    x, y = u * np.float32(stretch / radius), v * np.float32(1 / (stretch * radius))
+    return _Shape(number + 1, (rows, columns), _OUTLINES[number](x, y) * np.float32(radius))
+
+
+def _turned(random: _Random, box: tuple[slice, slice], centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the coordinates (u, v) of the pixel centres in `box` along two axes at a random angle, from `centre`.
+
+    float32 [box h, box w] each, in pixels.
+    """
+    rows = np.arange(box[0].start, box[0].stop, dtype=np.float32)[:, None] + np.float32(0.5 - centre[0])
+    columns = np.arange(box[1].start, box[1].stop, dtype=np.float32)[None, :] + np.float32(0.5 - centre[1])
+    cosine, sine = (np.float32(part) for part in random.turn())
+    return columns * cosine + rows * sine, rows * cosine - columns * sine
+
+
+# ---- textures: float32 u, v in pixels, a period in pixels -> float32 in [0, 1], the mix of two colours.
+
+
+def _wave(u, period):
+    """Returns soft stripes: half of each period 0, half 1, a pixel wide ramp between."""
+    cycles = u / period
+    return np.clip(
+        (abs(cycles - np.floor(cycles) - np.float32(0.5)) - np.float32(0.25)) * period + np.float32(0.5), 0, 1
+    )
+
+
+def _gradient(random, u, v, period):
+    low, high = u.min(), u.max()
+    return (u - low) / (high - low + 1)
+
+
+def _stripes(random, u, v, period):
+    return _wave(u, period)
+
+
+def _checks(random, u, v, period):
+    a, b = _wave(u, period), _wave(v, period)
+    return a * b + (1 - a) * (1 - b)
+
+
+def _dots(random, u, v, period):
+    x, y = (w / period - np.floor(w / period) - np.float32(0.5) for w in (u, v))
+    return np.clip((np.float32(0.32) - _radius(x, y)) * period + np.float32(0.5), 0, 1)
+
+
+def _noise(random, u, v, period):
+    """Returns random levels on a grid of `period`, with straight lines between them."""
+    height, width = u.shape
+    cell = period * np.float32(0.6)
+    rows, columns = (np.arange(side, dtype=np.float32) / cell for side in (height, width))
+    top, left = rows.astype(np.int64), columns.astype(np.int64)
+    levels = random.bytes(int(top[-1]) + 2, int(left[-1]) + 2).astype(np.float32) * np.float32(1 / 255)
+    levels = _between_rows(levels, top, rows)
+    return np.ascontiguousarray(_between_rows(levels.T, left, columns).T)
+
+
+def _between_rows(levels, above, position):
+    part = (position - above.astype(np.float32))[:, None]
+    return levels[above] * (1 - part) + levels[above + 1] * part
+
+
+_TEXTURES: tuple[Callable, ...] = (_gradient, _stripes, _checks, _dots, _noise)
+
+
+class _Painter:
+    """The picture as it grows: colours, which shape owns each pixel, and how much of every shape is still seen."""
+
+    def __init__(self, random: _Random, height: int, width: int):
+        self._size = (height, width)
+        self._grounds: list[tuple[int, ...]] = []
+        self._labels = [0]
+        self._areas = [height * width]
+        self._owner = np.zeros(self._size, np.int64)
+        self._canvas = self._texture(random, (slice(0, height), slice(0, width)))
+
+    def add(self, random: _Random):
+        """Draws a shape over the others, unless it would hide most of one."""
+        shape = _draw_shape(random, *self._size)
+        colours = self._texture(random, shape.box)
+        inside = shape.distance <= 0
+        owner = self._owner[shape.box]
+        if not inside.any() or self._hides(owner, inside):
+            return
+        owner[inside] = len(self._labels)
+        self._labels.append(shape.label)
+        self._areas.append(int(inside.sum()))
+        cover = np.clip(np.float32(0.5) - shape.distance, 0, 1)[:, :, None]
+        canvas = self._canvas[shape.box]
+        canvas += (colours - canvas) * cover
+
+    def _hides(self, owner: np.ndarray, inside: np.ndarray) -> bool:
+        left = np.bincount(self._owner.ravel(), minlength=len(self._areas))
+        left -= np.bincount(owner[inside], minlength=len(self._areas))
+        return any(seen < _VISIBLE * area for seen, area in zip(left[1:], self._areas[1:], strict=True))
+
+    def _texture(self, random: _Random, box: tuple[slice, slice]) -> np.ndarray:
+        """Returns float32 [box h, box w, 3]: two colours, the first unlike those used before, mixed by a pattern."""
+        first = max((_draw_colour(random) for _ in range(5)), key=self._unlikeness)
+        self._grounds.append(first)
+        other, contrast = _draw_colour(random), random.between(0.15, 0.45)
+        step = np.array([(b - a) * contrast for a, b in zip(first, other, strict=True)], np.float32)
+        pattern = _TEXTURES[random.below(len(_TEXTURES))]
+        period = np.float32(max(3.0, random.between(0.035, 0.11) * min(self._size)))
+        u, v = _turned(random, box, (0.0, 0.0))
+        return np.array(first, np.float32) + pattern(random, u, v, period)[:, :, None] * step
+
+    def _unlikeness(self, colour: tuple[int, ...]) -> int:
+        return min((sum(abs(a - b) for a, b in zip(colour, g, strict=True)) for g in self._grounds), default=0)
+
+    def image(self, random: _Random) -> np.ndarray:
+        """Returns the picture, uint8 [h, w, 3], under uneven light and with the noise of a camera."""
+        whole = (slice(0, self._size[0]), slice(0, self._size[1]))
+        light = _gradient(random, *_turned(random, whole, (0.0, 0.0)), 0) * np.float32(0.35) + np.float32(0.75)
+        grain = random.bytes(*self._size, 3).astype(np.float32) - np.float32(127.5)
+        lit = self._canvas * light[:, :, None] + grain * np.float32(random.between(0.0, 0.12))
+        return np.clip(lit + np.float32(0.5), 0, 255).astype(np.uint8)
+
+    def label(self) -> np.ndarray:
+        """Returns the class of every pixel, uint8 [h, w], with 255 on both sides of every change of owner."""
+        owner = self._owner
+        label = np.array(self._labels, np.uint8)[owner]
+        rows, columns = owner[1:] != owner[:-1], owner[:, 1:] != owner[:, :-1]
+        for seam, change in ((label[1:], rows), (label[:-1], rows), (label[:, 1:], columns), (label[:, :-1], columns)):
+            seam[change] = _DATASET.ignore_label
+        return label
+
+
+def _draw_colour(random: _Random) -> tuple[int, ...]:
+    return tuple(random.below(256) for _ in range(3))

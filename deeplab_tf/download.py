@@ -1,0 +1,297 @@
+"""Downloads that resume and are verified: the cache of checkpoint archives."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import re
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import requests
+import rich.console
+import rich.progress
+import urllib3
+
+from deeplab_tf.errors import DeepLabError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; two downloads of one file at a time are then the user's to avoid.
+    fcntl = None
+
+CACHE_VARIABLE = "DEEPLAB_TF_CACHE"
+RETRY_DELAYS = (0.5, 1.0, 2.0)  # seconds before the second, third and fourth attempt
+TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two packets
+CHUNK = 1 << 18  # bytes
+_TRANSIENT_STATUS = {408, 416, 425, 429, 500, 502, 503, 504}
+
+
+class _Interrupted(Exception):
+    """An attempt that may go better if it is made again."""
+
+
+# requests.RequestException is an OSError: it is always told from the disk's errors by being caught first.
+_TRANSIENT = (
+    _Interrupted,
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    urllib3.exceptions.HTTPError,
+)
+
+
+def cache_folder() -> pathlib.Path:
+    """Returns the folder of downloaded archives: $DEEPLAB_TF_CACHE, else ~/.cache/deeplab_tf. It need not exist."""
+    return pathlib.Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/deeplab_tf").expanduser()
+
+
+def fetch(url: str, path: str | os.PathLike, *, sha256: str | None = None) -> pathlib.Path:
+    """Returns `path` once it holds the archive of `url`; a file that is there already is verified, not downloaded.
+
+    What is compared is `sha256` where it is known (64 hexadecimal digits), else the sum recorded in `<path>.sha256` at
+    the first sight of the file. Processes that want the same file wait for one another.
+
+    Raises:
+      DeepLabError: no network, a refusal of the server, a wrong sum, something that is no archive, or a full disk.
+    """
+    path = pathlib.Path(path)
+    try:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(path):
+                if not path.is_file():
+                    _download(url, path, sha256)
+                    return path
+        verify(path, sha256=sha256)
+    except OSError as error:
+        raise DeepLabError(
+            f"cannot use {path}: {error.strerror or error}; set ${CACHE_VARIABLE} to another folder"
+        ) from None
+    return path
+
+
+def verify(path: str | os.PathLike, *, sha256: str | None = None) -> str:
+    """Returns the sha256 of an archive on disk; an archive without a recorded sum gets a record beside it.
+
+    Raises:
+      DeepLabError: the sum is not `sha256` (or not the recorded one), or the file is not gzip.
+    """
+    path = pathlib.Path(path)
+    known = recorded(path)
+    expected = sha256.lower() if sha256 else known
+    _require_gzip(path, "delete it")
+    actual = _hash(path).hexdigest()
+    if expected and actual != expected:
+        where = "the published sum" if sha256 else f"recorded in {_record_path(path).name}"
+        raise DeepLabError(f"{path}: sha256 is {actual}, expected {expected} ({where}); delete the file and its record")
+    if known != actual:
+        # A shared cache may be read-only: the file is as good, it is just not remembered.
+        with contextlib.suppress(OSError):
+            _record(path, actual)
+    return actual
+
+
+def recorded(path: str | os.PathLike) -> str | None:
+    """Returns the sha256 recorded beside the archive `path`, or None; a damaged record is a DeepLabError."""
+    record = _record_path(pathlib.Path(path))
+    if not record.is_file():
+        return None
+    match = re.match(r"[0-9a-fA-F]{64}\b", record.read_text(encoding="ascii", errors="replace"))
+    if not match:
+        raise DeepLabError(f"{record}: expected 64 hexadecimal digits and a file name, as sha256sum writes; delete it")
+    return match.group().lower()
+
+
+def _hash(path: pathlib.Path):
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest
+
+
+def _require_gzip(path: pathlib.Path, cure: str):
+    with path.open("rb") as stream:
+        start = stream.read(8)
+    if start[:2] != b"\x1f\x8b":
+        raise DeepLabError(f"{path}: expected a .tar.gz archive, found a file that begins with {start!r}; {cure}")
+
+
+def _record_path(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _record(path: pathlib.Path, digest: str):
+    _replace_text(_record_path(path), f"{digest}  {path.name}\n")
+
+
+def _replace_text(path: pathlib.Path, text: str):
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+    """Holds `<path>.lock`. The system frees the lock of a process that dies; the empty file stays."""
+    with path.with_name(f"{path.name}.lock").open("a") as lock:
+        if fcntl:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for another process that downloads {path.name}", file=sys.stderr)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _download(url: str, path: pathlib.Path, sha256: str | None):
+    part = path.with_name(f"{path.name}.part")
+    digest = _download_part(url, part, path)
+    try:
+        if sha256 and digest != sha256.lower():
+            raise DeepLabError(f"{url}: sha256 is {digest}, expected {sha256}; the download was not kept")
+        _require_gzip(part, f"{url} served something else; it was not kept")
+    except DeepLabError:
+        _discard(part)
+        raise
+    os.replace(part, path)
+    _discard(part)
+    _record(path, digest)
+
+
+def _download_part(url: str, part: pathlib.Path, path: pathlib.Path) -> str:
+    """Returns the sha256 of the complete `part`, after as many attempts as RETRY_DELAYS allow."""
+    reason = ""
+    for delay in (0.0, *RETRY_DELAYS):
+        time.sleep(delay)
+        try:
+            return _attempt(url, part)
+        except _TRANSIENT as error:
+            reason = _reason(error)
+        except requests.RequestException as error:
+            reason = _reason(error)
+            break
+    cure = f"download it elsewhere and put it by hand at {path}"
+    kept = "run again to continue where it stopped, or " if _resumable(url, part) else ""
+    raise DeepLabError(f"cannot download {url} ({reason}); {kept}{cure}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, _Interrupted | requests.HTTPError):
+        return str(error)
+    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
+        return "timed out"
+    if isinstance(error, urllib3.exceptions.HTTPError):
+        return "the connection was cut"
+    return "no connection" if isinstance(error, requests.ConnectionError) else type(error).__name__
+
+
+def _attempt(url: str, part: pathlib.Path) -> str:
+    """Downloads what `part` lacks and returns the sha256 of the whole."""
+    state = _resumable(url, part)
+    offset = part.stat().st_size if state else 0
+    if state and offset == state["length"]:
+        return _hash(part).hexdigest()
+    # Identity: an archive that a server declares as gzip-encoded text must not be decoded on the way.
+    headers = {"Accept-Encoding": "identity"}
+    if offset:
+        headers |= {"Range": f"bytes={offset}-", "If-Range": state["validator"]}
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        _require_success(response, part)
+        if response.status_code != 206:
+            offset = 0
+        elif not offset or not _continues(response, state, offset):
+            _discard(part)
+            raise _Interrupted("the file on the server changed")
+        length = _length(response, offset)
+        if offset == 0:
+            _discard(part)
+            _replace_text(
+                _state_path(part), json.dumps({"url": url, "validator": _validator(response), "length": length})
+            )
+        return _receive(response, part, offset, length)
+
+
+def _require_success(response: requests.Response, part: pathlib.Path):
+    status = response.status_code
+    if status == 416:  # What is on the server is not longer than the part: nothing of the part can be trusted.
+        _discard(part)
+    if status in _TRANSIENT_STATUS:
+        raise _Interrupted(f"HTTP {status}")
+    if status not in (200, 206):
+        raise requests.HTTPError(f"HTTP {status}")
+
+
+def _receive(response: requests.Response, part: pathlib.Path, offset: int, length: int | None) -> str:
+    digest = _hash(part) if offset else hashlib.sha256()
+    with part.open("ab") as stream, _progress(part.stem, offset, length) as advance:
+        while chunk := response.raw.read(CHUNK, decode_content=False):
+            stream.write(chunk)
+            digest.update(chunk)
+            advance(len(chunk))
+        stream.flush()
+        os.fsync(stream.fileno())
+    size = part.stat().st_size
+    if length is not None and size < length:
+        raise _Interrupted(f"the connection was cut after {size} of {length} bytes")
+    if length is not None and size > length:
+        _discard(part)
+        raise _Interrupted(f"{size} bytes came, {length} were announced")
+    return digest.hexdigest()
+
+
+def _validator(response: requests.Response) -> str | None:
+    """What If-Range may carry: a strong ETag, else the date (RFC 9110, section 13.1.5)."""
+    tag = response.headers.get("ETag", "W/")
+    return response.headers.get("Last-Modified") if tag.startswith("W/") else tag
+
+
+def _continues(response: requests.Response, state: dict, offset: int) -> bool:
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    same = _validator(response) in (None, state["validator"])
+    return bool(match) and same and int(match[1]) == offset and match[2] in ("*", str(state["length"]))
+
+
+def _length(response: requests.Response, offset: int) -> int | None:
+    announced = response.headers.get("Content-Length", "")
+    return offset + int(announced) if announced.isdigit() else None
+
+
+def _state_path(part: pathlib.Path) -> pathlib.Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _resumable(url: str, part: pathlib.Path) -> dict | None:
+    """Returns what is known of a part begun from the same `url`, or None where it cannot be continued safely."""
+    try:
+        state = json.loads(_state_path(part).read_text(encoding="utf-8"))
+        good = state["url"] == url and state["validator"] and part.stat().st_size <= state["length"]
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+    return state if good else None
+
+
+def _discard(part: pathlib.Path):
+    part.unlink(missing_ok=True)
+    _state_path(part).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _progress(name: str, done: int, length: int | None) -> Iterator[Callable[[int], object]]:
+    """Yields a function to tell the bytes that came: a bar on a terminal, a single line elsewhere (both on stderr)."""
+    console = rich.console.Console(stderr=True)
+    if not console.is_terminal:
+        size = f", {length / 1e6:.1f} MB" if length else ""
+        start = f", continued at byte {done}" if done else ""
+        print(f"downloading {name}{size}{start}", file=sys.stderr)
+        yield lambda count: None
+        return
+    columns = rich.progress.TextColumn("{task.description}"), rich.progress.BarColumn(), rich.progress.DownloadColumn()
+    rest = rich.progress.TransferSpeedColumn(), rich.progress.TimeRemainingColumn()
+    with rich.progress.Progress(*columns, *rest, console=console) as bar:
+        task = bar.add_task(name, total=length, completed=done)
+        yield lambda count: bar.advance(task, count)

@@ -1,0 +1,87 @@
+"""Photographs in and out of arrays: decoding as Pillow does, the demo's resize rule, nearest label resizing."""
+
+import io
+import pathlib
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+
+from deeplab_tf.errors import DeepLabError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+
+def _eight_bit(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Returns a picture of 16 or 32 bits a channel as 8-bit grey, 65535 becoming 255; others unchanged."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image).astype(np.float32)
+    if image.mode.startswith("I") and values.max(initial=0) > 255:
+        values = values / 257.0
+    return PIL.Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+
+
+def read_image(source: str | pathlib.Path | bytes, *, name: str | None = None) -> np.ndarray:
+    """Returns a picture as RGB, uint8 [height, width, 3], upright (its EXIF orientation applied).
+
+    Grey, palette, CMYK and 16-bit pictures become 8-bit RGB; transparency is dropped; of several frames the first is
+    taken. JPEGs are decoded as Pillow does, on which the recorded figures rest (golden/README.md).
+
+    Args:
+      source: a file, or the encoded bytes.
+      name: what errors call it; by default the path.
+
+    Raises:
+      DeepLabError: the file is missing, empty, not an image, truncated or absurdly large.
+    """
+    name = name or (str(source) if not isinstance(source, bytes) else "image")
+    try:
+        content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
+    except OSError as error:
+        raise DeepLabError(f"{name}: cannot be read ({error.strerror or error}); expected an image file") from None
+    if not content:
+        raise DeepLabError(f"{name}: the file is empty (0 bytes); expected an image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(io.BytesIO(content)) as image:
+                upright = PIL.ImageOps.exif_transpose(image)
+                return np.array(_eight_bit(upright).convert("RGB"))
+    except PIL.UnidentifiedImageError:
+        start = content[:8]
+        raise DeepLabError(f"{name}: not an image (begins with {start!r}); expected JPEG, PNG or the like") from None
+    except PIL.Image.DecompressionBombError as error:
+        raise DeepLabError(f"{name}: too large to be a photograph ({error})") from None
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        raise DeepLabError(f"{name}: damaged or truncated image ({error}); fetch or save it again") from None
+
+
+def resize_longest(image: np.ndarray, longest: int) -> np.ndarray:
+    """Returns the picture with its longest side `longest` pixels, the other truncated (release: deeplab_demo.ipynb).
+
+    The demo's filter is Pillow's Lanczos, which does not alias.
+    """
+    height, width = image.shape[:2]
+    ratio = longest / max(height, width)
+    size = (max(1, int(ratio * width)), max(1, int(ratio * height)))
+    if size == (width, height):
+        return image
+    return np.asarray(PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.LANCZOS))
+
+
+def nearest_indices(size_in: int, size_out: int) -> np.ndarray:
+    """Returns the source index of each output index of an align-corners nearest resize: halves round away from 0."""
+    scale = np.float32((size_in - 1) / (size_out - 1)) if size_out > 1 else np.float32(0)
+    return np.minimum(np.floor(np.arange(size_out, dtype=np.float32) * scale + 0.5).astype(np.int64), size_in - 1)
+
+
+def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Returns a label map [h, w] at another size, nearest with aligned corners, as the release's export_model does."""
+    if labels.shape == (height, width):
+        return labels
+    rows, columns = nearest_indices(labels.shape[0], height), nearest_indices(labels.shape[1], width)
+    return labels[rows[:, None], columns[None, :]]

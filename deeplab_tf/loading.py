@@ -1,0 +1,197 @@
+"""From a path or a zoo name to a model with its weights: what is known, what was assumed, and what contradicts."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from deeplab_tf import download, zoo
+from deeplab_tf.arch import ARCHITECTURES
+from deeplab_tf.backbone import build_backbone
+from deeplab_tf.checkpoint import ModelCard, Receipt, load_source, save_model, training_state
+from deeplab_tf.config import ModelConfig, override
+from deeplab_tf.data.catalog import DATASETS
+from deeplab_tf.errors import DeepLabError, unknown_name
+from deeplab_tf.model import build_model
+from deeplab_tf.recognize import Recognized, recognize
+from deeplab_tf.released import Released
+from deeplab_tf.sources import MODEL_FILE, Source, open_source
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(ModelConfig))
+_LARGEST_PALETTE = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A model with its weights.
+
+    Attributes:
+      card: what deeplab.json says, or will say.
+      model: `build_model(card.config)`, or the backbone alone where card.kind is "backbone".
+      receipt: what became of every variable.
+      state: global_step and, if it was asked for, the other training state: TF1 name -> value.
+      notes: one line for everything that was assumed.
+    """
+
+    card: ModelCard
+    model: keras.Model
+    receipt: Receipt
+    state: dict[str, np.ndarray]
+    notes: tuple[str, ...]
+
+
+def _same_network(recognized: Recognized) -> Released | None:
+    """The first released checkpoint whose configuration agrees with everything the shapes tell."""
+    for entry in zoo.CHECKPOINTS.values():
+        agrees = all(getattr(entry.config, field) == value for field, value in recognized.known.items())
+        if entry.kind == recognized.kind == "segmentation" and agrees:
+            return entry
+    return None
+
+
+def _notes(config: ModelConfig, recognized: Recognized, changes: Mapping, entry: Released | None) -> list[str]:
+    origin = f"as {entry.name}" if entry else "by convention"
+    untold = [name for name in recognized.assumed if name not in changes]
+    return [f"--{name}={getattr(config, name)} assumed {origin}: shapes cannot tell" for name in untold]
+
+
+def _inferred(source: Source, changes: Mapping, entry: Released | None) -> tuple[ModelConfig, str, list[str]]:
+    """Returns the configuration of bare weights, their kind, and what was assumed."""
+    state = training_state(list(source.shapes))
+    try:
+        recognized = recognize({name: shape for name, shape in source.shapes.items() if name not in state})
+    except DeepLabError as error:
+        raise DeepLabError(f"{source.path}: {error}") from None
+    entry = entry if entry and entry.kind == recognized.kind else _same_network(recognized)
+    fields = {**recognized.assumed, **recognized.known}
+    if entry:
+        fields = {**{name: getattr(entry.config, name) for name in _FIELDS}, **recognized.known}
+    unknown = [name for name, value in fields.items() if value is None and name in recognized.assumed]
+    for name in unknown:
+        if name not in changes and not entry:
+            raise DeepLabError(f"{source.path}: its shapes do not tell {name}; give --{name}")
+    config = ModelConfig(**fields)
+    if "output_stride" in changes and "atrous_rates" not in changes and "output_stride" in recognized.assumed:
+        config = config.at_output_stride(ModelConfig(**{**fields, **changes}).output_stride)
+    config = override(config, changes, remembered=recognized.known, source=source.path)
+    return config, recognized.kind, _notes(config, recognized, changes, entry)
+
+
+def _meaning(config: ModelConfig, dataset: str | None, entry: Released | None) -> tuple[dict, list[str]]:
+    """Returns the card's data set, class names and colours, and a note where the data set is a guess."""
+    notes = []
+    if dataset is not None and dataset not in DATASETS:
+        raise unknown_name("dataset", dataset, DATASETS)
+    name = dataset or (entry and entry.dataset)
+    if name is None:
+        name = next((d.name for d in DATASETS.values() if d.num_classes == config.num_classes), None)
+        if name:
+            notes.append(f"--dataset={name} assumed: {config.num_classes} classes")
+    if name is None:
+        names = tuple(f"class {i}" for i in range(config.num_classes))
+        return {"class_names": names, "palette": ()}, notes
+    known = DATASETS[name]
+    if known.num_classes != config.num_classes:
+        raise DeepLabError(
+            f"--dataset={name} has {known.num_classes} classes, the model {config.num_classes}; leave the flag out"
+        )
+    values = {"dataset": name, "class_names": known.class_names, "ignore_label": known.ignore_label}
+    return {**values, "palette": tuple(known.palette)[:_LARGEST_PALETTE]}, notes
+
+
+def _kept_state(source: Source, *, everything: bool) -> dict[str, np.ndarray]:
+    names = training_state(list(source.shapes))
+    return {name: source.read(name) for name in names if everything or name == "global_step"}
+
+
+def _build(config: ModelConfig, kind: str) -> tuple[keras.Model, tuple[str, ...]]:
+    if kind == "segmentation":
+        return build_model(config), ()
+    return build_backbone(config), (f"{ARCHITECTURES[config.model_variant].scope}/logits",)
+
+
+def _open_weights(path: pathlib.Path, changes: Mapping, dataset, entry, keep_state: bool) -> Loaded:
+    with open_source(path) as source:
+        config, kind, notes = _inferred(source, changes, entry)
+        meaning, more = _meaning(config, dataset, entry) if kind == "segmentation" else ({}, [])
+        model, skip = _build(config, kind)
+        receipt = load_source(model, source, skip=skip)
+        state = _kept_state(source, everything=keep_state)
+    notes = (*receipt.notes, *notes, *more)
+    card = ModelCard(
+        config=config,
+        kind=kind,
+        train_split=entry and entry.train_split,
+        source_checkpoint=receipt.source,
+        source_sha256=receipt.sha256,
+        output_stride=config.output_stride,
+        **meaning,
+    )
+    return Loaded(card, model, dataclasses.replace(receipt, notes=notes), state, notes)
+
+
+def _open_directory(path: pathlib.Path, changes: Mapping, keep_state: bool) -> Loaded:
+    card = ModelCard.read(path)
+    config = override(card.config, changes, remembered=_FIELDS, source=str(path / MODEL_FILE))
+    with open_source(path) as source:
+        model, skip = _build(config, card.kind)
+        receipt = load_source(model, source, skip=skip)
+        state = _kept_state(source, everything=keep_state)
+    return Loaded(dataclasses.replace(card, config=config), model, receipt, state, receipt.notes)
+
+
+def _zoo_directory(entry: Released) -> pathlib.Path:
+    """Returns the model directory of a released checkpoint, which is downloaded and converted once."""
+    if entry.kind == "embedded":
+        return zoo.embedded_folder(entry)
+    archive = zoo.fetch(entry)
+    folder = archive.parent / "converted" / f"{entry.name}-{download.verify(archive, sha256=entry.sha256)[:12]}"
+    if not (folder / MODEL_FILE).is_file():
+        loaded = _open_weights(archive, {}, entry.dataset, entry, keep_state=False)
+        save_model(folder, loaded.model, loaded.receipt, card=loaded.card, state=loaded.state)
+    return folder
+
+
+def open_model(
+    path: str | os.PathLike, changes: Mapping | None = None, *, dataset: str | None = None, keep_state: bool = False
+) -> Loaded:
+    """Opens anything that holds weights.
+
+    Args:
+      path: a model directory, a TF1 checkpoint (prefix, folder, .tar.gz), a frozen .pb or float .tflite of the release,
+        or a name of the zoo.
+      changes: explicit ModelConfig fields. One that contradicts what is known is an error; output_stride, rates, crop
+        and the like may differ.
+      dataset: the catalog's name of what the classes mean; otherwise guessed by their number, and said.
+      keep_state: also read the optimiser's slots.
+
+    Raises:
+      DeepLabError: nothing there, damaged, not recognised, or in contradiction to `changes`.
+    """
+    changes, name = dict(changes or {}), os.fspath(path)
+    if name in zoo.CHECKPOINTS and not pathlib.Path(name).exists():
+        return _open_directory(_zoo_directory(zoo.CHECKPOINTS[name]), changes, keep_state)
+    found = pathlib.Path(name).expanduser()
+    if (found / MODEL_FILE).is_file():
+        return _open_directory(found, changes, keep_state)
+    if os.sep not in name and not found.exists() and not found.with_name(f"{found.name}.index").exists():
+        raise _no_such(name)
+    return _open_weights(found, changes, dataset, zoo.find_by_file(found), keep_state)
+
+
+def _no_such(name: str) -> DeepLabError:
+    unknown = unknown_name("checkpoint", name, zoo.CHECKPOINTS)
+    return DeepLabError(f"{unknown}; and no file or folder of that name (`deeplab-tf zoo` lists the names)")
+
+
+def load(path: str | os.PathLike, **changes) -> tuple[ModelConfig, keras.Model]:
+    """Returns (configuration, model with its weights) of anything that holds weights; see `open_model`.
+
+    For instance `load("model directory")`, `load("model.ckpt", output_stride=8, atrous_rates=(12, 24, 36))`,
+    `load("xception65_coco_voc_trainval")`.
+    """
+    loaded = open_model(path, changes)
+    return loaded.card.config, loaded.model

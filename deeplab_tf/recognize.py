@@ -1,0 +1,201 @@
+"""Which ModelConfig a set of variable names and shapes belongs to, and what names and shapes cannot tell."""
+
+import dataclasses
+import types
+from collections.abc import Iterator, Mapping
+
+from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
+from deeplab_tf.arch.spec import Architecture
+from deeplab_tf.errors import DeepLabError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_MULTIPLIERS = (1.0, 0.5, 0.75, 0.35, 0.25, 1.25, 1.3, 1.4, 1.5, 2.0, *(k / 100 for k in range(10, 301)))
+_HEADS = ("aspp", "image_pooling/", "concat_projection/", "decoder/", "meta_architecture/", "logits/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recognized:
+    """What names and shapes tell.
+
+    Attributes:
+      kind: "segmentation", or "backbone" where there is no head.
+      known: fields of ModelConfig that the shapes decide.
+      assumed: fields that they cannot tell, with the value taken from convention; None: it must be given.
+    """
+
+    kind: str
+    known: dict
+    assumed: dict
+
+
+def _options(architecture: Architecture) -> Iterator[dict]:
+    """Candidates for the fields that change the backbone's widths."""
+    if architecture.scope.startswith("Mobilenet"):
+        for divisor in (None, 8) if architecture.name == "mobilenet_v2" else (None,):
+            for multiplier in _MULTIPLIERS:
+                yield {"depth_multiplier": multiplier, "divisible_by": divisor}
+    else:
+        yield {}
+
+
+def _nas_options(shapes: Shapes, architecture: Architecture) -> Iterator[dict]:
+    first = shapes.get(f"{architecture.scope}/cell_0/1x1/weights")
+    head = f"{architecture.scope}/classification_head_conv/weights" in shapes
+    for stride in (8, 16, 32) if first and architecture.name == "nas_pnasnet" else (8,) if first else ():
+        # A cell at level 1 is twice as wide as the option says.
+        filters = first[-1] // (2 if architecture.name == "nas_pnasnet" else 1)
+        yield {
+            "output_stride": stride,
+            "nas_stem_output_num_conv_filters": filters,
+            "nas_use_classification_head": head,
+        }
+
+
+def _with_defaults(options: dict) -> types.SimpleNamespace:
+    defaults = {
+        "depth_multiplier": 1.0,
+        "divisible_by": None,
+        "multi_grid": None,
+        "output_stride": 16,
+        "nas_stem_output_num_conv_filters": 20,
+        "nas_use_classification_head": False,
+        "nas_remove_os32_stride": False,
+    }
+    return types.SimpleNamespace(**{**defaults, **options})
+
+
+def _fits(shapes: Shapes, architecture: Architecture, options: dict) -> bool:
+    """Whether the backbone's variables are those of the rows: every unit is there with its width, and no other."""
+    rows = architecture.units(_with_defaults(options))
+    scopes, prefix = set(), f"{architecture.scope}/"
+    for row in rows:
+        if not hasattr(row, "scope"):
+            continue
+        weights, width = row.output_weights
+        if shapes.get(prefix + weights, (None,))[-1] != width:
+            return False
+        scopes |= {row.scope, getattr(row, "norm_scope", None)}
+    inside = (name.removeprefix(prefix) for name in shapes if name.startswith(prefix))
+    return all(any(name.startswith(f"{s}/") for s in scopes) for name in inside if not name.startswith("logits/"))
+
+
+def _backbone(shapes: Shapes) -> tuple[Architecture, dict]:
+    scopes = {name.partition("/")[0] for name in shapes}
+    candidates = [a for a in ARCHITECTURES.values() if a.scope in scopes]
+    for architecture in candidates:
+        tries = _nas_options(shapes, architecture) if architecture.strides_from_rows else _options(architecture)
+        for options in tries:
+            if _fits(shapes, architecture, options):
+                return architecture, options
+    known = ", ".join(sorted({a.scope for a in ARCHITECTURES.values()}))
+    if not candidates:
+        raise DeepLabError(f"no known backbone among the scopes {sorted(scopes)[:8]}; expected one of {known}")
+    names = ", ".join(a.name for a in candidates)
+    raise DeepLabError(
+        f"the variables under {candidates[0].scope}/ are not those of {names} at any depth multiplier: units are "
+        "missing, added or of another width; if the file is whole, give --model_variant and its options"
+    )
+
+
+def _logits(shapes: Shapes) -> dict:
+    weights = shapes.get("logits/semantic/weights")
+    if weights:
+        return {"num_classes": weights[-1], "logits_kernel_size": weights[0]}
+    for scope in ("decoder/decoder_conv0", "decoder/decoder_conv0/decoder_conv0_2"):
+        if f"{scope}/biases" in shapes:
+            return {"num_classes": shapes[f"{scope}/biases"][0], "decoder_output_is_logits": True}
+    raise DeepLabError(
+        "there is a head but no logits: neither logits/semantic/weights nor decoder/decoder_conv0/biases; the file is "
+        "incomplete"
+    )
+
+
+def _rates(count: int, output_stride: int) -> tuple[int, ...] | None:
+    """The papers' rates for three branches: 6,12,18 at output stride 16, in proportion at others."""
+    return tuple(k * 96 // output_stride for k in (1, 2, 3)) if count == 3 else None
+
+
+def _aspp(shapes: Shapes) -> tuple[dict, int]:
+    """Returns the known fields of ASPP and its number of atrous branches."""
+    known = {"aspp_with_batch_norm": True, "aspp_convs_filters": shapes["aspp0/weights"][-1]}
+    known["add_image_level_feature"] = "image_pooling/weights" in shapes
+    known["aspp_with_squeeze_and_excitation"] = "image_pooling/biases" in shapes
+    known["aspp_with_concat_projection"] = "concat_projection/weights" in shapes
+    count = 0
+    while {f"aspp{count + 1}_depthwise/depthwise_weights", f"aspp{count + 1}/weights"} & set(shapes):
+        count += 1
+    if count:
+        known["aspp_with_separable_conv"] = "aspp1_depthwise/depthwise_weights" in shapes
+    return known, count
+
+
+def _cell(shapes: Shapes) -> dict:
+    """Inputs and rates of a dense prediction cell are not in the shapes: the shipped cell is taken where it fits."""
+    branches = {name.split("/")[1] for name in shapes if name.startswith("meta_architecture/branch")}
+    numbers = {int(name.removeprefix("branch").partition("_")[0]) for name in branches}
+    shipped = dense_prediction_cell.CITYSCAPES_TOP1
+    separable = all(name.endswith(("_depthwise", "_pointwise")) for name in branches)
+    fits = separable and numbers == set(range(len(shipped)))
+    return {"dense_prediction_cell_json": shipped if fits else None}
+
+
+def _decoder(shapes: Shapes, architecture: Architecture, options: dict) -> dict:
+    scope = "decoder/feature_projection0"
+    stages = [s for s in ("", "_1", "_2") if f"{scope}{s}/weights" in shapes]
+    if not stages:
+        return {}
+    widths = architecture.decoder_widths(_with_defaults(options))
+    strides = []
+    for stage in stages:
+        channels = shapes[f"{scope}{stage}/weights"][2]
+        stride = next((s for s, width in widths.items() if width == channels), None)
+        if stride is None:
+            raise DeepLabError(f"{scope}{stage}: {channels} input channels; {architecture.name} taps {widths}")
+        strides.append(stride)
+    sums = [n for n in ("decoder_split_sep_conv0_pointwise", "decoder_conv0") if f"decoder/{n}/weights" in shapes]
+    outputs = (*sums, "decoder_conv1_pointwise", "decoder_conv0/decoder_conv0_2")
+    filters = next(shapes[f"decoder/{n}/weights"][-1] for n in outputs if f"decoder/{n}/weights" in shapes)
+    separable = any(name.startswith("decoder/") and name.endswith("depthwise_weights") for name in shapes)
+    known = {"decoder_output_stride": tuple(strides), "decoder_filters": filters, "decoder_use_sum_merge": bool(sums)}
+    return known if f"{scope}/biases" in shapes else {**known, "decoder_use_separable_conv": separable}
+
+
+def _assumed(known: dict, architecture: Architecture, branches: int) -> dict:
+    assumed = {} if "output_stride" in known else {"output_stride": 16}
+    stride = {**known, **assumed}["output_stride"]
+    if branches:
+        assumed["atrous_rates"] = _rates(branches, stride)
+    if known.get("aspp_with_squeeze_and_excitation"):
+        assumed["image_se_uses_qsigmoid"] = False
+    if architecture.multi_grid_length:
+        assumed["multi_grid"] = (1,) * architecture.multi_grid_length
+    if architecture.name.startswith("xception"):
+        assumed["use_bounded_activation"] = False
+    return assumed
+
+
+def recognize(shapes: Shapes) -> Recognized:
+    """Returns what `shapes` (TF1 variable name -> shape, training state left out) tell of the network.
+
+    Raises:
+      DeepLabError: no backbone of the release fits, or the head is incomplete.
+    """
+    architecture, options = _backbone(shapes)
+    known = {"model_variant": architecture.name, **options}
+    if not any(name.startswith(_HEADS) for name in shapes):
+        return Recognized("backbone", known, _assumed(known, architecture, 0))
+    known |= _logits(shapes)
+    assumed, branches = {}, 0
+    if "aspp0/weights" in shapes:
+        aspp, branches = _aspp(shapes)
+        known |= aspp
+    elif "meta_architecture/concat_projection/weights" in shapes:
+        assumed = _cell(shapes)
+    else:
+        known["aspp_with_batch_norm"] = False
+        sums = sum(name.startswith("logits/semantic") and name.endswith("/weights") for name in shapes)
+        branches = sums if sums > 1 or known.get("logits_kernel_size", 1) > 1 else 0
+    known |= _decoder(shapes, architecture, options)
+    assumed |= _assumed(known, architecture, branches)
+    return Recognized("segmentation", known, assumed)

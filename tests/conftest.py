@@ -1,0 +1,68 @@
+"""Shared by the tests: quiet TensorFlow, the golden figures, the folder of real weights and images."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+import types
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+ROOT = pathlib.Path(__file__).parents[1]
+GOLDENS = pathlib.Path(__file__).parent / "goldens"
+SHARED = ROOT.parent / "shared"
+
+
+def _golden_module() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("golden", GOLDENS / "golden.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["golden"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+_golden_module()
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder with real weights and images; tests that need it skip only where it does not exist."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the folder ../shared with real weights and images")
+    return SHARED
+
+
+def golden_cases() -> list[str]:
+    """The names of the golden model cases."""
+    return sorted(path.stem for path in (GOLDENS / "models").glob("*.npz"))
+
+
+def read_case(case: str) -> tuple[dict, dict[str, np.ndarray]]:
+    """A golden case: its description and its arrays."""
+    values = json.loads((GOLDENS / "models" / f"{case}.json").read_text())
+    with np.load(GOLDENS / "models" / f"{case}.npz") as arrays:
+        return values, dict(arrays)
+
+
+def case_config(values: dict, **changes):
+    """The ModelConfig of a golden case."""
+    from deeplab_tf.config import ModelConfig
+
+    flags = {**values["flags"], **{k: values[k] for k in ("atrous_rates", "output_stride", "num_classes")}}
+    if "dense_prediction_cell_json" in flags:
+        flags["dense_prediction_cell_json"] = str(GOLDENS / "models" / flags["dense_prediction_cell_json"])
+    return ModelConfig(**{**flags, "crop_size": (values["height"], values["width"]), **changes})
+
+
+def fill(model) -> None:
+    """Gives every variable of `model` its golden value."""
+    from golden import golden_tensor
+
+    from deeplab_tf.checkpoint import variable_map
+
+    for name, variable in variable_map(model).items():
+        variable.assign(golden_tensor(name, tuple(variable.shape)))

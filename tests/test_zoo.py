@@ -1,0 +1,180 @@
+"""The table of released checkpoints against the catalog and the architectures; names, files, and the printed table."""
+
+import dataclasses
+import hashlib
+import io
+import re
+import tarfile
+
+import pytest
+
+from deeplab_tf import download, released, zoo
+from deeplab_tf.arch.dense_prediction_cell import CITYSCAPES_TOP1
+from deeplab_tf.config import ModelConfig
+from deeplab_tf.data.catalog import DATASETS
+from deeplab_tf.errors import DeepLabError
+
+
+def _archive() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("model/model.ckpt.index"))
+    return buffer.getvalue()
+
+
+CONTENT = _archive()
+ENTRIES = list(zoo.CHECKPOINTS.values())
+ARCHIVES = [entry for entry in ENTRIES if entry.file]
+SEGMENTATION = [entry for entry in ENTRIES if entry.kind == "segmentation"]
+
+
+def named(entry):
+    return entry.name
+
+
+def test_the_release_has_24_archives():
+    kinds = [entry.kind for entry in ENTRIES]
+    assert (kinds.count("segmentation"), kinds.count("backbone"), kinds.count("embedded")) == (18, 6, 1)
+    assert len(ARCHIVES) == len({entry.file for entry in ARCHIVES}) == 24
+    assert [sum(e.dataset == name for e in SEGMENTATION) for name in ("pascal_voc_seg", "cityscapes", "ade20k")] == [
+        8,
+        8,
+        2,
+    ]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=named)
+def test_every_entry_is_complete(entry):
+    assert zoo.CHECKPOINTS[entry.name] is entry
+    assert isinstance(entry.config, ModelConfig)
+    assert ModelConfig.from_json(entry.config.to_json()) == entry.config
+    assert (entry.file is None) == (entry.url is None) == (entry.kind == "embedded")
+    assert (entry.dataset is None) == (entry.train_split is None) == (entry.kind == "backbone")
+    assert entry.sha256 is None or re.fullmatch("[0-9a-f]{64}", entry.sha256)
+    assert entry.quantized == entry.name.endswith("_8bit") == bool(entry.tflite_size)
+
+
+@pytest.mark.parametrize("entry", ARCHIVES, ids=named)
+def test_every_archive_has_its_address(entry):
+    assert entry.url == f"http://download.tensorflow.org/models/{entry.file}"
+    assert re.fullmatch(r"[a-z0-9_-]+_20(18|19|20)_\d\d_\d\d\.tar\.gz", entry.file)
+    assert entry.size or entry.name.startswith("edgetpu")
+
+
+@pytest.mark.parametrize("entry", SEGMENTATION, ids=named)
+def test_every_segmentation_agrees_with_the_catalog(entry):
+    dataset = DATASETS[entry.dataset]
+    assert entry.config.num_classes == dataset.num_classes
+    assert entry.train_split in dataset.splits
+    assert all(score.split in {*dataset.splits, "test"} for score in entry.scores)
+
+
+@pytest.mark.parametrize("entry", SEGMENTATION, ids=named)
+def test_every_segmentation_has_scores_at_rates_that_follow_the_stride(entry):
+    assert entry.scores
+    for score in entry.scores:
+        assert 30 < score.value < 90
+        assert score.metric in ("mIoU", "pixel accuracy")
+        at_stride = entry.config.at_output_stride(score.output_stride)
+        assert entry.config_for(score) == at_stride
+        assert score.flip == (len(score.scales) > 1)
+
+
+def test_configurations_that_differ_from_the_defaults():
+    def config(name):
+        return zoo.find(name).config
+
+    assert {e.name for e in SEGMENTATION if e.config.depth_multiplier == 0.5} == {
+        "mobilenetv2_dm05_coco_voc_trainaug",
+        "mobilenetv2_dm05_coco_voc_trainval",
+        "mobilenetv2_dm05_coco_voc_trainaug_8bit",
+    }
+    assert config("xception71_dpc_cityscapes_trainval").dense_prediction_cell_json == CITYSCAPES_TOP1
+    assert config("xception71_dpc_cityscapes_trainval").atrous_rates is None
+    assert config("mobilenetv2_ade20k_train").decoder_output_stride == (4,)
+    slim = config("edgetpu_deeplab_slim")
+    assert (slim.depth_multiplier, slim.aspp_convs_filters, slim.num_classes) == (0.75, 128, 19)
+    large, small = config("mobilenetv3_large_cityscapes_trainfine"), config("mobilenetv3_small_cityscapes_trainfine")
+    assert dataclasses.replace(small, model_variant=large.model_variant) == large
+    assert (large.output_stride, large.decoder_output_stride, large.decoder_filters) == (32, (8,), 19)
+    assert (large.crop_size, large.image_pooling_crop_size, large.image_pooling_stride) == (
+        (1025, 2049),
+        (769, 769),
+        (4, 5),
+    )
+
+
+def test_scales_are_the_releases_ranges():
+    multi = zoo.find("mobilenetv2_coco_voc_trainaug").scores[1]
+    assert multi.scales == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+    assert str(multi) == "77.33 % mIoU, val (OS 8, scales 0.5:0.25:1.75, flip)"
+    assert zoo.find("xception71_dpc_cityscapes_trainval").scores[0].scales == (0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+
+
+def test_names_and_files_are_recognised():
+    entry = zoo.find("mobilenetv2_coco_voc_trainaug")
+    assert zoo.find_by_file(f"/some/where/{entry.file}") is entry
+    assert zoo.find_by_file(entry.file.removesuffix(".tar.gz")) is entry
+    assert zoo.find_by_file("model.ckpt") is None
+    assert all(zoo.find_by_file(e.file) is e for e in ARCHIVES)
+    with pytest.raises(DeepLabError, match="did you mean mobilenetv2_coco_voc_trainaug"):
+        zoo.find("mobilenetv2_coco_voc_train_aug")
+
+
+def test_a_file_put_by_hand_is_fetched_and_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEEPLAB_TF_CACHE", str(tmp_path))
+    entry = zoo.find("xception_41_imagenet")
+    zoo.archive_path(entry).write_bytes(CONTENT)
+    assert zoo.fetch(entry) == tmp_path / entry.file
+    folder = zoo.folder_of(entry)
+    assert folder.parent == tmp_path
+    assert (folder / "model" / "model.ckpt.index").is_file()
+
+
+def test_the_published_sum_and_another_address_are_used(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(download, "fetch", lambda url, path, *, sha256: calls.append((url, path, sha256)))
+    entry = zoo.find("mobilenetv2_coco_voc_trainaug")
+    zoo.fetch(entry, cache=tmp_path)
+    zoo.fetch(entry, cache=tmp_path, url="http://mirror.example/a.tar.gz")
+    path = tmp_path / entry.file
+    assert calls == [(entry.url, path, entry.sha256), ("http://mirror.example/a.tar.gz", path, entry.sha256)]
+
+
+def test_a_file_that_is_not_the_published_one_is_refused(tmp_path):
+    entry = zoo.find("mobilenetv2_coco_voc_trainaug")
+    zoo.archive_path(entry, cache=tmp_path).write_bytes(CONTENT)
+    with pytest.raises(DeepLabError) as error:
+        zoo.fetch(entry, cache=tmp_path)
+    assert entry.sha256 in str(error.value)
+    assert hashlib.sha256(CONTENT).hexdigest() in str(error.value)
+
+
+def test_the_embedded_checkpoint_is_not_downloaded(tmp_path, monkeypatch):
+    with pytest.raises(DeepLabError, match="part of the package"):
+        zoo.fetch(released.SHAPES_MNV2)
+    monkeypatch.setattr(zoo.importlib.resources, "files", lambda package: tmp_path)
+    with pytest.raises(DeepLabError, match="reinstall"):
+        zoo.folder_of(released.SHAPES_MNV2)
+    (tmp_path / "shapes_mnv2").mkdir()
+    assert zoo.folder_of(released.SHAPES_MNV2) == tmp_path / "shapes_mnv2"
+    assert released.SHAPES_MNV2_CONFIG.num_classes == DATASETS["shapes"].num_classes
+
+
+def test_the_table_says_what_is_cached(tmp_path):
+    entry = zoo.find("mobilenetv2_coco_voc_trainaug")
+    zoo.archive_path(entry, cache=tmp_path).write_bytes(CONTENT)
+    rows = zoo.zoo_table(cache=tmp_path)
+    assert [row["name"] for row in rows] == list(zoo.CHECKPOINTS)
+    assert [row["name"] for row in rows if row["cached"] == "yes"] == [entry.name]
+    assert all(row[key] for row in rows for key in row)
+
+
+def test_the_markdown_does_not_depend_on_the_machine(tmp_path, monkeypatch):
+    before = zoo.zoo_markdown()
+    monkeypatch.setenv("DEEPLAB_TF_CACHE", str(tmp_path))
+    (tmp_path / zoo.find("xception_41_imagenet").file).touch()
+    lines = before.splitlines()
+    assert zoo.zoo_markdown() == before
+    assert len(lines) == 2 + len(ENTRIES)
+    assert {line.count("|") for line in lines} == {6}
