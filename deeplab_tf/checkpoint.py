@@ -254,17 +254,24 @@ class ModelCard:
             raise DeepLabError(f"{path}: not a model directory's description ({error}); convert again") from None
 
 
-@contextlib.contextmanager
-def new_files(folder: str | os.PathLike, names: Sequence[str]) -> Iterator[pathlib.Path]:
-    """Gives a temporary folder; on success moves the files `names` from it into `folder`, in this order.
+_FILES = (f"{MODEL_PREFIX}.data-00000-of-00001", f"{MODEL_PREFIX}.index", "checkpoint", "receipt.json", MODEL_FILE)
 
-    Raises:
-      DeepLabError: `folder` already has one of them, or cannot be written; nothing is changed then.
-    """
+
+def check_target(folder: str | os.PathLike):
+    """Raises DeepLabError where `folder` is not a place for a new model: it is a file, or holds a model already."""
     folder = pathlib.Path(folder)
-    present = [name for name in names if (folder / name).exists()]
+    if folder.exists() and not folder.is_dir():
+        raise DeepLabError(f"{folder}: is a file; expected a folder to write")
+    present = [name for name in _FILES if (folder / name).exists()]
     if present:
         raise DeepLabError(f"{folder}: already holds {', '.join(present)}; choose another folder or delete them first")
+
+
+@contextlib.contextmanager
+def _new_files(folder: str | os.PathLike, names: Sequence[str]) -> Iterator[pathlib.Path]:
+    """Gives a temporary folder; on success moves the files `names` from it into `folder`, in this order."""
+    check_target(folder)
+    folder = pathlib.Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
@@ -297,9 +304,7 @@ def save_model(
     Raises:
       DeepLabError: the folder already holds a model, or cannot be written; nothing half-written stays.
     """
-    files = [f"{MODEL_PREFIX}.data-00000-of-00001", f"{MODEL_PREFIX}.index", "checkpoint", "receipt.json"]
-    files += [MODEL_FILE] if card else []
-    with new_files(folder, files) as partial:
+    with _new_files(folder, _FILES if card else _FILES[:-1]) as partial:
         state = {"global_step": np.int64(0), **(state or {})}
         save_tf1_checkpoint(model, partial / MODEL_PREFIX, state=state)
         (partial / "checkpoint").write_text(f'model_checkpoint_path: "{MODEL_PREFIX}"\n', encoding="utf-8")

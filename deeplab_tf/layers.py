@@ -282,7 +282,7 @@ class Graph:
         )
 
     def split_separable(self, x, scope: str, filters: int, kernel, *, rate=1, norm: BatchNorm, activation: str):
-        """Returns the head's separable convolution: <scope>_depthwise and <scope>_pointwise, each normed and activated."""
+        """Returns the split separable convolution: <scope>_depthwise and <scope>_pointwise, each with norm."""
         options = {"norm": norm, "activation": activation}
         x = self.depthwise(x, f"{scope}_depthwise", kernel, rate=rate, init=0.33, **options)
         return self.conv(x, f"{scope}_pointwise", filters, 1, init=0.06, **options)

@@ -134,13 +134,17 @@ def _open_weights(path: pathlib.Path, changes: Mapping, dataset, entry, keep_sta
 
 
 def _open_directory(path: pathlib.Path, changes: Mapping, keep_state: bool) -> Loaded:
-    card = ModelCard.read(path)
+    card, notes = ModelCard.read(path), ()
+    if "output_stride" in changes and "atrous_rates" not in changes and card.config.atrous_rates:
+        stride = dataclasses.replace(card.config, output_stride=changes["output_stride"]).output_stride
+        changes = {**changes, "atrous_rates": card.config.at_output_stride(stride).atrous_rates}
+        notes = (f"--atrous_rates={changes['atrous_rates']} follow --output_stride={stride}",)
     config = override(card.config, changes, remembered=_FIELDS, source=str(path / MODEL_FILE))
     with open_source(path) as source:
         model, skip = _build(config, card.kind)
         receipt = load_source(model, source, skip=skip)
         state = _kept_state(source, everything=keep_state)
-    return Loaded(dataclasses.replace(card, config=config), model, receipt, state, receipt.notes)
+    return Loaded(dataclasses.replace(card, config=config), model, receipt, state, (*receipt.notes, *notes))
 
 
 def _zoo_directory(entry: Released) -> pathlib.Path:

@@ -1,133 +1,28 @@
-"""One way from images to classes, whoever asks: any size, padded as the release pads, scales and flips averaged."""
+"""Segmenting images: `predict` on arrays, `predict_files` on files, folders, globs and standard input."""
 
 import dataclasses
-import math
-import weakref
+import glob
+import os
+import pathlib
+import sys
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
+import PIL.Image
 import tensorflow as tf
 
-from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.config import ModelConfig, PredictConfig
+from deeplab_tf.checkpoint import ModelCard
+from deeplab_tf.config import PredictConfig
+from deeplab_tf.data.catalog import pascal_palette
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.images import resize_labels, resize_longest
-from deeplab_tf.layers import resize_bilinear, scale_dimension
-from deeplab_tf.model import build_model, config_of, logits_stride
+from deeplab_tf.images import EXTENSIONS, read_image
+from deeplab_tf.predictor import predictor_of, segment, write_probabilities
+from deeplab_tf.visualize import class_shares, colour_mask, overlay, palette_png
 
-_OVERLAP = 8  # neighbouring tiles share one part in so many
-
-
-def padded_size(config: ModelConfig, height: int, width: int) -> tuple[int, int]:
-    """Returns the size an image is padded to: the crop where it fits, else k * output_stride + 1.
-
-    A pooling crop (MobileNetV3) is the smallest size its window fits into.
-    """
-    if config.crop_size and height <= config.crop_size[0] and width <= config.crop_size[1]:
-        return config.crop_size
-    smallest = config.image_pooling_crop_size or (1, 1)
-    stride = config.output_stride
-    sides = (max(side, least) for side, least in zip((height, width), smallest, strict=True))
-    return tuple(math.ceil((side - 1) / stride) * stride + 1 for side in sides)
-
-
-def _needs_fixed_size(config: ModelConfig) -> bool:
-    cell = config.dense_prediction_cell_json or ()
-    return bool(config.image_pooling_crop_size) or any(branch.op == "pyramid_pooling" for branch in cell)
-
-
-class Predictor:
-    """A model made ready to run on images of any size and at any scale, sharing its weights."""
-
-    def __init__(self, model: keras.Model):
-        self.config = config_of(model)
-        # The cache below must not keep the model alive.
-        self._model = weakref.ref(model)
-        self._networks = {}
-
-    def _network(self, size: tuple[int, int], scale: float = 1.0):
-        """Returns images [b, *size, 3] -> logits, compiled; one graph for all sizes where the network allows it."""
-        fixed = _needs_fixed_size(self.config)
-        pyramid = self.config.image_pyramid if scale == 1.0 else None
-        key = (size, scale) if fixed else pyramid
-        if key not in self._networks:
-            pooling = self.config.image_pooling_crop_size
-            config = dataclasses.replace(
-                self.config,
-                crop_size=size if fixed else None,
-                image_pooling_crop_size=pooling and tuple(scale_dimension(d, scale) for d in pooling),
-                image_pyramid=pyramid,
-            )
-            network = build_model(config, share_with=self._model())
-            signature = [tf.TensorSpec([None, *network.input_shape[1:3], 3], tf.float32)]
-            self._networks[key] = tf.function(lambda x: network(x, training=False), input_signature=signature)
-        return self._networks[key]
-
-    def _padded(self, images: np.ndarray) -> tf.Tensor:
-        height, width = images.shape[1:3]
-        target = padded_size(self.config, height, width)
-        pixel = ARCHITECTURES[self.config.model_variant].pad_pixel
-        padded = np.empty((len(images), *target, 3), np.float32)
-        padded[:] = pixel
-        padded[:, :height, :width] = images
-        return tf.constant(padded)
-
-    def _single(self, images: tf.Tensor) -> tf.Tensor:
-        """Logits at the size of the network's output."""
-        return self._network(tuple(images.shape[1:3]))(images)
-
-    def _averaged(self, images: tf.Tensor, scales: Sequence[float], flip: bool) -> tf.Tensor:
-        """Probabilities at full size, averaged over scales and flips (release: predict_labels_multi_scale)."""
-        size = tuple(images.shape[1:3])
-        total = tf.zeros((), tf.float32)
-        for scale in scales:
-            scaled = tuple(scale_dimension(d, scale) for d in size)
-            inputs = images if scale == 1.0 else resize_bilinear(images, scaled)
-            canvas = [scale_dimension(d, max(1.0, scale) / logits_stride(self.config)) for d in size]
-            for reverse in (False, True) if flip else (False,):
-                logits = self._network(scaled, scale)(tf.reverse(inputs, [2]) if reverse else inputs)
-                logits = resize_bilinear(logits, canvas)
-                logits = tf.reverse(logits, [2]) if reverse else logits
-                total += tf.nn.softmax(resize_bilinear(logits, size))
-        return total / (len(scales) * (2 if flip else 1))
-
-    def labels(self, images: np.ndarray, *, scales: Sequence[float] = (1.0,), flip: bool = False) -> np.ndarray:
-        """Returns the class maps int32 [b, h, w] of images [b, h, w, 3], RGB in 0..255; see `predict`."""
-        padded = self._padded(images)
-        if tuple(scales) != (1.0,) or flip:
-            labels = tf.argmax(self._averaged(padded, scales, flip), axis=-1, output_type=tf.int32).numpy()
-        elif self.config.prediction_with_upsampled_logits:
-            logits = resize_bilinear(self._single(padded), padded.shape[1:3])
-            labels = tf.argmax(logits, axis=-1, output_type=tf.int32).numpy()
-        else:
-            small = tf.argmax(self._single(padded), axis=-1, output_type=tf.int32).numpy()
-            labels = np.stack([resize_labels(label, *padded.shape[1:3]) for label in small])
-        return labels[:, : images.shape[1], : images.shape[2]]
-
-    def probabilities(self, images: np.ndarray, *, scales: Sequence[float] = (1.0,), flip: bool = False) -> np.ndarray:
-        """Returns the class probabilities float32 [b, h, w, classes], which sum to 1.
-
-        The release applies a second softmax to the average over scales; that is mended here (no score rests on it).
-        """
-        padded = self._padded(images)
-        if tuple(scales) != (1.0,) or flip:
-            result = self._averaged(padded, scales, flip)
-        elif self.config.prediction_with_upsampled_logits:
-            result = tf.nn.softmax(resize_bilinear(self._single(padded), padded.shape[1:3]))
-        else:
-            result = resize_bilinear(tf.nn.softmax(self._single(padded)), padded.shape[1:3])
-        return result[:, : images.shape[1], : images.shape[2]].numpy()
-
-
-_PREDICTORS: "weakref.WeakKeyDictionary[keras.Model, Predictor]" = weakref.WeakKeyDictionary()
-
-
-def predictor_of(model: keras.Model) -> Predictor:
-    """Returns the one Predictor of `model`, so that its graphs are compiled once."""
-    if model not in _PREDICTORS:
-        _PREDICTORS[model] = Predictor(model)
-    return _PREDICTORS[model]
+_SUFFIXES = {"mask": "mask.png", "overlay": "overlay.png", "raw": "raw.png", "probabilities": "probabilities.npy"}
 
 
 def predict(
@@ -158,77 +53,139 @@ def predict(
     return predictor_of(model).labels(images, scales=tuple(scales), flip=flip)
 
 
-def tiles(size: int, tile: int) -> Iterator[tuple[int, int, int]]:
-    """Yields (start of the tile, first, last + 1 of the part kept) along one axis, covering 0..size without gaps."""
-    step = tile - tile // _OVERLAP
-    starts = [0] if size <= tile else [*range(0, size - tile, step), size - tile]
-    # Between neighbours the border lies in the middle of what they share.
-    borders = [0, *((a + tile + b) // 2 for a, b in zip(starts, starts[1:], strict=False)), size]
-    yield from zip(starts, borders, borders[1:], strict=True)
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What became of one image: its size (h, w), the files written, seconds from pixels to classes, and the classes
+    found as (index, name, share); or `error`, one line."""
+
+    name: str
+    size: tuple[int, int] = (0, 0)
+    files: tuple[pathlib.Path, ...] = ()
+    seconds: float = 0.0
+    shares: tuple[tuple[int, str, float], ...] = ()
+    error: str | None = None
 
 
-def _tiled(run, image: np.ndarray, side: int, result: np.ndarray) -> np.ndarray:
-    """Fills `result` [h, w, ...] from tiles of `side` pixels, keeping the middle of each."""
-    for top, first_row, last_row in tiles(image.shape[0], side):
-        for left, first_column, last_column in tiles(image.shape[1], side):
-            part = run(image[top : top + side, left : left + side])
-            rows, columns = slice(first_row - top, last_row - top), slice(first_column - left, last_column - left)
-            result[first_row:last_row, first_column:last_column] = part[rows, columns]
-    return result
+def expand_inputs(inputs: Sequence[str]) -> list[str]:
+    """Returns the image files of `inputs`: files, folders (their images, by extension), globs, "-" (standard input).
+
+    Raises:
+      DeepLabError: nothing matches one of them.
+    """
+    files = []
+    for item in inputs:
+        if item == "-" or os.path.isfile(item):
+            found = [item]
+        elif os.path.isdir(item):
+            entries = sorted(pathlib.Path(item).iterdir())
+            found = [str(path) for path in entries if path.suffix.lower() in EXTENSIONS and path.is_file()]
+            if not found:
+                raise DeepLabError(f"{item}: no images in this folder; expected {', '.join(EXTENSIONS)}")
+        else:
+            found = sorted(path for path in glob.glob(item, recursive=True) if os.path.isfile(path))
+            if not found:
+                raise DeepLabError(f"{item}: no such file, and nothing matches it; expected image files or a folder")
+        files += [path for path in found if path not in files]
+    return files
 
 
-def _sized(image: np.ndarray, options: PredictConfig) -> np.ndarray:
-    return resize_longest(image, options.longest_side) if options.resize == "longest" else image
+def _stems(files: Sequence[str]) -> Iterator[str]:
+    """A stem for each file; the second of a name gets -2, so that none overwrites another's output."""
+    used: set[str] = set()
+    for file in files:
+        stem = base = "stdin" if file == "-" else pathlib.Path(file).stem
+        number = 1
+        while stem in used:
+            number += 1
+            stem = f"{base}-{number}"
+        used.add(stem)
+        yield stem
 
 
-def _side(predictor: Predictor, options: PredictConfig) -> int:
-    stride = predictor.config.output_stride
-    return (math.isqrt(options.max_pixels) - 1) // stride * stride + 1
+def _write_png(array: np.ndarray, path: pathlib.Path):
+    # Level 6 halves the size no further and takes three times as long on large photographs.
+    PIL.Image.fromarray(array).save(path, compress_level=3)
 
 
-def segment(predictor: Predictor, image: np.ndarray, options: PredictConfig) -> np.ndarray:
-    """Returns the class map of one photograph at its own size.
+class _Writer:
+    """Writes what was asked for of one image after the other; each file appears complete or not at all."""
+
+    def __init__(self, model: keras.Model, card: ModelCard, output_dir: str | os.PathLike, options: PredictConfig):
+        self._predictor, self._options = predictor_of(model), options
+        self._names = card.class_names or tuple(f"class {i}" for i in range(card.config.num_classes))
+        self._palette = card.palette or pascal_palette(card.config.num_classes)
+        self._folder = pathlib.Path(output_dir)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".partial-", dir=self._folder):
+                pass
+        except OSError as error:
+            raise self._unwritable(error) from None
+        if "raw" in options.save and card.config.num_classes > 256:
+            raise DeepLabError(
+                f"--save=raw: {card.config.num_classes} classes do not fit a PNG of 8 bits; leave it out"
+            )
+
+    def _unwritable(self, error: Exception) -> DeepLabError:
+        return DeepLabError(f"--output_dir={self._folder}: cannot be written ({error}); choose another folder")
+
+    def _write(self, choice: str, path: pathlib.Path, image: np.ndarray, labels: np.ndarray):
+        if choice == "mask":
+            _write_png(colour_mask(labels, self._palette), path)
+        elif choice == "overlay":
+            _write_png(overlay(image, labels, self._palette, self._names), path)
+        elif choice == "raw":
+            path.write_bytes(palette_png(labels, self._palette))
+        else:
+            write_probabilities(self._predictor, image, self._options, str(path))
+
+    def run(self, file: str, stem: str) -> Result:
+        """Segments one file and writes its outputs. DeepLabError: the picture is bad, or the folder cannot be
+        written."""
+        name = "standard input" if file == "-" else file
+        image = read_image(sys.stdin.buffer.read() if file == "-" else file, name=name)
+        start = time.perf_counter()
+        labels = segment(self._predictor, image, self._options)
+        seconds = time.perf_counter() - start
+        targets = [self._folder / f"{stem}_{_SUFFIXES[choice]}" for choice in self._options.save]
+        try:
+            with tempfile.TemporaryDirectory(prefix=".partial-", dir=self._folder) as partial:
+                for choice, target in zip(self._options.save, targets, strict=True):
+                    self._write(choice, pathlib.Path(partial) / target.name, image, labels)
+                for target in targets:
+                    os.replace(pathlib.Path(partial) / target.name, target)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        return Result(name, labels.shape, tuple(targets), seconds, tuple(class_shares(labels, self._names)))
+
+
+def predict_files(
+    model: keras.Model, card: ModelCard, files: Sequence[str], output_dir: str | os.PathLike, options: PredictConfig
+) -> Iterator[Result]:
+    """Yields the result of each file as it is done; a bad picture is a result with an error, the others go on.
 
     Args:
-      predictor: from `predictor_of`.
-      image: uint8 [h, w, 3].
-      options: resize rule, scales, flips. Above `max_pixels` the network runs on overlapping tiles, so that memory
-        stays bounded.
+      model, card: from `loading.open_model`.
+      files: from `expand_inputs`.
+      output_dir: gets <stem>_mask.png, <stem>_overlay.png, <stem>_raw.png (palette PNG of class indices, at the
+        picture's size) and <stem>_probabilities.npy (float32 [h, w, classes]), as `options.save` says.
+      options: resize rule, scales, flips, what to save.
 
-    Returns:
-      int32 [h, w].
+    Raises:
+      DeepLabError: the folder cannot be written, or the model is a backbone without classes.
     """
-
-    def run(part):
-        return predictor.labels(part[None], scales=options.eval_scales, flip=options.add_flipped_images)[0]
-
-    sized = _sized(image, options)
-    if sized.shape[0] * sized.shape[1] <= options.max_pixels:
-        labels = run(sized)
-    else:
-        labels = _tiled(run, sized, _side(predictor, options), np.empty(sized.shape[:2], np.int32))
-    return resize_labels(labels, *image.shape[:2])
-
-
-def write_probabilities(predictor: Predictor, image: np.ndarray, options: PredictConfig, path: str):
-    """Writes the class probabilities of one photograph at its own size: .npy, float32 [h, w, classes].
-
-    Written through a memory map class by class; where the picture was resized they are upsampled bilinearly, as the
-    release's SemanticProbabilities.
-    """
-
-    def run(part):
-        return predictor.probabilities(part[None], scales=options.eval_scales, flip=options.add_flipped_images)[0]
-
-    sized, classes = _sized(image, options), predictor.config.num_classes
-    shape = (*image.shape[:2], classes)
-    result = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    if sized.shape[0] * sized.shape[1] > options.max_pixels:
-        _tiled(run, sized, _side(predictor, options), result)
-    elif sized is image:
-        result[:] = run(image)
-    else:
-        small = run(sized)
-        for index in range(classes):
-            result[..., index] = resize_bilinear(small[None, ..., index, None], shape[:2])[0, ..., 0]
-    result.flush()
+    if card.kind != "segmentation":
+        raise DeepLabError(
+            f"{card.source_checkpoint}: a backbone without classes, to start training from; not to predict"
+        )
+    writer = _Writer(model, card, output_dir, options)
+    for file, stem in zip(files, _stems(files), strict=True):
+        name = "standard input" if file == "-" else file
+        try:
+            yield writer.run(file, stem)
+        except DeepLabError as error:
+            if str(error).startswith("--output_dir"):
+                raise
+            yield Result(name, error=str(error))
+        except (MemoryError, tf.errors.ResourceExhaustedError):
+            yield Result(name, error=f"{name}: not enough memory; give --resize=longest or a smaller --max_pixels")

@@ -68,7 +68,7 @@ def at(height: int, width: int, output_stride: int = 16, **options) -> dict:
 #   The release's own graph agrees: golden/models/resnet_v1_101_v3_os16_nodecoder.json has 567 variables and 45,525,333
 #   parameters without the decoder, which has 25 and 162,928 in the graphs of xception_65.
 # * resnet_v1_18 is resnet_v1_18_beta with one 7x7 convolution to 64 channels (9,408 + 128) instead of three of 3x3 to
-#   16, 16 and 32 (432 + 2,304 + 4,608 + 128). Block 1 then starts from 64 channels instead of 32: its first 3x3 grows by
+#   16, 16 and 32 (432 + 2,304 + 4,608 + 128). Block 1 then starts from 64 channels, not 32: its first 3x3 grows by
 #   9 * 32 * 64 = 18,432 and the shortcut 32 -> 64 (2,048 + 128) is not there. In all 18,320 parameters more, and four
 #   convolutions with their batch norms instead of one (15 variables, 9 trainable, 3 kernels).
 MNV2, DM05 = (272, 164, 2_113_557, (255, 1_811_712), 38), (272, 164, 697_013, (255, 477_088), 38)

@@ -1,0 +1,208 @@
+"""One way from images to classes, whoever asks: any size, padded as the release pads, scales and flips averaged.
+
+Source: the release's model.py (predict_labels, predict_labels_multi_scale) and export_model.py.
+"""
+
+import dataclasses
+import math
+import weakref
+from collections.abc import Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deeplab_tf.arch import ARCHITECTURES
+from deeplab_tf.config import ModelConfig, PredictConfig
+from deeplab_tf.images import resize_labels, resize_longest
+from deeplab_tf.layers import resize_bilinear, scale_dimension
+from deeplab_tf.model import build_model, config_of, logits_stride
+
+_OVERLAP = 8  # neighbouring tiles share one part in so many
+
+
+def padded_size(config: ModelConfig, height: int, width: int) -> tuple[int, int]:
+    """Returns the size an image is padded to: the crop where it fits, else k * output_stride + 1.
+
+    A pooling crop (MobileNetV3) is the smallest size its window fits into.
+    """
+    if config.crop_size and height <= config.crop_size[0] and width <= config.crop_size[1]:
+        return config.crop_size
+    smallest = config.image_pooling_crop_size or (1, 1)
+    stride = config.output_stride
+    sides = (max(side, least) for side, least in zip((height, width), smallest, strict=True))
+    return tuple(math.ceil((side - 1) / stride) * stride + 1 for side in sides)
+
+
+def _needs_fixed_size(config: ModelConfig) -> bool:
+    cell = config.dense_prediction_cell_json or ()
+    return bool(config.image_pooling_crop_size) or any(branch.op == "pyramid_pooling" for branch in cell)
+
+
+class Predictor:
+    """A model made ready to run on images of any size and at any scale, sharing its weights."""
+
+    def __init__(self, model: keras.Model):
+        self.config = config_of(model)
+        # The cache below must not keep the model alive.
+        self._model = weakref.ref(model)
+        self._networks = {}
+
+    def _network(self, size: tuple[int, int], scale: float = 1.0):
+        """Returns images [b, *size, 3] -> logits, compiled; one graph for all sizes where the network allows it."""
+        fixed = _needs_fixed_size(self.config)
+        pyramid = self.config.image_pyramid if scale == 1.0 else None
+        key = (size, scale) if fixed else pyramid
+        if key not in self._networks:
+            pooling = self.config.image_pooling_crop_size
+            config = dataclasses.replace(
+                self.config,
+                crop_size=size if fixed else None,
+                image_pooling_crop_size=pooling and tuple(scale_dimension(d, scale) for d in pooling),
+                image_pyramid=pyramid,
+            )
+            network = build_model(config, share_with=self._model())
+            signature = [tf.TensorSpec([None, *network.input_shape[1:3], 3], tf.float32)]
+            self._networks[key] = tf.function(lambda x: network(x, training=False), input_signature=signature)
+        return self._networks[key]
+
+    def _padded(self, images: np.ndarray) -> tf.Tensor:
+        height, width = images.shape[1:3]
+        target = padded_size(self.config, height, width)
+        pixel = ARCHITECTURES[self.config.model_variant].pad_pixel
+        padded = np.empty((len(images), *target, 3), np.float32)
+        padded[:] = pixel
+        padded[:, :height, :width] = images
+        return tf.constant(padded)
+
+    def _single(self, images: tf.Tensor) -> tf.Tensor:
+        """Logits at the size of the network's output."""
+        return self._network(tuple(images.shape[1:3]))(images)
+
+    def _averaged(self, images: tf.Tensor, scales: Sequence[float], flip: bool) -> tf.Tensor:
+        """Probabilities at full size, averaged over scales and flips (release: predict_labels_multi_scale)."""
+        size = tuple(images.shape[1:3])
+        total = tf.zeros((), tf.float32)
+        for scale in scales:
+            scaled = tuple(scale_dimension(d, scale) for d in size)
+            inputs = images if scale == 1.0 else resize_bilinear(images, scaled)
+            canvas = [scale_dimension(d, max(1.0, scale) / logits_stride(self.config)) for d in size]
+            for reverse in (False, True) if flip else (False,):
+                logits = self._network(scaled, scale)(tf.reverse(inputs, [2]) if reverse else inputs)
+                logits = resize_bilinear(logits, canvas)
+                logits = tf.reverse(logits, [2]) if reverse else logits
+                total += tf.nn.softmax(resize_bilinear(logits, size))
+        return total / (len(scales) * (2 if flip else 1))
+
+    def labels(self, images: np.ndarray, *, scales: Sequence[float] = (1.0,), flip: bool = False) -> np.ndarray:
+        """Returns the class maps int32 [b, h, w] of images [b, h, w, 3], RGB in 0..255; see `predict.predict`."""
+        padded = self._padded(images)
+        if tuple(scales) != (1.0,) or flip:
+            labels = tf.argmax(self._averaged(padded, scales, flip), axis=-1, output_type=tf.int32).numpy()
+        elif self.config.prediction_with_upsampled_logits:
+            logits = resize_bilinear(self._single(padded), padded.shape[1:3])
+            labels = tf.argmax(logits, axis=-1, output_type=tf.int32).numpy()
+        else:
+            small = tf.argmax(self._single(padded), axis=-1, output_type=tf.int32).numpy()
+            labels = np.stack([resize_labels(label, *padded.shape[1:3]) for label in small])
+        return labels[:, : images.shape[1], : images.shape[2]]
+
+    def probabilities(self, images: np.ndarray, *, scales: Sequence[float] = (1.0,), flip: bool = False) -> np.ndarray:
+        """Returns the class probabilities float32 [b, h, w, classes], which sum to 1.
+
+        The release applies a second softmax to the average over scales; that is mended here (no score rests on it).
+        """
+        padded = self._padded(images)
+        if tuple(scales) != (1.0,) or flip:
+            result = self._averaged(padded, scales, flip)
+        elif self.config.prediction_with_upsampled_logits:
+            result = tf.nn.softmax(resize_bilinear(self._single(padded), padded.shape[1:3]))
+        else:
+            result = resize_bilinear(tf.nn.softmax(self._single(padded)), padded.shape[1:3])
+        return result[:, : images.shape[1], : images.shape[2]].numpy()
+
+
+_PREDICTORS: "weakref.WeakKeyDictionary[keras.Model, Predictor]" = weakref.WeakKeyDictionary()
+
+
+def predictor_of(model: keras.Model) -> Predictor:
+    """Returns the one Predictor of `model`, so that its graphs are compiled once."""
+    if model not in _PREDICTORS:
+        _PREDICTORS[model] = Predictor(model)
+    return _PREDICTORS[model]
+
+
+def tiles(size: int, tile: int) -> Iterator[tuple[int, int, int]]:
+    """Yields (start of the tile, first, last + 1 of the part kept) along one axis, covering 0..size without gaps."""
+    step = tile - tile // _OVERLAP
+    starts = [0] if size <= tile else [*range(0, size - tile, step), size - tile]
+    # Between neighbours the border lies in the middle of what they share.
+    borders = [0, *((a + tile + b) // 2 for a, b in zip(starts, starts[1:], strict=False)), size]
+    yield from zip(starts, borders, borders[1:], strict=True)
+
+
+def _tiled(run, image: np.ndarray, side: int, result: np.ndarray) -> np.ndarray:
+    """Fills `result` [h, w, ...] from tiles of `side` pixels, keeping the middle of each."""
+    for top, first_row, last_row in tiles(image.shape[0], side):
+        for left, first_column, last_column in tiles(image.shape[1], side):
+            part = run(image[top : top + side, left : left + side])
+            rows, columns = slice(first_row - top, last_row - top), slice(first_column - left, last_column - left)
+            result[first_row:last_row, first_column:last_column] = part[rows, columns]
+    return result
+
+
+def _sized(image: np.ndarray, options: PredictConfig) -> np.ndarray:
+    return resize_longest(image, options.longest_side) if options.resize == "longest" else image
+
+
+def _side(predictor: Predictor, options: PredictConfig) -> int:
+    stride = predictor.config.output_stride
+    return (math.isqrt(options.max_pixels) - 1) // stride * stride + 1
+
+
+def segment(predictor: Predictor, image: np.ndarray, options: PredictConfig) -> np.ndarray:
+    """Returns the class map of one photograph at its own size.
+
+    Args:
+      predictor: from `predictor_of`.
+      image: uint8 [h, w, 3].
+      options: resize rule, scales, flips. Above `max_pixels` the network runs on overlapping tiles, so that memory
+        stays bounded.
+
+    Returns:
+      int32 [h, w].
+    """
+
+    def run(part):
+        return predictor.labels(part[None], scales=options.eval_scales, flip=options.add_flipped_images)[0]
+
+    sized = _sized(image, options)
+    if sized.shape[0] * sized.shape[1] <= options.max_pixels:
+        labels = run(sized)
+    else:
+        labels = _tiled(run, sized, _side(predictor, options), np.empty(sized.shape[:2], np.int32))
+    return resize_labels(labels, *image.shape[:2])
+
+
+def write_probabilities(predictor: Predictor, image: np.ndarray, options: PredictConfig, path: str):
+    """Writes the class probabilities of one photograph at its own size: .npy, float32 [h, w, classes].
+
+    Written through a memory map class by class; where the picture was resized they are upsampled bilinearly, as the
+    release's SemanticProbabilities.
+    """
+
+    def run(part):
+        return predictor.probabilities(part[None], scales=options.eval_scales, flip=options.add_flipped_images)[0]
+
+    sized, classes = _sized(image, options), predictor.config.num_classes
+    shape = (*image.shape[:2], classes)
+    result = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    if sized.shape[0] * sized.shape[1] > options.max_pixels:
+        _tiled(run, sized, _side(predictor, options), result)
+    elif sized is image:
+        result[:] = run(image)
+    else:
+        small = run(sized)
+        for index in range(classes):
+            result[..., index] = resize_bilinear(small[None, ..., index, None], shape[:2])[0, ..., 0]
+    result.flush()

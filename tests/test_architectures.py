@@ -1,0 +1,350 @@
+"""Contracts that every architecture keeps: its variables, its features at every output stride, its sizes."""
+
+import dataclasses
+import functools
+import pathlib
+import zlib
+
+import keras
+import numpy as np
+import pytest
+
+from deeplab_tf.arch import ARCHITECTURES
+from deeplab_tf.arch.spec import InvertedResidual
+from deeplab_tf.backbone import build_backbone
+from deeplab_tf.checkpoint import variable_map
+from deeplab_tf.config import ModelConfig
+from deeplab_tf.cost import regularized_kernels
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.layers import scale_dimension
+from deeplab_tf.model import build_model, logits_stride
+
+SHARED = pathlib.Path(__file__).parents[2] / "shared"
+LARGE = ("xception_65", "xception_71", "resnet_v1_101", "nas_")
+V3PLUS = {"atrous_rates": (6, 12, 18), "decoder_output_stride": (4,)}
+DECODER = {"decoder_output_stride": (4,)}
+V3_HEAD = {
+    "num_classes": 19,
+    "output_stride": 32,
+    "aspp_convs_filters": 128,
+    "aspp_with_concat_projection": False,
+    "aspp_with_squeeze_and_excitation": True,
+    "decoder_output_stride": (8,),
+    "decoder_use_sum_merge": True,
+    "decoder_filters": 19,
+    "decoder_output_is_logits": True,
+    "image_se_uses_qsigmoid": True,
+}
+# The configuration of each list of variables in shared/reference/variables.
+LISTS = {
+    "mnv2": ("mobilenet_v2", {}),
+    "mnv2_dm05": ("mobilenet_v2", {"depth_multiplier": 0.5}),
+    "mnv2_dec4": ("mobilenet_v2", DECODER),
+    "mnv2_dec2": ("mobilenet_v2", {"decoder_output_stride": (8, 4)}),
+    "mnv2_summ": ("mobilenet_v2", {**DECODER, "decoder_use_sum_merge": True}),
+    "mnv2_noaspp": (
+        "mobilenet_v2",
+        {"aspp_with_batch_norm": False, "logits_kernel_size": 3, "atrous_rates": (6, 12)},
+    ),
+    "v3l": ("mobilenet_v3_large_seg", V3_HEAD),
+    "v3s": ("mobilenet_v3_small_seg", V3_HEAD),
+    "etpu": ("mobilenet_edgetpu", {}),
+    "etpu075": ("mobilenet_edgetpu", {"depth_multiplier": 0.75, "aspp_convs_filters": 128}),
+    "x41": ("xception_41", V3PLUS),
+    "x65": ("xception_65", V3PLUS),
+    "x71": ("xception_71", V3PLUS),
+    "x71dpc": (
+        "xception_71",
+        {**DECODER, "dense_prediction_cell_json": "dense_prediction_cell_branch5_top1_cityscapes.json"},
+    ),
+    "x65nosep": ("xception_65", {**V3PLUS, "aspp_with_separable_conv": False, "decoder_use_separable_conv": False}),
+    "r18b": ("resnet_v1_18_beta", V3PLUS),
+    "r50": ("resnet_v1_50", V3PLUS),
+    "r50b": ("resnet_v1_50_beta", V3PLUS),
+    "r101b": ("resnet_v1_101_beta", V3PLUS),
+    "pnas": ("nas_pnasnet", DECODER),
+    "hnas": ("nas_hnasnet", {**DECODER, "output_stride": 8}),
+}
+
+
+def marked(variant: str, *rest):
+    marks = pytest.mark.heavy if variant.startswith(LARGE) else ()
+    return pytest.param(variant, *rest, marks=marks, id="-".join(str(part) for part in (variant, *rest)))
+
+
+def seeded(name: str, shape) -> np.ndarray:
+    """Returns weights that keep activations near 1 in size, the same for the same name."""
+    rng, leaf = np.random.default_rng(zlib.crc32(name.encode())), name.rpartition("/")[2]
+    if leaf in ("gamma", "moving_variance"):
+        return rng.uniform(0.8, 1.2, shape)
+    if leaf in ("beta", "moving_mean", "biases"):
+        return 0.1 * rng.standard_normal(shape)
+    fan_in = np.prod(shape[:2]) if leaf == "depthwise_weights" else np.prod(shape[:-1])
+    return rng.standard_normal(shape, dtype=np.float32) * np.float32(np.sqrt(1.6 / fan_in))
+
+
+def fill(model: keras.Model, make=seeded) -> keras.Model:
+    for name, variable in variable_map(model).items():
+        variable.assign(make(name, variable.shape))
+    return model
+
+
+def random_images(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+
+
+def distance(value, expected) -> float:
+    """Returns the largest difference in parts of the largest expected value."""
+    return float(np.max(np.abs(np.asarray(value) - expected)) / np.max(np.abs(expected)))
+
+
+# Variables.
+
+
+def read_list(tag: str) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """Returns name -> shape of the release's variables, and the names of the regularised kernels."""
+    lines = (SHARED / "reference" / "variables" / f"{tag}.txt").read_text().split("\n")
+    rows = [line.split(" ", 1) for line in lines[: lines.index("REG")]]
+    shapes = {name: tuple(int(side) for side in shape.strip("[]").split(",")) for name, shape in rows}
+    regularized = []
+    for line in lines[lines.index("REG") + 1 :]:
+        if line:
+            scope, _, kernel = line.removesuffix("/Regularizer/l2_regularizer").rpartition("/")
+            regularized.append(f"{scope}/{kernel.replace('kernel', 'weights')}")
+    return shapes, regularized
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the folder of shared reference material is not beside the checkout")
+def test_every_list_of_variables_has_a_configuration():
+    assert {path.stem for path in (SHARED / "reference" / "variables").glob("*.txt")} == set(LISTS)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the folder of shared reference material is not beside the checkout")
+@pytest.mark.parametrize("tag", [pytest.param(t, marks=marked(LISTS[t][0]).marks, id=t) for t in LISTS])
+def test_variables_and_regularised_kernels_are_those_of_the_release(tag):
+    variant, options = LISTS[tag]
+    model = build_model(ModelConfig(model_variant=variant, **options))
+    shapes, regularized = read_list(tag)
+    variables = variable_map(model)
+    assert {name: tuple(variable.shape) for name, variable in variables.items()} == shapes
+    names = {variable.path: name for name, variable in variables.items()}
+    assert sorted(names[kernel.path] for kernel in regularized_kernels(model)) == sorted(regularized)
+
+
+# Atrous convolution: a smaller output stride computes the same features at more places.
+
+
+def flat_gates(name: str, shape) -> np.ndarray:
+    """Weights whose squeeze-and-excite gates ignore their input, the mean over a map that has more places."""
+    return np.zeros(shape) if name.endswith("squeeze_excite/Conv_1/weights") else seeded(name, shape)
+
+
+def size_for(output_stride: int) -> tuple[int, int]:
+    return (65, 97) if output_stride >= 8 else (33, 65)
+
+
+def run(config: ModelConfig, make, sizes) -> dict[tuple[int, int], dict[str, np.ndarray]]:
+    """Returns, for each size, the end points of the seeded backbone and its features, under "features"."""
+    model = fill(build_backbone(config), make)
+    results = {}
+    for size in sizes:
+        outputs = model(random_images(1, *size, 3), training=False)
+        results[size] = {name: np.asarray(x) for name, x in outputs["end_points"].items()}
+        results[size]["features"] = np.asarray(outputs["features"])
+    return results
+
+
+@functools.lru_cache(maxsize=1)
+def nominal(config: ModelConfig, make=seeded, sizes=((65, 97), (33, 65))):
+    return run(dataclasses.replace(config, output_stride=32), make, sizes)
+
+
+def subsampled(value: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Returns the places of `value` that `expected` has too."""
+    step = -(-value.shape[2] // expected.shape[2])
+    return value[:, ::step, ::step]
+
+
+def worst(outputs: dict, expected: dict, names=None) -> tuple[float, str]:
+    """Returns the largest distance of the end points, subsampled, and the end point."""
+    names = expected if names is None else names
+    return max((distance(subsampled(outputs[n], expected[n]), expected[n]), n) for n in names)
+
+
+STRIDES = [
+    marked(name, stride)
+    for name, architecture in ARCHITECTURES.items()
+    if not architecture.strides_from_rows and name != "mobilenet_v3_small_seg"
+    for stride in (16, 8, 4, 2, 1)
+    if stride >= architecture.smallest_output_stride
+]
+
+
+@pytest.mark.parametrize(("variant", "output_stride"), STRIDES)
+def test_a_smaller_output_stride_gives_the_same_features_at_more_places(variant, output_stride):
+    make = flat_gates if "mobilenet_v3" in variant else seeded
+    config, size = ModelConfig(model_variant=variant, output_stride=output_stride), size_for(output_stride)
+    expected = nominal(ModelConfig(model_variant=variant, output_stride=32), make)[size]
+    outputs = run(config, make, [size])[size]
+    assert set(outputs) == set(expected)
+    assert outputs["features"].shape[1:3] == tuple((side - 1) // output_stride + 1 for side in size)
+    error, end_point = worst(outputs, expected)
+    assert error < 2e-5, end_point
+
+
+@pytest.mark.parametrize(
+    ("variant", "options"),
+    [
+        ("xception_41", {"multi_grid": (1, 2, 4)}),
+        ("xception_41", {"use_bounded_activation": True}),
+        ("resnet_v1_18", {"multi_grid": (1, 2)}),
+        ("resnet_v1_50_beta", {"multi_grid": (1, 2, 4)}),
+        ("mobilenet_v2", {"depth_multiplier": 0.5}),
+        ("mobilenet_edgetpu", {"depth_multiplier": 0.75}),
+    ],
+)
+def test_options_keep_the_features(variant, options):
+    size = (65, 97)
+    config = ModelConfig(model_variant=variant, output_stride=8, **options)
+    expected = nominal(dataclasses.replace(config, output_stride=32), sizes=(size,))[size]
+    error, end_point = worst(run(config, seeded, [size])[size], expected)
+    assert error < 2e-5, end_point
+
+
+def test_multi_grid_multiplies_the_rates_of_the_last_block():
+    for variant, last in (("xception_41", "exit_flow.block2"), ("resnet_v1_50", "block4")):
+        model = build_backbone(ModelConfig(model_variant=variant, output_stride=8, multi_grid=(1, 2, 4)))
+        layers = [layer for layer in model.layers if last in layer.name and hasattr(layer, "dilation_rate")]
+        rates = [layer.dilation_rate for layer in layers if layer.kernel_size == (3, 3)]
+        assert rates == [(4, 4), (8, 8), (16, 16)], variant
+
+
+EVEN = (64, 96)
+
+
+@pytest.mark.parametrize("variant", ["xception_41", "resnet_v1_18_beta", "resnet_v1_50"])
+def test_explicit_padding_keeps_the_features_at_even_sizes_too(variant):
+    config = ModelConfig(model_variant=variant, output_stride=32)
+    expected = nominal(config, sizes=(EVEN,))[EVEN]
+    outputs = run(dataclasses.replace(config, output_stride=8), seeded, [EVEN])[EVEN]
+    assert worst(outputs, expected)[0] < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("variant", "options"),
+    [("mobilenet_v2", {}), ("mobilenet_edgetpu", {}), ("xception_41", {"use_bounded_activation": True})],
+)
+def test_same_padding_shifts_the_features_at_even_sizes(variant, options):
+    # SAME pads an even map on the far sides only, so removing a stride moves the window by a pixel: in the release too.
+    config = ModelConfig(model_variant=variant, output_stride=32, **options)
+    expected = nominal(config, sizes=(EVEN,))[EVEN]
+    outputs = run(dataclasses.replace(config, output_stride=8), seeded, [EVEN])[EVEN]
+    assert distance(subsampled(outputs["features"], expected["features"]), expected["features"]) > 0.05
+
+
+@pytest.mark.parametrize("output_stride", [16, 8, 4, 2, 1])
+def test_mobilenet_v3_small_gains_a_residual_where_the_stride_of_layer_10_goes(output_stride):
+    # Halving the last layers left layer 10 with 48 channels on both sides; the release adds its input wherever the
+    # stride is 1, which at output stride 32 it is not. The rest follows from that.
+    config, size = ModelConfig(model_variant="mobilenet_v3_small_seg", output_stride=32), size_for(output_stride)
+    expected = nominal(config, flat_gates)[size]
+    outputs = run(dataclasses.replace(config, output_stride=output_stride), flat_gates, [size])[size]
+    later = ("layer_10", "layer_11", "layer_12", "layer_13", "features")
+    earlier = [n for n in expected if not n.startswith(later)] + ["layer_10/depthwise_output"]
+    assert worst(outputs, expected, earlier)[0] < 2e-5
+    block = outputs["layer_10"] - outputs["layer_9"]
+    assert distance(subsampled(block, expected["layer_10"]), expected["layer_10"]) < 2e-5
+    for name in ("layer_10", "features"):
+        assert distance(subsampled(outputs[name], expected[name]), expected[name]) > 0.05
+
+
+@pytest.mark.parametrize("variant", ["mobilenet_v3_large_seg", "mobilenet_v3_small_seg"])
+def test_squeeze_and_excite_sees_the_larger_map(variant):
+    # Its mean runs over the whole map, which is not the mean over every other place.
+    config, size = ModelConfig(model_variant=variant, output_stride=32), (65, 97)
+    expected = nominal(config, sizes=(size,))[size]
+    outputs = run(dataclasses.replace(config, output_stride=8), seeded, [size])[size]
+    assert distance(subsampled(outputs["features"], expected["features"]), expected["features"]) > 1e-3
+
+
+def symbolic_end_points(variant: str, size=(65, 97), **options) -> dict[str, tuple[int, ...]]:
+    model = build_backbone(ModelConfig(model_variant=variant, crop_size=size, **options))
+    shapes = {name: x.shape[1:] for name, x in model.output["end_points"].items()}
+    return {**shapes, "features": model.output["features"].shape[1:]}
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("output_stride", "side", "channels"), [(8, 9, 200), (16, 5, 400), (32, 3, 800)])
+def test_nas_pnasnet_chooses_other_cells_instead(output_stride, side, channels):
+    # It is not made for atrous convolution: each output stride is another network, with other widths.
+    shapes = symbolic_end_points("nas_pnasnet", (65, 65), output_stride=output_stride)
+    assert shapes["features"] == (side, side, channels) and shapes["Cell_11"] == (side, side, channels)
+
+
+@pytest.mark.heavy
+def test_nas_hnasnet_has_output_stride_8_whatever_is_asked():
+    shapes = [symbolic_end_points("nas_hnasnet", (65, 65), output_stride=stride) for stride in (8, 32)]
+    assert shapes[0] == shapes[1] and shapes[0]["features"] == (9, 9, 200)
+
+
+def test_mobilenet_edgetpu_stops_at_8():
+    # Below, the release cannot build it: the strides of its fused blocks (layers 3 and 7) are baked in.
+    rows = ARCHITECTURES["mobilenet_edgetpu"].units(ModelConfig(model_variant="mobilenet_edgetpu"))
+    fused = [row.end_point for row in rows if isinstance(row, InvertedResidual) and row.fused and row.stride > 1]
+    assert fused == ["layer_3", "layer_7"]
+    with pytest.raises(DeepLabError, match="output_stride=4: mobilenet_edgetpu takes a power of two from 8 to 32"):
+        ModelConfig(model_variant="mobilenet_edgetpu", output_stride=4)
+
+
+# Sizes.
+
+SIZES = ((65, 65), (65, 97), (64, 96), (90, 71))
+
+
+def full_config(variant: str) -> ModelConfig:
+    taps = ARCHITECTURES[variant].decoder_end_points
+    return ModelConfig(
+        model_variant=variant,
+        num_classes=3,
+        output_stride=8 if variant == "nas_hnasnet" else 16,
+        aspp_convs_filters=16,
+        atrous_rates=(1, 2),
+        decoder_output_stride=(4,) if taps else None,
+        decoder_filters=16,
+    )
+
+
+@pytest.mark.parametrize("variant", [marked(variant) for variant in ARCHITECTURES if not variant.startswith("nas_")])
+def test_a_graph_for_any_size_agrees_with_the_graph_for_one(variant):
+    config = full_config(variant)
+    free = fill(build_model(config))
+    assert free.input_shape == (None, None, None, 3)
+    for size in SIZES:
+        fixed = build_model(dataclasses.replace(config, crop_size=size), share_with=free)
+        sides = tuple(scale_dimension(side, 1 / logits_stride(config)) for side in size)
+        assert fixed.output_shape == (None, *sides, 3)
+        images = random_images(2, *size, 3)
+        expected, value = np.asarray(fixed(images, training=False)), free(images, training=False)
+        assert value.shape == expected.shape == (2, *sides, 3)
+        assert distance(value, expected) < 1e-5
+
+
+@pytest.mark.parametrize("variant", [marked("nas_pnasnet"), marked("nas_hnasnet")])
+def test_nas_agrees_at_sizes_a_multiple_of_32_plus_1(variant):
+    config = full_config(variant)
+    free = fill(build_model(config))
+    for size in SIZES[:2]:
+        fixed = build_model(dataclasses.replace(config, crop_size=size), share_with=free)
+        images = random_images(1, *size, 3)
+        expected = np.asarray(fixed(images, training=False))
+        assert expected.shape == (1, *(scale_dimension(side, 1 / 4) for side in size), 3)
+        assert distance(free(images, training=False), expected) < 1e-5
+
+
+@pytest.mark.parametrize("variant", ["mobilenet_v2", "resnet_v1_18"])
+def test_an_image_does_not_depend_on_its_batch(variant):
+    model = fill(build_model(dataclasses.replace(full_config(variant), crop_size=(65, 97))))
+    images = random_images(3, 65, 97, 3)
+    together = np.asarray(model(images, training=False))
+    for index in range(3):
+        assert distance(model(images[index : index + 1], training=False)[0], together[index]) < 1e-5

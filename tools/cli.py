@@ -1,0 +1,44 @@
+"""deeplab-tf: DeepLab v1 to v3+ for TensorFlow 2, faithful to Google's release.
+
+Usage: deeplab-tf COMMAND [flags]; `deeplab-tf COMMAND --help` lists the flags of one.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from deeplab_tf.errors import unknown_name
+from deeplab_tf.version import __version__
+
+COMMANDS = {
+    "convert": "weights of the release -> model directory, or back to a TF1 checkpoint",
+    "predict": "segment images",
+    "zoo": "list the released checkpoints",
+    "demo": "convert, segment and score the embedded checkpoint; needs no data and no network",
+    "benchmark": "measure this machine",
+}
+
+
+def _usage() -> str:
+    rows = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
+    return f"{__doc__.strip()}\n\nCommands:\n{rows}"
+
+
+def main(argv: Sequence[str] | None = None):
+    """Runs the command that the first argument names; imports no other."""
+    argv = list(sys.argv if argv is None else argv)
+    if len(argv) < 2 or argv[1] in ("--help", "-h", "help"):
+        print(_usage())
+        sys.exit(0 if len(argv) > 1 else 1)
+    if argv[1] == "--version":
+        print(f"deeplab_tf {__version__}")
+        sys.exit(0)
+    if argv[1] not in COMMANDS:
+        print(f"deeplab-tf: {unknown_name('command', argv[1], COMMANDS)}", file=sys.stderr)
+        sys.exit(1)
+    tool = importlib.import_module(f"deeplab_tf.tools.{argv[1]}")
+    tool.run([f"deeplab-tf {argv[1]}", *argv[2:]])
+
+
+if __name__ == "__main__":
+    main()

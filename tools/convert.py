@@ -1,0 +1,58 @@
+"""Converts weights of Google's DeepLab release into a model directory, strictly and with a receipt; and back.
+
+  deeplab-tf convert --checkpoint=deeplabv3_pascal_train_aug_2018_01_04.tar.gz --output_dir=models/xception65
+  deeplab-tf convert --checkpoint=models/xception65 --output_dir=tf1 --to_tf1
+
+The network is inferred from the names and shapes of the variables; what they cannot tell (rates, output stride) comes
+from the zoo's table or a flag, and is printed. Every variable must find its place, or nothing is written.
+"""
+
+from absl import flags
+from deeplab_tf.tools import options
+
+from deeplab_tf.config import ModelConfig
+
+
+def define(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    text = (
+        "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite, or a name of the zoo"
+    )
+    flags.DEFINE_string("checkpoint", None, text, flag_values=values)
+    flags.DEFINE_string("output_dir", None, "folder to write; it must not hold a model yet", flag_values=values)
+    text = "write a TF1 checkpoint for the original code instead of a model directory"
+    flags.DEFINE_boolean("to_tf1", False, text, flag_values=values)
+    text = "keep optimiser slots, step and moving averages, so that training can go on"
+    flags.DEFINE_boolean("keep_training_state", False, text, flag_values=values)
+    text = "the data set that gives the classes their names and colours (default: by the number of classes)"
+    flags.DEFINE_string("dataset", None, text, flag_values=values)
+    options.define_flags(values, ModelConfig)
+
+
+def main(values: flags.FlagValues) -> None:
+    """Converts, and prints what was known, assumed and done."""
+    options.require(values, "checkpoint", "output_dir")
+    changes = options.given(values, ModelConfig)
+    options.start_tensorflow()
+    from deeplab_tf.checkpoint import check_target, save_model
+    from deeplab_tf.loading import open_model
+
+    check_target(values.output_dir)
+    loaded = open_model(values.checkpoint, changes, dataset=values.dataset, keep_state=values.keep_training_state)
+    card = None if values.to_tf1 else loaded.card
+    save_model(values.output_dir, loaded.model, loaded.receipt, card=card, state=loaded.state)
+    print("Configuration")
+    print(options.table({"kind": loaded.card.kind, **loaded.card.config.to_json(), "dataset": loaded.card.dataset}))
+    for note in loaded.notes:
+        print(f"Note: {note}")
+    print(loaded.receipt.summary())
+    print(f"Written: {values.output_dir} ({'TF1 checkpoint' if values.to_tf1 else 'model directory'} and receipt.json)")
+
+
+def run(argv=None):
+    """Runs the command."""
+    options.run(main, define, argv)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,134 @@
+"""The edge: absl flags derived from configuration fields, and how a command starts and ends."""
+
+import dataclasses
+import os
+import sys
+import textwrap
+import typing
+from collections.abc import Callable, Mapping, Sequence
+
+from absl import flags
+
+from deeplab_tf.errors import DeepLabError
+
+_DEFINE = {
+    bool: flags.DEFINE_boolean,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+    tuple: flags.DEFINE_multi_string,  # --rates=6,12 and --rates=6 --rates=12 both work
+}
+
+
+def _kind(annotation) -> type:
+    """The scalar type of a field's annotation; tuple for lists, str for anything else."""
+    kinds = [a for a in typing.get_args(annotation) if a is not type(None)] or [annotation]
+    if tuple in (typing.get_origin(annotation), typing.get_origin(kinds[0])):
+        return tuple
+    return kinds[0] if kinds[0] in (bool, int, float) else str
+
+
+def _shown(value) -> str:
+    return ",".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
+
+
+def define_flags(values: flags.FlagValues, config_class: type):
+    """Defines one flag for each field of a configuration; a flag that is not given leaves the field alone."""
+    for field in dataclasses.fields(config_class):
+        default = "unset" if field.default is None else _shown(field.default)
+        text = f"{field.metadata['help']} (default: {default})"
+        _DEFINE[_kind(field.type)](field.name, None, text, flag_values=values)
+
+
+def given(values: flags.FlagValues, config_class: type) -> dict:
+    """Returns the fields of a configuration whose flags were given; lists split at commas."""
+    found = {f.name: values[f.name].value for f in dataclasses.fields(config_class)}
+    found = {name: value for name, value in found.items() if value is not None}
+    lists = {n: tuple(p for v in value for p in v.split(",") if p) for n, value in found.items() if type(value) is list}
+    return {**found, **lists}
+
+
+def require(values: flags.FlagValues, *names: str):
+    """Raises DeepLabError for the first of the flags `names` that was not given."""
+    for name in names:
+        if not values[name].value:
+            raise DeepLabError(f"--{name} is missing; expected {values[name].help}")
+
+
+def table(values: Mapping[str, object]) -> str:
+    """Returns a two-column table of names and values, those that are None left out."""
+    rows = {name: _shown(value) for name, value in values.items() if value is not None}
+    width = max(map(len, rows), default=0)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items())
+
+
+def start_tensorflow():
+    """Imports TensorFlow and finds its devices without the log lines that it prints whatever its log level is."""
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
+
+
+def _help(doc: str, values: flags.FlagValues) -> str:
+    lines = [doc.strip(), "", "Flags:"]
+    for name in values:
+        head = f"--[no]{name}" if values[name].boolean else f"--{name}"
+        lines += [
+            f"  {head}",
+            *textwrap.wrap(values[name].help, 100, initial_indent=" " * 6, subsequent_indent=" " * 6),
+        ]
+    return "\n".join(lines)
+
+
+def run(
+    main: Callable[[flags.FlagValues], int | None],
+    define: Callable[[flags.FlagValues], None],
+    argv: Sequence[str] | None = None,
+    *,
+    rest_is: str | None = None,
+):
+    """Parses the flags that `define` defines and ends the process with the status of `main`.
+
+    Arguments that are no flags are more values of the flag `rest_is`, or a mistake.
+
+    A mistake of the user (DeepLabError, a flag that does not parse) is one line on standard error and status 1.
+    `--help` prints the tool's text and flags, with status 0 and without importing TensorFlow.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    name = os.path.basename(argv[0]).removesuffix(".py")
+    values = flags.FlagValues()
+    values.set_gnu_getopt(True)
+    define(values)
+    if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
+        print(_help(sys.modules[main.__module__].__doc__ or "", values))
+        sys.exit(0)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        rest = values(argv)
+        if len(rest) > 1 and not rest_is:
+            raise DeepLabError(f"unexpected argument {rest[1]!r}; every option is a flag, --name=value")
+        if len(rest) > 1:
+            values[rest_is].value = [*(values[rest_is].value or []), *rest[1:]]
+        status = main(values)
+    except flags.Error as error:
+        print(f"{name}: {str(error).splitlines()[0]} (--help lists the flags)", file=sys.stderr)
+        status = 1
+    except DeepLabError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        # The reader of our output went away (a pager, head): nothing to tell anyone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status or 0)

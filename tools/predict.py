@@ -1,0 +1,120 @@
+"""Segments images: files, folders, globs, or - for standard input; asks for a file name on a terminal without any.
+
+  deeplab-tf predict --checkpoint=models/xception65 --input=photo.jpg --output_dir=out
+  deeplab-tf predict --checkpoint=xception65_coco_voc_trainaug --output_stride=8 --input=photos \\
+    --eval_scales=0.5,0.75,1.0,1.25,1.5,1.75 --add_flipped_images
+
+Writes <stem>_mask.png (colours), <stem>_overlay.png (with a legend), <stem>_raw.png (class indices) and, if asked,
+<stem>_probabilities.npy, all at the picture's own size.
+"""
+
+import sys
+
+from absl import flags
+from deeplab_tf.tools import options
+
+from deeplab_tf.config import ModelConfig, PredictConfig
+from deeplab_tf.errors import DeepLabError
+
+
+def define(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    text = (
+        "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite, or a name of the zoo"
+    )
+    flags.DEFINE_string("checkpoint", None, text, flag_values=values)
+    text = "image file, folder, glob, or - for standard input; several are allowed"
+    flags.DEFINE_multi_string("input", None, text, flag_values=values)
+    flags.DEFINE_string("output_dir", "output", "folder to write (default: output)", flag_values=values)
+    options.define_flags(values, PredictConfig)
+    options.define_flags(values, ModelConfig)
+
+
+def _found(result) -> str:
+    return ", ".join(f"{name} {100 * share:.1f} %" for _, name, share in result.shares)
+
+
+def _line(result) -> str:
+    if result.error:
+        return f"FAILED  {result.error}"
+    height, width = result.size
+    return f"{result.name}  {width} x {height}  {1000 * result.seconds:.0f} ms  {_found(result)}"
+
+
+def _asked():
+    """File names as a person types them, until an empty line or the end of input."""
+    while True:
+        try:
+            name = input("Input image filename: ").strip().strip("'\"")
+        except EOFError:
+            return
+        if not name:
+            return
+        yield name
+
+
+def _predict(loaded, files, values, choice) -> list[str]:
+    """Segments `files`, printing a line each; returns the errors."""
+    import rich.console
+    import rich.progress
+
+    from deeplab_tf.predict import predict_files
+
+    console = rich.console.Console(soft_wrap=True, highlight=False, markup=False)
+    columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
+    hidden = not console.is_terminal or len(files) < 2
+    failed = []
+    with rich.progress.Progress(*columns, console=console, disable=hidden, transient=True) as progress:
+        results = predict_files(loaded.model, loaded.card, files, values.output_dir, choice)
+        for result in progress.track(results, total=len(files), description="Segmenting"):
+            console.print(_line(result))
+            failed += [result.error] if result.error else []
+    return failed
+
+
+def main(values: flags.FlagValues) -> int:
+    """Segments; returns 1 if an image failed."""
+    options.require(values, "checkpoint")
+    if not values.input and not sys.stdin.isatty():
+        raise DeepLabError("--input is missing; expected image files, a folder, a glob, or - for standard input")
+    choice = PredictConfig(**options.given(values, PredictConfig))
+    changes = options.given(values, ModelConfig)
+    options.start_tensorflow()
+    from deeplab_tf.loading import open_model
+    from deeplab_tf.predict import expand_inputs
+
+    files = expand_inputs(values.input) if values.input else []
+    loaded = open_model(values.checkpoint, changes)
+    rows = {"checkpoint": values.checkpoint, **loaded.card.config.to_json()}
+    rows |= {"num_classes": loaded.card.config.num_classes, "output_stride": loaded.card.config.output_stride}
+    rows |= {"dataset": loaded.card.dataset, "eval_scales": choice.eval_scales, "resize": choice.resize}
+    rows |= {"add_flipped_images": choice.add_flipped_images, "output_dir": values.output_dir}
+    print(f"Configuration\n{options.table(rows)}")
+    for note in loaded.notes:
+        print(f"Note: {note}")
+    if values.input:
+        failed = _predict(loaded, files, values, choice)
+    else:
+        failed = [error for name in _asked() for error in _asked_result(name, loaded, values, choice)]
+    if failed:
+        print(f"{len(failed)} of {len(files) or 'the'} images failed:", *failed, sep="\n  ", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _asked_result(name: str, loaded, values, choice) -> list[str]:
+    from deeplab_tf.predict import expand_inputs
+
+    try:
+        return _predict(loaded, expand_inputs([name]), values, choice)
+    except DeepLabError as error:
+        print(error)
+        return [str(error)]
+
+
+def run(argv=None):
+    """Runs the command."""
+    options.run(main, define, argv, rest_is="input")
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,43 @@
+"""Lists the released checkpoints: data set, training split, published scores with their settings, cached or not.
+
+Any name can be given as --checkpoint of the other commands, which download and convert it once.
+"""
+
+from absl import flags
+from deeplab_tf.tools import options
+
+
+def define(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    flags.DEFINE_boolean("markdown", False, "print the table as Markdown, as the README has it", flag_values=values)
+
+
+def main(values: flags.FlagValues) -> None:
+    """Prints the table."""
+    from deeplab_tf import zoo
+
+    if values.markdown:
+        print(zoo.zoo_markdown(), end="")
+        return
+    import rich.box
+    import rich.console
+    import rich.table
+
+    rows = zoo.zoo_table()
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+    for column in rows[0]:
+        table.add_column(column, overflow="fold", no_wrap=column in ("name", "cached", "size"))
+    for row in rows:
+        table.add_row(*row.values())
+    console = rich.console.Console()
+    # A pipe has no width of its own: give each row one line there.
+    (console if console.is_terminal else rich.console.Console(width=200)).print(table)
+
+
+def run(argv=None):
+    """Runs the command."""
+    options.run(main, define, argv)
+
+
+if __name__ == "__main__":
+    run()
