@@ -12,6 +12,8 @@ import PIL.ImageOps
 
 from deeplab_tf.errors import DeepLabError
 
+# All that Pillow reads of these extensions, and no EPS: it would be run by Ghostscript, whatever the file is called.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
@@ -19,10 +21,19 @@ def _eight_bit(image: PIL.Image.Image) -> PIL.Image.Image:
     """Returns a picture of 16 or 32 bits a channel as 8-bit grey, 65535 becoming 255; others unchanged."""
     if not image.mode.startswith(("I", "F")):
         return image
-    values = np.asarray(image).astype(np.float32)
-    if image.mode.startswith("I") and values.max(initial=0) > 255:
+    values = np.nan_to_num(np.asarray(image).astype(np.float32))
+    # A dark 16-bit picture stays dark; older Pillows open 16-bit PNGs with 32 bits, so there the values must tell.
+    if image.mode.startswith("I;16") or (image.mode == "I" and values.max(initial=0) > 255):
         values = values / 257.0
     return PIL.Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+
+
+def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    image.load()
+    try:
+        return PIL.ImageOps.exif_transpose(image)
+    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
+        return image  # the EXIF block is damaged, the pixels are not
 
 
 def read_image(source: str | pathlib.Path | bytes, *, name: str | None = None) -> np.ndarray:
@@ -47,8 +58,8 @@ def read_image(source: str | pathlib.Path | bytes, *, name: str | None = None) -
         raise DeepLabError(f"{name}: the file is empty (0 bytes); expected an image")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(io.BytesIO(content)) as image:
+            warnings.simplefilter("ignore")  # of a damaged EXIF block, a palette's transparency, many pixels
+            with PIL.Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 upright = PIL.ImageOps.exif_transpose(image)
                 return np.array(_eight_bit(upright).convert("RGB"))
     except PIL.UnidentifiedImageError:

@@ -43,40 +43,46 @@ class Loaded:
     notes: tuple[str, ...]
 
 
+def _agrees(entry: Released, recognized: Recognized) -> bool:
+    told = all(getattr(entry.config, field) == value for field, value in recognized.known.items())
+    return told and entry.kind == recognized.kind and len(entry.config.atrous_rates or ()) == recognized.branches
+
+
 def _same_network(recognized: Recognized) -> Released | None:
-    """The first released checkpoint whose configuration agrees with everything the shapes tell."""
-    for entry in zoo.CHECKPOINTS.values():
-        agrees = all(getattr(entry.config, field) == value for field, value in recognized.known.items())
-        if entry.kind == recognized.kind == "segmentation" and agrees:
-            return entry
-    return None
+    """The first released segmentation checkpoint whose configuration agrees with everything the shapes tell."""
+    entries = (entry for entry in zoo.CHECKPOINTS.values() if entry.kind == "segmentation")
+    return next((entry for entry in entries if _agrees(entry, recognized)), None)
 
 
 def _notes(config: ModelConfig, recognized: Recognized, changes: Mapping, entry: Released | None) -> list[str]:
     origin = f"as {entry.name}" if entry else "by convention"
     untold = [name for name in recognized.assumed if name not in changes]
-    return [f"--{name}={getattr(config, name)} assumed {origin}: shapes cannot tell" for name in untold]
+    values = {name: getattr(config, name) for name in untold}
+    shown = {n: ",".join(map(str, v)) if isinstance(v, tuple) else v for n, v in values.items() if v is not None}
+    return [f"--{name}={value} assumed {origin}: shapes cannot tell" for name, value in shown.items()]
 
 
 def _inferred(source: Source, changes: Mapping, entry: Released | None) -> tuple[ModelConfig, str, list[str]]:
     """Returns the configuration of bare weights, their kind, and what was assumed."""
     state = training_state(list(source.shapes))
+    shapes = {name: shape for name, shape in source.shapes.items() if name not in state}
     try:
-        recognized = recognize({name: shape for name, shape in source.shapes.items() if name not in state})
+        recognized = recognize(shapes, changes)
     except DeepLabError as error:
         raise DeepLabError(f"{source.path}: {error}") from None
-    entry = entry if entry and entry.kind == recognized.kind else _same_network(recognized)
+    entry = entry if entry and _agrees(entry, recognized) else _same_network(recognized)
     fields = {**recognized.assumed, **recognized.known}
     if entry:
         fields = {**{name: getattr(entry.config, name) for name in _FIELDS}, **recognized.known}
-    unknown = [name for name, value in fields.items() if value is None and name in recognized.assumed]
-    for name in unknown:
-        if name not in changes and not entry:
+    told = {name: value for name, value in changes.items() if name in recognized.assumed}
+    if "output_stride" in told and "atrous_rates" not in told and fields.get("atrous_rates"):
+        stride = ModelConfig(model_variant=fields["model_variant"], output_stride=told["output_stride"]).output_stride
+        told["atrous_rates"] = ModelConfig(**fields).at_output_stride(stride).atrous_rates
+    fields |= told
+    for name in recognized.assumed:
+        if fields[name] is None and not entry:
             raise DeepLabError(f"{source.path}: its shapes do not tell {name}; give --{name}")
-    config = ModelConfig(**fields)
-    if "output_stride" in changes and "atrous_rates" not in changes and "output_stride" in recognized.assumed:
-        config = config.at_output_stride(ModelConfig(**{**fields, **changes}).output_stride)
-    config = override(config, changes, remembered=recognized.known, source=source.path)
+    config = override(ModelConfig(**fields), changes, remembered=recognized.known, source=source.path)
     return config, recognized.kind, _notes(config, recognized, changes, entry)
 
 

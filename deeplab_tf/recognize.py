@@ -22,21 +22,27 @@ class Recognized:
       kind: "segmentation", or "backbone" where there is no head.
       known: fields of ModelConfig that the shapes decide.
       assumed: fields that they cannot tell, with the value taken from convention; None: it must be given.
+      branches: the number of atrous branches, hence of atrous_rates.
     """
 
     kind: str
     known: dict
     assumed: dict
+    branches: int = 0
 
 
-def _options(architecture: Architecture) -> Iterator[dict]:
-    """Candidates for the fields that change the backbone's widths."""
-    if architecture.scope.startswith("Mobilenet"):
-        for divisor in (None, 8) if architecture.name == "mobilenet_v2" else (None,):
-            for multiplier in _MULTIPLIERS:
-                yield {"depth_multiplier": multiplier, "divisible_by": divisor}
-    else:
+def _options(architecture: Architecture, preferred: Mapping) -> Iterator[dict]:
+    """Candidates for the fields that change the backbone's widths, what the user says first: several multipliers can
+    round to the same widths."""
+    if not architecture.scope.startswith("Mobilenet"):
         yield {}
+        return
+    said = [preferred[n] for n in ("depth_multiplier",) if n in preferred]
+    divisors = [preferred[n] for n in ("divisible_by",) if n in preferred]
+    for divisor in (*divisors, None, 8) if architecture.name == "mobilenet_v2" else (None,):
+        for multiplier in (*said, *_MULTIPLIERS):
+            options = {"depth_multiplier": float(multiplier)}
+            yield options if divisor is None else {**options, "divisible_by": int(divisor)}
 
 
 def _nas_options(shapes: Shapes, architecture: Architecture) -> Iterator[dict]:
@@ -80,11 +86,13 @@ def _fits(shapes: Shapes, architecture: Architecture, options: dict) -> bool:
     return all(any(name.startswith(f"{s}/") for s in scopes) for name in inside if not name.startswith("logits/"))
 
 
-def _backbone(shapes: Shapes) -> tuple[Architecture, dict]:
+def _backbone(shapes: Shapes, preferred: Mapping) -> tuple[Architecture, dict]:
     scopes = {name.partition("/")[0] for name in shapes}
     candidates = [a for a in ARCHITECTURES.values() if a.scope in scopes]
     for architecture in candidates:
-        tries = _nas_options(shapes, architecture) if architecture.strides_from_rows else _options(architecture)
+        tries = (
+            _nas_options(shapes, architecture) if architecture.strides_from_rows else _options(architecture, preferred)
+        )
         for options in tries:
             if _fits(shapes, architecture, options):
                 return architecture, options
@@ -162,12 +170,14 @@ def _decoder(shapes: Shapes, architecture: Architecture, options: dict) -> dict:
 
 
 def _assumed(known: dict, architecture: Architecture, branches: int) -> dict:
-    assumed = {} if "output_stride" in known else {"output_stride": 16}
+    # MobileNetV3 has one documented recipe: output stride 32, and q_sigmoid where there is a gate.
+    version_3 = architecture.scope == "MobilenetV3"
+    assumed = {} if "output_stride" in known else {"output_stride": 32 if version_3 else 16}
     stride = {**known, **assumed}["output_stride"]
     if branches:
         assumed["atrous_rates"] = _rates(branches, stride)
     if known.get("aspp_with_squeeze_and_excitation"):
-        assumed["image_se_uses_qsigmoid"] = False
+        assumed["image_se_uses_qsigmoid"] = version_3
     if architecture.multi_grid_length:
         assumed["multi_grid"] = (1,) * architecture.multi_grid_length
     if architecture.name.startswith("xception"):
@@ -175,13 +185,15 @@ def _assumed(known: dict, architecture: Architecture, branches: int) -> dict:
     return assumed
 
 
-def recognize(shapes: Shapes) -> Recognized:
+def recognize(shapes: Shapes, preferred: Mapping | None = None) -> Recognized:
     """Returns what `shapes` (TF1 variable name -> shape, training state left out) tell of the network.
+
+    `preferred` are ModelConfig fields the user gave: they decide where several values give the same shapes.
 
     Raises:
       DeepLabError: no backbone of the release fits, or the head is incomplete.
     """
-    architecture, options = _backbone(shapes)
+    architecture, options = _backbone(shapes, preferred or {})
     known = {"model_variant": architecture.name, **options}
     if not any(name.startswith(_HEADS) for name in shapes):
         return Recognized("backbone", known, _assumed(known, architecture, 0))
@@ -198,4 +210,4 @@ def recognize(shapes: Shapes) -> Recognized:
         branches = sums if sums > 1 or known.get("logits_kernel_size", 1) > 1 else 0
     known |= _decoder(shapes, architecture, options)
     assumed |= _assumed(known, architecture, branches)
-    return Recognized("segmentation", known, assumed)
+    return Recognized("segmentation", known, assumed, branches)

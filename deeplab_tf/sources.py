@@ -23,6 +23,8 @@ from deeplab_tf.errors import DeepLabError
 MODEL_FILE = "deeplab.json"
 MODEL_PREFIX = "model.ckpt"
 _LEAVES = ("weights", "biases", "depthwise_weights", "pointwise_weights")
+# The checkpoint reader turns its statuses into Python's own errors: OutOfRange into IndexError, and so on.
+_READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError, OSError, SystemError, TypeError)
 _NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
@@ -69,13 +71,13 @@ def _checkpoint(prefix: pathlib.Path, shown: str) -> Source:
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
-    except (tf.errors.OpError, RuntimeError, ValueError, OSError) as error:
+    except _READ_ERRORS as error:
         raise _damaged(prefix, error) from None
 
     def read(name: str) -> np.ndarray:
         try:
             return reader.get_tensor(name)
-        except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        except _READ_ERRORS as error:
             raise _damaged(f"{prefix}: variable {name}", error) from None
 
     return Source(shown, sha256_of(*files), dict(sorted(shapes.items())), read)

@@ -1,0 +1,129 @@
+"""Names and shapes tell the network: every golden case, reference list and multiplier; and what they cannot tell."""
+
+import json
+import re
+
+import pytest
+from conftest import case_config, golden_cases, read_case
+
+from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
+from deeplab_tf.checkpoint import variable_map
+from deeplab_tf.config import ModelConfig
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.model import build_model
+from deeplab_tf.recognize import recognize
+
+
+def shapes_of(config: ModelConfig) -> dict[str, tuple]:
+    return {name: tuple(v.shape) for name, v in variable_map(build_model(config)).items()}
+
+
+@pytest.mark.parametrize("case", golden_cases())
+def test_golden_cases(case):
+    values, _ = read_case(case)
+    config = case_config(values)
+    found = recognize({name: tuple(shape) for name, shape, _ in values["variables"]})
+    assert found.kind == "segmentation"
+    assert {name: getattr(config, name) for name in found.known} == found.known
+    branches = () if config.dense_prediction_cell_json else config.atrous_rates or ()
+    assert found.branches == len(branches)
+    # Of what is neither known nor assumed, only these may differ from the default: no shape shows them.
+    hidden = {"crop_size", "image_pooling_crop_size", "image_pooling_stride", "divisible_by", "atrous_rates"}
+    fields = set(config.to_json()) - set(found.known) - set(found.assumed)
+    assert fields <= hidden
+
+
+def test_reference_lists(shared):
+    expected = {"mnv2_dm05": 0.5, "etpu075": 0.75, "mnv2": 1.0, "etpu": 1.0}
+    lists = sorted((shared / "reference" / "variables").glob("*.txt"))
+    assert len(lists) == 21
+    for path in lists:
+        head = path.read_text().split("\nREG")[0]
+        rows = re.findall(r"^(\S+) (\[.*\])$", head, re.MULTILINE)
+        found = recognize({name: tuple(json.loads(shape)) for name, shape in rows})
+        scope = ARCHITECTURES[found.known["model_variant"]].scope
+        assert any(name.startswith(f"{scope}/") for name, _ in rows)
+        assert found.known["num_classes"] == (19 if path.stem in ("v3l", "v3s") else 21)
+        assert found.known.get("depth_multiplier") == expected.get(path.stem, found.known.get("depth_multiplier"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"depth_multiplier": 0.35},
+        {"depth_multiplier": 1.4},
+        {"depth_multiplier": 0.63},
+        {"depth_multiplier": 1.4, "divisible_by": 8},
+        {"model_variant": "mobilenet_v3_small_seg", "depth_multiplier": 0.75},
+        {"model_variant": "mobilenet_edgetpu", "depth_multiplier": 0.75, "aspp_convs_filters": 128},
+        {"decoder_output_stride": (8, 4), "decoder_filters": 32},
+        {"decoder_output_stride": (4,), "decoder_use_sum_merge": True, "decoder_use_separable_conv": False},
+        {"decoder_output_stride": (16,), "decoder_output_is_logits": True, "decoder_filters": 21},
+        {"add_image_level_feature": False, "aspp_with_concat_projection": False},
+        {"atrous_rates": (6, 12, 18), "aspp_with_separable_conv": False},
+        {"aspp_with_batch_norm": False, "decoder_output_stride": (4,)},
+    ],
+    ids=str,
+)
+def test_options_are_found(options):
+    config = ModelConfig(**{"image_pooling_crop_size": None, **options})
+    found = recognize(shapes_of(config))
+    for name, value in options.items():
+        if name == "depth_multiplier":
+            # Another multiplier may round to the same widths: then it is the same network.
+            again = ModelConfig(**{**options, "depth_multiplier": found.known[name]})
+            assert shapes_of(again) == shapes_of(config)
+        elif name == "atrous_rates":
+            assert found.assumed[name] == value
+        else:
+            assert found.known[name] == value, name
+    said = recognize(shapes_of(config), {"depth_multiplier": config.depth_multiplier}).known
+    assert said.get("depth_multiplier", 1.0) == config.depth_multiplier
+
+
+def test_nas_options_are_found():
+    for stride in (8, 16, 32):
+        config = ModelConfig(
+            model_variant="nas_pnasnet",
+            output_stride=stride,
+            nas_stem_output_num_conv_filters=4,
+            nas_use_classification_head=True,
+            aspp_convs_filters=8,
+        )
+        known = recognize(shapes_of(config)).known
+        for name in ("output_stride", "nas_stem_output_num_conv_filters", "nas_use_classification_head"):
+            assert known[name] == getattr(config, name)
+
+
+def test_backbones_without_a_head():
+    shapes = {n: s for n, s in shapes_of(ModelConfig(model_variant="resnet_v1_18")).items() if n.startswith("resnet")}
+    found = recognize({**shapes, "resnet_v1_18/logits/weights": (1, 1, 512, 1000)})
+    assert found.kind == "backbone" and found.known["model_variant"] == "resnet_v1_18"
+
+
+def test_what_fits_nothing_is_refused():
+    shapes = shapes_of(ModelConfig())
+    with pytest.raises(DeepLabError, match="no known backbone"):
+        recognize({"vgg_16/conv1/weights": (3, 3, 3, 64)})
+    for name, shape in [
+        ("MobilenetV2/expanded_conv_3/project/weights", (1, 1, 144, 33)),
+        ("MobilenetV2/expanded_conv_17/project/weights", (1, 1, 960, 320)),
+    ]:
+        with pytest.raises(DeepLabError, match="MobilenetV2"):
+            recognize({**shapes, name: shape})
+    missing = {n: s for n, s in shapes.items() if "expanded_conv_9/" not in n}
+    with pytest.raises(DeepLabError, match="MobilenetV2"):
+        recognize(missing)
+    with pytest.raises(DeepLabError, match="no logits"):
+        recognize({n: s for n, s in shapes.items() if not n.startswith("logits")})
+
+
+def test_unknown_rates_and_cells_must_be_given():
+    four = recognize(shapes_of(ModelConfig(atrous_rates=(3, 6, 9, 12))))
+    assert four.branches == 4 and four.assumed["atrous_rates"] is None
+    cell = dense_prediction_cell.CITYSCAPES_TOP1
+    assert (
+        recognize(shapes_of(ModelConfig(dense_prediction_cell_json=cell))).assumed["dense_prediction_cell_json"] == cell
+    )
+    other = recognize(shapes_of(ModelConfig(dense_prediction_cell_json=cell[:2])))
+    assert other.assumed["dense_prediction_cell_json"] is None
