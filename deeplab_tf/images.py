@@ -60,8 +60,7 @@ def read_image(source: str | pathlib.Path | bytes, *, name: str | None = None) -
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a damaged EXIF block, a palette's transparency, many pixels
             with PIL.Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                upright = PIL.ImageOps.exif_transpose(image)
-                return np.array(_eight_bit(upright).convert("RGB"))
+                return np.array(_eight_bit(_upright(image)).convert("RGB"))
     except PIL.UnidentifiedImageError:
         start = content[:8]
         raise DeepLabError(f"{name}: not an image (begins with {start!r}); expected JPEG, PNG or the like") from None

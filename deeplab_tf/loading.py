@@ -45,11 +45,12 @@ class Loaded:
 
 def _agrees(entry: Released, recognized: Recognized) -> bool:
     told = all(getattr(entry.config, field) == value for field, value in recognized.known.items())
-    return told and entry.kind == recognized.kind and len(entry.config.atrous_rates or ()) == recognized.branches
+    same_kind = (entry.kind == "backbone") == (recognized.kind == "backbone")
+    return told and same_kind and len(entry.config.atrous_rates or ()) == recognized.branches
 
 
 def _same_network(recognized: Recognized) -> Released | None:
-    """The first released segmentation checkpoint whose configuration agrees with everything the shapes tell."""
+    """The first published segmentation checkpoint whose configuration agrees with everything the shapes tell."""
     entries = (entry for entry in zoo.CHECKPOINTS.values() if entry.kind == "segmentation")
     return next((entry for entry in entries if _agrees(entry, recognized)), None)
 
@@ -155,8 +156,6 @@ def _open_directory(path: pathlib.Path, changes: Mapping, keep_state: bool) -> L
 
 def _zoo_directory(entry: Released) -> pathlib.Path:
     """Returns the model directory of a released checkpoint, which is downloaded and converted once."""
-    if entry.kind == "embedded":
-        return zoo.embedded_folder(entry)
     archive = zoo.fetch(entry)
     folder = archive.parent / "converted" / f"{entry.name}-{download.verify(archive, sha256=entry.sha256)[:12]}"
     if not (folder / MODEL_FILE).is_file():
@@ -183,7 +182,10 @@ def open_model(
     """
     changes, name = dict(changes or {}), os.fspath(path)
     if name in zoo.CHECKPOINTS and not pathlib.Path(name).exists():
-        return _open_directory(_zoo_directory(zoo.CHECKPOINTS[name]), changes, keep_state)
+        entry = zoo.CHECKPOINTS[name]
+        if entry.kind == "embedded":
+            return _open_weights(zoo.embedded_folder(entry), changes, dataset or entry.dataset, entry, keep_state)
+        return _open_directory(_zoo_directory(entry), changes, keep_state)
     found = pathlib.Path(name).expanduser()
     if (found / MODEL_FILE).is_file():
         return _open_directory(found, changes, keep_state)

@@ -9,9 +9,9 @@ import math
 import time
 
 from absl import flags
+from deeplab_tf.tools import options
 
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.tools import options
 
 # The release's decay (0.9997 in the head) would remember the first steps of so short a run.
 _BATCH_NORM_DECAY = 0.99
@@ -86,9 +86,7 @@ def main(values: flags.FlagValues) -> None:
         average = loss if math.isnan(average) else 0.99 * average + 0.01 * loss
         if number % 200 == 0 or number == values.steps:
             print(f"step {number}/{values.steps}  loss {average:.4f}  {time.time() - start:.0f} s", flush=True)
-            save_tf1_checkpoint(
-                model, f"{values.output_dir}/model.ckpt", state={"global_step": np.int64(number)}
-            )
+            save_tf1_checkpoint(model, f"{values.output_dir}/model.ckpt", state={"global_step": np.int64(number)})
 
 
 def run(argv=None):

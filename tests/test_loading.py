@@ -1,0 +1,159 @@
+"""From a path or name to a model: what is assumed is said, contradictions are refused, the zoo is converted once."""
+
+import dataclasses
+import tarfile
+
+import numpy as np
+import pytest
+from golden import golden_tensor
+
+import deeplab_tf
+from deeplab_tf import loading, zoo
+from deeplab_tf.checkpoint import ModelCard, load_tf1_checkpoint, save_model, variable_map, write_tensors
+from deeplab_tf.config import ModelConfig
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.loading import load, open_model
+from deeplab_tf.model import build_model, config_of
+
+SMALL = ModelConfig(depth_multiplier=0.25, num_classes=3, aspp_convs_filters=16, atrous_rates=(6, 12, 18))
+
+
+def write(config: ModelConfig, prefix) -> dict:
+    variables = variable_map(build_model(config))
+    tensors = {name: golden_tensor(name, tuple(v.shape)) for name, v in variables.items()}
+    write_tensors(prefix, tensors)
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("weights") / "model.ckpt"
+    write(SMALL, path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def directory(prefix, tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("models") / "small"
+    model = build_model(SMALL)
+    receipt = load_tf1_checkpoint(model, prefix)
+    save_model(folder, model, receipt, card=ModelCard(SMALL, class_names=("a", "b", "c"), output_stride=16))
+    return str(folder)
+
+
+def test_bare_weights_say_what_was_assumed(prefix):
+    loaded = open_model(prefix)
+    assert loaded.card.config == SMALL and config_of(loaded.model) == SMALL
+    assert any(note.startswith("--output_stride=16 assumed by convention") for note in loaded.notes)
+    assert any(note.startswith("--atrous_rates=6,12,18 assumed") for note in loaded.notes)
+    assert loaded.card.class_names == ("class 0", "class 1", "class 2")
+    assert loaded.receipt.notes == loaded.notes
+
+
+def test_rates_follow_the_output_stride_unless_given(prefix, directory):
+    for path in (prefix, directory):
+        assert load(path, output_stride=8)[0].atrous_rates == (12, 24, 36)
+        assert load(path, output_stride=8, atrous_rates=(1, 2, 3))[0].atrous_rates == (1, 2, 3)
+        assert load(path, output_stride=32)[0].atrous_rates == (3, 6, 9)
+    assert any("follow --output_stride=8" in note for note in open_model(directory, {"output_stride": 8}).notes)
+
+
+def test_flags_that_contradict_are_refused(prefix, directory):
+    for path in (prefix, directory):
+        with pytest.raises(DeepLabError, match="num_classes=20 contradicts.*num_classes=3"):
+            load(path, num_classes=20)
+        with pytest.raises(DeepLabError, match="model_variant=xception_65 contradicts.*mobilenet_v2"):
+            load(path, model_variant="xception_65")
+    with pytest.raises(DeepLabError, match="use_bounded_activation=True contradicts"):
+        load(directory, use_bounded_activation=True)
+    assert load(prefix, use_bounded_activation=True)[0].use_bounded_activation
+    assert load(directory, crop_size=(65, 65), image_pyramid=(0.5, 1.0))[0].crop_size == (65, 65)
+
+
+def test_the_releases_whole_command_line_is_no_contradiction(prefix):
+    flags = {"model_variant": "mobilenet_v2", "depth_multiplier": 0.25, "aspp_convs_filters": 16, "num_classes": 3}
+    assert load(prefix, **flags, atrous_rates=(6, 12, 18), output_stride=16, multi_grid=(1, 2, 4))[0].multi_grid
+
+
+def test_unknown_rates_must_be_given(tmp_path):
+    config = dataclasses.replace(SMALL, atrous_rates=(2, 4))
+    write(config, tmp_path / "model.ckpt")
+    with pytest.raises(DeepLabError, match="do not tell atrous_rates; give --atrous_rates"):
+        load(tmp_path / "model.ckpt")
+    assert load(tmp_path / "model.ckpt", atrous_rates=(2, 4))[0] == config
+
+
+def test_v2_style_logits(tmp_path):
+    config = ModelConfig(
+        depth_multiplier=0.25, aspp_with_batch_norm=False, logits_kernel_size=3, atrous_rates=(6, 12), num_classes=3
+    )
+    write(config, tmp_path / "model.ckpt")
+    with pytest.raises(DeepLabError, match="atrous_rates"):
+        load(tmp_path / "model.ckpt")
+    assert load(tmp_path / "model.ckpt", atrous_rates="6,12")[0] == config
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("xception65_coco_voc_trainagu", "xception65_coco_voc_trainaug"), ("shapes_mnv3", "shapes_mnv2"), ("zzz", "zoo")],
+)
+def test_unknown_names_list_near_ones(name, near):
+    with pytest.raises(DeepLabError, match=near) as caught:
+        load(name)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_unknown_options_and_data_sets(prefix):
+    with pytest.raises(DeepLabError, match="unknown dataset 'pascal'.*pascal_voc_seg"):
+        open_model(prefix, dataset="pascal")
+    with pytest.raises(DeepLabError, match="21 classes, the model 3"):
+        open_model(prefix, dataset="pascal_voc_seg")
+
+
+def test_zoo_archive_put_by_hand_is_converted_once(tmp_path, monkeypatch):
+    """The whole way of `load(name)` with no network: archive in the cache, configuration from the table."""
+    name = "mobilenetv2_dm05_coco_voc_trainval"
+    entry = zoo.CHECKPOINTS[name]
+    monkeypatch.setenv("DEEPLAB_TF_CACHE", str(tmp_path / "cache"))
+    tensors = write(entry.config, tmp_path / "deeplabv3" / "model.ckpt-30000")
+    (tmp_path / "cache").mkdir()
+    with tarfile.open(tmp_path / "cache" / entry.file, "w:gz") as archive:
+        archive.add(tmp_path / "deeplabv3", arcname="deeplabv3")
+    loaded = open_model(name)
+    assert loaded.card.config == entry.config and loaded.card.dataset == "pascal_voc_seg"
+    assert loaded.card.train_split == entry.train_split == "trainval"
+    assert loaded.card.class_names[15] == "person"
+    assert np.array_equal(variable_map(loaded.model)["aspp0/weights"].numpy(), tensors["aspp0/weights"])
+
+    def unexpected(*_args, **_kwargs):
+        raise AssertionError("converted a second time")
+
+    monkeypatch.setattr(loading, "_open_weights", unexpected)
+    assert open_model(name).card.config == entry.config
+
+
+def test_an_archive_is_known_by_its_file_name(tmp_path):
+    """trainaug and trainval are the same network: the file name tells which, and what it was trained on."""
+    entry = zoo.CHECKPOINTS["mobilenetv2_dm05_coco_voc_trainval"]
+    write(entry.config, tmp_path / "deeplabv3" / "model.ckpt")
+    with tarfile.open(tmp_path / entry.file, "w:gz") as archive:
+        archive.add(tmp_path / "deeplabv3", arcname="deeplabv3")
+    assert open_model(tmp_path / entry.file).card.train_split == "trainval"
+    assert open_model(tmp_path / "deeplabv3").card.train_split is None
+
+
+def test_public_names_stay_functions():
+    """`deeplab_tf.predict` is the function also after its module was imported."""
+    import deeplab_tf.predict as _  # noqa: F401
+
+    assert callable(deeplab_tf.predict) and callable(deeplab_tf.load)
+    assert set(deeplab_tf.__all__) >= {"ModelConfig", "build_model", "load_tf1_checkpoint", "save_tf1_checkpoint"}
+    with pytest.raises(AttributeError, match="predicct"):
+        _ = deeplab_tf.predicct
+
+
+def test_a_model_made_elsewhere_is_refused():
+    import keras
+
+    with pytest.raises(DeepLabError, match="build_model"):
+        deeplab_tf.predict(keras.Sequential([keras.Input((None, None, 3))]), np.zeros((1, 9, 9, 3)))

@@ -1,0 +1,122 @@
+"""Shows the whole way without network or data: converts the embedded checkpoint, segments sample pictures, scores it.
+
+  deeplab-tf demo --output_dir=demo
+
+The embedded network (MobileNetV2, trained on synthetic shapes) is stored as the release stores its own, so this takes
+the same steps as a real one. Writes DIR/model (model directory), DIR/images, DIR/predictions and DIR/sheet.png.
+"""
+
+import pathlib
+import time
+
+from absl import flags
+from deeplab_tf.tools import options
+
+from deeplab_tf.config import PredictConfig
+from deeplab_tf.errors import DeepLabError
+
+_NAME, _SHOWN, _BATCH = "shapes_mnv2", 6, 25
+
+
+def define(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    flags.DEFINE_string("output_dir", "demo", "folder to write (default: demo)", flag_values=values)
+    text = "held-out pictures that are scored (default: 200)"
+    flags.DEFINE_integer("held_out", 200, text, flag_values=values)
+
+
+def _held_out(first: int, count: int):
+    """Pictures [n, h, w, 3] and labels [n, h, w] that the network was not trained on."""
+    import numpy as np
+
+    from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
+
+    examples = [shapes_example(0, FIRST_INDEX["val"] + index) for index in range(first, first + count)]
+    return tuple(np.stack(arrays) for arrays in zip(*examples, strict=True))
+
+
+def _score(model, count: int):
+    """The confusion matrix over the first `count` held-out pictures."""
+    from deeplab_tf.metrics import confusion_matrix
+    from deeplab_tf.model import config_of
+    from deeplab_tf.predict import predict
+
+    total, classes = 0, config_of(model).num_classes
+    for first in range(0, count, _BATCH):
+        images, labels = _held_out(first, min(_BATCH, count - first))
+        total = total + confusion_matrix(labels, predict(model, images), classes)
+    return total
+
+
+def _write_images(folder: pathlib.Path, images) -> list[str]:
+    import PIL.Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"shapes_{number:02d}.png" for number in range(len(images))]
+    for file, image in zip(files, images, strict=True):
+        PIL.Image.fromarray(image).save(file)
+    return [str(file) for file in files]
+
+
+def _sheet(card, images, labels, results, miou: float):
+    import numpy as np
+    import PIL.Image
+
+    from deeplab_tf.visualize import IGNORE_COLOUR, blend, colour_mask, picture_sheet
+
+    rows = []
+    for image, label, result in zip(images, labels, results, strict=True):
+        raw = next(file for file in result.files if file.name.endswith("_raw.png"))
+        found = np.array(PIL.Image.open(raw))
+        truth = colour_mask(label, card.palette, ignore_label=card.ignore_label)
+        rows.append([image, truth, colour_mask(found, card.palette), blend(image, found, card.palette)])
+    legend = [*zip(card.class_names, card.palette, strict=True), ("not scored", IGNORE_COLOUR)]
+    title = f"Shapes held out from training: mean IoU {miou:.3f}"
+    return picture_sheet(rows, column_titles=("picture", "label", "prediction", "overlay"), legend=legend, title=title)
+
+
+def main(values: flags.FlagValues) -> None:
+    """Runs the demonstration."""
+    if values.held_out < 1:
+        raise DeepLabError(f"--held_out={values.held_out}: expected a number of at least 1")
+    start, folder = time.monotonic(), pathlib.Path(values.output_dir)
+    options.start_tensorflow()
+    import PIL.Image
+
+    from deeplab_tf.checkpoint import check_target, save_model
+    from deeplab_tf.loading import open_model
+    from deeplab_tf.metrics import iou_per_class, mean_iou
+    from deeplab_tf.predict import predict_files
+
+    print(f"1. Converting the embedded checkpoint {_NAME}")
+    check_target(folder / "model")
+    source = open_model(_NAME)
+    save_model(folder / "model", source.model, source.receipt, card=source.card, state=source.state)
+    print(f"   {source.receipt.summary()}\n   written to {folder / 'model'}")
+    loaded = open_model(folder / "model")
+
+    print(f"2. Segmenting {_SHOWN} pictures")
+    images, labels = _held_out(values.held_out, _SHOWN)
+    files = _write_images(folder / "images", images)
+    choice = PredictConfig(resize="none")
+    results = list(predict_files(loaded.model, loaded.card, files, folder / "predictions", choice))
+    print(f"   written to {folder / 'predictions'}")
+
+    print(f"3. Scoring {values.held_out} held-out pictures")
+    matrix = _score(loaded.model, values.held_out)
+    scores = zip(loaded.card.class_names, iou_per_class(matrix), strict=True)
+    print(options.table({name: f"IoU {value:.3f}" for name, value in scores}))
+    miou = mean_iou(matrix)
+    print(f"   mean IoU {miou:.3f}")
+
+    PIL.Image.fromarray(_sheet(loaded.card, images, labels, results, miou)).save(folder / "sheet.png")
+    print(f"Look at {folder / 'sheet.png'} ({time.monotonic() - start:.0f} s)")
+
+
+def run(argv=None):
+    """Runs the command."""
+    options.run(main, define, argv)
+
+
+if __name__ == "__main__":
+    run()
