@@ -47,14 +47,6 @@ def unpack(archive: str | os.PathLike, target: str | os.PathLike) -> pathlib.Pat
     return target
 
 
-def unpack_once(archive: str | os.PathLike, folder: str | os.PathLike, *, sha256: str) -> pathlib.Path:
-    """Returns the folder below `folder`, named by file and sum, that holds the unpacked `archive`; unpacks it once."""
-    archive = pathlib.Path(archive)
-    stem = re.sub(r"\.(tar\.gz|tgz)$", "", archive.name)
-    target = pathlib.Path(folder) / f"{stem}-{sha256[:12]}"
-    return target if target.is_dir() else unpack(archive, target)
-
-
 def _publish(temporary: pathlib.Path, target: pathlib.Path):
     try:
         os.replace(temporary, target)

@@ -11,7 +11,7 @@ import numpy as np
 from deeplab_tf import download, zoo
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.backbone import build_backbone
-from deeplab_tf.checkpoint import ModelCard, Receipt, load_source, save_model, training_state
+from deeplab_tf.checkpoint import ModelCard, Receipt, load_source, save_model, training_state, variable_map
 from deeplab_tf.config import ModelConfig, override
 from deeplab_tf.data.catalog import DATASETS
 from deeplab_tf.errors import DeepLabError, unknown_name
@@ -115,9 +115,16 @@ def _kept_state(source: Source, *, everything: bool) -> dict[str, np.ndarray]:
 
 
 def _build(config: ModelConfig, kind: str) -> tuple[keras.Model, tuple[str, ...]]:
-    if kind == "segmentation":
+    if kind != "backbone":
         return build_model(config), ()
     return build_backbone(config), (f"{ARCHITECTURES[config.model_variant].scope}/logits",)
+
+
+def manifest_of(entry: Released) -> dict[str, list[int]]:
+    """Returns the TF1 names and shapes that the checkpoint of `entry` must have, from our own tables: what
+    checkpoints/<name>.json records."""
+    model, _ = _build(entry.config, entry.kind)
+    return {name: list(variable.shape) for name, variable in variable_map(model).items()}
 
 
 def _open_weights(path: pathlib.Path, changes: Mapping, dataset, entry, keep_state: bool) -> Loaded:

@@ -45,11 +45,13 @@ def predict(
       int32 [b, h, w], class indices.
 
     Raises:
-      DeepLabError: `images` is not of that shape, or `model` was not made here.
+      DeepLabError: `images` is not of that shape, a scale is not above 0, or `model` was not made here.
     """
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
         raise DeepLabError(f"images of shape {images.shape}: expected [b, h, w, 3], RGB in 0..255")
+    if not len(scales) or min(scales) <= 0:
+        raise DeepLabError(f"scales={scales!r}: expected numbers above 0")
     return predictor_of(model).labels(images, scales=tuple(scales), flip=flip)
 
 
@@ -112,6 +114,7 @@ class _Writer:
 
     def __init__(self, model: keras.Model, card: ModelCard, output_dir: str | os.PathLike, options: PredictConfig):
         self._predictor, self._options = predictor_of(model), options
+        self._choices = tuple(dict.fromkeys(options.save))
         self._names = card.class_names or tuple(f"class {i}" for i in range(card.config.num_classes))
         self._palette = card.palette or pascal_palette(card.config.num_classes)
         self._folder = pathlib.Path(output_dir)
@@ -147,10 +150,10 @@ class _Writer:
         start = time.perf_counter()
         labels = segment(self._predictor, image, self._options)
         seconds = time.perf_counter() - start
-        targets = [self._folder / f"{stem}_{_SUFFIXES[choice]}" for choice in self._options.save]
+        targets = [self._folder / f"{stem}_{_SUFFIXES[choice]}" for choice in self._choices]
         try:
             with tempfile.TemporaryDirectory(prefix=".partial-", dir=self._folder) as partial:
-                for choice, target in zip(self._options.save, targets, strict=True):
+                for choice, target in zip(self._choices, targets, strict=True):
                     self._write(choice, pathlib.Path(partial) / target.name, image, labels)
                 for target in targets:
                     os.replace(pathlib.Path(partial) / target.name, target)

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.config import ModelConfig, PredictConfig
+from deeplab_tf.errors import DeepLabError
 from deeplab_tf.images import resize_labels, resize_longest
 from deeplab_tf.layers import resize_bilinear, scale_dimension
 from deeplab_tf.model import build_model, config_of, logits_stride
@@ -48,11 +49,16 @@ class Predictor:
         self._model = weakref.ref(model)
         self._networks = {}
 
-    def _network(self, size: tuple[int, int], scale: float = 1.0):
+    def _source(self) -> keras.Model:
+        model = self._model()
+        if model is None:
+            raise DeepLabError("the model of this predictor is gone; expected the caller to keep it")
+        return model
+
+    def _network(self, size: tuple[int, int], scale: float = 1.0, pyramid: tuple[float, ...] | None = None):
         """Returns images [b, *size, 3] -> logits, compiled; one graph for all sizes where the network allows it."""
         fixed = _needs_fixed_size(self.config)
-        pyramid = self.config.image_pyramid if scale == 1.0 else None
-        key = (size, scale) if fixed else pyramid
+        key = (pyramid, size, scale) if fixed else pyramid
         if key not in self._networks:
             pooling = self.config.image_pooling_crop_size
             config = dataclasses.replace(
@@ -61,7 +67,7 @@ class Predictor:
                 image_pooling_crop_size=pooling and tuple(scale_dimension(d, scale) for d in pooling),
                 image_pyramid=pyramid,
             )
-            network = build_model(config, share_with=self._model())
+            network = build_model(config, share_with=self._source())
             signature = [tf.TensorSpec([None, *network.input_shape[1:3], 3], tf.float32)]
             self._networks[key] = tf.function(lambda x: network(x, training=False), input_signature=signature)
         return self._networks[key]
@@ -77,10 +83,11 @@ class Predictor:
 
     def _single(self, images: tf.Tensor) -> tf.Tensor:
         """Logits at the size of the network's output."""
-        return self._network(tuple(images.shape[1:3]))(images)
+        return self._network(tuple(images.shape[1:3]), pyramid=self.config.image_pyramid)(images)
 
     def _averaged(self, images: tf.Tensor, scales: Sequence[float], flip: bool) -> tf.Tensor:
-        """Probabilities at full size, averaged over scales and flips (release: predict_labels_multi_scale)."""
+        """Probabilities at full size, averaged over scales and flips (release: predict_labels_multi_scale, which runs
+        each scale without the image pyramid)."""
         size = tuple(images.shape[1:3])
         total = tf.zeros((), tf.float32)
         for scale in scales:
@@ -132,19 +139,25 @@ def predictor_of(model: keras.Model) -> Predictor:
     return _PREDICTORS[model]
 
 
-def tiles(size: int, tile: int) -> Iterator[tuple[int, int, int]]:
-    """Yields (start of the tile, first, last + 1 of the part kept) along one axis, covering 0..size without gaps."""
-    step = tile - tile // _OVERLAP
-    starts = [0] if size <= tile else [*range(0, size - tile, step), size - tile]
+def tiles(size: int, tile: int, stride: int = 1) -> Iterator[tuple[int, int, int]]:
+    """Yields (start of the tile, first, last + 1 of the part kept) along one axis, covering 0..size without gaps.
+
+    Tiles start at multiples of `stride`, the network's, so that it samples the picture where it would sample the whole.
+    """
+    step = (tile - tile // _OVERLAP) // stride * stride
+    last = -(-(size - tile) // stride) * stride
+    starts = [0] if size <= tile else [*range(0, last, step), last]
     # Between neighbours the border lies in the middle of what they share.
     borders = [0, *((a + tile + b) // 2 for a, b in zip(starts, starts[1:], strict=False)), size]
-    yield from zip(starts, borders, borders[1:], strict=True)
+    yield from zip(starts, borders[:-1], borders[1:], strict=True)
 
 
-def _tiled(run, image: np.ndarray, side: int, result: np.ndarray) -> np.ndarray:
-    """Fills `result` [h, w, ...] from tiles of `side` pixels, keeping the middle of each."""
-    for top, first_row, last_row in tiles(image.shape[0], side):
-        for left, first_column, last_column in tiles(image.shape[1], side):
+def _tiled(run, image: np.ndarray, predictor: Predictor, options: PredictConfig, result: np.ndarray) -> np.ndarray:
+    """Fills `result` [h, w, ...] from tiles of at most `max_pixels` pixels, keeping the middle of each."""
+    stride = predictor.config.output_stride
+    side = (math.isqrt(options.max_pixels) - 1) // stride * stride + 1
+    for top, first_row, last_row in tiles(image.shape[0], side, stride):
+        for left, first_column, last_column in tiles(image.shape[1], side, stride):
             part = run(image[top : top + side, left : left + side])
             rows, columns = slice(first_row - top, last_row - top), slice(first_column - left, last_column - left)
             result[first_row:last_row, first_column:last_column] = part[rows, columns]
@@ -153,11 +166,6 @@ def _tiled(run, image: np.ndarray, side: int, result: np.ndarray) -> np.ndarray:
 
 def _sized(image: np.ndarray, options: PredictConfig) -> np.ndarray:
     return resize_longest(image, options.longest_side) if options.resize == "longest" else image
-
-
-def _side(predictor: Predictor, options: PredictConfig) -> int:
-    stride = predictor.config.output_stride
-    return (math.isqrt(options.max_pixels) - 1) // stride * stride + 1
 
 
 def segment(predictor: Predictor, image: np.ndarray, options: PredictConfig) -> np.ndarray:
@@ -180,7 +188,7 @@ def segment(predictor: Predictor, image: np.ndarray, options: PredictConfig) -> 
     if sized.shape[0] * sized.shape[1] <= options.max_pixels:
         labels = run(sized)
     else:
-        labels = _tiled(run, sized, _side(predictor, options), np.empty(sized.shape[:2], np.int32))
+        labels = _tiled(run, sized, predictor, options, np.empty(sized.shape[:2], np.int32))
     return resize_labels(labels, *image.shape[:2])
 
 
@@ -198,7 +206,7 @@ def write_probabilities(predictor: Predictor, image: np.ndarray, options: Predic
     shape = (*image.shape[:2], classes)
     result = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     if sized.shape[0] * sized.shape[1] > options.max_pixels:
-        _tiled(run, sized, _side(predictor, options), result)
+        _tiled(run, sized, predictor, options, result)
     elif sized is image:
         result[:] = run(image)
     else:

@@ -1,10 +1,11 @@
 """The zoo: finding a released checkpoint by name or file, getting its archive, and the table that is printed of all."""
 
 import importlib.resources
+import json
 import os
 import pathlib
 
-from deeplab_tf import archives, download
+from deeplab_tf import download
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.released import CHECKPOINTS, Released
 
@@ -39,21 +40,18 @@ def fetch(entry: Released, *, cache: str | os.PathLike | None = None, url: str |
     return download.fetch(url or entry.url or "", archive_path(entry, cache=cache), sha256=entry.sha256)
 
 
-def folder_of(entry: Released, *, cache: str | os.PathLike | None = None, url: str | None = None) -> pathlib.Path:
-    """Returns the folder with the files of `entry`: fetched and unpacked in `cache`, or in the package if embedded."""
-    if entry.kind == "embedded":
-        return embedded_folder(entry)
-    archive = fetch(entry, cache=cache, url=url)
-    digest = entry.sha256 or download.recorded(archive) or download.verify(archive)
-    return archives.unpack_once(archive, archive.parent, sha256=digest)
-
-
 def embedded_folder(entry: Released) -> pathlib.Path:
-    """Returns the model directory of an embedded checkpoint, inside deeplab_tf.checkpoints."""
+    """Returns the folder of an embedded checkpoint, inside deeplab_tf.checkpoints."""
     folder = pathlib.Path(str(importlib.resources.files("deeplab_tf.checkpoints"))) / entry.name
     if entry.kind != "embedded" or not folder.is_dir():
         raise DeepLabError(f"{entry.name} is not in this installation: {folder} is missing; reinstall deeplab_tf")
     return folder
+
+
+def manifest(name: str) -> dict[str, list[int]]:
+    """Returns the TF1 variable names and shapes that the archive called `name` must have (checkpoints/<name>.json)."""
+    file = importlib.resources.files("deeplab_tf.checkpoints") / f"{find(name).name}.json"
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def zoo_table(*, cache: str | os.PathLike | None = None) -> list[dict[str, str]]:

@@ -140,14 +140,6 @@ def test_a_folder_with_files_is_not_overwritten(tmp_path):
         archives.unpack(tmp_path / "a.tar.gz", tmp_path / "out")
 
 
-def test_unpack_once_unpacks_once_per_content(tmp_path, monkeypatch):
-    (tmp_path / "a.tar.gz").write_bytes(CONTENT)
-    folder = archives.unpack_once(tmp_path / "a.tar.gz", tmp_path, sha256=SHA256)
-    assert folder == tmp_path / f"a-{SHA256[:12]}"
-    monkeypatch.setattr(archives, "unpack", lambda *args: pytest.fail("unpacked again"))
-    assert archives.unpack_once(tmp_path / "a.tar.gz", tmp_path, sha256=SHA256) == folder
-
-
 def test_the_slower_of_two_unpackings_takes_the_folder_of_the_faster(tmp_path, monkeypatch):
     (tmp_path / "a.tar.gz").write_bytes(CONTENT)
     extract = archives._extract

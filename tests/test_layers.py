@@ -110,8 +110,6 @@ def test_resize_aligns_the_corners(old, new):
     image = np.random.default_rng(0).standard_normal((2, *old, 3)).astype(np.float32)
     value = ResizeBilinear(size=new)(image)
     np.testing.assert_allclose(value, resized(image.astype(np.float64), *new), atol=2e-6)
-    if min(*old, *new) > 1:
-        np.testing.assert_array_equal(value[:, [0, 0, -1, -1]][:, :, [0, -1]], image[:, [0, 0, -1, -1]][:, :, [0, -1]])
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 2.0, 1 / 16, 0.75])
@@ -249,7 +247,7 @@ def nas_limit(shape) -> float:
     return np.sqrt(3 * (1 / 3) / fan_in(shape))
 
 
-ALL, BOTH = ("",), ("weights", "depthwise_weights")
+BOTH = ("weights", "depthwise_weights")
 PROJECTIONS = ("image_pooling/", "aspp0/", "concat_projection/", "decoder/feature_projection0/")
 
 

@@ -3,16 +3,20 @@
 import dataclasses
 import hashlib
 import io
+import json
 import re
 import tarfile
 
 import pytest
+from conftest import read_case
 
 from deeplab_tf import download, released, zoo
+from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.arch.dense_prediction_cell import CITYSCAPES_TOP1
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.data.catalog import DATASETS
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.loading import manifest_of
 
 
 def _archive() -> bytes:
@@ -121,14 +125,11 @@ def test_names_and_files_are_recognised():
         zoo.find("mobilenetv2_coco_voc_train_aug")
 
 
-def test_a_file_put_by_hand_is_fetched_and_unpacked(tmp_path, monkeypatch):
+def test_a_file_put_by_hand_is_fetched(tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPLAB_TF_CACHE", str(tmp_path))
     entry = zoo.find("xception_41_imagenet")
     zoo.archive_path(entry).write_bytes(CONTENT)
     assert zoo.fetch(entry) == tmp_path / entry.file
-    folder = zoo.folder_of(entry)
-    assert folder.parent == tmp_path
-    assert (folder / "model" / "model.ckpt.index").is_file()
 
 
 def test_the_published_sum_and_another_address_are_used(tmp_path, monkeypatch):
@@ -155,9 +156,9 @@ def test_the_embedded_checkpoint_is_not_downloaded(tmp_path, monkeypatch):
         zoo.fetch(released.SHAPES_MNV2)
     monkeypatch.setattr(zoo.importlib.resources, "files", lambda package: tmp_path)
     with pytest.raises(DeepLabError, match="reinstall"):
-        zoo.folder_of(released.SHAPES_MNV2)
+        zoo.embedded_folder(released.SHAPES_MNV2)
     (tmp_path / "shapes_mnv2").mkdir()
-    assert zoo.folder_of(released.SHAPES_MNV2) == tmp_path / "shapes_mnv2"
+    assert zoo.embedded_folder(released.SHAPES_MNV2) == tmp_path / "shapes_mnv2"
     assert released.SHAPES_MNV2_CONFIG.num_classes == DATASETS["shapes"].num_classes
 
 
@@ -178,3 +179,63 @@ def test_the_markdown_does_not_depend_on_the_machine(tmp_path, monkeypatch):
     assert zoo.zoo_markdown() == before
     assert len(lines) == 2 + len(ENTRIES)
     assert {line.count("|") for line in lines} == {6}
+
+
+def _shapes(rows) -> dict[str, list[int]]:
+    return {name: list(shape) for name, shape in rows}
+
+
+@pytest.mark.parametrize("entry", [pytest.param(e, id=e.name) for e in ARCHIVES])
+def test_manifests_are_what_our_tables_build(entry):
+    if entry.config.model_variant.startswith("xception") and entry.kind == "segmentation":
+        same = next(e for e in ARCHIVES if _network(e) == _network(entry))
+        if same is not entry:  # one network, one build: the files must agree
+            assert zoo.manifest(entry.name) == zoo.manifest(same.name)
+            return
+    assert zoo.manifest(entry.name) == manifest_of(entry)
+
+
+def _network(entry):
+    return entry.kind, dataclasses.replace(entry.config, output_stride=16, atrous_rates=(1, 2, 3))
+
+
+# The lists measured on the original: golden case or reference list, and where the number of classes differs.
+_JUDGES = {
+    "mobilenetv2_dm05_coco_voc_trainaug": "mobilenet_v2_dm05_os16",
+    "mobilenetv2_coco_voc_trainaug": "mobilenet_v2_os16",
+    "xception65_coco_voc_trainval": "xception_65_v3plus_os16",
+    "mobilenetv3_large_cityscapes_trainfine": "mobilenet_v3_large_seg_cityscapes_os32",
+    "mobilenetv3_small_cityscapes_trainfine": "mobilenet_v3_small_seg_cityscapes_os32",
+    "xception71_dpc_cityscapes_trainfine": "xception_71_dpc_cityscapes_os16",
+    "edgetpu_deeplab": "mobilenet_edgetpu_os16",
+}
+
+
+@pytest.mark.parametrize("name", _JUDGES)
+def test_manifests_are_the_originals_variables(name):
+    values, _ = read_case(_JUDGES[name])
+    assert zoo.manifest(name) == _shapes((n, s) for n, s, _ in values["variables"])
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        ("edgetpu_deeplab_slim", "etpu075"),
+        ("mobilenetv2_ade20k_train", "mnv2_dec4"),
+        ("xception_41_imagenet", "x41"),
+        ("xception_65_imagenet", "x65"),
+        ("xception_71_imagenet", "x71"),
+        ("resnet_v1_50_beta_imagenet", "r50b"),
+        ("resnet_v1_101_beta_imagenet", "r101b"),
+    ],
+)
+def test_manifests_are_the_reference_lists(name, tag, shared):
+    """The lists have 21 classes, and the backbones' archives no head."""
+    text = (shared / "reference" / "variables" / f"{tag}.txt").read_text().split("\nREG")[0]
+    listed = _shapes((n, json.loads(s)) for n, s in re.findall(r"^(\S+) (\[.*\])$", text, re.MULTILINE))
+    entry, found = zoo.find(name), zoo.manifest(name)
+    if entry.kind == "backbone":
+        scope = ARCHITECTURES[entry.config.model_variant].scope
+        listed = {n: s for n, s in listed.items() if n.startswith(f"{scope}/")}
+    without_logits = [{n: s for n, s in rows.items() if not n.startswith("logits/")} for rows in (found, listed)]
+    assert without_logits[0] == without_logits[1]

@@ -8,9 +8,9 @@ from the zoo's table or a flag, and is printed. Every variable must find its pla
 """
 
 from absl import flags
-from deeplab_tf.tools import options
 
 from deeplab_tf.config import ModelConfig
+from deeplab_tf.tools import options
 
 
 def define(values: flags.FlagValues):

@@ -10,10 +10,10 @@ import pathlib
 import time
 
 from absl import flags
-from deeplab_tf.tools import options
 
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.tools import options
 
 _NAME, _SHOWN, _BATCH = "shapes_mnv2", 6, 25
 

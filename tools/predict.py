@@ -11,10 +11,10 @@ Writes <stem>_mask.png (colours), <stem>_overlay.png (with a legend), <stem>_raw
 import sys
 
 from absl import flags
-from deeplab_tf.tools import options
 
 from deeplab_tf.config import ModelConfig, PredictConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.tools import options
 
 
 def define(values: flags.FlagValues):

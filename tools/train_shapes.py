@@ -9,9 +9,9 @@ import math
 import time
 
 from absl import flags
-from deeplab_tf.tools import options
 
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.tools import options
 
 # The release's decay (0.9997 in the head) would remember the first steps of so short a run.
 _BATCH_NORM_DECAY = 0.99

@@ -4,18 +4,39 @@ Any name can be given as --checkpoint of the other commands, which download and 
 """
 
 from absl import flags
+
 from deeplab_tf.tools import options
 
 
 def define(values: flags.FlagValues):
     """Defines the flags of this command."""
     flags.DEFINE_boolean("markdown", False, "print the table as Markdown, as the README has it", flag_values=values)
+    text = "for developers: write <name>.json, the variables each archive must have, to this folder"
+    flags.DEFINE_string("write_manifests", None, text, flag_values=values)
+
+
+def _write_manifests(folder: str):
+    import json
+    import pathlib
+
+    options.start_tensorflow()
+    from deeplab_tf.loading import manifest_of
+    from deeplab_tf.zoo import CHECKPOINTS
+
+    for entry in CHECKPOINTS.values():
+        if entry.file:
+            rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(shape)}" for name, shape in manifest_of(entry).items())
+            (pathlib.Path(folder) / f"{entry.name}.json").write_text(f"{{\n{rows}\n}}\n", encoding="utf-8")
+            print(entry.name)
 
 
 def main(values: flags.FlagValues) -> None:
     """Prints the table."""
     from deeplab_tf import zoo
 
+    if values.write_manifests:
+        _write_manifests(values.write_manifests)
+        return
     if values.markdown:
         print(zoo.zoo_markdown(), end="")
         return

@@ -1,0 +1,540 @@
+"""Prediction at any size and scale, against a second, plain implementation of the release's rules."""
+
+import dataclasses
+import gc
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT, fill
+from golden import golden_image
+
+from deeplab_tf import predictor as predictor_module
+from deeplab_tf.arch import ARCHITECTURES
+from deeplab_tf.checkpoint import variable_map
+from deeplab_tf.config import ModelConfig, PredictConfig
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.images import resize_longest
+from deeplab_tf.layers import scale_dimension
+from deeplab_tf.model import build_model, config_of, logits_stride
+from deeplab_tf.predict import predict
+from deeplab_tf.predictor import padded_size, predictor_of, segment, tiles, write_probabilities
+
+SMALL = ModelConfig(model_variant="mobilenet_v2", depth_multiplier=0.25, num_classes=6, aspp_convs_filters=16)
+DECODER = dataclasses.replace(SMALL, atrous_rates=(1, 2), decoder_output_stride=(4,), decoder_filters=16)
+V3 = ModelConfig(
+    model_variant="mobilenet_v3_small_seg",
+    num_classes=6,
+    output_stride=32,
+    depth_multiplier=0.5,
+    aspp_with_concat_projection=False,
+    aspp_with_squeeze_and_excitation=True,
+    image_se_uses_qsigmoid=True,
+    decoder_use_sum_merge=True,
+    decoder_filters=6,
+    decoder_output_is_logits=True,
+    decoder_output_stride=(8,),
+    aspp_convs_filters=16,
+    image_pooling_crop_size=(65, 65),
+    image_pooling_stride=(1, 2),
+)
+
+
+def lively(config: ModelConfig):
+    """Returns a model with golden weights whose logits are spread evenly, so that every class occurs."""
+    model = build_model(config)
+    fill(model)
+    names = variable_map(model)
+    scope = "decoder/decoder_conv0" if config.decoder_output_is_logits else "logits/semantic"
+    scopes = [scope, "decoder/feature_projection0"] if config.decoder_output_is_logits else [scope]
+    image = golden_image("lively", *(config.crop_size or (129, 129)))[None].astype(np.float32)
+    whole = build_model(dataclasses.replace(config, crop_size=image.shape[1:3]), share_with=model)
+    logits = whole(image, training=False).numpy()
+    mean, factor = logits.mean((0, 1, 2)), 3 / logits.std((0, 1, 2))
+    for number, scope in enumerate(scopes):
+        kernel, bias = names[f"{scope}/weights"], names[f"{scope}/biases"]
+        kernel.assign(kernel * factor)
+        bias.assign((bias - (0 if number else mean)) * factor)
+    return model
+
+
+@pytest.fixture(scope="module")
+def small():
+    return lively(SMALL)
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    return lively(DECODER)
+
+
+@pytest.fixture(scope="module")
+def v3():
+    return lively(V3)
+
+
+def photograph(height: int, width: int, key: str = "photograph") -> np.ndarray:
+    return golden_image(key, height, width)
+
+
+# ---- the second implementation, from official_release.md 1.1, 1.14 and 1.15
+
+
+def bilinear(maps: np.ndarray, size) -> np.ndarray:
+    """Aligned corners, one axis after the other."""
+    for axis, out in zip((1, 2), size, strict=True):
+        length = maps.shape[axis]
+        at = np.arange(out) * ((length - 1) / (out - 1) if out > 1 else 0.0)
+        low = np.minimum(at.astype(int), length - 1)
+        part = (at - low).reshape([-1 if a == axis else 1 for a in range(4)])
+        high = np.minimum(low + 1, length - 1)
+        maps = maps.take(low, axis) * (1 - part) + maps.take(high, axis) * part
+    return maps
+
+
+def scaled_size(size, scale: float) -> tuple[int, ...]:
+    return tuple(math.trunc((float(d) - 1.0) * scale + 1.0) for d in size)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def wrapped_logits(model, images: np.ndarray, pyramid, *, scale_pooling: bool = True) -> np.ndarray:
+    """1.14: a network of its own for each scale, built for the scaled crop; all logits on one canvas, merged."""
+    config, size = config_of(model), images.shape[1:3]
+    canvas = scaled_size(size, max(1.0, *pyramid) / logits_stride(config))
+    values, merged = variable_map(model), []
+    for scale in pyramid:
+        crop, pooling = scaled_size(size, scale), config.image_pooling_crop_size
+        if pooling and scale_pooling:
+            pooling = scaled_size(pooling, scale)
+        changes = {"crop_size": crop, "image_pooling_crop_size": pooling, "image_pyramid": None}
+        network = build_model(dataclasses.replace(config, **changes))
+        for name, variable in variable_map(network).items():
+            variable.assign(values[name])
+        logits = network(bilinear(images, crop).astype(np.float32), training=False).numpy()
+        merged.append(bilinear(logits, canvas))
+    return np.max(merged, 0) if config.merge_method == "max" else np.mean(merged, 0)
+
+
+def padded(config: ModelConfig, images: np.ndarray, size) -> np.ndarray:
+    canvas = np.tile(np.array(ARCHITECTURES[config.model_variant].pad_pixel), (len(images), *size, 1))
+    canvas[:, : images.shape[1], : images.shape[2]] = images
+    return canvas
+
+
+def reference(model, images: np.ndarray, size, scales=(1.0,), flip: bool = False, **options) -> np.ndarray:
+    """1.15: the mean of the probabilities over scales and flips; `size` is the padded one."""
+    canvas = padded(config_of(model), images, size)
+    maps = []
+    for scale in scales:
+        maps.append(wrapped_logits(model, canvas, (scale,), **options))
+        if flip:
+            maps.append(wrapped_logits(model, canvas[:, :, ::-1], (scale,), **options)[:, :, ::-1])
+    mean = np.mean([softmax(bilinear(logits, size)) for logits in maps], axis=0)
+    return mean[:, : images.shape[1], : images.shape[2]]
+
+
+def assert_predicts(model, images: np.ndarray, expected: np.ndarray, scales=(1.0,), flip: bool = False):
+    """Labels and probabilities are the `expected` probabilities'; the classes vary."""
+    found = predictor_of(model).probabilities(images, scales=scales, flip=flip)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
+    labels = predict(model, images, scales=scales, flip=flip)
+    assert (labels.dtype, labels.shape) == (np.int32, images.shape[:3])
+    assert_clear_labels(labels, expected)
+
+
+def assert_clear_labels(labels: np.ndarray, probabilities: np.ndarray):
+    """Labels equal the arg max wherever the first is ahead of the second by more than rounding."""
+    ordered = np.sort(probabilities, axis=-1)
+    clear = ordered[..., -1] - ordered[..., -2] > 1e-4
+    assert clear.mean() > 0.98
+    np.testing.assert_array_equal(labels[clear], probabilities.argmax(-1)[clear])
+    assert len(np.unique(labels)) >= 3
+
+
+# ---- padded_size
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "expected"),
+    [
+        ({"crop_size": (513, 513)}, (375, 500), (513, 513)),
+        ({"crop_size": (513, 513)}, (513, 513), (513, 513)),
+        ({"crop_size": (513, 513)}, (514, 1), (529, 1)),
+        ({"crop_size": (64, 100)}, (64, 100), (64, 100)),
+        ({"crop_size": (64, 100)}, (65, 100), (65, 113)),
+        ({}, (1, 1), (1, 1)),
+        ({}, (2, 16), (17, 17)),
+        ({}, (17, 18), (17, 33)),
+        ({}, (375, 500), (385, 513)),
+        ({"output_stride": 8}, (375, 500), (377, 505)),
+        ({"output_stride": 32}, (375, 500), (385, 513)),
+        ({"image_pooling_crop_size": (65, 97)}, (1, 200), (65, 209)),
+        ({"image_pooling_crop_size": (66, 97)}, (40, 40), (81, 97)),
+    ],
+)
+def test_padded_size(changes, size, expected):
+    assert padded_size(dataclasses.replace(SMALL, **changes), *size) == expected
+
+
+# ---- the padding pixel
+
+# official_release.md 1.2, 10 (trap 27) and the golden mean pixels: which variants are padded with the mean.
+RGB_MEAN = (123.15, 115.90, 103.06)
+
+
+@pytest.mark.parametrize("variant", ARCHITECTURES)
+def test_padding_pixel_of_every_variant(variant):
+    expected = RGB_MEAN if variant in ("resnet_v1_50", "resnet_v1_101") else (127.5, 127.5, 127.5)
+    assert ARCHITECTURES[variant].pad_pixel == expected
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dataclasses.replace(SMALL, crop_size=(65, 97)),
+        ModelConfig(model_variant="resnet_v1_50", num_classes=6, aspp_convs_filters=16, crop_size=(65, 97)),
+    ],
+    ids=["127.5", "mean"],
+)
+def test_padding_goes_into_the_network(config):
+    model = lively(config)
+    image = photograph(40, 71)[None]
+    found = predictor_of(model).probabilities(image)
+    by_hand = predictor_of(model).probabilities(padded(config, image, (65, 97)))[:, :40, :71]
+    np.testing.assert_array_equal(found, by_hand)
+    black = np.zeros((1, 65, 97, 3))
+    black[:, :40, :71] = image
+    assert np.abs(found - predictor_of(model).probabilities(black)[:, :40, :71]).max() > 1e-3
+
+
+# ---- sizes and batches
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 90), (33, 7), (64, 64), (65, 65), (80, 97), (113, 50)])
+def test_any_size(decoder, size):
+    image = photograph(*size)[None]
+    labels = predict(decoder, image)
+    assert (labels.dtype, labels.shape) == (np.int32, (1, *size))
+    expected = reference(decoder, image, padded_size(DECODER, *size))
+    np.testing.assert_allclose(predictor_of(decoder).probabilities(image), expected, atol=2e-5)
+    assert predict(decoder, image, scales=(0.5, 1.25), flip=True).shape == (1, *size)
+
+
+def test_any_batch(decoder):
+    images = np.stack([photograph(50, 81, key) for key in "abcde"])
+    together = predict(decoder, images, scales=(1.0, 0.75), flip=True)
+    assert together.shape == (5, 50, 81)
+    for image, labels in zip(images, together, strict=True):
+        np.testing.assert_array_equal(predict(decoder, image[None], scales=(1.0, 0.75), flip=True)[0], labels)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float32, np.float64, np.uint16])
+def test_any_number_type(small, kind):
+    image = photograph(40, 40)[None]
+    np.testing.assert_array_equal(predict(small, image.astype(kind)), predict(small, image))
+    np.testing.assert_array_equal(predict(small, image.tolist()), predict(small, image))
+
+
+@pytest.mark.parametrize("shape", [(40, 40, 3), (1, 40, 40), (1, 40, 40, 4), (1, 0, 40, 3), (0, 40, 40, 3)])
+def test_wrong_shape(small, shape):
+    with pytest.raises(DeepLabError, match=r"images of shape .*expected \[b, h, w, 3\]"):
+        predict(small, np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("scales", [(), (0.0,), (1.0, -0.5)])
+def test_wrong_scales(small, scales):
+    with pytest.raises(DeepLabError, match="scales=.*above 0"):
+        predict(small, photograph(9, 9)[None], scales=scales)
+
+
+def test_a_model_from_elsewhere():
+    import keras
+
+    inputs = keras.Input((None, None, 3))
+    with pytest.raises(DeepLabError, match=r"deeplab_tf\.build_model"):
+        predict(keras.Model(inputs, inputs), photograph(9, 9)[None])
+
+
+def test_a_predictor_whose_model_is_gone():
+    model = build_model(SMALL)
+    orphan = predictor_of(model)
+    del model
+    gc.collect()
+    with pytest.raises(DeepLabError, match="is gone"):
+        orphan.labels(photograph(9, 9)[None])
+
+
+# ---- scales and flips
+
+
+@pytest.mark.parametrize(
+    ("scales", "flip"),
+    [((1.0,), False), ((1.0,), True), ((0.5, 1.0, 1.25), True), ((0.75,), False), ((1.75, 0.6), True)],
+)
+@pytest.mark.parametrize("size", [(65, 81), (50, 97)])
+def test_averaging(decoder, scales, flip, size):
+    images = np.stack([photograph(*size, key) for key in "ab"])
+    expected = reference(decoder, images, padded_size(DECODER, *size), scales, flip)
+    assert_predicts(decoder, images, expected, scales, flip)
+
+
+def test_averaging_with_a_crop():
+    config = dataclasses.replace(SMALL, crop_size=(80, 98))
+    model, images, scales = lively(config), photograph(61, 98)[None], (0.5, 1.0, 1.5)
+    assert_predicts(model, images, reference(model, images, (80, 98), scales, True), scales, True)
+
+
+def test_averaging_of_mobilenet_v3_scales_the_pooling_crop(v3):
+    images, scales = photograph(100, 120)[None], (0.75, 1.0, 1.5)
+    size = padded_size(V3, 100, 120)
+    expected = reference(v3, images, size, scales, True)
+    assert_predicts(v3, images, expected, scales, True)
+    # The goldens cannot see this rule; here it moves probabilities by a thousand times the tolerance.
+    unscaled = reference(v3, images, size, scales, True, scale_pooling=False)
+    assert np.abs(unscaled - expected).max() > 0.02
+
+
+def test_mobilenet_v3_at_sizes_around_its_pooling_crop(v3):
+    for size in [(1, 1), (64, 65), (66, 40), (65, 129)]:
+        images = photograph(*size)[None]
+        assert_shape_and_values(v3, images, reference(v3, images, padded_size(V3, *size)))
+
+
+def assert_shape_and_values(model, images, expected):
+    np.testing.assert_allclose(predictor_of(model).probabilities(images), expected, atol=2e-5)
+    assert predict(model, images).shape == images.shape[:3]
+
+
+# ---- options of the graph
+
+
+@pytest.mark.parametrize("merge", ["max", "avg"])
+@pytest.mark.parametrize("pyramid", [(0.5, 1.0, 1.5), (0.75,)])
+def test_image_pyramid(merge, pyramid):
+    config = dataclasses.replace(DECODER, image_pyramid=pyramid, merge_method=merge)
+    model, images, size = lively(config), photograph(65, 90)[None], (65, 97)
+    logits = wrapped_logits(model, padded(config, images, size), pyramid)
+    assert_predicts(model, images, softmax(bilinear(logits, size))[:, :65, :90])
+    # Averaging over scales runs each without the pyramid, also the scale 1 (release: predict_labels_multi_scale).
+    scales = (1.0, 0.5)
+    assert_predicts(model, images, reference(model, images, size, scales, False), scales)
+
+
+def test_image_pyramid_with_a_pooling_crop():
+    config = dataclasses.replace(V3, image_pyramid=(1.5, 1.0))
+    model, images, size = lively(config), photograph(97, 97)[None], (97, 97)
+    logits = wrapped_logits(model, padded(config, images, size), (1.5, 1.0))
+    assert_predicts(model, images, softmax(bilinear(logits, size)))
+    assert_predicts(model, images, reference(model, images, size, (1.0, 1.25)), (1.0, 1.25))
+
+
+def test_prediction_without_upsampled_logits():
+    config = dataclasses.replace(SMALL, prediction_with_upsampled_logits=False)
+    model, images, size = lively(config), np.stack([photograph(70, 90, key) for key in "ab"]), (81, 97)
+    logits = wrapped_logits(model, padded(config, images, size), (1.0,))
+    assert logits.shape[1:3] == (6, 7)
+    small = logits.argmax(-1)[..., None]
+    enlarged = tf.raw_ops.ResizeNearestNeighbor(images=small, size=size, align_corners=True)
+    labels = predict(model, images)
+    np.testing.assert_array_equal(labels, enlarged[:, :70, :90, 0])
+    assert labels.dtype == np.int32
+    probabilities = predictor_of(model).probabilities(images)
+    np.testing.assert_allclose(probabilities, bilinear(softmax(logits), size)[:, :70, :90], atol=2e-5)
+    np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-5)
+    # The other order is another result.
+    usual = build_model(SMALL, share_with=model)
+    assert (predict(usual, images) != labels).mean() > 0.01
+    # Averaging always upsamples first.
+    scales = (0.5, 1.0)
+    assert_predicts(model, images, reference(model, images, size, scales), scales)
+
+
+# ---- one graph
+
+
+class _Counted:
+    """A network that counts how often it is traced."""
+
+    def __init__(self, network, traces: list):
+        self.network, self.traces, self.input_shape = network, traces, network.input_shape
+
+    def __call__(self, images, training):
+        self.traces.append(tuple(images.shape))
+        return self.network(images, training=training)
+
+
+@pytest.fixture
+def traces(monkeypatch):
+    found = []
+    monkeypatch.setattr(predictor_module, "build_model", lambda *a, **k: _Counted(build_model(*a, **k), found))
+    return found
+
+
+def test_one_graph_for_all_sizes_scales_and_batches(traces):
+    model = lively(DECODER)
+    for size in [(33, 33), (40, 65), (81, 20), (97, 97), (5, 130)]:
+        predict(model, np.stack([photograph(*size)] * (1 + size[0] % 3)))
+    predict(model, photograph(50, 50)[None], scales=(0.5, 1.0, 1.75), flip=True)
+    assert len(traces) == 1
+
+
+def test_a_crop_takes_larger_pictures_with_the_same_graph(traces):
+    model = lively(dataclasses.replace(SMALL, crop_size=(49, 49)))
+    for size in [(33, 33), (49, 49), (81, 20)]:
+        assert predict(model, photograph(*size)[None]).shape == (1, *size)
+    assert len(traces) == 1
+
+
+def test_one_graph_a_size_where_the_pooling_window_is_fixed(traces):
+    model = lively(V3)
+    for size in [(64, 64), (10, 65), (65, 65), (66, 65), (97, 65)]:
+        predict(model, photograph(*size)[None])
+    assert traces == [(None, 65, 65, 3), (None, 97, 65, 3)]
+
+
+# ---- tiles
+
+
+def test_tiles_cover_every_pixel_once():
+    random = np.random.default_rng(5)
+    for _ in range(400):
+        stride = int(random.choice([1, 8, 16, 32]))
+        tile = int(random.integers(8, 40)) * stride + 1
+        size = int(random.integers(1, 12 * tile))
+        position, margin = 0, tile
+        for start, first, last in tiles(size, tile, stride):
+            assert first == position < last
+            assert start % stride == 0
+            assert 0 <= start <= first and last <= min(start + tile, size)
+            margin = min([margin] + [first - start] * (first > 0) + [start + tile - last] * (last < size))
+            position = last
+        assert position == size
+        # What is kept lies away from the cut edges of its tile.
+        assert margin >= tile // 16 - 1
+
+
+def test_tiles_of_one():
+    assert list(tiles(5, 257)) == [(0, 0, 5)]
+    assert list(tiles(257, 257, 16)) == [(0, 0, 257)]
+    assert list(tiles(258, 257, 16)) == [(0, 0, 136), (16, 136, 258)]
+
+
+class _Pointwise:
+    """Stands in for a Predictor: the class of a pixel follows from its neighbourhood of 2 * reach + 1 pixels."""
+
+    config = SMALL
+
+    def __init__(self, reach: int):
+        self.reach, self.largest = reach, 0
+
+    def probabilities(self, images, *, scales, flip):
+        self.largest = max(self.largest, images.shape[1] * images.shape[2])
+        around = np.pad(images[..., 0].astype(float), [(0, 0), (self.reach,) * 2, (self.reach,) * 2], mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(around, (2 * self.reach + 1,) * 2, axis=(1, 2))
+        means = windows[..., :: 2 * self.reach or 1, :: 2 * self.reach or 1].mean((-1, -2)) / 255
+        shares = np.stack([np.abs(means - c / 5) for c in range(6)], axis=-1)
+        return (shares / shares.sum(-1, keepdims=True)).astype(np.float32)
+
+    def labels(self, images, *, scales, flip):
+        return self.probabilities(images, scales=scales, flip=flip).argmax(-1).astype(np.int32)
+
+
+@pytest.mark.parametrize("size", [(300, 301), (600, 500), (20, 4000), (700, 257)])
+@pytest.mark.parametrize("reach", [0, 15])
+def test_tiled_equals_untiled(size, reach, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    options = PredictConfig(resize="none", max_pixels=66_049)
+    stand_in = _Pointwise(reach)
+    labels = segment(stand_in, image, options)
+    write_probabilities(stand_in, image, options, str(tmp_path / "probabilities.npy"))
+    assert stand_in.largest <= options.max_pixels
+    whole = stand_in.probabilities(image[None], scales=(1.0,), flip=False)[0]
+    np.testing.assert_array_equal(labels, whole.argmax(-1))
+    np.testing.assert_array_equal(np.load(tmp_path / "probabilities.npy"), whole)
+
+
+def test_tiles_of_a_network():
+    # Half the receptive field is 245 pixels; farther from a cut, a tile gives what the whole picture gives.
+    model = lively(dataclasses.replace(SMALL, add_image_level_feature=False))
+    image = photograph(1100, 270)
+    options = PredictConfig(resize="none", max_pixels=513 * 513)
+    tiled = segment(predictor_of(model), image, options)
+    whole = predict(model, image[None])[0]
+    far = np.r_[0 : 513 - 245, 592 + 245 : 1100]
+    assert np.mean(tiled[far] == whole[far]) > 0.9999
+    assert np.mean(tiled == whole) > 0.95
+    assert len(np.unique(whole)) >= 3
+
+
+# ---- segment, write_probabilities
+
+
+def test_segment_resizes_as_the_demo_does(small):
+    image, options = photograph(60, 100), PredictConfig(longest_side=65)
+    labels = segment(predictor_of(small), image, options)
+    resized = predict(small, resize_longest(image, 65)[None])[..., None]
+    assert resized.shape[1:3] == (39, 65)
+    enlarged = tf.raw_ops.ResizeNearestNeighbor(images=resized, size=(60, 100), align_corners=True)
+    np.testing.assert_array_equal(labels, enlarged[0, ..., 0])
+
+
+def test_segment_passes_scales_and_flips_on(decoder):
+    image = photograph(50, 70)
+    options = PredictConfig(resize="none", eval_scales=(0.5, 1.5), add_flipped_images=True)
+    expected = predict(decoder, image[None], scales=(0.5, 1.5), flip=True)[0]
+    np.testing.assert_array_equal(segment(predictor_of(decoder), image, options), expected)
+
+
+def test_write_probabilities_of_a_resized_picture(small, tmp_path):
+    image, path = photograph(60, 100), str(tmp_path / "p.npy")
+    write_probabilities(predictor_of(small), image, PredictConfig(longest_side=65), path)
+    found = np.load(path)
+    assert (found.dtype, found.shape) == (np.float32, (60, 100, 6))
+    resized = predictor_of(small).probabilities(resize_longest(image, 65)[None])
+    np.testing.assert_allclose(found, bilinear(resized, (60, 100))[0], atol=2e-5)
+    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
+
+
+# ---- memory
+
+LARGE = """
+import resource, sys, time
+import numpy as np
+sys.path.insert(0, "tests")
+import conftest
+from deeplab_tf.config import ModelConfig, PredictConfig
+from deeplab_tf.model import build_model
+from deeplab_tf.predictor import predictor_of, segment
+model = build_model(ModelConfig(model_variant="mobilenet_v2", depth_multiplier=0.25, aspp_convs_filters=16))
+conftest.fill(model)
+tile = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
+image = tile.repeat(100, 0).repeat(100, 1)
+assert image.shape == (6000, 8000, 3)
+labels = segment(predictor_of(model), image, PredictConfig(resize=sys.argv[1]))
+assert labels.shape == (6000, 8000) and labels.max() < 21
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("resize", "bound"), [("none", 3.5), ("longest", 2.0)])
+def test_memory_of_48_megapixels_is_bounded(resize, bound):
+    # The whole picture in one piece would take 4 GiB for the upsampled logits alone.
+    done = subprocess.run([sys.executable, "-c", LARGE, resize], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout.split()[-1]) < bound  # GiB
+
+
+def test_scale_dimension_agrees():
+    for size in (1, 2, 80, 321, 513, 769):
+        for scale in (0.5, 0.6, 0.75, 1.0, 1.25, 1.5, 1.75, 1 / 8, 1.75 / 16):
+            assert (scale_dimension(size, scale),) == scaled_size((size,), scale)
