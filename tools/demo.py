@@ -83,16 +83,18 @@ def main(values: flags.FlagValues) -> None:
     options.start_tensorflow()
     import PIL.Image
 
-    from deeplab_tf.checkpoint import check_target, save_model
+    from deeplab_tf.checkpoint import save_model
     from deeplab_tf.loading import open_model
     from deeplab_tf.metrics import iou_per_class, mean_iou
     from deeplab_tf.predict import predict_files
 
     print(f"1. Converting the embedded checkpoint {_NAME}")
-    check_target(folder / "model")
     source = open_model(_NAME)
-    save_model(folder / "model", source.model, source.receipt, card=source.card, state=source.state)
-    print(f"   {source.receipt.summary()}\n   written to {folder / 'model'}")
+    if (folder / "model").exists():
+        print(f"   {folder / 'model'} is there already and is used")
+    else:
+        save_model(folder / "model", source.model, source.receipt, card=source.card, state=source.state)
+        print(f"   {source.receipt.summary()}\n   written to {folder / 'model'}")
     loaded = open_model(folder / "model")
 
     print(f"2. Segmenting {_SHOWN} pictures")
