@@ -282,11 +282,11 @@ def backbone(graph: Graph, images, config: ModelConfig, *, architecture: Archite
 
 
 def build_backbone(config: ModelConfig) -> keras.Model:
-    """Returns the backbone alone: images [b, h, w, 3] in 0..255 -> {"features": [b, h', w', c], "end_points": {...}}.
+    """Returns the backbone alone: images [b, h, w, 3] in 0..255 -> {"features": [b, h', w', c], end points by name}.
 
     The end points carry the release's names, for instance "xception_65/entry_flow/block1" or "layer_4/output".
     """
     height, width = config.crop_size or (None, None)
     images = keras.Input((height, width, 3), name="images")
     features, end_points = backbone(Graph(), images, config)
-    return keras.Model(images, {"features": features, "end_points": end_points}, name=config.model_variant)
+    return keras.Model(images, {"features": features, **end_points}, name=config.model_variant)

@@ -10,51 +10,13 @@ from collections.abc import Iterable, Mapping
 
 from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
 from deeplab_tf.errors import DeepLabError, unknown_name
+from deeplab_tf.fields import Options as _Options
+from deeplab_tf.fields import option as _option
+from deeplab_tf.train_config import TrainConfig as TrainConfig
 
 MERGE_METHODS = ("max", "avg")
 SAVE_CHOICES = ("mask", "overlay", "raw", "probabilities")
 RESIZE_CHOICES = ("longest", "none")
-
-
-def _option(default, help_text: str):
-    return dataclasses.field(default=default, metadata={"help": help_text})
-
-
-def _as_tuple(name: str, value, kind: type):
-    """Returns `value` (a scalar, a string such as "6,12", or a sequence of either) as a tuple; empty is None."""
-    if isinstance(value, str | int | float):
-        value = [value]
-    try:
-        parts = [p for v in value for p in (v.split(",") if isinstance(v, str) else [v])]
-        numbers = tuple(kind(p) for p in parts if p != "")
-    except (TypeError, ValueError):
-        numbers = None
-    if numbers is None or any(
-        float(n) != float(p) for n, p in zip(numbers, (p for p in parts if p != ""), strict=True)
-    ):
-        raise DeepLabError(f"{name}={value!r}: expected {kind.__name__} numbers, for instance {name}=6,12,18")
-    return numbers or None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Options:
-    """Normalises lists to tuples by the declared type of each field."""
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            kinds = [a for a in typing.get_args(field.type) if typing.get_origin(a) is tuple] or [field.type]
-            value = getattr(self, field.name)
-            if typing.get_origin(kinds[0]) is tuple and value is not None and field.name not in _PARSED_ELSEWHERE:
-                kind = typing.get_args(kinds[0])[0]
-                value = tuple(value) if kind is str else _as_tuple(field.name, value, kind)
-                object.__setattr__(self, field.name, value)
-
-    def _require(self, name: str, good: bool, expected: str):
-        if not good:
-            raise DeepLabError(f"{name}={getattr(self, name)!r}: {expected}")
-
-
-_PARSED_ELSEWHERE = {"dense_prediction_cell_json"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from golden import golden_tensor
 
+from deeplab_tf import layers
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.arch.spec import InvertedResidual
 from deeplab_tf.backbone import build_backbone
@@ -64,6 +65,14 @@ LISTS = {
     "pnas": ("nas_pnasnet", DECODER),
     "hnas": ("nas_hnasnet", {**DECODER, "output_stride": 8}),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _weights_start_at_zero():
+    # Each test gives its own weights or looks at names alone; drawing them first would take most of the time.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "initializer", lambda kind: "zeros")
+        yield
 
 
 def marked(variant: str, *rest):
@@ -130,13 +139,12 @@ def size_for(output_stride: int) -> tuple[int, int]:
 
 
 def run(config: ModelConfig, make, sizes) -> dict[tuple[int, int], dict[str, np.ndarray]]:
-    """Returns, for each size, the end points of the seeded backbone and its features, under "features"."""
+    """Returns, for each size, what the backbone gives: its end points, and its "features"."""
     model = fill(build_backbone(config), make)
     results = {}
     for size in sizes:
         outputs = model(random_images(1, *size, 3), training=False)
-        results[size] = {name: np.asarray(x) for name, x in outputs["end_points"].items()}
-        results[size]["features"] = np.asarray(outputs["features"])
+        results[size] = {name: np.asarray(x) for name, x in outputs.items()}
     return results
 
 
@@ -200,8 +208,8 @@ def test_options_keep_the_features(variant, options):
 def test_multi_grid_multiplies_the_rates_of_the_last_block():
     for variant, last in (("xception_41", "exit_flow.block2"), ("resnet_v1_50", "block4")):
         model = build_backbone(ModelConfig(model_variant=variant, output_stride=8, multi_grid=(1, 2, 4)))
-        layers = [layer for layer in model.layers if last in layer.name and hasattr(layer, "dilation_rate")]
-        rates = [layer.dilation_rate for layer in layers if layer.kernel_size == (3, 3)]
+        found = [layer for layer in model.layers if last in layer.name and hasattr(layer, "dilation_rate")]
+        rates = [layer.dilation_rate for layer in found if layer.kernel_size == (3, 3)]
         assert rates == [(4, 4), (8, 8), (16, 16)], variant
 
 
@@ -255,8 +263,7 @@ def test_squeeze_and_excite_sees_the_larger_map(variant):
 
 def symbolic_end_points(variant: str, size=(65, 97), **options) -> dict[str, tuple[int, ...]]:
     model = build_backbone(ModelConfig(model_variant=variant, crop_size=size, **options))
-    shapes = {name: x.shape[1:] for name, x in model.output["end_points"].items()}
-    return {**shapes, "features": model.output["features"].shape[1:]}
+    return {name: x.shape[1:] for name, x in model.output.items()}
 
 
 @pytest.mark.heavy

@@ -31,11 +31,11 @@ DEFAULT = ModelConfig()
 def build(architecture: Architecture, *, size=(None, None), output_stride=None, config=DEFAULT) -> keras.Model:
     images = keras.Input((*size, 3))
     features, end_points = backbone(Graph(), images, config, architecture=architecture, output_stride=output_stride)
-    return keras.Model(images, {"features": features, "end_points": end_points})
+    return keras.Model(images, {"features": features, **end_points})
 
 
 def end_point_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
-    return {name: x.shape[1:] for name, x in model.output["end_points"].items()}
+    return {name: x.shape[1:] for name, x in model.output.items() if name != "features"}
 
 
 def ramp(*shape: int) -> np.ndarray:
@@ -99,7 +99,7 @@ def test_xception_end_points():
             unit = f"xception/{block}/unit_{n}/xception_module"
             names |= {f"{unit}/separable_conv{i}_{part}" for i in (1, 2, 3) for part in ("depthwise", "pointwise")}
             names |= {unit, f"{unit}/shortcut"} if skip == "conv" else {unit}
-    found = set(build(XCEPTION, size=(32, 32)).output["end_points"])
+    found = set(end_point_shapes(build(XCEPTION, size=(32, 32))))
     assert found == names
     # The release counts 49: three of its classifier, and one for each fused separable convolution instead of two.
     assert len(found) == 49 - 3 + 3 * 8
@@ -107,7 +107,7 @@ def test_xception_end_points():
 
 def test_xception_65_has_159_end_points():
     config = ModelConfig(model_variant="xception_65")
-    assert len(build_backbone(config).output["end_points"]) == 159
+    assert len(end_point_shapes(build_backbone(config))) == 159
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_resnet_end_points():
         unit = f"resnet/block{block}/unit_{n}/bottleneck_v1"
         parts = ("conv1", "conv2", "conv3", "shortcut") if n == 1 else ("conv1", "conv2", "conv3")
         names |= {unit} | {f"{unit}/{part}" for part in parts}
-    assert set(build(resnet(lite=False), size=(65, 65)).output["end_points"]) == names
+    assert set(end_point_shapes(build(resnet(lite=False), size=(65, 65)))) == names
 
 
 @pytest.mark.parametrize("lite", [False, True])

@@ -6,6 +6,7 @@ import functools
 import keras
 import pytest
 
+from deeplab_tf import layers
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.cost import Cost, model_cost, regularized_kernels
@@ -107,6 +108,14 @@ ROWS = (
 LARGE = ("xception_65", "xception_71", "resnet_v1_101", "nas_")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _weights_start_at_zero():
+    # They are only counted here; drawing them would take most of the time.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "initializer", lambda kind: "zeros")
+        yield
+
+
 def marked(row: Row):
     return pytest.param(row, id=str(row), marks=pytest.mark.heavy if row.variant.startswith(LARGE) else ())
 
@@ -129,9 +138,13 @@ def test_counts_are_those_of_the_release(row):
     assert (backbone.variables, backbone.parameters) == row.backbone
 
 
+def small_config(**options) -> ModelConfig:
+    return ModelConfig(model_variant="mobilenet_v2", depth_multiplier=0.25, num_classes=3, **options)
+
+
 @functools.cache
 def small_model(**options) -> keras.Model:
-    return build_model(ModelConfig(model_variant="mobilenet_v2", depth_multiplier=0.25, num_classes=3, **options))
+    return build_model(small_config(**options))
 
 
 def test_multiply_adds_by_hand():
@@ -164,13 +177,9 @@ def test_an_image_pyramid_counts_its_weights_once_and_its_work_per_scale():
 def test_weights_shared_with_another_model_count_for_the_model_that_asks():
     whole, half = small_model(crop_size=(65, 65)), small_model(crop_size=(33, 33))
     before = model_cost(whole)
-    shared = build_model(dataclasses.replace(whole_config(), crop_size=(33, 33)), share_with=whole)
+    shared = build_model(small_config(crop_size=(33, 33)), share_with=whole)
     assert model_cost(shared) == model_cost(half)
     assert model_cost(whole) == before
-
-
-def whole_config() -> ModelConfig:
-    return ModelConfig(model_variant="mobilenet_v2", depth_multiplier=0.25, num_classes=3, crop_size=(65, 65))
 
 
 def test_a_model_for_any_size_has_no_multiply_adds_but_all_other_counts():

@@ -54,7 +54,7 @@ def _check_end_points(config, image, expected):
     model = build_backbone(config)
     fill(model)
     outputs = model(image.astype(np.float32), training=False)
-    found = {**outputs["end_points"], "__features__": outputs["features"]}
+    found = {"__features__": outputs.pop("features"), **outputs}
     assert set(found) == set(expected)
     for name, golden in expected.items():
         value = np.asarray(found[name], np.float64)

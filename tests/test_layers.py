@@ -202,6 +202,7 @@ def test_explicit_padding_is_for_strides_above_1_only():
 
 
 def small_model(variant: str, **options) -> dict[str, np.ndarray]:
+    keras.utils.set_random_seed(0)
     config = ModelConfig(model_variant=variant, **options)
     return {name: np.asarray(variable) for name, variable in variable_map(build_model(config)).items()}
 
@@ -273,7 +274,7 @@ def test_truncated_normal_weights(case, scopes, leaves, deviation):
     values = pooled(case, scopes, leaves, deviation)
     assert np.max(np.abs(values)) <= 2 + 1e-5
     assert np.std(values) == pytest.approx(TRUNCATED, rel=0.03)
-    assert abs(np.mean(values)) < 0.03
+    assert abs(np.mean(values)) < 5 / np.sqrt(values.size)
 
 
 @pytest.mark.parametrize(

@@ -319,15 +319,16 @@ def test_mobilenet_v3_at_sizes_around_its_pooling_crop(v3):
 # ---- options of the graph
 
 
-@pytest.mark.parametrize("merge", ["max", "avg"])
-@pytest.mark.parametrize("pyramid", [(0.5, 1.0, 1.5), (0.75,)], ids=["three", "one"])
-def test_image_pyramid(merge, pyramid):
+@pytest.mark.parametrize(
+    ("pyramid", "merge"), [((0.5, 1.0, 1.5), "max"), ((0.5, 1.5), "avg"), ((0.75,), "max")], ids=["max", "avg", "one"]
+)
+def test_image_pyramid(pyramid, merge):
     config = dataclasses.replace(DECODER, image_pyramid=pyramid, merge_method=merge)
     model, images, size = lively(config), photograph(65, 90)[None], (65, 97)
     logits = wrapped_logits(model, padded(config, images, size), pyramid)
     assert_predicts(model, images, softmax(bilinear(logits, size))[:, :65, :90])
     # Averaging over scales runs each without the pyramid, also the scale 1 (release: predict_labels_multi_scale).
-    if merge == "max":
+    if len(pyramid) == 3:
         scales = (1.0, 0.5)
         assert_predicts(model, images, reference(model, images, size, scales), scales)
 
@@ -528,7 +529,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(("resize", "bound"), [("none", 3.5), ("longest", 2.0)])
+@pytest.mark.parametrize(("resize", "bound"), [("none", 2.5), ("longest", 1.6)])
 def test_memory_of_48_megapixels_is_bounded(resize, bound):
     # The whole picture in one piece would take 4 GiB for the upsampled logits alone.
     done = subprocess.run([sys.executable, "-c", LARGE, resize], cwd=ROOT, capture_output=True, text=True, check=False)

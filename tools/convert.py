@@ -33,6 +33,7 @@ def main(values: flags.FlagValues) -> None:
     """Converts, and prints what was known, assumed and done."""
     options.require(values, "checkpoint", "output_dir")
     changes = options.given(values, ModelConfig)
+    options.require_writable(values, "output_dir")
     options.start_tensorflow()
     from deeplab_tf.checkpoint import check_target, save_model
     from deeplab_tf.loading import open_model

@@ -55,6 +55,18 @@ def require(values: flags.FlagValues, *names: str):
             raise DeepLabError(f"--{name} is missing; expected {values[name].help}")
 
 
+def require_writable(values: flags.FlagValues, name: str):
+    """Raises DeepLabError where the folder that the flag `name` gives can be neither made nor written, before any
+    work is done for it. Makes nothing."""
+    folder = os.path.abspath(values[name].value)
+    present = folder
+    while not os.path.exists(present):
+        present = os.path.dirname(present)
+    if not os.path.isdir(present) or not os.access(present, os.W_OK | os.X_OK):
+        reason = f"no right to write to {present}" if os.path.isdir(present) else f"{present} is a file"
+        raise DeepLabError(f"--{name}={values[name].value}: cannot be written ({reason}); choose another folder")
+
+
 def table(values: Mapping[str, object]) -> str:
     """Returns a two-column table of names and values, those that are None left out."""
     rows = {name: _shown(value) for name, value in values.items() if value is not None}

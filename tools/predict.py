@@ -79,6 +79,7 @@ def main(values: flags.FlagValues) -> int:
         raise DeepLabError("--input is missing; expected image files, a folder, a glob, or - for standard input")
     choice = PredictConfig(**options.given(values, PredictConfig))
     changes = options.given(values, ModelConfig)
+    options.require_writable(values, "output_dir")
     options.start_tensorflow()
     from deeplab_tf.loading import open_model
     from deeplab_tf.predict import expand_inputs

@@ -1,0 +1,51 @@
+"""What the configurations share: an option as a dataclass field with its help, lists in every spelling, errors.
+
+A configuration is a frozen dataclass below `Options` whose fields are made by `option`.
+"""
+
+import dataclasses
+import typing
+
+from deeplab_tf.errors import DeepLabError
+
+
+def option(default, help_text: str):
+    """Returns a field with its default and the help of its flag."""
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
+
+def _as_tuple(name: str, value, kind: type):
+    """Returns `value` (a scalar, a string such as "6,12", or a sequence of either) as a tuple; empty is None."""
+    if isinstance(value, str | int | float):
+        value = [value]
+    try:
+        parts = [p for v in value for p in (v.split(",") if isinstance(v, str) else [v])]
+        numbers = tuple(kind(p) for p in parts if p != "")
+    except (TypeError, ValueError):
+        numbers = None
+    if numbers is None or any(
+        float(n) != float(p) for n, p in zip(numbers, (p for p in parts if p != ""), strict=True)
+    ):
+        raise DeepLabError(f"{name}={value!r}: expected {kind.__name__} numbers, for instance {name}=6,12,18")
+    return numbers or None
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Normalises lists to tuples by the declared type of each field."""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            kinds = [a for a in typing.get_args(field.type) if typing.get_origin(a) is tuple] or [field.type]
+            value = getattr(self, field.name)
+            if typing.get_origin(kinds[0]) is tuple and value is not None and field.name not in _PARSED_ELSEWHERE:
+                kind = typing.get_args(kinds[0])[0]
+                value = tuple(value) if kind is str else _as_tuple(field.name, value, kind)
+                object.__setattr__(self, field.name, value)
+
+    def _require(self, name: str, good: bool, expected: str):
+        if not good:
+            raise DeepLabError(f"{name}={getattr(self, name)!r}: {expected}")
+
+
+_PARSED_ELSEWHERE = {"dense_prediction_cell_json"}

@@ -1,0 +1,144 @@
+"""TensorFlow 1's momentum and Adam, the release's gradient multipliers, and their state under TensorFlow 1's names.
+
+Keras's SGD multiplies the gradient by the rate before it accumulates; TensorFlow 1 accumulates the bare gradient, which
+differs as soon as the rate changes. Both optimisers here are the very kernels that TensorFlow 1 ran.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from deeplab_tf.config import TrainConfig
+
+GLOBAL_STEP = "global_step"
+LOGITS_SCOPE = "logits"
+HEAD_SCOPES = (LOGITS_SCOPE, "image_pooling", "aspp", "concat_projection", "decoder", "meta_architecture")
+AVERAGE = "ExponentialMovingAverage"
+_SLOTS = {"momentum": ("Momentum",), "adam": ("Adam", "Adam_1")}
+_ADAM_POWERS = {"beta1_power": 0.9, "beta2_power": 0.999}
+
+
+def last_layer_scopes(config: TrainConfig) -> tuple[str, ...]:
+    """Returns the scopes that the release calls the last layers: of multipliers, and of what is not restored."""
+    return (LOGITS_SCOPE,) if config.last_layers_contain_logits_only else HEAD_SCOPES
+
+
+def gradient_multiplier(name: str, config: TrainConfig) -> float:
+    """Returns what the whole gradient of the variable `name` (TF1 name), its L2 part too, is multiplied by.
+
+    2 for biases, times last_layer_gradient_multiplier in the last layers. The release looks for both as substrings of
+    the name (utils/train_utils.py), so that "aspp" is also found in "aspp1_depthwise".
+    """
+    multiplier = 2.0 if "biases" in name else 1.0
+    if any(scope in name for scope in last_layer_scopes(config)):
+        multiplier *= config.last_layer_gradient_multiplier
+    return multiplier
+
+
+def rate_used(config: TrainConfig, scheduled: tf.Tensor) -> tf.Tensor:
+    """Returns the rate of the update: the scheduled one, or Adam's constant adam_learning_rate."""
+    return tf.constant(config.adam_learning_rate, tf.float32) if config.optimizer == "adam" else scheduled
+
+
+def initial_state(config: TrainConfig, variables: Mapping[str, tf.Variable]) -> dict[str, tf.Variable]:
+    """Returns the state of an update, new, by TF1 name: global_step, the slots, Adam's powers, moving averages.
+
+    Args:
+      config: the options.
+      variables: TF1 name -> variable that is trained. A slot is called <variable>/Momentum, <variable>/Adam, ...; a
+        moving average (ema_decay above 0) <variable>/ExponentialMovingAverage and begins at the variable's value.
+    """
+    once = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    state = {GLOBAL_STEP: tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=once, name=GLOBAL_STEP)}
+    if config.optimizer == "adam":
+        for name, value in _ADAM_POWERS.items():
+            state[name] = tf.Variable(value, dtype=tf.float32, trainable=False, aggregation=once, name=name)
+    for name, variable in variables.items():
+        for slot in _SLOTS[config.optimizer]:
+            zeros = tf.zeros(variable.shape, variable.dtype)
+            state[f"{name}/{slot}"] = tf.Variable(zeros, trainable=False, name=f"{name}/{slot}")
+        if config.ema_decay:
+            label = f"{name}/{AVERAGE}"
+            state[label] = tf.Variable(tf.identity(variable), trainable=False, name=label)
+    return state
+
+
+def _momentum(config: TrainConfig, variable, gradient, slots: Sequence, scalars: Mapping):
+    tf.raw_ops.ResourceApplyMomentum(
+        var=variable.handle,
+        accum=slots[0].handle,
+        lr=scalars["rate"],
+        grad=gradient,
+        momentum=_kept(tf.constant(config.momentum, tf.float32), scalars),
+    )
+
+
+def _adam(config: TrainConfig, variable, gradient, slots: Sequence, scalars: Mapping):
+    tf.raw_ops.ResourceApplyAdam(
+        var=variable.handle,
+        m=slots[0].handle,
+        v=slots[1].handle,
+        beta1_power=scalars["beta1_power"],
+        beta2_power=scalars["beta2_power"],
+        lr=scalars["rate"],
+        beta1=_kept(tf.constant(_ADAM_POWERS["beta1_power"], tf.float32), scalars),
+        beta2=_kept(tf.constant(_ADAM_POWERS["beta2_power"], tf.float32), scalars),
+        epsilon=tf.constant(config.adam_epsilon, tf.float32),
+        grad=gradient,
+    )
+
+
+def _kept(decay, scalars: Mapping):
+    """Returns `decay`, or 1 (which with a gradient and a rate of 0 changes nothing) where the step is skipped."""
+    return decay if scalars["good"] is None else tf.where(scalars["good"], decay, 1.0)
+
+
+def _update(variable, gradient, slots: Sequence, average, scalars: Mapping, config: TrainConfig):
+    if scalars["good"] is not None:
+        gradient = tf.where(scalars["good"], gradient, tf.zeros_like(gradient))
+    {"momentum": _momentum, "adam": _adam}[config.optimizer](config, variable, gradient, slots, scalars)
+    if average is not None:
+        average.assign_sub((average - variable) * (1.0 - config.ema_decay))
+
+
+def apply_gradients(
+    config: TrainConfig,
+    variables: Mapping[str, tf.Variable],
+    state: Mapping[str, tf.Variable],
+    gradients: Mapping[str, tf.Tensor],
+    rate: tf.Tensor,
+    *,
+    good: tf.Tensor | None = None,
+):
+    """Changes `variables` and `state` by one step; call it in a replica, with gradients equal on all replicas.
+
+    Args:
+      config: the options.
+      variables: TF1 name -> variable.
+      state: what `initial_state` made for them.
+      gradients: TF1 name -> gradient, complete (multiplied, L2 included).
+      rate: float32 scalar.
+      good: bool scalar; where it is false, variables, slots and averages stay and only global_step goes on.
+    """
+    names = list(variables)
+
+    def update_all(strategy, gradients, rate, good):
+        scalars = {"rate": rate if good is None else tf.where(good, rate, 0.0), "good": good}
+        if config.optimizer == "adam":
+            scalars.update({name: state[name] for name in _ADAM_POWERS})
+        for name, gradient in zip(names, gradients, strict=True):
+            slots = [state[f"{name}/{slot}"] for slot in _SLOTS[config.optimizer]]
+            average = state.get(f"{name}/{AVERAGE}")
+            arguments = (gradient, slots, average, scalars, config)
+            strategy.extended.update(variables[name], _update, args=arguments, group=False)
+        if config.optimizer == "adam":
+            for name, decay in _ADAM_POWERS.items():
+                strategy.extended.update(state[name], _multiply, args=(decay, good), group=False)
+        state[GLOBAL_STEP].assign_add(1)
+
+    replica = tf.distribute.get_replica_context()
+    replica.merge_call(update_all, args=([gradients[name] for name in names], rate, good))
+
+
+def _multiply(variable, factor: float, good):
+    variable.assign(variable * (factor if good is None else tf.where(good, factor, 1.0)))

@@ -1,0 +1,67 @@
+"""The embedded network and the demonstration of the whole way."""
+
+import pathlib
+import re
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from deeplab_tf import zoo
+from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
+from deeplab_tf.loading import open_model
+from deeplab_tf.metrics import confusion_matrix, iou_per_class, mean_iou
+from deeplab_tf.predict import predict
+from deeplab_tf.released import SHAPES_MNV2
+from deeplab_tf.tools import demo
+
+LARGEST = 2.5e6  # bytes
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return open_model("shapes_mnv2")
+
+
+def test_the_embedded_checkpoint_is_small_and_of_the_releases_kind():
+    files = {path.name: path.stat().st_size for path in zoo.embedded_folder(SHAPES_MNV2).iterdir()}
+    assert {"model.ckpt.index", "model.ckpt.data-00000-of-00001"} <= set(files)
+    assert sum(files.values()) <= LARGEST
+
+
+def test_it_is_what_the_table_says(loaded):
+    assert loaded.card.config == SHAPES_MNV2.config
+    assert loaded.card.dataset == "shapes" and loaded.card.class_names[0] == "background"
+    assert set(loaded.receipt.skipped) == {"global_step"} and int(loaded.state["global_step"]) > 0
+
+
+def test_it_scores_what_is_published_with_it(loaded):
+    """On a tenth of the held-out part; the recorded figure is over all of it."""
+    examples = [shapes_example(0, FIRST_INDEX["val"] + index) for index in range(50)]
+    images, labels = (np.stack(arrays) for arrays in zip(*examples, strict=True))
+    matrix = confusion_matrix(labels, predict(loaded.model, images), 9)
+    assert np.all(matrix.sum(1) > 0), "every class is there"
+    assert 100 * mean_iou(matrix) > SHAPES_MNV2.scores[0].value - 5
+    assert iou_per_class(matrix).min() > 0.5
+
+
+def test_demo(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        demo.run(["demo", f"--output_dir={tmp_path / 'demo'}", "--held_out=20"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert float(re.search(r"mean IoU (\d\.\d+)", printed)[1]) > 0.7
+    sheet = np.array(PIL.Image.open(tmp_path / "demo" / "sheet.png"))
+    assert sheet.shape[0] > 1000 and sheet.shape[1] > 900 and sheet.std() > 20
+    names = {str(p.relative_to(tmp_path / "demo")) for p in (tmp_path / "demo").rglob("*") if p.is_file()}
+    assert {"model/deeplab.json", "model/receipt.json", "predictions/shapes_00_raw.png"} <= names
+    with pytest.raises(SystemExit) as again:
+        demo.run(["demo", f"--output_dir={tmp_path / 'demo'}", "--held_out=5"])
+    assert again.value.code == 0 and "there already" in capsys.readouterr().out
+
+
+def test_demo_refuses_nonsense(capsys):
+    with pytest.raises(SystemExit) as ended:
+        demo.run(["demo", "--held_out=0"])
+    assert ended.value.code == 1 and "--held_out=0" in capsys.readouterr().err
+    assert not pathlib.Path("demo").exists()
