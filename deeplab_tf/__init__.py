@@ -12,6 +12,8 @@ from deeplab_tf.version import __version__
 
 _PUBLIC = {
     "ModelConfig": "config",
+    "DataConfig": "config",
+    "TrainConfig": "config",
     "DeepLabError": "errors",
     "build_model": "model",
     "build_backbone": "backbone",
@@ -19,6 +21,9 @@ _PUBLIC = {
     "load_tf1_checkpoint": "checkpoint",
     "save_tf1_checkpoint": "checkpoint",
     "predict": "predict",
+    "evaluate": "evaluate",
+    "make_train_step": "train",
+    "make_dataset": "data.pipeline",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Iterable, Mapping
 
 from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
+from deeplab_tf.data_config import DataConfig as DataConfig
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.fields import Options as _Options
 from deeplab_tf.fields import option as _option
@@ -157,6 +158,9 @@ INFERENCE_FIELDS = (
 )
 
 
+_LARGEST_SCALE = 16
+
+
 @dataclasses.dataclass(frozen=True)
 class PredictConfig(_Options):
     """What `predict` does with images: the release's eval_scales and add_flipped_images, and the demo's resize rule."""
@@ -171,8 +175,8 @@ class PredictConfig(_Options):
     def __post_init__(self):
         super().__post_init__()
         self._require("resize", self.resize in RESIZE_CHOICES, "expected longest or none")
-        good = bool(self.eval_scales) and min(self.eval_scales) > 0
-        self._require("eval_scales", good, "expected scales above 0")
+        good = bool(self.eval_scales) and all(0 < scale <= _LARGEST_SCALE for scale in self.eval_scales)
+        self._require("eval_scales", good, f"expected scales above 0, at most {_LARGEST_SCALE}")
         for choice in self.save:
             if choice not in SAVE_CHOICES:
                 raise unknown_name("value of save", choice, SAVE_CHOICES)

@@ -26,7 +26,8 @@ def _as_tuple(name: str, value, kind: type):
     if numbers is None or any(
         float(n) != float(p) for n, p in zip(numbers, (p for p in parts if p != ""), strict=True)
     ):
-        raise DeepLabError(f"{name}={value!r}: expected {kind.__name__} numbers, for instance {name}=6,12,18")
+        example = "6,12,18" if kind is int else "0.5,1.0"
+        raise DeepLabError(f"{name}={value!r}: expected {kind.__name__} numbers, for instance {name}={example}")
     return numbers or None
 
 

@@ -48,7 +48,7 @@ class _Head:
         if any(size is not None and size < side for size, side in zip(x.shape[1:3], window, strict=True)):
             raise DeepLabError(
                 f"image_pooling_crop_size or crop_size {crop}: the pooling window {window} exceeds the feature map "
-                f"{tuple(x.shape[1:3])}; expected a crop no larger than the input"
+                f"{tuple(x.shape[1:3])}; expected a crop of k * 32 + 1, no larger than the input"
             )
         options = {"pool_size": window, "strides": strides, "padding": "valid"}
         return self.graph.op(keras.layers.AveragePooling2D, f"{scope}/pool", x, **options)

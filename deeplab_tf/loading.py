@@ -203,7 +203,7 @@ def open_model(
 
 def _no_such(name: str) -> DeepLabError:
     unknown = unknown_name("checkpoint", name, zoo.CHECKPOINTS)
-    return DeepLabError(f"{unknown}; and no file or folder of that name (`deeplab-tf zoo` lists the names)")
+    return DeepLabError(f"{unknown} (there is no file or folder of that name; `deeplab-tf zoo` lists the names)")
 
 
 def load(path: str | os.PathLike, **changes) -> tuple[ModelConfig, keras.Model]:

@@ -51,6 +51,29 @@ def build_outputs(graph: Graph, images, config: ModelConfig) -> dict:
     return {**outputs, MERGED: graph.op(merge, MERGED, list(outputs.values()))}
 
 
+# What two graphs that share weights may differ in. Strides, rates and padding are the layers' own.
+_PER_GRAPH = (
+    "crop_size",
+    "image_pooling_crop_size",
+    "image_pooling_stride",
+    "image_pyramid",
+    "merge_method",
+    "prediction_with_upsampled_logits",
+)
+
+
+def _shared_layers(model: keras.Model, config: ModelConfig) -> dict[str, keras.layers.Layer]:
+    theirs = config_of(model)
+    same = dataclasses.replace(theirs, **{name: getattr(config, name) for name in _PER_GRAPH})
+    if same != config:
+        fields = [f.name for f in dataclasses.fields(config) if getattr(same, f.name) != getattr(config, f.name)]
+        raise DeepLabError(
+            f"share_with: the models differ in {', '.join(fields)}, which belongs to the layers; expected the same "
+            "network for another input size (for another output stride build anew and load the weights)"
+        )
+    return {layer.name: layer for layer in model.layers if layer.weights}
+
+
 def build_model(config: ModelConfig, *, share_with: keras.Model | None = None, all_scales: bool = False) -> keras.Model:
     """Returns the network: images [b, h, w, 3], float32 RGB in 0..255 -> logits [b, h', w', num_classes].
 
@@ -68,7 +91,7 @@ def build_model(config: ModelConfig, *, share_with: keras.Model | None = None, a
     """
     height, width = config.crop_size or (None, None)
     images = keras.Input((height, width, 3), name="images")
-    shared = {layer.name: layer for layer in share_with.layers if layer.weights} if share_with else None
+    shared = _shared_layers(share_with, config) if share_with else None
     outputs = build_outputs(Graph(shared=shared), images, config)
     model = keras.Model(images, outputs if all_scales else outputs[MERGED], name=config.model_variant)
     _CONFIGS[model] = config

@@ -118,7 +118,7 @@ def apply_gradients(
       state: what `initial_state` made for them.
       gradients: TF1 name -> gradient, complete (multiplied, L2 included).
       rate: float32 scalar.
-      good: bool scalar; where it is false, variables, slots and averages stay and only global_step goes on.
+      good: bool scalar; where it is false, variables and slots stay as they are and only global_step goes on.
     """
     names = list(variables)
 

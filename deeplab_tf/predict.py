@@ -68,6 +68,13 @@ class Result:
     error: str | None = None
 
 
+def _entries(folder: str) -> list[pathlib.Path]:
+    try:
+        return sorted(pathlib.Path(folder).iterdir())
+    except OSError as error:
+        raise DeepLabError(f"{folder}: cannot be read ({error.strerror or error}); expected a folder") from None
+
+
 def expand_inputs(inputs: Sequence[str]) -> list[str]:
     """Returns the image files of `inputs`: files, folders (their images, by extension), globs, "-" (standard input).
 
@@ -79,7 +86,7 @@ def expand_inputs(inputs: Sequence[str]) -> list[str]:
         if item == "-" or os.path.isfile(item):
             found = [item]
         elif os.path.isdir(item):
-            entries = sorted(pathlib.Path(item).iterdir())
+            entries = _entries(item)
             found = [str(path) for path in entries if path.suffix.lower() in EXTENSIONS and path.is_file()]
             if not found:
                 raise DeepLabError(f"{item}: no images in this folder; expected {', '.join(EXTENSIONS)}")

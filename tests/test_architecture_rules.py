@@ -21,12 +21,12 @@ TABLE = "LAYERS in tests/test_architecture_rules.py"
 # Each layer may import those above it. "arch.*" stands for every module of the folder; a module may be listed before it
 # exists. Names are those below deeplab_tf; tools, configs and checkpoints are packages below it once installed.
 LAYERS = {
-    "facts": "errors version arch arch.* config data data.catalog released published",
+    "facts": "errors version arch arch.* fields train_config data_config config data data.catalog released published",
     "pure functions": """
         layers losses metrics schedules optimizers cost crf visualize images data.records data.transforms""",
     "assemblers": """
         archives download sources recognize backbone head checkpoint
-        data.pipeline data.voc data.ade20k data.cityscapes data.folder data.shapes""",
+        data.examples data.pipeline data.voc data.ade20k data.cityscapes data.folder data.shapes""",
     "model": "model",
     "zoo": "zoo loading predictor",
     "verbs": "train evaluate predict export report doctor serve",
@@ -37,6 +37,7 @@ SIDEWAYS = {
     ("sources", "archives"),
     ("checkpoint", "sources"),
     ("loading", "zoo"),
+    ("data.pipeline", "data.examples"),
     ("train", "evaluate"),
 }
 FREE_LAYERS = ("facts", "edge")

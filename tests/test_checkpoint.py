@@ -1,5 +1,6 @@
 """TF1 checkpoints in and out: bit-equal round trips, strictness, damage, training state, model directories."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -269,6 +270,14 @@ def test_variable_names_are_those_of_the_release(model):
         "MobilenetV2/Conv/BatchNorm/beta",
     ]
     assert len(set(names)) == len(names) == len(model.weights)
+
+
+def test_weights_are_shared_only_between_equal_layers(model):
+    """Another output stride has other rates under the same names: sharing would be silently wrong."""
+    larger = build_model(dataclasses.replace(SMALL, crop_size=(65, 65)), share_with=model)
+    assert all(a is b for a, b in zip(variable_map(larger).values(), variable_map(model).values(), strict=True))
+    with pytest.raises(DeepLabError, match="output_stride"):
+        build_model(dataclasses.replace(SMALL, output_stride=8), share_with=model)
 
 
 def test_shared_folder_is_where_ci_expects_it():

@@ -165,6 +165,8 @@ def test_only_inference_fields_may_differ_from_what_is_remembered():
         ({"resize": "shortest"}, "longest or none"),
         ({"save": ("mask", "masks")}, "unknown value of save 'masks'; did you mean mask"),
         ({"eval_scales": (0.0,)}, "eval_scales"),
+        ({"eval_scales": (float("inf"),)}, "at most 16"),
+        ({"eval_scales": (float("nan"),)}, "float numbers, for instance eval_scales=0.5"),
         ({"max_pixels": 3}, "max_pixels"),
     ],
 )

@@ -4,6 +4,7 @@ import builtins
 import io
 import json
 import os
+import pathlib
 import pty
 import shutil
 import subprocess
@@ -273,6 +274,15 @@ def test_inputs_that_are_not_there(name, expected, photos):
 def test_a_folder_without_pictures(tmp_path):
     with pytest.raises(DeepLabError, match="no images in this folder"):
         expand_inputs([str(tmp_path)])
+
+
+def test_a_folder_that_cannot_be_read(photos, monkeypatch):
+    def closed(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pathlib.Path, "iterdir", closed)
+    with pytest.raises(DeepLabError, match=r"photos: cannot be read \(Permission denied\)"):
+        expand_inputs([str(photos)])
 
 
 # ---- the command

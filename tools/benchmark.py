@@ -68,9 +68,12 @@ def _process(code: str, *arguments: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
 
 
-def _measured(code: str, repeats: int, arguments) -> dict[str, float]:
-    runs = [json.loads(_process(_START + code + _END, *arguments(n))) for n in range(repeats)]
-    return {key: statistics.median(run[key] for run in runs) for key in ("seconds", "bytes")}
+def _measured(code: str, *arguments: str) -> dict[str, float]:
+    return json.loads(_process(_START + code + _END, *arguments))
+
+
+def _median(runs: list[dict], key: str) -> float:
+    return statistics.median(run[key] for run in runs)
 
 
 def _convert(repeats: int) -> dict[str, float]:
@@ -79,17 +82,17 @@ def _convert(repeats: int) -> dict[str, float]:
         _process(_WRITE, prefix, "", config)
         size = os.path.getsize(f"{prefix}.data-00000-of-00001")
 
-        def arguments(number: int):
-            return prefix, os.path.join(folder, f"out{number}"), config
-
-        baseline = _measured(_READ_AND_BUILD, repeats, arguments)
-        convert = _measured(_CONVERT, repeats, arguments)
+        baseline, convert = [], []
+        for number in range(repeats):  # in turn, since a shared machine's speed drifts
+            baseline.append(_measured(_READ_AND_BUILD, prefix, "", config))
+            convert.append(_measured(_CONVERT, prefix, os.path.join(folder, f"out{number}")))
+    ratios = [c["seconds"] / b["seconds"] for c, b in zip(convert, baseline, strict=True)]
     return {
         "Xception-65 checkpoint, MB": size / 1e6,
-        "read it and build the model, s": baseline["seconds"],
-        "convert it, s": convert["seconds"],
-        "convert / (read and build), at most 3": convert["seconds"] / baseline["seconds"],
-        "peak memory of convert / checkpoint, at most 4": convert["bytes"] / size,
+        "read it and build the model, s": _median(baseline, "seconds"),
+        "convert it, s": _median(convert, "seconds"),
+        "convert / (read and build), at most 3": statistics.median(ratios),
+        "peak memory of convert / checkpoint, at most 4": _median(convert, "bytes") / size,
     }
 
 
