@@ -5,9 +5,14 @@ utils/get_dataset_colormap.py (index order, RGB 0..255).
 """
 
 import dataclasses
+import json
+import os
+import pathlib
 from collections.abc import Mapping
 
 from deeplab_tf.errors import DeepLabError, unknown_name
+
+DATASET_FILE = "dataset.json"
 
 Colour = tuple[int, int, int]
 Palette = tuple[Colour, ...]
@@ -206,3 +211,67 @@ def colour_map(name: str) -> Palette:
     if name not in COLOUR_MAPS:
         raise unknown_name("colormap_type", name, COLOUR_MAPS)
     return COLOUR_MAPS[name]
+
+
+def read_dataset(source: str | os.PathLike) -> Dataset:
+    """Returns the data set of a name of DATASETS, of a dataset.json, or of the folder that holds one.
+
+    dataset.json: `class_names` (in label order), and as wanted `name` (default: the folder's), `palette` (a colour
+    [red, green, blue] a class; default: the PASCAL rule), `ignore_label` (255), `splits` (name -> number of images),
+    `homepage`, `terms`. DeepLabError for an unknown name, and for a file that is none of that.
+    """
+    path = pathlib.Path(source)
+    if str(source) in DATASETS:
+        return DATASETS[str(source)]
+    if path.is_dir():
+        path = path / DATASET_FILE
+    elif path.suffix != ".json":
+        error = unknown_name("dataset", source, DATASETS)
+        raise DeepLabError(f"{error}; or give the folder that holds a {DATASET_FILE}")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DeepLabError(f"{path}: cannot be read ({error.strerror}); expected class_names, palette...") from None
+    except ValueError as error:
+        raise DeepLabError(f"{path}: not JSON ({error})") from None
+    return _described(values, path)
+
+
+_DESCRIBED = {"name": str, "class_names": list, "palette": list, "ignore_label": int, "splits": dict}
+_DESCRIBED |= {"homepage": str, "terms": str}
+
+
+def _described(values: Mapping, path: pathlib.Path) -> Dataset:
+    """Returns the data set of the contents of `path`, checked."""
+
+    def require(good: bool, expected: str):
+        if not good:
+            raise DeepLabError(f"{path}: {expected}")
+
+    require(isinstance(values, dict), "expected an object with class_names, palette, ignore_label, splits")
+    for key, value in values.items():
+        if key not in _DESCRIBED:
+            raise unknown_name(f"key in {path}", key, _DESCRIBED)
+        kind = _DESCRIBED[key]
+        require(isinstance(value, kind) and not isinstance(value, bool), f"{key}={value!r}: expected a {kind.__name__}")
+    names = values.get("class_names", [])
+    require(all(isinstance(name, str) and name for name in names), "class_names: expected strings")
+    require(0 < len(set(names)) == len(names) <= 256, "class_names: expected 1 to 256 different names, in label order")
+    palette = [tuple(c) if isinstance(c, list) else c for c in values.get("palette", pascal_palette(len(names)))]
+    require(len(palette) == len(names), f"palette has {len(palette)} colours for {len(names)} classes")
+    whole = all(len(c) == 3 and all(type(v) is int and 0 <= v <= 255 for v in c) for c in palette if type(c) is tuple)
+    require(whole and all(type(c) is tuple for c in palette), "palette: expected [red, green, blue] of 0..255 each")
+    ignore_label, splits = values.get("ignore_label", 255), values.get("splits", {})
+    require(0 <= ignore_label <= 255, f"ignore_label={ignore_label}: expected 0..255 (labels are 8-bit PNGs)")
+    require(all(type(n) is int and n >= 0 for n in splits.values()), "splits: expected name -> number of images")
+    return Dataset(
+        name=values.get("name", path.resolve().parent.name),
+        num_classes=len(names),
+        ignore_label=ignore_label,
+        class_names=tuple(names),
+        palette=tuple(palette),
+        splits=splits,
+        colour_map="pascal",
+        homepage=values.get("homepage", ""),
+        terms=values.get("terms", ""),
+    )

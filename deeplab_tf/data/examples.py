@@ -1,0 +1,254 @@
+"""From the number of a record to a sound example: image, label in range, name. Faults are named by file and record.
+
+Everything runs in the graph of tf.data, on the host, so that it goes wherever the input pipeline goes.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+from deeplab_tf.config import DataConfig
+from deeplab_tf.data import catalog, records
+from deeplab_tf.errors import DeepLabError
+
+_MARK = "deeplab_tf data: "
+_UNREADABLE = "cannot be read: its checksum does not match (the file is damaged)"
+_NO_IMAGE = "its image is no JPEG or PNG that can be decoded"
+_NO_LABEL = "its label is no PNG that can be decoded"
+_UNLIKE = "its image and its label differ in size"
+_UNLABELLED_SPLIT = "test"  # the one split whose labels the release does not read
+
+
+@contextlib.contextmanager
+def named_errors() -> Iterator[None]:
+    """Makes a DeepLabError, which names file and record, of the error that such a batch ends in.
+
+    To be put around the loop that takes the batches.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = re.search(f"{_MARK}(.*?){_MARK.strip()}", str(error), re.DOTALL)
+        if not found:
+            raise
+        raise DeepLabError(found[1].strip()) from None
+
+
+def dataset_of(config: DataConfig) -> catalog.Dataset:
+    """Returns the facts of `config.dataset`: from the catalogue, a folder, or the dataset.json beside the records.
+
+    DeepLabError as catalog.read_dataset.
+    """
+    beside = pathlib.Path(config.dataset_dir or "") / catalog.DATASET_FILE
+    if config.dataset not in catalog.DATASETS and config.dataset_dir and beside.is_file():
+        facts = catalog.read_dataset(beside)
+        if facts.name == config.dataset:
+            return facts
+    return catalog.read_dataset(config.dataset)
+
+
+# ---- records
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """The records of a split: how many, and where each lies (tensors [count] and [files])."""
+
+    config: DataConfig
+    facts: catalog.Dataset
+    labelled: bool
+    count: int
+    files: tf.Tensor
+    shard: tf.Tensor
+    offset: tf.Tensor
+    number: tf.Tensor
+
+    def file(self, record: tf.Tensor) -> tf.Tensor:
+        return tf.gather(self.files, tf.gather(self.shard, record))
+
+    def parsed(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the stored strings and numbers of a record."""
+        return records.parse_example(records.read_record(self.file(record), tf.gather(self.offset, record)))
+
+    def load(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns image and label (uint8), name and stored size of a record; an error of TensorFlow's if damaged."""
+        parsed = self.parsed(record)
+        image = records.decode_image(parsed[records.IMAGE])
+        shape = tf.shape(image, tf.int64)
+        label = self._label(parsed[records.LABEL], image)
+        return {
+            "image": image,
+            "label": label,
+            "image_name": parsed[records.FILENAME],
+            # Records of other makers may lack the sizes; the release would cut its pictures to 0 pixels.
+            "height": tf.where(parsed[records.HEIGHT] > 0, parsed[records.HEIGHT], shape[0]),
+            "width": tf.where(parsed[records.WIDTH] > 0, parsed[records.WIDTH], shape[1]),
+        }
+
+    def _label(self, content: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        if not self.labelled:
+            return tf.fill([*tf.unstack(tf.shape(image)[:2]), 1], tf.constant(self.facts.ignore_label, tf.uint8))
+        return records.decode_label(content)
+
+
+def open_source(config: DataConfig, split: str) -> Source:
+    """Returns the records of a split. DeepLabError where there are none, or where a file is damaged between records."""
+    if not config.dataset_dir:
+        raise DeepLabError("dataset_dir is not set; expected the folder with the TFRecord shards")
+    facts = dataset_of(config)
+    index = records.index_shards(records.find_shards(config.dataset_dir, split))
+    for fault in index.faults:
+        if not config.skip_corrupt_records:
+            raise DeepLabError(f"{fault}; build it again, or leave out what follows by --skip_corrupt_records")
+        print(f"Left out: {fault}, and what follows in this file", file=sys.stderr)
+    if not len(index):
+        raise DeepLabError(f"dataset_dir={config.dataset_dir}: the files {split}-* hold no records")
+    with tf.device("CPU"):
+        tensors = [tf.constant(v) for v in (index.files, index.shard, index.offset, index.number)]
+    return Source(config, facts, split != _UNLABELLED_SPLIT, len(index), *tensors)
+
+
+_NOTHING = {"image": (1, 1, 3), "label": (1, 1, 1)}
+
+
+def attempt(source: Source, record: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """Returns whether the record is sound, and the example (something small if it is not)."""
+    nothing = {key: tf.zeros(shape, tf.uint8) for key, shape in _NOTHING.items()}
+    nothing |= {"image_name": "", "height": tf.constant(0, tf.int64), "width": tf.constant(0, tf.int64)}
+    good, example = _first_of(lambda r: (True, source.load(r)), record, (False, nothing))
+    example = {
+        **example,
+        "image": tf.ensure_shape(example["image"], [None, None, 3]),
+        "label": tf.ensure_shape(example["label"], [None, None, 1]),
+    }
+    alike = tf.reduce_all(tf.shape(example["image"])[:2] == tf.shape(example["label"])[:2])
+    return good & alike, example
+
+
+def _first_of(function: Callable, argument: tf.Tensor, otherwise):
+    """Returns function(argument) in a graph, or `otherwise` where one of its operations fails."""
+    tried = tf.data.Dataset.from_tensors(argument).map(unconverted(function)).ignore_errors()
+    return tried.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1).get_single_element()
+
+
+def unconverted(function: Callable) -> Callable:
+    return tf.autograph.experimental.do_not_convert(function)
+
+
+def _complaint(source: Source, record: tf.Tensor) -> tf.Tensor:
+    """Returns what is wrong with a record that is not sound: a string that names it. Reads it once more."""
+
+    def passes(part: Callable) -> tf.Tensor:
+        def tried(number):
+            tf.debugging.assert_non_negative(tf.size(part(source.parsed(number))))
+            return True
+
+        return _first_of(tried, record, False)
+
+    reason = tf.where(passes(lambda p: source._label(p[records.LABEL], records.decode_image(p[records.IMAGE]))),
+                      _UNLIKE, _NO_LABEL)  # fmt: skip
+    reason = tf.where(passes(lambda p: records.decode_image(p[records.IMAGE])), reason, _NO_IMAGE)
+    reason = tf.where(passes(lambda p: p[records.IMAGE]), reason, _UNREADABLE)
+    return tf.strings.join([_named(source, record), ": ", reason])
+
+
+def _named(source: Source, record: tf.Tensor, name: tf.Tensor | None = None) -> tf.Tensor:
+    words = [source.file(record), ": record ", tf.strings.as_string(tf.gather(source.number, record))]
+    return tf.strings.join(words if name is None else [*words, " (", name, ")"])
+
+
+def _fail_unless(good: tf.Tensor, message: Callable[[], tf.Tensor]):
+    """Ends the iteration with `message` where `good` is false. Only then is the message made."""
+
+    def fail():
+        marked = tf.strings.join([_MARK, message(), " ", _MARK.strip()])
+        with tf.control_dependencies([tf.debugging.Assert(False, [marked])]):
+            return tf.constant(True)
+
+    return tf.cond(good, lambda: tf.constant(True), fail)
+
+
+def sound_example(source: Source, record: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Returns the example of a record, or ends the iteration with its complaint."""
+    good, example = attempt(source, record)
+    with tf.control_dependencies([_fail_unless(good, lambda: _complaint(source, record))]):
+        return {key: tf.identity(value) for key, value in example.items()}
+
+
+def next_sound_example(source: Source, record: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """Returns the example of the first sound record from `record` on, and how many (int32) were passed over.
+
+    A batch keeps its size and its place in the epoch, so that a run with damaged records resumes like any other.
+    """
+
+    def step(tried, good, example):
+        del good, example
+        number = (record + tf.cast(tried, tf.int64)) % source.count
+        good, example = attempt(source, number)
+        told = tf.cond(good, lambda: 0, lambda: tell(source, number))
+        with tf.control_dependencies([told]):
+            return tried + 1, tf.identity(good), example
+
+    start = step(tf.constant(0), None, None)
+    tried, good, example = tf.while_loop(lambda tried, good, _: ~good & (tried < source.count), step, start,
+                                         shape_invariants=tf.nest.map_structure(_open_shape, start))  # fmt: skip
+    nothing_left = f"{source.config.dataset_dir}: not one of the {source.count} records can be read"
+    with tf.control_dependencies([_fail_unless(good, lambda: tf.constant(nothing_left))]):
+        return {key: tf.identity(value) for key, value in example.items()}, tried - 1
+
+
+def _open_shape(tensor: tf.Tensor) -> tf.TensorShape:
+    return tf.TensorShape([None, None, tensor.shape[-1]] if tensor.shape.rank == 3 else [])
+
+
+def tell(source: Source, record: tf.Tensor) -> tf.Tensor:
+    """Prints which record is passed over, and returns 0."""
+    with tf.control_dependencies([tf.print("Left out:", _complaint(source, record), output_stream=sys.stderr)]):
+        return tf.constant(0)
+
+
+# ---- labels
+
+
+def checked_label(source: Source, record: tf.Tensor, example: dict[str, tf.Tensor]) -> tf.Tensor:
+    """Returns the label with `label_policy` carried out: every value a class or the ignore label."""
+    label, policy = example["label"], source.config.label_policy
+    if policy == "map":
+        table = list(range(256))
+        for old, new in source.config.label_table.items():
+            table[old] = new
+        label = tf.gather(tf.constant(table, tf.uint8), tf.cast(label, tf.int32))
+    classes, ignored = source.facts.num_classes, tf.constant(source.facts.ignore_label, tf.uint8)
+    if classes > 255:
+        return label
+    wrong = (label >= tf.constant(classes, tf.uint8)) & (label != ignored)
+    if policy == "ignore":
+        return tf.where(wrong, ignored, label)
+
+    def message():
+        return _label_complaint(source, _named(source, record, example["image_name"]), tf.boolean_mask(label, wrong))
+
+    with tf.control_dependencies([_fail_unless(~tf.reduce_any(wrong), message)]):
+        return tf.identity(label)
+
+
+def _label_complaint(source: Source, name: tf.Tensor, wrong: tf.Tensor) -> tf.Tensor:
+    """Returns which labels are out of range, how often, and the likely cure."""
+    values, _, counts = tf.unique_with_counts(tf.cast(wrong, tf.int32))
+    parts = tf.strings.join([tf.strings.as_string(values), " (", tf.strings.as_string(counts), " pixels)"])
+    more = tf.where(tf.size(values) > 5, " and others", "")
+    listed = tf.strings.reduce_join(parts[:5], separator=", ")
+    facts = source.facts
+    expected = f"; {facts.name} has classes 0..{facts.num_classes - 1} and {facts.ignore_label} for what is ignored"
+    binary = "; is it a mask of 0 and 255? --label_policy=map --label_map=255:1 makes it one of 0 and 1"
+    other = (
+        "; --label_policy=ignore ignores them, --label_policy=map --label_map=old:new renames them; colours or another "
+        "numbering want another build (deeplab-tf build-data)"
+    )
+    cure = tf.where(tf.reduce_all(values == 255), binary, other)
+    return tf.strings.join([name, ": label ", listed, more, expected, cure])

@@ -1,0 +1,278 @@
+"""What the release does to one example before the network sees it, as pure functions (core/preprocess_utils.py).
+
+image is [h, w, c], label [h, w, 1]. Every resize has aligned corners: bilinear for images, nearest with halves away
+from zero for labels. The random ones take their numbers as arguments, so that image and label share them and a run can
+repeat them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from deeplab_tf.errors import DeepLabError
+
+# The whole picture is resized, by one fast op, unless it has so many times the pixels of the window that is kept.
+_WASTE = 3.0
+
+# ---- sizes
+
+
+def range_size(
+    height: tf.Tensor, width: tf.Tensor, *, minimum: int, maximum: int | None = None, factor: int | None = None
+) -> tf.Tensor:
+    """Returns the int32 [2] size of `resize_to_range`, in the release's float32 arithmetic (trap 28)."""
+    height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    ratio = tf.constant(minimum, tf.float32) / tf.minimum(height, width)
+    size = _floored(height * ratio, width * ratio)
+    if maximum is not None:
+        limit = float(maximum - (maximum - 1) % factor if factor else maximum)
+        ratio = tf.constant(limit, tf.float32) / tf.maximum(height, width)
+        too_large = tf.cast(tf.reduce_max(size), tf.float32) > limit
+        size = tf.where(too_large, _floored(height * ratio, width * ratio), size)
+    if factor:
+        size += (factor - (size - 1) % factor) % factor
+    return size
+
+
+def _floored(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.floor(tf.stack([height, width])), tf.int32)
+
+
+def scale_values(minimum: float, maximum: float, step: float) -> np.ndarray:
+    """Returns the float32 scales that training chooses from: both ends, `step` apart (trap 29).
+
+    Step 0 gives the two ends between which any scale is drawn. DeepLabError for a negative or reversed range.
+    """
+    if minimum < 0 or minimum > maximum:
+        raise DeepLabError(f"min_scale_factor={minimum}, max_scale_factor={maximum}: expected 0 <= min <= max")
+    if minimum == maximum:
+        return np.array([minimum], np.float32)
+    if step == 0:
+        return np.array([minimum, maximum], np.float32)
+    return np.linspace(minimum, maximum, int((maximum - minimum) / step + 1), dtype=np.float32)
+
+
+def draw_scale(values: np.ndarray, step: float, draw: tf.Tensor) -> tf.Tensor:
+    """Returns one of `scale_values` (any between two of them where `step` is 0) for a uniform draw in [0, 1)."""
+    if step == 0 and len(values) == 2:
+        return values[0] + draw * (values[1] - values[0])
+    return tf.gather(tf.constant(values), _below(draw, len(values)))
+
+
+def scaled_size(size: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """Returns trunc(size * scale), int32 [2]; not the (d - 1) * s + 1 of the network (trap 14)."""
+    return tf.cast(tf.cast(size, tf.float32) * scale, tf.int32)
+
+
+def _below(draw: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
+    """Returns an int32 in [0, count), uniform for a uniform draw in [0, 1)."""
+    product = tf.cast(draw * tf.cast(count, tf.float32), tf.int32)
+    return tf.minimum(product, count - 1)  # the product may round up
+
+
+# ---- resizing
+
+
+def resize_image(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Returns float32 [*size, c], bilinear: the op of the release."""
+    size = tf.convert_to_tensor(size, tf.int32)
+    resized = tf.raw_ops.ResizeBilinear(images=image[None], size=size, align_corners=True, half_pixel_centers=False)
+    return resized[0]
+
+
+def resize_label(label: tf.Tensor, size: tf.Tensor, *, axis: int = 0) -> tf.Tensor:
+    """Returns an integer label resized to `size` along `axis` and the next (1 for the release's layout [n, h, w])."""
+    shape = tf.shape(label)
+    rows, columns = (_nearest(shape[axis + i], size[i], 0, size[i]) for i in (0, 1))
+    return tf.gather(tf.gather(label, columns, axis=axis + 1), rows, axis=axis)
+
+
+def resize_to_range(
+    image: tf.Tensor,
+    label: tf.Tensor | None = None,
+    *,
+    minimum: int,
+    maximum: int | None = None,
+    factor: int | None = None,
+    keep_aspect_ratio: bool = True,
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Returns both resized so that the short side is `minimum`, or the long one at most `maximum`.
+
+    The sides are rounded up to k * factor + 1. The release's scripts always keep the aspect ratio, up to that rounding;
+    otherwise both sides become the longer one.
+    """
+    shape = tf.shape(image)
+    size = range_size(shape[0], shape[1], minimum=minimum, maximum=maximum, factor=factor)
+    if not keep_aspect_ratio:
+        size = tf.repeat(tf.reduce_max(size), 2)
+    return resize_image(image, size), None if label is None else resize_label(label, size)
+
+
+def _positions(size_in: tf.Tensor, size_out: tf.Tensor, offset: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    """Returns where the outputs offset..offset + length lie in the source, float32 rounded as the release's ops do."""
+    scale = tf.cast(size_in - 1, tf.float32) / tf.cast(tf.maximum(size_out - 1, 1), tf.float32)
+    return tf.cast(tf.range(offset, offset + length), tf.float32) * scale
+
+
+def _nearest(size_in: tf.Tensor, size_out: tf.Tensor, offset: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    at = _positions(size_in, size_out, offset, length)
+    below = tf.floor(at)
+    up = tf.cast(at - below >= 0.5, tf.int32)  # floor(at + 0.5) would round once too often
+    return tf.minimum(tf.cast(below, tf.int32) + up, size_in - 1)
+
+
+# ---- windows: a part of the resized picture, without computing the rest
+
+
+def label_window(label: tf.Tensor, size: tf.Tensor, offset: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    """Returns resize_label(label, size) cut to `window` at `offset` (int32 [2] each), sampling only that."""
+    shape = tf.shape(label)
+    rows, columns = (_nearest(shape[i], size[i], offset[i], window[i]) for i in (0, 1))
+    # Picking columns costs far more than picking rows, so of the rows only those that are wanted are left first.
+    band = label[rows[0] : rows[-1] + 1]
+    return tf.gather(tf.gather(band, columns, axis=1), rows - rows[0], axis=0)
+
+
+def image_window(image: tf.Tensor, size: tf.Tensor, offset: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    """Returns float32 resize_image(image, size) cut to `window` at `offset` (int32 [2] each).
+
+    The values are those of the release's op to the last bits: positions are rounded as it rounds them.
+    tf.image.crop_and_resize rounds otherwise, which on a sharp edge shows in the second decimal.
+    """
+    kept, pixels = tf.reduce_prod(window), tf.reduce_prod(size)
+
+    def sliced():
+        part = tf.slice(image, [offset[0], offset[1], 0], [window[0], window[1], 3])
+        return tf.cast(part, tf.float32)
+
+    def resized():
+        return tf.slice(resize_image(image, size), [offset[0], offset[1], 0], [window[0], window[1], 3])
+
+    def sampled():
+        return _sampled(image, size, offset, window)
+
+    wasteful = tf.cast(pixels, tf.float32) > _WASTE * tf.cast(kept, tf.float32)
+    return tf.cond(tf.reduce_all(size == tf.shape(image)[:2]), sliced, lambda: tf.cond(wasteful, sampled, resized))
+
+
+def _sampled(image: tf.Tensor, size: tf.Tensor, offset: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    shape = tf.shape(image)
+    (top, bottom, down), (left, right, across) = (_neighbours(shape[i], size[i], offset[i], window[i]) for i in (0, 1))
+    band = image[top[0] : bottom[-1] + 1]
+    rows = _between(tf.gather(band, left, axis=1), tf.gather(band, right, axis=1), across[None, :, None])
+    upper, lower = tf.gather(rows, top - top[0], axis=0), tf.gather(rows, bottom - top[0], axis=0)
+    return _between(upper, lower, down[:, None, None])
+
+
+def _neighbours(size_in, size_out, offset, length) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns the pixels (int32) below and above each position, and how far (float32, 0..1) it is beyond the first."""
+    at = _positions(size_in, size_out, offset, length)
+    below = tf.floor(at)
+    low, high = (tf.minimum(tf.cast(side, tf.int32), size_in - 1) for side in (below, tf.math.ceil(at)))
+    return low, high, at - below
+
+
+def _between(first: tf.Tensor, second: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
+    first, second = tf.cast(first, tf.float32), tf.cast(second, tf.float32)
+    return first + (second - first) * part
+
+
+# ---- padding, cropping, flipping
+
+
+def pad_to(array: tf.Tensor, size: Sequence[int] | tf.Tensor, value: Sequence[float] | float, *, left=0) -> tf.Tensor:
+    """Returns [h, w, c] padded with `value` (a number or one a channel) below, and right but for `left` columns.
+
+    A side that is long enough already stays.
+    """
+    shape = tf.shape(array)
+    missing = [tf.maximum(size[i] - shape[i], 0) for i in (0, 1)]
+    paddings = [[0, missing[0]], [left, missing[1] - left], [0, 0]]
+    values = {float(v) for v in np.ravel(value)}
+    if len(values) == 1:
+        return tf.pad(array, paddings, constant_values=tf.cast(values.pop(), array.dtype))
+    value = tf.constant(value, array.dtype)
+    return tf.pad(array - value, paddings) + value
+
+
+def pad_to_bounding_box(
+    image: tf.Tensor, offset_height: int, offset_width: int, target_height: int, target_width: int, pad_value: float
+) -> tf.Tensor:
+    """Returns a rank 3 or 4 image placed at an offset in a larger one of `pad_value`, in its own dtype.
+
+    tf.errors.InvalidArgumentError with the release's messages where it does not fit; DeepLabError for another rank.
+    """
+    image = tf.convert_to_tensor(image)
+    if image.shape.rank not in (3, 4):
+        raise DeepLabError(f"Wrong image tensor rank: {image.shape.rank}, expected 3 or 4")
+    height, width = tf.unstack(tf.shape(image)[-3:-1])
+    after_height, after_width = target_height - offset_height - height, target_width - offset_width - width
+    fits = "target size not possible with the given target offsets"
+    checks = (
+        tf.debugging.assert_greater_equal(target_height, height, "target_height must be >= height"),
+        tf.debugging.assert_greater_equal(target_width, width, "target_width must be >= width"),
+        tf.debugging.assert_non_negative(tf.minimum(after_height, after_width), fits),
+    )
+    paddings = [[offset_height, after_height], [offset_width, after_width], [0, 0]]
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        paddings = [[0, 0]] * (image.shape.rank - 3) + paddings
+        return tf.pad(image, paddings, constant_values=tf.cast(pad_value, image.dtype))
+
+
+def random_crop(images: Sequence[tf.Tensor], size: Sequence[int], draws: tf.Tensor) -> list[tf.Tensor]:
+    """Returns the same window of all [h, w, c] `images`; two uniform `draws` in [0, 1) place it, both ends included.
+
+    tf.errors.InvalidArgumentError with the release's messages where sizes differ or the window does not fit.
+    """
+    height, width = tf.unstack(tf.shape(images[0])[:2])
+    checks = [tf.debugging.assert_greater_equal((height, width), size, "Crop size greater than the image size.")]
+    for image in images[1:]:
+        shape = tf.shape(image)
+        checks.append(tf.debugging.assert_equal(shape[0], height, "Wrong height for tensor"))
+        checks.append(tf.debugging.assert_equal(shape[1], width, "Wrong width for tensor"))
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        top, left = _below(draws[0], height - size[0] + 1), _below(draws[1], width - size[1] + 1)
+    return [image[top : top + size[0], left : left + size[1]] for image in images]
+
+
+def flip(images: Sequence[tf.Tensor], draw: tf.Tensor, *, probability: float = 0.5, axis: int = 1) -> list[tf.Tensor]:
+    """Returns all `images` reversed along `axis` where `draw` <= `probability`, and else as they are.
+
+    tf.reverse, as a slice with a step of -1 takes twelve times as long.
+    """
+    turned = draw <= probability
+    return [
+        tf.cond(turned, lambda image=image: tf.reverse(image, [axis]), lambda image=image: image) for image in images
+    ]
+
+
+def augment(
+    image: tf.Tensor,
+    label: tf.Tensor,
+    draws: tf.Tensor,
+    *,
+    scale: tf.Tensor,
+    crop_size: Sequence[int],
+    pad_values: tuple[Sequence[float], int],
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns a training example, float32 [*crop_size, 3] and int32 [*crop_size, 1].
+
+    The release scales, pads bottom and right, crops and flips (datasets/data_generator.py); the same comes out here by
+    computing the window that is left in the end. draws: three uniform numbers in [0, 1), for row, column and flip.
+    pad_values: the pixel (RGB) and the label beyond the picture.
+    """
+    size = scaled_size(tf.shape(image)[:2], scale)
+    window = tf.minimum(size, crop_size)
+    offset = tf.stack([_below(draws[i], size[i] - window[i] + 1) for i in (0, 1)])
+    pair = [image_window(image, size, offset, window), label_window(label, size, offset, window)]
+    pair = flip(pair, draws[2])
+    # Mirrored, what was padded on the right is on the left.
+    left = tf.where(draws[2] <= 0.5, crop_size[1] - window[1], 0)
+    short = tf.reduce_any(window < crop_size)
+    padded = [
+        tf.cond(short, lambda a=array, v=value: pad_to(a, crop_size, v, left=left), lambda a=array: a)
+        for array, value in zip(pair, pad_values, strict=True)
+    ]
+    image, label = (tf.ensure_shape(array, [*crop_size, array.shape[-1]]) for array in padded)
+    return image, tf.cast(label, tf.int32)
