@@ -14,6 +14,7 @@ _PUBLIC = {
     "ModelConfig": "config",
     "DataConfig": "config",
     "TrainConfig": "config",
+    "RunConfig": "config",
     "DeepLabError": "errors",
     "build_model": "model",
     "build_backbone": "backbone",
@@ -22,7 +23,7 @@ _PUBLIC = {
     "save_tf1_checkpoint": "checkpoint",
     "predict": "predict",
     "evaluate": "evaluate",
-    "make_train_step": "train",
+    "make_train_step": "train_step",
     "make_dataset": "data.pipeline",
 }
 __all__ = ["__version__", *_PUBLIC]

@@ -37,7 +37,7 @@ _SLOTS = {
     "RMSProp_1": "optimiser slot",
     "ExponentialMovingAverage": "moving average of the weights",
 }
-_COUNTERS = ("global_step", "beta1_power", "beta2_power")
+_COUNTERS = ("global_step", "beta1_power", "beta2_power", "loss_scale", "loss_scale_good_steps")
 _SHOWN = 5
 
 
@@ -92,7 +92,7 @@ def training_state(names: Sequence[str]) -> dict[str, str]:
     for name in names:
         variable, _, leaf = name.rpartition("/")
         if name in _COUNTERS:
-            state[name] = "step counter"
+            state[name] = "counter of the training"
         elif leaf in _SLOTS and variable in known:
             state[name] = _SLOTS[leaf]
         elif leaf in ("min", "max") and "quant" in variable.rpartition("/")[2]:
@@ -187,6 +187,8 @@ def write_tensors(prefix: str | os.PathLike, tensors: Mapping[str, object]):
                 prefix=str(partial), tensor_names=names, shape_and_slices=[""] * len(names), tensors=values
             )
             for suffix in (".data-00000-of-00001", ".index"):
+                with open(f"{partial}{suffix}", "rb") as stream:
+                    os.fsync(stream.fileno())
                 os.replace(f"{partial}{suffix}", f"{prefix}{suffix}")
     except (OSError, tf.errors.OpError) as error:
         raise DeepLabError(

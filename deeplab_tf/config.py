@@ -13,6 +13,7 @@ from deeplab_tf.data_config import DataConfig as DataConfig
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.fields import Options as _Options
 from deeplab_tf.fields import option as _option
+from deeplab_tf.run_config import RunConfig as RunConfig
 from deeplab_tf.train_config import TrainConfig as TrainConfig
 
 MERGE_METHODS = ("max", "avg")

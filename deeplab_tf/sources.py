@@ -186,8 +186,7 @@ def open_source(path: str | pathlib.Path) -> Iterator[Source]:
     shown, path = str(path), pathlib.Path(path).expanduser()
     prefix = strip_checkpoint_suffix(path)
     if path.is_dir():
-        model = path / MODEL_PREFIX
-        yield _checkpoint(model if (path / MODEL_FILE).is_file() else pathlib.Path(archives.find_prefix(path)), shown)
+        yield _checkpoint(pathlib.Path(archives.find_prefix(path)), shown)
     elif prefix.with_name(prefix.name + ".index").is_file():
         yield _checkpoint(prefix, shown)
     elif not path.is_file():

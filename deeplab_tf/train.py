@@ -1,277 +1,254 @@
-"""make_train_step: one update of a network as the release's train.py computes it, compiled, of static shape."""
+"""The training run: data in, updates, a log, checkpoints that nothing can lose."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf import losses, optimizers
-from deeplab_tf.checkpoint import variable_map
-from deeplab_tf.config import TrainConfig
-from deeplab_tf.cost import regularized_kernels
+from deeplab_tf.checkpoint import ModelCard, variable_map
+from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.data.examples import dataset_of, named_errors
+from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.layers import (
-    FusedBatchNorm,
-    ResizeBilinear,
-    ScalePixels,
-    SubtractMean,
-    resize_bilinear,
-    resize_bilinear_by_matrix,
-    resize_nearest,
-)
-from deeplab_tf.model import MERGED, config_of
-from deeplab_tf.schedules import learning_rate
+from deeplab_tf.initialize import Initialized, initialize
+from deeplab_tf.model import build_model
+from deeplab_tf.optimizers import GLOBAL_STEP, last_layer_scopes
+from deeplab_tf.run_directory import RunDirectory
+from deeplab_tf.train_step import TrainStep, make_train_step
 
-LOSS_SCALE = "loss_scale"
-_GOOD_STEPS = "loss_scale_good_steps"
-_LAYER_SEED = 1_000_003
-_FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE = 2.0**15, 2000
-# Pixels keep float32: bfloat16 has eight bits, which a resized or shifted pixel does not fit in.
-_FLOAT32_LAYERS = (keras.layers.InputLayer, ScalePixels, SubtractMean)
+# What may change between two parts of one run: where things lie, how often they are written, when it ends.
+_FREE = ("train_logdir", "tf_initial_checkpoint", "log_steps", "save_interval_secs", "keep_checkpoints", "dataset_dir")
+_FREE += ("training_number_of_steps",)
 
 
-def _settings(layer: keras.layers.Layer, config: TrainConfig) -> dict[str, object]:
-    """Returns the attributes that `layer` has while the step is traced."""
-    values: dict[str, object] = {}
-    if isinstance(layer, FusedBatchNorm):
-        values["fixed_statistics"] = config.freeze_batch_norm or not config.fine_tune_batch_norm
-        values["synchronized"] = config.sync_batch_norm
-    if isinstance(layer, keras.layers.Dropout) and not config.dropout:
-        values["rate"] = 0.0
-    if isinstance(layer, ResizeBilinear):
-        values["by_matrix"] = config.jit_compile
-    if config.mixed_precision != "none" and not isinstance(layer, _FLOAT32_LAYERS):
-        values["dtype_policy"] = f"mixed_{config.mixed_precision}"
-    return values
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """The state of a run at one line of its log: updates done, mean losses since the last line, the rate of the last
+    update, images a second, the share of the time that was spent waiting for data, and seconds to the end at this
+    pace."""
+
+    step: int
+    steps: int
+    total_loss: float
+    cross_entropy: float
+    regularization: float
+    learning_rate: float
+    images_per_second: float
+    waiting: float
+    seconds_left: float
 
 
-@contextlib.contextmanager
-def _as_trained(model: keras.Model, config: TrainConfig) -> Iterator[None]:
-    """Sets the layers' attributes for a trace; afterwards the model is as it was, for evaluation and export."""
-    changes = [(layer, name, value) for layer in model.layers for name, value in _settings(layer, config).items()]
-    before = [getattr(layer, name) for layer, name, _ in changes]
-    try:
-        for layer, name, value in changes:
-            setattr(layer, name, value)
-        yield
-    finally:
-        for (layer, name, _), value in zip(changes, before, strict=True):
-            setattr(layer, name, value)
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the updates done, the last checkpoint, whether a signal stopped it before its end."""
+
+    step: int
+    checkpoint: str
+    stopped: bool
 
 
-def trained_variables(model: keras.Model, config: TrainConfig) -> dict[str, tf.Variable]:
-    """Returns TF1 name -> variable of what the step trains: what Keras calls trainable, less a frozen batch norm's."""
-    norms = [layer for layer in model.layers if isinstance(layer, FusedBatchNorm)]
-    frozen = {id(weight) for layer in norms for weight in layer.weights} if config.freeze_batch_norm else set()
-    return {
-        name: variable.value
-        for name, variable in variable_map(model).items()
-        if variable.trainable and id(variable) not in frozen
-    }
+class _StopSignals:
+    """Notes SIGTERM and SIGINT while it is entered, so that the loop can end after the update at hand."""
+
+    def __init__(self):
+        self.received = False
+        self._before = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number, frame):
+        del number, frame
+        self.received = True
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
-class TrainStep:
-    """One training step, called with a batch; made by `make_train_step`.
+class _Meter:
+    """Sums what the steps since the last line of the log gave."""
 
-    Attributes:
-      model, config: what is trained, and how.
-      variables: TF1 name -> variable, of those that are trained.
-      state: TF1 name -> variable: global_step, the optimiser's slots, moving averages (and the loss scale of float16).
-        With the model's weights this is all that a run needs to go on bit for bit.
-    """
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._restart()
 
-    def __init__(self, model: keras.Model, config: TrainConfig, *, strategy: tf.distribute.Strategy | None = None):
-        self.model, self.config = model, config
-        self._strategy = strategy
-        self._several = bool(strategy) and strategy.num_replicas_in_sync > 1
-        # A batch in one piece is divided before its gradient is taken, as the release does: the same rounding.
-        self._whole = not self._several and config.gradient_accumulation_steps == 1
-        self._check()
-        self.variables = trained_variables(model, config)
-        self.state = optimizers.initial_state(config, self.variables)
-        if config.mixed_precision == "float16":
-            once = {"trainable": False, "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
-            self.state[LOSS_SCALE] = tf.Variable(_FIRST_LOSS_SCALE, name=LOSS_SCALE, **once)
-            self.state[_GOOD_STEPS] = tf.Variable(0, dtype=tf.int64, name=_GOOD_STEPS, **once)
-        self._kernels = regularized_kernels(model)
-        self.compiled = tf.function(self._call, jit_compile=config.jit_compile, autograph=False)
+    def _restart(self):
+        self._results, self._waited, self._start = [], 0.0, time.monotonic()
 
-    def _check(self):
-        """Raises DeepLabError for options that do not fit the model or the devices."""
-        model, config = self.model, self.config
-        built_from = config_of(model)
-        losses.class_weights(config.label_weights, built_from.num_classes)
-        scales = built_from.image_pyramid or (1.0,)
-        if len(scales) > 1 and not isinstance(model.output, dict):
-            raise DeepLabError(
-                f"image_pyramid={scales}: every scale has a loss; build the model with all_scales=True to train it"
-            )
-        if config.drop_path_keep_prob < 1 and built_from.model_variant.startswith("nas_"):
-            raise DeepLabError(
-                f"drop_path_keep_prob={config.drop_path_keep_prob}: this network has no drop path; expected 1"
-            )
-        if config.jit_compile and self._several:
-            raise DeepLabError("jit_compile=True: expected one device (a TPU's step is always compiled); leave it out")
+    def add(self, results: Mapping[str, tf.Tensor], waited: float):
+        self._results.append(results)
+        self._waited += waited
 
-    def __call__(self, images, labels) -> dict[str, tf.Tensor]:
-        """Trains on one batch; see `make_train_step`. With a strategy, the arguments may be its per-replica values."""
-        if not isinstance(images, tf.distribute.DistributedValues):
-            images, labels = tf.convert_to_tensor(images, tf.float32), tf.cast(labels, tf.int32)
-        results = self.compiled(images, labels)
-        if self._several:
-            results = {name: self._strategy.experimental_local_results(value)[0] for name, value in results.items()}
-        return results
+    def __bool__(self):
+        return bool(self._results)
 
-    def _call(self, images, labels):
-        with _as_trained(self.model, self.config):
-            if self._strategy is None:
-                return self.replica_step(images, labels)
-            return self._strategy.run(self.replica_step, args=(images, labels))
-
-    def replica_step(self, images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the losses of this replica's share of the batch, all-reduced, and updates; for `strategy.run`."""
-        config, step = self.config, tf.identity(self.state[optimizers.GLOBAL_STEP])
-        rate = learning_rate(config, step)
-        labels = _checked_labels(self.model, images, labels, config.gradient_accumulation_steps)
-        self._seed_dropout(step)
-        total, count, gradients = self._all_reduced(self._accumulated(images, labels, step))
-        cross_entropy = losses.divided(total, count)
-        regularization = losses.l2(self._kernels, config.weight_decay)
-        gradients = self._complete(gradients, self._scale(labels, count))
-        good = self._adapt_loss_scale(gradients)
-        used = optimizers.rate_used(config, rate)
-        optimizers.apply_gradients(config, self.variables, self.state, gradients, used, good=good)
-        return {
-            "total_loss": cross_entropy + regularization,
-            "cross_entropy": cross_entropy,
-            "regularization": regularization,
-            "learning_rate": rate,
-            "step": step,
-        }
-
-    def _seed_dropout(self, step):
-        """Makes the dropout masks a function of seed, layer and step: a run that resumes draws the same ones."""
-        for index, layer in enumerate(layer for layer in self.model.layers if isinstance(layer, keras.layers.Dropout)):
-            state = layer.seed_generator.state
-            first = (self.config.seed + index * _LAYER_SEED) % 2**31
-            draws = step * self.config.gradient_accumulation_steps
-            state.assign(tf.cast(tf.stack([tf.constant(first, tf.int64), draws]), state.dtype))
-
-    def _loss(self, logits: Mapping[str, tf.Tensor], labels, step):
-        """Returns (sum, count) over all scales: each has a loss of weight 1, and all count the same pixels."""
-        terms = []
-        for output in logits.values():
-            output, fitted = tf.cast(output, tf.float32), labels
-            if not self.config.upsample_logits:
-                fitted = resize_nearest(labels, output.shape[1:3])
-            elif output.shape[1:3] != labels.shape[1:3]:
-                resize = resize_bilinear_by_matrix if self.config.jit_compile else resize_bilinear
-                output = resize(output, labels.shape[1:3])
-            terms.append(losses.loss_terms(self.config, output, fitted, step))
-        return tf.add_n([total for total, _ in terms]), terms[0][1]
-
-    def _unit(self, labels) -> float:
-        """Returns what the sum is divided by before its gradient is taken, to keep that in the range of float16."""
-        pixels = np.prod(labels.shape) / self.config.gradient_accumulation_steps
-        return float(pixels) if losses.counts_pixels(self.config) else 1.0
-
-    def _part(self, images, labels, step, unit: float) -> list[tf.Tensor]:
-        """Returns sum, count and the gradients of the sum over `unit`, times the loss scale, of a part of the batch."""
-        with tf.GradientTape() as tape:
-            logits = self.model(images, training=True)
-            total, count = self._loss(logits if isinstance(logits, dict) else {MERGED: logits}, labels, step)
-            target = losses.divided(total, count) if self._whole else total / unit
-            if LOSS_SCALE in self.state:
-                target *= self.state[LOSS_SCALE]
-        sources = list(self.variables.values())
-        return [total, count, *tape.gradient(target, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)]
-
-    def _accumulated(self, images, labels, step) -> list[tf.Tensor]:
-        """Returns the sums of `_part` over gradient_accumulation_steps parts, one after the other to save memory."""
-        parts, unit, sums = self.config.gradient_accumulation_steps, self._unit(labels), None
-        for part in zip(tf.split(images, parts), tf.split(labels, parts), strict=True):
-            with tf.control_dependencies(sums or []):
-                values = self._part(*part, step, unit)
-                sums = values if sums is None else [a + b for a, b in zip(sums, values, strict=True)]
-        return sums
-
-    def _all_reduced(self, values: list[tf.Tensor]):
-        if self._several:
-            replica = tf.distribute.get_replica_context()
-            values = replica.all_reduce(tf.distribute.ReduceOp.SUM, values)
-        return values[0], values[1], dict(zip(self.variables, values[2:], strict=True))
-
-    def _scale(self, labels, count) -> tf.Tensor | None:
-        """Returns what makes the gradients those of the mean loss; None where they are."""
-        scale = None if self._whole else losses.divided(tf.constant(self._unit(labels)), count)
-        if LOSS_SCALE in self.state:
-            scale = (1.0 if scale is None else scale) / self.state[LOSS_SCALE]
-        return scale
-
-    def _complete(self, gradients: dict[str, tf.Tensor], scale: tf.Tensor | None) -> dict[str, tf.Tensor]:
-        """Returns the gradients as they are applied: of the mean loss, plus L2, times the multipliers."""
-        decayed = {id(kernel.value) for kernel in self._kernels} if self.config.weight_decay else set()
-        complete = {}
-        for name, gradient in gradients.items():
-            gradient = gradient if scale is None else gradient * scale
-            if id(self.variables[name]) in decayed:
-                gradient += self.config.weight_decay * self.variables[name]
-            multiplier = optimizers.gradient_multiplier(name, self.config)
-            complete[name] = gradient if multiplier == 1 else gradient * multiplier
-        return complete
-
-    def _adapt_loss_scale(self, gradients: Mapping[str, tf.Tensor]) -> tf.Tensor | None:
-        """Halves the loss scale and returns false where a gradient is not finite; doubles it after 2000 good steps."""
-        if LOSS_SCALE not in self.state:
-            return None
-        scale, steps = self.state[LOSS_SCALE], self.state[_GOOD_STEPS]
-        good = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients.values()])
-        double = steps + 1 >= _STEPS_TO_DOUBLE
-        scale.assign(tf.where(good, tf.where(double, scale * 2.0, scale), scale / 2.0))
-        steps.assign(tf.where(tf.logical_and(good, tf.logical_not(double)), steps + 1, 0))
-        return good
-
-
-def _checked_labels(model: keras.Model, images, labels, parts: int):
-    """Returns the labels as [b, h, w]; DeepLabError where the batch does not fit the model or itself."""
-    if labels.shape.rank == 4:
-        labels = tf.squeeze(labels, axis=3)
-    if not images.shape.is_fully_defined() or images.shape[:3] != labels.shape:
-        raise DeepLabError(
-            f"images {images.shape} and labels {labels.shape}: expected [b, h, w, 3] and [b, h, w] or [b, h, w, 1] of "
-            "one fixed size; crop or pad both, and drop an incomplete last batch"
+    def line(self, step: int, steps: int) -> Progress:
+        """Returns the means, and begins anew. Reading the results waits for the device, so only here it is done."""
+        names = ("total_loss", "cross_entropy", "regularization")
+        means = {name: float(np.mean([float(r[name]) for r in self._results])) for name in names}
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        progress = Progress(
+            step=step,
+            steps=steps,
+            learning_rate=float(self._results[-1]["learning_rate"]),
+            images_per_second=len(self._results) * self._batch_size / seconds,
+            waiting=min(1.0, self._waited / seconds),
+            seconds_left=(steps - step) * seconds / len(self._results),
+            **means,
         )
-    crop = model.input_shape[1:3]
-    if None not in crop and tuple(images.shape[1:3]) != tuple(crop):
-        raise DeepLabError(f"images {images.shape}: the model was built for crop_size={crop}; give both the same size")
-    if images.shape[0] % parts:
-        raise DeepLabError(f"gradient_accumulation_steps={parts}: does not divide the batch of {images.shape[0]}")
-    return labels
+        self._restart()
+        return progress
 
 
-def make_train_step(
-    model: keras.Model, config: TrainConfig, *, strategy: tf.distribute.Strategy | None = None
-) -> TrainStep:
-    """Returns a compiled step that trains `model`, in place, as the release does.
+class _Run:
+    """One run: its model, its step and its folder."""
 
-    step(images, labels) takes images [b, h, w, 3] float32 RGB in 0..255 and labels [b, h, w] or [b, h, w, 1] int32, of
-    the same shapes in every call, and returns scalars from before the update: "total_loss", "cross_entropy" (of
-    whichever loss is configured, summed over the scales of an image pyramid), "regularization", "learning_rate" (that
-    of the policy, which Adam ignores) and "step".
+    def __init__(self, model_config: ModelConfig, train_config: TrainConfig, data: DataConfig, run: RunConfig):
+        self.data, self.run, self.train = data, run, train_config
+        facts = dataset_of(data)
+        self.config = dataclasses.replace(model_config, num_classes=facts.num_classes, crop_size=data.crop_size)
+        self.train = dataclasses.replace(train_config, ignore_label=facts.ignore_label)
+        self.card = ModelCard(
+            self.config,
+            dataset=facts.name,
+            class_names=facts.class_names,
+            palette=tuple(facts.palette)[:256],
+            ignore_label=facts.ignore_label,
+            train_split=run.train_split,
+            source_checkpoint=run.tf_initial_checkpoint,
+            output_stride=self.config.output_stride,
+        )
+        self.directory = RunDirectory(run.train_logdir)
 
-    Batch norm uses and updates statistics of the batch if config.fine_tune_batch_norm; without it the moving ones are
-    used and stay, while gamma and beta are trained (release: --fine_tune_batch_norm=false), and with
-    config.freeze_batch_norm these stay too. Dropout is independent of it. A layer whose `trainable` is False stays.
+    def described(self) -> dict:
+        """The options that make the run what it is."""
+        parts = (self.train, self.data, self.run)
+        return {k: v for part in parts for k, v in dataclasses.asdict(part).items() if k not in _FREE}
+
+    def build(self):
+        keras.utils.set_random_seed(self.train.seed)
+        if self.run.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        several = len(self.config.image_pyramid or ()) > 1
+        self.model = build_model(self.config, all_scales=several)
+        self.step: TrainStep = make_train_step(self.model, self.train)
+
+    def variables(self) -> dict[str, tf.Variable]:
+        """Everything that a checkpoint holds, by TF1 name."""
+        return {**{name: v.value for name, v in variable_map(self.model).items()}, **self.step.state}
+
+    def restore(self) -> Initialized | None:
+        """Goes on from the newest checkpoint, or starts from the initial one; None where neither is given."""
+        latest = self.directory.latest()
+        if latest:
+            reader = tf.train.load_checkpoint(str(latest))
+            for name, variable in self.variables().items():
+                variable.assign(reader.get_tensor(name))
+            return None
+        if not self.run.tf_initial_checkpoint:
+            return None
+        excluded = () if self.run.initialize_last_layer else last_layer_scopes(self.train)
+        return initialize(self.variables(), self.run.tf_initial_checkpoint, excluded_scopes=excluded)
+
+    def done(self) -> int:
+        return int(self.step.state[GLOBAL_STEP].numpy())
+
+    def save(self):
+        self.directory.save(self.done(), self.variables(), keep=self.run.keep_checkpoints)
+
+    def batches(self) -> Iterator[dict]:
+        options = {"split": self.run.train_split, "training": True, "seed": self.train.seed, "start_step": self.done()}
+        return iter(make_dataset(self.data, **options))
+
+
+def _check_finite(progress: Progress, directory: RunDirectory):
+    if not math.isfinite(progress.total_loss):
+        raise DeepLabError(
+            f"the loss is {progress.total_loss} before step {progress.step}; {directory.latest()} is intact. Likely "
+            "cures: a lower --base_learning_rate, a slow start, labels in range (--label_policy=error), a larger batch "
+            "where batch norm is trained"
+        )
+
+
+def _log(run: _Run, progress: Progress, report: Callable[[Progress], None]):
+    _check_finite(progress, run.directory)
+    run.directory.log(dataclasses.asdict(progress))
+    report(progress)
+
+
+def _loop(run: _Run, report: Callable[[Progress], None]) -> bool:
+    """Trains to the end or to a signal; returns whether a signal came."""
+    steps, meter, saved = run.train.training_number_of_steps, _Meter(run.data.batch_size), time.monotonic()
+    batches, step = run.batches(), run.done()
+    with _StopSignals() as signals, named_errors():
+        while step < steps and not signals.received:
+            start = time.monotonic()
+            batch = next(batches)
+            waited = time.monotonic() - start
+            meter.add(run.step(batch["image"], batch["label"]), waited)
+            step += 1
+            due = time.monotonic() - saved >= run.run.save_interval_secs
+            if step % run.run.log_steps == 0 or due:
+                _log(run, meter.line(step, steps), report)
+            if due:
+                run.save()
+                saved = time.monotonic()
+    if meter:
+        _log(run, meter.line(step, steps), report)
+    return signals.received
+
+
+def train(
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    data_config: DataConfig,
+    run_config: RunConfig,
+    *,
+    report: Callable[[Progress], None] = lambda progress: None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Trains a network, or goes on with a run that was interrupted.
+
+    The folder holds the newest checkpoints (TF1 names, with the optimiser's slots and global_step) and is a model
+    directory: the other commands read it. A run that is stopped by SIGTERM or SIGINT saves first; one that is killed
+    goes on from its last checkpoint with the same data and the same draws, bit for bit with `deterministic` on one
+    device.
 
     Args:
-      model: made by build_model or load; with all_scales=True if its image_pyramid has several scales.
-      config: the options. Its num_clones and the like do nothing here; `strategy` says what runs where.
-      strategy: train on its replicas; call this, and build the model, in its scope. The losses are then those of the
-        batch of all replicas.
+      model_config: the network; its number of classes follows the data set, its crop_size the data's.
+      train_config, data_config, run_config: update, input, folders.
+      report: called with the progress every log_steps.
+      tell: called with lines that a user should see: what was restored or loaded.
 
     Raises:
-      DeepLabError: options that do not fit the model; when called, a batch that does not.
+      DeepLabError: options or data that do not fit, a folder of another experiment, a loss that is not finite, bad
+        records. The last checkpoint is intact.
     """
-    return TrainStep(model, config, strategy=strategy)
+    if not run_config.train_logdir:
+        raise DeepLabError("--train_logdir is missing; expected the folder of the run")
+    run = _Run(model_config, train_config, data_config, run_config)
+    with run.directory.locked():
+        run.directory.begin(run.card, run.described())
+        run.build()
+        resumed, found = run.directory.latest(), run.restore()
+        if resumed:
+            tell(f"Going on from {resumed}")
+            run.directory.forget_metrics_after(run.done())
+        elif found:
+            tell(f"Started from {run_config.tf_initial_checkpoint}\n{found.summary()}")
+        if not resumed:
+            run.save()
+        stopped = _loop(run, report)
+        if run.directory.steps()[-1] != run.done():
+            run.save()
+        return Outcome(run.done(), str(run.directory.latest()), stopped)

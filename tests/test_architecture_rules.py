@@ -21,14 +21,16 @@ TABLE = "LAYERS in tests/test_architecture_rules.py"
 # Each layer may import those above it. "arch.*" stands for every module of the folder; a module may be listed before it
 # exists. Names are those below deeplab_tf; tools, configs and checkpoints are packages below it once installed.
 LAYERS = {
-    "facts": "errors version arch arch.* fields train_config data_config config data data.catalog released published",
+    "facts": """
+        errors version arch arch.* fields train_config data_config run_config config data data.catalog released
+        published""",
     "pure functions": """
         layers losses metrics schedules optimizers cost crf visualize images data.records data.transforms""",
     "assemblers": """
-        archives download sources recognize backbone head checkpoint
+        archives download sources recognize backbone head checkpoint initialize run_directory
         data.examples data.pipeline data.voc data.ade20k data.cityscapes data.folder data.shapes""",
     "model": "model",
-    "zoo": "zoo loading predictor",
+    "zoo": "zoo loading predictor train_step",
     "verbs": "train evaluate predict export report doctor serve",
     "edge": "tools tools.* configs configs.* checkpoints",
 }
@@ -36,6 +38,9 @@ LAYERS = {
 SIDEWAYS = {
     ("sources", "archives"),
     ("checkpoint", "sources"),
+    ("initialize", "sources"),
+    ("run_directory", "checkpoint"),
+    ("run_directory", "sources"),
     ("loading", "zoo"),
     ("data.pipeline", "data.examples"),
     ("train", "evaluate"),

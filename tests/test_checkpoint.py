@@ -79,7 +79,7 @@ def test_reads_what_the_original_saver_writes(version, tmp_path, model):
         session.run(v1.global_variables_initializer())
         path = v1.train.Saver(write_version=version).save(session, str(tmp_path / "model.ckpt"), global_step=30000)
     receipt = load_tf1_checkpoint(model, path)
-    assert receipt.skipped == {"global_step": {"shape": [], "reason": "step counter"}}
+    assert receipt.skipped == {"global_step": {"shape": [], "reason": "counter of the training"}}
     for name, variable in variable_map(model).items():
         assert np.array_equal(variable.numpy(), expected[name]), name
 

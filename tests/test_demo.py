@@ -1,6 +1,5 @@
 """The embedded network and the demonstration of the whole way."""
 
-import pathlib
 import re
 
 import numpy as np
@@ -60,8 +59,9 @@ def test_demo(tmp_path, capsys):
     assert again.value.code == 0 and "there already" in capsys.readouterr().out
 
 
-def test_demo_refuses_nonsense(capsys):
+def test_demo_refuses_nonsense(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
         demo.run(["demo", "--held_out=0"])
     assert ended.value.code == 1 and "--held_out=0" in capsys.readouterr().err
-    assert not pathlib.Path("demo").exists()
+    assert not any(tmp_path.iterdir())

@@ -27,7 +27,7 @@ def write(file, payloads) -> str:
 
 def read(index: records.RecordIndex, number: int) -> bytes:
     file, offset = index.files[index.shard[number]], index.offset[number]
-    return records.read_record(tf.constant(file), tf.constant(offset)).numpy()
+    return records.RecordAt(tf.constant(file), tf.constant(offset)).get_single_element().numpy()
 
 
 @pytest.fixture
@@ -95,6 +95,23 @@ def test_the_format_is_sniffed(picture):
 def test_grey_images_have_three_channels(picture):
     grey = records.decode_image(encode(picture[..., 0], "PNG"))
     np.testing.assert_array_equal(grey, np.repeat(picture[..., :1], 3, axis=-1))
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("colours", [1, 3])
+def test_a_part_of_a_jpeg_is_as_in_the_whole(subsampling, colours):
+    random = np.random.default_rng(1)
+    array = random.integers(0, 256, (99, 131, colours), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(array[..., 0] if colours == 1 else array).save(stream, "JPEG", subsampling=subsampling)
+    whole = records.decode_image(stream.getvalue()).numpy()
+    for _ in range(25):
+        top, left = random.integers(0, 60), random.integers(0, 90)
+        height, width = random.integers(5, 99 - top + 1), random.integers(5, 131 - left + 1)
+        part = records.decode_part(stream.getvalue(), [top, left, height, width]).numpy()
+        assert part.shape == (height, width, 3)
+        expected = whole[top : top + height, left : left + width]
+        np.testing.assert_array_equal(part[1:-1, 1:-1], expected[1:-1, 1:-1])
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,8 @@ def test_scaling_is_golden(case, golden, monkeypatch):
     np.testing.assert_array_equal(transforms.resize_label(label, size), golden[f"{case['name']}/label"])
     for waste in (0.0, 1e9):  # both ways to make the window
         monkeypatch.setattr(transforms, "_WASTE", waste)
-        whole = transforms.image_window(tf.constant(image), size, tf.zeros(2, tf.int32), size)
+        window = transforms.Window(tf.shape(image)[:2], size, tf.zeros(2, tf.int32), size, tf.constant(False))
+        whole = transforms.image_window(tf.constant(image), window)
         np.testing.assert_allclose(whole, golden[f"{case['name']}/image"], atol=1e-3)
 
 
@@ -211,6 +212,15 @@ def long_way(image, label, draws, scale, crop_size, pixel, ignore):
     return transforms.flip(cropped, draws[2])
 
 
+def augment(image, label, draws, scale, crop_size, pixel, ignore):
+    """The same by windows, the image cut to what they need of it."""
+    window = transforms.draw_window(tf.shape(image)[:2], draws, scale=tf.constant(scale), crop_size=crop_size)
+    top, left, height, width = transforms.source_box(window)
+    part = image[top : top + height, left : left + width]
+    cut = transforms.image_window(part, window, (top, left)), transforms.label_window(tf.constant(label), window)
+    return [transforms.fill(a, window, crop_size, v) for a, v in zip(cut, (pixel, ignore), strict=True)]
+
+
 @pytest.mark.parametrize("waste", [0.0, transforms._WASTE, 1e9], ids=["sampled", "as it is", "resized"])
 @pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 1.337])
 @pytest.mark.parametrize("size", [(375, 500), (500, 333), (77, 640)], ids=str)
@@ -222,54 +232,33 @@ def test_the_window_equals_the_long_way_round(size, scale, waste, monkeypatch):
         pixel = ARCHITECTURES["resnet_v1_50" if seed else "mobilenet_v2"].pad_pixel
         crop = (321, 257) if seed else (513, 513)
         expected = long_way(image, label, draws, scale, crop, pixel, 255)
-        found = transforms.augment(
-            tf.constant(image),
-            tf.constant(label),
-            draws,
-            scale=tf.constant(scale),
-            crop_size=crop,
-            pad_values=(pixel, 255),
-        )
-        assert (found[0].dtype, found[1].dtype) == (tf.float32, tf.int32)
+        found = augment(image, label, draws, scale, crop, pixel, 255)
+        assert (found[0].dtype, found[1].dtype) == (tf.float32, tf.uint8)
         np.testing.assert_allclose(found[0], expected[0], atol=1e-3)
         np.testing.assert_array_equal(found[1], expected[1])
 
 
 def test_a_window_of_a_large_picture_equals_the_long_way_round():
     image, label = photo(1024, 2048), labels(1024, 2048)
-    draws = tf.constant([0.93, 0.97, 0.4])
-    for scale in (0.75, 2.0):
-        found = transforms.augment(
-            tf.constant(image),
-            tf.constant(label),
-            draws,
-            scale=tf.constant(scale),
-            crop_size=(513, 513),
-            pad_values=((127.5,) * 3, 255),
-        )
-        expected = long_way(image, label, draws, scale, (513, 513), (127.5,) * 3, 255)
+    for scale, draws in ((0.75, [0.93, 0.97, 0.4]), (2.0, [0.93, 0.97, 0.7])):
+        rest = (tf.constant(draws), scale, (513, 513), (127.5,) * 3, 255)
+        expected, found = long_way(image, label, *rest), augment(image, label, *rest)
         np.testing.assert_allclose(found[0], expected[0], atol=1e-3)
         np.testing.assert_array_equal(found[1], expected[1])
 
 
-def test_shapes_are_static_in_a_graph():
-    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([None, None, 1], tf.uint8)])
-    def run(image, label):
-        image, label = transforms.augment(
-            image,
-            label,
-            tf.constant([0.1, 0.2, 0.7]),
-            scale=tf.constant(1.5),
-            crop_size=(65, 97),
-            pad_values=((127.5,) * 3, 255),
-        )
-        assert (image.shape, label.shape) == ((65, 97, 3), (65, 97, 1))
-        return image, label
+def test_a_window_needs_a_part_of_the_picture():
+    def box(scale, draws=(0.5, 0.5, 0.9)):
+        shape = tf.constant([1024, 2048])
+        window = transforms.draw_window(shape, tf.constant(draws), scale=tf.constant(scale), crop_size=(513, 513))
+        return transforms.source_box(window).numpy().tolist()
 
-    image, label = run(photo(20, 30), labels(20, 30))
-    assert (image.numpy()[30:] == 127.5).all()
-    assert (label.numpy()[30:] == 255).all()
-    assert (label.numpy()[:30, :45] < 21).all()
+    assert box(0.5) == [0, 0, 1024, 2048]  # resized as a whole
+    assert box(1.0)[2:] == [517, 517]
+    assert box(2.0)[2:] == [262, 262]
+    assert box(2.0, (0.0, 0.0, 0.9))[:2] == [0, 0]
+    top, left, height, width = box(2.0, (0.99999, 0.99999, 0.9))
+    assert (top + height, left + width) == (1024, 2048)
 
 
 def test_pixels_beyond_the_picture():

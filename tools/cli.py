@@ -13,6 +13,7 @@ from deeplab_tf.version import __version__
 COMMANDS = {
     "convert": "weights of the release -> model directory, or back to a TF1 checkpoint",
     "predict": "segment images",
+    "train": "train or fine-tune with the release's flags, or go on with a run",
     "zoo": "list the released checkpoints",
     "demo": "convert, segment and score the embedded checkpoint; needs no data and no network",
     "benchmark": "measure this machine",

@@ -32,17 +32,23 @@ def _shown(value) -> str:
     return ",".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
 
 
-def define_flags(values: flags.FlagValues, config_class: type):
-    """Defines one flag for each field of a configuration; a flag that is not given leaves the field alone."""
+def define_flags(values: flags.FlagValues, config_class: type, names: Mapping[str, str | None] | None = None):
+    """Defines one flag for each field of a configuration; a flag that is not given leaves the field alone.
+
+    `names` gives fields another flag's name, or None: no flag.
+    """
     for field in dataclasses.fields(config_class):
-        default = "unset" if field.default is None else _shown(field.default)
-        text = f"{field.metadata['help']} (default: {default})"
-        _DEFINE[_kind(field.type)](field.name, None, text, flag_values=values)
+        name = (names or {}).get(field.name, field.name)
+        if name:
+            default = "unset" if field.default is None else _shown(field.default)
+            text = f"{field.metadata['help']} (default: {default})"
+            _DEFINE[_kind(field.type)](name, None, text, flag_values=values)
 
 
-def given(values: flags.FlagValues, config_class: type) -> dict:
-    """Returns the fields of a configuration whose flags were given; lists split at commas."""
-    found = {f.name: values[f.name].value for f in dataclasses.fields(config_class)}
+def given(values: flags.FlagValues, config_class: type, names: Mapping[str, str | None] | None = None) -> dict:
+    """Returns the fields of a configuration whose flags were given; lists split at commas. `names` as define_flags."""
+    flag_of = {f.name: (names or {}).get(f.name, f.name) for f in dataclasses.fields(config_class)}
+    found = {field: values[flag].value for field, flag in flag_of.items() if flag}
     found = {name: value for name, value in found.items() if value is not None}
     lists = {n: tuple(p for v in value for p in v.split(",") if p) for n, value in found.items() if type(value) is list}
     return {**found, **lists}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import catalog, records
+from deeplab_tf.data import catalog, records, transforms
 from deeplab_tf.errors import DeepLabError
 
 _MARK = "deeplab_tf data: "
@@ -54,6 +54,8 @@ def dataset_of(config: DataConfig) -> catalog.Dataset:
 
 # ---- records
 
+WindowOf = Callable[[tf.Tensor], transforms.Window]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
@@ -71,29 +73,50 @@ class Source:
     def file(self, record: tf.Tensor) -> tf.Tensor:
         return tf.gather(self.files, tf.gather(self.shard, record))
 
-    def parsed(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the stored strings and numbers of a record."""
-        return records.parse_example(records.read_record(self.file(record), tf.gather(self.offset, record)))
+    def record(self, number: tf.Tensor) -> tf.data.Dataset:
+        """Returns a data set of the one record."""
+        return records.RecordAt(self.file(number), tf.gather(self.offset, number))
 
-    def load(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns image and label (uint8), name and stored size of a record; an error of TensorFlow's if damaged."""
-        parsed = self.parsed(record)
-        image = records.decode_image(parsed[records.IMAGE])
-        shape = tf.shape(image, tf.int64)
-        label = self._label(parsed[records.LABEL], image)
+    def parsed(self, number: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the stored strings and numbers of a record."""
+        return records.parse_example(self.record(number).get_single_element())
+
+    def decoded(self, record: tf.Tensor, window_of: WindowOf | None) -> dict[str, tf.Tensor]:
+        """Returns what Example says of a serialized record; an error of TensorFlow's if it is damaged."""
+        parsed = records.parse_example(record)
+        image, shape, corner = _decode(parsed[records.IMAGE], window_of)
+        height, width = tf.unstack(tf.cast(shape, tf.int64))
         return {
             "image": image,
-            "label": label,
+            "shape": shape,
+            "corner": corner,
+            "label": self.label(parsed[records.LABEL], shape),
             "image_name": parsed[records.FILENAME],
             # Records of other makers may lack the sizes; the release would cut its pictures to 0 pixels.
-            "height": tf.where(parsed[records.HEIGHT] > 0, parsed[records.HEIGHT], shape[0]),
-            "width": tf.where(parsed[records.WIDTH] > 0, parsed[records.WIDTH], shape[1]),
+            "height": tf.where(parsed[records.HEIGHT] > 0, parsed[records.HEIGHT], height),
+            "width": tf.where(parsed[records.WIDTH] > 0, parsed[records.WIDTH], width),
         }
 
-    def _label(self, content: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+    def label(self, content: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+        """Returns the label uint8 [h, w, 1] of its PNG; the ignore label everywhere for a split without labels."""
         if not self.labelled:
-            return tf.fill([*tf.unstack(tf.shape(image)[:2]), 1], tf.constant(self.facts.ignore_label, tf.uint8))
+            return tf.fill(tf.concat([shape, [1]], axis=0), tf.constant(self.facts.ignore_label, tf.uint8))
         return records.decode_label(content)
+
+
+def _decode(content: tf.Tensor, window_of: WindowOf | None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns the image, or of a JPEG the part that its window needs; the size of the whole; where the part begins."""
+
+    def whole():
+        image = records.decode_image(content)
+        return image, tf.shape(image)[:2], tf.zeros(2, tf.int32)
+
+    def part():
+        shape = tf.image.extract_jpeg_shape(content)[:2]
+        box = transforms.source_box(window_of(shape))
+        return records.decode_part(content, box), shape, box[:2]
+
+    return whole() if window_of is None else tf.cond(tf.io.is_jpeg(content), part, whole)
 
 
 def open_source(config: DataConfig, split: str) -> Source:
@@ -113,26 +136,26 @@ def open_source(config: DataConfig, split: str) -> Source:
     return Source(config, facts, split != _UNLABELLED_SPLIT, len(index), *tensors)
 
 
-_NOTHING = {"image": (1, 1, 3), "label": (1, 1, 1)}
+def attempt(
+    source: Source, record: tf.Tensor, window_of: WindowOf | None = None
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """Returns whether the record is sound, and the example (something small if it is not).
+
+    The example has "image" and "label" (uint8), "image_name", "height", "width" as stored, "shape" of the picture and
+    the "corner" where the image begins in it: not (0, 0) where `window_of`, given the shape, needs but a part.
+    """
+    nothing = {key: tf.zeros([1, 1, channels], tf.uint8) for key, channels in (("image", 3), ("label", 1))}
+    nothing |= {"shape": tf.zeros(2, tf.int32), "corner": tf.zeros(2, tf.int32), "image_name": ""}
+    nothing |= {"height": tf.constant(0, tf.int64), "width": tf.constant(0, tf.int64)}
+    good, example = _first_of(source.record(record), lambda r: (True, source.decoded(r, window_of)), (False, nothing))
+    for key in ("image", "label"):
+        example[key] = tf.ensure_shape(example[key], [None, None, nothing[key].shape[-1]])
+    return good & tf.reduce_all(example["shape"] == tf.shape(example["label"])[:2]), example
 
 
-def attempt(source: Source, record: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Returns whether the record is sound, and the example (something small if it is not)."""
-    nothing = {key: tf.zeros(shape, tf.uint8) for key, shape in _NOTHING.items()}
-    nothing |= {"image_name": "", "height": tf.constant(0, tf.int64), "width": tf.constant(0, tf.int64)}
-    good, example = _first_of(lambda r: (True, source.load(r)), record, (False, nothing))
-    example = {
-        **example,
-        "image": tf.ensure_shape(example["image"], [None, None, 3]),
-        "label": tf.ensure_shape(example["label"], [None, None, 1]),
-    }
-    alike = tf.reduce_all(tf.shape(example["image"])[:2] == tf.shape(example["label"])[:2])
-    return good & alike, example
-
-
-def _first_of(function: Callable, argument: tf.Tensor, otherwise):
-    """Returns function(argument) in a graph, or `otherwise` where one of its operations fails."""
-    tried = tf.data.Dataset.from_tensors(argument).map(unconverted(function)).ignore_errors()
+def _first_of(argument: tf.data.Dataset, function: Callable, otherwise):
+    """Returns function of the one element in a graph, or `otherwise` where one of its operations fails."""
+    tried = argument.map(unconverted(function)).ignore_errors()
     return tried.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1).get_single_element()
 
 
@@ -144,16 +167,17 @@ def _complaint(source: Source, record: tf.Tensor) -> tf.Tensor:
     """Returns what is wrong with a record that is not sound: a string that names it. Reads it once more."""
 
     def passes(part: Callable) -> tf.Tensor:
-        def tried(number):
-            tf.debugging.assert_non_negative(tf.size(part(source.parsed(number))))
-            return True
+        def tried(serialized):
+            used = part(records.parse_example(serialized))
+            with tf.control_dependencies([tf.debugging.assert_non_negative(tf.size(used))]):
+                return tf.constant(True)
 
-        return _first_of(tried, record, False)
+        return _first_of(source.record(record), tried, False)
 
-    reason = tf.where(passes(lambda p: source._label(p[records.LABEL], records.decode_image(p[records.IMAGE]))),
-                      _UNLIKE, _NO_LABEL)  # fmt: skip
-    reason = tf.where(passes(lambda p: records.decode_image(p[records.IMAGE])), reason, _NO_IMAGE)
-    reason = tf.where(passes(lambda p: p[records.IMAGE]), reason, _UNREADABLE)
+    label_passes = passes(lambda parsed: source.label(parsed[records.LABEL], tf.zeros(2, tf.int32)))
+    reason = tf.where(label_passes, _UNLIKE, _NO_LABEL)
+    reason = tf.where(passes(lambda parsed: records.decode_image(parsed[records.IMAGE])), reason, _NO_IMAGE)
+    reason = tf.where(passes(lambda parsed: parsed[records.IMAGE]), reason, _UNREADABLE)
     return tf.strings.join([_named(source, record), ": ", reason])
 
 
@@ -173,14 +197,16 @@ def _fail_unless(good: tf.Tensor, message: Callable[[], tf.Tensor]):
     return tf.cond(good, lambda: tf.constant(True), fail)
 
 
-def sound_example(source: Source, record: tf.Tensor) -> dict[str, tf.Tensor]:
+def sound_example(source: Source, record: tf.Tensor, window_of: WindowOf | None = None) -> dict[str, tf.Tensor]:
     """Returns the example of a record, or ends the iteration with its complaint."""
-    good, example = attempt(source, record)
+    good, example = attempt(source, record, window_of)
     with tf.control_dependencies([_fail_unless(good, lambda: _complaint(source, record))]):
         return {key: tf.identity(value) for key, value in example.items()}
 
 
-def next_sound_example(source: Source, record: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+def next_sound_example(
+    source: Source, record: tf.Tensor, window_of: WindowOf | None = None
+) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     """Returns the example of the first sound record from `record` on, and how many (int32) were passed over.
 
     A batch keeps its size and its place in the epoch, so that a run with damaged records resumes like any other.
@@ -189,7 +215,7 @@ def next_sound_example(source: Source, record: tf.Tensor) -> tuple[dict[str, tf.
     def step(tried, good, example):
         del good, example
         number = (record + tf.cast(tried, tf.int64)) % source.count
-        good, example = attempt(source, number)
+        good, example = attempt(source, number, window_of)
         told = tf.cond(good, lambda: 0, lambda: tell(source, number))
         with tf.control_dependencies([told]):
             return tried + 1, tf.identity(good), example
@@ -203,7 +229,7 @@ def next_sound_example(source: Source, record: tf.Tensor) -> tuple[dict[str, tf.
 
 
 def _open_shape(tensor: tf.Tensor) -> tf.TensorShape:
-    return tf.TensorShape([None, None, tensor.shape[-1]] if tensor.shape.rank == 3 else [])
+    return tf.TensorShape([None, None, tensor.shape[-1]]) if tensor.shape.rank == 3 else tensor.shape
 
 
 def tell(source: Source, record: tf.Tensor) -> tf.Tensor:
@@ -226,14 +252,22 @@ def checked_label(source: Source, record: tf.Tensor, example: dict[str, tf.Tenso
     classes, ignored = source.facts.num_classes, tf.constant(source.facts.ignore_label, tf.uint8)
     if classes > 255:
         return label
-    wrong = (label >= tf.constant(classes, tf.uint8)) & (label != ignored)
+
+    def wrong():
+        return (label >= tf.constant(classes, tf.uint8)) & (label != ignored)
+
     if policy == "ignore":
-        return tf.where(wrong, ignored, label)
+        return tf.where(wrong(), ignored, label)
 
     def message():
-        return _label_complaint(source, _named(source, record, example["image_name"]), tf.boolean_mask(label, wrong))
+        name = _named(source, record, example["image_name"])
+        return _label_complaint(source, name, tf.boolean_mask(label, wrong()))
 
-    with tf.control_dependencies([_fail_unless(~tf.reduce_any(wrong), message)]):
+    # One more makes 255 a 0: the largest is then what matters, in half the time.
+    more = tf.constant(int(source.facts.ignore_label == 255), tf.uint8)
+    suspicious = tf.reduce_max(label + more) >= tf.constant(classes, tf.uint8) + more
+    good = tf.cond(suspicious, lambda: ~tf.reduce_any(wrong()), lambda: tf.constant(True))
+    with tf.control_dependencies([_fail_unless(good, message)]):
         return tf.identity(label)
 
 

@@ -21,6 +21,9 @@ from deeplab_tf.data.examples import (
 )
 from deeplab_tf.errors import DeepLabError
 
+_ORDER = -1  # takes the place of a record's number in the seed of an epoch's order
+_ROUNDS = 16
+
 
 def make_dataset(
     config: DataConfig,
@@ -77,26 +80,35 @@ def _training_batches(source: Source, seed: int, start_step: int, part: tuple[in
     def example_at(row: tf.Tensor) -> dict[str, tf.Tensor]:
         place = row // size * config.batch_size + part[0] * size + row % size
         epoch, record = _shuffled(seed, place, source.count)
-        skipped = {}
-        if config.skip_corrupt_records:
-            example, skipped["skipped"] = next_sound_example(source, record)
-        else:
-            example = sound_example(source, record)
         draws = tf.random.stateless_uniform([4], tf.stack([_mixed(seed, epoch), record]), alg="philox")
+        scale = transforms.draw_scale(scales, config.scale_factor_step_size, draws[0])
+
+        def window_of(shape: tf.Tensor) -> transforms.Window:
+            return transforms.draw_window(shape, draws[1:], scale=scale, crop_size=config.crop_size)
+
+        # Only what is needed of a JPEG is decoded, unless all of it is resized first.
+        partly = window_of if config.min_resize_value is None else None
+        extra = {}
+        if config.skip_corrupt_records:
+            example, extra["skipped"] = next_sound_example(source, record, partly)
+        else:
+            example = sound_example(source, record, partly)
         image, label = _resized(config, example["image"], checked_label(source, record, example))
-        image, label = transforms.augment(
-            image,
-            label,
-            draws[1:],
-            scale=transforms.draw_scale(scales, config.scale_factor_step_size, draws[0]),
-            crop_size=config.crop_size,
-            pad_values=_pad_values(source),
+        window = window_of(example["shape"] if partly else tf.shape(image)[:2])
+        cut = transforms.image_window(image, window, example["corner"]), transforms.label_window(label, window)
+        image, label = (
+            transforms.fill(array, window, config.crop_size, value)
+            for array, value in zip(cut, _pad_values(source), strict=True)
         )
-        return {**example, "image": image, "label": label, **skipped}
+        return {"image": image, "label": tf.cast(label, tf.int32), **_stored(example), **extra}
 
     rows = tf.data.Dataset.counter(tf.constant(start_step * size, tf.int64), tf.constant(1, tf.int64))
     examples = rows.map(unconverted(example_at), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return examples.batch(size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def _stored(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {key: example[key] for key in ("image_name", "height", "width")}
 
 
 def _mixed(seed: int, epoch: tf.Tensor) -> tf.Tensor:
@@ -109,8 +121,15 @@ def _shuffled(seed: int, place: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Te
     Unlike the release's shuffle buffer of 100 this mixes whole data sets, and needs no memory.
     """
     epoch, place = place // count, place % count
-    key = tf.stack([_mixed(seed, epoch), tf.constant(count, tf.int64)])
-    return epoch, tf.random.experimental.index_shuffle(place, key, tf.constant(count - 1, tf.int64))
+    # The op's permutations are as good as its key: of small numbers, and in the public function's four rounds, they
+    # leave most places as they are.
+    key = tf.random.stateless_uniform(
+        [3], tf.stack([_mixed(seed, epoch), tf.constant(_ORDER, tf.int64)]), None, None, tf.uint32, alg="philox"
+    )
+    record = tf.raw_ops.RandomIndexShuffle(
+        index=place, seed=tf.cast(key, tf.int64), max_index=tf.constant(count - 1, tf.int64), rounds=_ROUNDS
+    )
+    return epoch, record
 
 
 def _pad_values(source: Source) -> tuple[tuple[float, ...], int]:
@@ -148,7 +167,8 @@ def _evaluation_batches(source: Source, start_step: int, part: tuple[int, int]) 
             image, label = (transforms.pad_to(a, config.crop_size, v) for a, v in ((image, pixel), (label, ignored)))
         # Batches pad with one number for all channels, so the image waits with its padding at 0.
         image -= tf.constant(pixel)
-        return {**example, "image": image, "label": label, "original_image": tf.cast(original, tf.uint8), "good": good}
+        found = {"image": image, "label": label, "original_image": tf.cast(original, tf.uint8)}
+        return {**found, **_stored(example), "good": good}
 
     first = start_step * config.batch_size + part[0]
     rows = tf.data.Dataset.range(first, max(first, source.count), part[1])

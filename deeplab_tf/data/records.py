@@ -1,7 +1,7 @@
 """The release's tf.train.Example, written and parsed here alone, and how records lie in shards.
 
 Keys and defaults are those of datasets/build_data.py and datasets/data_generator.py. A record is found by its place:
-`index_shards` notes where every record begins (eight bytes are read of each), `read_record` reads one.
+`index_shards` notes where every record begins (twelve bytes are read of each), `RecordAt` reads one.
 """
 
 import dataclasses
@@ -89,6 +89,15 @@ def decode_image(content: tf.Tensor) -> tf.Tensor:
     JPEGs are decoded as TensorFlow does by default (golden/README.md: up to 5 levels beside Pillow's).
     """
     return tf.ensure_shape(tf.io.decode_png(content, channels=3), [None, None, 3])
+
+
+def decode_part(content: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
+    """Returns decode_image(content) cut to `box` (int32 [4]: top, left, height, width), for a JPEG alone.
+
+    What lies to the sides of the box or below is not computed. The same pixels, but for one at the edge of the box,
+    where the decoder does not know the colour beyond: cut a little more than is needed.
+    """
+    return tf.ensure_shape(tf.image.decode_and_crop_jpeg(content, box, channels=3), [None, None, 3])
 
 
 def decode_label(content: tf.Tensor) -> tf.Tensor:
@@ -218,21 +227,32 @@ def _masked_crc32c(rows: np.ndarray) -> np.ndarray:
     return ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
 
 
-def read_record(file: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    """Returns the record (a scalar string) that begins at byte `offset` of `file`; tf.errors.DataLossError if damaged.
+class RecordAt(tf.data.Dataset):
+    """The one record (a scalar string) that begins at byte `offset` of `file`; tf.errors.DataLossError if damaged.
 
-    Runs in a graph; nothing before the record is read, and its checksum is checked. This is the reader of
-    tf.data.TFRecordDataset, whose Python class cannot begin inside a file.
+    For `get_single_element`, in a graph. Nothing before the record is read, and its checksum is checked: this is the
+    reader of tf.data.TFRecordDataset, whose Python class cannot begin inside a file.
     """
-    records = tf.raw_ops.TFRecordDatasetV2(
-        filenames=file[None],
-        compression_type="",
-        buffer_size=tf.constant(_READ_BYTES, tf.int64),
-        byte_offsets=offset[None],
-    )
-    strings = {"output_types": [tf.string], "output_shapes": [[]]}
-    first = tf.raw_ops.TakeDataset(input_dataset=records, count=tf.constant(1, tf.int64), **strings)
-    return tf.raw_ops.DatasetToSingleElement(dataset=first, **strings)[0]
+
+    def __init__(self, file: tf.Tensor, offset: tf.Tensor):
+        records = tf.raw_ops.TFRecordDatasetV2(
+            filenames=file[None],
+            compression_type="",
+            buffer_size=tf.constant(_READ_BYTES, tf.int64),
+            byte_offsets=offset[None],
+        )
+        one = tf.raw_ops.TakeDataset(
+            input_dataset=records, count=tf.constant(1, tf.int64), output_types=[tf.string], output_shapes=[[]]
+        )
+        super().__init__(one)
+
+    def _inputs(self):
+        return []
+
+    @property
+    def element_spec(self) -> tf.TensorSpec:
+        """A scalar string."""
+        return tf.TensorSpec([], tf.string)
 
 
 def count_examples(dataset_dir: str | os.PathLike, split: str) -> int:

@@ -6,6 +6,7 @@ repeat them.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +14,7 @@ import tensorflow as tf
 from deeplab_tf.errors import DeepLabError
 
 # The whole picture is resized, by one fast op, unless it has so many times the pixels of the window that is kept.
-_WASTE = 3.0
+_WASTE = 2.5
 
 # ---- sizes
 
@@ -122,59 +123,122 @@ def _nearest(size_in: tf.Tensor, size_out: tf.Tensor, offset: tf.Tensor, length:
     return tf.minimum(tf.cast(below, tf.int32) + up, size_in - 1)
 
 
-# ---- windows: a part of the resized picture, without computing the rest
+# ---- windows: the part of a resized picture that is kept, without computing the rest
 
 
-def label_window(label: tf.Tensor, size: tf.Tensor, offset: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """Returns resize_label(label, size) cut to `window` at `offset` (int32 [2] each), sampling only that."""
-    shape = tf.shape(label)
-    rows, columns = (_nearest(shape[i], size[i], offset[i], window[i]) for i in (0, 1))
+class Window(NamedTuple):
+    """What a random scale, crop and flip keep of a picture: `extent` at `offset` of the picture of `shape` resized to
+    `size` (int32 [2] each: height, width), mirrored or not (bool)."""
+
+    shape: tf.Tensor
+    size: tf.Tensor
+    offset: tf.Tensor
+    extent: tf.Tensor
+    mirrored: tf.Tensor
+
+    @property
+    def unscaled(self) -> tf.Tensor:
+        """Whether the picture keeps its size."""
+        return tf.reduce_all(self.size == self.shape)
+
+    @property
+    def wasteful(self) -> tf.Tensor:
+        """Whether resizing the whole picture costs more than sampling the window (which is slower a pixel)."""
+        pixels, kept = (tf.cast(tf.reduce_prod(side), tf.float32) for side in (self.size, self.extent))
+        return pixels > _WASTE * kept
+
+
+def draw_window(shape: tf.Tensor, draws: tf.Tensor, *, scale: tf.Tensor, crop_size: Sequence[int]) -> Window:
+    """Returns the window of a picture of `shape` for three uniform draws in [0, 1): row, column and flip.
+
+    As the release: offsets over all places in the scaled and padded picture, both ends included; a flip up to 0.5.
+    """
+    size = scaled_size(shape, scale)
+    extent = tf.minimum(size, crop_size)
+    offset = tf.stack([_below(draws[i], size[i] - extent[i] + 1) for i in (0, 1)])
+    return Window(shape, size, offset, extent, draws[2] <= 0.5)
+
+
+def source_box(window: Window) -> tf.Tensor:
+    """Returns the part of the picture that `image_window` looks at, int32 [4]: top, left, height, width.
+
+    With two pixels more on each side, as the edge of a partly decoded JPEG is not exact.
+    """
+    (top, bottom, _), (left, right, _) = (_neighbours(window, axis) for axis in (0, 1))
+    first = tf.maximum(tf.stack([top[0], left[0]]) - 2, 0)
+    last = tf.minimum(tf.stack([bottom[-1], right[-1]]) + 3, window.shape)
+    box = tf.concat([first, last - first], axis=0)
+    return tf.where(window.unscaled | window.wasteful, box, tf.concat([[0, 0], window.shape], axis=0))
+
+
+def label_window(label: tf.Tensor, window: Window) -> tf.Tensor:
+    """Returns the window of an integer label [h, w, 1]."""
+    rows, columns = (_nearest(*_axis(window, axis)) for axis in (0, 1))
+    columns = tf.cond(window.mirrored, lambda: tf.reverse(columns, [0]), lambda: columns)
     # Picking columns costs far more than picking rows, so of the rows only those that are wanted are left first.
     band = label[rows[0] : rows[-1] + 1]
     return tf.gather(tf.gather(band, columns, axis=1), rows - rows[0], axis=0)
 
 
-def image_window(image: tf.Tensor, size: tf.Tensor, offset: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """Returns float32 resize_image(image, size) cut to `window` at `offset` (int32 [2] each).
+def image_window(image: tf.Tensor, window: Window, corner: tf.Tensor | Sequence[int] = (0, 0)) -> tf.Tensor:
+    """Returns the window of an image, float32. `image` begins at `corner` of the picture (see source_box).
 
     The values are those of the release's op to the last bits: positions are rounded as it rounds them.
     tf.image.crop_and_resize rounds otherwise, which on a sharp edge shows in the second decimal.
     """
-    kept, pixels = tf.reduce_prod(window), tf.reduce_prod(size)
 
-    def sliced():
-        part = tf.slice(image, [offset[0], offset[1], 0], [window[0], window[1], 3])
-        return tf.cast(part, tf.float32)
+    def cut(array, offset):
+        part = tf.slice(array, tf.concat([offset, [0]], axis=0), tf.concat([window.extent, [3]], axis=0))
+        return tf.cond(window.mirrored, lambda: tf.reverse(part, [1]), lambda: part)
 
-    def resized():
-        return tf.slice(resize_image(image, size), [offset[0], offset[1], 0], [window[0], window[1], 3])
-
-    def sampled():
-        return _sampled(image, size, offset, window)
-
-    wasteful = tf.cast(pixels, tf.float32) > _WASTE * tf.cast(kept, tf.float32)
-    return tf.cond(tf.reduce_all(size == tf.shape(image)[:2]), sliced, lambda: tf.cond(wasteful, sampled, resized))
-
-
-def _sampled(image: tf.Tensor, size: tf.Tensor, offset: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    shape = tf.shape(image)
-    (top, bottom, down), (left, right, across) = (_neighbours(shape[i], size[i], offset[i], window[i]) for i in (0, 1))
-    band = image[top[0] : bottom[-1] + 1]
-    rows = _between(tf.gather(band, left, axis=1), tf.gather(band, right, axis=1), across[None, :, None])
-    upper, lower = tf.gather(rows, top - top[0], axis=0), tf.gather(rows, bottom - top[0], axis=0)
-    return _between(upper, lower, down[:, None, None])
+    return tf.cond(
+        window.unscaled,
+        lambda: tf.cast(cut(image, window.offset - corner), tf.float32),
+        lambda: tf.cond(
+            window.wasteful,
+            lambda: _sampled(image, window, corner),
+            lambda: cut(resize_image(image, window.size), window.offset),
+        ),
+    )
 
 
-def _neighbours(size_in, size_out, offset, length) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _sampled(image: tf.Tensor, window: Window, corner: tf.Tensor | Sequence[int]) -> tf.Tensor:
+    rows, columns = (_neighbours(window, axis) for axis in (0, 1))
+    first = tf.stack([rows[0][0], columns[0][0]])
+    last = tf.stack([rows[1][-1], columns[1][-1]])
+    band = tf.slice(image, tf.concat([first - corner, [0]], axis=0), tf.concat([last - first + 1, [3]], axis=0))
+    band = tf.cast(band, tf.float32)
+    columns = tf.cond(
+        window.mirrored, lambda: [tf.reverse(c, [0]) for c in columns], lambda: [tf.identity(c) for c in columns]
+    )
+
+    def down(array):
+        low, high, part = rows
+        return _between(tf.gather(array, low - first[0]), tf.gather(array, high - first[0]), part[:, None, None])
+
+    def across(array):
+        low, high, part = columns
+        sides = (tf.gather(array, side - first[1], axis=1) for side in (low, high))
+        return _between(*sides, part[None, :, None])
+
+    # Picking columns is the dear part, so it is done while there are few rows.
+    enlarged = window.size[0] > window.shape[0]
+    return tf.cond(enlarged, lambda: down(across(band)), lambda: across(down(band)))
+
+
+def _axis(window: Window, axis: int) -> tuple[tf.Tensor, ...]:
+    return window.shape[axis], window.size[axis], window.offset[axis], window.extent[axis]
+
+
+def _neighbours(window: Window, axis: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns the pixels (int32) below and above each position, and how far (float32, 0..1) it is beyond the first."""
-    at = _positions(size_in, size_out, offset, length)
+    at = _positions(*_axis(window, axis))
     below = tf.floor(at)
-    low, high = (tf.minimum(tf.cast(side, tf.int32), size_in - 1) for side in (below, tf.math.ceil(at)))
+    low, high = (tf.minimum(tf.cast(side, tf.int32), window.shape[axis] - 1) for side in (below, tf.math.ceil(at)))
     return low, high, at - below
 
 
 def _between(first: tf.Tensor, second: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
-    first, second = tf.cast(first, tf.float32), tf.cast(second, tf.float32)
     return first + (second - first) * part
 
 
@@ -247,32 +311,9 @@ def flip(images: Sequence[tf.Tensor], draw: tf.Tensor, *, probability: float = 0
     ]
 
 
-def augment(
-    image: tf.Tensor,
-    label: tf.Tensor,
-    draws: tf.Tensor,
-    *,
-    scale: tf.Tensor,
-    crop_size: Sequence[int],
-    pad_values: tuple[Sequence[float], int],
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns a training example, float32 [*crop_size, 3] and int32 [*crop_size, 1].
-
-    The release scales, pads bottom and right, crops and flips (datasets/data_generator.py); the same comes out here by
-    computing the window that is left in the end. draws: three uniform numbers in [0, 1), for row, column and flip.
-    pad_values: the pixel (RGB) and the label beyond the picture.
-    """
-    size = scaled_size(tf.shape(image)[:2], scale)
-    window = tf.minimum(size, crop_size)
-    offset = tf.stack([_below(draws[i], size[i] - window[i] + 1) for i in (0, 1)])
-    pair = [image_window(image, size, offset, window), label_window(label, size, offset, window)]
-    pair = flip(pair, draws[2])
-    # Mirrored, what was padded on the right is on the left.
-    left = tf.where(draws[2] <= 0.5, crop_size[1] - window[1], 0)
-    short = tf.reduce_any(window < crop_size)
-    padded = [
-        tf.cond(short, lambda a=array, v=value: pad_to(a, crop_size, v, left=left), lambda a=array: a)
-        for array, value in zip(pair, pad_values, strict=True)
-    ]
-    image, label = (tf.ensure_shape(array, [*crop_size, array.shape[-1]]) for array in padded)
-    return image, tf.cast(label, tf.int32)
+def fill(array: tf.Tensor, window: Window, crop_size: Sequence[int], value: Sequence[float] | float) -> tf.Tensor:
+    """Returns the window [h, w, c] padded to `crop_size`: below, and on the right, or left where it is mirrored."""
+    left = tf.where(window.mirrored, crop_size[1] - window.extent[1], 0)
+    short = tf.reduce_any(window.extent < crop_size)
+    padded = tf.cond(short, lambda: pad_to(array, crop_size, value, left=left), lambda: array)
+    return tf.ensure_shape(padded, [*crop_size, array.shape[-1]])

@@ -1,0 +1,250 @@
+"""An image and its label as files: where they are, whether they are sound, and what a record stores of them.
+
+Labels may be index PNGs, palette PNGs, colour PNGs of a known palette, or SBD's .mat files; they are read as indices.
+No TensorFlow here: worker processes start fast.
+"""
+
+import dataclasses
+import io
+import os
+import pathlib
+import struct
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+import PIL.Image
+
+from deeplab_tf.data.catalog import Colour
+from deeplab_tf.errors import DeepLabError
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
+_VOID = (224, 224, 192)  # PASCAL VOC's colour of 255
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    PIL.Image.DecompressionBombError,
+)
+_ORIENTATION = 0x0112  # EXIF
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """One example to come: its files, and the name that is stored.
+
+    label_ids: the values in the label that stand for 0, 1, 2...; all others are ignored. None: they are the classes.
+    """
+
+    image: str
+    label: str | None
+    filename: str
+    label_ids: tuple[int, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelRules:
+    """Which labels are right: 0..num_classes - 1 and ignore_label; how colours (palette) and other values
+    (label_map: (old, new) pairs) become them."""
+
+    num_classes: int
+    ignore_label: int
+    palette: tuple[Colour, ...]
+    label_map: tuple[tuple[int, int], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """What a record stores: encoded image and label, name, size; and how many pixels have each label, int64 [256]."""
+
+    image: bytes
+    label: bytes | None
+    filename: str
+    height: int
+    width: int
+    counts: np.ndarray
+
+
+def pair_files(
+    ids: Iterable[str], image_folder: str | os.PathLike, label_folder: str | os.PathLike, extensions: Iterable[str]
+) -> list[Pair]:
+    """Returns the pairs <image_folder>/<id><extension> (the first extension that is there) and <label_folder>/<id>.png.
+
+    A file that is missing is found out when the pair is packed.
+    """
+    extensions = tuple(extensions)
+    pairs = []
+    for name in ids:
+        candidates = [os.path.join(image_folder, name + extension) for extension in extensions]
+        image = next(filter(os.path.isfile, candidates), candidates[0])
+        pairs.append(Pair(image, os.path.join(label_folder, f"{name}.png"), name))
+    return pairs
+
+
+def read_list(file: str | os.PathLike) -> list[str]:
+    """Returns the ids of a list file, one a line. DeepLabError for a missing file, an empty or a repeated one."""
+    try:
+        ids = [line.strip() for line in pathlib.Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise DeepLabError(f"{file}: cannot be read ({error.strerror}); expected a list of ids, one a line") from None
+    repeated = len(ids) - len(set(ids))
+    if repeated or not ids:
+        what = f"{repeated} ids are repeated" if repeated else "the list is empty"
+        raise DeepLabError(f"{file}: {what}; expected different ids, one a line")
+    return ids
+
+
+def pack(pair: Pair, rules: LabelRules) -> Packed | list[str]:
+    """Returns what is stored of a pair, or all that is wrong with it, one line a fault.
+
+    The image stays as it is encoded. The label does too where it is a plain index PNG; else its indices are encoded.
+    """
+    image, size, faults = _checked_image(pair.image)
+    label, counts = None, np.zeros(256, np.int64)
+    if pair.label is not None:
+        try:
+            label, classes = _encoded_label(pair, rules)
+            counts = np.bincount(classes.ravel(), minlength=256)
+            if size and classes.shape != size[:2]:
+                faults.append(_mismatch(pair, size, classes.shape))
+        except DeepLabError as error:
+            faults.append(str(error))
+    return faults or Packed(image, label, pair.filename, *size[:2], counts)
+
+
+def _mismatch(pair: Pair, size: tuple[int, int, bool], shape: tuple[int, int]) -> str:
+    turned = "; the image's EXIF data turns it, which the release ignores: save it upright" if size[2] else ""
+    return f"{pair.label}: {shape[0]} x {shape[1]} pixels, but {pair.image} has {size[0]} x {size[1]}{turned}"
+
+
+def _read(file: str, what: str) -> bytes:
+    try:
+        return pathlib.Path(file).read_bytes()
+    except FileNotFoundError:
+        raise DeepLabError(f"{file}: missing {what}") from None
+    except OSError as error:
+        raise DeepLabError(f"{file}: the {what} cannot be read ({error.strerror})") from None
+
+
+def _checked_image(file: str) -> tuple[bytes, tuple[int, int, bool] | None, list[str]]:
+    """Returns the bytes, (height, width, turned by EXIF) and the faults of an image; it is decoded once to be sure."""
+    content = b""
+    try:
+        content = _read(file, "image")
+        with PIL.Image.open(io.BytesIO(content)) as image:
+            if image.format not in ("JPEG", "MPO", "PNG"):
+                return content, None, [f"{file}: a {image.format} image; records hold JPEG or PNG, so convert it"]
+            image.load()
+            turned = image.getexif().get(_ORIENTATION, 1) > 4
+            return content, (image.height, image.width, turned), []
+    except DeepLabError as error:
+        return content, None, [str(error)]
+    except _PILLOW_ERRORS as error:
+        return content, None, [f"{file}: no image that can be decoded ({_short(error, content)})"]
+
+
+def _short(error: Exception, content: bytes) -> str:
+    if isinstance(error, PIL.UnidentifiedImageError):
+        return f"begins with {content[:8]!r}" if content else "0 bytes"
+    return str(error)
+
+
+# ---- labels
+
+
+def _encoded_label(pair: Pair, rules: LabelRules) -> tuple[bytes, np.ndarray]:
+    """Returns the PNG to store and its indices, uint8 [h, w]."""
+    content = _read(pair.label, "label")
+    found, plain = _indices(pair.label, content, rules)
+    table = np.arange(256, dtype=np.uint8)
+    if pair.label_ids is not None:
+        table[:] = rules.ignore_label
+        table[list(pair.label_ids)] = range(len(pair.label_ids))
+    for old, new in rules.label_map:
+        table[old] = new
+    classes = table[found]
+    _require_classes(pair.label, classes, rules)
+    return (content if plain and np.array_equal(classes, found) else _png(classes)), classes
+
+
+def read_label(file: str, rules: LabelRules) -> np.ndarray:
+    """Returns the indices of a label file, uint8 [h, w], as they are stored in it.
+
+    DeepLabError for a missing or damaged file, a JPEG (its values are not exact any more), colours that are not in the
+    palette.
+    """
+    return _indices(file, _read(file, "label"), rules)[0]
+
+
+def _indices(file: str, content: bytes, rules: LabelRules) -> tuple[np.ndarray, bool]:
+    """Returns the indices, and whether `content` is an 8-bit grey PNG of just these."""
+    if file.endswith(".mat"):
+        return _sbd_label(file, content), False
+    try:
+        with PIL.Image.open(io.BytesIO(content)) as image:
+            if image.format in ("JPEG", "MPO"):
+                raise DeepLabError(f"{file}: a JPEG label, whose values are no longer exact; export the labels as PNG")
+            array, mode = np.asarray(image), image.mode
+            plain = image.format == "PNG" and mode == "L"
+    except DeepLabError:
+        raise
+    except _PILLOW_ERRORS as error:
+        raise DeepLabError(f"{file}: no label that can be decoded ({_short(error, content)})") from None
+    if mode in ("RGB", "RGBA"):
+        return _from_colours(file, array[..., :3], rules), False
+    array = array[..., 0] if array.ndim == 3 else array
+    if array.dtype != np.uint8 and array.size and not 0 <= array.min() <= array.max() <= 255:
+        raise DeepLabError(f"{file}: label {array.max()} in a picture of mode {mode}; expected 0..255")
+    return array.astype(np.uint8), plain
+
+
+def _from_colours(file: str, array: np.ndarray, rules: LabelRules) -> np.ndarray:
+    known = {_VOID: rules.ignore_label, **{tuple(c): i for i, c in reversed([*enumerate(rules.palette)])}}
+    codes = array.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
+    colours, places, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    named = [(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in colours]
+    unknown = [f"{c} ({n} pixels)" for c, n in zip(named, counts, strict=True) if c not in known]
+    if unknown:
+        more = " and others" if len(unknown) > 3 else ""
+        listed = ", ".join(unknown[:3]) + more
+        raise DeepLabError(f"{file}: a colour label with {listed}, not in the palette; give it in dataset.json")
+    return np.array([known[c] for c in named], np.uint8)[places].reshape(codes.shape)
+
+
+def _sbd_label(file: str, content: bytes) -> np.ndarray:
+    """Returns the classes of an SBD annotation (cls/<id>.mat: GTcls.Segmentation), uint8 [h, w]."""
+    import scipy.io
+
+    try:
+        values = scipy.io.loadmat(io.BytesIO(content), squeeze_me=True, struct_as_record=False)
+        return np.asarray(values["GTcls"].Segmentation, np.uint8)
+    except (KeyError, AttributeError, TypeError, ValueError, OSError, zlib.error) as error:
+        raise DeepLabError(f"{file}: no SBD annotation with GTcls.Segmentation ({error})") from None
+
+
+def _require_classes(file: str, classes: np.ndarray, rules: LabelRules):
+    counts = np.bincount(classes.ravel(), minlength=256)
+    wrong = [i for i in np.flatnonzero(counts) if i >= rules.num_classes and i != rules.ignore_label]
+    if wrong:
+        listed = ", ".join(f"{i} ({counts[i]} pixels)" for i in wrong[:5]) + (" and others" if len(wrong) > 5 else "")
+        binary = set(np.flatnonzero(counts)) <= {0, 255}
+        hint = "; a mask of 0 and 255? --label_map=255:1 makes it 0 and 1" if binary else ""
+        raise DeepLabError(
+            f"{file}: label {listed}; expected 0..{rules.num_classes - 1} or {rules.ignore_label} (ignored){hint}"
+        )
+
+
+def _png(classes: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    PIL.Image.fromarray(classes).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def binary_mask_fault(counts: np.ndarray, rules: LabelRules) -> str | None:
+    """Returns the fault of a whole data set of 0/255 masks where 255 is the ignore label: nothing would be learned."""
+    if rules.ignore_label == 255 and counts[255] and set(np.flatnonzero(counts)) <= {0, 255}:
+        return "all labels hold only 0 and 255 (ignored): masks of 0 and 255? --label_map=255:1 makes them 0 and 1"
+    return None

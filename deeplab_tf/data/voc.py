@@ -1,0 +1,69 @@
+"""PASCAL VOC 2012 as pairs of files, and train_aug: the split of 10,582 that the release uses and does not ship."""
+
+import os
+import pathlib
+
+from deeplab_tf.data.pairs import Pair, pair_files, read_list
+from deeplab_tf.errors import DeepLabError
+
+TRAIN_AUG_SIZE = 10582
+
+
+def voc_splits(
+    image_folder: str | os.PathLike,
+    label_folder: str | os.PathLike,
+    list_folder: str | os.PathLike,
+    *,
+    image_format: str = "jpg",
+) -> dict[str, list[Pair]]:
+    """Returns the pairs of each split: every *.txt in `list_folder` is one (datasets/build_voc2012_data.py).
+
+    Labels may be palette PNGs (SegmentationClass) as well as the release's SegmentationClassRaw. DeepLabError where
+    there are no lists.
+    """
+    lists = sorted(pathlib.Path(list_folder).glob("*.txt"))
+    if not lists:
+        raise DeepLabError(f"list_folder={list_folder}: no *.txt files; expected one a split, with an id a line")
+    extensions = [f".{image_format}"]
+    return {file.stem: pair_files(read_list(file), image_folder, label_folder, extensions) for file in lists}
+
+
+def train_aug(
+    splits: dict[str, list[Pair]], sbd_dir: str | os.PathLike, *, expected: int = TRAIN_AUG_SIZE
+) -> list[Pair]:
+    """Returns the augmented training split: SBD's train and val and VOC's train, without VOC's val, in order of id.
+
+    VOC's own labels are taken where there are some, SBD's (cls/<id>.mat) for the others; photographs are VOC's, or
+    SBD's where VOC has none. DeepLabError where SBD or a VOC list is missing, or where there are not `expected` (0: any
+    number).
+    """
+    folder = _sbd_folder(pathlib.Path(sbd_dir))
+    for split in ("train", "val"):
+        if split not in splits:
+            raise DeepLabError(f"train_aug needs the list {split}.txt of PASCAL VOC beside the others")
+    own = {pair.filename: pair for pair in splits["train"]}
+    held_out = {pair.filename for pair in splits["val"]}
+    ids = {*read_list(folder / "train.txt"), *read_list(folder / "val.txt"), *own} - held_out
+    if expected and len(ids) != expected:
+        raise DeepLabError(
+            f"sbd_dir={sbd_dir}: train_aug would have {len(ids)} images, expected {expected}; are all lists complete? "
+            f"--train_aug_size={len(ids)} takes it as it is"
+        )
+    some = next(iter(own.values()))
+    photos, extension = os.path.split(some.image)[0], os.path.splitext(some.image)[1]
+    return [own.get(name) or _sbd_pair(name, folder, photos, extension) for name in sorted(ids)]
+
+
+def _sbd_pair(name: str, folder: pathlib.Path, photos: str, extension: str) -> Pair:
+    image = os.path.join(photos, name + extension)
+    if not os.path.isfile(image):
+        image = str(folder / "img" / f"{name}.jpg")
+    return Pair(image, str(folder / "cls" / f"{name}.mat"), name)
+
+
+def _sbd_folder(folder: pathlib.Path) -> pathlib.Path:
+    candidates = (folder, folder / "dataset", folder / "benchmark_RELEASE" / "dataset")
+    for candidate in candidates:
+        if (candidate / "cls").is_dir():
+            return candidate
+    raise DeepLabError(f"sbd_dir={folder}: no folder cls of *.mat files there, nor in dataset/ below it")

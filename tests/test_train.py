@@ -1,0 +1,202 @@
+"""Training runs: the log, checkpoints, resuming bit for bit, kills, signals, and folders of other experiments."""
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+import deeplab_tf
+from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.data import records
+from deeplab_tf.data.shapes import shapes_example
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.loading import open_model
+from deeplab_tf.run_directory import RunDirectory
+from deeplab_tf.train import train
+
+STEPS = 6
+MODEL = ModelConfig(depth_multiplier=0.25, aspp_convs_filters=16)
+
+
+def _png(array) -> bytes:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _determinism_ends_here():
+    """The runs switch deterministic operations on for the whole process, and TensorFlow has no public way back."""
+    yield
+    from tensorflow.python.framework import config
+
+    config.disable_op_determinism()
+
+
+@pytest.fixture(scope="module")
+def dataset_dir(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("records")
+    with tf.io.TFRecordWriter(str(folder / records.shard_name("train", 0, 1))) as writer:
+        for index in range(10):
+            image, label = shapes_example(0, index, height=49, width=41)
+            name = f"shapes_{index}"
+            writer.write(records.make_example(_png(image), _png(label), filename=name, height=49, width=41))
+    return str(folder)
+
+
+def run(dataset_dir, log_dir, *, steps=STEPS, lines=None, **changes):
+    update = TrainConfig(training_number_of_steps=steps, base_learning_rate=0.01, fine_tune_batch_norm=True)
+    options = {"log_steps": 2, "deterministic": True, **changes}
+    data = DataConfig(dataset="shapes", dataset_dir=dataset_dir, crop_size=(33, 33), batch_size=4)
+    told = [] if lines is None else lines
+    return train(MODEL, update, data, RunConfig(train_logdir=str(log_dir), **options), tell=told.append)
+
+
+def tensors(prefix: str) -> dict[str, np.ndarray]:
+    reader = tf.train.load_checkpoint(prefix)
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def equal(first: str, second: str) -> bool:
+    a, b = tensors(first), tensors(second)
+    return set(a) == set(b) and all(a[name].tobytes() == b[name].tobytes() for name in a)
+
+
+@pytest.fixture(scope="module")
+def whole(dataset_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return run(dataset_dir, folder), folder
+
+
+def test_a_run_leaves_checkpoints_a_log_and_a_model(whole):
+    outcome, folder = whole
+    assert outcome.step == STEPS and not outcome.stopped
+    assert RunDirectory(folder).steps() == [0, STEPS]
+    held = tensors(outcome.checkpoint)
+    assert held["global_step"] == STEPS and "logits/semantic/weights/Momentum" in held
+    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [2, 4, 6]
+    assert all(line["total_loss"] == pytest.approx(line["cross_entropy"] + line["regularization"]) for line in log)
+    assert all(0 <= line["waiting"] <= 1 for line in log)
+    loaded = open_model(folder)
+    assert loaded.card.dataset == "shapes" and loaded.card.train_split == "train"
+    assert deeplab_tf.predict(loaded.model, np.zeros((1, 20, 30, 3))).shape == (1, 20, 30)
+
+
+def test_training_changes_what_it_should(whole):
+    _, folder = whole
+    before, after = tensors(str(folder / "model.ckpt-0")), tensors(str(folder / f"model.ckpt-{STEPS}"))
+    weights = [n for n in before if not n.endswith(("Momentum", "global_step"))]
+    assert all(not np.array_equal(before[n], after[n]) for n in weights if n.endswith(("weights", "gamma", "mean")))
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(dataset_dir, tmp_path, whole):
+    """The schedule needs the whole length, so the first part is cut by a signal, not by fewer steps."""
+    lines = []
+    outcome = _stopped_after(dataset_dir, tmp_path / "run", 3)
+    assert outcome.stopped and outcome.step == 3
+    resumed = run(dataset_dir, tmp_path / "run", lines=lines)
+    assert "Going on from" in lines[0] and resumed.step == STEPS
+    assert equal(resumed.checkpoint, whole[0].checkpoint)
+    log = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert log == sorted(set(log)) and log[-1] == STEPS
+    assert run(dataset_dir, tmp_path / "run").step == STEPS, "a run that is done does nothing"
+
+
+def _stopped_after(dataset_dir, folder, steps: int):
+    update = TrainConfig(training_number_of_steps=STEPS, base_learning_rate=0.01)
+    data = DataConfig(dataset="shapes", dataset_dir=dataset_dir, crop_size=(33, 33), batch_size=4)
+    options = RunConfig(train_logdir=str(folder), log_steps=1, deterministic=True)
+
+    def report(progress):
+        if progress.step == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    # log_steps only says how often is reported: it may differ between the parts of a run.
+    return train(MODEL, update, data, options, report=report)
+
+
+def test_another_experiment_is_refused_and_named(dataset_dir, tmp_path, whole):
+    _, folder = whole
+    before = sorted(path.name for path in folder.iterdir())
+    update = TrainConfig(training_number_of_steps=STEPS, base_learning_rate=0.02)
+    data = DataConfig(dataset="shapes", dataset_dir=dataset_dir, crop_size=(33, 33), batch_size=4)
+    options = RunConfig(train_logdir=str(folder), deterministic=True)
+    with pytest.raises(DeepLabError, match="another experiment.*base_learning_rate: 0.01 then, 0.02 now"):
+        train(MODEL, update, data, options)
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_two_trainers_do_not_share_a_folder(dataset_dir, tmp_path):
+    with RunDirectory(tmp_path / "run").locked(), pytest.raises(DeepLabError, match="another trainer"):
+        run(dataset_dir, tmp_path / "run")
+
+
+def test_checkpoints_are_thinned_out(dataset_dir, tmp_path):
+    run(dataset_dir, tmp_path / "run", save_interval_secs=0, keep_checkpoints=2)
+    assert RunDirectory(tmp_path / "run").steps() == [STEPS - 1, STEPS]
+    assert not list((tmp_path / "run").glob(".partial*"))
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_intact(dataset_dir, tmp_path):
+    update = TrainConfig(training_number_of_steps=50, base_learning_rate=1e30)
+    data = DataConfig(dataset="shapes", dataset_dir=dataset_dir, crop_size=(33, 33), batch_size=4)
+    options = RunConfig(train_logdir=str(tmp_path / "run"), log_steps=1, save_interval_secs=0)
+    with pytest.raises(DeepLabError, match="the loss is.*intact.*base_learning_rate"):
+        train(MODEL, update, data, options)
+    assert all(np.all(np.isfinite(v)) for v in tensors(str(RunDirectory(tmp_path / "run").latest())).values())
+
+
+def test_fine_tuning_from_other_classes(dataset_dir, tmp_path, whole):
+    outcome, _ = whole
+    source = {n: v for n, v in tensors(outcome.checkpoint).items() if not n.endswith("Momentum")}
+    source["logits/semantic/weights"] = np.zeros((1, 1, 16, 21), np.float32)
+    source["logits/semantic/biases"] = np.zeros(21, np.float32)
+    deeplab_tf.checkpoint.write_tensors(tmp_path / "other" / "model.ckpt", source)
+    initial = {"tf_initial_checkpoint": str(tmp_path / "other" / "model.ckpt")}
+    with pytest.raises(DeepLabError, match="initialize_last_layer=false.*last_layers_contain_logits_only"):
+        run(dataset_dir, tmp_path / "refused", **initial)
+    lines = []
+    run(dataset_dir, tmp_path / "run", steps=1, lines=lines, initialize_last_layer=False, **initial)
+    assert "loaded" in lines[0] and "excluded" in lines[0]
+    first = tensors(str(tmp_path / "run" / "model.ckpt-0"))
+    name = "MobilenetV2/Conv/weights"
+    assert np.array_equal(first[name], source[name]) and first["global_step"] == 0
+    assert first["logits/semantic/biases"].shape == (9,)
+    assert not np.array_equal(first["aspp0/weights"], source["aspp0/weights"])
+
+
+def test_nothing_in_common_is_an_error(dataset_dir, tmp_path):
+    deeplab_tf.checkpoint.write_tensors(tmp_path / "model.ckpt", {"vgg/weights": np.zeros(3, np.float32)})
+    with pytest.raises(DeepLabError, match="none of its 1 variables"):
+        run(dataset_dir, tmp_path / "run", tf_initial_checkpoint=str(tmp_path / "model.ckpt"))
+
+
+@pytest.mark.heavy
+def test_killed_at_random_instants_the_run_ends_equal(dataset_dir, tmp_path, whole):
+    """SIGKILL, also in the middle of saves: every restart goes on, and the weights are those of the whole run."""
+    command = [sys.executable, "-m", "deeplab_tf.tools.cli", "train", f"--train_logdir={tmp_path / 'run'}"]
+    command += [f"--dataset_dir={dataset_dir}", "--dataset=shapes", "--train_crop_size=33,33", "--train_batch_size=4"]
+    command += ["--depth_multiplier=0.25", "--aspp_convs_filters=16", f"--training_number_of_steps={STEPS}"]
+    command += ["--base_learning_rate=0.01", "--deterministic", "--save_interval_secs=0", "--log_steps=1"]
+    draws, directory = random.Random(0), RunDirectory(tmp_path / "run")
+    for _ in range(3):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        begun, limit = len(directory.steps()), time.monotonic() + 60
+        while process.poll() is None and len(directory.steps()) <= begun and time.monotonic() < limit:
+            time.sleep(0.01)
+        time.sleep(draws.uniform(0, 0.3))
+        process.kill()
+        process.wait()
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert equal(str(directory.latest()), whole[0].checkpoint)
