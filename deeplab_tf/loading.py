@@ -171,6 +171,15 @@ def _zoo_directory(entry: Released) -> pathlib.Path:
     return folder
 
 
+def weights_path(path: str | os.PathLike) -> pathlib.Path:
+    """Returns what `sources.open_source` can open: the path itself, or the (downloaded) file of a name of the zoo."""
+    name = os.fspath(path)
+    if name not in zoo.CHECKPOINTS or pathlib.Path(name).exists():
+        return pathlib.Path(name)
+    entry = zoo.CHECKPOINTS[name]
+    return zoo.embedded_folder(entry) if entry.kind == "embedded" else zoo.fetch(entry)
+
+
 def open_model(
     path: str | os.PathLike, changes: Mapping | None = None, *, dataset: str | None = None, keep_state: bool = False
 ) -> Loaded:

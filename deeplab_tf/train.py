@@ -17,6 +17,7 @@ from deeplab_tf.data.examples import dataset_of, named_errors
 from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.initialize import Initialized, initialize
+from deeplab_tf.loading import weights_path
 from deeplab_tf.model import build_model
 from deeplab_tf.optimizers import GLOBAL_STEP, last_layer_scopes
 from deeplab_tf.run_directory import RunDirectory
@@ -158,7 +159,8 @@ class _Run:
         if not self.run.tf_initial_checkpoint:
             return None
         excluded = () if self.run.initialize_last_layer else last_layer_scopes(self.train)
-        return initialize(self.variables(), self.run.tf_initial_checkpoint, excluded_scopes=excluded)
+        path = weights_path(self.run.tf_initial_checkpoint)
+        return initialize(self.variables(), path, excluded_scopes=excluded)
 
     def done(self) -> int:
         return int(self.step.state[GLOBAL_STEP].numpy())

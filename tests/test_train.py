@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 import deeplab_tf
+from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.data import records
 from deeplab_tf.data.shapes import shapes_example
@@ -173,6 +174,16 @@ def test_fine_tuning_from_other_classes(dataset_dir, tmp_path, whole):
     assert np.array_equal(first[name], source[name]) and first["global_step"] == 0
     assert first["logits/semantic/biases"].shape == (9,)
     assert not np.array_equal(first["aspp0/weights"], source["aspp0/weights"])
+
+
+def test_fine_tuning_from_the_zoo(dataset_dir, tmp_path):
+    lines, source = [], open_model("shapes_mnv2")
+    data = DataConfig(dataset="shapes", dataset_dir=dataset_dir, crop_size=(33, 33), batch_size=2)
+    options = RunConfig(train_logdir=str(tmp_path / "run"), tf_initial_checkpoint="shapes_mnv2")
+    train(source.card.config, TrainConfig(training_number_of_steps=1), data, options, tell=lines.append)
+    first, name = tensors(str(tmp_path / "run" / "model.ckpt-0")), "MobilenetV2/Conv/weights"
+    assert np.array_equal(first[name], variable_map(source.model)[name].numpy())
+    assert "missing  " in lines[0] and first["global_step"] == 0
 
 
 def test_nothing_in_common_is_an_error(dataset_dir, tmp_path):
