@@ -86,7 +86,10 @@ def resize_longest(image: np.ndarray, longest: int) -> np.ndarray:
 def nearest_indices(size_in: int, size_out: int) -> np.ndarray:
     """Returns the source index of each output index of an align-corners nearest resize: halves round away from 0."""
     scale = np.float32((size_in - 1) / (size_out - 1)) if size_out > 1 else np.float32(0)
-    return np.minimum(np.floor(np.arange(size_out, dtype=np.float32) * scale + 0.5).astype(np.int64), size_in - 1)
+    positions = np.arange(size_out, dtype=np.float32) * scale
+    low = np.floor(positions)
+    # Not floor(x + 0.5): just below a half, that sum rounds up in float32.
+    return np.minimum((low + (positions - low >= 0.5)).astype(np.int64), size_in - 1)
 
 
 def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:

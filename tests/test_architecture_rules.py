@@ -25,10 +25,10 @@ LAYERS = {
         errors version arch arch.* fields train_config data_config run_config config data data.catalog released
         published""",
     "pure functions": """
-        layers losses metrics schedules optimizers cost crf visualize images data.records data.transforms""",
+        layers losses metrics schedules optimizers cost crf visualize images data.records data.transforms data.pairs""",
     "assemblers": """
         archives download sources recognize backbone head checkpoint initialize run_directory
-        data.examples data.pipeline data.voc data.ade20k data.cityscapes data.folder data.shapes""",
+        data.examples data.pipeline data.build data.voc data.ade20k data.cityscapes data.folder data.shapes""",
     "model": "model",
     "zoo": "zoo loading predictor train_step",
     "verbs": "train evaluate predict export report doctor serve",

@@ -14,6 +14,7 @@ COMMANDS = {
     "convert": "weights of the release -> model directory, or back to a TF1 checkpoint",
     "predict": "segment images",
     "train": "train or fine-tune with the release's flags, or go on with a run",
+    "build-data": "images and labels -> TFRecords",
     "zoo": "list the released checkpoints",
     "demo": "convert, segment and score the embedded checkpoint; needs no data and no network",
     "benchmark": "measure this machine",
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None):
     if argv[1] not in COMMANDS:
         print(f"deeplab-tf: {unknown_name('command', argv[1], COMMANDS)}", file=sys.stderr)
         sys.exit(1)
-    tool = importlib.import_module(f"deeplab_tf.tools.{argv[1]}")
+    tool = importlib.import_module(f"deeplab_tf.tools.{argv[1].replace('-', '_')}")
     tool.run([f"deeplab-tf {argv[1]}", *argv[2:]])
 
 

@@ -1,6 +1,7 @@
 """Building TFRecords from pairs of files, in several processes: all of it or nothing, and every fault at once."""
 
 import concurrent.futures
+import concurrent.futures.process
 import contextlib
 import dataclasses
 import json
@@ -16,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.data import catalog, records
-from deeplab_tf.data.pairs import LabelRules, Packed, Pair, binary_mask_fault, pack
+from deeplab_tf.data.pairs import LabelRules, Packed, Pair, binary_mask_fault, pack, pack_all
 from deeplab_tf.errors import DeepLabError
 
 _CHUNK = 8  # pairs that a process is given at a time
@@ -40,9 +41,10 @@ def build_records(
     *,
     advance: Callable[[], object] = lambda: None,
 ) -> dict[str, np.ndarray]:
-    """Writes <output_dir>/<split>-0000i-of-0000n.tfrecord and dataset.json, and returns the pixels of each label by split.
+    """Writes <output_dir>/<split>-0000i-of-0000n.tfrecord and dataset.json, and the data set's facts.
 
     The files grow in a sibling folder that takes the name when it is complete. `advance` is called after each pair.
+    Returns how many pixels of each split have each label, int64 [256].
 
     Raises:
       DeepLabError: some files are faulty (all are listed, one a line, and nothing is written), `output_dir` is there
@@ -137,10 +139,6 @@ class _Shards:
             self._writer = None
 
 
-def _pack_chunk(pairs: Sequence[Pair], rules: LabelRules) -> list[Packed | list[str]]:
-    return [pack(pair, rules) for pair in pairs]
-
-
 @contextlib.contextmanager
 def _packer(rules: LabelRules, processes: int) -> Iterator[Callable]:
     """Gives a function from pairs to what is packed of them, in order."""
@@ -154,7 +152,7 @@ def _packer(rules: LabelRules, processes: int) -> Iterator[Callable]:
         def packed(pairs: Sequence[Pair]) -> Iterator[Packed | list[str]]:
             waiting = deque()
             for first in range(0, len(pairs), _CHUNK):
-                waiting.append(pool.submit(_pack_chunk, pairs[first : first + _CHUNK], rules))
+                waiting.append(pool.submit(pack_all, pairs[first : first + _CHUNK], rules))
                 if len(waiting) > _AHEAD * processes:
                     yield from waiting.popleft().result()
             while waiting:
@@ -162,6 +160,8 @@ def _packer(rules: LabelRules, processes: int) -> Iterator[Callable]:
 
         try:
             yield packed
+        except concurrent.futures.process.BrokenProcessPool:
+            raise DeepLabError("a process died (out of memory?); --num_processes=1 builds in this one") from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -36,8 +36,8 @@ def cityscapes_splits(root: str | os.PathLike, *, splits: Sequence[str] = ()) ->
         found = {split: pairs for split, pairs in found.items() if pairs}
     if not found or not all(found.values()):
         raise DeepLabError(
-            f"cityscapes_root={root}: no images leftImg8bit/<split>/<city>/*{_IMAGE_END}; expected the folder that holds "
-            "leftImg8bit and gtFine"
+            f"cityscapes_root={root}: no images leftImg8bit/<split>/<city>/*{_IMAGE_END}; expected the folder that "
+            "holds leftImg8bit and gtFine"
         )
     return found
 

@@ -27,10 +27,8 @@ def folder_facts(root: str | os.PathLike) -> catalog.Dataset:
     if (folder / catalog.DATASET_FILE).is_file():
         return catalog.read_dataset(folder)
     if not (folder / CLASS_NAMES_FILE).is_file():
-        raise DeepLabError(
-            f"{folder}: neither {catalog.DATASET_FILE} nor {CLASS_NAMES_FILE}; write the names of the classes, one a line, "
-            f"in label order, into {folder / CLASS_NAMES_FILE}"
-        )
+        wanted = f"write the names of the classes, one a line, in label order, into {folder / CLASS_NAMES_FILE}"
+        raise DeepLabError(f"{folder}: neither {catalog.DATASET_FILE} nor {CLASS_NAMES_FILE}; {wanted}")
     names = tuple(read_list(folder / CLASS_NAMES_FILE))
     return catalog.Dataset(
         name=folder.resolve().name,
@@ -73,6 +71,5 @@ def _lists(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _listed(images: pathlib.Path, labels: pathlib.Path) -> list[Pair]:
-    ids = sorted(f.stem for f in images.iterdir() if f.suffix.lower() in IMAGE_EXTENSIONS)
-    by_id = {f.stem: f for f in images.iterdir() if f.suffix.lower() in IMAGE_EXTENSIONS}
-    return [Pair(str(by_id[name]), str(labels / f"{name}.png"), name) for name in ids]
+    files = sorted(file for file in images.iterdir() if file.suffix.lower() in IMAGE_EXTENSIONS)
+    return [Pair(str(file), str(labels / f"{file.stem}.png"), file.stem) for file in files]

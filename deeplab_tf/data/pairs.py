@@ -115,6 +115,11 @@ def pack(pair: Pair, rules: LabelRules) -> Packed | list[str]:
     return faults or Packed(image, label, pair.filename, *size[:2], counts)
 
 
+def pack_all(pairs: Iterable[Pair], rules: LabelRules) -> list[Packed | list[str]]:
+    """Returns `pack` of each pair: the work of a process."""
+    return [pack(pair, rules) for pair in pairs]
+
+
 def _mismatch(pair: Pair, size: tuple[int, int, bool], shape: tuple[int, int]) -> str:
     turned = "; the image's EXIF data turns it, which the release ignores: save it upright" if size[2] else ""
     return f"{pair.label}: {shape[0]} x {shape[1]} pixels, but {pair.image} has {size[0]} x {size[1]}{turned}"
@@ -218,10 +223,11 @@ def _sbd_label(file: str, content: bytes) -> np.ndarray:
     """Returns the classes of an SBD annotation (cls/<id>.mat: GTcls.Segmentation), uint8 [h, w]."""
     import scipy.io
 
+    unreadable = (scipy.io.matlab.MatReadError, NotImplementedError, KeyError, AttributeError, TypeError, ValueError)
     try:
         values = scipy.io.loadmat(io.BytesIO(content), squeeze_me=True, struct_as_record=False)
         return np.asarray(values["GTcls"].Segmentation, np.uint8)
-    except (KeyError, AttributeError, TypeError, ValueError, OSError, zlib.error) as error:
+    except (*unreadable, OSError, zlib.error) as error:
         raise DeepLabError(f"{file}: no SBD annotation with GTcls.Segmentation ({error})") from None
 
 

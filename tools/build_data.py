@@ -1,0 +1,177 @@
+"""Builds the TFRecords that training and evaluation read, from images and labels as they are downloaded.
+
+  deeplab-tf build-data --dataset=pascal_voc_seg --voc_root=VOCdevkit/VOC2012 --sbd_dir=SBD --output_dir=voc_records
+  deeplab-tf build-data --dataset=cityscapes --cityscapes_root=cityscapes --output_dir=cityscapes_records
+  deeplab-tf build-data --dataset=ade20k --ade20k_root=ADEChallengeData2016 --output_dir=ade20k_records
+  deeplab-tf build-data --dataset=folder --root=my_data --output_dir=my_records
+  deeplab-tf build-data --dataset=shapes --output_dir=shapes_records
+
+Labels may be index, palette or colour PNGs: they are stored as indices. Every faulty file is listed at once, and then
+nothing is written. The flags of the release's builders are known too. `folder` wants my_data/images, my_data/labels,
+lists train.txt, val.txt of ids, and class_names.txt (or dataset.json: class_names, palette, ignore_label).
+"""
+
+import os
+import tempfile
+
+from absl import flags
+
+from deeplab_tf.errors import DeepLabError, unknown_name
+from deeplab_tf.tools import options
+
+_DATASETS = ("pascal_voc_seg", "cityscapes", "ade20k", "folder", "shapes")
+_SHARDS = {"cityscapes": 10}  # the release's; 4 for all others
+_VOC, _ADE = "./VOCdevkit/VOC2012", "./ADE20K/ADEChallengeData2016"
+_FOLDERS = {
+    "voc_root": f"folder of PASCAL VOC 2012; replaces the next three (default: {_VOC})",
+    "image_folder": "PASCAL VOC: folder of photographs (default: JPEGImages)",
+    "semantic_segmentation_folder": "PASCAL VOC: folder of labels (default: SegmentationClassRaw or SegmentationClass)",
+    "list_folder": "PASCAL VOC: folder of lists, one *.txt a split (default: ImageSets/Segmentation)",
+    "sbd_dir": "SBD (benchmark_RELEASE, dataset/ or below): train_aug is derived from it",
+    "cityscapes_root": "Cityscapes: folder with leftImg8bit and gtFine (default: ./cityscapes)",
+    "ade20k_root": f"ADE20K: replaces the next four (default: {_ADE})",
+    "train_image_folder": "ADE20K (default: images/training)",
+    "train_image_label_folder": "ADE20K (default: annotations/training)",
+    "val_image_folder": "ADE20K (default: images/validation)",
+    "val_image_label_folder": "ADE20K (default: annotations/validation)",
+    "root": "folder: the folder of your own data",
+}
+
+
+def define(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    flags.DEFINE_string("dataset", None, f"what to build: {', '.join(_DATASETS)}", flag_values=values)
+    text = "folder to write; it must not exist, or be empty (default: ./tfrecord)"
+    flags.DEFINE_string("output_dir", "./tfrecord", text, flag_values=values)
+    for name, text in _FOLDERS.items():
+        flags.DEFINE_string(name, None, text, flag_values=values)
+    text = "extension of the photographs (default: jpg for PASCAL VOC); what a file holds is seen by its bytes"
+    flags.DEFINE_enum("image_format", "jpg", ["jpg", "jpeg", "png"], text, flag_values=values)
+    flags.DEFINE_enum("label_format", "png", ["png"], "extension of the labels (default: png)", flag_values=values)
+    flags.DEFINE_list("splits", [], "only these splits (default: all there are)", flag_values=values)
+    text = "files a split (default: 10 for cityscapes, else 4, as the release)"
+    flags.DEFINE_integer("num_shards", None, text, flag_values=values)
+    flags.DEFINE_integer("num_processes", os.cpu_count(), "processes (default: one a core)", flag_values=values)
+    text = "labels to rename, old:new, for instance 255:1 for masks of 0 and 255"
+    flags.DEFINE_list("label_map", [], text, flag_values=values)
+    text = "images that train_aug must have; 0: any number (default: 10582)"
+    flags.DEFINE_integer("train_aug_size", 10582, text, flag_values=values)
+
+
+def _folder(values: flags.FlagValues, flag: str, root: str, *names: str) -> str:
+    """The folder a flag gives, else the first of `names` below `root` that is there."""
+    places = [os.path.join(root, name) for name in names]
+    return values[flag].value or next(filter(os.path.isdir, places), places[0])
+
+
+def _voc(values: flags.FlagValues):
+    from deeplab_tf.data import catalog, voc
+
+    root = values.voc_root or _VOC
+    splits = voc.voc_splits(
+        _folder(values, "image_folder", root, "JPEGImages"),
+        _folder(values, "semantic_segmentation_folder", root, "SegmentationClassRaw", "SegmentationClass"),
+        _folder(values, "list_folder", root, "ImageSets/Segmentation"),
+        image_format=values.image_format,
+    )
+    if values.sbd_dir:
+        splits["train_aug"] = voc.train_aug(splits, values.sbd_dir, expected=values.train_aug_size)
+    return catalog.dataset("pascal_voc_seg"), splits
+
+
+def _cityscapes(values: flags.FlagValues):
+    from deeplab_tf.data import catalog, cityscapes
+
+    splits = cityscapes.cityscapes_splits(values.cityscapes_root or "./cityscapes", splits=values.splits)
+    return catalog.dataset("cityscapes"), splits
+
+
+def _ade20k(values: flags.FlagValues):
+    from deeplab_tf.data import ade20k, catalog
+
+    root = values.ade20k_root or _ADE
+    folders = [
+        _folder(values, f"{split}_image{kind}folder", root, f"{below}/{name}")
+        for split, name in (("train", "training"), ("val", "validation"))
+        for kind, below in (("_", "images"), ("_label_", "annotations"))
+    ]
+    return catalog.dataset("ade20k"), ade20k.ade20k_splits(*folders)
+
+
+def _own(values: flags.FlagValues):
+    from deeplab_tf.data import folder
+
+    options.require(values, "root")
+    return folder.folder_facts(values.root), folder.folder_splits(values.root)
+
+
+def _build(facts, splits, values: flags.FlagValues):
+    """Builds, with a progress bar, and prints what came of it."""
+    import rich.console
+    import rich.progress
+
+    from deeplab_tf.data.build import BuildOptions, build_records
+
+    unknown = [split for split in values.splits if split not in splits]
+    if unknown:
+        raise unknown_name("split", unknown[0], splits)
+    splits = {split: pairs for split, pairs in splits.items() if not values.splits or split in values.splits}
+    shards = values.num_shards if values.num_shards is not None else _SHARDS.get(values.dataset, 4)
+    how = BuildOptions(shards, values.num_processes, _label_map(values.label_map))
+    total = sum(map(len, splits.values()))
+    console = rich.console.Console(soft_wrap=True, highlight=False, markup=False)
+    columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
+    with rich.progress.Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(f"Building {facts.name}", total=total)
+        counts = build_records(splits, facts, values.output_dir, how, advance=lambda: bar.advance(task))
+    _report(facts, splits, sum(counts.values()))
+    print(f"Written: {values.output_dir} ({shards} files a split, and dataset.json)")
+
+
+def _label_map(pairs) -> tuple[tuple[int, int], ...]:
+    from deeplab_tf.config import DataConfig
+
+    return tuple(DataConfig(label_policy="map", label_map=pairs).label_table.items()) if pairs else ()
+
+
+def _report(facts, splits, counts):
+    """Prints images a split, and the share of each class: one that never occurs is a sign of a mistake."""
+    print(options.table({split: f"{len(pairs)} images" for split, pairs in splits.items()}))
+    shares = {name: f"{counts[i] / max(1, counts.sum()):.2%}" for i, name in enumerate(facts.class_names)}
+    if len(shares) <= 40:
+        print(f"Shares of the pixels\n{options.table(shares)}")
+    absent = [name for i, name in enumerate(facts.class_names) if not counts[i]]
+    if absent:
+        print(f"Without a single pixel: {', '.join(absent)}")
+
+
+_PAIRS = {"pascal_voc_seg": _voc, "cityscapes": _cityscapes, "ade20k": _ade20k, "folder": _own}
+
+
+def main(values: flags.FlagValues) -> None:
+    """Builds the records."""
+    options.require(values, "dataset")
+    if values.dataset not in _DATASETS:
+        raise unknown_name("dataset", values.dataset, _DATASETS)
+    if values.num_shards is not None and values.num_shards < 1:
+        raise DeepLabError(f"--num_shards={values.num_shards}: expected a number of at least 1")
+    options.require_writable(values, "output_dir")
+    options.start_tensorflow()
+    if values.dataset != "shapes":
+        _build(*_PAIRS[values.dataset](values), values)
+        return
+    from deeplab_tf.data import catalog, shapes, voc
+
+    with tempfile.TemporaryDirectory() as scratch:
+        root = shapes.write_shapes(os.path.join(scratch, "shapes"))
+        folders = (root / name for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
+        _build(catalog.dataset("shapes"), voc.voc_splits(*folders), values)
+
+
+def run(argv=None):
+    """Runs the command."""
+    options.run(main, define, argv)
+
+
+if __name__ == "__main__":
+    run()
