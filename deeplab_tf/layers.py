@@ -258,6 +258,13 @@ class Graph:
         x = x if constants is None else self.norm(x, f"{scope}/BatchNorm", constants)
         return self.activation(x, scope, activation)
 
+    def _convolved(self, make, x, scope: str, kernel, *, stride: int, rate, explicit_padding: bool, **options):
+        padded = explicit_padding and stride > 1
+        x = self._pad(x, scope, kernel, rate) if padded else x
+        padding = "valid" if padded else "same"
+        place = {"kernel_size": kernel, "strides": stride, "dilation_rate": rate, "padding": padding}
+        return self._weighted(scope, make, x, **place, **options)
+
     def conv(
         self,
         x,
@@ -277,20 +284,9 @@ class Graph:
 
         `explicit_padding` matters for a stride above 1 only: kernel - 1 zeros around, then VALID; else SAME.
         """
-        padded = explicit_padding and stride > 1
-        x = self._pad(x, scope, kernel, rate) if padded else x
-        x = self._weighted(
-            scope,
-            keras.layers.Conv2D,
-            x,
-            filters=filters,
-            kernel_size=kernel,
-            strides=stride,
-            dilation_rate=rate,
-            padding="valid" if padded else "same",
-            use_bias=bias,
-            kernel_initializer=initializer(init),
-        )
+        options = {"filters": filters, "use_bias": bias, "kernel_initializer": initializer(init)}
+        place = {"stride": stride, "rate": rate, "explicit_padding": explicit_padding}
+        x = self._convolved(keras.layers.Conv2D, x, scope, kernel, **place, **options)
         return self._finish(x, scope, norm, activation)
 
     def depthwise(
@@ -307,36 +303,17 @@ class Graph:
         init: str | float = "truncated_normal",
     ):
         """Returns depthwise convolution (multiplier 1), batch norm, activation; padding as in `conv`."""
-        padded = explicit_padding and stride > 1
-        x = self._pad(x, scope, kernel, rate) if padded else x
-        x = self._weighted(
-            scope,
-            keras.layers.DepthwiseConv2D,
-            x,
-            kernel_size=kernel,
-            strides=stride,
-            dilation_rate=rate,
-            padding="valid" if padded else "same",
-            use_bias=False,
-            depthwise_initializer=initializer(init),
-        )
+        options = {"use_bias": False, "depthwise_initializer": initializer(init)}
+        place = {"stride": stride, "rate": rate, "explicit_padding": explicit_padding}
+        x = self._convolved(keras.layers.DepthwiseConv2D, x, scope, kernel, **place, **options)
         return self._finish(x, scope, norm, activation)
 
     def separable(self, x, scope: str, filters: int, kernel: int, *, stride: int = 1, init: str | float = "nas"):
         """Returns the fused separable convolution of the NAS cells: nothing between its two parts, nothing after."""
-        x = self._pad(x, scope, kernel, 1) if stride > 1 else x
-        return self._weighted(
-            scope,
-            keras.layers.SeparableConv2D,
-            x,
-            filters=filters,
-            kernel_size=kernel,
-            strides=stride,
-            padding="valid" if stride > 1 else "same",
-            use_bias=False,
-            depthwise_initializer=initializer(init),
-            pointwise_initializer=initializer(init),
-        )
+        inits = {"depthwise_initializer": initializer(init), "pointwise_initializer": initializer(init)}
+        place = {"stride": stride, "rate": 1, "explicit_padding": True}
+        options = {"filters": filters, "use_bias": False, **inits}
+        return self._convolved(keras.layers.SeparableConv2D, x, scope, kernel, **place, **options)
 
     def split_separable(self, x, scope: str, filters: int, kernel, *, rate=1, norm: BatchNorm, activation: str):
         """Returns the split separable convolution: <scope>_depthwise and <scope>_pointwise, each with norm."""

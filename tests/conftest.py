@@ -17,6 +17,21 @@ GOLDENS = pathlib.Path(__file__).parent / "goldens"
 SHARED = ROOT.parent / "shared"
 
 
+# The head of the released MobileNetV3 checkpoints.
+V3_HEAD = {
+    "num_classes": 19,
+    "output_stride": 32,
+    "aspp_convs_filters": 128,
+    "aspp_with_concat_projection": False,
+    "aspp_with_squeeze_and_excitation": True,
+    "decoder_output_stride": (8,),
+    "decoder_use_sum_merge": True,
+    "decoder_filters": 19,
+    "decoder_output_is_logits": True,
+    "image_se_uses_qsigmoid": True,
+}
+
+
 def _golden_module() -> types.ModuleType:
     spec = importlib.util.spec_from_file_location("golden", GOLDENS / "golden.py")
     module = importlib.util.module_from_spec(spec)

@@ -7,6 +7,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+from conftest import V3_HEAD
 from golden import golden_tensor
 
 from deeplab_tf import layers
@@ -23,18 +24,6 @@ from deeplab_tf.model import build_model, logits_stride
 LARGE = ("xception_65", "xception_71", "resnet_v1_101", "nas_")
 V3PLUS = {"atrous_rates": (6, 12, 18), "decoder_output_stride": (4,)}
 DECODER = {"decoder_output_stride": (4,)}
-V3_HEAD = {
-    "num_classes": 19,
-    "output_stride": 32,
-    "aspp_convs_filters": 128,
-    "aspp_with_concat_projection": False,
-    "aspp_with_squeeze_and_excitation": True,
-    "decoder_output_stride": (8,),
-    "decoder_use_sum_merge": True,
-    "decoder_filters": 19,
-    "decoder_output_is_logits": True,
-    "image_se_uses_qsigmoid": True,
-}
 # The configuration of each list of variables in shared/reference/variables.
 LISTS = {
     "mnv2": ("mobilenet_v2", {}),

@@ -5,6 +5,7 @@ import functools
 
 import keras
 import pytest
+from conftest import V3_HEAD
 
 from deeplab_tf import layers
 from deeplab_tf.arch import ARCHITECTURES
@@ -17,19 +18,10 @@ V3PLUS = {"atrous_rates": (6, 12, 18), "decoder_output_stride": (4,)}
 CITYSCAPES = (1025, 2049)
 # The flags of the released MobileNetV3 checkpoints.
 V3_ZOO = {
-    "num_classes": 19,
-    "output_stride": 32,
+    **V3_HEAD,
     "crop_size": CITYSCAPES,
     "image_pooling_crop_size": (769, 769),
     "image_pooling_stride": (4, 5),
-    "aspp_convs_filters": 128,
-    "aspp_with_concat_projection": False,
-    "aspp_with_squeeze_and_excitation": True,
-    "decoder_output_stride": (8,),
-    "decoder_use_sum_merge": True,
-    "decoder_filters": 19,
-    "decoder_output_is_logits": True,
-    "image_se_uses_qsigmoid": True,
 }
 SLIM = {"depth_multiplier": 0.75, "aspp_convs_filters": 128}
 CELL = {"dense_prediction_cell_json": "dense_prediction_cell_branch5_top1_cityscapes.json"}
