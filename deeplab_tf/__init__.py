@@ -15,6 +15,8 @@ _PUBLIC = {
     "DataConfig": "config",
     "TrainConfig": "config",
     "RunConfig": "config",
+    "EvalConfig": "config",
+    "ExportConfig": "config",
     "DeepLabError": "errors",
     "build_model": "model",
     "build_backbone": "backbone",
@@ -23,6 +25,7 @@ _PUBLIC = {
     "save_tf1_checkpoint": "checkpoint",
     "predict": "predict",
     "evaluate": "evaluate",
+    "export": "export",
     "make_train_step": "train_step",
     "make_dataset": "data.pipeline",
 }

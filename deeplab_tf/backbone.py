@@ -13,11 +13,12 @@ from deeplab_tf.arch.spec import (
     MaxPool,
     NasCell,
     ResNetUnit,
+    SeparableUnit,
     XceptionUnit,
     strides_and_rates,
 )
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.layers import Graph, ScalePixels, SubtractMean
+from deeplab_tf.layers import DropPath, Graph
 
 
 @dataclasses.dataclass
@@ -43,7 +44,8 @@ class _Tower:
         return x
 
     def conv(self, x, scope: str, filters: int, kernel: int, **options):
-        options = {"norm": self.architecture.batch_norm, "init": self.architecture.initializer, **options}
+        norm = self.architecture.batch_norm
+        options = {"norm": norm, "bias": norm is None, "init": self.architecture.initializer, **options}
         return self.graph.conv(x, scope, filters, kernel, **options)
 
 
@@ -67,20 +69,32 @@ def _conv(tower: _Tower, x, row: Conv, stride: int, rate: int):
     x = tower.graph.activation(x, scope, activation)
     if row.end_point:
         # Xception's and ResNet's end points carry the variable scope, those of MobileNets and NAS do not.
-        bare = row.end_point.startswith(("layer_", "Stem"))
+        bare = row.end_point.startswith(("layer_", "Stem", "Conv2d_"))
         tower.tap(row.end_point if bare else tower.scope(row.end_point), x)
     return x
 
 
 def _max_pool(tower: _Tower, x, row: MaxPool, stride: int, rate: int):
-    del row, rate
-    scope = tower.scope("pool1")
-    return tower.graph.op(keras.layers.MaxPooling2D, scope, x, pool_size=3, strides=stride, padding="same")
+    del rate
+    scope, options = tower.scope(row.scope), {"pool_size": 3, "strides": stride, "padding": "same"}
+    if row.explicit_padding:
+        # The map is rectified, so that zeros never win against a pixel.
+        x, options = tower.graph.pad(x, scope, 3), {**options, "padding": "valid"}
+    x = tower.graph.op(keras.layers.MaxPooling2D, scope, x, **options)
+    return tower.tap(tower.scope(row.end_point), x) if row.end_point else x
 
 
 def _activation(tower: _Tower, x, row: Activation, stride: int, rate: int):
     del stride, rate
     return tower.graph.activation(x, tower.architecture.scope, row.activation)
+
+
+def _separable_unit(tower: _Tower, x, row: SeparableUnit, stride: int, rate: int):
+    depthwise, pointwise = row.scopes
+    options = {"norm": tower.architecture.batch_norm, "activation": row.activation}
+    x = tower.graph.depthwise(x, tower.scope(depthwise), 3, stride=stride, rate=rate, **options)
+    tower.tap(depthwise, x)
+    return tower.tap(pointwise, tower.conv(x, tower.scope(pointwise), row.filters, 1, activation=row.activation))
 
 
 def _xception_separable(tower: _Tower, x, scope: str, filters: int, row: XceptionUnit, stride: int, rate: int):
@@ -218,6 +232,11 @@ def _nas_operation(tower: _Tower, x, scope: str, kind: str, filters: int, stride
     return _nas_convolution(tower, x, scope, kind, filters, stride)
 
 
+def _nas_path(tower: _Tower, x, scope: str, kind: str, row: NasCell, stride: int):
+    x = _nas_operation(tower, x, scope, kind, row.filters, stride)
+    return x if kind == "none" else tower.graph.op(DropPath, f"{scope}/drop_path", x, depth=row.depth)
+
+
 def _nas_cell(tower: _Tower, x, row: NasCell, stride: int, rate: int):
     del rate
     graph, scope = tower.graph, tower.scope(row.scope)
@@ -232,7 +251,7 @@ def _nas_cell(tower: _Tower, x, row: NasCell, stride: int, rate: int):
     for k, pair in enumerate(row.operations):
         sides = [
             # Only the cell's two inputs still have the size from before the stride.
-            _nas_operation(tower, states[i], f"{scope}/comb_iter_{k}/{side}", kind, row.filters, stride if i < 2 else 1)
+            _nas_path(tower, states[i], f"{scope}/comb_iter_{k}/{side}", kind, row, stride if i < 2 else 1)
             for side, (i, kind) in zip(("left", "right"), pair, strict=True)
         ]
         states.append(graph.op(keras.layers.Add, f"{scope}/comb_iter_{k}/add", sides))
@@ -245,6 +264,7 @@ _UNITS = {
     Conv: _conv,
     MaxPool: _max_pool,
     Activation: _activation,
+    SeparableUnit: _separable_unit,
     XceptionUnit: _xception_unit,
     InvertedResidual: _inverted_residual,
     ResNetUnit: _resnet_unit,
@@ -268,8 +288,7 @@ def backbone(graph: Graph, images, config: ModelConfig, *, architecture: Archite
     architecture = architecture or ARCHITECTURES[config.model_variant]
     output_stride = config.output_stride if output_stride == 0 else output_stride
     tower = _Tower(graph, architecture, config.use_bounded_activation and "xception" in architecture.name)
-    preprocess = {"scale": ScalePixels, "subtract_mean": SubtractMean}[architecture.preprocessing]
-    x = graph.op(preprocess, f"{architecture.scope}/preprocess", images)
+    x = graph.preprocess(images, architecture.scope, architecture)
     rows = architecture.units(config)
     strides = [row.stride for row in rows]
     if architecture.strides_from_rows:

@@ -9,26 +9,36 @@ import typing
 from collections.abc import Iterable, Mapping
 
 from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
+from deeplab_tf.crf_config import CrfConfig as _CrfConfig
 from deeplab_tf.data_config import DataConfig as DataConfig
 from deeplab_tf.errors import DeepLabError, unknown_name
+from deeplab_tf.evaluation_config import Averaging as _Averaging
+from deeplab_tf.evaluation_config import EvalConfig as EvalConfig
+from deeplab_tf.evaluation_config import VisConfig as VisConfig
+from deeplab_tf.export_config import ExportConfig as ExportConfig
 from deeplab_tf.fields import Options as _Options
 from deeplab_tf.fields import option as _option
 from deeplab_tf.run_config import RunConfig as RunConfig
 from deeplab_tf.train_config import TrainConfig as TrainConfig
 
 MERGE_METHODS = ("max", "avg")
+_COUNTS = (
+    *("num_classes", "aspp_convs_filters", "nas_stem_output_num_conv_filters", "fc_kernel_size", "fc_filters"),
+    *("decoder_filters", "decoder_projection_filters", "decoder_convs", "decoder_kernel_size"),
+)
 SAVE_CHOICES = ("mask", "overlay", "raw", "probabilities")
 RESIZE_CHOICES = ("longest", "none")
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(_Options):
-    """The network: every model flag of the release (its common.py, train.py and export_model.py).
+    """The network: every model flag of the release (its common.py, train.py and export_model.py), and what the papers
+    have beyond it: the fields after `image_se_uses_qsigmoid`.
 
     Sizes are (height, width) in pixels. Values are checked on construction; a DeepLabError names field, value and cure.
     """
 
-    model_variant: str = _option("mobilenet_v2", "backbone: one of the release's 15 names")
+    model_variant: str = _option("mobilenet_v2", "backbone, for instance xception_65, resnet_v1_101_beta or vgg16")
     num_classes: int = _option(21, "number of classes, background included")
     output_stride: int = _option(16, "input size over size of the backbone's last feature map: 32, 16, 8 or lower")
     atrous_rates: tuple[int, ...] | None = _option(None, "ASPP rates; 6,12,18 at output stride 16, doubled at 8")
@@ -40,8 +50,10 @@ class ModelConfig(_Options):
     image_pooling_stride: tuple[int, int] = _option((1, 1), "stride of the image pooling, vertical,horizontal")
     aspp_with_batch_norm: bool = _option(True, "run ASPP (or the dense prediction cell); false is DeepLab-v2 style")
     aspp_with_separable_conv: bool = _option(True, "separable atrous convolutions in ASPP")
-    multi_grid: tuple[int, ...] | None = _option(None, "unit rates of the last block (ResNet, Xception)")
-    depth_multiplier: float = _option(1.0, "scales the channels of a MobileNet")
+    multi_grid: tuple[int, ...] | None = _option(
+        None, "unit rates of the last block (Xception), or of block4 and its copies (ResNet)"
+    )
+    depth_multiplier: float = _option(1.0, "scales the channels of a MobileNet or of VGG-16")
     divisible_by: int | None = _option(None, "MobileNetV2 channels become a multiple of this")
     decoder_output_stride: tuple[int, ...] | None = _option(
         None, "strides of the decoder, descending; unset: no decoder"
@@ -61,6 +73,13 @@ class ModelConfig(_Options):
     decoder_filters: int = _option(256, "filters of the decoder convolutions")
     decoder_output_is_logits: bool = _option(False, "the decoder's output is the logits")
     image_se_uses_qsigmoid: bool = _option(False, "the squeeze-and-excitation gate is relu6(x + 3) * 0.16667")
+    fc_kernel_size: int = _option(3, "kernel of VGG-16's fc6: 3, or 4 or 7 (DeepLab-v1's other fields of view)")
+    fc_filters: int = _option(1024, "filters of VGG-16's fc6 and fc7; 4096 with the kernels 4 and 7")
+    multi_scale_features: bool = _option(False, "DeepLab-v1's MSc: the image and four poolings join VGG-16's fc7")
+    cascade_blocks: int = _option(0, "copies of a ResNet's block4 behind it: block5 to block7 in DeepLab-v3's cascade")
+    decoder_projection_filters: int = _option(48, "filters of the 1x1 convolution on the decoder's low-level features")
+    decoder_convs: int = _option(2, "convolutions of each decoder stage")
+    decoder_kernel_size: int = _option(3, "kernel of the decoder's convolutions")
 
     def __post_init__(self):
         super().__post_init__()
@@ -73,8 +92,9 @@ class ModelConfig(_Options):
         self._require_head()
 
     def _require_sizes(self):
-        for name in ("num_classes", "aspp_convs_filters", "decoder_filters", "nas_stem_output_num_conv_filters"):
+        for name in _COUNTS:
             self._require(name, getattr(self, name) >= 1, "expected a number of at least 1")
+        self._require("cascade_blocks", self.cascade_blocks >= 0, "expected 0 or more")
         for name in ("crop_size", "image_pooling_crop_size", "image_pooling_stride"):
             value = getattr(self, name)
             self._require(name, value is None or (len(value) == 2 and min(value) > 0), "expected two numbers, h,w")
@@ -85,10 +105,12 @@ class ModelConfig(_Options):
 
     def _require_strides(self):
         architecture = ARCHITECTURES[self.model_variant]
-        smallest = architecture.smallest_output_stride
+        expected = f"{self.model_variant} has no block to copy; expected a ResNet, or 0"
+        self._require("cascade_blocks", architecture.cascades or not self.cascade_blocks, expected)
+        smallest, largest = architecture.smallest_output_stride, architecture.largest_output_stride(self)
         stride = self.output_stride
-        good = smallest <= stride <= 32 and stride & (stride - 1) == 0
-        self._require("output_stride", good, f"{self.model_variant} takes a power of two from {smallest} to 32")
+        good = smallest <= stride <= largest and stride & (stride - 1) == 0
+        self._require("output_stride", good, f"{self.model_variant} takes a power of two from {smallest} to {largest}")
         rates = self.atrous_rates
         self._require("atrous_rates", rates is None or min(rates) >= 1, "expected rates of at least 1")
         grid = self.multi_grid
@@ -104,9 +126,16 @@ class ModelConfig(_Options):
             self._require("decoder_output_stride", stride in known, expected)
 
     def _require_head(self):
-        v2_style = not self.aspp_with_batch_norm and self.atrous_rates
-        expected = "expected 1, unless aspp_with_batch_norm is false and atrous_rates are given"
+        fully_connected = ARCHITECTURES[self.model_variant].fully_connected and not self.aspp_with_batch_norm
+        v2_style = not self.aspp_with_batch_norm and self.atrous_rates and not fully_connected
+        expected = "expected 1, unless aspp_with_batch_norm is false and atrous_rates are given (not with VGG-16's fc7)"
         self._require("logits_kernel_size", self.logits_kernel_size == 1 or bool(v2_style), expected)
+        if fully_connected:
+            expected = "expected the rates of fc6: 12 (LargeFOV), 4 (7x7), 4 or 8 (4x4), 6,12,18,24 (ASPP-L)"
+            self._require("atrous_rates", bool(self.atrous_rates), expected)
+        alone = fully_connected and len(self.atrous_rates) == 1
+        expected = "belongs to DeepLab-v1: VGG-16, aspp_with_batch_norm=False and one rate in atrous_rates"
+        self._require("multi_scale_features", not self.multi_scale_features or alone, expected)
         if self.decoder_output_is_logits:
             self._require(
                 "decoder_output_stride", bool(self.decoder_output_stride), "decoder_output_is_logits needs it"
@@ -159,15 +188,11 @@ INFERENCE_FIELDS = (
 )
 
 
-_LARGEST_SCALE = 16
-
-
 @dataclasses.dataclass(frozen=True)
-class PredictConfig(_Options):
-    """What `predict` does with images: the release's eval_scales and add_flipped_images, and the demo's resize rule."""
+class PredictConfig(_CrfConfig, _Averaging):
+    """What `predict` does with images: the release's eval_scales and add_flipped_images, the demo's resize rule, and
+    the CRF of DeepLab v1 and v2."""
 
-    eval_scales: tuple[float, ...] = _option((1.0,), "scales whose probabilities are averaged")
-    add_flipped_images: bool = _option(False, "also average over the horizontally flipped image")
     resize: str = _option("longest", "longest: shrink or enlarge to the longest side first; none: keep the size")
     longest_side: int = _option(513, "longest side in pixels for --resize=longest")
     save: tuple[str, ...] = _option(("mask", "overlay", "raw"), "what to write: " + ", ".join(SAVE_CHOICES))
@@ -176,8 +201,6 @@ class PredictConfig(_Options):
     def __post_init__(self):
         super().__post_init__()
         self._require("resize", self.resize in RESIZE_CHOICES, "expected longest or none")
-        good = bool(self.eval_scales) and all(0 < scale <= _LARGEST_SCALE for scale in self.eval_scales)
-        self._require("eval_scales", good, f"expected scales above 0, at most {_LARGEST_SCALE}")
         for choice in self.save:
             if choice not in SAVE_CHOICES:
                 raise unknown_name("value of save", choice, SAVE_CHOICES)

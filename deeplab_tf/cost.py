@@ -27,7 +27,7 @@ class Cost:
       parameters: number of scalars in the trainable variables: kernels, biases, gamma and beta.
       regularized: number of kernels in the L2 term.
       multiply_adds: of the convolutions for one image, kernel elements times output positions; nothing for biases,
-        batch norm, pooling and resizing. None where the model takes any size.
+        batch norm, pooling and resizing. None where the model takes any size and none is given.
     """
 
     variables: int
@@ -44,28 +44,56 @@ def _kernels(layer: keras.layers.Layer) -> list[tuple[keras.Variable, bool]]:
     return []
 
 
-def _input_shapes(value) -> Iterator[tuple[int | None, ...]]:
-    """Yields the shapes of the tensors in the arguments of a call, as a functional model's configuration tells them."""
+def _tensors(value) -> Iterator[dict]:
+    """Yields the tensors in the arguments of a call, as a functional model's configuration describes them."""
     if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
-        yield tuple(value["config"]["shape"])
+        yield value["config"]
     elif isinstance(value, dict):
         for part in value.values():
-            yield from _input_shapes(part)
+            yield from _tensors(part)
     elif isinstance(value, list | tuple):
         for part in value:
-            yield from _input_shapes(part)
+            yield from _tensors(part)
 
 
-def _multiply_adds(layer: keras.layers.Layer, calls: Iterable[dict]) -> int | None:
+def _calls(model: keras.Model) -> dict[str, list[list[dict]]]:
+    """Returns layer name -> the tensors of each of its calls; an input layer has none."""
+    layers = model.get_config()["layers"]
+    return {layer["name"]: [list(_tensors(call["args"])) for call in layer["inbound_nodes"]] for layer in layers}
+
+
+def _input_shapes(model: keras.Model, size: tuple[int, int] | None) -> dict[str, list[list[tuple]]]:
+    """Returns layer name -> the shapes of the inputs of each of its calls, for images of `size` or as it was built."""
+    calls = _calls(model)
+    if size is None:
+        return {name: [[tuple(t["shape"]) for t in call] for call in rows] for name, rows in calls.items()}
+    inputs: dict[str, list] = {name: [None] * len(rows) for name, rows in calls.items()}
+    outputs = {(name, 0): (None, *size, 3) for name, rows in calls.items() if not rows}
+    waiting = [(name, index) for name, rows in calls.items() for index in range(len(rows))]
+    while waiting:  # a layer that is called again may have to wait for one that comes later in the list
+        late = []
+        for name, index in waiting:
+            sources = [tuple(tensor["keras_history"][:2]) for tensor in calls[name][index]]
+            if not all(source in outputs for source in sources):
+                late.append((name, index))
+                continue
+            shapes = [outputs[source] for source in sources]
+            inputs[name][index] = shapes
+            outputs[name, index] = model.get_layer(name).compute_output_shape(shapes if len(shapes) > 1 else shapes[0])
+        waiting = late
+    return inputs
+
+
+def _multiply_adds(layer: keras.layers.Layer, calls: Iterable[list[tuple]], *, space_to_batch: bool) -> int | None:
     elements, total = sum(math.prod(kernel.shape) for kernel, _ in _kernels(layer)), 0
     if not elements:
         return 0
-    for call in calls:
-        (shape,) = _input_shapes(call["args"])
+    rates = layer.dilation_rate if space_to_batch else (1, 1)
+    for (shape,) in calls:
         sides = layer.compute_output_shape(shape)[1:3]
         if None in sides:
             return None
-        total += elements * math.prod(sides)
+        total += elements * math.prod(-(-side // rate) * rate for side, rate in zip(sides, rates, strict=True))
     return total
 
 
@@ -92,7 +120,13 @@ def regularized_kernels(model: keras.Model, *, scope: str | None = None) -> list
     return [kernel for layer in _layers(model, scope) for kernel, regularized in _kernels(layer) if regularized]
 
 
-def model_cost(model: keras.Model, *, scope: str | None = None) -> Cost:
+def model_cost(
+    model: keras.Model,
+    *,
+    scope: str | None = None,
+    size: tuple[int, int] | None = None,
+    space_to_batch: bool = False,
+) -> Cost:
     """Returns the cost of a flat functional model, as `build_model` and `build_backbone` make them.
 
     A layer used several times (image pyramids) counts once in the variables and once a use in the multiply-adds.
@@ -100,13 +134,16 @@ def model_cost(model: keras.Model, *, scope: str | None = None) -> Cost:
     Args:
       model: its convolutions are two-dimensional: Conv2D, DepthwiseConv2D or SeparableConv2D.
       scope: count only the layers below this TF1 scope, for instance the backbone's "xception_65". None: all.
+      size: height and width of the images, for a model that takes any size.
+      space_to_batch: count as the papers did, where TensorFlow 1 ran a convolution of rate r: on a map whose sides are
+        rounded up to multiples of r (its space_to_batch), not at the map's own positions alone.
 
     Raises:
       DeepLabError: no layer lies below `scope`.
     """
     layers = _layers(model, scope)
-    calls = {layer["name"]: layer["inbound_nodes"] for layer in model.get_config()["layers"]}
-    uses = [_multiply_adds(layer, calls[layer.name]) for layer in layers]
+    calls = _input_shapes(model, size)
+    uses = [_multiply_adds(layer, calls[layer.name], space_to_batch=space_to_batch) for layer in layers]
     trainable = [weight for layer in layers for weight in layer.trainable_weights]
     return Cost(
         variables=sum(len(layer.weights) for layer in layers),

@@ -19,8 +19,17 @@ class DataConfig(Options):
     pixels. Values are checked on construction; a DeepLabError names field, value and cure.
     """
 
-    dataset: str = option("pascal_voc_seg", "data set: a name of the catalogue, or a folder that holds dataset.json")
-    dataset_dir: str | None = option(None, "folder with the TFRecord shards <split>-00000-of-0000N.tfrecord")
+    dataset: str = option(
+        "pascal_voc_seg",
+        "data set: a name of the catalogue, a folder that holds dataset.json, or tfds:name/config:version, a set that "
+        "TensorFlow Datasets has prepared",
+    )
+    dataset_dir: str | None = option(
+        None, "folder with the TFRecord shards <split>-00000-of-0000N.tfrecord; for tfds:name the data_dir of TFDS"
+    )
+    tfds_features: tuple[str, ...] | None = option(
+        None, "for tfds:name: the features of image and mask, image,segmentation_mask; unset: found by kind and name"
+    )
     crop_size: tuple[int, int] | None = option(
         (513, 513), "height,width that training crops to and smaller images are padded to; unset: evaluation only"
     )
@@ -32,6 +41,14 @@ class DataConfig(Options):
     min_scale_factor: float = option(0.5, "smallest random scale of training")
     max_scale_factor: float = option(2.0, "largest random scale of training")
     scale_factor_step_size: float = option(0.25, "distance of the random scales; 0: any between smallest and largest")
+    color_jitter: tuple[float, ...] | None = option(
+        None, "largest random change of brightness, contrast, saturation (shares) and hue (of a turn): 0.2,0.2,0.2,0.05"
+    )
+    gaussian_blur: float | None = option(None, "largest random blur: the width sigma of the bell in pixels")
+    grid_mask: float | None = option(
+        None, "hide squares of a random grid: their largest side as a share of its spacing"
+    )
+    cut_mix: float | None = option(None, "share of the pictures that get a rectangle of another one of their batch")
     model_variant: str = option("mobilenet_v2", "backbone; it says which pixel fills the image's padding")
     label_policy: str = option(
         "error", "labels that are no class: error stops; ignore: not counted; map: renamed by label_map, or an error"
@@ -40,16 +57,21 @@ class DataConfig(Options):
     skip_corrupt_records: bool = option(False, "pass over records that cannot be read, instead of stopping")
 
     def __post_init__(self):
-        given = [self.label_map] if isinstance(self.label_map, str) else self.label_map or ()
-        object.__setattr__(self, "label_map", tuple(p for v in given for p in v.split(",") if p) or None)
+        for name in ("label_map", "tfds_features"):
+            value = getattr(self, name)
+            given = [value] if isinstance(value, str) else value or ()
+            object.__setattr__(self, name, tuple(p for v in given for p in v.split(",") if p) or None)
         super().__post_init__()
         if self.model_variant not in ARCHITECTURES:
             raise unknown_name("model_variant", self.model_variant, ARCHITECTURES)
         size = self.crop_size
         self._require("crop_size", size is None or (len(size) == 2 and min(size) > 0), "expected two numbers, h,w")
+        features = self.tfds_features
+        self._require("tfds_features", features is None or len(features) == 2, "expected two names, image,mask")
         self._require("batch_size", self.batch_size >= 1, "expected a number of at least 1")
         self._require_resizing()
         self._require_scales()
+        self._require_augmentation()
         if self.label_policy not in LABEL_POLICIES:
             raise unknown_name("label_policy", self.label_policy, LABEL_POLICIES)
         expected = f"label_policy={self.label_policy}; pairs belong to label_policy=map and it needs some, as in 255:1"
@@ -68,6 +90,18 @@ class DataConfig(Options):
         expected = f"expected at least min_scale_factor={self.min_scale_factor}"
         self._require("max_scale_factor", self.max_scale_factor >= self.min_scale_factor, expected)
         self._require("scale_factor_step_size", self.scale_factor_step_size >= 0, "expected 0 or more")
+
+    def _require_augmentation(self):
+        jitter, blur = self.color_jitter, self.gaussian_blur
+        in_range = jitter is None or (len(jitter) == 4 and all(0 <= v <= 1 for v in jitter) and jitter[3] <= 0.5)
+        expected = "expected brightness,contrast,saturation in 0..1 and hue in 0..0.5, as in 0.2,0.2,0.2,0.05"
+        self._require("color_jitter", in_range, expected)
+        self._require("gaussian_blur", blur is None or 0 <= blur <= 100, "expected pixels, 0 to 100")
+        for name in ("grid_mask", "cut_mix"):
+            value = getattr(self, name)
+            self._require(name, value is None or 0 <= value <= 1, "expected a share, 0 to 1")
+        alone = self.cut_mix and self.batch_size == 1
+        self._require("cut_mix", not alone, "needs a batch_size of at least 2; a picture alone has none to take from")
 
     @property
     def label_table(self) -> Mapping[int, int]:

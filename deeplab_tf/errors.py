@@ -8,6 +8,10 @@ class DeepLabError(ValueError):
     """A mistake the user can mend. The message names the file or option, the value, what was expected and the cure."""
 
 
+class DamagedError(DeepLabError):
+    """A file that should be whole is not: damaged, truncated, or still being written."""
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> DeepLabError:
     """Returns the error for a `name` that is not among the `known` ones; the message lists the nearest."""
     known = sorted(known)

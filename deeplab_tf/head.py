@@ -1,4 +1,7 @@
-"""What follows the backbone: image pooling, ASPP, dense prediction cell, decoder, logits (release: model.py)."""
+"""What follows the backbone: image pooling, ASPP, dense prediction cell, decoder, logits (release: model.py).
+
+And what DeepLab-v1 and v2 have instead: fc6 and fc7, multi-scale features (arXiv 1412.7062, 1606.00915).
+"""
 
 import dataclasses
 
@@ -6,13 +9,14 @@ import keras
 
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.arch.dense_prediction_cell import Branch
-from deeplab_tf.arch.spec import HEAD_BATCH_NORM
+from deeplab_tf.arch.spec import HEAD_BATCH_NORM, Architecture
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.layers import Graph, scale_dimension
+from deeplab_tf.layers import Dropout, Graph, scale_dimension
 
 _DROPOUT = 0.1
-_PROJECTED_LOW_LEVEL = 48
+_FC_DROPOUT = 0.5
+_MULTI_SCALE_FILTERS = 128
 
 
 @dataclasses.dataclass
@@ -22,6 +26,10 @@ class _Head:
     graph: Graph
     config: ModelConfig
     images: object
+
+    @property
+    def architecture(self) -> Architecture:
+        return ARCHITECTURES[self.config.model_variant]
 
     @property
     def relu(self) -> str:
@@ -104,7 +112,7 @@ def _aspp(head: _Head, features):
         x = head.graph.op(keras.layers.Concatenate, "aspp/concat", branches)
     if config.aspp_with_concat_projection:
         x = head.conv(x, "concat_projection", depth)
-        x = head.graph.op(keras.layers.Dropout, "concat_projection/dropout", x, rate=_DROPOUT)
+        x = head.graph.op(Dropout, "concat_projection/dropout", x, rate=_DROPOUT)
     if gate is not None:
         if x.shape[-1] != depth:
             raise DeepLabError(
@@ -138,28 +146,66 @@ def _dense_prediction_cell(head: _Head, features):
         source = features if branch.input < 0 else outputs[branch.input]
         outputs.append(_cell_branch(head, branch, source, f"{scope}/branch{i}"))
     x = head.graph.op(keras.layers.Concatenate, f"{scope}/concat", outputs)
-    x = head.graph.op(keras.layers.Dropout, f"{scope}/dropout", x, rate=_DROPOUT)
+    x = head.graph.op(Dropout, f"{scope}/dropout", x, rate=_DROPOUT)
     return head.conv(x, f"{scope}/concat_projection", 256, activation="relu")
 
 
+def _dropped_conv(head: _Head, x, scope: str, filters: int, kernel: int = 1, **options):
+    """Convolution with bias, ReLU, dropout: a fully connected layer of VGG-16 made a convolution."""
+    x = head.conv(x, scope, filters, kernel, norm=None, bias=True, init=head.architecture.initializer, **options)
+    return head.graph.op(Dropout, f"{scope}/dropout", x, rate=_FC_DROPOUT)
+
+
+def _multi_scale_maps(head: _Head, end_points) -> list:
+    """The image and the first poolings, each through a 3x3 and a 1x1 convolution of 128 filters at the output stride
+    (arXiv 1412.7062, section 4.3; the strided 3x3 is its public model's)."""
+    images = head.graph.preprocess(head.images, "multi_scale", head.architecture)
+    taps = {"image": images} | {n.rpartition("/")[2]: end_points[n] for n in head.architecture.multi_scale_end_points}
+    maps = []
+    for level, (name, x) in enumerate(taps.items()):
+        stride = max(1, head.config.output_stride // 2**level)
+        scope, place = f"multi_scale/{name}", {"stride": stride, "explicit_padding": True}
+        x = _dropped_conv(head, x, f"{scope}/conv1", _MULTI_SCALE_FILTERS, 3, **place)
+        maps.append(_dropped_conv(head, x, f"{scope}/conv2", _MULTI_SCALE_FILTERS))
+    return maps
+
+
+def _fully_connected(head: _Head, features, end_points) -> list:
+    """Returns fc7 of each atrous rate. A lone rate is DeepLab-v1's: pool5 is averaged before fc6, as in its public
+    models, and the multi-scale maps may stand beside fc7; several are v2's ASPP, which has neither."""
+    config, scope, rates = head.config, head.architecture.scope, head.config.atrous_rates
+    if len(rates) == 1:
+        padded = head.graph.pad(features, f"{scope}/pool5a", 3)
+        features = head.graph.op(keras.layers.AveragePooling2D, f"{scope}/pool5a", padded, pool_size=3, strides=1)
+    branches = []
+    for n, rate in enumerate(rates, start=1):
+        suffix = f"_{n}" if len(rates) > 1 else ""
+        x = _dropped_conv(head, features, f"{scope}/fc6{suffix}", config.fc_filters, config.fc_kernel_size, rate=rate)
+        branches.append(_dropped_conv(head, x, f"{scope}/fc7{suffix}", config.fc_filters))
+    if config.multi_scale_features:
+        maps = [*branches, *_multi_scale_maps(head, end_points)]
+        branches = [head.graph.op(keras.layers.Concatenate, "multi_scale/concat", maps)]
+    return branches
+
+
 def _concat_merge(head: _Head, x, low_level, suffix: str, options: dict):
-    filters = head.config.decoder_filters
+    filters, kernel = head.config.decoder_filters, head.config.decoder_kernel_size
     x = head.graph.op(keras.layers.Concatenate, f"decoder/concat{suffix}", [x, low_level])
-    for n in (0, 1):
+    for n in range(head.config.decoder_convs):
         if head.config.decoder_use_separable_conv and not head.config.decoder_output_is_logits:
-            x = head.separable(x, f"decoder/decoder_conv{n}{suffix}", filters)
+            x = head.separable(x, f"decoder/decoder_conv{n}{suffix}", filters, kernel=kernel)
         else:
             scope = f"decoder/decoder_conv0{suffix}/decoder_conv0{suffix}_{n + 1}"
-            x = head.conv(x, scope, filters, 3, **options)
+            x = head.conv(x, scope, filters, kernel, **options)
     return x
 
 
 def _sum_merge(head: _Head, x, low_level, suffix: str, options: dict):
-    filters = head.config.decoder_filters
+    filters, kernel = head.config.decoder_filters, head.config.decoder_kernel_size
     if head.config.decoder_use_separable_conv and not head.config.decoder_output_is_logits:
-        x = head.separable(x, f"decoder/decoder_split_sep_conv0{suffix}", filters)
+        x = head.separable(x, f"decoder/decoder_split_sep_conv0{suffix}", filters, kernel=kernel)
     else:
-        kernel = 1 if head.config.decoder_output_is_logits else 3
+        kernel = 1 if head.config.decoder_output_is_logits else kernel
         x = head.conv(x, f"decoder/decoder_conv0{suffix}", filters, kernel, **options)
     return head.graph.op(keras.layers.Add, f"decoder/add{suffix}", [x, low_level])
 
@@ -167,9 +213,9 @@ def _sum_merge(head: _Head, x, low_level, suffix: str, options: dict):
 def _decoder(head: _Head, x, end_points):
     """Refines `x` with a low-level end point at each decoder stride (arXiv 1802.02611, section 3.1)."""
     config = head.config
-    taps = ARCHITECTURES[config.model_variant].decoder_end_points
+    taps = head.architecture.decoder_end_points
     options = {"norm": None, "bias": True, "activation": None} if config.decoder_output_is_logits else {}
-    merge, projected = _concat_merge, _PROJECTED_LOW_LEVEL
+    merge, projected = _concat_merge, config.decoder_projection_filters
     if config.decoder_use_sum_merge:
         merge, projected = _sum_merge, config.decoder_filters
     for stage, stride in enumerate(config.decoder_output_stride):
@@ -182,10 +228,12 @@ def _decoder(head: _Head, x, end_points):
     return x
 
 
-def _logits(head: _Head, x):
-    """One convolution, or DeepLab-v2's sum of one a rate."""
+def _logits(head: _Head, branches: list):
+    """One convolution a branch, summed where there are several (DeepLab-v2). A lone branch of the v2 style may have
+    several atrous rates instead."""
     config = head.config
     rates = (not config.aspp_with_batch_norm and config.atrous_rates) or (1,)
+    branches = branches * len(rates) if len(branches) == 1 else branches
     outputs = [
         head.conv(
             x,
@@ -198,7 +246,7 @@ def _logits(head: _Head, x):
             activation=None,
             init=0.01,
         )
-        for i, rate in enumerate(rates)
+        for i, (x, rate) in enumerate(zip(branches, rates, strict=True))
     ]
     return outputs[0] if len(outputs) == 1 else head.graph.op(keras.layers.Add, "logits/sum", outputs)
 
@@ -224,4 +272,8 @@ def head_logits(graph: Graph, features, end_points: dict, images, config: ModelC
         x = _dense_prediction_cell(head, x) if config.dense_prediction_cell_json else _aspp(head, x)
     if config.decoder_output_stride:
         x = _decoder(head, x, end_points)
-    return x if config.decoder_output_is_logits else _logits(head, x)
+    if config.decoder_output_is_logits:
+        return x
+    if head.architecture.fully_connected and not config.aspp_with_batch_norm:
+        return _logits(head, _fully_connected(head, x, end_points))
+    return _logits(head, [x])

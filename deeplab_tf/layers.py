@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.arch.spec import RGB_MEAN, BatchNorm
+from deeplab_tf.arch.spec import RGB_MEAN, Architecture, BatchNorm
 
 _register = keras.saving.register_keras_serializable(package="deeplab_tf")
 
@@ -73,10 +73,17 @@ class ScalePixels(_Elementwise):
 
 @_register
 class SubtractMean(_Elementwise):
-    """Subtracts the RGB mean [123.15, 115.90, 103.06] from 0..255 pixels (feature_extractor.py)."""
+    """Subtracts an RGB mean, by default the release's [123.15, 115.90, 103.06] (feature_extractor.py), from 0..255."""
+
+    def __init__(self, mean: Sequence[float] = RGB_MEAN, **kwargs):
+        super().__init__(**kwargs)
+        self.mean = tuple(mean)
 
     def call(self, inputs):
-        return inputs - tf.constant(RGB_MEAN, inputs.dtype)
+        return inputs - tf.constant(self.mean, inputs.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "mean": self.mean}
 
 
 @_register
@@ -141,6 +148,9 @@ class ResizeBilinear(keras.layers.Layer):
         return {**super().get_config(), "size": self.size, "scale": self.scale}
 
 
+_SMALLEST_EPSILON = 1.001e-5
+
+
 @_register
 class FusedBatchNorm(keras.layers.BatchNormalization):
     """Batch normalisation by TensorFlow's fused operation, as the release's.
@@ -151,6 +161,11 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
     """
 
     fixed_statistics = False
+
+    @property
+    def fused_epsilon(self) -> float:
+        """What the fused operation adds to the variance: it raises a smaller epsilon to this, as the original's did."""
+        return max(self.epsilon, _SMALLEST_EPSILON)
 
     def call(self, inputs, training=None, mask=None):
         del mask
@@ -176,17 +191,53 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
 
     def _call_synchronized(self, inputs):
         replica, values = tf.distribute.get_replica_context(), tf.cast(inputs, tf.float32)
-        mean, variance = tf.nn.moments(values, [0, 1, 2])
-        # Measured from the moving mean: the difference of squares below then loses no digits to a large mean.
-        shift = tf.stop_gradient(tf.convert_to_tensor(self.moving_mean))
-        parts = replica.all_reduce(
-            tf.distribute.ReduceOp.MEAN, tf.stack([mean - shift, variance + (mean - shift) ** 2])
-        )
-        mean, variance = parts[0] + shift, parts[1] - parts[0] ** 2
+        # One after the other: the mean of the squares, less the square of the mean, would lose digits to a large mean.
+        mean = replica.all_reduce(tf.distribute.ReduceOp.MEAN, tf.reduce_mean(values, [0, 1, 2]))
+        squares = tf.reduce_mean(tf.math.squared_difference(values, mean), [0, 1, 2])
+        variance = replica.all_reduce(tf.distribute.ReduceOp.MEAN, squares)
         number = tf.cast(tf.size(inputs[..., 0]) * replica.num_replicas_in_sync, tf.float32)
         self._update(mean, variance * number / tf.maximum(number - 1.0, 1.0))
-        outputs = tf.nn.batch_normalization(values, mean, variance, self.beta, self.gamma, self.epsilon)
+        outputs = tf.nn.batch_normalization(values, mean, variance, self.beta, self.gamma, self.fused_epsilon)
         return tf.cast(outputs, inputs.dtype)
+
+
+@_register
+class Dropout(keras.layers.Dropout):
+    """Dropout whose draws a training step may fix: with `step_seed`, int [2], they are a function of it.
+
+    Keras's own seed is a variable, and one that replicas share.
+    """
+
+    step_seed = None
+
+    def call(self, inputs, training=False):
+        if self.step_seed is None or not training or not self.rate:
+            return super().call(inputs, training=training)
+        return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed=self.step_seed)
+
+
+@_register
+class DropPath(_Elementwise):
+    """Drops the whole input of some examples while a step trains, and raises the others by as much (nas_cell.py).
+
+    Does nothing unless a training step sets `keep_prob`, a scalar, and `step_seed`, int [2]. `depth` says how far down
+    the network the path lies, up to 1, for the step.
+    """
+
+    keep_prob, step_seed = None, None
+
+    def __init__(self, depth: float = 1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.depth = depth
+
+    def call(self, inputs, training=None):
+        if self.keep_prob is None or not training:
+            return inputs
+        draws = tf.random.stateless_uniform([tf.shape(inputs)[0], 1, 1, 1], self.step_seed)
+        return inputs * tf.cast(tf.floor(self.keep_prob + draws) / self.keep_prob, inputs.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "depth": self.depth}
 
 
 _ACTIVATIONS: dict[str, tuple[type, dict]] = {
@@ -221,12 +272,16 @@ class Graph:
 
     A layer with weights exists once a scope: asking again, or starting from the layers of another model, shares it.
     Layers without weights are new each time; `copy` keeps their names apart when one graph holds several copies of the
-    network (image pyramids).
+    network (image pyramids). With `zeros` no weights are drawn: all kernels start at 0.
     """
 
-    def __init__(self, *, shared: Mapping[str, keras.layers.Layer] | None = None):
+    def __init__(self, *, shared: Mapping[str, keras.layers.Layer] | None = None, zeros: bool = False):
         self._layers = dict(shared or {})
+        self._zeros = zeros
         self.copy = ""
+
+    def _initializer(self, kind: str | float):
+        return "zeros" if self._zeros else initializer(kind)
 
     def _weighted(self, scope: str, make: Callable[..., keras.layers.Layer], inputs, **options):
         name = scope.replace("/", ".")
@@ -237,6 +292,12 @@ class Graph:
     def op(self, make: Callable[..., keras.layers.Layer], scope: str, inputs, **options):
         """Returns the output of a layer without weights; `scope` ends in the name of the operation."""
         return make(name=scope.replace("/", ".") + self.copy, **options)(inputs)
+
+    def preprocess(self, images, scope: str, architecture: Architecture):
+        """Returns `images` (0..255) as the backbone reads them."""
+        if architecture.preprocessing == "scale":
+            return self.op(ScalePixels, f"{scope}/preprocess", images)
+        return self.op(SubtractMean, f"{scope}/preprocess", images, mean=architecture.mean)
 
     def activation(self, x, scope: str, activation: str | None):
         """Returns `x` activated by one of relu, relu6, hard_swish, q_sigmoid, sigmoid, bound; None leaves it."""
@@ -249,7 +310,8 @@ class Graph:
         """Returns `x` batch-normalised under `scope`, the scope that holds gamma and beta."""
         return self._weighted(scope, FusedBatchNorm, x, momentum=constants.decay, epsilon=constants.epsilon)
 
-    def _pad(self, x, scope: str, kernel: int, rate: int):
+    def pad(self, x, scope: str, kernel: int, rate: int = 1):
+        """Returns `x` with (kernel - 1) * rate zeros around, the odd one behind: VALID then is aligned at any size."""
         total = (kernel - 1) * rate
         sides = (total // 2, total - total // 2)
         return self.op(keras.layers.ZeroPadding2D, f"{scope}/pad", x, padding=(sides, sides))
@@ -260,7 +322,7 @@ class Graph:
 
     def _convolved(self, make, x, scope: str, kernel, *, stride: int, rate, explicit_padding: bool, **options):
         padded = explicit_padding and stride > 1
-        x = self._pad(x, scope, kernel, rate) if padded else x
+        x = self.pad(x, scope, kernel, rate) if padded else x
         padding = "valid" if padded else "same"
         place = {"kernel_size": kernel, "strides": stride, "dilation_rate": rate, "padding": padding}
         return self._weighted(scope, make, x, **place, **options)
@@ -284,7 +346,7 @@ class Graph:
 
         `explicit_padding` matters for a stride above 1 only: kernel - 1 zeros around, then VALID; else SAME.
         """
-        options = {"filters": filters, "use_bias": bias, "kernel_initializer": initializer(init)}
+        options = {"filters": filters, "use_bias": bias, "kernel_initializer": self._initializer(init)}
         place = {"stride": stride, "rate": rate, "explicit_padding": explicit_padding}
         x = self._convolved(keras.layers.Conv2D, x, scope, kernel, **place, **options)
         return self._finish(x, scope, norm, activation)
@@ -303,14 +365,14 @@ class Graph:
         init: str | float = "truncated_normal",
     ):
         """Returns depthwise convolution (multiplier 1), batch norm, activation; padding as in `conv`."""
-        options = {"use_bias": False, "depthwise_initializer": initializer(init)}
+        options = {"use_bias": False, "depthwise_initializer": self._initializer(init)}
         place = {"stride": stride, "rate": rate, "explicit_padding": explicit_padding}
         x = self._convolved(keras.layers.DepthwiseConv2D, x, scope, kernel, **place, **options)
         return self._finish(x, scope, norm, activation)
 
     def separable(self, x, scope: str, filters: int, kernel: int, *, stride: int = 1, init: str | float = "nas"):
         """Returns the fused separable convolution of the NAS cells: nothing between its two parts, nothing after."""
-        inits = {"depthwise_initializer": initializer(init), "pointwise_initializer": initializer(init)}
+        inits = {"depthwise_initializer": self._initializer(init), "pointwise_initializer": self._initializer(init)}
         place = {"stride": stride, "rate": 1, "explicit_padding": True}
         options = {"filters": filters, "use_bias": False, **inits}
         return self._convolved(keras.layers.SeparableConv2D, x, scope, kernel, **place, **options)

@@ -18,7 +18,7 @@ from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.model import build_model
 from deeplab_tf.recognize import Recognized, recognize
 from deeplab_tf.released import Released
-from deeplab_tf.sources import MODEL_FILE, Source, open_source
+from deeplab_tf.sources import MODEL_FILE, Source, open_source, strip_checkpoint_suffix
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(ModelConfig))
 _LARGEST_PALETTE = 256
@@ -68,7 +68,7 @@ def _inferred(source: Source, changes: Mapping, entry: Released | None) -> tuple
     state = training_state(list(source.shapes))
     shapes = {name: shape for name, shape in source.shapes.items() if name not in state}
     try:
-        recognized = recognize(shapes, changes)
+        recognized = recognize(shapes, {"model_variant": source.model_variant, **changes})
     except DeepLabError as error:
         raise DeepLabError(f"{source.path}: {error}") from None
     entry = entry if entry and _agrees(entry, recognized) else _same_network(recognized)
@@ -117,7 +117,9 @@ def _kept_state(source: Source, *, everything: bool) -> dict[str, np.ndarray]:
 def _build(config: ModelConfig, kind: str) -> tuple[keras.Model, tuple[str, ...]]:
     if kind != "backbone":
         return build_model(config), ()
-    return build_backbone(config), (f"{ARCHITECTURES[config.model_variant].scope}/logits",)
+    # What follows an ImageNet backbone, in VGG-16's case three layers.
+    scope = ARCHITECTURES[config.model_variant].scope
+    return build_backbone(config), tuple(f"{scope}/{name}" for name in ("logits", "fc6", "fc7", "fc8"))
 
 
 def manifest_of(entry: Released) -> dict[str, list[int]]:
@@ -147,14 +149,17 @@ def _open_weights(path: pathlib.Path, changes: Mapping, dataset, entry, keep_sta
     return Loaded(card, model, dataclasses.replace(receipt, notes=notes), state, notes)
 
 
-def _open_directory(path: pathlib.Path, changes: Mapping, keep_state: bool) -> Loaded:
+def _open_directory(
+    path: pathlib.Path, changes: Mapping, keep_state: bool, *, weights: pathlib.Path | None = None
+) -> Loaded:
+    """Opens a model directory, or those `weights` of it that are not its newest."""
     card, notes = ModelCard.read(path), ()
     if "output_stride" in changes and "atrous_rates" not in changes and card.config.atrous_rates:
         stride = dataclasses.replace(card.config, output_stride=changes["output_stride"]).output_stride
         changes = {**changes, "atrous_rates": card.config.at_output_stride(stride).atrous_rates}
         notes = (f"--atrous_rates={changes['atrous_rates']} follow --output_stride={stride}",)
     config = override(card.config, changes, remembered=_FIELDS, source=str(path / MODEL_FILE))
-    with open_source(path) as source:
+    with open_source(weights or path) as source:
         model, skip = _build(config, card.kind)
         receipt = load_source(model, source, skip=skip)
         state = _kept_state(source, everything=keep_state)
@@ -187,7 +192,8 @@ def open_model(
 
     Args:
       path: a model directory, a TF1 checkpoint (prefix, folder, .tar.gz), a frozen .pb or float .tflite of the release,
-        or a name of the zoo.
+        a .caffemodel of DeepLab v1 or v2, or a name of the zoo. The prefix of a checkpoint in a model directory gets
+        that directory's description.
       changes: explicit ModelConfig fields. One that contradicts what is known is an error; output_stride, rates, crop
         and the like may differ.
       dataset: the catalog's name of what the classes mean; otherwise guessed by their number, and said.
@@ -205,6 +211,9 @@ def open_model(
     found = pathlib.Path(name).expanduser()
     if (found / MODEL_FILE).is_file():
         return _open_directory(found, changes, keep_state)
+    prefix = strip_checkpoint_suffix(found)
+    if prefix.with_name(f"{prefix.name}.index").is_file() and (prefix.parent / MODEL_FILE).is_file():
+        return _open_directory(prefix.parent, changes, keep_state, weights=prefix)
     if os.sep not in name and not found.exists() and not found.with_name(f"{found.name}.index").exists():
         raise _no_such(name)
     return _open_weights(found, changes, dataset, zoo.find_by_file(found), keep_state)

@@ -74,7 +74,9 @@ def _shared_layers(model: keras.Model, config: ModelConfig) -> dict[str, keras.l
     return {layer.name: layer for layer in model.layers if layer.weights}
 
 
-def build_model(config: ModelConfig, *, share_with: keras.Model | None = None, all_scales: bool = False) -> keras.Model:
+def build_model(
+    config: ModelConfig, *, share_with: keras.Model | None = None, all_scales: bool = False, zeros: bool = False
+) -> keras.Model:
     """Returns the network: images [b, h, w, 3], float32 RGB in 0..255 -> logits [b, h', w', num_classes].
 
     The logits are those before the last upsampling. With a crop_size the graph takes images of that size only (the
@@ -85,6 +87,7 @@ def build_model(config: ModelConfig, *, share_with: keras.Model | None = None, a
       config: the options.
       share_with: a model built here whose weights this one uses too (the same network for another input size).
       all_scales: return a dictionary of the logits of each scale of the image pyramid and "merged_logits" instead.
+      zeros: start all kernels at 0 instead of drawing them, which takes most of the time: for counting, or loading.
 
     Raises:
       DeepLabError: options that cannot go together.
@@ -92,7 +95,7 @@ def build_model(config: ModelConfig, *, share_with: keras.Model | None = None, a
     height, width = config.crop_size or (None, None)
     images = keras.Input((height, width, 3), name="images")
     shared = _shared_layers(share_with, config) if share_with else None
-    outputs = build_outputs(Graph(shared=shared), images, config)
+    outputs = build_outputs(Graph(shared=shared, zeros=zeros), images, config)
     model = keras.Model(images, outputs if all_scales else outputs[MERGED], name=config.model_variant)
     _CONFIGS[model] = config
     return model

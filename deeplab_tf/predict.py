@@ -7,18 +7,17 @@ import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
-import PIL.Image
 import tensorflow as tf
 
 from deeplab_tf.checkpoint import ModelCard
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.data.catalog import pascal_palette
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.images import EXTENSIONS, read_image
+from deeplab_tf.images import EXTENSIONS, read_image, write_png
 from deeplab_tf.predictor import predictor_of, segment, write_probabilities
 from deeplab_tf.visualize import class_shares, colour_mask, overlay, palette_png
 
@@ -26,7 +25,12 @@ _SUFFIXES = {"mask": "mask.png", "overlay": "overlay.png", "raw": "raw.png", "pr
 
 
 def predict(
-    model: keras.Model, images: np.ndarray, *, scales: Sequence[float] = (1.0,), flip: bool = False
+    model: keras.Model,
+    images: np.ndarray,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    crf: Mapping[str, float] | None = None,
 ) -> np.ndarray:
     """Returns the class maps of images, at their size.
 
@@ -40,6 +44,7 @@ def predict(
       images: [b, h, w, 3], RGB in 0..255, any numeric dtype.
       scales: of the input, for instance (0.5, 0.75, 1.0, 1.25, 1.5, 1.75).
       flip: also run on the mirrored images.
+      crf: refine each picture by `crf.densecrf` with these arguments ({}: the defaults); None: do not.
 
     Returns:
       int32 [b, h, w], class indices.
@@ -52,7 +57,7 @@ def predict(
         raise DeepLabError(f"images of shape {images.shape}: expected [b, h, w, 3], RGB in 0..255")
     if not len(scales) or min(scales) <= 0:
         raise DeepLabError(f"scales={scales!r}: expected numbers above 0")
-    return predictor_of(model).labels(images, scales=tuple(scales), flip=flip)
+    return predictor_of(model).labels(images, scales=tuple(scales), flip=flip, crf=crf)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,11 +116,6 @@ def _stems(files: Sequence[str]) -> Iterator[str]:
         yield stem
 
 
-def _write_png(array: np.ndarray, path: pathlib.Path):
-    # Level 6 halves the size no further and takes three times as long on large photographs.
-    PIL.Image.fromarray(array).save(path, compress_level=3)
-
-
 class _Writer:
     """Writes what was asked for of one image after the other; each file appears complete or not at all."""
 
@@ -141,9 +141,9 @@ class _Writer:
 
     def _write(self, choice: str, path: pathlib.Path, image: np.ndarray, labels: np.ndarray):
         if choice == "mask":
-            _write_png(colour_mask(labels, self._palette), path)
+            write_png(colour_mask(labels, self._palette), path)
         elif choice == "overlay":
-            _write_png(overlay(image, labels, self._palette, self._names), path)
+            write_png(overlay(image, labels, self._palette, self._names), path)
         elif choice == "raw":
             path.write_bytes(palette_png(labels, self._palette))
         else:
@@ -179,7 +179,7 @@ def predict_files(
       files: from `expand_inputs`.
       output_dir: gets <stem>_mask.png, <stem>_overlay.png, <stem>_raw.png (palette PNG of class indices, at the
         picture's size) and <stem>_probabilities.npy (float32 [h, w, classes]), as `options.save` says.
-      options: resize rule, scales, flips, what to save.
+      options: resize rule, scales, flips, CRF, what to save.
 
     Raises:
       DeepLabError: the folder cannot be written, or the model is a backbone without classes.

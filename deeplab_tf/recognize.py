@@ -11,7 +11,10 @@ from deeplab_tf.errors import DeepLabError
 Shapes = Mapping[str, tuple[int, ...]]
 
 _MULTIPLIERS = (1.0, 0.5, 0.75, 0.35, 0.25, 1.25, 1.3, 1.4, 1.5, 2.0, *(k / 100 for k in range(10, 301)))
-_HEADS = ("aspp", "image_pooling/", "concat_projection/", "decoder/", "meta_architecture/", "logits/")
+_HEADS = ("aspp", "image_pooling/", "concat_projection/", "decoder/", "meta_architecture/", "multi_scale/", "logits/")
+_SCALED = ("Mobilenet", "vgg_16")  # scopes whose widths depend on the depth multiplier
+# Rates that the papers use without ASPP of the v3 kind, at output stride 8: LargeFOV, ASPP-L.
+_V2_RATES = {1: (12,), 4: (6, 12, 18, 24)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Recognized:
 def _options(architecture: Architecture, preferred: Mapping) -> Iterator[dict]:
     """Candidates for the fields that change the backbone's widths, what the user says first: several multipliers can
     round to the same widths."""
-    if not architecture.scope.startswith("Mobilenet"):
+    if not architecture.scope.startswith(_SCALED):
         yield {}
         return
     said = [preferred[n] for n in ("depth_multiplier",) if n in preferred]
@@ -58,11 +61,26 @@ def _nas_options(shapes: Shapes, architecture: Architecture) -> Iterator[dict]:
         }
 
 
+def _cascade_options(shapes: Shapes, architecture: Architecture) -> Iterator[dict]:
+    present = {name.removeprefix(f"{architecture.scope}/").partition("/")[0] for name in shapes}
+    count = 0
+    while f"block{5 + count}" in present:
+        count += 1
+    yield {"cascade_blocks": count}
+
+
+def _candidates(shapes: Shapes, architecture: Architecture, preferred: Mapping) -> Iterator[dict]:
+    if architecture.strides_from_rows:
+        return _nas_options(shapes, architecture)
+    return _cascade_options(shapes, architecture) if architecture.cascades else _options(architecture, preferred)
+
+
 def _with_defaults(options: dict) -> types.SimpleNamespace:
     defaults = {
         "depth_multiplier": 1.0,
         "divisible_by": None,
         "multi_grid": None,
+        "cascade_blocks": 0,
         "output_stride": 16,
         "nas_stem_output_num_conv_filters": 20,
         "nas_use_classification_head": False,
@@ -76,24 +94,24 @@ def _fits(shapes: Shapes, architecture: Architecture, options: dict) -> bool:
     rows = architecture.units(_with_defaults(options))
     scopes, prefix = set(), f"{architecture.scope}/"
     for row in rows:
-        if not hasattr(row, "scope"):
+        if not hasattr(row, "output_weights"):
             continue
         weights, width = row.output_weights
         if shapes.get(prefix + weights, (None,))[-1] != width:
             return False
-        scopes |= {row.scope, getattr(row, "norm_scope", None)}
+        scopes |= {*getattr(row, "scopes", (row.scope,)), getattr(row, "norm_scope", None)}
+    others = ("logits/", "fc6", "fc7", "fc8") if architecture.fully_connected else ("logits/",)
     inside = (name.removeprefix(prefix) for name in shapes if name.startswith(prefix))
-    return all(any(name.startswith(f"{s}/") for s in scopes) for name in inside if not name.startswith("logits/"))
+    return all(any(name.startswith(f"{s}/") for s in scopes) for name in inside if not name.startswith(others))
 
 
 def _backbone(shapes: Shapes, preferred: Mapping) -> tuple[Architecture, dict]:
     scopes = {name.partition("/")[0] for name in shapes}
     candidates = [a for a in ARCHITECTURES.values() if a.scope in scopes]
+    # Two variants may have the same variables (ResNet-101 and its Caffe form): what the user says comes first.
+    candidates.sort(key=lambda architecture: architecture.name != preferred.get("model_variant"))
     for architecture in candidates:
-        tries = (
-            _nas_options(shapes, architecture) if architecture.strides_from_rows else _options(architecture, preferred)
-        )
-        for options in tries:
+        for options in _candidates(shapes, architecture, preferred):
             if _fits(shapes, architecture, options):
                 return architecture, options
     known = ", ".join(sorted({a.scope for a in ARCHITECTURES.values()}))
@@ -148,6 +166,39 @@ def _cell(shapes: Shapes) -> dict:
     return {"dense_prediction_cell_json": shipped if fits else None}
 
 
+def _fully_connected(shapes: Shapes, scope: str) -> tuple[dict, int]:
+    """Returns the known fields of DeepLab-v1's or v2's fc6 and fc7, and the number of their atrous rates."""
+    count = 0
+    while f"{scope}/fc6_{count + 1}/weights" in shapes:
+        count += 1
+    kernel, _, _, filters = shapes[f"{scope}/fc6_1/weights" if count else f"{scope}/fc6/weights"]
+    multi_scale = "multi_scale/image/conv1/weights" in shapes
+    known = {"fc_kernel_size": kernel, "fc_filters": filters, "multi_scale_features": multi_scale}
+    return known, count or 1
+
+
+def _v2_style(shapes: Shapes, architecture: Architecture, known: dict) -> tuple[dict, int]:
+    """Returns the known fields of a head without ASPP of the v3 kind, and the number of its atrous rates."""
+    if any(name.startswith(f"{architecture.scope}/fc6") for name in shapes):
+        fields, count = _fully_connected(shapes, architecture.scope)
+        return {"aspp_with_batch_norm": False, **fields}, count
+    sums = sum(name.startswith("logits/semantic") and name.endswith("/weights") for name in shapes)
+    count = sums if sums > 1 or known.get("logits_kernel_size", 1) > 1 else 0
+    return {"aspp_with_batch_norm": False}, count
+
+
+def _decoder_convs(shapes: Shapes) -> dict:
+    """Returns number and kernel of the convolutions of a decoder's first stage that concatenates."""
+    forms = ("decoder_conv{0}_depthwise/depthwise_weights", "decoder_conv0/decoder_conv0_{1}/weights")
+    for form in forms:
+        count = 0
+        while f"decoder/{form.format(count, count + 1)}" in shapes:
+            count += 1
+        if count:
+            return {"decoder_convs": count, "decoder_kernel_size": shapes[f"decoder/{form.format(0, 1)}"][0]}
+    return {}
+
+
 def _decoder(shapes: Shapes, architecture: Architecture, options: dict) -> dict:
     scope = "decoder/feature_projection0"
     stages = [s for s in ("", "_1", "_2") if f"{scope}{s}/weights" in shapes]
@@ -162,20 +213,27 @@ def _decoder(shapes: Shapes, architecture: Architecture, options: dict) -> dict:
             raise DeepLabError(f"{scope}{stage}: {channels} input channels; {architecture.name} taps {widths}")
         strides.append(stride)
     sums = [n for n in ("decoder_split_sep_conv0_pointwise", "decoder_conv0") if f"decoder/{n}/weights" in shapes]
-    outputs = (*sums, "decoder_conv1_pointwise", "decoder_conv0/decoder_conv0_2")
+    outputs = (*sums, "decoder_conv0_pointwise", "decoder_conv0/decoder_conv0_1")
     filters = next(shapes[f"decoder/{n}/weights"][-1] for n in outputs if f"decoder/{n}/weights" in shapes)
     separable = any(name.startswith("decoder/") and name.endswith("depthwise_weights") for name in shapes)
     known = {"decoder_output_stride": tuple(strides), "decoder_filters": filters, "decoder_use_sum_merge": bool(sums)}
+    if not sums:
+        projected = shapes[f"{scope}/weights"][-1]
+        known |= {"decoder_projection_filters": projected, **_decoder_convs(shapes)}
     return known if f"{scope}/biases" in shapes else {**known, "decoder_use_separable_conv": separable}
 
 
 def _assumed(known: dict, architecture: Architecture, branches: int) -> dict:
     # MobileNetV3 has one documented recipe: output stride 32, and q_sigmoid where there is a gate.
     version_3 = architecture.scope == "MobilenetV3"
-    assumed = {} if "output_stride" in known else {"output_stride": 32 if version_3 else 16}
+    # DeepLab-v1 and v2 have rates without ASPP of the v3 kind, and always run at 8.
+    version_2 = bool(branches) and not known["aspp_with_batch_norm"]
+    assumed = {} if "output_stride" in known else {"output_stride": 32 if version_3 else 8 if version_2 else 16}
     stride = {**known, **assumed}["output_stride"]
     if branches:
         assumed["atrous_rates"] = _rates(branches, stride)
+    if version_2 and known.get("fc_kernel_size", 3) == 3:
+        assumed["atrous_rates"] = _V2_RATES.get(branches)
     if known.get("aspp_with_squeeze_and_excitation"):
         assumed["image_se_uses_qsigmoid"] = version_3
     if architecture.multi_grid_length:
@@ -205,9 +263,8 @@ def recognize(shapes: Shapes, preferred: Mapping | None = None) -> Recognized:
     elif "meta_architecture/concat_projection/weights" in shapes:
         assumed = _cell(shapes)
     else:
-        known["aspp_with_batch_norm"] = False
-        sums = sum(name.startswith("logits/semantic") and name.endswith("/weights") for name in shapes)
-        branches = sums if sums > 1 or known.get("logits_kernel_size", 1) > 1 else 0
+        fields, branches = _v2_style(shapes, architecture, known)
+        known |= fields
     known |= _decoder(shapes, architecture, options)
     assumed |= _assumed(known, architecture, branches)
     return Recognized("segmentation", known, assumed, branches)

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -19,7 +20,7 @@ except ImportError:  # Windows: two trainers in one folder are then the user's t
     fcntl = None
 
 _RUN_FILE = "run.json"
-_METRICS = "metrics.jsonl"
+METRICS, SCORES = "metrics.jsonl", "scores.jsonl"
 
 
 class RunDirectory:
@@ -51,40 +52,53 @@ class RunDirectory:
                     raise DeepLabError(
                         f"--train_logdir={self.path}: another trainer is at work there; stop it or choose another"
                     ) from None
+            for left_over in self.path.glob(".partial-*"):  # of a process that was killed while it saved
+                shutil.rmtree(left_over, ignore_errors=True)
             yield
 
-    def begin(self, card: ModelCard, run: Mapping[str, object]):
-        """Writes what the run is, or compares it with what the folder holds already.
+    def check(self, run: Mapping[str, object]):
+        """Compares what the folder's run is with `run`, the options that must stay the same for it to go on.
 
-        Args:
-          card: the network, for deeplab.json.
-          run: the options that must stay the same for a run to go on as it began.
+        An option that the folder does not know (it was written by another version) counts as the same.
 
         Raises:
           DeepLabError: the folder belongs to another experiment; the options that differ are named.
         """
         file = self.path / _RUN_FILE
-        described = json.loads(json.dumps({"model": card.config.to_json(), **run}))
         if not file.exists():
-            if self.latest():
-                raise DeepLabError(f"{self.path}: holds checkpoints but no {_RUN_FILE}; choose another --train_logdir")
-            _replace(self.path / MODEL_FILE, json.dumps(card.to_json(), indent=1))
-            _replace(file, json.dumps(described, indent=1))
             return
         try:
             before = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+            pairs = ((name, before.get(name, now), now) for name, now in sorted(_plain(run).items()))
+        except (ValueError, AttributeError) as error:
             raise DeepLabError(
                 f"{file}: damaged ({error}); expected the run's options; choose another folder"
             ) from None
-        names = sorted({*before, *described})
-        pairs = ((name, before.get(name), described.get(name)) for name in names)
         changed = [f"{name}: {then} then, {now} now" for name, then, now in pairs if then != now]
         if changed:
             raise DeepLabError(
                 f"--train_logdir={self.path} belongs to another experiment ({'; '.join(changed)}); choose another "
                 "folder or give the same options"
             )
+
+    def describe(self, card: ModelCard, run: Mapping[str, object] | None = None):
+        """Makes the folder a model directory of `card`, and with `run` that run's, where it is not yet."""
+        with self._named_errors():
+            for file, values in ((MODEL_FILE, card.to_json()), (_RUN_FILE, run)):
+                if values is not None and not (self.path / file).exists():
+                    _replace(self.path / file, json.dumps(_plain(values), indent=1))
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Makes a DeepLabError of a failure to write."""
+        try:
+            yield
+        except OSError as error:
+            newest = f"; {self.latest()} is intact" if self.latest() else ""
+            raise DeepLabError(
+                f"{self.path}: cannot be written ({error.strerror or error}){newest}; make room or check the disk, "
+                "then give the same command again"
+            ) from None
 
     def steps(self) -> list[int]:
         """Returns the steps whose checkpoints are whole, oldest first."""
@@ -107,33 +121,48 @@ class RunDirectory:
     def save(self, step: int, tensors: Mapping[str, object], *, keep: int):
         """Writes a checkpoint, then the state file that names it, then removes all but the newest `keep`.
 
-        Killed at any instant, the folder still holds the one before or this one, whole.
+        Killed at any instant, the folder still holds the one before or this one, whole. DeepLabError where the disk is
+        full or fails, what was there being intact.
         """
-        write_tensors(self.prefix(step), tensors)
-        _replace(self.path / "checkpoint", f'model_checkpoint_path: "{self.prefix(step).name}"\n')
-        for old in self.steps()[:-keep]:
+        with self._named_errors():
+            write_tensors(self.prefix(step), tensors)
+            _replace(self.path / "checkpoint", f'model_checkpoint_path: "{self.prefix(step).name}"\n')
+        others = [other for other in self.steps() if other != step]
+        for old in others[: max(0, len(others) + 1 - keep)]:
             for suffix in (".index", ".data-00000-of-00001"):  # without its index a checkpoint does not exist
                 self.prefix(old).with_name(f"{self.prefix(old).name}{suffix}").unlink(missing_ok=True)
 
-    def forget_metrics_after(self, step: int):
-        """Drops the lines of the log that belong to steps which a resumed run does again."""
-        file = self.path / _METRICS
-        if file.exists():
-            lines = file.read_text(encoding="utf-8").splitlines()
-            _replace(file, "".join(f"{line}\n" for line in lines if _step_of(line) <= step))
+    def forget_after(self, step: int):
+        """Drops the lines of the logs that belong to steps which a resumed run does again."""
+        for file in (METRICS, SCORES):
+            if (self.path / file).exists():
+                kept = [line for line in self.lines(file) if line["step"] <= step]
+                _replace(self.path / file, "".join(f"{json.dumps(line)}\n" for line in kept))
 
-    def log(self, values: Mapping[str, float]):
-        """Appends a line to metrics.jsonl; "step" is the number of updates done."""
+    def log(self, values: Mapping[str, object], file: str = METRICS):
+        """Appends a line to metrics.jsonl or scores.jsonl; "step" is the number of updates done."""
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
-        with (self.path / _METRICS).open("a", encoding="utf-8") as stream:
+        with self._named_errors(), (self.path / file).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(plain) + "\n")
 
+    def lines(self, file: str = METRICS) -> list[dict]:
+        """Returns the lines of a log; one that was cut off when the run was killed is left out."""
+        path = self.path / file
+        found = map(_parsed, path.read_text(encoding="utf-8").splitlines() if path.exists() else ())
+        return [line for line in found if line]
 
-def _step_of(line: str) -> float:
+
+def _parsed(line: str) -> dict | None:
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # a line that was cut off when the run was killed
-        return float("inf")
+        values = json.loads(line)
+        return values if isinstance(values["step"], int) else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _plain(values: Mapping) -> dict:
+    """Returns `values` as JSON has them: lists for tuples."""
+    return json.loads(json.dumps(values))
 
 
 def _replace(path: pathlib.Path, text: str):

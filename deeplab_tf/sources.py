@@ -1,4 +1,4 @@
-"""Where weights come from: TF1 checkpoints, the release's frozen graphs and its float TFLite models.
+"""Where weights come from: TF1 checkpoints, the release's frozen graphs and float TFLite models, Caffe.
 
 Each gives the same view: TF1 variable names with their shapes, and the values one at a time.
 """
@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from deeplab_tf import archives
+from deeplab_tf import archives, caffe
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.arch.spec import HEAD_BATCH_NORM
-from deeplab_tf.errors import DeepLabError
+from deeplab_tf.errors import DamagedError, DeepLabError
 
 MODEL_FILE = "deeplab.json"
 MODEL_PREFIX = "model.ckpt"
@@ -38,6 +38,7 @@ class Source:
       shapes: TF1 variable name -> shape.
       read: name -> array; raises DeepLabError where the file is damaged.
       notes: what a user should know of how the file was read.
+      model_variant: the backbone, where the format tells one of several with the same variables.
     """
 
     path: str
@@ -45,6 +46,7 @@ class Source:
     shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], np.ndarray]
     notes: tuple[str, ...] = ()
+    model_variant: str | None = None
 
 
 def sha256_of(*paths: pathlib.Path | str) -> str:
@@ -57,9 +59,9 @@ def sha256_of(*paths: pathlib.Path | str) -> str:
     return digest.hexdigest()
 
 
-def _damaged(path: object, error: Exception) -> DeepLabError:
+def _damaged(path: object, error: Exception) -> DamagedError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return DeepLabError(f"{path}: damaged or truncated ({reason}); expected an intact file, fetch or copy it again")
+    return DamagedError(f"{path}: damaged or truncated ({reason}); expected an intact file, fetch or copy it again")
 
 
 def _checkpoint(prefix: pathlib.Path, shown: str) -> Source:
@@ -168,6 +170,18 @@ def _tflite(path: pathlib.Path) -> Source:
     return _arrays(path, arrays, ("batch norm is folded in a .tflite: statistics are 0 and 1, so keep them frozen",))
 
 
+def _caffemodel(path: pathlib.Path) -> Source:
+    layers = caffe.read_caffemodel(path)
+    try:
+        arrays, variant, notes = caffe.tf1_variables(layers)
+    except DeepLabError as error:
+        raise DeepLabError(f"{path}: {error}") from None
+    return dataclasses.replace(_arrays(path, arrays, notes), model_variant=variant)
+
+
+_FORMATS = {".pb": _frozen_graph, ".tflite": _tflite, ".caffemodel": _caffemodel}
+
+
 def strip_checkpoint_suffix(path: pathlib.Path) -> pathlib.Path:
     """Returns the prefix of a checkpoint named by one of its files (.index, .data-*, .meta); else the path itself."""
     if path.suffix in (".index", ".meta") or path.suffix.startswith(".data-"):
@@ -178,7 +192,7 @@ def strip_checkpoint_suffix(path: pathlib.Path) -> pathlib.Path:
 @contextlib.contextmanager
 def open_source(path: str | pathlib.Path) -> Iterator[Source]:
     """Opens weights wherever they are: a checkpoint prefix (or one of its files), a folder, a .tar.gz, a frozen .pb, a
-    float .tflite.
+    float .tflite, a .caffemodel of DeepLab v1 or v2.
 
     Raises:
       DeepLabError: nothing is there, it is none of these, or it is damaged.
@@ -192,14 +206,15 @@ def open_source(path: str | pathlib.Path) -> Iterator[Source]:
     elif not path.is_file():
         raise DeepLabError(
             f"checkpoint {shown!r}: no such file; expected a model directory, a checkpoint prefix (model.ckpt for "
-            "model.ckpt.index), a folder, a .tar.gz, a frozen .pb, a float .tflite or a name from `deeplab-tf zoo`"
+            "model.ckpt.index), a folder, a .tar.gz, a frozen .pb, a float .tflite, a .caffemodel or a name from "
+            "`deeplab-tf zoo`"
         )
     elif path.name.endswith((".tar.gz", ".tgz")):
         with tempfile.TemporaryDirectory(prefix="deeplab_tf-") as folder:
             archives.unpack(path, pathlib.Path(folder) / "archive")
             found = pathlib.Path(archives.find_prefix(pathlib.Path(folder) / "archive"))
             yield dataclasses.replace(_checkpoint(found, shown), sha256=sha256_of(path))
-    elif path.suffix in (".pb", ".tflite"):
-        yield {".pb": _frozen_graph, ".tflite": _tflite}[path.suffix](path)
+    elif path.suffix in _FORMATS:
+        yield _FORMATS[path.suffix](path)
     else:
         yield _checkpoint(path, shown)

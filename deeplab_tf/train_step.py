@@ -13,6 +13,8 @@ from deeplab_tf.config import TrainConfig
 from deeplab_tf.cost import regularized_kernels
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.layers import (
+    Dropout,
+    DropPath,
     FusedBatchNorm,
     ResizeBilinear,
     ScalePixels,
@@ -26,7 +28,7 @@ from deeplab_tf.schedules import learning_rate
 
 LOSS_SCALE = "loss_scale"
 _GOOD_STEPS = "loss_scale_good_steps"
-_LAYER_SEED = 1_000_003
+_LAYER_SEED, _REPLICA_SEED = 1_000_003, 2**32
 _FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE = 2.0**15, 2000
 # Pixels keep float32: bfloat16 has eight bits, which a resized or shifted pixel does not fit in.
 _FLOAT32_LAYERS = (keras.layers.InputLayer, ScalePixels, SubtractMean)
@@ -38,8 +40,10 @@ def _settings(layer: keras.layers.Layer, config: TrainConfig) -> dict[str, objec
     if isinstance(layer, FusedBatchNorm):
         values["fixed_statistics"] = config.freeze_batch_norm or not config.fine_tune_batch_norm
         values["synchronized"] = config.sync_batch_norm
-    if isinstance(layer, keras.layers.Dropout) and not config.dropout:
-        values["rate"] = 0.0
+    if isinstance(layer, Dropout):
+        values |= {"step_seed": None, **({} if config.dropout else {"rate": 0.0})}
+    if isinstance(layer, DropPath):
+        values |= {"step_seed": None, "keep_prob": None}
     if isinstance(layer, ResizeBilinear):
         values["by_matrix"] = config.jit_compile
     if config.mixed_precision != "none" and not isinstance(layer, _FLOAT32_LAYERS):
@@ -108,10 +112,6 @@ class TrainStep:
             raise DeepLabError(
                 f"image_pyramid={scales}: every scale has a loss; build the model with all_scales=True to train it"
             )
-        if config.drop_path_keep_prob < 1 and built_from.model_variant.startswith("nas_"):
-            raise DeepLabError(
-                f"drop_path_keep_prob={config.drop_path_keep_prob}: this network has no drop path; expected 1"
-            )
         if config.jit_compile and self._several:
             raise DeepLabError("jit_compile=True: expected one device (a TPU's step is always compiled); leave it out")
 
@@ -135,7 +135,6 @@ class TrainStep:
         config, step = self.config, tf.identity(self.state[optimizers.GLOBAL_STEP])
         rate = learning_rate(config, step)
         labels = _checked_labels(self.model, images, labels, config.gradient_accumulation_steps)
-        self._seed_dropout(step)
         total, count, gradients = self._all_reduced(self._accumulated(images, labels, step))
         cross_entropy = losses.divided(total, count)
         regularization = losses.l2(self._kernels, config.weight_decay)
@@ -151,13 +150,19 @@ class TrainStep:
             "step": step,
         }
 
-    def _seed_dropout(self, step):
-        """Makes the dropout masks a function of seed, layer and step: a run that resumes draws the same ones."""
-        for index, layer in enumerate(layer for layer in self.model.layers if isinstance(layer, keras.layers.Dropout)):
-            state = layer.seed_generator.state
+    def _seed(self, step, part: int):
+        """Makes what dropout and drop path draw a function of seed, layer, replica and draw: a run that resumes draws
+        the same. Fewer paths are kept from step to step, down to drop_path_keep_prob (nas_cell.py)."""
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group if self._several else 0
+        draw = step * self.config.gradient_accumulation_steps + part
+        drawing = [layer for layer in self.model.layers if isinstance(layer, Dropout | DropPath)]
+        for index, layer in enumerate(drawing):
             first = (self.config.seed + index * _LAYER_SEED) % 2**31
-            draws = step * self.config.gradient_accumulation_steps
-            state.assign(tf.cast(tf.stack([tf.constant(first, tf.int64), draws]), state.dtype))
+            layer.step_seed = tf.stack([first + _REPLICA_SEED * tf.cast(replica, tf.int64), draw])
+            if isinstance(layer, DropPath) and self.config.drop_path_keep_prob < 1:
+                progress = tf.cast(step, tf.float32) / self.config.training_number_of_steps
+                cell = 1.0 - layer.depth * (1.0 - self.config.drop_path_keep_prob)
+                layer.keep_prob = 1.0 - tf.minimum(1.0, progress) * (1.0 - cell)
 
     def _loss(self, logits: Mapping[str, tf.Tensor], labels, step):
         """Returns (sum, count) over all scales: each has a loss of weight 1, and all count the same pixels."""
@@ -191,7 +196,8 @@ class TrainStep:
     def _accumulated(self, images, labels, step) -> list[tf.Tensor]:
         """Returns the sums of `_part` over gradient_accumulation_steps parts, one after the other to save memory."""
         parts, unit, sums = self.config.gradient_accumulation_steps, self._unit(labels), None
-        for part in zip(tf.split(images, parts), tf.split(labels, parts), strict=True):
+        for number, part in enumerate(zip(tf.split(images, parts), tf.split(labels, parts), strict=True)):
+            self._seed(step, number)
             with tf.control_dependencies(sums or []):
                 values = self._part(*part, step, unit)
                 sums = values if sums is None else [a + b for a, b in zip(sums, values, strict=True)]

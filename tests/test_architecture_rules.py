@@ -22,28 +22,53 @@ TABLE = "LAYERS in tests/test_architecture_rules.py"
 # exists. Names are those below deeplab_tf; tools, configs and checkpoints are packages below it once installed.
 LAYERS = {
     "facts": """
-        errors version arch arch.* fields train_config data_config run_config config data data.catalog released
+        errors version arch arch.* fields train_config data_config run_config evaluation_config export_config
+        crf_config config data data.catalog data.tfds_folder released papers papers.*
         published""",
     "pure functions": """
-        layers losses metrics schedules optimizers cost crf visualize images data.records data.transforms data.pairs""",
+        layers losses metrics schedules optimizers cost lattice crf visualize images data.records data.transforms
+        data.pairs data.places""",
     "assemblers": """
-        archives download sources recognize backbone head checkpoint initialize run_directory
-        data.examples data.pipeline data.build data.voc data.ade20k data.cityscapes data.folder data.shapes""",
+        archives artefacts caffe download half_precision tflite sources recognize backbone head checkpoint initialize
+        run_directory batch_statistics
+        distribution progress summaries
+        data.locate data.examples data.augment data.pipeline data.build data.beam data.voc data.ade20k data.cityscapes
+        data.folder data.shapes data.tfds_builders""",
     "model": "model",
-    "zoo": "zoo loading predictor train_step",
-    "verbs": "train evaluate predict export report doctor serve",
+    "zoo": "zoo loading following inference_graph predictor train_step",
+    "verbs": "train evaluate validation vis predict certificate export report doctor serve",
     "edge": "tools tools.* configs configs.* checkpoints",
 }
 # Steps within a layer. Facts and tools may import each other, as long as no circle comes of it; nothing else may.
 SIDEWAYS = {
+    ("crf", "lattice"),
+    ("crf", "metrics"),
     ("sources", "archives"),
+    ("sources", "caffe"),
     ("checkpoint", "sources"),
     ("initialize", "sources"),
     ("run_directory", "checkpoint"),
     ("run_directory", "sources"),
     ("loading", "zoo"),
+    ("following", "loading"),
+    ("following", "zoo"),
+    ("data.pairs", "data.places"),
+    ("data.pipeline", "data.augment"),
     ("data.pipeline", "data.examples"),
-    ("train", "evaluate"),
+    ("data.beam", "data.build"),
+    ("data.examples", "data.locate"),
+    ("data.tfds_builders", "data.ade20k"),
+    ("data.tfds_builders", "data.cityscapes"),
+    ("data.tfds_builders", "data.shapes"),
+    ("data.tfds_builders", "data.voc"),
+    ("artefacts", "tflite"),
+    ("tflite", "half_precision"),
+    ("inference_graph", "predictor"),
+    ("certificate", "predict"),
+    ("export", "certificate"),
+    ("export", "predict"),
+    ("validation", "evaluate"),
+    ("train", "validation"),
 }
 FREE_LAYERS = ("facts", "edge")
 # What a layer may import besides the standard library and deeplab_tf; layers that are not named here: anything.

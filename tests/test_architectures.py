@@ -144,7 +144,7 @@ def nominal(config: ModelConfig, make=golden_tensor, sizes=((65, 97), (33, 65)))
 
 def subsampled(value: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Returns the places of `value` that `expected` has too."""
-    step = next(s for s in (1, 2, 4, 8, 16, 32) if -(-value.shape[2] // s) == expected.shape[2])
+    step = next(s for s in (1, 2, 4, 8, 16, 32, 64, 128, 256) if -(-value.shape[2] // s) == expected.shape[2])
     return value[:, ::step, ::step]
 
 
@@ -154,10 +154,12 @@ def worst(outputs: dict, expected: dict, names=None) -> tuple[float, str]:
     return max((distance(subsampled(outputs[n], expected[n]), expected[n]), n) for n in names)
 
 
+# Elsewhere in this file, with what changes in them at a smaller output stride.
+APART = ("mobilenet_v3_small_seg", "vgg16")
 STRIDES = [
     marked(name, stride)
     for name, architecture in ARCHITECTURES.items()
-    if not architecture.strides_from_rows and name != "mobilenet_v3_small_seg"
+    if not architecture.strides_from_rows and name not in APART
     for stride in (16, 8, 4, 2, 1)
     if stride >= architecture.smallest_output_stride
 ]
@@ -184,12 +186,17 @@ def test_a_smaller_output_stride_gives_the_same_features_at_more_places(variant,
         ("resnet_v1_50_beta", {"multi_grid": (1, 2, 4)}),
         ("mobilenet_v2", {"depth_multiplier": 0.5}),
         ("mobilenet_edgetpu", {"depth_multiplier": 0.75}),
+        ("resnet_v1_18", {"cascade_blocks": 3}),
+        ("resnet_v1_50", {"cascade_blocks": 1, "multi_grid": (1, 2, 1)}),
+        pytest.param("resnet_v1_50_beta", {"cascade_blocks": 3, "multi_grid": (1, 2, 4)}, marks=pytest.mark.heavy),
     ],
 )
 def test_options_keep_the_features(variant, options):
     size = (65, 97)
     config = ModelConfig(model_variant=variant, output_stride=8, **options)
-    expected = nominal(dataclasses.replace(config, output_stride=32), sizes=(size,))[size]
+    largest = ARCHITECTURES[variant].largest_output_stride(config)
+    expected = run(dataclasses.replace(config, output_stride=largest), golden_tensor, [size])[size]
+    assert expected["features"].shape[1] == 64 // largest + 1
     error, end_point = worst(run(config, golden_tensor, [size])[size], expected)
     assert error < 2e-5, end_point
 
@@ -200,6 +207,77 @@ def test_multi_grid_multiplies_the_rates_of_the_last_block():
         found = [layer for layer in model.layers if last in layer.name and hasattr(layer, "dilation_rate")]
         rates = [layer.dilation_rate for layer in found if layer.kernel_size == (3, 3)]
         assert rates == [(4, 4), (8, 8), (16, 16)], variant
+
+
+@pytest.mark.parametrize("output_stride", [8, 16, 32, 64, 128, 256])
+def test_a_cascade_reaches_every_output_stride(output_stride):
+    # Table 1 of arXiv 1706.05587: block5 to block7 at strides 8 to 256, at rates that keep what is asked for.
+    options = {"cascade_blocks": 3, "multi_grid": (1, 2, 1), "output_stride": output_stride}
+    model = build_backbone(ModelConfig(model_variant="resnet_v1_50", crop_size=(257, 513), **options))
+    shapes = {name: x.shape[1:] for name, x in model.output.items()}
+    for block in (4, 5, 6, 7):
+        stride = min(2 ** (block + 2) if block < 7 else 256, output_stride)
+        assert shapes[f"resnet_v1_50/block{block}"] == (256 // stride + 1, 512 // stride + 1, 2048)
+        first = model.get_layer(f"resnet_v1_50.block{block}.unit_1.bottleneck_v1.conv2").dilation_rate
+        second = model.get_layer(f"resnet_v1_50.block{block}.unit_2.bottleneck_v1.conv2").dilation_rate
+        rate = max(1, 2 ** (block + 1) // output_stride)
+        assert first == (rate, rate) and second == (2 * rate, 2 * rate)
+    assert "resnet_v1_50.block5.unit_1.bottleneck_v1.shortcut" not in {layer.name for layer in model.layers}
+
+
+def test_a_cascade_of_unit_rates_1_2_1_at_16_is_figure_3b():
+    config = ModelConfig(model_variant="resnet_v1_50", cascade_blocks=3, output_stride=16)
+    found = {}
+    for layer in build_backbone(config).layers:
+        if layer.name.endswith("bottleneck_v1.conv2"):
+            found.setdefault(layer.name.split(".")[1], set()).add(layer.dilation_rate)
+    rates = {"block1": 1, "block2": 1, "block3": 1, "block4": 2, "block5": 4, "block6": 8, "block7": 16}
+    assert found == {block: {(rate, rate)} for block, rate in rates.items()}
+
+
+VGG = {"model_variant": "vgg16", "depth_multiplier": 0.25}
+
+
+@pytest.mark.parametrize(("output_stride", "last"), [(16, "pool5"), (8, "conv5/conv5_3"), (4, "conv4/conv4_3")])
+def test_vgg16_keeps_its_features_up_to_the_second_pool_without_a_stride(output_stride, last):
+    # The first pool whose stride goes has neighbours as before. Those after it would have to be dilated, and are not in
+    # the public models: they are plain 3x3.
+    for size in ((65, 97), (64, 90)):
+        expected = run(ModelConfig(**VGG, output_stride=32), golden_tensor, [size])[size]
+        outputs = run(ModelConfig(**VGG, output_stride=output_stride), golden_tensor, [size])[size]
+        names = [name for name in expected if name != "features"]
+        assert set(outputs) == set(expected) and names == sorted(names, key=lambda n: n.split("/")[1][-1])
+        kept = names[: names.index(f"vgg_16/{last}") + 1]
+        error, end_point = worst(outputs, expected, kept)
+        assert error < 2e-5, end_point
+        changed = names[len(kept) :]
+        assert all(distance(subsampled(outputs[n], expected[n]), expected[n]) > 1e-3 for n in changed)
+
+
+def pooled_by_hand(x: np.ndarray, stride: int) -> np.ndarray:
+    """Caffe's 3x3 maximum with a pad of 1: windows centred at every `stride`-th pixel, padding never chosen."""
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+    return windows.max((-2, -1))[:, ::stride, ::stride]
+
+
+@pytest.mark.parametrize("size", [(65, 97), (64, 90)])
+def test_vgg16_pools_as_caffe_does(size):
+    outputs = run(ModelConfig(**VGG, output_stride=8), golden_tensor, [size])[size]
+    for block, stride in ((1, 2), (2, 2), (3, 2), (4, 1), (5, 1)):
+        last = max(n for n in outputs if n.startswith(f"vgg_16/conv{block}/"))
+        np.testing.assert_array_equal(outputs[f"vgg_16/pool{block}"], pooled_by_hand(outputs[last], stride))
+    np.testing.assert_array_equal(outputs["features"], outputs["vgg_16/pool5"])
+
+
+def test_caffes_place_of_a_stride_is_none_but_another_order():
+    # Caffe's ResNet strides in the first 1x1 convolutions of a block, slim's in the last 3x3 of the block before.
+    early = ModelConfig(model_variant="resnet_v1_101_caffe", output_stride=4)
+    late = ModelConfig(model_variant="resnet_v1_101_caffe", output_stride=8)
+    outputs = [run(config, golden_tensor, [(33, 65)])[33, 65]["resnet_v1_101/block1"] for config in (early, late)]
+    assert outputs[0].shape[1:3] == (9, 17) and outputs[1].shape[1:3] == (5, 9)
+    # What a 1x1 convolution of stride 2 takes from the whole map is the map that block1 leaves when it strides itself.
+    assert distance(outputs[0][:, ::2, ::2], outputs[1]) < 1e-6
 
 
 EVEN = (64, 96)

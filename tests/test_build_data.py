@@ -262,6 +262,8 @@ def test_masks_of_0_and_255(tmp_path):
         build_records({"train": found}, facts, tmp_path / "out")
     build_records({"train": found}, facts, tmp_path / "out", BuildOptions(1, 1, ((255, 1),)))
     assert {int(v) for e in contents(tmp_path / "out")["train"] for v in np.unique(stored_label(e))} == {0, 1}
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["label_map"] == [[255, 1]]
+    assert catalog.read_dataset(tmp_path / "out").label_map == ((255, 1),)
 
 
 # ---- layouts
@@ -433,6 +435,7 @@ def test_own_data_that_lacks_something(own, tmp_path):
         ('{"class_names": ["a"], "ignore_label": 256}', "ignore_label=256: expected 0..255"),
         ('{"class_names": ["a"], "ignore_label": true}', "ignore_label=True: expected a int"),
         ('{"class_names": ["a"], "splits": {"train": "x"}}', "splits: expected name -> number"),
+        ('{"class_names": ["a"], "label_map": [[1, 256]]}', r"label_map: expected pairs \[old, new\]"),
     ],
 )
 def test_mistakes_in_dataset_json(tmp_path, text, message):
@@ -450,6 +453,7 @@ def test_dataset_json_and_names(tmp_path):
         assert found.split_size("train") == 3
         assert hash(found)
     assert catalog.read_dataset("cityscapes") is catalog.DATASETS["cityscapes"]
+    assert catalog.parse_dataset(catalog.dataset_json(found).encode(), tmp_path / "dataset.json") == found
     with pytest.raises(DeepLabError, match="unknown dataset 'city'.*the folder that holds a dataset.json"):
         catalog.read_dataset("city")
     with pytest.raises(DeepLabError, match="nothing.json: cannot be read"):
@@ -538,3 +542,48 @@ def test_camvid(shared, tmp_path):
     label = np.asarray(Image.open(shared / "camvid" / "SegmentationClass" / f"{name}.png"))
     assert first["image_name"][0] == name.encode()
     np.testing.assert_array_equal(first["label"][0, :360, :480, 0], label)
+
+
+# ---- memory
+
+_MEASURE = """
+import json, pathlib, sys, tempfile
+from deeplab_tf.data import catalog
+from deeplab_tf.data.build import BuildOptions, build_records
+from deeplab_tf.data.pairs import Pair
+
+def memory(name):
+    line = next(line for line in open("/proc/self/status") if line.startswith(name))
+    return int(line.split()[1]) / 1024
+
+def growth(count, files, processes):
+    pairs = [Pair(*files[i % len(files)], f"picture {i}") for i in range(count)]
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = memory("VmRSS")
+    with tempfile.TemporaryDirectory() as folder:
+        build_records({"train": pairs}, catalog.DATASETS["shapes"], f"{folder}/out", BuildOptions(4, processes))
+        size = sum(file.stat().st_size for file in pathlib.Path(folder, "out").iterdir())
+    return memory("VmHWM") - before, size / 2**20
+
+if __name__ == "__main__":
+    files, processes = json.loads(sys.argv[1]), int(sys.argv[2])
+    growth(100, files, processes)
+    print(json.dumps([growth(500, files, processes), growth(10_000, files, processes)]))
+"""
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(not pathlib.Path("/proc/self/clear_refs").exists(), reason="needs /proc to see the peak memory")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path, processes):
+    files = []
+    for number in range(20):
+        image = save(tmp_path / f"{number}.png", RANDOM.integers(0, 256, (64, 64, 3), np.uint8))
+        files.append((image, save(tmp_path / f"{number}_label.png", RANDOM.integers(0, 9, (64, 64), np.uint8))))
+    script = tmp_path / "measure.py"
+    script.write_text(_MEASURE)
+    arguments = [sys.executable, str(script), json.dumps(files), str(processes)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    (few, _), (many, written) = json.loads(done.stdout)
+    assert written > 120  # MB, of which a builder that keeps a shard's would hold 30
+    assert many - few < 15, (few, many)

@@ -44,12 +44,24 @@ RELEASE_DEFAULTS = {
     "atrous_rates": None,
     "crop_size": None,
 }
+# What the papers have beyond the release.
+PAPER_DEFAULTS = {
+    "fc_kernel_size": 3,
+    "fc_filters": 1024,
+    "multi_scale_features": False,
+    "cascade_blocks": 0,
+    "decoder_projection_filters": 48,
+    "decoder_convs": 2,
+    "decoder_kernel_size": 3,
+}
+OWN_VARIANTS = {"mobilenet_v1", "vgg16", "resnet_v1_101_caffe", "tiny"}
+V2 = {"aspp_with_batch_norm": False}
 
 
 def test_names_and_defaults_are_the_releases():
     found = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
-    assert found == RELEASE_DEFAULTS
-    assert len(ARCHITECTURES) == 15
+    assert found == {**RELEASE_DEFAULTS, **PAPER_DEFAULTS}
+    assert set(ARCHITECTURES) >= OWN_VARIANTS and len(ARCHITECTURES) == 15 + len(OWN_VARIANTS)
     assert all(field.metadata["help"] for field in dataclasses.fields(ModelConfig))
 
 
@@ -70,7 +82,7 @@ def test_scalars_and_nothing():
     ("options", "expected"),
     [
         ({"model_variant": "xception_66"}, "unknown model_variant 'xception_66'; did you mean xception_65"),
-        ({"model_variant": "vgg"}, "known: mobilenet_edgetpu"),
+        ({"model_variant": "yolo"}, "known: mobilenet_edgetpu"),
         ({"num_classes": 0}, "num_classes=0"),
         ({"output_stride": 12}, "output_stride=12.*power of two"),
         ({"output_stride": 64}, "output_stride=64"),
@@ -87,6 +99,15 @@ def test_scalars_and_nothing():
         ({"model_variant": "resnet_v1_18", "multi_grid": (1, 2, 4)}, "2 unit rates"),
         ({"merge_method": "sum"}, "max or avg"),
         ({"logits_kernel_size": 3}, "logits_kernel_size=3.*aspp_with_batch_norm"),
+        ({"model_variant": "vgg16", **V2}, "atrous_rates=None: expected the rates of fc6: 12"),
+        ({"model_variant": "vgg16", **V2, "atrous_rates": 12, "logits_kernel_size": 3}, "not with VGG-16's fc7"),
+        ({"model_variant": "vgg16", "multi_scale_features": True}, "belongs to DeepLab-v1"),
+        ({"model_variant": "vgg16", **V2, "atrous_rates": (6, 12), "multi_scale_features": True}, "one rate"),
+        ({"model_variant": "vgg16", "decoder_output_stride": 4}, "it has no decoder"),
+        ({"cascade_blocks": 1}, "cascade_blocks=1: mobilenet_v2 has no block to copy"),
+        ({"model_variant": "resnet_v1_50", "cascade_blocks": -1}, "0 or more"),
+        ({"model_variant": "resnet_v1_50", "cascade_blocks": 2, "output_stride": 256}, "from 4 to 128"),
+        ({"decoder_convs": 0}, "decoder_convs=0"),
         ({"decoder_output_is_logits": True}, "decoder_output_stride"),
         ({"decoder_output_is_logits": True, "decoder_output_stride": 8}, "decoder_filters=256.*num_classes=21"),
         ({"image_pyramid": (0.5, 0)}, "scales above 0"),

@@ -26,6 +26,12 @@ V3_ZOO = {
 SLIM = {"depth_multiplier": 0.75, "aspp_convs_filters": 128}
 CELL = {"dense_prediction_cell_json": "dense_prediction_cell_branch5_top1_cityscapes.json"}
 
+V1 = {"aspp_with_batch_norm": False, "output_stride": 8}
+WIDE = {"atrous_rates": (4,), "fc_filters": 4096}
+V2 = {**V1, "atrous_rates": (6, 12, 18, 24), "logits_kernel_size": 3}
+PLAIN_ASPP = {"atrous_rates": (6, 12, 18), "aspp_with_separable_conv": False}
+CASCADE = {"aspp_with_batch_norm": False, "cascade_blocks": 3, "output_stride": 256}
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -96,6 +102,28 @@ ROWS = (
         {"output_stride": 8, "decoder_output_stride": (4,)},
         *(1365, 887, 7_426_677, (1323, 7_030_832), 406),
     ),
+    # By hand. VGG-16's thirteen convolutions have 14,714,688 parameters; fc6, fc7 and the logits make of them the 20.5,
+    # 65.1 and 134.3 million of arXiv 1412.7062, table 2.
+    Row("vgg16", {**V1, "atrous_rates": (12,)}, 32, 32, 20_505_429, (30, 20_483_904), 16),
+    Row("vgg16", {**V1, **WIDE, "fc_kernel_size": 4}, 32, 32, 65_140_565, (30, 65_054_528), 16),
+    Row("vgg16", {**V1, **WIDE, "fc_kernel_size": 7}, 32, 32, 134_346_581, (30, 134_260_544), 16),
+    # MSc: five pairs of 3x3 (963 input channels in all) and 1x1 to 128, and logits of 1024 + 640 channels.
+    Row("vgg16", {**V1, "atrous_rates": (12,), "multi_scale_features": True}, 52, 52, 21_711_445, (30, 20_483_904), 26),
+    # ASPP: four of fc6 (4,719,616), fc7 (1,049,600) and logits (21,525).
+    Row(
+        "vgg16",
+        {**V1, "atrous_rates": (6, 12, 18, 24)},
+        *(50, 50, 14_714_688 + 4 * 5_790_741, (42, 14_714_688 + 4 * 5_769_216), 25),
+    ),
+    # Keras's MobileNet trains 4,231,976 parameters, 1,025,000 of them in its classifier. ASPP over 1024 channels makes
+    # the 11.15M of MobileNetV2's table 7.
+    Row("mobilenet_v1", PLAIN_ASPP, 167, 101, 3_206_976 + 7_938_325, (135, 3_206_976), 21),
+    # The variables of resnet_v1_101, and DeepLab-v2's four 3x3 convolutions to 21 classes.
+    Row("resnet_v1_101_caffe", V2, 528, 320, 42_500_160 + 4 * 387_093, (520, 42_500_160), 108),
+    # A unit in a copy of block4 has 4,462,592 parameters and no projection.
+    Row("resnet_v1_50", CASCADE, 402, 242, 23_508_032 + 9 * 4_462_592 + 43_029, (400, 63_671_360), 81),
+    # Counted by hand: the stem has 464, the five units 2,592, 4,440, 5,032, 9,024 and 18,128.
+    Row("tiny", {}, 97, 59, 39_680 + 170_773, (80, 39_680), 15),
 )
 LARGE = ("xception_65", "xception_71", "resnet_v1_101", "nas_")
 
@@ -164,6 +192,27 @@ def test_an_image_pyramid_counts_its_weights_once_and_its_work_per_scale():
     half = small_model(crop_size=(33, 33))
     expected = model_cost(whole).multiply_adds + model_cost(half).multiply_adds
     assert model_cost(pyramid) == dataclasses.replace(model_cost(whole), multiply_adds=expected)
+
+
+def test_a_model_for_any_size_is_counted_at_a_given_one():
+    decoder = {"decoder_output_stride": (4,), "atrous_rates": (2, 3)}
+    for options in ({}, decoder, {**decoder, "image_pyramid": (0.5, 1.0)}):
+        free = small_model(**options)
+        for size in ((65, 65), (97, 129)):
+            fixed = model_cost(build_model(small_config(crop_size=size, **options)))
+            assert model_cost(free, size=size) == fixed
+        assert model_cost(free).multiply_adds is None
+
+
+def test_space_to_batch_rounds_the_map_of_an_atrous_convolution_up_to_its_rate():
+    images = keras.Input((33, 65, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same", dilation_rate=6, use_bias=False)(images)  # 36 x 66 positions
+    x = keras.layers.DepthwiseConv2D(3, padding="same", dilation_rate=(2, 3), use_bias=False)(x)  # 34 x 66
+    x = keras.layers.Conv2D(5, 1, use_bias=False)(x)
+    model, kernels = keras.Model(images, x), (3 * 3 * 3 * 4, 3 * 3 * 4, 4 * 5)
+    assert model_cost(model).multiply_adds == sum(kernels) * 33 * 65
+    expected = kernels[0] * 36 * 66 + kernels[1] * 34 * 66 + kernels[2] * 33 * 65
+    assert model_cost(model, space_to_batch=True).multiply_adds == expected
 
 
 def test_weights_shared_with_another_model_count_for_the_model_that_asks():

@@ -10,7 +10,7 @@ from conftest import GOLDENS
 import deeplab_tf
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.evaluate import evaluate
+from deeplab_tf.evaluate import Evaluation, ScoreLog, evaluate, tagged_scores
 from deeplab_tf.images import read_image
 from deeplab_tf.metrics import confusion_matrix
 
@@ -62,6 +62,93 @@ def test_recorded_figures_on_real_photographs(shared):
     assert scores["pixel_accuracy"] == pytest.approx(golden["pixel_accuracy"], abs=1e-4)
     for name, value in golden["iou"].items():
         assert scores["iou_per_class"][int(name)] == pytest.approx(value, abs=1e-4)
+
+
+def mixed(size: int):
+    """Three pictures of other sizes in one array, as `make_dataset` gives them, in batches."""
+    sizes, arrays = ((65, 97), (129, 81), (97, 97)), []
+    for i, (height, width) in enumerate(sizes):
+        image, label = np.full((129, 97, 3), 127.5, np.float32), np.full((129, 97), 255, np.int32)
+        found = shapes_example(0, FIRST_INDEX["val"] + i, height=height, width=width)
+        image[:height, :width], label[:height, :width] = found
+        arrays.append((image, label, np.array([height, width])))
+    for first in range(0, 3, size):
+        images, labels, own = map(np.stack, zip(*arrays[first : first + size], strict=True))
+        yield {"image": images, "label": labels, "size": own}
+
+
+def test_pictures_of_several_sizes_score_as_alone(model):
+    matrices = [evaluate(model, mixed(size))["confusion_matrix"] for size in (1, 2, 3)]
+    expected = np.zeros((9, 9), np.int64)
+    for batch in mixed(1):
+        height, width = batch["size"][0]
+        found = deeplab_tf.predict(model, batch["image"][:, :height, :width])
+        expected += confusion_matrix(batch["label"][:, :height, :width], found, 9)
+    assert all(np.array_equal(matrix, expected) for matrix in matrices)
+
+
+def test_tiles_are_an_option():
+    _, model = deeplab_tf.load("shapes_mnv2", crop_size=(65, 65))
+    (batch,) = mixed(3)
+    whole = evaluate(model, [batch])["confusion_matrix"]
+    tiled = evaluate(model, [batch], large_images="tile")["confusion_matrix"]
+    assert tiled.sum() == whole.sum() and not np.array_equal(tiled, whole)
+
+
+# ---- names and files
+
+SCORES = {
+    "miou": 0.25,
+    "iou_per_class": np.array([0.5, 0.0, 0.25, np.nan]),
+    # Nothing is labelled 1, though something is taken for it; 3 is nowhere.
+    "confusion_matrix": np.array([[2, 1, 1, 0], [0, 0, 0, 0], [0, 2, 1, 0], [0, 0, 0, 0]]),
+    "pixel_accuracy": 0.75,
+    "examples": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("scales", "flip", "name"),
+    [
+        ((1.0,), False, "miou_1.0"),
+        ((1,), True, "miou_1.0_flipped"),
+        ((0.5, 0.75, 1.0, 1.25), False, "miou_0.5_0.75_1.0_1.25"),
+        ((0.5, 1.75), True, "miou_0.5_1.75_flipped"),
+    ],
+)
+def test_names_of_the_release(scales, flip, name):
+    found = tagged_scores(SCORES, scales=scales, flip=flip)
+    expected = {f"eval/{name}_overall": 0.25, f"eval/{name}_class_0": 0.5, f"eval/{name}_class_1": np.nan}
+    expected |= {f"eval/{name}_class_2": 0.25, f"eval/{name}_class_3": np.nan}
+    assert list(found) == list(expected)
+    assert list(found.values()) == pytest.approx(list(expected.values()), nan_ok=True)
+
+
+def test_the_log_of_scores(tmp_path):
+    log, tagged = ScoreLog(str(tmp_path / "a" / "b")), tagged_scores(SCORES)
+    for step in (10, 20):
+        log.write(Evaluation(f"model.ckpt-{step}", step, SCORES, tagged))
+    lines = [json.loads(line) for line in (tmp_path / "a/b/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [10, 20]
+    assert lines[1] == {
+        "step": 20,
+        "checkpoint": "model.ckpt-20",
+        "examples": 2,
+        "pixel_accuracy": 0.75,
+        "eval/miou_1.0_overall": 0.25,
+        "eval/miou_1.0_class_0": 0.5,
+        "eval/miou_1.0_class_1": None,
+        "eval/miou_1.0_class_2": 0.25,
+        "eval/miou_1.0_class_3": None,
+    }
+    assert len(list((tmp_path / "a/b").glob("events.*"))) == 1
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(DeepLabError, match="file.*cannot be written"):
+            ScoreLog(str(folder)).write(Evaluation("x", 1, SCORES, tagged_scores(SCORES)))
 
 
 def test_mistakes(model):

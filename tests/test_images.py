@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.images import nearest_indices, read_image, resize_labels, resize_longest
+from deeplab_tf.images import nearest_indices, read_image, resize_labels, resize_longest, write_png
 
 
 def picture(height: int = 40, width: int = 57, seed: int = 0) -> np.ndarray:
@@ -360,3 +360,29 @@ def test_resize_labels():
     np.testing.assert_array_equal(resize_labels(labels, 4, 7), labels[[0, 2, 3, 5]][:, [0, 1, 1, 2, 2, 3, 3]])
     assert resize_labels(labels, 6, 4) is labels
     assert resize_labels(labels.astype(np.int32), 3, 9).dtype == np.int32
+
+
+# ---- writing
+
+
+@pytest.mark.parametrize("array", [PICTURE, GREY], ids=["colours", "grey"])
+def test_written_pictures_come_back(array, tmp_path):
+    for path in (tmp_path / "a.b.png", str(tmp_path / "other.png")):
+        write_png(array, path)
+        write_png(array, path)  # in place of the one before
+        np.testing.assert_array_equal(np.asarray(PIL.Image.open(path)), array)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.b.png", "other.png"]
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    write_png(GREY, tmp_path / "a.png")
+
+    def full(self, file, **options):
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(PIL.Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        write_png(PICTURE, tmp_path / "a.png")
+    np.testing.assert_array_equal(np.asarray(PIL.Image.open(tmp_path / "a.png")), GREY)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

@@ -150,7 +150,7 @@ def test_parts_make_up_the_batch(folder):
     for step in range(3):
         joined = {key: np.concatenate([part[step][key] for part in parts]) for key in whole[0]}
         assert_equal([whole[step]], [joined])
-    with pytest.raises(DeepLabError, match="batch_size=6: expected a multiple of the 4 input pipelines"):
+    with pytest.raises(DeepLabError, match="batch_size=6: expected a multiple of 4, the devices that share it"):
         pipeline.make_dataset(config(folder, batch_size=6), part=(0, 4), **options)
 
 
@@ -194,6 +194,7 @@ def test_evaluation_gives_every_example_once_in_order(folder, batch_size):
     found = batches(pipeline.make_dataset(config(folder, batch_size=batch_size), split="train", training=False), -1)
     assert names(found) == NAMES
     assert [len(batch["image"]) for batch in found] == [len(r) for r in records.shard_ranges(11, -(-11 // batch_size))]
+    assert np.concatenate([batch["size"] for batch in found]).tolist() == [[20 + i, 30 - i] for i in range(11)]
     for number, (image, label, original) in enumerate(
         (image, label, original)
         for batch in found
@@ -237,6 +238,7 @@ def test_resized_originals(folder):
         assert batch["original_image"].dtype == np.uint8
         np.testing.assert_array_equal(batch["original_image"][0], tf.cast(expected, tf.uint8))
         assert (batch["height"][0], batch["width"][0]) == pixels.shape[:2]
+        assert tuple(batch["size"][0]) == expected.shape[:2]
 
 
 def test_the_split_named_test_needs_no_labels(tmp_path):

@@ -313,6 +313,19 @@ def test_command_with_several_inputs(directory, photos, tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_command_with_the_crf(directory, model, photos, tmp_path, capsys):
+    flags = ("--crf", "--crf_iterations=2", "--crf_sigma_beta=13", "--resize=none", "--save=raw,probabilities")
+    files = (f"--input={photos}/a.png", f"--output_dir={tmp_path}")
+    assert finished(predict_tool, f"--checkpoint={directory}", *files, *flags) == 0
+    assert ["crf_sigma_beta", "13.0"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    image = np.asarray(PIL.Image.open(photos / "a.png"))
+    expected = predict(model, image[None], crf={"iterations": 2, "sigma_beta": 13.0})[0]
+    raw = np.asarray(PIL.Image.open(tmp_path / "a_raw.png"))
+    assert (raw == expected).mean() > 0.999
+    assert (raw != predict(model, image[None])[0]).any()
+    np.testing.assert_array_equal(np.load(tmp_path / "a_probabilities.npy").argmax(-1), raw)
+
+
 def test_command_with_standard_input(directory, photos, tmp_path, monkeypatch, capsys):
     content = (photos / "a.png").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
@@ -398,6 +411,8 @@ BAD_FLAGS = {
     "side": (["--longest_side=0"], "longest_side=0"),
     "side x": (["--longest_side=x"], "longest_side"),
     "pixels": (["--max_pixels=5"], "max_pixels=5: expected at least 66049"),
+    "crf": (["--crf", "--crf_sigma_beta=0"], "crf_sigma_beta=0.0: expected a number above 0"),
+    "no crf": (["--crf_w1=5"], "crf_w1=5.0: has no effect without crf"),
     "flag": (["--nonsense=1"], "Unknown command line flag 'nonsense'"),
     "crop": (["--crop_size=513"], "crop_size=(513,): expected two numbers"),
     "stride": (["--output_stride=12"], "output_stride=12"),

@@ -16,12 +16,13 @@ from deeplab_tf import predictor as predictor_module
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.config import ModelConfig, PredictConfig
+from deeplab_tf.crf import densecrf
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.images import resize_longest
 from deeplab_tf.layers import scale_dimension
 from deeplab_tf.model import build_model, config_of, logits_stride
 from deeplab_tf.predict import predict
-from deeplab_tf.predictor import padded_size, predictor_of, segment, tiles, write_probabilities
+from deeplab_tf.predictor import padded_size, predictor_of, segment, segment_batch, tiles, write_probabilities
 
 SMALL = ModelConfig(model_variant="mobilenet_v2", depth_multiplier=0.25, num_classes=6, aspp_convs_filters=16)
 DECODER = dataclasses.replace(SMALL, atrous_rates=(1, 2), decoder_output_stride=(4,), decoder_filters=16)
@@ -194,6 +195,8 @@ RGB_MEAN = (123.15, 115.90, 103.06)
 @pytest.mark.parametrize("variant", ARCHITECTURES)
 def test_padding_pixel_of_every_variant(variant):
     expected = RGB_MEAN if variant in ("resnet_v1_50", "resnet_v1_101") else (127.5, 127.5, 127.5)
+    if variant in ("vgg16", "resnet_v1_101_caffe"):
+        expected = (122.675, 116.669, 104.008)  # Caffe's mean, blue last
     assert ARCHITECTURES[variant].pad_pixel == expected
 
 
@@ -505,6 +508,117 @@ def test_write_probabilities_of_a_resized_picture(small, tmp_path):
     resized = predictor_of(small).probabilities(resize_longest(image, 65)[None])
     np.testing.assert_allclose(found, bilinear(resized, (60, 100))[0], atol=2e-5)
     np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
+
+
+# ---- the CRF
+
+CRF = {"iterations": 3, "w1": 5.0, "w2": 2.0, "sigma_alpha": 20.0, "sigma_beta": 13.0, "sigma_gamma": 2.0}
+CRF_OPTIONS = {"crf": True, **{f"crf_{name}": value for name, value in CRF.items()}}
+
+
+def test_the_crf_follows_the_probabilities(small):
+    images = np.stack([photograph(97, 129, key) for key in ("lively", "b")])
+    found = predictor_of(small).probabilities(images, scales=(0.75, 1.0), flip=True)
+    expected = [densecrf(image, part, **CRF).argmax(-1) for image, part in zip(images, found, strict=True)]
+    labels = predict(small, images, scales=(0.75, 1.0), flip=True, crf=CRF)
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, expected)
+    assert (labels != predict(small, images, scales=(0.75, 1.0), flip=True)).mean() > 0.005
+
+
+def test_segment_refines_at_the_pictures_own_size(small):
+    image, options = photograph(150, 200, "lively"), PredictConfig(longest_side=129, **CRF_OPTIONS)
+    resized = predictor_of(small).probabilities(resize_longest(image, 129)[None])
+    expected = densecrf(image, bilinear(resized, (150, 200))[0], **CRF).argmax(-1)
+    labels = segment(predictor_of(small), image, options)
+    assert (labels.dtype, labels.shape) == (np.int32, (150, 200))
+    assert (labels == expected).mean() > 0.999
+    assert (labels != segment(predictor_of(small), image, PredictConfig(longest_side=129))).mean() > 0.005
+
+
+def test_write_probabilities_after_the_crf(small, tmp_path):
+    image, path = photograph(60, 100), str(tmp_path / "p.npy")
+    write_probabilities(predictor_of(small), image, PredictConfig(resize="none", **CRF_OPTIONS), path)
+    expected = densecrf(image, predictor_of(small).probabilities(image[None])[0], **CRF)
+    np.testing.assert_allclose(np.load(path), expected, atol=1e-5)
+
+
+def test_the_crf_of_a_large_picture_runs_in_tiles(small, monkeypatch):
+    image, sizes = photograph(300, 400, "lively"), []
+
+    def counted(image, probabilities, **parameters):
+        sizes.append(image.shape[:2])
+        return densecrf(image, probabilities, **parameters)
+
+    monkeypatch.setattr(predictor_module, "densecrf", counted)
+    whole = segment(predictor_of(small), image, PredictConfig(longest_side=129, **CRF_OPTIONS))
+    assert sizes == [(300, 400)]
+    tiled = segment(predictor_of(small), image, PredictConfig(max_pixels=66_049, longest_side=129, **CRF_OPTIONS))
+    assert len(sizes) == 1 + 4 and max(h * w for h, w in sizes[1:]) <= 66_049
+    # The pairwise cost reaches a few sigma_alpha: what differs lies at the borders.
+    assert len(np.unique(whole)) > 2 and (tiled == whole).mean() > 0.98
+
+
+# ---- segment_batch
+
+
+SIZES = ((33, 49), (65, 65), (40, 90), (100, 30))
+
+
+def batch_of(sizes) -> np.ndarray:
+    """Photographs at the top left of one array as large as the largest, and at least 65 x 65."""
+    batch = np.full((len(sizes), *(max(65, *sides) for sides in zip(*sizes, strict=True)), 3), 127.5, np.float32)
+    for i, (height, width) in enumerate(sizes):
+        batch[i, :height, :width] = photograph(height, width, f"batch/{i}")
+    return batch
+
+
+@pytest.mark.parametrize("options", [{}, {"scales": (0.5, 1.0), "flip": True}], ids=str)
+@pytest.mark.parametrize("crop", [(65, 65), None])
+def test_a_picture_of_a_batch_is_as_alone(crop, options):
+    model = lively(dataclasses.replace(SMALL, crop_size=crop))
+    found = segment_batch(predictor_of(model), batch_of(SIZES), np.array(SIZES), **options)
+    assert found.dtype == np.int32 and found.shape == (4, 100, 90)
+    for i, (height, width) in enumerate(SIZES):
+        alone = predict(model, photograph(height, width, f"batch/{i}")[None], **options)[0]
+        np.testing.assert_array_equal(found[i, :height, :width], alone)
+
+
+def test_a_batch_within_the_crop_is_run_as_one(monkeypatch):
+    model = lively(dataclasses.replace(SMALL, crop_size=(65, 65)))
+    predictor, calls = predictor_of(model), []
+    original = predictor.labels
+    monkeypatch.setattr(predictor, "labels", lambda x, **options: calls.append(len(x)) or original(x, **options))
+    segment_batch(predictor, batch_of(SIZES[:2]), np.array(SIZES[:2]))
+    segment_batch(predictor, batch_of([(80, 80)] * 3), np.array([(80, 80)] * 3))
+    segment_batch(predictor, batch_of([(80, 80)] * 2))
+    assert calls == [2, 3, 2]
+
+
+def test_a_batch_in_tiles(monkeypatch):
+    model = lively(dataclasses.replace(SMALL, crop_size=(65, 65)))
+    predictor, shapes = predictor_of(model), []
+    original = predictor.labels
+    monkeypatch.setattr(predictor, "labels", lambda x, **options: shapes.append(x.shape) or original(x, **options))
+    found = segment_batch(predictor, batch_of(SIZES), np.array(SIZES), large_images="tile")
+    assert all(shape[0] == 1 and shape[1] <= 65 and shape[2] <= 65 for shape in shapes) and len(shapes) > 4
+    for i, (height, width) in enumerate(SIZES[:2]):
+        alone = predict(model, photograph(height, width, f"batch/{i}")[None])[0]
+        np.testing.assert_array_equal(found[i, :height, :width], alone)
+    image = photograph(*SIZES[2], "batch/2")[None]
+    left, right = predict(model, image[:, :, :65])[0], predict(model, image[:, :, 32:])[0]
+    np.testing.assert_array_equal(found[2, :40, :90], np.concatenate([left[:, :48], right[:, 16:]], axis=1))
+
+
+def test_too_little_memory_is_told(monkeypatch):
+    predictor = predictor_of(lively(SMALL))
+
+    def out_of_memory(*_args, **_options):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(predictor, "labels", out_of_memory)
+    with pytest.raises(DeepLabError, match="not enough memory for 2 images of 80 x 80.*--large_images=tile"):
+        segment_batch(predictor, batch_of([(80, 80)] * 2))
 
 
 # ---- memory

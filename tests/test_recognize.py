@@ -14,6 +14,11 @@ from deeplab_tf.model import build_model
 from deeplab_tf.recognize import recognize
 
 
+V2 = {"aspp_with_batch_norm": False}
+RESNET_101 = ModelConfig(model_variant="resnet_v1_101", **V2)
+VGG = {"model_variant": "vgg16", **V2, "depth_multiplier": 0.25, "fc_filters": 64}
+
+
 def shapes_of(config: ModelConfig) -> dict[str, tuple]:
     return {name: tuple(v.shape) for name, v in variable_map(build_model(config)).items()}
 
@@ -62,6 +67,16 @@ def test_reference_lists(shared):
         {"add_image_level_feature": False, "aspp_with_concat_projection": False},
         {"atrous_rates": (6, 12, 18), "aspp_with_separable_conv": False},
         {"aspp_with_batch_norm": False, "decoder_output_stride": (4,)},
+        {"decoder_output_stride": (4,), "decoder_convs": 1, "decoder_projection_filters": 8},
+        {"decoder_output_stride": (8, 4), "decoder_convs": 3, "decoder_use_separable_conv": False},
+        {"decoder_output_stride": (4,), "decoder_kernel_size": 1, "decoder_use_separable_conv": False},
+        {"model_variant": "mobilenet_v1", "depth_multiplier": 0.5},
+        {"model_variant": "vgg16", "depth_multiplier": 0.25},
+        {"model_variant": "resnet_v1_50", "cascade_blocks": 2},
+        {"model_variant": "resnet_v1_18", "cascade_blocks": 1},
+        {**VGG, "atrous_rates": (12,), "multi_scale_features": True, "output_stride": 8},
+        {**VGG, "atrous_rates": (6, 12, 18, 24), "output_stride": 8},
+        {"model_variant": "resnet_v1_50", **V2, "atrous_rates": (12,), "logits_kernel_size": 3, "output_stride": 8},
     ],
     ids=str,
 )
@@ -73,7 +88,7 @@ def test_options_are_found(options):
             # Another multiplier may round to the same widths: then it is the same network.
             again = ModelConfig(**{**options, "depth_multiplier": found.known[name]})
             assert shapes_of(again) == shapes_of(config)
-        elif name == "atrous_rates":
+        elif name in ("atrous_rates", "output_stride"):
             assert found.assumed[name] == value
         else:
             assert found.known[name] == value, name
@@ -104,7 +119,7 @@ def test_backbones_without_a_head():
 def test_what_fits_nothing_is_refused():
     shapes = shapes_of(ModelConfig())
     with pytest.raises(DeepLabError, match="no known backbone"):
-        recognize({"vgg_16/conv1/weights": (3, 3, 3, 64)})
+        recognize({"alexnet_v2/conv1/weights": (11, 11, 3, 64)})
     for name, shape in [
         ("MobilenetV2/expanded_conv_3/project/weights", (1, 1, 144, 33)),
         ("MobilenetV2/expanded_conv_17/project/weights", (1, 1, 960, 320)),
@@ -116,6 +131,27 @@ def test_what_fits_nothing_is_refused():
         recognize(missing)
     with pytest.raises(DeepLabError, match="no logits"):
         recognize({n: s for n, s in shapes.items() if not n.startswith("logits")})
+
+
+@pytest.mark.parametrize("kernel", [4, 7])
+def test_the_rates_of_other_fields_of_view_must_be_given(kernel):
+    found = recognize(shapes_of(ModelConfig(**VGG, fc_kernel_size=kernel, atrous_rates=(4,))))
+    assert found.known["fc_kernel_size"] == kernel and found.branches == 1
+    assert found.assumed["atrous_rates"] is None and found.assumed["output_stride"] == 8
+
+
+def test_of_two_variants_with_the_same_variables_the_given_one_is_taken():
+    shapes = {n: s for n, s in shapes_of(RESNET_101).items() if n.startswith("resnet")}
+    assert recognize(shapes).known["model_variant"] == "resnet_v1_101"
+    given = {"model_variant": "resnet_v1_101_caffe"}
+    assert recognize(shapes, given).known["model_variant"] == "resnet_v1_101_caffe"
+
+
+def test_vgg16_of_imagenet_is_a_backbone():
+    shapes = {n: s for n, s in shapes_of(ModelConfig(model_variant="vgg16")).items() if n.startswith("vgg_16/")}
+    fully_connected = {"vgg_16/fc6/weights": (7, 7, 512, 4096), "vgg_16/fc8/weights": (1, 1, 4096, 1000)}
+    found = recognize({**shapes, **fully_connected})
+    assert found.kind == "backbone" and found.known["depth_multiplier"] == 1.0
 
 
 def test_unknown_rates_and_cells_must_be_given():

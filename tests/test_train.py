@@ -1,37 +1,27 @@
 """Training runs: the log, checkpoints, resuming bit for bit, kills, signals, and folders of other experiments."""
 
-import io
 import json
 import os
-import random
+import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
-import PIL.Image
 import pytest
 import tensorflow as tf
+from conftest import write_shapes
 
 import deeplab_tf
 from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from deeplab_tf.data import records
-from deeplab_tf.data.shapes import shapes_example
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.loading import open_model
 from deeplab_tf.run_directory import RunDirectory
 from deeplab_tf.train import train
 
 STEPS = 6
-MODEL = ModelConfig(depth_multiplier=0.25, aspp_convs_filters=16)
-
-
-def _png(array) -> bytes:
-    buffer = io.BytesIO()
-    PIL.Image.fromarray(array).save(buffer, "PNG")
-    return buffer.getvalue()
+MODEL = ModelConfig(model_variant="tiny", aspp_convs_filters=16)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,13 +35,7 @@ def _determinism_ends_here():
 
 @pytest.fixture(scope="module")
 def dataset_dir(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("records")
-    with tf.io.TFRecordWriter(str(folder / records.shard_name("train", 0, 1))) as writer:
-        for index in range(10):
-            image, label = shapes_example(0, index, height=49, width=41)
-            name = f"shapes_{index}"
-            writer.write(records.make_example(_png(image), _png(label), filename=name, height=49, width=41))
-    return str(folder)
+    return write_shapes(tmp_path_factory.mktemp("records"), "train", 10, (49, 41))
 
 
 def run(dataset_dir, log_dir, *, steps=STEPS, lines=None, **changes):
@@ -170,7 +154,7 @@ def test_fine_tuning_from_other_classes(dataset_dir, tmp_path, whole):
     run(dataset_dir, tmp_path / "run", steps=1, lines=lines, initialize_last_layer=False, **initial)
     assert "loaded" in lines[0] and "excluded" in lines[0]
     first = tensors(str(tmp_path / "run" / "model.ckpt-0"))
-    name = "MobilenetV2/Conv/weights"
+    name = "Tiny/Conv/weights"
     assert np.array_equal(first[name], source[name]) and first["global_step"] == 0
     assert first["logits/semantic/biases"].shape == (9,)
     assert not np.array_equal(first["aspp0/weights"], source["aspp0/weights"])
@@ -192,22 +176,130 @@ def test_nothing_in_common_is_an_error(dataset_dir, tmp_path):
         run(dataset_dir, tmp_path / "run", tf_initial_checkpoint=str(tmp_path / "model.ckpt"))
 
 
-@pytest.mark.heavy
-def test_killed_at_random_instants_the_run_ends_equal(dataset_dir, tmp_path, whole):
-    """SIGKILL, also in the middle of saves: every restart goes on, and the weights are those of the whole run."""
-    command = [sys.executable, "-m", "deeplab_tf.tools.cli", "train", f"--train_logdir={tmp_path / 'run'}"]
-    command += [f"--dataset_dir={dataset_dir}", "--dataset=shapes", "--train_crop_size=33,33", "--train_batch_size=4"]
-    command += ["--depth_multiplier=0.25", "--aspp_convs_filters=16", f"--training_number_of_steps={STEPS}"]
-    command += ["--base_learning_rate=0.01", "--deterministic", "--save_interval_secs=0", "--log_steps=1"]
-    draws, directory = random.Random(0), RunDirectory(tmp_path / "run")
-    for _ in range(3):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        begun, limit = len(directory.steps()), time.monotonic() + 60
-        while process.poll() is None and len(directory.steps()) <= begun and time.monotonic() < limit:
-            time.sleep(0.01)
-        time.sleep(draws.uniform(0, 0.3))
-        process.kill()
-        process.wait()
+def test_a_run_of_tensorflow_1_goes_on(dataset_dir, tmp_path, whole):
+    """Its folder has checkpoints, with slots and global_step, and nothing of ours."""
+    _stopped_after(dataset_dir, tmp_path / "part", 3)
+    (tmp_path / "run").mkdir()
+    for name in ("checkpoint", "model.ckpt-3.index", "model.ckpt-3.data-00000-of-00001"):
+        shutil.copy(tmp_path / "part" / name, tmp_path / "run")
+    lines = []
+    outcome = run(dataset_dir, tmp_path / "run", lines=lines)
+    assert "Going on from" in lines[0] and equal(outcome.checkpoint, whole[0].checkpoint)
+    assert open_model(tmp_path / "run").card.dataset == "shapes"
+
+
+def test_checkpoints_of_another_network_are_left_alone(dataset_dir, tmp_path, whole):
+    (tmp_path / "run").mkdir()
+    for name in (f"model.ckpt-{STEPS}.index", f"model.ckpt-{STEPS}.data-00000-of-00001"):
+        shutil.copy(whole[1] / name, tmp_path / "run")
+    update = TrainConfig(training_number_of_steps=STEPS, optimizer="adam")
+    data = DataConfig(dataset="shapes", dataset_dir=dataset_dir, crop_size=(33, 33), batch_size=4)
+    with pytest.raises(DeepLabError, match="variables do not fit this run .*not there.*--tf_initial_checkpoint"):
+        train(MODEL, update, data, RunConfig(train_logdir=str(tmp_path / "run")))
+    assert sorted(path.suffix for path in (tmp_path / "run").iterdir()) == ["", ".data-00000-of-00001", ".index"]
+
+
+_FULL_DISK = """
+import resource, signal, sys
+from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.train import train
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+def fill(progress):
+    if progress.step == 2:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+data = DataConfig(dataset="shapes", dataset_dir=sys.argv[1], crop_size=(33, 33), batch_size=2)
+run = RunConfig(train_logdir=sys.argv[2], log_steps=1, save_interval_secs=0, keep_checkpoints=1, deterministic=True)
+try:
+    train(ModelConfig(model_variant="tiny", aspp_convs_filters=16), TrainConfig(training_number_of_steps=5), data, run,
+          report=fill)
+except ValueError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_full_disk_is_named_and_the_last_checkpoint_stays(dataset_dir, tmp_path):
+    command = [sys.executable, "-c", _FULL_DISK, dataset_dir, str(tmp_path / "run")]
     ended = subprocess.run(command, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert equal(str(directory.latest()), whole[0].checkpoint)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert ended.stdout.startswith("DeepLabError ") and "cannot be written" in ended.stdout
+    left = RunDirectory(tmp_path / "run")
+    assert left.steps() == [1] and int(tensors(str(left.latest()))["global_step"]) == 1
+    assert not list((tmp_path / "run").glob(".partial-*"))
+
+
+def test_statistics_are_unfolded_and_measured_anew(dataset_dir, tmp_path, whole):
+    source = whole[0].checkpoint
+    data = DataConfig(dataset="shapes", dataset_dir=dataset_dir, crop_size=(33, 33), batch_size=4)
+    options = {"unfold_batch_norm": 2, "recalibrate_batch_norm": 3, "tf_initial_checkpoint": source}
+    run_config = RunConfig(train_logdir=str(tmp_path / "run"), **options)
+    train(MODEL, TrainConfig(training_number_of_steps=2, dropout=False), data, run_config)
+    before, first, last = (
+        tensors(path) for path in (source, *(str(tmp_path / "run" / f"model.ckpt-{i}") for i in (0, 2)))
+    )
+    images = np.zeros((2, 33, 33, 3), np.float32)
+    outputs = []
+    for values in (before, first):
+        model = deeplab_tf.build_model(open_model(tmp_path / "run").card.config)
+        for name, variable in variable_map(model).items():
+            variable.assign(values[name])
+        outputs.append(model(images).numpy())
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-3, atol=1e-3 * np.abs(outputs[0]).max())
+    name = "Tiny/Conv/BatchNorm/moving_variance"
+    assert not np.allclose(first[name], before[name], rtol=0.01)
+    assert not np.allclose(last[name], first[name], rtol=1e-4), "more than two steps of the moving average would do"
+
+
+# Forked from one process that has imported everything, a run begins within a second. Each is killed at some instant,
+# often in the middle of a save: with save_interval_secs=0 most of the time is spent there.
+_KILLS = """
+import os, random, signal, sys, time
+from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.run_directory import RunDirectory
+import deeplab_tf.train
+
+def begin(folder):
+    process = os.fork()
+    if process:
+        return process
+    try:
+        update = TrainConfig(training_number_of_steps=STEPS, base_learning_rate=0.01)
+        data = DataConfig(dataset="shapes", dataset_dir=sys.argv[1], crop_size=(33, 33), batch_size=2)
+        run = RunConfig(train_logdir=folder, deterministic=True, save_interval_secs=0, keep_checkpoints=2)
+        deeplab_tf.train.train(ModelConfig(model_variant="tiny", aspp_convs_filters=16), update, data, run)
+        os._exit(0)
+    except BaseException as error:
+        print(error, file=sys.stderr, flush=True)
+        os._exit(1)
+
+STEPS, draws, folders = 60, random.Random(1), sys.argv[2:]
+assert os.waitpid(begin(folders[0]), 0)[1] == 0
+run, reached, kills = RunDirectory(folders[1]), set(), 0
+while kills < 20:
+    process, before = begin(folders[1]), run.steps()
+    while run.steps() == before and os.waitpid(process, os.WNOHANG) == (0, 0):
+        time.sleep(0.002)
+    time.sleep(draws.uniform(0, 0.2))
+    os.kill(process, signal.SIGKILL)
+    status = os.waitpid(process, 0)[1]
+    assert os.WIFSIGNALED(status), f"the run ended by itself: {status}"
+    kills += 1
+    reached.add(run.steps()[-1])
+print(kills, len(reached), max(reached))
+assert os.waitpid(begin(folders[1]), 0)[1] == 0
+"""
+
+
+@pytest.mark.heavy
+def test_killed_at_twenty_instants_the_run_ends_equal(dataset_dir, tmp_path):
+    folders = [str(tmp_path / name) for name in ("whole", "killed")]
+    command = [sys.executable, "-c", _KILLS, dataset_dir, *folders]
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    kills, different, last = map(int, ended.stdout.split()[-3:])
+    assert kills == 20 and different > 5 and last < 60, "the kills must fall into the run"
+    whole, killed = (str(RunDirectory(folder).latest()) for folder in folders)
+    assert whole.endswith("-60") and equal(whole, killed)
+    assert not list((tmp_path / "killed").glob(".partial-*"))

@@ -17,7 +17,7 @@ from deeplab_tf import losses
 from deeplab_tf.checkpoint import load_tf1_checkpoint, save_tf1_checkpoint, variable_map
 from deeplab_tf.config import ModelConfig, TrainConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.layers import FusedBatchNorm, ResizeBilinear, resize_bilinear, resize_nearest
+from deeplab_tf.layers import Dropout, DropPath, FusedBatchNorm, ResizeBilinear, resize_bilinear, resize_nearest
 from deeplab_tf.model import build_model
 from deeplab_tf.train_step import TrainStep, make_train_step
 
@@ -140,9 +140,27 @@ def test_dropout_follows_from_seed_and_step():
     assert largest_difference(expected, snapshot(old.model)) == 0.0
 
 
+def test_paths_are_dropped_by_depth_and_step():
+    config = TrainConfig(drop_path_keep_prob=0.25, training_number_of_steps=10)
+    step = make_train_step(small_model("nas_pnasnet", nas_stem_output_num_conv_filters=4), config)
+    paths = [layer for layer in step.model.layers if isinstance(layer, DropPath)]
+    assert min(layer.depth for layer in paths) == 1 / 12 and max(layer.depth for layer in paths) == 1.0
+    for number, progress in ((0, 0.0), (5, 0.5), (20, 1.0)):
+        step._seed(tf.constant(number, tf.int64), 0)
+        for layer in paths:
+            assert float(layer.keep_prob) == pytest.approx(1 - progress * 0.75 * layer.depth)
+    # The rule itself, on one layer: examples are kept whole and raised, or nothing; on the average nothing changes.
+    last, inputs = paths[-1], tf.ones([4000, 2, 2, 3])
+    last.keep_prob, last.step_seed = tf.constant(0.25), tf.constant([3, 4])
+    outputs = last(inputs, training=True).numpy()
+    assert set(np.unique(outputs)) == {0.0, 4.0} and np.all(outputs.min((1, 2, 3)) == outputs.max((1, 2, 3)))
+    assert outputs.mean() == pytest.approx(1.0, abs=0.1)
+    assert last(inputs, training=False) is inputs or np.all(last(inputs, training=False) == 1)
+
+
 def test_the_model_is_as_before():
     model = small_model()
-    attributes = ("fixed_statistics", "synchronized", "rate", "by_matrix", "dtype_policy")
+    attributes = ("fixed_statistics", "synchronized", "rate", "step_seed", "keep_prob", "by_matrix", "dtype_policy")
     state = [[getattr(layer, name, None) for name in attributes] for layer in model.layers]
     logits = model(small_batch()[0]).dtype
     config = TrainConfig(fine_tune_batch_norm=False, dropout=False, sync_batch_norm=True, mixed_precision="bfloat16")
@@ -361,12 +379,10 @@ def test_batches_that_do_not_fit(options, batch, message):
 def test_options_that_do_not_fit_the_model():
     with pytest.raises(DeepLabError, match="2 weights for 3 classes"):
         make_train_step(small_model(), TrainConfig(label_weights=(1.0, 2.0)))
-    with pytest.raises(DeepLabError, match="no drop path"):
-        make_train_step(small_model("nas_pnasnet"), TrainConfig(drop_path_keep_prob=0.9))
     with pytest.raises(DeepLabError, match="made by deeplab_tf.build_model"):
         make_train_step(keras.Sequential([keras.Input((3,))]), TrainConfig())
 
 
 def test_layers_have_what_the_step_sets():
     kinds = {type(layer) for layer in small_model(decoder_output_stride=(4,)).layers}
-    assert {FusedBatchNorm, ResizeBilinear, keras.layers.Dropout} <= kinds
+    assert {FusedBatchNorm, ResizeBilinear, Dropout} <= kinds

@@ -217,8 +217,9 @@ def augment(image, label, draws, scale, crop_size, pixel, ignore):
     window = transforms.draw_window(tf.shape(image)[:2], draws, scale=tf.constant(scale), crop_size=crop_size)
     top, left, height, width = transforms.source_box(window)
     part = image[top : top + height, left : left + width]
-    cut = transforms.image_window(part, window, (top, left)), transforms.label_window(tf.constant(label), window)
-    return [transforms.fill(a, window, crop_size, v) for a, v in zip(cut, (pixel, ignore), strict=True)]
+    cut = transforms.image_window(part, window, (top, left))
+    filled = transforms.fill(cut, window, crop_size, pixel)
+    return filled, transforms.label_window(tf.constant(label), window, crop_size, ignore)
 
 
 @pytest.mark.parametrize("waste", [0.0, transforms._WASTE, 1e9], ids=["sampled", "as it is", "resized"])

@@ -1,8 +1,10 @@
-"""Measures this machine: what converting costs beside reading and building, and how soon --help answers.
+"""Measures this machine: converting, how soon --help answers, the input pipeline, the training step.
 
   deeplab-tf benchmark --what=convert,help
+  deeplab-tf benchmark --what=pipeline,train_step --rounds=15
 
-Every figure comes from a process of its own; times are medians. Compare ratios, not seconds: machines differ.
+convert is set beside reading and building, the pipeline beside stock operations of tf.image, the step beside a bare one
+of Keras. The two sides of a comparison take turns; times are medians. Compare ratios, not seconds: machines differ.
 """
 
 import json
@@ -13,10 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 
-from deeplab_tf.errors import unknown_name
+from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.tools import options
 
 _COMMANDS = ("convert", "predict", "zoo", "demo", "benchmark")
@@ -57,9 +60,12 @@ _XCEPTION_65 = {"model_variant": "xception_65", "atrous_rates": [6, 12, 18], "de
 
 def define(values: flags.FlagValues):
     """Defines the flags of this command."""
-    text = "what to measure: convert, help (default: both)"
-    flags.DEFINE_list("what", ["convert", "help"], text, flag_values=values)
-    flags.DEFINE_integer("repeats", 5, "processes a figure (default: 5)", flag_values=values)
+    text = f"what to measure: {', '.join(_WHAT)} (default: all)"
+    flags.DEFINE_list("what", list(_WHAT), text, flag_values=values)
+    flags.DEFINE_integer("repeats", 5, "processes a figure of convert and help (default: 5)", flag_values=values)
+    flags.DEFINE_integer("rounds", 9, "turns of pipeline and train_step (default: 9)", flag_values=values)
+    text = "tiny pictures and networks in pipeline and train_step, to try the command; the figures mean nothing"
+    flags.DEFINE_boolean("small", False, text, flag_values=values)
     flags.DEFINE_string("json", None, "also write the figures to this file", flag_values=values)
 
 
@@ -76,7 +82,8 @@ def _median(runs: list[dict], key: str) -> float:
     return statistics.median(run[key] for run in runs)
 
 
-def _convert(repeats: int) -> dict[str, float]:
+def _convert(values: flags.FlagValues) -> dict[str, float]:
+    repeats = values.repeats
     with tempfile.TemporaryDirectory() as folder:
         prefix, config = os.path.join(folder, "model.ckpt"), json.dumps(_XCEPTION_65)
         _process(_WRITE, prefix, "", config)
@@ -96,11 +103,11 @@ def _convert(repeats: int) -> dict[str, float]:
     }
 
 
-def _help(repeats: int) -> dict[str, float]:
+def _help(values: flags.FlagValues) -> dict[str, float]:
     seconds = {}
     for command in _COMMANDS:
         times = []
-        for _ in range(repeats):
+        for _ in range(values.repeats):
             start = time.perf_counter()
             arguments = [sys.executable, "-m", "deeplab_tf.tools.cli", command, "--help"]
             subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
@@ -109,7 +116,25 @@ def _help(repeats: int) -> dict[str, float]:
     return seconds
 
 
-_WHAT = {"convert": _convert, "help": _help}
+def _tell(line: str):
+    print(line, file=sys.stderr)
+
+
+def _pipeline(values: flags.FlagValues) -> dict[str, float | list[float]]:
+    options.start_tensorflow()
+    from deeplab_tf.tools import benchmark_pipeline
+
+    return benchmark_pipeline.measure(values.rounds, small=values.small, tell=_tell)
+
+
+def _train_step(values: flags.FlagValues) -> dict[str, float | list[float]]:
+    options.start_tensorflow()
+    from deeplab_tf.tools import benchmark_train_step
+
+    return benchmark_train_step.measure(values.rounds, small=values.small, tell=_tell)
+
+
+_WHAT = {"convert": _convert, "help": _help, "pipeline": _pipeline, "train_step": _train_step}
 
 
 def _machine() -> str:
@@ -119,17 +144,34 @@ def _machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
 
 
+def _shown(value: float | Sequence[float]) -> str:
+    """Returns a number, or the median of several and what the middle half of them spans."""
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if len(value) < 2:
+        return f"{value[0]:.2f}"
+    low, middle, high = statistics.quantiles(value, n=4, method="inclusive")
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _table(figures: Mapping[str, float | Sequence[float]]) -> str:
+    rows = [f"| {name} | {_shown(value)} |" for name, value in figures.items()]
+    return "\n".join(["| figure | measured |", "| --- | --- |", *rows])
+
+
 def main(values: flags.FlagValues) -> None:
     """Measures and prints a Markdown table."""
     for what in values.what:
         if what not in _WHAT:
             raise unknown_name("value of what", what, _WHAT)
+    for name in ("repeats", "rounds"):
+        if values[name].value < 1:
+            raise DeepLabError(f"--{name}={values[name].value}: expected a number of at least 1")
     figures = {}
     for what in values.what:
-        figures |= _WHAT[what](max(1, values.repeats))
-    print(f"{_machine()}; median of {max(1, values.repeats)} processes\n\n| figure | measured |\n| --- | --- |")
-    for name, value in figures.items():
-        print(f"| {name} | {value:.2f} |")
+        figures |= _WHAT[what](values)
+    medians = f"medians of {values.repeats} processes, or of {values.rounds} turns (and their middle half)"
+    print(f"{_machine()}; {medians}\n\n{_table(figures)}")
     if values.json:
         with open(values.json, "w", encoding="utf-8") as stream:
             json.dump({"machine": _machine(), "figures": figures}, stream, indent=1)

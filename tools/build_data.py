@@ -9,6 +9,11 @@
 Labels may be index, palette or colour PNGs: they are stored as indices. Every faulty file is listed at once, and then
 nothing is written. The flags of the release's builders are known too. `folder` wants my_data/images, my_data/labels,
 lists train.txt, val.txt of ids, and class_names.txt (or dataset.json: class_names, palette, ignore_label).
+
+What one machine cannot build, Apache Beam can (pip install 'deeplab_tf[beam]'); the files are the same:
+
+  deeplab-tf build-data --dataset=folder --root=/net/data --output_dir=/net/records --num_shards=1000 \\
+    --beam_runner=FlinkRunner --beam_options="--flink_master=host:8081 --parallelism=64"
 """
 
 import os
@@ -52,6 +57,10 @@ def define(values: flags.FlagValues):
     text = "files a split (default: 10 for cityscapes, else 4, as the release)"
     flags.DEFINE_integer("num_shards", None, text, flag_values=values)
     flags.DEFINE_integer("num_processes", os.cpu_count(), "processes (default: one a core)", flag_values=values)
+    text = "build as an Apache Beam pipeline: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner (default: without)"
+    flags.DEFINE_string("beam_runner", None, text, flag_values=values)
+    text = 'for --beam_runner: the options of the runner, as in "--region=europe-west1 --job_name=voc"'
+    flags.DEFINE_multi_string("beam_options", [], text, flag_values=values)
     text = "labels to rename, old:new, for instance 255:1 for masks of 0 and 255"
     flags.DEFINE_list("label_map", [], text, flag_values=values)
     text = "images that train_aug must have; 0: any number (default: 10582)"
@@ -60,8 +69,10 @@ def define(values: flags.FlagValues):
 
 def _folder(values: flags.FlagValues, flag: str, root: str, *names: str) -> str:
     """The folder a flag gives, else the first of `names` below `root` that is there."""
-    places = [os.path.join(root, name) for name in names]
-    return values[flag].value or next(filter(os.path.isdir, places), places[0])
+    from deeplab_tf.data import places
+
+    folders = [os.path.join(root, name) for name in names]
+    return values[flag].value or next(filter(places.is_dir, folders), folders[0])
 
 
 def _voc(values: flags.FlagValues):
@@ -118,14 +129,26 @@ def _build(facts, splits, values: flags.FlagValues):
     splits = {split: pairs for split, pairs in splits.items() if not values.splits or split in values.splits}
     shards = values.num_shards if values.num_shards is not None else _SHARDS.get(values.dataset, 4)
     how = BuildOptions(shards, values.num_processes, _label_map(values.label_map))
-    total = sum(map(len, splits.values()))
+    writer = _beam_writer(values)
+    total = None if writer else sum(map(len, splits.values()))  # what a pipeline has done is not known here
     console = rich.console.Console(soft_wrap=True, highlight=False, markup=False)
     columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
     with rich.progress.Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(f"Building {facts.name}", total=total)
-        counts = build_records(splits, facts, values.output_dir, how, advance=lambda: bar.advance(task))
+        counts = build_records(splits, facts, values.output_dir, how, advance=lambda: bar.advance(task), writer=writer)
     _report(facts, splits, sum(counts.values()))
     print(f"Written: {values.output_dir} ({shards} files a split, and dataset.json)")
+
+
+def _beam_writer(values: flags.FlagValues):
+    """The writer that --beam_runner asks for, or None."""
+    if values.beam_runner is None:
+        if values.beam_options:
+            raise DeepLabError("--beam_options belongs to --beam_runner, which is not given")
+        return None
+    from deeplab_tf.data.beam import beam_writer
+
+    return beam_writer(values.beam_runner, values.beam_options)
 
 
 def _label_map(pairs) -> tuple[tuple[int, int], ...]:
@@ -155,7 +178,8 @@ def main(values: flags.FlagValues) -> None:
         raise unknown_name("dataset", values.dataset, _DATASETS)
     if values.num_shards is not None and values.num_shards < 1:
         raise DeepLabError(f"--num_shards={values.num_shards}: expected a number of at least 1")
-    options.require_writable(values, "output_dir")
+    if "://" not in values.output_dir:
+        options.require_writable(values, "output_dir")
     options.start_tensorflow()
     if values.dataset != "shapes":
         _build(*_PAIRS[values.dataset](values), values)

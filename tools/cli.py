@@ -14,11 +14,22 @@ COMMANDS = {
     "convert": "weights of the release -> model directory, or back to a TF1 checkpoint",
     "predict": "segment images",
     "train": "train or fine-tune with the release's flags, or go on with a run",
+    "eval": "score a checkpoint, or the checkpoints of a training run as they come",
+    "vis": "draw the predictions for the images of a data set",
+    "export": "SavedModel, frozen graph, TFLite or ONNX, each with a certificate",
     "build-data": "images and labels -> TFRecords",
     "zoo": "list the released checkpoints",
+    "published": "list every published result, or build the networks and compare their costs",
     "demo": "convert, segment and score the embedded checkpoint; needs no data and no network",
     "benchmark": "measure this machine",
 }
+# A command is the file of its name, or this one: the release's export_model.py keeps its name.
+_FILES = {"export": "export_model"}
+
+
+def file_of(command: str) -> str:
+    """Returns the module below tools that a command is."""
+    return _FILES.get(command, command.replace("-", "_"))
 
 
 def _usage() -> str:
@@ -38,7 +49,7 @@ def main(argv: Sequence[str] | None = None):
     if argv[1] not in COMMANDS:
         print(f"deeplab-tf: {unknown_name('command', argv[1], COMMANDS)}", file=sys.stderr)
         sys.exit(1)
-    tool = importlib.import_module(f"deeplab_tf.tools.{argv[1].replace('-', '_')}")
+    tool = importlib.import_module(f"deeplab_tf.tools.{file_of(argv[1])}")
     tool.run([f"deeplab-tf {argv[1]}", *argv[2:]])
 
 

@@ -1,4 +1,5 @@
-"""Converts weights of Google's DeepLab release into a model directory, strictly and with a receipt; and back.
+"""Converts weights of Google's DeepLab release, or Caffe's of DeepLab v1 and v2, into a model directory, strictly and
+with a receipt; and back to TF1.
 
   deeplab-tf convert --checkpoint=deeplabv3_pascal_train_aug_2018_01_04.tar.gz --output_dir=models/xception65
   deeplab-tf convert --checkpoint=models/xception65 --output_dir=tf1 --to_tf1
@@ -16,7 +17,8 @@ from deeplab_tf.tools import options
 def define(values: flags.FlagValues):
     """Defines the flags of this command."""
     text = (
-        "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite, or a name of the zoo"
+        "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite of the release, "
+        ".caffemodel of DeepLab v1 or v2, or a name of the zoo"
     )
     flags.DEFINE_string("checkpoint", None, text, flag_values=values)
     flags.DEFINE_string("output_dir", None, "folder to write; it must not hold a model yet", flag_values=values)

@@ -1,11 +1,12 @@
 """The edge: absl flags derived from configuration fields, and how a command starts and ends."""
 
+import contextlib
 import dataclasses
 import os
 import sys
 import textwrap
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from absl import flags
 
@@ -54,6 +55,36 @@ def given(values: flags.FlagValues, config_class: type, names: Mapping[str, str 
     return {**found, **lists}
 
 
+# What the release's commands know besides their own flags (absl's logging), and its documentation gives.
+_LOGGING = ("logtostderr", "alsologtostderr")
+_QUANTIZE = "quantize_delay_step"
+
+
+def define_retired(values: flags.FlagValues, retired: Mapping[str, tuple[object, str]]):
+    """Defines flags of the release that have lost their meaning: name -> (the release's default, reason). They are
+    accepted, so that old command lines run; `retired_notes` says so where one is given."""
+    for name, (default, reason) in retired.items():
+        shown = "unset" if default == () else _shown(default)
+        text = f"accepted without effect: {reason} (default: {shown})"
+        _DEFINE[type(default)](name, None, text, flag_values=values)
+    text = "for quantisation-aware training; only -1, none, so far (default: -1)"
+    flags.DEFINE_integer(_QUANTIZE, None, text, flag_values=values)
+    for name in _LOGGING:
+        flags.DEFINE_boolean(name, None, "accepted: messages go to the terminal anyway", flag_values=values)
+
+
+def retired_notes(values: flags.FlagValues, retired: Mapping[str, tuple[object, str]]) -> list[str]:
+    """Returns one line for each flag of `define_retired` that was given. DeepLabError for quantised training."""
+    step = values[_QUANTIZE].value
+    if step is not None and step >= 0:
+        raise DeepLabError(
+            f"--{_QUANTIZE}={step}: comes with quantisation-aware training, which is not here yet; leave the flag out"
+        )
+    given = {name: values[name].value for name in retired if values[name].value is not None}
+    shown = {name: ",".join(value) if isinstance(value, list) else value for name, value in given.items()}
+    return [f"--{name}={value} has no effect: {retired[name][1]}" for name, value in shown.items()]
+
+
 def require(values: flags.FlagValues, *names: str):
     """Raises DeepLabError for the first of the flags `names` that was not given."""
     for name in names:
@@ -80,19 +111,27 @@ def table(values: Mapping[str, object]) -> str:
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items())
 
 
-def start_tensorflow():
-    """Imports TensorFlow and finds its devices without the log lines that it prints whatever its log level is."""
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Sends to nowhere what libraries write to standard error meanwhile, whatever their log level is."""
     sys.stderr.flush()
     shown = os.dup(2)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(shown, 2)
+        os.close(shown)
+
+
+def start_tensorflow():
+    """Imports TensorFlow and finds its devices without the log lines that it prints whatever its log level is."""
+    with silenced():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
-    finally:
-        os.dup2(shown, 2)
-        os.close(shown)
 
 
 def _help(doc: str, values: flags.FlagValues) -> str:

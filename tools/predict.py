@@ -3,6 +3,7 @@
   deeplab-tf predict --checkpoint=models/xception65 --input=photo.jpg --output_dir=out
   deeplab-tf predict --checkpoint=xception65_coco_voc_trainaug --output_stride=8 --input=photos \\
     --eval_scales=0.5,0.75,1.0,1.25,1.5,1.75 --add_flipped_images
+  deeplab-tf predict --checkpoint=models/v2 --input=photos --crf
 
 Writes <stem>_mask.png (colours), <stem>_overlay.png (with a legend), <stem>_raw.png (class indices) and, if asked,
 <stem>_probabilities.npy, all at the picture's own size.
@@ -20,7 +21,8 @@ from deeplab_tf.tools import options
 def define(values: flags.FlagValues):
     """Defines the flags of this command."""
     text = (
-        "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite, or a name of the zoo"
+        "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite of the release, "
+        ".caffemodel of DeepLab v1 or v2, or a name of the zoo"
     )
     flags.DEFINE_string("checkpoint", None, text, flag_values=values)
     text = "image file, folder, glob, or - for standard input; several are allowed"
@@ -90,6 +92,7 @@ def main(values: flags.FlagValues) -> int:
     rows |= {"num_classes": loaded.card.config.num_classes, "output_stride": loaded.card.config.output_stride}
     rows |= {"dataset": loaded.card.dataset, "eval_scales": choice.eval_scales, "resize": choice.resize}
     rows |= {"add_flipped_images": choice.add_flipped_images, "output_dir": values.output_dir}
+    rows |= {f"crf_{name}": value for name, value in (choice.crf_parameters or {}).items()}
     print(f"Configuration\n{options.table(rows)}")
     for note in loaded.notes:
         print(f"Note: {note}")

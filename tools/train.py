@@ -9,33 +9,82 @@ The folder becomes a model directory: predict and convert read it while the run 
 first; the same command goes on where the run stopped.
 """
 
+import dataclasses
 import datetime
+import importlib
+import os
+import pkgutil
+from collections.abc import Mapping
 
 from absl import flags
 
-from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from deeplab_tf.tools import options
+from deeplab_tf import configs
+from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.data.catalog import find_dataset
+from deeplab_tf.errors import unknown_name
+from deeplab_tf.tools import options, passes
 
 _OF_DATA = {"crop_size": "train_crop_size", "batch_size": "train_batch_size", "model_variant": None}
 # The data set has the number of classes and the ignore label, the data's crop is the model's.
 _OF_MODEL = {"num_classes": None, "crop_size": None}
 _OF_TRAIN = {"ignore_label": None}
-_WITHOUT_EFFECT = {
-    "save_summaries_secs": "the log has a line every log_steps",
-    "save_summaries_images": "no images are logged",
-    "profile_logdir": "no profile is written",
-    "batch_norm_decay": "the release never read it: each part has its own decay",
-}
+_OF_EVAL = {"checkpoint_dir": None}  # the run's folder
+_RETIRED = {"batch_norm_decay": (0.9997, "the release never read it: each part has its own decay")}
+# Fields of TrainConfig that describe asynchronous training with parameter servers, which there is no more.
+_ASYNCHRONOUS = ("num_replicas", "startup_delay_steps", "num_ps_tasks", "master", "task")
 
 
 def define(values: flags.FlagValues):
     """Defines the flags of this command."""
+    text = "recipe of configs/ to start from, by its name; the other flags change it"
+    flags.DEFINE_string("config", None, text, flag_values=values)
     options.define_flags(values, RunConfig)
     options.define_flags(values, DataConfig, _OF_DATA)
     options.define_flags(values, ModelConfig, _OF_MODEL)
     options.define_flags(values, TrainConfig, _OF_TRAIN)
-    for name, reason in _WITHOUT_EFFECT.items():
-        flags.DEFINE_string(name, None, f"accepted without effect: {reason}", flag_values=values)
+    options.define_flags(values, EvalConfig, _OF_EVAL)
+    options.define_retired(values, _RETIRED)
+
+
+def _recipe(name: str | None) -> Mapping[str, object]:
+    """Returns what the recipe says, by the names of its parts; the defaults where it says nothing."""
+    defaults = {"MODEL": ModelConfig(), "TRAIN": TrainConfig(), "DATA": DataConfig(), "RUN": RunConfig()}
+    defaults["EVAL"] = EvalConfig()
+    if name is None:
+        return defaults
+    known = [module.name for module in pkgutil.iter_modules(configs.__path__)]
+    if name not in known:
+        raise unknown_name("config", name, known)
+    module = importlib.import_module(f"{configs.__name__}.{name}")
+    return {part: getattr(module, part, default) for part, default in defaults.items()}
+
+
+def configurations(values: flags.FlagValues) -> tuple[RunConfig, ModelConfig, TrainConfig, DataConfig, EvalConfig]:
+    """Returns what the flags say, over what the recipe of --config does; the network has as many classes as the data
+    set, and what is scored is the run."""
+    recipe = _recipe(values["config"].value)
+
+    def said(part: str, names: Mapping | None = None, **more: object):
+        return dataclasses.replace(recipe[part], **more, **options.given(values, type(recipe[part]), names))
+
+    variant = values["model_variant"].value or recipe["MODEL"].model_variant
+    data = said("DATA", _OF_DATA, model_variant=variant)
+    classes = find_dataset(data.dataset, data.dataset_dir, data.tfds_features).num_classes
+    run, of_eval = said("RUN"), {"checkpoint_dir": None}
+    if run.train_logdir:
+        of_eval = {"checkpoint_dir": run.train_logdir, "eval_logdir": os.path.join(run.train_logdir, "eval")}
+    of_eval |= options.given(values, EvalConfig, _OF_EVAL)
+    if run.mode == "eval":
+        of_eval["max_number_of_evaluations"] = 1
+    evaluation = dataclasses.replace(recipe["EVAL"], **of_eval)
+    return run, said("MODEL", _OF_MODEL, num_classes=classes), said("TRAIN", _OF_TRAIN), data, evaluation
+
+
+def notes(values: flags.FlagValues) -> list[str]:
+    """Returns a line for each given flag that does nothing today. DeepLabError for quantised training."""
+    given = [name for name in _ASYNCHRONOUS if values[name].value is not None]
+    asynchronous = [f"--{name}={values[name].value} has no effect: {values[name].help}" for name in given]
+    return [*options.retired_notes(values, _RETIRED), *asynchronous]
 
 
 def _line(progress) -> str:
@@ -78,19 +127,20 @@ class _Display:
 
 def main(values: flags.FlagValues) -> None:
     """Trains."""
-    options.require(values, "train_logdir", "dataset_dir")
-    run = RunConfig(**options.given(values, RunConfig))
-    model = ModelConfig(**options.given(values, ModelConfig, _OF_MODEL))
-    update = TrainConfig(**options.given(values, TrainConfig, _OF_TRAIN))
-    data = DataConfig(**options.given(values, DataConfig, _OF_DATA), model_variant=model.model_variant)
-    for name, reason in _WITHOUT_EFFECT.items():
-        if values[name].value is not None:
-            print(f"Note: --{name} has no effect: {reason}")
+    options.require(values, "train_logdir")
+    passes.require_records(values)
+    run, model, update, data, evaluation = configurations(values)
+    for note in notes(values):
+        print(f"Note: {note}")
     options.start_tensorflow()
+    if run.mode in ("eval", "continuous_eval"):
+        given = options.given(values, ModelConfig, _OF_MODEL)
+        passes.run_passes(evaluation, options.given(values, DataConfig, passes.OF_DATA), given)
+        return
     from deeplab_tf.train import train
 
     with _Display(update.training_number_of_steps) as display:
-        outcome = train(model, update, data, run, report=display.report, tell=display.tell)
+        outcome = train(model, update, data, run, evaluation, report=display.report, tell=display.tell)
     end = "Stopped by a signal; the same command goes on" if outcome.stopped else "Done"
     print(f"{end}: step {outcome.step}, {outcome.checkpoint}")
 

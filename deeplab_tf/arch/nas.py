@@ -52,6 +52,7 @@ def cells(levels, operations, config) -> tuple[NasCell, ...]:
                 operations=operations,
                 stride=2 if target > level and not same_size else 1,
                 enlarge=target < level and not same_size,
+                depth=(index + 1) / len(levels),
             )
         )
         level = target

@@ -1,15 +1,29 @@
-"""ResNet v1 with 18, 50 and 101 layers, and the beta forms with a stem of three 3x3 (release: resnet_v1_beta.py)."""
+"""ResNet v1 with 18, 50 and 101 layers, and the beta forms with a stem of three 3x3 (release: resnet_v1_beta.py).
 
-from deeplab_tf.arch.spec import RGB_MEAN, SCALE_PIXEL, Architecture, BatchNorm, Conv, MaxPool, ResNetUnit, Unit
+`cascade_blocks` puts copies of block4 behind it: block5, block6, block7 (arXiv 1706.05587, section 3.2).
+"""
 
-# Units in each block; the stride of blocks 1 to 3 is on their last unit.
+from deeplab_tf.arch.spec import (
+    CAFFE_MEAN,
+    RGB_MEAN,
+    SCALE_PIXEL,
+    Architecture,
+    BatchNorm,
+    Conv,
+    MaxPool,
+    ResNetUnit,
+    Unit,
+)
+
+# Units in each block; the last unit of every block but the last one has stride 2.
 _UNITS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-_STRIDES = (2, 2, 2, 1)
+_BETA, _CAFFE = "_beta", "_caffe"
 
 
-def _stem(depth: int, beta: bool) -> list[Unit]:
-    if not beta:
-        return [Conv("conv1", 64, kernel=7, stride=2, explicit_padding=True, end_point="conv1"), MaxPool()]
+def _stem(depth: int, kind: str) -> list[Unit]:
+    if kind != _BETA:
+        stem = Conv("conv1", 64, kernel=7, stride=2, explicit_padding=True, end_point="conv1")
+        return [stem, MaxPool(explicit_padding=kind == _CAFFE)]
     widths = (16, 16, 32) if depth == 18 else (64, 64, 128)
     return [
         Conv("conv1_1", widths[0], stride=2, explicit_padding=True, end_point="conv1_1"),
@@ -19,46 +33,58 @@ def _stem(depth: int, beta: bool) -> list[Unit]:
     ]
 
 
-def _units(depth: int, beta: bool, config) -> tuple[Unit, ...]:
-    rows = _stem(depth, beta)
+def _block(depth: int, block: int, stride: int, grid: tuple[int, ...]) -> list[Unit]:
     kind = "lite_bottleneck_v1" if depth == 18 else "bottleneck_v1"
-    for block, (count, stride) in enumerate(zip(_UNITS[depth], _STRIDES, strict=True), start=1):
-        width = 32 * 2**block
-        grid = (config.multi_grid or (1,) * count) if block == 4 else (1,) * count
-        rows += [
-            ResNetUnit(
-                scope=f"block{block}/unit_{n}/{kind}",
-                filters=width if depth == 18 else 4 * width,
-                bottleneck=None if depth == 18 else width,
-                stride=stride if n == count else 1,
-                rate=grid[n - 1],
-                ends_block=f"block{block}" if n == count else None,
-            )
-            for n in range(1, count + 1)
-        ]
+    width, count = 32 * 2 ** min(block, 4), len(grid)
+    return [
+        ResNetUnit(
+            scope=f"block{block}/unit_{n}/{kind}",
+            filters=width if depth == 18 else 4 * width,
+            bottleneck=None if depth == 18 else width,
+            stride=stride if n == count else 1,
+            rate=grid[n - 1],
+            ends_block=f"block{block}" if n == count else None,
+        )
+        for n in range(1, count + 1)
+    ]
+
+
+def _units(depth: int, kind: str, config) -> tuple[Unit, ...]:
+    rows, last = _stem(depth, kind), 4 + config.cascade_blocks
+    for block in range(1, last + 1):
+        count = _UNITS[depth][min(block, 4) - 1]
+        grid = (config.multi_grid if block >= 4 else None) or (1,) * count
+        rows += _block(depth, block, 1 if block == last else 2, grid)
     return tuple(rows)
 
 
-def _architecture(depth: int, beta: bool) -> Architecture:
+def _architecture(depth: int, kind: str = "") -> Architecture:
     scope = f"resnet_v1_{depth}"
     if depth == 18:
         taps = {4 * 2**i: f"{scope}/block{i + 1}/unit_1/lite_bottleneck_v1/conv2" for i in range(3)}
     else:
         units = {4: "block1/unit_2", 8: "block2/unit_3", 16: f"block3/unit_{_UNITS[depth][2] - 1}"}
         taps = {stride: f"{scope}/{unit}/bottleneck_v1/conv3" for stride, unit in units.items()}
+    mean = CAFFE_MEAN if kind == _CAFFE else RGB_MEAN
     return Architecture(
-        name=scope + ("_beta" if beta else ""),
+        name=scope + kind,
         scope=scope,
-        units=lambda config: _units(depth, beta, config),
+        units=lambda config: _units(depth, kind, config),
         batch_norm=BatchNorm(decay=0.95, epsilon=1e-5),
-        preprocessing="scale" if beta else "subtract_mean",
+        preprocessing="scale" if kind == _BETA else "subtract_mean",
+        mean=mean,
         # The release pads resnet_v1_18 with 127.5 although its network subtracts the mean.
-        pad_pixel=SCALE_PIXEL if beta or depth == 18 else RGB_MEAN,
+        pad_pixel=SCALE_PIXEL if kind == _BETA or depth == 18 else mean,
         decoder_end_points=taps,
         initializer="resnet",
         smallest_output_stride=4,
         multi_grid_length=_UNITS[depth][3],
+        cascades=True,
     )
 
 
-ARCHITECTURES = tuple(_architecture(depth, beta) for depth in (18, 50, 101) for beta in (False, True))
+ARCHITECTURES = (
+    *(_architecture(depth, kind) for depth in (18, 50, 101) for kind in ("", _BETA)),
+    # DeepLab-v2's ResNet-101: the same variables, with the mean and the padding of its Caffe model.
+    _architecture(101, _CAFFE),
+)

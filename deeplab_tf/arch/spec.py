@@ -7,6 +7,8 @@ from deeplab_tf.errors import DeepLabError
 
 SCALE_PIXEL = (127.5, 127.5, 127.5)
 RGB_MEAN = (123.15, 115.90, 103.06)
+# What the Caffe models of DeepLab-v1 and v2 subtract (there in the order blue, green, red).
+CAFFE_MEAN = (122.675, 116.669, 104.008)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +54,36 @@ class Conv:
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool:
-    """3x3 max pooling with TensorFlow's SAME padding."""
+    """3x3 max pooling of a rectified map: SAME padding, or (`explicit_padding`) one pixel on every side.
 
+    It is never dilated: behind a removed stride it still looks at direct neighbours, as the Caffe models do.
+    """
+
+    scope: str = "pool1"
     stride: int = 2
+    explicit_padding: bool = False
+    end_point: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SeparableUnit:
+    """Depthwise 3x3 and pointwise convolution under <scope>_depthwise and <scope>_pointwise, each with norm and
+    activation (MobileNetV1)."""
+
+    scope: str
+    filters: int
+    stride: int = 1
+    activation: str = "relu6"
+
+    @property
+    def scopes(self) -> tuple[str, str]:
+        """Where its variables are."""
+        return f"{self.scope}_depthwise", f"{self.scope}_pointwise"
+
+    @property
+    def output_weights(self) -> tuple[str, int]:
+        """See Conv."""
+        return f"{self.scope}_pointwise/weights", self.filters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +170,8 @@ class ResNetUnit:
 @dataclasses.dataclass(frozen=True)
 class NasCell:
     """A cell of a searched network. `operations` are five pairs of (state, operation); `level` is log2(stride) - 2;
-    `enlarge` resizes the running tensor to 2 d - 1 before the cell."""
+    `enlarge` resizes the running tensor to 2 d - 1 before the cell; `depth` is the share of all cells up to this one,
+    by which drop path grows."""
 
     scope: str
     end_point: str
@@ -150,6 +180,7 @@ class NasCell:
     operations: tuple[tuple[tuple[int, str], tuple[int, str]], ...]
     stride: int = 1
     enlarge: bool = False
+    depth: float = 1.0
 
     @property
     def output_weights(self) -> tuple[str, int]:
@@ -170,7 +201,7 @@ class Activation:
     stride: int = 1
 
 
-Unit = Conv | MaxPool | XceptionUnit | InvertedResidual | ResNetUnit | NasCell | Activation
+Unit = Conv | MaxPool | SeparableUnit | XceptionUnit | InvertedResidual | ResNetUnit | NasCell | Activation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,27 +212,38 @@ class Architecture:
       name: the release's model_variant.
       scope: its TF1 variable scope.
       units: rows for a ModelConfig, widths final, strides nominal (as if the output stride were the largest).
-      batch_norm: constants of the backbone's batch norms.
-      preprocessing: "scale" maps 0..255 to [-1, 1]; "subtract_mean" subtracts RGB_MEAN.
+      batch_norm: constants of the backbone's batch norms; None: its convolutions have biases instead.
+      preprocessing: "scale" maps 0..255 to [-1, 1]; "subtract_mean" subtracts `mean` (RGB).
       pad_pixel: RGB the data pipeline pads images with.
       decoder_end_points: stride -> end point that the decoder reads.
       initializer: "truncated_normal" (std 0.09), "resnet" or "nas" (see layers.py).
       smallest_output_stride: below it the graph cannot be built.
       multi_grid_length: number of unit rates `multi_grid` takes; 0: the variant ignores it.
       strides_from_rows: the rows already realise the output stride (NAS), nothing is converted to rates.
+      cascades: it takes `cascade_blocks`, each of which doubles the nominal output stride of 32.
+      fully_connected: without ASPP of the v3 kind it has fc6 and fc7, a pair of convolutions for each atrous rate.
+      multi_scale_end_points: what DeepLab-v1's MSc reads beside the image; each has twice the stride of the one before.
     """
 
     name: str
     scope: str
     units: Callable[..., tuple[Unit, ...]]
-    batch_norm: BatchNorm
+    batch_norm: BatchNorm | None
     preprocessing: str = "scale"
+    mean: tuple[float, float, float] = RGB_MEAN
     pad_pixel: tuple[float, float, float] = SCALE_PIXEL
     decoder_end_points: dict[int, str] = dataclasses.field(default_factory=dict)
     initializer: str = "truncated_normal"
     smallest_output_stride: int = 1
     multi_grid_length: int = 0
     strides_from_rows: bool = False
+    cascades: bool = False
+    fully_connected: bool = False
+    multi_scale_end_points: tuple[str, ...] = ()
+
+    def largest_output_stride(self, config) -> int:
+        """Returns the output stride without any atrous convolution."""
+        return 32 * 2**config.cascade_blocks if self.cascades else 32
 
     def decoder_widths(self, config) -> dict[int, int]:
         """Returns stride -> channels of the end points that the decoder reads."""

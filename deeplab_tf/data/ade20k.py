@@ -1,8 +1,8 @@
 """ADE20K (SceneParse150) as pairs of files (datasets/build_ade20k_data.py)."""
 
 import os
-import pathlib
 
+from deeplab_tf.data import places
 from deeplab_tf.data.pairs import Pair
 from deeplab_tf.errors import DeepLabError
 
@@ -20,11 +20,15 @@ def ade20k_splits(
     DeepLabError for a folder without images.
     """
     folders = {"train": (train_images, train_labels), "val": (val_images, val_labels)}
-    return {split: _pairs(pathlib.Path(images), pathlib.Path(labels)) for split, (images, labels) in folders.items()}
+    return {split: _pairs(images, labels) for split, (images, labels) in folders.items()}
 
 
-def _pairs(images: pathlib.Path, labels: pathlib.Path) -> list[Pair]:
-    found = sorted(images.glob("*.jpg"))
+def _pairs(images: str | os.PathLike, labels: str | os.PathLike) -> list[Pair]:
+    found = places.find(images, "*.jpg")
     if not found:
         raise DeepLabError(f"{images}: no *.jpg images; expected a folder of ADEChallengeData2016/images")
-    return [Pair(str(file), str(labels / f"{file.stem}.png"), file.name) for file in found]
+    names = map(os.path.basename, found)
+    return [
+        Pair(file, os.path.join(labels, f"{name.removesuffix('.jpg')}.png"), name)
+        for file, name in zip(found, names, strict=True)
+    ]

@@ -1,22 +1,22 @@
-"""Building TFRecords from pairs of files, in several processes: all of it or nothing, and every fault at once."""
+"""Building TFRecords from pairs of files: all of it or nothing, and every fault at once, whoever does the work.
+
+Files and records are the same to the last byte whether one process writes them, several, or Apache Beam (data/beam.py).
+"""
 
 import concurrent.futures
 import concurrent.futures.process
 import contextlib
 import dataclasses
-import json
+import itertools
 import multiprocessing
 import os
-import pathlib
-import shutil
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.data import catalog, records
+from deeplab_tf.data import catalog, places, records
 from deeplab_tf.data.pairs import LabelRules, Packed, Pair, binary_mask_fault, pack, pack_all
 from deeplab_tf.errors import DeepLabError
 
@@ -33,6 +33,27 @@ class BuildOptions:
     label_map: tuple[tuple[int, int], ...] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One file to come: the split it belongs to, and its pairs in order."""
+
+    file: str
+    split: str
+    pairs: Sequence[Pair]
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What became of a shard: how many pixels have each label, int64 [256], and what is wrong, one line a fault."""
+
+    counts: np.ndarray
+    faults: list[str]
+
+
+# Writes all shards, and yields what became of them in their order.
+Writer = Callable[[Sequence[Shard], LabelRules], Iterable[Written]]
+
+
 def build_records(
     splits: Mapping[str, Sequence[Pair]],
     facts: catalog.Dataset,
@@ -40,71 +61,74 @@ def build_records(
     options: BuildOptions | None = None,
     *,
     advance: Callable[[], object] = lambda: None,
+    writer: Writer | None = None,
 ) -> dict[str, np.ndarray]:
     """Writes <output_dir>/<split>-0000i-of-0000n.tfrecord and dataset.json, and the data set's facts.
 
     The files grow in a sibling folder that takes the name when it is complete. `advance` is called after each pair.
-    Returns how many pixels of each split have each label, int64 [256].
+    `writer` does the work instead of this machine's processes. Returns how many pixels of each split have each label,
+    int64 [256].
 
     Raises:
       DeepLabError: some files are faulty (all are listed, one a line, and nothing is written), `output_dir` is there
         and not empty, or there is nothing to build.
     """
     options = options or BuildOptions()
-    folder = pathlib.Path(output_dir)
     if not splits or not all(splits.values()):
         empty = ", ".join(split for split, pairs in splits.items() if not pairs) or "splits"
         raise DeepLabError(f"no images found for {empty}")
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise DeepLabError(f"output_dir={folder} is there and not an empty folder; name a new one, or remove it first")
+    if places.is_taken(output_dir):
+        raise DeepLabError(
+            f"output_dir={output_dir} is there and not an empty folder; name a new one, or remove it first"
+        )
     rules = LabelRules(facts.num_classes, facts.ignore_label, facts.palette, options.label_map)
-    with _growing(folder) as growing, _packer(rules, options.processes) as packed:
-        counts, faults = {}, []
-        for split, pairs in splits.items():
-            shards = _Shards(growing, split, len(pairs), options.shards)
-            counts[split] = _write_split(shards, packed(pairs), faults, advance)
+    writer = writer or _local_writer(options.processes, advance)
+    with _growing(output_dir) as growing:
+        counts, faults = {split: np.zeros(256, np.int64) for split in splits}, []
+        shards = [shard for split, pairs in splits.items() for shard in _shards(growing, split, pairs, options.shards)]
+        for shard, written in zip(shards, writer(shards, rules), strict=True):
+            counts[shard.split] += written.counts
+            faults += written.faults
         fault = binary_mask_fault(sum(counts.values()), rules)
         faults += [fault] if fault and not faults else []
         if faults:
             raise DeepLabError(f"{len(faults)} faults, nothing was written:\n" + "\n".join(f"  {f}" for f in faults))
-        _write_facts(growing / catalog.DATASET_FILE, facts, {split: len(pairs) for split, pairs in splits.items()})
+        built = dataclasses.replace(
+            facts, splits={split: len(pairs) for split, pairs in splits.items()}, label_map=options.label_map
+        )
+        places.write_text(os.path.join(growing, catalog.DATASET_FILE), catalog.dataset_json(built))
     return counts
+
+
+def _shards(folder: str, split: str, pairs: Sequence[Pair], shards: int) -> Iterator[Shard]:
+    for number, part in enumerate(records.shard_ranges(len(pairs), shards)):
+        file = os.path.join(folder, records.shard_name(split, number, shards))
+        yield Shard(file, split, pairs[part.start : part.stop])
 
 
 @contextlib.contextmanager
-def _growing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a folder to fill, which takes the place of `folder` if all goes well and vanishes if not."""
+def _growing(folder: str | os.PathLike) -> Iterator[str]:
+    """Gives places.growing(folder), whose errors name the option."""
     try:
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        growing = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.absolute().parent))
-    except OSError as error:
-        raise DeepLabError(f"output_dir={folder}: cannot be written ({error.strerror}); choose another") from None
-    try:
-        yield growing
-        growing.chmod(0o755)  # mkdtemp makes it private
-        os.replace(growing, folder)
+        with places.growing(folder) as growing:
+            yield growing
     except (tf.errors.OpError, OSError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "message", error)
         raise DeepLabError(f"output_dir={folder}: cannot be written ({reason}); nothing is left of it") from None
-    finally:
-        shutil.rmtree(growing, ignore_errors=True)
 
 
-def _write_split(
-    shards: "_Shards", results: Iterable[Packed | list[str]], faults: list[str], advance: Callable[[], object]
-) -> np.ndarray:
-    """Writes what was packed, and adds to `faults`; after the first fault nothing more is written."""
-    counts = np.zeros(256, np.int64)
-    with contextlib.closing(shards):
-        for number, result in enumerate(results):
+def write_shard(file: str, results: Iterable[Packed | list[str]]) -> Written:
+    """Writes a file of the examples of what was packed, until the first fault; one without records is a file too."""
+    counts, faults = np.zeros(256, np.int64), []
+    with tf.io.TFRecordWriter(file) as writer:
+        for result in results:
             if isinstance(result, list):
                 faults += result
-            else:
-                counts += result.counts
-                if not faults:
-                    shards.write(number, example_of(result))
-            advance()
-    return counts
+                continue
+            counts += result.counts
+            if not faults:
+                writer.write(example_of(result))
+    return Written(counts, faults)
 
 
 def example_of(packed: Packed) -> bytes:
@@ -114,29 +138,22 @@ def example_of(packed: Packed) -> bytes:
     )
 
 
-class _Shards:
-    """The files of a split, written one after the other."""
+def _local_writer(processes: int, advance: Callable[[], object]) -> Writer:
+    """Returns the writer that works here, in so many processes."""
 
-    def __init__(self, folder: pathlib.Path, split: str, count: int, shards: int):
-        self._ranges = records.shard_ranges(count, shards)
-        self._files = [str(folder / records.shard_name(split, i, shards)) for i in range(shards)]
-        self._next, self._writer = 0, None
-        for file in self._files:
-            pathlib.Path(file).touch()  # a shard without records is a file all the same
+    def write(shards: Sequence[Shard], rules: LabelRules) -> Iterator[Written]:
+        def told(results: Iterable[Packed | list[str]]) -> Iterator[Packed | list[str]]:
+            for result in results:
+                advance()
+                yield result
 
-    def write(self, number: int, example: bytes):
-        """Writes the example of item `number`; numbers rise."""
-        while self._next == 0 or number not in self._ranges[self._next - 1]:
-            self.close()
-            self._writer = tf.io.TFRecordWriter(self._files[self._next])
-            self._next += 1
-        self._writer.write(example)
+        with _packer(rules, processes) as packed:
+            # One stream over all shards: the processes need not wait where one ends.
+            results = told(packed(pair for shard in shards for pair in shard.pairs))
+            for shard in shards:
+                yield write_shard(shard.file, itertools.islice(results, len(shard.pairs)))
 
-    def close(self):
-        """Ends the file that is open."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+    return write
 
 
 @contextlib.contextmanager
@@ -149,10 +166,10 @@ def _packer(rules: LabelRules, processes: int) -> Iterator[Callable]:
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
 
-        def packed(pairs: Sequence[Pair]) -> Iterator[Packed | list[str]]:
+        def packed(pairs: Iterator[Pair]) -> Iterator[Packed | list[str]]:
             waiting = deque()
-            for first in range(0, len(pairs), _CHUNK):
-                waiting.append(pool.submit(pack_all, pairs[first : first + _CHUNK], rules))
+            while chunk := list(itertools.islice(pairs, _CHUNK)):
+                waiting.append(pool.submit(pack_all, chunk, rules))
                 if len(waiting) > _AHEAD * processes:
                     yield from waiting.popleft().result()
             while waiting:
@@ -165,11 +182,3 @@ def _packer(rules: LabelRules, processes: int) -> Iterator[Callable]:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _write_facts(file: pathlib.Path, facts: catalog.Dataset, splits: Mapping[str, int]):
-    """Writes the dataset.json that catalog.read_dataset reads."""
-    values = {"name": facts.name, "class_names": facts.class_names, "palette": facts.palette}
-    values |= {"ignore_label": facts.ignore_label, "splits": splits}
-    values |= {key: getattr(facts, key) for key in ("homepage", "terms") if getattr(facts, key)}
-    file.write_text(json.dumps(values) + "\n", encoding="utf-8")

@@ -8,8 +8,9 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from deeplab_tf.data import tfds_folder
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 DATASET_FILE = "dataset.json"
@@ -24,7 +25,8 @@ class Dataset:
 
     `splits` maps the name of a split to its number of images. `ignore_label` is the label that neither loss nor score
     counts. `colour_map` names the entry of COLOUR_MAPS that the set is drawn with. `evaluation_ids`, where
-    given, are the label values that the set's own evaluation server wants in place of 0, 1, 2...
+    given, are the label values that the set's own evaluation server wants in place of 0, 1, 2... `label_map` says which
+    labels were renamed when its records were built: (old, new) pairs.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Dataset:
     homepage: str = ""
     terms: str = ""
     evaluation_ids: tuple[int, ...] | None = None
+    label_map: tuple[tuple[int, int], ...] = ()
 
     def split_size(self, split: str) -> int:
         """Returns the number of images in `split`; an unknown name is a DeepLabError."""
@@ -218,7 +221,8 @@ def read_dataset(source: str | os.PathLike) -> Dataset:
 
     dataset.json: `class_names` (in label order), and as wanted `name` (default: the folder's), `palette` (a colour
     [red, green, blue] a class; default: the PASCAL rule), `ignore_label` (255), `splits` (name -> number of images),
-    `homepage`, `terms`. DeepLabError for an unknown name, and for a file that is none of that.
+    `homepage`, `terms`, `label_map` (pairs [old, new] that were renamed in building it). DeepLabError for an unknown
+    name, and for a file that is none of that.
     """
     path = pathlib.Path(source)
     if str(source) in DATASETS:
@@ -229,16 +233,62 @@ def read_dataset(source: str | os.PathLike) -> Dataset:
         error = unknown_name("dataset", source, DATASETS)
         raise DeepLabError(f"{error}; or give the folder that holds a {DATASET_FILE}")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return parse_dataset(path.read_bytes(), path)
     except OSError as error:
         raise DeepLabError(f"{path}: cannot be read ({error.strerror}); expected class_names, palette...") from None
+
+
+def parse_dataset(content: bytes, path: str | os.PathLike) -> Dataset:
+    """Returns the data set of the contents of a dataset.json. DeepLabError as read_dataset."""
+    try:
+        values = json.loads(content)
     except ValueError as error:
         raise DeepLabError(f"{path}: not JSON ({error})") from None
-    return _described(values, path)
+    return _described(values, pathlib.Path(path))
+
+
+def find_dataset(name: str, dataset_dir: str | None = None, tfds_features: Sequence[str] | None = None) -> Dataset:
+    """Returns the data set called `name`: of the catalogue, of a folder or file, of the dataset.json beside the records
+    in `dataset_dir`, or one that TensorFlow Datasets has prepared (tfds_folder.read_prepared says how they are named).
+    DeepLabError as read_dataset and read_prepared."""
+    if name.startswith(tfds_folder.PREFIX):
+        return _prepared_dataset(tfds_folder.read_prepared(name, dataset_dir, tfds_features))
+    beside = pathlib.Path(dataset_dir or "") / DATASET_FILE
+    if name not in DATASETS and dataset_dir and beside.is_file():
+        facts = read_dataset(beside)
+        if facts.name == name:
+            return facts
+    return read_dataset(name)
+
+
+def _prepared_dataset(prepared: tfds_folder.Prepared) -> Dataset:
+    """Returns the facts of a set of TFDS: from a dataset.json in its folder, the catalogue, or its mask's feature."""
+    names = prepared.class_names
+    if (prepared.folder / DATASET_FILE).is_file():
+        facts = read_dataset(prepared.folder)
+    elif prepared.builder in tfds_folder.CATALOGUE:
+        facts = DATASETS[tfds_folder.CATALOGUE[prepared.builder]]
+    elif names:
+        facts = _described({"class_names": list(names)}, prepared.folder / DATASET_FILE)
+    else:
+        raise DeepLabError(
+            f"{prepared.name}: the feature {prepared.mask} does not say which classes there are; write them into "
+            f'{prepared.folder / DATASET_FILE}, as in {{"class_names": ["background", "cat"]}}'
+        )
+    sizes = {split: sum(lengths) for split, lengths in prepared.lengths.items()}
+    return dataclasses.replace(facts, name=prepared.name, splits=sizes)
 
 
 _DESCRIBED = {"name": str, "class_names": list, "palette": list, "ignore_label": int, "splits": dict}
-_DESCRIBED |= {"homepage": str, "terms": str}
+_DESCRIBED |= {"homepage": str, "terms": str, "label_map": list}
+
+
+def dataset_json(facts: Dataset) -> str:
+    """Returns the contents of the dataset.json that `read_dataset` reads as `facts`; what is empty is left out."""
+    values = {key: getattr(facts, key) for key in _DESCRIBED}
+    values["splits"] = dict(facts.splits)
+    optional = ("homepage", "terms", "label_map")
+    return json.dumps({key: value for key, value in values.items() if value or key not in optional}) + "\n"
 
 
 def _described(values: Mapping, path: pathlib.Path) -> Dataset:
@@ -264,6 +314,9 @@ def _described(values: Mapping, path: pathlib.Path) -> Dataset:
     ignore_label, splits = values.get("ignore_label", 255), values.get("splits", {})
     require(0 <= ignore_label <= 255, f"ignore_label={ignore_label}: expected 0..255 (labels are 8-bit PNGs)")
     require(all(type(n) is int and n >= 0 for n in splits.values()), "splits: expected name -> number of images")
+    renamed = [tuple(pair) if isinstance(pair, list) else () for pair in values.get("label_map", [])]
+    good = all(len(pair) == 2 and all(type(v) is int and 0 <= v <= 255 for v in pair) for pair in renamed)
+    require(good, "label_map: expected pairs [old, new] of labels 0..255")
     return Dataset(
         name=values.get("name", path.resolve().parent.name),
         num_classes=len(names),
@@ -274,4 +327,5 @@ def _described(values: Mapping, path: pathlib.Path) -> Dataset:
         colour_map="pascal",
         homepage=values.get("homepage", ""),
         terms=values.get("terms", ""),
+        label_map=tuple(renamed),
     )

@@ -5,15 +5,15 @@ Everything runs in the graph of tf.data, on the host, so that it goes wherever t
 
 import contextlib
 import dataclasses
-import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import tensorflow as tf
 
 from deeplab_tf.config import DataConfig
 from deeplab_tf.data import catalog, records, transforms
+from deeplab_tf.data.locate import locate_records
 from deeplab_tf.errors import DeepLabError
 
 _MARK = "deeplab_tf data: "
@@ -21,7 +21,6 @@ _UNREADABLE = "cannot be read: its checksum does not match (the file is damaged)
 _NO_IMAGE = "its image is no JPEG or PNG that can be decoded"
 _NO_LABEL = "its label is no PNG that can be decoded"
 _UNLIKE = "its image and its label differ in size"
-_UNLABELLED_SPLIT = "test"  # the one split whose labels the release does not read
 
 
 @contextlib.contextmanager
@@ -40,16 +39,8 @@ def named_errors() -> Iterator[None]:
 
 
 def dataset_of(config: DataConfig) -> catalog.Dataset:
-    """Returns the facts of `config.dataset`: from the catalogue, a folder, or the dataset.json beside the records.
-
-    DeepLabError as catalog.read_dataset.
-    """
-    beside = pathlib.Path(config.dataset_dir or "") / catalog.DATASET_FILE
-    if config.dataset not in catalog.DATASETS and config.dataset_dir and beside.is_file():
-        facts = catalog.read_dataset(beside)
-        if facts.name == config.dataset:
-            return facts
-    return catalog.read_dataset(config.dataset)
+    """Returns the facts of `config.dataset`. DeepLabError as catalog.find_dataset."""
+    return catalog.find_dataset(config.dataset, config.dataset_dir, config.tfds_features)
 
 
 # ---- records
@@ -59,11 +50,13 @@ WindowOf = Callable[[tf.Tensor], transforms.Window]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """The records of a split: how many, and where each lies (tensors [count] and [files])."""
+    """The records of a split: how many, where each lies (tensors [count] and [files]), and the keys that differ from
+    the release's."""
 
     config: DataConfig
     facts: catalog.Dataset
     labelled: bool
+    keys: Mapping[str, str]
     count: int
     files: tf.Tensor
     shard: tf.Tensor
@@ -79,11 +72,15 @@ class Source:
 
     def parsed(self, number: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the stored strings and numbers of a record."""
-        return records.parse_example(self.record(number).get_single_element())
+        return self.parse(self.record(number).get_single_element())
+
+    def parse(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the stored strings and numbers of a serialized record."""
+        return records.parse_example(record, self.keys)
 
     def decoded(self, record: tf.Tensor, window_of: WindowOf | None) -> dict[str, tf.Tensor]:
         """Returns what Example says of a serialized record; an error of TensorFlow's if it is damaged."""
-        parsed = records.parse_example(record)
+        parsed = self.parse(record)
         image, shape, corner = _decode(parsed[records.IMAGE], window_of)
         height, width = tf.unstack(tf.cast(shape, tf.int64))
         return {
@@ -121,10 +118,8 @@ def _decode(content: tf.Tensor, window_of: WindowOf | None) -> tuple[tf.Tensor, 
 
 def open_source(config: DataConfig, split: str) -> Source:
     """Returns the records of a split. DeepLabError where there are none, or where a file is damaged between records."""
-    if not config.dataset_dir:
-        raise DeepLabError("dataset_dir is not set; expected the folder with the TFRecord shards")
-    facts = dataset_of(config)
-    index = records.index_shards(records.find_shards(config.dataset_dir, split))
+    facts, located = dataset_of(config), locate_records(config, split)
+    index = located.index
     for fault in index.faults:
         if not config.skip_corrupt_records:
             raise DeepLabError(f"{fault}; build it again, or leave out what follows by --skip_corrupt_records")
@@ -133,7 +128,7 @@ def open_source(config: DataConfig, split: str) -> Source:
         raise DeepLabError(f"dataset_dir={config.dataset_dir}: the files {split}-* hold no records")
     with tf.device("CPU"):
         tensors = [tf.constant(v) for v in (index.files, index.shard, index.offset, index.number)]
-    return Source(config, facts, split != _UNLABELLED_SPLIT, len(index), *tensors)
+    return Source(config, facts, located.labelled, located.keys, len(index), *tensors)
 
 
 def attempt(
@@ -168,7 +163,7 @@ def _complaint(source: Source, record: tf.Tensor) -> tf.Tensor:
 
     def passes(part: Callable) -> tf.Tensor:
         def tried(serialized):
-            used = part(records.parse_example(serialized))
+            used = part(source.parse(serialized))
             with tf.control_dependencies([tf.debugging.assert_non_negative(tf.size(used))]):
                 return tf.constant(True)
 

@@ -6,10 +6,9 @@ Other usual names are known: PASCAL VOC's folders, and one folder a split (image
 """
 
 import os
-import pathlib
 
-from deeplab_tf.data import catalog
-from deeplab_tf.data.pairs import IMAGE_EXTENSIONS, Pair, pair_files, read_list
+from deeplab_tf.data import catalog, places
+from deeplab_tf.data.pairs import IMAGE_EXTENSIONS, Pair, pair_files, read_list, split_name
 from deeplab_tf.errors import DeepLabError
 
 CLASS_NAMES_FILE = "class_names.txt"
@@ -23,15 +22,15 @@ def folder_facts(root: str | os.PathLike) -> catalog.Dataset:
 
     DeepLabError where there is neither.
     """
-    folder = pathlib.Path(root)
-    if (folder / catalog.DATASET_FILE).is_file():
-        return catalog.read_dataset(folder)
-    if not (folder / CLASS_NAMES_FILE).is_file():
-        wanted = f"write the names of the classes, one a line, in label order, into {folder / CLASS_NAMES_FILE}"
-        raise DeepLabError(f"{folder}: neither {catalog.DATASET_FILE} nor {CLASS_NAMES_FILE}; {wanted}")
-    names = tuple(read_list(folder / CLASS_NAMES_FILE))
+    described, names_file = (os.path.join(root, name) for name in (catalog.DATASET_FILE, CLASS_NAMES_FILE))
+    if places.is_file(described):
+        return catalog.parse_dataset(places.read_bytes(described), described)
+    if not places.is_file(names_file):
+        wanted = f"write the names of the classes, one a line, in label order, into {names_file}"
+        raise DeepLabError(f"{root}: neither {catalog.DATASET_FILE} nor {CLASS_NAMES_FILE}; {wanted}")
+    names = tuple(read_list(names_file))
     return catalog.Dataset(
-        name=folder.resolve().name,
+        name=os.path.basename(str(root).rstrip("/") if places.is_remote(root) else os.path.realpath(root)),
         num_classes=len(names),
         ignore_label=255,
         class_names=names,
@@ -46,30 +45,35 @@ def folder_splits(root: str | os.PathLike) -> dict[str, list[Pair]]:
 
     An id is a path below the image folder without extension. DeepLabError where there are no images.
     """
-    folder = pathlib.Path(root)
-    images, labels = _first(folder, _IMAGE_FOLDERS, "images"), _first(folder, _LABEL_FOLDERS, "labels")
-    lists = next((found for name in _LIST_FOLDERS if (found := _lists(folder / name))), [])
+    images, labels = _first(root, _IMAGE_FOLDERS, "images"), _first(root, _LABEL_FOLDERS, "labels")
+    lists = next((found for name in _LIST_FOLDERS if (found := _lists(os.path.join(root, name)))), [])
     if lists:
-        return {file.stem: pair_files(read_list(file), images, labels, IMAGE_EXTENSIONS) for file in lists}
-    parts = sorted(part.name for part in images.iterdir() if part.is_dir())
-    splits = {part: _listed(images / part, labels / part) for part in parts} or {"train": _listed(images, labels)}
+        return {split_name(file): pair_files(read_list(file), images, labels, IMAGE_EXTENSIONS) for file in lists}
+    parts = [os.path.basename(path) for path in places.find(images, "*") if places.is_dir(path)]
+    splits = {part: _listed(os.path.join(images, part), os.path.join(labels, part)) for part in parts}
+    splits = splits or {"train": _listed(images, labels)}
     empty = [split for split, pairs in splits.items() if not pairs]
     if empty:
         raise DeepLabError(f"{images}: no JPEG or PNG images for {', '.join(empty)}")
     return splits
 
 
-def _first(folder: pathlib.Path, names: tuple[str, ...], what: str) -> pathlib.Path:
+def _first(root: str | os.PathLike, names: tuple[str, ...], what: str) -> str:
     for name in names:
-        if (folder / name).is_dir():
-            return folder / name
-    raise DeepLabError(f"{folder}: no folder of {what}; expected {folder / what} (or one of {', '.join(names[1:])})")
+        if places.is_dir(os.path.join(root, name)):
+            return os.path.join(root, name)
+    wanted = os.path.join(root, what)
+    raise DeepLabError(f"{root}: no folder of {what}; expected {wanted} (or one of {', '.join(names[1:])})")
 
 
-def _lists(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(file for file in folder.glob("*.txt") if file.name != CLASS_NAMES_FILE)
+def _lists(folder: str) -> list[str]:
+    return [file for file in places.find(folder, "*.txt") if os.path.basename(file) != CLASS_NAMES_FILE]
 
 
-def _listed(images: pathlib.Path, labels: pathlib.Path) -> list[Pair]:
-    files = sorted(file for file in images.iterdir() if file.suffix.lower() in IMAGE_EXTENSIONS)
-    return [Pair(str(file), str(labels / f"{file.stem}.png"), file.stem) for file in files]
+def _listed(images: str, labels: str) -> list[Pair]:
+    names = [os.path.splitext(os.path.basename(file)) + (file,) for file in places.find(images, "*")]
+    return [
+        Pair(file, os.path.join(labels, f"{stem}.png"), stem)
+        for stem, extension, file in names
+        if extension.lower() in IMAGE_EXTENSIONS
+    ]

@@ -7,7 +7,6 @@ No TensorFlow here: worker processes start fast.
 import dataclasses
 import io
 import os
-import pathlib
 import struct
 import zlib
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 import PIL.Image
 
+from deeplab_tf.data import places
 from deeplab_tf.data.catalog import Colour
 from deeplab_tf.errors import DeepLabError
 
@@ -79,7 +79,7 @@ def pair_files(
     pairs = []
     for name in ids:
         candidates = [os.path.join(image_folder, name + extension) for extension in extensions]
-        image = next(filter(os.path.isfile, candidates), candidates[0])
+        image = next(filter(places.is_file, candidates), candidates[0]) if candidates[1:] else candidates[0]
         pairs.append(Pair(image, os.path.join(label_folder, f"{name}.png"), name))
     return pairs
 
@@ -87,7 +87,7 @@ def pair_files(
 def read_list(file: str | os.PathLike) -> list[str]:
     """Returns the ids of a list file, one a line. DeepLabError for a missing file, an empty or a repeated one."""
     try:
-        ids = [line.strip() for line in pathlib.Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+        ids = [line.strip() for line in places.read_bytes(file).decode().splitlines() if line.strip()]
     except OSError as error:
         raise DeepLabError(f"{file}: cannot be read ({error.strerror}); expected a list of ids, one a line") from None
     repeated = len(ids) - len(set(ids))
@@ -95,6 +95,11 @@ def read_list(file: str | os.PathLike) -> list[str]:
         what = f"{repeated} ids are repeated" if repeated else "the list is empty"
         raise DeepLabError(f"{file}: {what}; expected different ids, one a line")
     return ids
+
+
+def split_name(list_file: str) -> str:
+    """Returns the name of the split whose ids a list file has: the file's, without folder and extension."""
+    return os.path.splitext(os.path.basename(list_file))[0]
 
 
 def pack(pair: Pair, rules: LabelRules) -> Packed | list[str]:
@@ -127,7 +132,7 @@ def _mismatch(pair: Pair, size: tuple[int, int, bool], shape: tuple[int, int]) -
 
 def _read(file: str, what: str) -> bytes:
     try:
-        return pathlib.Path(file).read_bytes()
+        return places.read_bytes(file)
     except FileNotFoundError:
         raise DeepLabError(f"{file}: missing {what}") from None
     except OSError as error:
@@ -172,7 +177,7 @@ def _encoded_label(pair: Pair, rules: LabelRules) -> tuple[bytes, np.ndarray]:
         table[old] = new
     classes = table[found]
     _require_classes(pair.label, classes, rules)
-    return (content if plain and np.array_equal(classes, found) else _png(classes)), classes
+    return (content if plain and np.array_equal(classes, found) else label_png(classes)), classes
 
 
 def read_label(file: str, rules: LabelRules) -> np.ndarray:
@@ -243,7 +248,8 @@ def _require_classes(file: str, classes: np.ndarray, rules: LabelRules):
         )
 
 
-def _png(classes: np.ndarray) -> bytes:
+def label_png(classes: np.ndarray) -> bytes:
+    """Returns the 8-bit grey PNG of a label, uint8 [h, w]."""
     stream = io.BytesIO()
     PIL.Image.fromarray(classes).save(stream, "PNG")
     return stream.getvalue()

@@ -9,6 +9,7 @@ import tensorflow as tf
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.config import DataConfig
 from deeplab_tf.data import transforms
+from deeplab_tf.data.augment import DRAWS, make_augmentation
 from deeplab_tf.data.examples import (
     Source,
     attempt,
@@ -33,6 +34,7 @@ def make_dataset(
     seed: int = 0,
     start_step: int = 0,
     part: tuple[int, int] = (0, 1),
+    pieces: int = 1,
 ) -> tf.data.Dataset:
     """Returns batches of a split.
 
@@ -42,9 +44,9 @@ def make_dataset(
 
     Training repeats for ever, in another order each epoch, with static shapes: random scale, crop, flip. Otherwise
     every example comes once, in order, the last batch as small as it may be, with "original_image" (uint8, after
-    min_resize_value, before padding) too. There the image is padded at the bottom right to the crop size, or to the
-    largest of its batch; one that is larger than the crop stays whole, which the network's predict function pads as it
-    needs.
+    min_resize_value, before padding) and "size" (int32 [b, 2], height and width of that) too. There the image is padded
+    at the bottom right to the crop size, or to the largest of its batch; one that is larger than the crop stays whole,
+    which the network's predict function pads as it needs.
 
     Args:
       config: the options; `dataset_dir` is needed, and `crop_size` for training.
@@ -54,6 +56,7 @@ def make_dataset(
       start_step: batches to leave out, at no cost.
       part: (i, n): of each batch the i-th of n equal parts, for several input pipelines; in evaluation every n-th
         example.
+      pieces: training gives this part of each batch in so many equal pieces, one after the other, one for each device.
 
     Raises:
       DeepLabError: an option is missing, there are no records, or a file is damaged where records begin. What is
@@ -62,20 +65,27 @@ def make_dataset(
     source = open_source(config, split)
     if training and config.crop_size is None:
         raise DeepLabError("crop_size is not set; training crops to it, for instance crop_size=513,513")
-    if not 0 <= part[0] < part[1] or config.batch_size % part[1]:
-        raise DeepLabError(f"batch_size={config.batch_size}: expected a multiple of the {part[1]} input pipelines")
+    shares = part[1] * pieces
+    if not 0 <= part[0] < part[1] or config.batch_size % shares:
+        raise DeepLabError(
+            f"batch_size={config.batch_size}: expected a multiple of {shares}, the devices that share it"
+        )
     if training:
-        return _training_batches(source, seed, start_step, part)
+        return _training_batches(source, seed, start_step, part, pieces)
     return _evaluation_batches(source, start_step, part)
 
 
 # ---- training
 
 
-def _training_batches(source: Source, seed: int, start_step: int, part: tuple[int, int]) -> tf.data.Dataset:
+def _training_batches(
+    source: Source, seed: int, start_step: int, part: tuple[int, int], pieces: int
+) -> tf.data.Dataset:
     config = source.config
     size = config.batch_size // part[1]
     scales = transforms.scale_values(config.min_scale_factor, config.max_scale_factor, config.scale_factor_step_size)
+    pixel, ignored = _pad_values(source)
+    augmentation = make_augmentation(config, pixel)
 
     def example_at(row: tf.Tensor) -> dict[str, tf.Tensor]:
         place = row // size * config.batch_size + part[0] * size + row % size
@@ -95,16 +105,20 @@ def _training_batches(source: Source, seed: int, start_step: int, part: tuple[in
             example = sound_example(source, record, partly)
         image, label = _resized(config, example["image"], checked_label(source, record, example))
         window = window_of(example["shape"] if partly else tf.shape(image)[:2])
-        cut = transforms.image_window(image, window, example["corner"]), transforms.label_window(label, window)
-        image, label = (
-            transforms.fill(array, window, config.crop_size, value)
-            for array, value in zip(cut, _pad_values(source), strict=True)
-        )
+        image = transforms.image_window(image, window, example["corner"])
+        if augmentation:
+            extra[DRAWS] = augmentation.draws(_mixed(seed, epoch), record)
+            image = augmentation.picture(image, extra[DRAWS])
+        image = transforms.fill(image, window, config.crop_size, pixel)
+        label = transforms.label_window(label, window, config.crop_size, ignored)
         return {"image": image, "label": tf.cast(label, tf.int32), **_stored(example), **extra}
 
     rows = tf.data.Dataset.counter(tf.constant(start_step * size, tf.int64), tf.constant(1, tf.int64))
     examples = rows.map(unconverted(example_at), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return examples.batch(size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    batches = examples.batch(size // pieces, drop_remainder=True)
+    if augmentation:
+        batches = batches.map(unconverted(augmentation.mixed), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def _stored(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -168,7 +182,7 @@ def _evaluation_batches(source: Source, start_step: int, part: tuple[int, int]) 
         # Batches pad with one number for all channels, so the image waits with its padding at 0.
         image -= tf.constant(pixel)
         found = {"image": image, "label": label, "original_image": tf.cast(original, tf.uint8)}
-        return {**found, **_stored(example), "good": good}
+        return {**found, "size": tf.shape(original)[:2], **_stored(example), "good": good}
 
     first = start_step * config.batch_size + part[0]
     rows = tf.data.Dataset.range(first, max(first, source.count), part[1])

@@ -8,7 +8,7 @@ import dataclasses
 import os
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -75,12 +75,14 @@ def _integer(value: int) -> tf.train.Feature:
     return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
 
 
-def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+def parse_example(serialized: tf.Tensor, keys: Mapping[str, str] | None = None) -> dict[str, tf.Tensor]:
     """Returns the scalars that the release reads of a record: IMAGE, LABEL, FILENAME (strings), HEIGHT, WIDTH (int64).
 
-    A missing key becomes an empty string or 0. Runs in a graph.
+    A missing key becomes an empty string or 0. `keys` says under which other keys they are stored. Runs in a graph.
     """
-    return tf.io.parse_single_example(serialized, _FEATURES)
+    stored = {key: (keys or {}).get(key, key) for key in _FEATURES}
+    found = tf.io.parse_single_example(serialized, {stored[key]: feature for key, feature in _FEATURES.items()})
+    return {key: found[stored[key]] for key in _FEATURES}
 
 
 def decode_image(content: tf.Tensor) -> tf.Tensor:

@@ -5,17 +5,16 @@ arithmetic that IEEE 754 rounds one way (+ - * / sqrt, comparisons, floor): no s
 """
 
 import dataclasses
+import io
 import os
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from PIL import Image
 
 from deeplab_tf import visualize
-from deeplab_tf.data import catalog
+from deeplab_tf.data import catalog, places
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 SMALLEST_SIDE = 16
@@ -60,18 +59,11 @@ def write_shapes(
     folder = pathlib.Path(folder)
     _check(seed, 0, height, width)
     _check_splits(splits)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    if places.is_taken(folder):
         raise DeepLabError(f"{folder} is there and not an empty folder; name a new one, or remove it first")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    growing = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with places.growing(folder) as growing:
         for split, count in splits.items():
-            _write_split(growing, split, count, seed, (height, width))
-        growing.chmod(0o755)  # mkdtemp makes it private
-        os.replace(growing, folder)
-    except BaseException:
-        shutil.rmtree(growing, ignore_errors=True)
-        raise
+            _write_split(pathlib.Path(growing), split, count, seed, (height, width))
     return folder
 
 
@@ -89,13 +81,24 @@ def _write_split(folder: pathlib.Path, split: str, count: int, seed: int, size: 
     images, labels, lists = (folder / n for n in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
     for made in (images, labels, lists):
         made.mkdir(parents=True, exist_ok=True)
-    names = [f"{split}_{i:06d}" for i in range(count)]
-    for i, name in enumerate(names):
-        image, label = shapes_example(seed, FIRST_INDEX[split] + i, height=size[0], width=size[1])
-        # Full chroma: halved, it would smear the coloured textures over the outlines.
-        Image.fromarray(image).save(images / f"{name}.jpg", quality=95, subsampling=0)
+    names = []
+    for name, image, label in encoded_shapes(split, count, seed=seed, height=size[0], width=size[1]):
+        (images / f"{name}.jpg").write_bytes(image)
         (labels / f"{name}.png").write_bytes(visualize.palette_png(label, _DATASET.palette))
+        names.append(name)
     (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="ascii")
+
+
+def encoded_shapes(
+    split: str, count: int, *, seed: int = 0, height: int = 129, width: int = 129
+) -> Iterator[tuple[str, bytes, np.ndarray]]:
+    """Yields the first pictures of a split as `write_shapes` writes them: id, JPEG, label uint8 [height, width]."""
+    for i in range(count):
+        image, label = shapes_example(seed, FIRST_INDEX[split] + i, height=height, width=width)
+        stream = io.BytesIO()
+        # Full chroma: halved, it would smear the coloured textures over the outlines.
+        Image.fromarray(image).save(stream, "JPEG", quality=95, subsampling=0)
+        yield f"{split}_{i:06d}", stream.getvalue(), label
 
 
 def _check(seed: int, index: int, height: int, width: int):

@@ -15,6 +15,7 @@ from deeplab_tf.errors import DeepLabError
 
 # The whole picture is resized, by one fast op, unless it has so many times the pixels of the window that is kept.
 _WASTE = 2.5
+_BLOCK = 19  # rows that are sampled together; 513 is a multiple
 
 # ---- sizes
 
@@ -77,9 +78,14 @@ def _below(draw: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
 
 def resize_image(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """Returns float32 [*size, c], bilinear: the op of the release."""
-    size = tf.convert_to_tensor(size, tf.int32)
-    resized = tf.raw_ops.ResizeBilinear(images=image[None], size=size, align_corners=True, half_pixel_centers=False)
-    return resized[0]
+    image, size = tf.convert_to_tensor(image), tf.convert_to_tensor(size, tf.int32)
+
+    def resized(array):
+        return tf.raw_ops.ResizeBilinear(images=array[None], size=size, align_corners=True, half_pixel_centers=False)[0]
+
+    # The op makes a pixel of floats in half the time of one of bytes, to the same bits: worth a cast of few pixels.
+    enlarged = tf.reduce_prod(size) > tf.reduce_prod(tf.shape(image)[:2])
+    return tf.cond(enlarged, lambda: resized(tf.cast(image, tf.float32)), lambda: resized(image))
 
 
 def resize_label(label: tf.Tensor, size: tf.Tensor, *, axis: int = 0) -> tf.Tensor:
@@ -164,26 +170,34 @@ def source_box(window: Window) -> tf.Tensor:
 
     With two pixels more on each side, as the edge of a partly decoded JPEG is not exact.
     """
-    (top, bottom, _), (left, right, _) = (_neighbours(window, axis) for axis in (0, 1))
-    first = tf.maximum(tf.stack([top[0], left[0]]) - 2, 0)
-    last = tf.minimum(tf.stack([bottom[-1], right[-1]]) + 3, window.shape)
+    first, end = _needed(window)
+    first, last = tf.maximum(first - 2, 0), tf.minimum(end + 2, window.shape)
     box = tf.concat([first, last - first], axis=0)
     return tf.where(window.unscaled | window.wasteful, box, tf.concat([[0, 0], window.shape], axis=0))
 
 
-def label_window(label: tf.Tensor, window: Window) -> tf.Tensor:
-    """Returns the window of an integer label [h, w, 1]."""
+def label_window(label: tf.Tensor, window: Window, crop_size: Sequence[int], ignored: int) -> tf.Tensor:
+    """Returns the window of an integer label [h, w, 1], padded to [*crop_size, 1] with `ignored` as `fill` pads."""
     rows, columns = (_nearest(*_axis(window, axis)) for axis in (0, 1))
+    plane = label[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1, 0]
+    rows, columns = (
+        tf.pad(index - index[0], [[0, side - tf.size(index)]], constant_values=tf.shape(plane)[axis])
+        for axis, (index, side) in enumerate(zip((rows, columns), crop_size, strict=True))
+    )
     columns = tf.cond(window.mirrored, lambda: tf.reverse(columns, [0]), lambda: columns)
-    # Picking columns costs far more than picking rows, so of the rows only those that are wanted are left first.
-    band = label[rows[0] : rows[-1] + 1]
-    return tf.gather(tf.gather(band, columns, axis=1), rows - rows[0], axis=0)
+    # Picking rows copies them as they lie; so the columns are picked as rows of the transposed plane. It is float32
+    # because TensorFlow complains when it transposes bytes.
+    for index in (rows, columns):
+        nowhere = tf.fill([1, tf.shape(plane)[1]], tf.cast(ignored, plane.dtype))
+        plane = tf.gather(tf.concat([plane, nowhere], axis=0), index)
+        plane = tf.transpose(tf.cast(plane, tf.float32))
+    return tf.ensure_shape(tf.cast(plane, label.dtype), crop_size)[..., None]
 
 
 def image_window(image: tf.Tensor, window: Window, corner: tf.Tensor | Sequence[int] = (0, 0)) -> tf.Tensor:
     """Returns the window of an image, float32. `image` begins at `corner` of the picture (see source_box).
 
-    The values are those of the release's op to the last bits: positions are rounded as it rounds them.
+    The values are those of the release's op but for their last bits: positions are rounded as it rounds them.
     tf.image.crop_and_resize rounds otherwise, which on a sharp edge shows in the second decimal.
     """
 
@@ -203,43 +217,44 @@ def image_window(image: tf.Tensor, window: Window, corner: tf.Tensor | Sequence[
 
 
 def _sampled(image: tf.Tensor, window: Window, corner: tf.Tensor | Sequence[int]) -> tf.Tensor:
-    rows, columns = (_neighbours(window, axis) for axis in (0, 1))
-    first = tf.stack([rows[0][0], columns[0][0]])
-    last = tf.stack([rows[1][-1], columns[1][-1]])
-    band = tf.slice(image, tf.concat([first - corner, [0]], axis=0), tf.concat([last - first + 1, [3]], axis=0))
+    first, end = _needed(window)
+    band = tf.slice(image, tf.concat([first - corner, [0]], axis=0), tf.concat([end - first, [3]], axis=0))
+    rows, columns = (_positions(*_axis(window, i)) - tf.cast(first[i], tf.float32) for i in (0, 1))
+    columns = tf.cond(window.mirrored, lambda: tf.reverse(columns, [0]), lambda: columns)
+    # A row lies together in memory; so the columns are sampled as rows of the transposed band.
     band = tf.cast(band, tf.float32)
-    columns = tf.cond(
-        window.mirrored, lambda: [tf.reverse(c, [0]) for c in columns], lambda: [tf.identity(c) for c in columns]
-    )
+    for at in (columns, rows):
+        band = _sampled_rows(tf.transpose(band, [1, 0, 2]), at)
+    return band
 
-    def down(array):
-        low, high, part = rows
-        return _between(tf.gather(array, low - first[0]), tf.gather(array, high - first[0]), part[:, None, None])
 
-    def across(array):
-        low, high, part = columns
-        sides = (tf.gather(array, side - first[1], axis=1) for side in (low, high))
-        return _between(*sides, part[None, :, None])
+def _sampled_rows(array: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
+    """Returns the rows of [n, m, 3] at the positions `at` (float32, rising or falling), each between its neighbours.
 
-    # Picking columns is the dear part, so it is done while there are few rows.
-    enlarged = window.size[0] > window.shape[0]
-    return tf.cond(enlarged, lambda: down(across(band)), lambda: across(down(band)))
+    As products of matrices: a block of the wanted rows needs but a few of the given ones, which are read once.
+    """
+    (n, m), count = tf.unstack(tf.shape(array)[:2]), tf.size(at)
+    blocks = (count + _BLOCK - 1) // _BLOCK
+    at = tf.reshape(tf.concat([at, tf.repeat(at[-1:], blocks * _BLOCK - count)], axis=0), [blocks, _BLOCK])
+    low, high = tf.floor(tf.reduce_min(at, axis=1)), tf.math.ceil(tf.reduce_max(at, axis=1))
+    near = low[:, None] + tf.range(tf.reduce_max(high - low) + 1)
+    weights = tf.nn.relu(1 - tf.abs(at[:, :, None] - near[:, None, :]))
+    rows = tf.gather(tf.reshape(array, [n, 3 * m]), tf.minimum(tf.cast(near, tf.int32), n - 1))
+    # Not the op behind @, whose library (oneDNN) keeps compiled code of each shape and thread: hundreds of MB.
+    sampled = tf.raw_ops.BatchMatMulV3(x=weights, y=rows, Tout=tf.float32)
+    return tf.reshape(tf.reshape(sampled, [blocks * _BLOCK, 3 * m])[:count], [count, m, 3])
 
 
 def _axis(window: Window, axis: int) -> tuple[tf.Tensor, ...]:
     return window.shape[axis], window.size[axis], window.offset[axis], window.extent[axis]
 
 
-def _neighbours(window: Window, axis: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns the pixels (int32) below and above each position, and how far (float32, 0..1) it is beyond the first."""
-    at = _positions(*_axis(window, axis))
-    below = tf.floor(at)
-    low, high = (tf.minimum(tf.cast(side, tf.int32), window.shape[axis] - 1) for side in (below, tf.math.ceil(at)))
-    return low, high, at - below
-
-
-def _between(first: tf.Tensor, second: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
-    return first + (second - first) * part
+def _needed(window: Window) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the first pixel that the window is interpolated from and the one after the last, int32 [2] each."""
+    at = [_positions(*_axis(window, axis)) for axis in (0, 1)]
+    first = tf.cast(tf.floor(tf.stack([a[0] for a in at])), tf.int32)
+    last = tf.cast(tf.math.ceil(tf.stack([a[-1] for a in at])), tf.int32)
+    return first, tf.minimum(last, window.shape - 1) + 1
 
 
 # ---- padding, cropping, flipping

@@ -1,9 +1,9 @@
 """PASCAL VOC 2012 as pairs of files, and train_aug: the split of 10,582 that the release uses and does not ship."""
 
 import os
-import pathlib
 
-from deeplab_tf.data.pairs import Pair, pair_files, read_list
+from deeplab_tf.data import places
+from deeplab_tf.data.pairs import Pair, pair_files, read_list, split_name
 from deeplab_tf.errors import DeepLabError
 
 TRAIN_AUG_SIZE = 10582
@@ -21,11 +21,11 @@ def voc_splits(
     Labels may be palette PNGs (SegmentationClass) as well as the release's SegmentationClassRaw. DeepLabError where
     there are no lists.
     """
-    lists = sorted(pathlib.Path(list_folder).glob("*.txt"))
+    lists = places.find(list_folder, "*.txt")
     if not lists:
         raise DeepLabError(f"list_folder={list_folder}: no *.txt files; expected one a split, with an id a line")
     extensions = [f".{image_format}"]
-    return {file.stem: pair_files(read_list(file), image_folder, label_folder, extensions) for file in lists}
+    return {split_name(file): pair_files(read_list(file), image_folder, label_folder, extensions) for file in lists}
 
 
 def train_aug(
@@ -37,13 +37,14 @@ def train_aug(
     SBD's where VOC has none. DeepLabError where SBD or a VOC list is missing, or where there are not `expected` (0: any
     number).
     """
-    folder = _sbd_folder(pathlib.Path(sbd_dir))
+    folder = _sbd_folder(sbd_dir)
     for split in ("train", "val"):
         if split not in splits:
             raise DeepLabError(f"train_aug needs the list {split}.txt of PASCAL VOC beside the others")
     own = {pair.filename: pair for pair in splits["train"]}
     held_out = {pair.filename for pair in splits["val"]}
-    ids = {*read_list(folder / "train.txt"), *read_list(folder / "val.txt"), *own} - held_out
+    listed = [name for split in ("train", "val") for name in read_list(os.path.join(folder, f"{split}.txt"))]
+    ids = {*listed, *own} - held_out
     if expected and len(ids) != expected:
         raise DeepLabError(
             f"sbd_dir={sbd_dir}: train_aug would have {len(ids)} images, expected {expected}; are all lists complete? "
@@ -54,16 +55,15 @@ def train_aug(
     return [own.get(name) or _sbd_pair(name, folder, photos, extension) for name in sorted(ids)]
 
 
-def _sbd_pair(name: str, folder: pathlib.Path, photos: str, extension: str) -> Pair:
+def _sbd_pair(name: str, folder: str, photos: str, extension: str) -> Pair:
     image = os.path.join(photos, name + extension)
-    if not os.path.isfile(image):
-        image = str(folder / "img" / f"{name}.jpg")
-    return Pair(image, str(folder / "cls" / f"{name}.mat"), name)
+    if not places.is_file(image):
+        image = os.path.join(folder, "img", f"{name}.jpg")
+    return Pair(image, os.path.join(folder, "cls", f"{name}.mat"), name)
 
 
-def _sbd_folder(folder: pathlib.Path) -> pathlib.Path:
-    candidates = (folder, folder / "dataset", folder / "benchmark_RELEASE" / "dataset")
-    for candidate in candidates:
-        if (candidate / "cls").is_dir():
-            return candidate
+def _sbd_folder(folder: str | os.PathLike) -> str:
+    for below in ("", "dataset", os.path.join("benchmark_RELEASE", "dataset")):
+        if places.is_dir(os.path.join(folder, below, "cls")):
+            return os.path.join(folder, below)
     raise DeepLabError(f"sbd_dir={folder}: no folder cls of *.mat files there, nor in dataset/ below it")

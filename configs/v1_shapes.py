@@ -1,0 +1,32 @@
+"""DeepLab-v1 scaled down: an eighth of VGG-16's channels, LargeFOV at half the rate, on the synthetic shapes.
+
+  deeplab-tf train --config=v1_shapes --dataset_dir=shapes_records --train_logdir=exp/v1_shapes
+
+Published: none.
+Hardware: two CPU cores, some minutes.
+
+`deeplab-tf build-data --dataset=shapes` makes the data. It trains from scratch and without batch norm, so that Adam
+replaces momentum, and a network this narrow has no features to drop. A map of 17 x 17 places asks for half of the
+paper's rate, and shapes of a few pixels for logits enlarged to the labels, as in DeepLab-v3.
+"""
+
+import dataclasses
+
+from deeplab_tf.config import RunConfig
+from deeplab_tf.configs import v1_vgg16_largefov
+
+MODEL = dataclasses.replace(
+    v1_vgg16_largefov.MODEL, num_classes=9, depth_multiplier=0.125, fc_filters=128, atrous_rates=(6,)
+)
+TRAIN = dataclasses.replace(
+    v1_vgg16_largefov.TRAIN,
+    optimizer="adam",
+    adam_learning_rate=0.002,
+    training_number_of_steps=3000,
+    weight_decay=0.0,
+    last_layer_gradient_multiplier=1.0,
+    upsample_logits=True,
+    dropout=False,
+)
+DATA = dataclasses.replace(v1_vgg16_largefov.DATA, dataset="shapes", crop_size=(129, 129), batch_size=16)
+RUN = RunConfig()

@@ -1,0 +1,82 @@
+"""Where the records of a split lie, and under which keys they store what: TFRecords of build-data, or of TFDS."""
+
+import dataclasses
+import struct
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from deeplab_tf.config import DataConfig
+from deeplab_tf.data import records, tfds_folder
+from deeplab_tf.errors import DeepLabError
+
+_UNLABELLED_SPLIT = "test"  # the one split whose labels the release does not read
+_ABSENT = "deeplab_tf/absent/"  # begins keys that no record has
+_PNG_KINDS = {0: "grey", 2: "colour", 3: "palette", 4: "grey", 6: "colour"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """The records of a split; the keys that differ from the release's, by the release's; whether there are labels."""
+
+    index: records.RecordIndex
+    keys: Mapping[str, str]
+    labelled: bool
+
+
+def locate_records(config: DataConfig, split: str) -> Located:
+    """Returns where the records of a split are; only the head of each is read.
+
+    DeepLabError where there are none: as records.find_shards, or tfds_folder.read_prepared for a set of TFDS, whose
+    masks must be plain index PNGs (the first is looked at: colours would be read as greys).
+    """
+    if config.dataset.startswith(tfds_folder.PREFIX):
+        return _locate_prepared(config, split)
+    if not config.dataset_dir:
+        raise DeepLabError("dataset_dir is not set; expected the folder with the TFRecord shards")
+    index = records.index_shards(records.find_shards(config.dataset_dir, split))
+    return Located(index, {}, split != _UNLABELLED_SPLIT)
+
+
+def count_records(config: DataConfig, split: str) -> int:
+    """Returns the number of sound records of a split. DeepLabError as `locate_records`."""
+    return len(locate_records(config, split).index)
+
+
+def _locate_prepared(config: DataConfig, split: str) -> Located:
+    prepared = tfds_folder.read_prepared(config.dataset, config.dataset_dir, config.tfds_features)
+    shards = prepared.shards(split)
+    index = records.index_shards([shard.file for shard in shards])
+    first, last = (np.array([getattr(shard, end) for shard in shards]) for end in ("first", "last"))
+    wanted = (index.number >= first[index.shard]) & (index.number < last[index.shard])
+    parts = {name: getattr(index, name)[wanted] for name in ("shard", "offset", "number")}
+    index = dataclasses.replace(index, **parts)
+    if len(index):
+        _check_mask(prepared, index)
+    keys = {key: _ABSENT + key for key in (records.FILENAME, records.HEIGHT, records.WIDTH)}
+    keys |= {records.IMAGE: prepared.image, records.LABEL: prepared.mask}
+    if prepared.file_name:
+        keys[records.FILENAME] = prepared.file_name
+    return Located(index, keys, labelled=True)
+
+
+def _check_mask(prepared: tfds_folder.Prepared, index: records.RecordIndex):
+    """Raises DeepLabError where the first mask is a picture of colours, whose greys would pass for labels."""
+    file = index.files[index.shard[0]]
+    with open(file, "rb") as stream:
+        stream.seek(index.offset[0])
+        (length,) = struct.unpack("<Qxxxx", stream.read(12))
+        features = tf.train.Example.FromString(stream.read(length)).features.feature
+    content = b"".join(features[prepared.mask].bytes_list.value)
+    if records.image_format(content) != "png":
+        found = f"begins with {content[:8]!r}"
+    else:
+        depth, kind = content[24:26]  # of the header that every PNG begins with
+        if depth == 8 and _PNG_KINDS.get(kind) == "grey":
+            return
+        found = f"is a {depth}-bit {_PNG_KINDS.get(kind, 'strange')} PNG"
+    raise DeepLabError(
+        f"{prepared.name}: the first {prepared.mask} in {file} {found}; expected 8-bit grey PNGs of class indices; "
+        "write the set as files and build it with deeplab-tf build-data, which reads palettes and colours"
+    )

@@ -1,0 +1,144 @@
+"""The data sets of the catalogue as builders of TensorFlow Datasets; importing this module registers them.
+
+  import deeplab_tf.data.tfds_builders
+  tfds.load("deeplab_shapes", split="train")
+  tfds.builder("deeplab_voc", data_dir=...).download_and_prepare(download_config=DownloadConfig(manual_dir=...))
+
+Examples are {"image": uint8 [h, w, 3], "segmentation_mask": uint8 [h, w, 1] of class indices, "file_name": text}; the
+feature of the mask knows the names of the classes. Training reads the prepared files by --dataset=tfds:deeplab_voc.
+"""
+
+import io
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+
+import tensorflow_datasets as tfds
+
+from deeplab_tf.data import ade20k, catalog, cityscapes, shapes, voc
+from deeplab_tf.data.pairs import LabelRules, Pair, label_png, pack
+from deeplab_tf.data.tfds_folder import CATALOGUE
+from deeplab_tf.errors import DeepLabError
+
+Examples = Iterator[tuple[str, dict]]
+
+
+class _Segmentation(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A data set of the catalogue; the builder's name says which."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    @property
+    def facts(self) -> catalog.Dataset:
+        """The entry of the catalogue."""
+        return catalog.DATASETS[CATALOGUE[self.name]]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        mask = tfds.features.LabeledImage(labels=list(self.facts.class_names), shape=(None, None, 1))
+        features = {"image": tfds.features.Image(), "segmentation_mask": mask, "file_name": tfds.features.Text()}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"{self.facts.name}: images and class indices; {self.facts.ignore_label} is ignored.",
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "segmentation_mask"),
+            homepage=self.facts.homepage or None,
+            license=self.facts.terms,
+        )
+
+    def _generate_examples(self, pairs: Iterable[Pair]) -> Examples:
+        """Yields the examples of a split, as they are encoded; DeepLabError at its end that lists all faulty files."""
+        rules, faults = LabelRules(self.facts.num_classes, self.facts.ignore_label, self.facts.palette), []
+        for pair in pairs:
+            packed = pack(pair, rules)
+            if isinstance(packed, list):
+                faults += packed
+            else:
+                yield packed.filename, _example(packed.filename, packed.image, packed.label)
+        if faults:
+            raise DeepLabError(f"{len(faults)} faults, nothing was prepared:\n" + "\n".join(f"  {f}" for f in faults))
+
+    def _generators(self, splits: Mapping[str, list[Pair]]) -> dict[str, Examples]:
+        return {split: self._generate_examples(pairs) for split, pairs in splits.items()}
+
+
+def _example(name: str, image: bytes, label: bytes) -> dict:
+    return {"image": io.BytesIO(image), "segmentation_mask": io.BytesIO(label), "file_name": name}
+
+
+def _found(manager: tfds.download.DownloadManager, folder: str, archives: Iterable[str]) -> pathlib.Path | None:
+    """Returns <manual_dir>/<folder>, else the one in an archive of manual_dir; None where there is neither."""
+    manual = pathlib.Path(os.fspath(manager.manual_dir))
+    if (manual / folder).is_dir():
+        return manual / folder
+    archive = next((manual / name for name in archives if (manual / name).is_file()), None)
+    return pathlib.Path(os.fspath(manager.extract(archive))) / folder if archive else None
+
+
+def _required(manager: tfds.download.DownloadManager, folder: str, *archives: str) -> pathlib.Path:
+    found = _found(manager, folder, archives)
+    if found is None:
+        listed = " or ".join((f"the folder {folder}", *archives))
+        raise DeepLabError(f"manual_dir={manager.manual_dir}: expected {listed} there")
+    return found
+
+
+class DeeplabVoc(_Segmentation):
+    """PASCAL VOC 2012, with the release's train_aug where SBD is there."""
+
+    name = "deeplab_voc"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    manual_dir should have VOCtrainval_11-May-2012.tar, or the folder VOCdevkit that it contains; for the split
+    train_aug also SBD's benchmark.tgz, or the folder benchmark_RELEASE that it contains.
+    """
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
+        root = _required(dl_manager, "VOCdevkit", "VOCtrainval_11-May-2012.tar") / "VOC2012"
+        splits = voc.voc_splits(root / "JPEGImages", root / "SegmentationClass", root / "ImageSets" / "Segmentation")
+        sbd = _found(dl_manager, "benchmark_RELEASE", ["benchmark.tgz"])
+        return self._generators({**splits, "train_aug": voc.train_aug(splits, sbd)} if sbd else splits)
+
+
+class DeeplabCityscapes(_Segmentation):
+    """Cityscapes: the fine splits, and the coarse ones where their labels are there."""
+
+    name = "deeplab_cityscapes"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    manual_dir should have leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, or the folders leftImg8bit and
+    gtFine that they contain; for the coarse splits the folders leftImg8bit (with train_extra) and gtCoarse.
+    """
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
+        images = _required(dl_manager, "leftImg8bit", "leftImg8bit_trainvaltest.zip").parent
+        labels = _required(dl_manager, "gtFine", "gtFine_trainvaltest.zip").parent
+        splits = cityscapes.cityscapes_splits(images, label_root=labels)
+        if _found(dl_manager, "gtCoarse", []):
+            names = [name for name in self.facts.splits if name.endswith("_coarse")]
+            splits |= cityscapes.cityscapes_splits(images, splits=names)
+        return self._generators(splits)
+
+
+class DeeplabAde20k(_Segmentation):
+    """ADE20K, the 150 classes of SceneParse150."""
+
+    name = "deeplab_ade20k"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    manual_dir should have ADEChallengeData2016.zip, or the folder ADEChallengeData2016 that it contains.
+    """
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
+        root = _required(dl_manager, "ADEChallengeData2016", "ADEChallengeData2016.zip")
+        parts = [root / kind / split for split in ("training", "validation") for kind in ("images", "annotations")]
+        return self._generators(ade20k.ade20k_splits(*parts))
+
+
+class DeeplabShapes(_Segmentation):
+    """The synthetic shapes, which are drawn, not downloaded."""
+
+    name = "deeplab_shapes"
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
+        return {split: self._drawn(split, count) for split, count in self.facts.splits.items()}
+
+    def _drawn(self, split: str, count: int) -> Examples:
+        for name, image, label in shapes.encoded_shapes(split, count):
+            yield name, _example(name, image, label_png(label))

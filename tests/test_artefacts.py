@@ -1,0 +1,194 @@
+"""The exported formats: written, then run as a user of TensorFlow or onnxruntime runs them, without this package."""
+
+import dataclasses
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from golden import golden_image
+from google.protobuf import text_format
+from test_inference_graph import ALL, ANY_SIZE, graph_of
+from test_predictor import DECODER, lively
+
+from deeplab_tf.artefacts import FORMATS, as_function, write_graph_text
+from deeplab_tf.config import ExportConfig
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.predictor import predictor_of
+
+SHAPES = {"saved_model": ANY_SIZE, "frozen_pb": (1, None, None, 3), "onnx": ANY_SIZE, "tflite": (1, 64, 97, 3)}
+# Written to a file and run by a Python that has no deeplab_tf.
+PLAIN = """
+import json, os, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+class Blocked:
+    def find_spec(self, name, *rest):
+        if name.partition(".")[0] in ("deeplab_tf", "keras"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Blocked())
+import numpy as np
+import tensorflow as tf
+images = np.load(sys.argv[2])
+"""
+SAVED_MODEL = """
+loaded = tf.saved_model.load(sys.argv[1])
+segment, encoded = loaded.signatures["serving_default"], loaded.signatures["image_bytes"]
+found = {f"image {k}": v.numpy() for k, v in segment(ImageTensor=tf.constant(images)).items()}
+contents = [tf.io.encode_png(image).numpy() for image in images]
+contents[1] = tf.io.encode_png(images[1, :40, :50]).numpy()
+found |= {f"bytes {k}": v.numpy() for k, v in encoded(image_bytes=tf.constant(contents)).items()}
+"""
+FROZEN = """
+graph = tf.compat.v1.GraphDef.FromString(open(sys.argv[1], "rb").read())
+with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    tf.import_graph_def(graph, name="")
+    names = ("SemanticPredictions:0", "SemanticProbabilities:0")
+    found = dict(zip(names, session.run(names, {"ImageTensor:0": images[:1]})))
+"""
+SAVE = """
+assert not [name for name in sys.modules if name.partition(".")[0] == "deeplab_tf"]
+np.savez(sys.argv[3], **found)
+"""
+
+
+@pytest.fixture(scope="module")
+def model():
+    return lively(dataclasses.replace(DECODER, output_stride=8))
+
+
+def written(name: str, model, folder: pathlib.Path, **options):
+    """Writes a format and returns its path and options."""
+    form, options = FORMATS[name], {"format": name, **options}
+    if name == "tflite":
+        options["outputs"] = ("predictions",)
+    path = folder / (form.file or "saved_model")
+    form.write(graph_of(model, SHAPES[name], target=form.target, **options), ExportConfig(**options), path, ())
+    return path, ExportConfig(**options)
+
+
+def without_the_package(code: str, path: pathlib.Path, images: np.ndarray, folder: pathlib.Path) -> dict:
+    """Runs code that sees `images` and sets `found`, in a Python where deeplab_tf and keras cannot be imported."""
+    np.save(folder / "images.npy", images)
+    (folder / "run.py").write_text(PLAIN + code + SAVE)
+    command = [sys.executable, "-I", folder / "run.py", path, folder / "images.npy", folder / "found.npz"]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    with np.load(folder / "found.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.mark.heavy
+def test_saved_model_without_the_package(model, tmp_path):
+    path, _ = written("saved_model", model, tmp_path, outputs=ALL)
+    images = np.stack([golden_image(f"plain{number}", 66, 83) for number in range(2)])
+    found, predictor = without_the_package(SAVED_MODEL, path, images, tmp_path), predictor_of(model)
+    assert np.mean(found["image SemanticPredictions"] == predictor.labels(images)) >= 0.9999
+    np.testing.assert_allclose(found["image SemanticProbabilities"], predictor.probabilities(images), atol=5e-5)
+
+    # Each encoded image is run by itself; beyond the smaller ones there is 255.
+    labels, small = found["bytes SemanticPredictions"], images[1:, :40, :50]
+    assert np.array_equal(found["bytes sizes"], [[66, 83], [40, 50]])
+    assert np.mean(labels[0] == predictor.labels(images[:1])[0]) >= 0.9999
+    assert np.mean(labels[1, :40, :50] == predictor.labels(small)[0]) >= 0.9999
+    assert np.all(labels[1, 40:] == 255) and np.all(labels[1, :, 50:] == 255)
+    probabilities = found["bytes SemanticProbabilities"]
+    np.testing.assert_allclose(probabilities[1, :40, :50], predictor.probabilities(small)[0], atol=5e-5)
+
+
+@pytest.mark.heavy
+def test_frozen_graph_without_the_package(model, tmp_path):
+    path, _ = written("frozen_pb", model, tmp_path, outputs=ALL)
+    images, predictor = golden_image("frozen", 66, 83)[None], predictor_of(model)
+    found = without_the_package(FROZEN, path, images, tmp_path)
+    assert found["SemanticPredictions:0"].dtype == np.int32
+    assert np.mean(found["SemanticPredictions:0"] == predictor.labels(images)) >= 0.9999
+    np.testing.assert_allclose(found["SemanticProbabilities:0"], predictor.probabilities(images), atol=5e-5)
+
+
+def test_jpegs_are_decoded_as_pillow_does(model, tmp_path):
+    import io
+
+    import PIL.Image
+
+    from deeplab_tf.images import read_image
+
+    path, _ = written("saved_model", model, tmp_path, outputs=("predictions",))
+    stream, image = io.BytesIO(), golden_image("jpeg", 48, 65)
+    PIL.Image.fromarray(image).save(stream, "JPEG", quality=90)
+    encoded = tf.saved_model.load(str(path)).signatures["image_bytes"]
+    found = encoded(image_bytes=tf.constant([stream.getvalue()]))["SemanticPredictions"].numpy()
+    expected = predictor_of(model).labels(read_image(stream.getvalue())[None])
+    assert np.mean(found == expected) >= 0.9999
+    grey = tf.constant([tf.io.encode_png(image[..., :1]).numpy()])
+    found = encoded(image_bytes=grey)["SemanticPredictions"].numpy()
+    assert np.mean(found == predictor_of(model).labels(np.repeat(image[None, ..., :1], 3, -1))) >= 0.9999
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_runs_here(name, model, tmp_path):
+    if name == "onnx":
+        pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
+    path, options = written(name, model, tmp_path)
+    run = FORMATS[name].open(path, options)
+    sizes = [(64, 97)] if name == "tflite" else [(64, 97), (65, 65), (98, 33)]
+    for height, width in sizes:
+        image = golden_image("here", height, width)[None]
+        found = run(image)
+        assert set(found) == set(options.outputs)
+        assert np.mean(found["predictions"] == predictor_of(model).labels(image)) >= 0.9999
+        if "probabilities" in found:
+            np.testing.assert_allclose(found["probabilities"], predictor_of(model).probabilities(image), atol=5e-5)
+    operations = FORMATS[name].operations(path)
+    assert sum(count for kind, count in operations.items() if kind.lower().startswith("depthwise")) == (
+        0 if name == "onnx" else len([layer for layer in model.layers if "Depthwise" in type(layer).__name__])
+    )
+    kinds = {kind.replace("_", "").lower() for kind in operations}
+    assert not {kind for kind in kinds if kind.startswith(("spacetobatch", "batchtospace", "flex"))}
+
+
+def test_onnx_takes_batches(model, tmp_path):
+    pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
+    path, options = written("onnx", model, tmp_path)
+    images = np.stack([golden_image(f"batch{number}", 50, 66) for number in range(3)])
+    found = FORMATS["onnx"].open(path, options)(images)
+    assert np.mean(found["predictions"] == predictor_of(model).labels(images)) >= 0.9999
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(DeepLabError, match=r"--format=onnx needs onnxruntime: pip install 'deeplab_tf\[onnx\]'"):
+        FORMATS["onnx"].needs()
+
+
+def test_signatures_of_the_saved_model(model, tmp_path):
+    path, _ = written("saved_model", model, tmp_path, outputs=("logits",))
+    signatures = tf.saved_model.load(str(path)).signatures
+    assert set(signatures) == {"serving_default", "image_bytes"}
+    given = signatures["serving_default"].structured_input_signature[1]
+    assert given["ImageTensor"].dtype == tf.uint8 and given["ImageTensor"].shape.as_list() == [None, None, None, 3]
+    assert set(signatures["serving_default"].structured_outputs) == {"SemanticLogits"}
+    assert set(signatures["image_bytes"].structured_outputs) == {"SemanticLogits", "sizes"}
+
+
+def test_the_weights_are_in_the_saved_model_once(model, tmp_path):
+    path, _ = written("saved_model", model, tmp_path)
+    graph_def = graph_of(model)
+    assert (path / "saved_model.pb").stat().st_size < 1.3 * graph_def.ByteSize()
+
+
+def test_the_text_of_a_graph_has_no_weights(model, tmp_path):
+    graph_def = graph_of(model)
+    write_graph_text(graph_def, tmp_path / "inference_graph.pbtxt")
+    text = (tmp_path / "inference_graph.pbtxt").read_text()
+    assert len(text) < 0.6 * graph_def.ByteSize()
+    parsed = text_format.Parse(text, tf.compat.v1.GraphDef())
+    assert [node.name for node in parsed.node] == [node.name for node in graph_def.node]
+    assert {"ImageTensor", "SemanticPredictions", "SemanticProbabilities"} <= {node.name for node in parsed.node}
+    tf.import_graph_def(parsed, name="")  # still a graph
+
+
+def test_a_graph_as_a_function_keeps_its_names(model):
+    run = as_function(graph_of(model), ALL)
+    assert list(run(tf.zeros((1, 33, 33, 3), tf.uint8))) == ["SemanticPredictions", "SemanticProbabilities"]

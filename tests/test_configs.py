@@ -1,0 +1,172 @@
+"""The recipes: facts without TensorFlow, networks of published rows, commands that say what they configure."""
+
+import dataclasses
+import importlib
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from absl import flags
+from conftest import ROOT
+
+from deeplab_tf import layers
+from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.data.shapes import shapes_example
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.model import build_model
+from deeplab_tf.published import LINEAGE, RESULTS
+from deeplab_tf.tools import options, train
+from deeplab_tf.train_step import make_train_step
+from deeplab_tf.zoo import CHECKPOINTS
+
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
+CLASSES = {"MODEL": ModelConfig, "TRAIN": TrainConfig, "DATA": DataConfig, "RUN": RunConfig, "EVAL": EvalConfig}
+OPTIONAL = {"RUN": RunConfig(), "EVAL": EvalConfig()}
+# Fields that say where things are: a command gives them, a recipe need not.
+PLACES = ("train_logdir", "dataset_dir", "tf_initial_checkpoint")
+# What may rightly differ between a recipe and the published row: how the row was evaluated.
+EVALUATION = ("output_stride", "atrous_rates", "image_pyramid")
+
+
+def recipe(name: str):
+    return importlib.import_module(f"deeplab_tf.configs.{name}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_has_its_four_parts(name):
+    module = recipe(name)
+    for part, kind in CLASSES.items():
+        assert type(getattr(module, part, OPTIONAL.get(part))) is kind
+    assert module.DATA.model_variant == module.MODEL.model_variant
+    assert module.DATA.crop_size and module.MODEL.crop_size is None
+    start = module.RUN.tf_initial_checkpoint
+    assert start is None or start in CHECKPOINTS
+    lines = pathlib.Path(module.__file__).read_text(encoding="utf-8").splitlines()
+    assert 18 <= len(lines) <= 50 and max(map(len, lines)) <= 120
+
+
+def published_rows(text: str) -> dict[str, float]:
+    """Returns name -> score of the rows that a docstring calls published."""
+    return {name: float(score) for name, score in re.findall(r"([a-z0-9-]+/[a-z0-9]+/[a-z0-9.-]+) ([\d.]+) %", text)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_docstring_tells_command_hardware_and_published_scores(name):
+    module = recipe(name)
+    text = module.__doc__
+    assert "\nHardware: " in text and "\nPublished: " in text
+    (line,) = [line for line in text.splitlines() if line.startswith("Published: ")]
+    rows = published_rows(text)
+    assert rows or "none" in line
+    assert rows == {row: RESULTS[row].score for row in rows}
+    if line.startswith("Published: none"):
+        return
+    theirs = RESULTS[next(iter(published_rows(line)))].config
+    if not name.startswith("seed_"):  # what the seed trains is its own
+        same = {field: getattr(theirs, field) for field in EVALUATION}
+        assert dataclasses.replace(module.MODEL, **same) == theirs
+
+
+def command(module) -> list[str]:
+    """Returns the arguments of the command in a recipe's docstring."""
+    text = module.__doc__.replace("\\\n", " ")
+    (line,) = [line for line in text.splitlines() if line.startswith("  deeplab-tf train ")]
+    return shlex.split(line)[2:]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_says_what_the_recipe_configures(name):
+    module, arguments = recipe(name), command(recipe(name))
+    assert arguments[0] == f"--config={name}"
+    values = flags.FlagValues()
+    train.define(values)
+    values(["train", *(a for a in arguments if not a.startswith("--config="))])
+    given = {}
+    renamed = {"MODEL": train._OF_MODEL, "TRAIN": train._OF_TRAIN, "DATA": train._OF_DATA, "RUN": {}}
+    for part, names in {**renamed, "EVAL": train._OF_EVAL}.items():
+        given |= {(part, field): value for field, value in options.given(values, CLASSES[part], names).items()}
+    places = {field: value for (_, field), value in given.items() if field in PLACES}
+    for (part, field), value in given.items():
+        configured = getattr(getattr(module, part, OPTIONAL.get(part)), field)
+        if field in PLACES:
+            assert configured in (None, value), field
+        else:
+            assert configured == getattr(CLASSES[part](**{field: value}), field), field
+    assert {"train_logdir", "dataset_dir"} <= places.keys()
+    started = module.RUN.tf_initial_checkpoint or places.get("tf_initial_checkpoint")
+    assert started or "from scratch" in module.__doc__
+
+
+def configured(*arguments: str):
+    values = flags.FlagValues()
+    train.define(values)
+    values(["train", *arguments])
+    return train.configurations(values)
+
+
+def test_a_run_starts_from_a_recipe_and_its_flags_change_it():
+    module = recipe("v3plus_xception65")
+    arguments = ("--config=v3plus_xception65", "--train_logdir=exp", "--train_batch_size=8", "--output_stride=8")
+    run, model, update, data, evaluation = configured(*arguments)
+    assert run == dataclasses.replace(module.RUN, train_logdir="exp") and update == module.TRAIN
+    assert model == dataclasses.replace(module.MODEL, output_stride=8)
+    assert data == dataclasses.replace(module.DATA, batch_size=8)
+    assert (evaluation.checkpoint_dir, evaluation.eval_logdir) == ("exp", "exp/eval")
+    assert configured("--model_variant=xception_41")[3].model_variant == "xception_41", "padding follows the network"
+
+
+def test_a_recipe_that_is_none():
+    with pytest.raises(DeepLabError, match="unknown config 'v3plus_xception'; did you mean .*v3plus_xception65"):
+        configured("--config=v3plus_xception")
+
+
+LARGE = ("resnet", "xception")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.heavy] * any(size in n for size in LARGE)) for n in NAMES]
+)
+def test_a_recipe_builds(name, monkeypatch):
+    monkeypatch.setattr(layers, "initializer", lambda kind: "zeros")
+    module = recipe(name)
+    several = len(module.MODEL.image_pyramid or ()) > 1
+    model = build_model(dataclasses.replace(module.MODEL, crop_size=module.DATA.crop_size), all_scales=several)
+    assert model.input_shape == (None, *module.DATA.crop_size, 3)
+
+
+@pytest.mark.parametrize("name", ["v1_shapes", "v2_shapes"])
+def test_the_small_recipes_learn(name):
+    # Four pictures by heart, in a few steps: far below what the frequencies of the classes alone would give.
+    module = recipe(name)
+    examples = [shapes_example(0, index, height=65, width=65) for index in range(4)]
+    images, labels = (np.stack(arrays) for arrays in zip(*examples, strict=True))
+    keras.utils.set_random_seed(0)
+    several = len(module.MODEL.image_pyramid or ()) > 1
+    step = make_train_step(
+        build_model(dataclasses.replace(module.MODEL, crop_size=(65, 65)), all_scales=several), module.TRAIN
+    )
+    for _ in range(120):
+        loss = float(step(images.astype(np.float32), labels.astype(np.int32))["cross_entropy"])
+    shares = np.bincount(labels[labels < 255]) / np.sum(labels < 255)
+    entropy = -np.sum(shares[shares > 0] * np.log(shares[shares > 0]))
+    scales = len(module.MODEL.image_pyramid or ())
+    assert loss / (scales + 1 if several else 1) < 0.6 * entropy
+
+
+def test_the_lineage_leads_to_recipes():
+    for name, config in LINEAGE.values():
+        assert (
+            name in recipe(config).__doc__ and RESULTS[name].config.model_variant == recipe(config).MODEL.model_variant
+        )
+
+
+def test_recipes_do_not_import_tensorflow():
+    names = ", ".join(f"deeplab_tf.configs.{name}" for name in NAMES)
+    code = f"import sys, deeplab_tf.published, {names}; print(*{{'tensorflow', 'keras', 'absl'}} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.strip()) == (0, ""), result.stderr

@@ -1,0 +1,45 @@
+"""The CRF's options: what the commands hand to `densecrf`, and what they refuse."""
+
+import inspect
+
+import pytest
+
+from deeplab_tf.config import PredictConfig
+from deeplab_tf.crf import densecrf
+from deeplab_tf.crf_config import CrfConfig
+from deeplab_tf.errors import DeepLabError
+
+DEFAULTS = {"iterations": 10, "w1": 4.0, "w2": 3.0, "sigma_alpha": 67.0, "sigma_beta": 3.0, "sigma_gamma": 1.0}
+
+
+def test_options_become_arguments():
+    assert CrfConfig().crf_parameters is None
+    assert CrfConfig(crf=True).crf_parameters == DEFAULTS
+    given = PredictConfig(crf=True, crf_w1=5, crf_sigma_beta=10.0, crf_iterations=3).crf_parameters
+    assert given == {**DEFAULTS, "iterations": 3, "w1": 5, "sigma_beta": 10.0}
+
+
+def test_the_function_has_the_same_defaults():
+    parameters = inspect.signature(densecrf).parameters.values()
+    assert {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY} == DEFAULTS
+
+
+def test_options_without_their_crf_are_refused():
+    with pytest.raises(DeepLabError, match="crf_w2=1.0: has no effect without crf"):
+        PredictConfig(crf_w2=1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("crf_iterations", -1, "of at least 0"),
+        ("crf_w1", -0.5, "of at least 0"),
+        ("crf_w2", float("inf"), "of at least 0"),
+        ("crf_sigma_alpha", 0.0, "above 0"),
+        ("crf_sigma_beta", float("nan"), "above 0"),
+        ("crf_sigma_gamma", -1.0, "above 0"),
+    ],
+)
+def test_values_out_of_range_are_refused(name, value, expected):
+    with pytest.raises(DeepLabError, match=f"{name}={value}: expected a number {expected}"):
+        CrfConfig(crf=True, **{name: value})

@@ -1,0 +1,434 @@
+"""`deeplab-tf export`: each format with its certificate, of the embedded network and of real weights; or nothing."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+from conftest import GOLDENS, ROOT, V3_HEAD
+from golden import golden_image
+from test_predictor import SMALL, lively
+from test_tools import finished, one_line
+
+import deeplab_tf
+from deeplab_tf import artefacts, export_config, inference_graph
+from deeplab_tf import export as export_function
+from deeplab_tf.checkpoint import ModelCard, Receipt, save_model, save_tf1_checkpoint
+from deeplab_tf.config import ExportConfig, ModelConfig
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.images import read_image, resize_longest
+from deeplab_tf.model import build_model
+from deeplab_tf.predict import predict
+from deeplab_tf.tflite import LiteModel
+from deeplab_tf.tools import export_model as tool
+
+EMBEDDED = "shapes_mnv2"
+
+
+def everything(folder: pathlib.Path) -> set[str]:
+    """The names of all files and folders below a folder, hidden ones too."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def certificate_of(path: pathlib.Path) -> dict:
+    file = path / "certificate.json" if path.is_dir() else path.with_name(f"{path.name}.certificate.json")
+    return json.loads(file.read_text())
+
+
+# ---- the embedded network, in every format
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of pictures to calibrate on."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(4):
+        image, _ = deeplab_tf.data.shapes.shapes_example(0, number)
+        PIL.Image.fromarray(image).save(folder / f"{number}.png")
+    return folder
+
+
+def exported(tmp_path, name: str, *flags: object, checkpoint: object = EMBEDDED, status: int = 0) -> pathlib.Path:
+    """Runs the command, and returns the path it was given."""
+    path = tmp_path / name
+    flags = (f"--checkpoint_path={checkpoint}", f"--export_path={path}", "--num_images=3", *flags)
+    assert finished(tool.run, *flags) == status
+    return path
+
+
+def test_saved_model(tmp_path, capsys):
+    path = exported(tmp_path, "saved")
+    text = capsys.readouterr().out
+    files = {"saved_model.pb", "certificate.json", "variables", "assets", "fingerprint.pb"}
+    assert {entry.name for entry in path.iterdir()} == files and everything(tmp_path).isdisjoint({".partial"})
+    found = certificate_of(path)
+    assert found["agreement"] >= 0.9999 and found["images"] == 3 and found["min_agreement"] == 0.9999
+    assert found["pixels"] == 129 * 129 + 128 * 129 + 129 * 128
+    assert 0 <= found["largest_probability_difference"] < 1e-3
+    assert found["miou"]["exported"] == pytest.approx(found["miou"]["keras"], abs=1e-4) and found["miou"]["keras"] > 0.4
+    assert found["bytes"] == pytest.approx((path / "saved_model.pb").stat().st_size, rel=0.01)
+    assert found["latency"]["median_ms"] > 0 and found["latency"]["size"] == [129, 129] and "cores" in found["machine"]
+    assert found["operations"]["DepthwiseConv2dNative"] == 19 and {"tensorflow", "keras"} <= set(found["versions"])
+    assert found["output_stride"] == {"exported": 16, "from": "the model's own", "trained": 16}
+    assert found["model"]["num_classes"] == 9 and found["class_names"][1] == "circle"
+    assert found["checkpoint_sha256"] and found["dataset"] == "shapes"
+    assert f"{100 * found['agreement']:.4f} % of {found['pixels']} pixels, 3 images" in text
+    for row in ("largest probability difference", "mIoU", "size", "latency", "versions", "Operations: AddV2"):
+        assert row in text
+    assert f"Written: {path}" in text
+    assert max(map(len, text[text.index("Operations") :].splitlines())) <= 120
+
+
+def test_outputs_on_request(tmp_path):
+    path = exported(tmp_path, "saved", "--outputs=predictions,logits", "--inference_scales=1.0")
+    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+    assert set(signature.structured_outputs) == {"SemanticPredictions", "SemanticLogits"}
+
+
+def test_scales_and_flips_are_in_the_graph(tmp_path):
+    path = exported(tmp_path, "saved", "--inference_scales=0.75", "--inference_scales=1.0", "--add_flipped_images")
+    image = golden_image("scales", 70, 91)[None]
+    found = tf.saved_model.load(str(path)).signatures["serving_default"](ImageTensor=tf.constant(image))
+    _, model = deeplab_tf.load(EMBEDDED)
+    assert np.mean(found["SemanticPredictions"] == predict(model, image, scales=(0.75, 1.0), flip=True)) >= 0.9999
+    assert certificate_of(path)["options"]["inference_scales"] == [0.75, 1.0]
+
+
+def test_frozen_graph_of_the_release(tmp_path):
+    """Its command line: no format, a .pb to write, the graph's text beside it."""
+    path = exported(tmp_path, "frozen.pb", "--crop_size=129", "--crop_size=129", "--save_inference_graph")
+    assert everything(tmp_path) == {"frozen.pb", "frozen.pb.certificate.json", "inference_graph.pbtxt"}
+    graph_def = tf.compat.v1.GraphDef.FromString(path.read_bytes())
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.import_graph_def(graph_def, name="")
+        image = golden_image("frozen", 100, 81)[None]
+        names = ("SemanticPredictions:0", "SemanticProbabilities:0")
+        labels, probabilities = session.run(names, {"ImageTensor:0": image})
+    _, model = deeplab_tf.load(EMBEDDED, crop_size=(129, 129))
+    assert np.mean(labels == predict(model, image)) >= 0.9999
+    assert probabilities.shape == (1, 100, 81, 9)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "dynamic", "int8"])
+def test_tflite(precision, photos, tmp_path):
+    flags = ["--crop_size=129,97", f"--precision={precision}"]
+    flags += [f"--representative_images={photos}"] if precision == "int8" else []
+    path = exported(tmp_path, "a.tflite", *flags)
+    found = certificate_of(path)
+    assert found["input_shape"] == [1, 129, 97, 3] and found["bytes"] == path.stat().st_size
+    assert found["agreement"] >= {"float32": 0.9999, "float16": 0.999, "dynamic": 0.97, "int8": 0.9}[precision]
+    assert found["largest_probability_difference"] is not None and "ai-edge-litert" in found["versions"]
+    labels = LiteModel(path.read_bytes())(golden_image("lite", 129, 97)[None])[0]
+    assert labels.dtype == np.int32 and labels.shape == (1, 129, 97)
+
+
+@pytest.mark.parametrize(("upsample", "shape"), [("none", (1, 33, 25, 9)), ("logits", (1, 129, 97, 9))])
+def test_where_a_tflite_ends(upsample, shape, tmp_path):
+    path = exported(tmp_path, "a.tflite", "--crop_size=129,97", f"--export_upsample={upsample}")
+    (found,) = LiteModel(path.read_bytes())(golden_image("lite", 129, 97)[None])
+    assert found.shape == shape and certificate_of(path)["agreement"] >= 0.9999
+
+
+def test_onnx(tmp_path):
+    pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
+    path = exported(tmp_path, "folder", "--format=onnx")
+    assert {entry.name for entry in path.iterdir()} == {"model.onnx", "certificate.json"}
+    found = certificate_of(path)
+    assert found["agreement"] >= 0.9999 and {"onnx", "onnxruntime", "tf2onnx"} <= set(found["versions"])
+    assert found["input_shape"] == [None, None, None, 3]
+
+
+def test_own_images_and_labels(tmp_path):
+    from deeplab_tf.data.shapes import write_shapes
+
+    folder = write_shapes(tmp_path / "data", splits={"val": 2}, height=90, width=121)
+    flags = (f"--images={folder / 'JPEGImages'}", f"--labels={folder / 'SegmentationClass'}")
+    found = certificate_of(exported(tmp_path, "saved", *flags))
+    assert found["images"] == 2 and found["pixels"] == 2 * 90 * 121 and found["miou"]["keras"] > 0.3
+
+
+def test_from_python(tmp_path):
+    made = export_function(EMBEDDED, tmp_path / "a.tflite", ExportConfig(num_images=1), crop_size=(65, 65))
+    assert made["agreement"] >= 0.9999
+    assert json.loads(json.dumps(made)) == certificate_of(tmp_path / "a.tflite")
+
+
+def test_without_a_crop_a_tflite_is_for_513(monkeypatch):
+    """official_release.md 6.3: crop_size's default."""
+    from deeplab_tf.export import RELEASE_CROP, _at_size, _input, open_for_export
+
+    opened = open_for_export(EMBEDDED)
+    options = ExportConfig().for_path("a.tflite")
+    model, card = _at_size(opened.loaded, options)
+    assert RELEASE_CROP == (513, 513) == card.config.crop_size and model.input_shape == (None, 513, 513, 3)
+    assert _input(card.config, options)[0] == (1, 513, 513, 3)
+    assert _at_size(opened.loaded, ExportConfig().for_path("saved"))[1].config.crop_size is None
+
+
+# ---- the output stride
+
+
+@pytest.fixture(scope="module")
+def small():
+    return lively(dataclasses.replace(SMALL, atrous_rates=(2, 4)))
+
+
+@pytest.fixture
+def directory(small, tmp_path):
+    """A model directory of a small network that was trained at output stride 16."""
+    card = ModelCard(dataclasses.replace(SMALL, atrous_rates=(2, 4)), output_stride=16)
+    save_model(tmp_path / "model", small, Receipt("tests", "0" * 64, {}, {}), card=card)
+    return tmp_path / "model"
+
+
+def stride(opened) -> tuple:
+    config = opened.loaded.card.config
+    return config.output_stride, config.atrous_rates, opened.stride_from, opened.trained_stride
+
+
+def test_the_trained_output_stride_is_the_default(directory, small, tmp_path):
+    from deeplab_tf.export import open_for_export
+
+    own, flag, default = "the model's own", "--output_stride", "the release's default for export"
+    assert stride(open_for_export(directory)) == (16, (2, 4), own, 16)
+    assert stride(open_for_export(directory / "model.ckpt")) == (16, (2, 4), own, 16)
+    assert stride(open_for_export(directory, {"output_stride": 8})) == (8, (4, 8), flag, 16)
+    save_tf1_checkpoint(small, tmp_path / "bare" / "model.ckpt")
+    bare = tmp_path / "bare" / "model.ckpt"
+    assert stride(open_for_export(bare, {"atrous_rates": (2, 4)})) == (8, (2, 4), default, None)
+    assert stride(open_for_export(bare, {"output_stride": 16, "atrous_rates": (2, 4)})) == (16, (2, 4), flag, None)
+    card = json.loads((directory / "deeplab.json").read_text())
+    (directory / "deeplab.json").write_text(json.dumps({**card, "output_stride": None}))
+    assert stride(open_for_export(directory)) == (8, (4, 8), default, None)
+
+
+# ---- what must not be written
+
+
+def assert_refused(capsys, tmp_path, name: str, *flags: object, texts: tuple[str, ...], checkpoint: object = EMBEDDED):
+    """The command fails with one line that has all `texts`, and leaves nothing."""
+    before = everything(tmp_path)
+    exported(tmp_path, name, *flags, checkpoint=checkpoint, status=1)
+    message = one_line(capsys.readouterr().err)
+    assert all(text in message for text in texts), message
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"), [("saved", ()), ("a.pb", ()), ("new/folder/a.tflite", ("--crop_size=65,65",))]
+)
+def test_wrong_weights_never_come_out(name, flags, tmp_path, monkeypatch, capsys):
+    read = inference_graph.read_weights
+
+    def corrupt(model):
+        weights = {layer: dict(values) for layer, values in read(model).items()}
+        weights["aspp0"]["kernel"] = weights["aspp0"]["kernel"][..., ::-1]
+        return weights
+
+    monkeypatch.setattr(sys.modules["deeplab_tf.export"], "read_weights", corrupt)
+    texts = (name, "gives the Keras model's class in", "expected at least 99.99 %", "Nothing was written")
+    assert_refused(capsys, tmp_path, name, *flags, texts=texts)
+
+
+def test_the_silent_failure_of_the_converter_is_caught(tmp_path, monkeypatch, capsys):
+    """feasibility.md section 3: a SavedModel of a tf.Module that holds a Keras model becomes a file without weights."""
+    _, model = deeplab_tf.load(EMBEDDED, crop_size=(65, 65))
+
+    def write(graph_def, options, path, representative):
+        module = tf.Module()
+        module.model = model
+        signature = [tf.TensorSpec((1, 65, 65, 3), tf.float32)]
+        module.run = tf.function(
+            lambda x: tf.argmax(tf.image.resize(model(x), (65, 65)), -1, output_type=tf.int32), signature
+        )
+        tf.saved_model.save(module, str(tmp_path / "saved"), signatures=module.run)
+        path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved")).convert())
+        import shutil
+
+        shutil.rmtree(tmp_path / "saved")
+
+    form = dataclasses.replace(artefacts.FORMATS["tflite"], write=write)
+    monkeypatch.setitem(artefacts.FORMATS, "tflite", form)
+    assert_refused(capsys, tmp_path, "a.tflite", "--crop_size=65,65", texts=("expected at least 99.99 %",))
+
+
+def test_operations_that_hide_an_atrous_convolution(tmp_path, monkeypatch, capsys):
+    def depthwise(x, kernel, rates):
+        kernel = kernel[:, :, : x.shape[-1]]
+        return tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME", dilations=rates)
+
+    monkeypatch.setattr(inference_graph, "_neighbours_by_reshaping", depthwise)
+    texts = ("BatchToSpaceND, SpaceToBatchND, which other runtimes refuse; nothing was written",)
+    assert_refused(capsys, tmp_path, "saved", texts=texts)
+
+
+REFUSED = {
+    "unknown format": ("x", ("--format=coreml",), ("unknown format 'coreml'",)),
+    "format and ending": ("a.onnx", ("--format=tflite",), ("--format=tflite contradicts",)),
+    "too small": ("a.tflite", ("--crop_size=16,65",), ("--crop_size=16,65: too small for a tflite", "stride, 16")),
+    "no ranges": ("a.tflite", ("--precision=int8",), ("representative_images", "about a hundred images")),
+    "no such ranges": (
+        "a.tflite",
+        ("--precision=int8", "--crop_size=65,65", "--representative_images=/nowhere"),
+        ("/nowhere", "no such file"),
+    ),
+    "no such images": ("saved", ("--images=/nowhere",), ("/nowhere", "no such file")),
+    "labels alone": ("saved", ("--labels=/nowhere",), ("labels='/nowhere': needs --images",)),
+    "quantised training": ("saved", ("--quantize_delay_step=0",), ("--quantize_delay_step=0",)),
+    "contradiction": ("saved", ("--num_classes=21",), ("--num_classes=21 contradicts",)),
+    "impossible agreement": (
+        "a.tflite",
+        ("--precision=dynamic", "--crop_size=65,65", "--min_agreement=1.0"),
+        ("expected at least 100 %",),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case, tmp_path, capsys):
+    name, flags, texts = REFUSED[case]
+    assert_refused(capsys, tmp_path, name, *flags, texts=texts)
+
+
+def test_what_is_there_stays(tmp_path, capsys):
+    for name in ("a.tflite", "a.tflite.certificate.json"):
+        (tmp_path / name).write_text("mine")
+        assert_refused(capsys, tmp_path, "a.tflite", texts=(f"--export_path={tmp_path}", "is there already"))
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / name).unlink()
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved/notes.txt").write_text("mine")
+    assert_refused(capsys, tmp_path, "saved", texts=("is there already; choose another, or delete it",))
+    (tmp_path / "file").write_text("mine")
+    assert_refused(capsys, tmp_path, "file", texts=("is there already",))
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "saved").mkdir()
+    exported(tmp_path, "saved", "--num_images=1")
+    assert (tmp_path / "saved/saved_model.pb").is_file()
+
+
+def test_what_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    for target in (tmp_path / "file" / "a.tflite", pathlib.Path("/proc/nowhere/a.tflite")):
+        assert finished(tool.run, f"--checkpoint_path={EMBEDDED}", f"--export_path={target}") == 1
+        message = one_line(capsys.readouterr().err)
+        assert f"--export_path={target}: cannot be written" in message
+
+
+def test_a_backbone_has_nothing_to_export(tmp_path):
+    config = ModelConfig(depth_multiplier=0.25)
+    loaded = deeplab_tf.loading.Loaded(
+        ModelCard(config, kind="backbone", source_checkpoint="imagenet"), None, Receipt("", "", {}, {}), {}, ()
+    )
+    opened = sys.modules["deeplab_tf.export"].Opened(loaded, "--output_stride", None)
+    with pytest.raises(DeepLabError, match="imagenet: a backbone without classes"):
+        sys.modules["deeplab_tf.export"].export_opened(opened, tmp_path / "a", ExportConfig())
+
+
+def test_the_command_in_a_process_of_its_own(tmp_path):
+    """Nothing on standard error, whatever the converters say."""
+    command = [sys.executable, "-m", "deeplab_tf.tools.cli", "export", f"--checkpoint={EMBEDDED}", "--num_images=1"]
+    command += [f"--export_path={tmp_path / 'a.tflite'}", "--crop_size=65,65"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(f"Written: {tmp_path / 'a.tflite'}\n")
+
+
+# ---- Google's weights
+
+
+@pytest.fixture(scope="module")
+def pascal(shared):
+    return shared / "real/deeplabv3_mnv2_dm05_pascal"
+
+
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_the_original_predictions_come_from_the_saved_model(output_stride, pascal, shared, tmp_path):
+    flags = ("--crop_size=513,513", f"--output_stride={output_stride}", "--num_images=1")
+    path = exported(tmp_path, "saved", *flags, checkpoint=pascal)
+    segment = tf.saved_model.load(str(path)).signatures["serving_default"]
+    for photo in sorted((shared / "real/voc_mini/JPEGImages").iterdir()):
+        golden = np.array(PIL.Image.open(GOLDENS / f"real/{photo.stem}_os{output_stride}_single.png"))
+        found = segment(ImageTensor=tf.constant(read_image(photo)[None]))["SemanticPredictions"]
+        assert np.mean(found[0].numpy() == golden) >= 0.9999, photo.stem
+
+
+def test_the_logits_of_the_published_tflite(pascal, shared, tmp_path):
+    """Issue 4, acceptance 1: ours at 257 x 257, output stride 8, to 1e-4."""
+    flags = ("--crop_size=257,257", "--output_stride=8", "--export_upsample=logits", "--num_images=1")
+    ours = LiteModel(exported(tmp_path, "a.tflite", *flags, checkpoint=pascal).read_bytes())
+    theirs = LiteModel((shared / "real/deeplabv3_257_mv_gpu.tflite").read_bytes())
+    for photo in sorted((shared / "real/voc_mini/JPEGImages").iterdir()):
+        image = np.full((1, 257, 257, 3), 127, np.uint8)
+        small = resize_longest(read_image(photo), 257)
+        image[0, : small.shape[0], : small.shape[1]] = small
+        (found,), (expected,) = ours(image), theirs(image * np.float32(2 / 255) - 1)
+        assert np.abs(found - expected).max() <= 1e-4
+
+
+REAL = [("a.pb", ()), ("a.tflite", ()), ("b.tflite", ("--precision=float16",)), ("c.tflite", ("--precision=dynamic",))]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("name", "flags"), [*REAL, ("d.tflite", ("--precision=int8",)), ("a.onnx", ())])
+def test_real_weights_in_every_format(name, flags, pascal, shared, tmp_path):
+    if name == "a.onnx":
+        pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
+    data = shared / "real/voc_mini"
+    flags += (f"--images={data}/JPEGImages", f"--labels={data}/SegmentationClass")
+    flags += (f"--representative_images={data}/JPEGImages",) if "--precision=int8" in flags else ()
+    flags += ("--crop_size=257,257",) if name.endswith(".tflite") else ()
+    found = certificate_of(exported(tmp_path, name, *flags, checkpoint=pascal))
+    assert found["images"] == 3 and found["output_stride"]["from"] == "the release's default for export"
+    if "--precision=int8" not in flags:
+        assert found["miou"]["exported"] == pytest.approx(found["miou"]["keras"], abs=0.01)
+
+
+# ---- every family of networks
+
+FAMILIES = {
+    "mobilenet_v2": {"depth_multiplier": 0.5, "output_stride": 8, "decoder_output_stride": (4,)},
+    "mobilenet_v3_small_seg": {**V3_HEAD, "image_pooling_crop_size": (65, 65), "output_stride": 16},
+    "mobilenet_edgetpu": {"depth_multiplier": 0.75},
+    "xception_41": {"atrous_rates": (6, 12, 18), "decoder_output_stride": (4,)},
+    "xception_65": {"atrous_rates": (12, 24, 36), "decoder_output_stride": (4,), "output_stride": 8},
+    "resnet_v1_18_beta": {"atrous_rates": (6, 12, 18), "aspp_with_separable_conv": False},
+    "resnet_v1_50_beta": {"atrous_rates": (6, 12, 18), "output_stride": 8, "multi_grid": (1, 2, 4)},
+    "nas_pnasnet": {"output_stride": 16},
+}
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("variant", FAMILIES)
+@pytest.mark.parametrize("name", ["saved", "a.tflite", "a.onnx"])
+def test_every_family(variant, name, tmp_path):
+    """Agreement and operations: `export` refuses a file that holds SpaceToBatch, BatchToSpace or a Flex operation."""
+    if name == "a.onnx":
+        pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
+    config = ModelConfig(model_variant=variant, **{"num_classes": 19, **FAMILIES[variant]}, crop_size=(97, 80))
+    model = lively(dataclasses.replace(config, crop_size=(97, 97)))
+    loaded = deeplab_tf.loading.Loaded(
+        ModelCard(config, output_stride=config.output_stride),
+        build_model(config, share_with=model),
+        Receipt("", "", {}, {}),
+        {},
+        (),
+    )
+    module = sys.modules["deeplab_tf.export"]
+    made = module.export_opened(
+        module.Opened(loaded, "the model's own", None), tmp_path / name, ExportConfig(num_images=2)
+    )
+    assert made["agreement"] >= 0.9999
+
+
+def test_the_names_of_formats_are_written_once():
+    assert tuple(artefacts.FORMATS) == export_config.FORMATS
+    assert {form.target for form in artefacts.FORMATS.values()} == set(inference_graph.TARGETS)

@@ -1,0 +1,237 @@
+"""What `benchmark --what=pipeline` measures: make_dataset beside the same steps in stock operations of tf.image.
+
+The photographs are made here: coloured regions, textures of all scales, the noise of a camera; a 2048 x 1024 PNG has
+2.4 MB. Both pipelines read the same records, take turns, and give equal examples for equal draws, which a test holds
+them to.
+"""
+
+import dataclasses
+import io
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from deeplab_tf.config import DataConfig
+from deeplab_tf.data import records
+from deeplab_tf.data.pipeline import make_dataset
+
+_REGIONS, _CLASSES, _IGNORED, _PAD = 6, 19, 255, 127.5
+_SPLIT = "train"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much is measured: sizes in pixels, numbers of records, batches before and in a measurement."""
+
+    crop: int = 513
+    batch: int = 8
+    voc: tuple[int, int] = (375, 500)
+    city: tuple[int, int] = (1024, 2048)
+    voc_records: int = 64
+    city_records: int = 24
+    many: tuple[int, int, int] = (100, 1_000, 10_000)
+    tiny: tuple[int, int] = (72, 96)
+    warm: int = 2
+    pictures: int = 160  # in a measurement
+
+
+SMALL = Scale(49, 2, (30, 40), (64, 96), 6, 4, (4, 8, 12), (24, 32), 1, 4)
+
+# ---- photographs
+
+
+def _clouds(random: np.random.Generator, size: tuple[int, int], channels: int, fall: float) -> np.ndarray:
+    """Returns smooth noise [h, w, channels]: waves of each octave, `fall` times as high as those twice as long."""
+    height, width = size
+    total, waves, strength = np.zeros((*size, channels), np.float32), 3, 1.0
+    while waves < min(size):
+        grid = random.standard_normal((waves * height // width + 2, waves + 1, channels)).astype(np.float32)
+        for channel in range(channels):
+            plane = Image.fromarray(grid[..., channel]).resize((width, height), Image.Resampling.BICUBIC)
+            total[..., channel] += strength * np.asarray(plane)
+        waves, strength = 2 * waves, fall * strength
+    return total
+
+
+def photograph(size: tuple[int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a made-up photograph, uint8 [h, w, 3], and its label, uint8 [h, w] of 0..18 and 255."""
+    random = np.random.default_rng(seed)
+    region = _clouds(random, size, _REGIONS, 0.5).argmax(axis=-1)
+    colours = random.uniform(40, 200, (_REGIONS, 3)).astype(np.float32)
+    texture, noise = _clouds(random, size, 1, 0.7), random.standard_normal((*size, 3), np.float32)
+    classes = random.integers(0, _CLASSES, _REGIONS).astype(np.uint8)
+    classes[0] = _IGNORED
+    return np.clip(colours[region] + 20 * texture + noise, 0, 255).astype(np.uint8), classes[region]
+
+
+def _encoded(array: np.ndarray, kind: str, **options) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def write_records(folder: str, size: tuple[int, int], kind: str, count: int, *, shards: int, pictures: int = 4) -> str:
+    """Writes `count` records of `pictures` different photographs, JPEG (quality 95) or PNG, and returns the folder."""
+    os.makedirs(folder)
+    examples = []
+    for number in range(min(pictures, count)):
+        image, label = photograph(size, number)
+        content = _encoded(image, kind, **({"quality": 95} if kind == "JPEG" else {}))
+        names = {"filename": f"picture_{number}", "height": size[0], "width": size[1]}
+        examples.append(records.make_example(content, _encoded(label, "PNG"), **names))
+    for number, part in enumerate(records.shard_ranges(count, shards)):
+        with tf.io.TFRecordWriter(os.path.join(folder, records.shard_name(_SPLIT, number, shards))) as writer:
+            for i in part:
+                writer.write(examples[i % len(examples)])
+    return folder
+
+
+# ---- the two pipelines
+
+
+def our_dataset(folder: str, scale: Scale) -> tf.data.Dataset:
+    """Returns the batches that training takes."""
+    config = DataConfig(
+        dataset="cityscapes", dataset_dir=folder, crop_size=(scale.crop, scale.crop), batch_size=scale.batch
+    )
+    return make_dataset(config, split=_SPLIT, training=True)
+
+
+def plain_example(serialized: tf.Tensor, draws: tf.Tensor, crop: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns image and label of a record: the release's steps, one after the other, for four draws in [0, 1)."""
+    image, label = _decoded(serialized)
+    image, label = tf.cast(image, tf.float32), tf.cast(label, tf.int32)
+    scales = tf.linspace(0.5, 2.0, 7)
+    scale = tf.gather(scales, tf.cast(7 * draws[0], tf.int32))
+    size = tf.cast(tf.cast(tf.shape(image)[:2], tf.float32) * scale, tf.int32)
+    nearest = tf.compat.v1.image.ResizeMethod.NEAREST_NEIGHBOR
+    image = tf.compat.v1.image.resize(image, size, align_corners=True)
+    label = tf.compat.v1.image.resize(label, size, nearest, align_corners=True)
+    size = tf.maximum(size, crop)
+    image = tf.image.pad_to_bounding_box(image - _PAD, 0, 0, size[0], size[1]) + _PAD
+    label = tf.image.pad_to_bounding_box(label - _IGNORED, 0, 0, size[0], size[1]) + _IGNORED
+    top, left = (tf.cast(draws[1 + i] * tf.cast(size[i] - crop + 1, tf.float32), tf.int32) for i in (0, 1))
+    image = tf.image.crop_to_bounding_box(image, top, left, crop, crop)
+    label = tf.image.crop_to_bounding_box(label, top, left, crop, crop)
+    return tf.cond(
+        draws[3] <= 0.5,
+        lambda: (tf.image.flip_left_right(image), tf.image.flip_left_right(label)),
+        lambda: (image, label),
+    )
+
+
+def _decoded(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    keys = {key: tf.io.FixedLenFeature([], tf.string) for key in (records.IMAGE, records.LABEL)}
+    example = tf.io.parse_single_example(serialized, keys)
+    image = tf.io.decode_image(example[records.IMAGE], channels=3, expand_animations=False)
+    image.set_shape([None, None, 3])
+    return image, tf.io.decode_png(example[records.LABEL], channels=1)
+
+
+def plain_dataset(folder: str, scale: Scale) -> tf.data.Dataset:
+    """Returns the batches of a pipeline as tutorials write it."""
+
+    def example_of(serialized):
+        image, label = plain_example(serialized, tf.random.uniform([4]), scale.crop)
+        return {"image": image, "label": label}
+
+    examples = _serialized(folder).map(example_of, num_parallel_calls=tf.data.AUTOTUNE)
+    return examples.batch(scale.batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def _serialized(folder: str) -> tf.data.Dataset:
+    return tf.data.TFRecordDataset(records.find_shards(folder, _SPLIT)).shuffle(100).repeat()
+
+
+def decoding_dataset(folder: str, scale: Scale) -> tf.data.Dataset:
+    """Yields a number for each batch whose pictures and labels are decoded, and no more is done."""
+
+    def decoded(serialized):
+        return tf.add_n([tf.size(array) for array in _decoded(serialized)])
+
+    return _serialized(folder).map(decoded, num_parallel_calls=tf.data.AUTOTUNE).batch(scale.batch).prefetch(1)
+
+
+# ---- measuring
+
+
+def _seconds(dataset: tf.data.Dataset, scale: Scale) -> tuple[float, float]:
+    """Returns seconds, and seconds of all processors, an image; from a fresh start, after some batches."""
+    batches, count = iter(dataset), max(1, scale.pictures // scale.batch)
+    for _ in range(scale.warm):
+        next(batches)
+    wall, processor = time.perf_counter(), time.process_time()
+    for _ in range(count):
+        next(batches)
+    images = count * scale.batch
+    return (time.perf_counter() - wall) / images, (time.process_time() - processor) / images
+
+
+def _in_turn(datasets: Mapping[str, tf.data.Dataset], scale: Scale, rounds: int) -> dict[str, np.ndarray]:
+    """Returns seconds and processor seconds an image, [rounds, 2] each; in turn, as a shared machine's speed drifts."""
+    found = {name: [] for name in datasets}
+    for _ in range(rounds):
+        for name, dataset in datasets.items():
+            found[name].append(_seconds(dataset, scale))
+    return {name: np.array(rows) for name, rows in found.items()}
+
+
+def _beside_the_plain_one(folder: str, title: str, least: float, scale: Scale, rounds: int) -> dict[str, list[float]]:
+    datasets = {"ours": our_dataset(folder, scale), "plain": plain_dataset(folder, scale)}
+    if "PNG" in title:
+        datasets["decoding"] = decoding_dataset(folder, scale)
+    seconds = _in_turn(datasets, scale, rounds)
+    ratios = seconds["plain"] / seconds["ours"]
+    figures = {
+        f"{title}: images/s over those of the plain pipeline, at least {least}": ratios[:, 0],
+        f"{title}: the same by processor time": ratios[:, 1],
+        f"{title}: images/s": 1 / seconds["ours"][:, 0],
+    }
+    if "decoding" in seconds:
+        limit = seconds["plain"][:, 0] / seconds["decoding"][:, 0]
+        figures[f"{title}: over the plain pipeline, if decoding were all"] = limit
+    return {name: values.tolist() for name, values in figures.items()}
+
+
+def _growth(folder: str, scale: Scale, rounds: int) -> dict[str, Sequence[float]]:
+    """Returns what an image costs among many records, over what it costs among few; and the time to open many."""
+    few, some, many = scale.many
+    sets = {(few, 1): None, (some, 1): None, (many, 1): None, (many, few): None}
+    small = dataclasses.replace(scale, crop=scale.tiny[0] + 1, pictures=8 * scale.pictures)
+    for count, shards in sets:
+        place = write_records(os.path.join(folder, f"{count}-{shards}"), scale.tiny, "JPEG", count, shards=shards)
+        sets[count, shards] = our_dataset(place, small)
+    start = time.perf_counter()
+    records.index_shards(records.find_shards(place, _SPLIT))
+    opening = time.perf_counter() - start
+    seconds = _in_turn(sets, small, rounds)
+    figures = {}
+    for (count, shards), values in list(seconds.items())[1:]:
+        title = f"cost of an image among {count:,} records in {shards} shards over that among {few:,}"
+        figures[title.replace(" 1 shards", " 1 shard")] = (values[:, 0] / seconds[few, 1][:, 0]).tolist()
+    return {**figures, f"open {many:,} records in {few} shards, s": opening}
+
+
+def measure(rounds: int, *, small: bool, tell: Callable[[str], None]) -> dict[str, float | list[float]]:
+    """Returns the figures by name: numbers, or a list of one for each round. `tell` hears what is being measured."""
+    scale = SMALL if small else Scale()
+    cases = [
+        (scale.voc, "JPEG", scale.voc_records, 1.5),
+        (scale.city, "JPEG", scale.city_records, 4),
+        (scale.city, "PNG", scale.city_records, 4),
+    ]
+    figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for (height, width), kind, count, least in cases:
+            title = f"{width} x {height} {kind}"
+            tell(f"{title}: making photographs")
+            place = write_records(os.path.join(folder, f"{kind}{width}"), (height, width), kind, count, shards=4)
+            tell(f"{title}: {rounds} rounds")
+            figures |= _beside_the_plain_one(place, title, least, scale, rounds)
+        tell(f"{scale.many[-1]:,} records: {rounds} rounds")
+        return figures | _growth(folder, scale, rounds)

@@ -1,0 +1,49 @@
+"""Scores a checkpoint on a split, or the checkpoints of a training run as they come, with the flags of the release.
+
+  deeplab-tf eval --checkpoint_dir=exp/voc --eval_logdir=exp/voc/eval --dataset_dir=tfrecord --eval_split=val \\
+    --eval_crop_size=513,513 --max_number_of_evaluations=1
+  deeplab-tf eval --checkpoint_dir=xception65_coco_voc_trainaug --eval_logdir=eval --dataset_dir=tfrecord
+
+The folder of a training run is followed: its newest checkpoint, then each newer one, for ever unless
+--max_number_of_evaluations says how many. Anything else that holds weights is scored once. Every example counts once,
+whatever its size. Scores are printed and written to --eval_logdir: TensorBoard scalars under the release's names, and
+metrics.jsonl.
+"""
+
+from absl import flags
+
+from deeplab_tf.config import EvalConfig
+from deeplab_tf.tools import options, passes
+
+_NAMES: dict[str, str] = {}
+
+
+def define(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    passes.define(values, EvalConfig, _NAMES)
+
+
+def configurations(values: flags.FlagValues) -> tuple[EvalConfig, dict, dict]:
+    """Returns what the flags say: the options of the command, and the given fields of DataConfig and ModelConfig."""
+    return passes.configurations(values, EvalConfig, _NAMES)
+
+
+def main(values: flags.FlagValues) -> None:
+    """Scores."""
+    options.require(values, "checkpoint_dir", "eval_logdir")
+    passes.require_records(values)
+    config, data, model = configurations(values)
+    options.require_writable(values, "eval_logdir")
+    for note in passes.notes(values, config):
+        print(f"Note: {note}")
+    options.start_tensorflow()
+    passes.run_passes(config, data, model)
+
+
+def run(argv=None):
+    """Runs the command."""
+    options.run(main, define, argv)
+
+
+if __name__ == "__main__":
+    run()

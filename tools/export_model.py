@@ -1,0 +1,86 @@
+"""Exports a model as SavedModel, frozen graph, TFLite or ONNX, with a certificate that it does what the model does.
+
+  deeplab-tf export --checkpoint_path=models/xception65 --export_path=out/saved_model
+  deeplab-tf export --checkpoint_path=models/mnv2 --export_path=out/mnv2.tflite --crop_size=257,257 --precision=int8 \\
+    --representative_images=photos --images=photos
+  deeplab-tf export --checkpoint_path=model.ckpt --export_path=out/frozen_inference_graph.pb
+
+The flags are those of the release's export_model.py, and more. The file is run on pictures and compared with the model;
+where they do not agree in enough pixels (--min_agreement), nothing is written.
+"""
+
+import textwrap
+
+from absl import flags
+
+from deeplab_tf.config import ExportConfig, ModelConfig
+from deeplab_tf.tools import options
+
+
+def define(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    text = (
+        "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite, or a name of the zoo"
+    )
+    flags.DEFINE_string("checkpoint_path", None, text, flag_values=values)
+    flags.DEFINE_alias("checkpoint", "checkpoint_path", flag_values=values)
+    text = "file to write (.pb, .tflite, .onnx), or folder to make; neither may be there yet"
+    flags.DEFINE_string("export_path", None, text, flag_values=values)
+    options.define_flags(values, ExportConfig)
+    options.define_flags(values, ModelConfig)
+    options.define_retired(values, {})
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4f} %"
+
+
+def summary(certificate: dict) -> dict[str, object]:
+    """Returns the rows of the table that is printed of a certificate."""
+    c, timing, scores = certificate, certificate["latency"], certificate["miou"]
+    return {
+        "agreement with the Keras model": f"{_percent(c['agreement'])} of {c['pixels']} pixels, {c['images']} images",
+        "at least": _percent(c["min_agreement"]),
+        "largest probability difference": c["largest_probability_difference"],
+        "largest margin of a changed pixel": c["largest_margin_of_a_changed_pixel"],
+        "mIoU": scores and f"Keras {scores['keras']:.4f}, exported {scores['exported']:.4f}",
+        "size": f"{c['bytes'] / 1e6:.2f} MB",
+        "latency": f"{timing['median_ms']} ms at {timing['size'][0]} x {timing['size'][1]} ({c['machine']})",
+        "output stride": f"{c['output_stride']['exported']} ({c['output_stride']['from']})",
+        "versions": ", ".join(f"{name} {version}" for name, version in c["versions"].items()),
+    }
+
+
+def main(values: flags.FlagValues) -> None:
+    """Exports, and prints the certificate."""
+    options.require(values, "checkpoint_path", "export_path")
+    choice = ExportConfig(**options.given(values, ExportConfig)).for_path(values.export_path)
+    changes = options.given(values, ModelConfig)
+    options.retired_notes(values, {})
+    options.require_writable(values, "export_path")
+    options.start_tensorflow()
+    from deeplab_tf.export import export_opened, open_for_export
+
+    opened = open_for_export(values.checkpoint_path, changes)
+    card = opened.loaded.card
+    rows = {"checkpoint": values.checkpoint_path, **card.config.to_json(), "num_classes": card.config.num_classes}
+    rows |= {"output_stride": f"{card.config.output_stride} ({opened.stride_from})", "dataset": card.dataset}
+    rows |= {"format": choice.format, "outputs": choice.outputs, "precision": choice.precision}
+    print(f"Configuration\n{options.table(rows)}")
+    for note in opened.loaded.notes:
+        print(f"Note: {note}")
+    with options.silenced():  # the converters talk much, and none of it helps
+        certificate = export_opened(opened, values.export_path, choice)
+    print(f"Certificate\n{options.table(summary(certificate))}")
+    operations = ", ".join(f"{name} {count}" for name, count in certificate["operations"].items())
+    print(textwrap.fill(f"Operations: {operations}", 100, subsequent_indent="  "))
+    print(f"Written: {values.export_path}")
+
+
+def run(argv=None):
+    """Runs the command."""
+    options.run(main, define, argv)
+
+
+if __name__ == "__main__":
+    run()

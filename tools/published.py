@@ -1,0 +1,163 @@
+"""Lists the published results of the DeepLab papers and of the zoo, or builds their networks and compares the costs.
+
+  deeplab-tf published --filter="v3plus table5"      the rows that have all of these words
+  deeplab-tf published --check                       build every network, compare parameters and multiply-adds
+  deeplab-tf published --lineage                     one row a system as Markdown, as the README has it
+
+Multiply-adds are counted as the papers did: where TensorFlow 1 ran atrous convolutions (space to batch). A row whose
+figure is not met to 1 % has the reason with it. The names are those of deeplab_tf.published.RESULTS.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Iterator
+
+from absl import flags
+
+from deeplab_tf.published import LINEAGE, RESULTS, Result, find
+from deeplab_tf.tools import options
+
+_TOLERANCE = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A published row beside our counts (None: the paper gives no such figure)."""
+
+    result: Result
+    parameters: float | None
+    multiply_adds: float | None
+
+    @property
+    def deviations(self) -> dict[str, float]:
+        """Name of each published figure -> our count over it, less 1."""
+        figures = ("parameters", "multiply_adds")
+        return {n: getattr(self, n) / getattr(self.result, n) - 1 for n in figures if getattr(self.result, n)}
+
+    @property
+    def met(self) -> bool:
+        """Whether all published figures are met to 1 %."""
+        return all(abs(deviation) <= _TOLERANCE for deviation in self.deviations.values())
+
+
+def define(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    text = "only rows with all of these words in name, source or settings"
+    flags.DEFINE_string("filter", "", text, flag_values=values)
+    flags.DEFINE_boolean("check", False, "build the networks and compare their costs", flag_values=values)
+    text = "print one row a system, with our counts at 513 x 513, as Markdown"
+    flags.DEFINE_boolean("lineage", False, text, flag_values=values)
+
+
+def _multiply_adds(model, result: Result) -> int:
+    from deeplab_tf.cost import model_cost
+    from deeplab_tf.layers import scale_dimension
+
+    sizes = [tuple(scale_dimension(side, scale) for side in result.size) for scale in result.scales]
+    total = sum(model_cost(model, size=size, space_to_batch=True).multiply_adds for size in sizes)
+    return total * (2 if result.flip else 1)
+
+
+def comparisons(results: list[Result]) -> Iterator[Comparison]:
+    """Yields each row beside our counts; a network that several rows share is built once."""
+    from deeplab_tf.cost import model_cost
+    from deeplab_tf.model import build_model
+
+    rows = collections.defaultdict(list)
+    for result in results:
+        rows[result.config].append(result)
+    for config, sharing in rows.items():
+        model = build_model(config, zeros=True)
+        parameters = model_cost(model).parameters
+        for result in sharing:
+            multiply_adds = _multiply_adds(model, result) if result.multiply_adds else None
+            yield Comparison(result, parameters if result.parameters else None, multiply_adds)
+
+
+def _amount(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value / 1e9:.2f}B" if value >= 1e9 else f"{value / 1e6:.2f}M"
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    where = f"{result.dataset} {result.split}" + ("" if result.metric == "mIoU" else f", {result.metric}")
+    cost = _amount(result.parameters), _amount(result.multiply_adds)
+    return result.name, f"{result.score:.2f}", where, result.settings, *cost, result.source
+
+
+def _print_rows(results: list[Result]):
+    import rich.box
+    import rich.console
+    import rich.table
+
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+    for column in ("name", "%", "data", "settings", "parameters", "multiply-adds", "source"):
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    for result in results:
+        table.add_row(*_row(result))
+    console = rich.console.Console()
+    # A pipe has no width of its own: give each row one line there.
+    (console if console.is_terminal else rich.console.Console(width=220)).print(table)
+
+
+def _said(comparison: Comparison) -> str:
+    result = comparison.result
+    if not comparison.deviations:
+        return f"{result.name}: builds"
+    counts = "; ".join(
+        f"{name.replace('_', '-')} {_amount(getattr(comparison, name))} for {_amount(getattr(result, name))} ({d:+.2%})"
+        for name, d in comparison.deviations.items()
+    )
+    reason = f" - {result.unmet}" if result.unmet else ""
+    return f"{result.name}: {counts}{'' if comparison.met else ' DIFFERS'}{reason}"
+
+
+def _check(results: list[Result]) -> int:
+    """Prints every comparison; 1 where a row differs without a reason, or has one and does not differ."""
+    options.start_tensorflow()
+    wrong, met, excused = [], 0, 0
+    for comparison in comparisons(results):
+        print(_said(comparison), flush=True)
+        met += comparison.met and bool(comparison.deviations)
+        excused += not comparison.met and bool(comparison.result.unmet)
+        if comparison.met == bool(comparison.result.unmet):
+            wrong.append(comparison.result.name)
+    print(f"{len(results)} networks build; {met} rows meet their figures to 1 %, {excused} differ for a known reason")
+    if wrong:
+        print(f"{len(wrong)} differ without a reason, or meet their figures in spite of one: {', '.join(wrong)}")
+    return 1 if wrong else 0
+
+
+def _print_lineage():
+    options.start_tensorflow()
+    from deeplab_tf.cost import model_cost
+    from deeplab_tf.model import build_model
+
+    columns = ("system", "backbone", "parameters", "multiply-adds", "published", "command")
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
+    for system, (name, recipe) in LINEAGE.items():
+        result = RESULTS[name]
+        cost = model_cost(build_model(result.config, zeros=True), size=(513, 513))
+        score = f"{result.score:g} % ({result.split}, {result.settings})"
+        cells = (result.config.model_variant, _amount(cost.parameters), _amount(cost.multiply_adds), score)
+        print(f"| {system} | {' | '.join(cells)} | `deeplab-tf train --config={recipe}` |")
+
+
+def main(values: flags.FlagValues) -> int | None:
+    """Prints, or checks."""
+    if values.lineage:
+        return _print_lineage()
+    results = find(values.filter)
+    if values.check:
+        return _check(results)
+    return _print_rows(results)
+
+
+def run(argv=None):
+    """Runs the command."""
+    options.run(main, define, argv)
+
+
+if __name__ == "__main__":
+    run()
