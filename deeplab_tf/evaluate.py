@@ -32,6 +32,7 @@ def evaluate(
     flip: bool = False,
     ignore_label: int = 255,
     large_images: str = "pad",
+    crf: Mapping[str, float] | None = None,
 ) -> dict:
     """Returns the scores of `model` over all of `dataset`, in the release's convention (its eval.py).
 
@@ -43,6 +44,7 @@ def evaluate(
       scales, flip: as `predict.predict`. Unlike the release, `flip` also counts where the only scale is 1.
       ignore_label: pixels with this label count nowhere.
       large_images: pictures larger than the model's crop_size are run whole (pad) or in tiles of that size (tile).
+      crf: refine each picture by `crf.densecrf` with these arguments; None: do not.
 
     Returns:
       "miou" (mean over the classes with a non-empty union), "iou_per_class" (float64 [classes], NaN for a class in
@@ -57,7 +59,7 @@ def evaluate(
         images, labels = np.asarray(batch["image"]), np.asarray(batch["label"])
         labels = labels[..., 0] if labels.ndim == 4 else labels
         sizes = np.asarray(batch["size"]) if "size" in batch else None
-        how = {"scales": tuple(scales), "flip": flip, "large_images": large_images}
+        how = {"scales": tuple(scales), "flip": flip, "large_images": large_images, "crf": crf}
         found = segment_batch(predictor, images, sizes, **how)
         try:
             total += confusion_matrix(labels, found, classes, ignore_label=ignore_label)
@@ -158,6 +160,7 @@ def evaluate_checkpoint(
             **how,
             ignore_label=facts.ignore_label,
             large_images=config.large_images,
+            crf=config.crf_parameters,
         )
     if not scores["confusion_matrix"].any():
         raise DeepLabError(

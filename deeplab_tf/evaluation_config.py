@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from deeplab_tf.crf_config import CrfConfig
 from deeplab_tf.data.catalog import colour_map
 from deeplab_tf.errors import unknown_name
 from deeplab_tf.fields import Options, option
@@ -25,7 +26,7 @@ class Averaging(Options):
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalConfig(Averaging):
+class EvalConfig(Averaging, CrfConfig):
     """Which checkpoints are run on which split, and where the results go: the flags of the release's eval.py.
 
     vis.py has the same under its own names (vis_logdir for eval_logdir and so on). Sizes are (height, width) in pixels.

@@ -227,17 +227,18 @@ def segment_batch(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     large_images: str = "pad",
+    crf: Mapping[str, float] | None = None,
 ) -> np.ndarray:
     """Returns the class maps of a batch that may hold images of several sizes, padded to one.
 
     What a picture gives does not depend on its company: where the batch is larger than the model's crop_size and sizes
-    differ, each picture is run by itself, without the batch's padding.
+    differ, each picture is run by itself, without the batch's padding; with a CRF always.
 
     Args:
       predictor: from `predictor_of`.
       images: [b, h, w, 3], RGB in 0..255.
       sizes: integers [b, 2], each picture's own height and width at the top left; None: all are h, w.
-      scales, flip: as `predict.predict`.
+      scales, flip, crf: as `predict.predict`.
       large_images: pictures larger than crop_size are run whole (pad) or in overlapping tiles of that size (tile).
 
     Returns:
@@ -249,7 +250,7 @@ def segment_batch(
     crop, whole = predictor.config.crop_size, images.shape[1:3]
 
     def run(part):
-        return predictor.labels(part, scales=scales, flip=flip)
+        return predictor.labels(part, scales=scales, flip=flip, crf=crf)
 
     def fits(size):
         return crop is not None and size[0] <= crop[0] and size[1] <= crop[1]
@@ -257,7 +258,7 @@ def segment_batch(
     sizes = [whole] * len(images) if sizes is None else [tuple(map(int, size)) for size in sizes]
     tiled, labels = large_images == "tile" and crop is not None, np.zeros(images.shape[:3], np.int32)
     try:
-        if fits(whole) or (set(sizes) == {whole} and not tiled):
+        if crf is None and (fits(whole) or (set(sizes) == {whole} and not tiled)):
             return run(images)
         for image, size, result in zip(images, sizes, labels, strict=True):
             image, result = image[: size[0], : size[1]], result[: size[0], : size[1]]

@@ -66,7 +66,7 @@ RESULTS: dict[str, Result] = {
 
 # One row a system, and the recipe of configs/ that leads to it.
 LINEAGE = {
-    "DeepLab-v1": ("v1/table1b/msc-crf-largefov", "v1_vgg16_largefov"),
+    "DeepLab-v1": ("v1/table1b/msc-crf-largefov", "v1_vgg16_msc"),
     "DeepLab-v2": ("v2/table5/crf-resnet-101", "v2_resnet101_aspp"),
     "DeepLab-v3": ("v3/table7/deeplabv3", "v3_resnet101_trainval"),
     "DeepLab-v3+": ("v3plus/table6/xception-65", "v3plus_xception65_trainval"),

@@ -48,8 +48,6 @@ class RunConfig(Options):
         for name, known in (("strategy", STRATEGIES), ("mode", MODES)):
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
-        needs = "needs tf_initial_checkpoint, whose batch norm it unfolds"
-        self._require("unfold_batch_norm", not self.unfold_batch_norm or bool(self.tf_initial_checkpoint), needs)
         scores = self.mode == "train_and_eval"
         for name in ("early_stop_patience", "keep_best"):
             self._require(name, scores or not getattr(self, name), "needs mode=train_and_eval, which gives the scores")

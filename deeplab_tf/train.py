@@ -68,6 +68,10 @@ class _Run:
             source_checkpoint=run.tf_initial_checkpoint,
             output_stride=self.config.output_stride,
         )
+        if run.unfold_batch_norm and not run.tf_initial_checkpoint:
+            raise DeepLabError(
+                f"unfold_batch_norm={run.unfold_batch_norm}: needs tf_initial_checkpoint, to unfold its own"
+            )
         self.directory = RunDirectory(run.train_logdir)
         self.devices = make_devices(run, clones=train_config.num_clones, on_cpu=train_config.clone_on_cpu)
         if data.batch_size % self.devices.replicas:

@@ -61,9 +61,9 @@ class Validation:
         weights = {name: variable.value for name, variable in variable_map(model).items()}
         dataset = make_dataset(self._data, split=self._evaluation.eval_split, training=False)
         how = {"scales": self._evaluation.eval_scales, "flip": self._evaluation.add_flipped_images}
-        options = {"large_images": self._evaluation.large_images, "ignore_label": self._card.ignore_label}
+        options = {"large_images": self._evaluation.large_images, "crf": self._evaluation.crf_parameters}
         with averages_in_place(weights, state):
-            scores = evaluate(model, dataset, **how, **options)
+            scores = evaluate(model, dataset, **how, **options, ignore_label=self._card.ignore_label)
             if self._run.keep_best and not scores["miou"] <= self._kept():
                 self._keep(step, weights, scores["miou"])
         per_class = [None if math.isnan(iou) else float(iou) for iou in scores["iou_per_class"]]

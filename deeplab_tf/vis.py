@@ -102,7 +102,8 @@ def vis_checkpoint(
     """
     options, facts = data_for(opened, config, data)
     predictor, pictures = predictor_of(opened.loaded.model), _Pictures(config, facts)
-    how = {"scales": config.eval_scales, "flip": config.add_flipped_images, "large_images": config.large_images}
+    how = {"scales": config.eval_scales, "flip": config.add_flipped_images}
+    how |= {"large_images": config.large_images, "crf": config.crf_parameters}
     with named_errors():
         dataset = make_dataset(options, split=config.eval_split, training=False)
         for batch in dataset.as_numpy_iterator():

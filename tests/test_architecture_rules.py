@@ -212,7 +212,7 @@ def test_no_imports_run_in_a_circle():
         ("config", "arch", True),
         ("backbone", "head", False),
         ("checkpoint", "model", False),
-        ("train", "evaluate", True),
+        ("validation", "evaluate", True),
         ("evaluate", "train", False),
         ("model", "zoo", False),
         ("zoo", "model", True),

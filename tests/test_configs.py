@@ -141,21 +141,18 @@ def test_a_recipe_builds(name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["v1_shapes", "v2_shapes"])
 def test_the_small_recipes_learn(name):
-    # Four pictures by heart, in a few steps: far below what the frequencies of the classes alone would give.
-    module = recipe(name)
-    examples = [shapes_example(0, index, height=65, width=65) for index in range(4)]
+    # Two pictures by heart, in a few steps: far below what the frequencies of the classes alone would give.
+    module, size = recipe(name), (49, 49)
+    examples = [shapes_example(0, index, height=49, width=49) for index in range(2)]
     images, labels = (np.stack(arrays) for arrays in zip(*examples, strict=True))
     keras.utils.set_random_seed(0)
-    several = len(module.MODEL.image_pyramid or ()) > 1
-    step = make_train_step(
-        build_model(dataclasses.replace(module.MODEL, crop_size=(65, 65)), all_scales=several), module.TRAIN
-    )
-    for _ in range(120):
-        loss = float(step(images.astype(np.float32), labels.astype(np.int32))["cross_entropy"])
+    losses = 1 + len(module.MODEL.image_pyramid) if module.MODEL.image_pyramid else 1
+    model = build_model(dataclasses.replace(module.MODEL, crop_size=size), all_scales=losses > 1)
+    step = make_train_step(model, module.TRAIN)
+    for _ in range(40):
+        loss = float(step(images.astype(np.float32), labels.astype(np.int32))["cross_entropy"]) / losses
     shares = np.bincount(labels[labels < 255]) / np.sum(labels < 255)
-    entropy = -np.sum(shares[shares > 0] * np.log(shares[shares > 0]))
-    scales = len(module.MODEL.image_pyramid or ())
-    assert loss / (scales + 1 if several else 1) < 0.6 * entropy
+    assert loss < 0.6 * -np.sum(shares[shares > 0] * np.log(shares[shares > 0]))
 
 
 def test_the_lineage_leads_to_recipes():

@@ -46,6 +46,22 @@ def test_scales_and_flips_are_those_of_predict(model):
     assert np.array_equal(found, confusion_matrix(batch["label"][..., 0], labels, 9))
 
 
+def test_the_crf_refines_each_picture_by_itself(model):
+    """Not the padding of its batch, which would be another neighbourhood."""
+    crf, (batch,) = {"iterations": 2, "sigma_alpha": 20.0}, batches(2, 2)
+    small, sizes = batch["image"][1, :60, :90], np.array([[129, 129], [60, 90]])
+    padded, label = batch["image"].copy(), batch["label"].copy()
+    padded[1], label[1] = 127.5, 255
+    padded[1, :60, :90], label[1, :60, :90] = small, batch["label"][1, :60, :90]
+    found = evaluate(model, [{"image": padded, "label": label, "size": sizes}], crf=crf)["confusion_matrix"]
+    expected = sum(
+        confusion_matrix(truth[..., 0], deeplab_tf.predict(model, image, crf=crf), 9)
+        for image, truth in ((batch["image"][:1], label[:1]), (small[None], batch["label"][1:, :60, :90]))
+    )
+    plain = evaluate(model, [{"image": padded, "label": label, "size": sizes}])["confusion_matrix"]
+    assert np.array_equal(found, expected) and not np.array_equal(found, plain)
+
+
 def test_recorded_figures_on_real_photographs(shared):
     golden = json.loads((GOLDENS / "real" / "metrics.json").read_text())["os16_single"]
     folder = shared / "real" / "voc_mini"

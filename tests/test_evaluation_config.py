@@ -8,6 +8,7 @@ import pytest
 
 import deeplab_tf
 from deeplab_tf.config import EvalConfig, PredictConfig, VisConfig
+from deeplab_tf.crf_config import CrfConfig
 from deeplab_tf.errors import DeepLabError
 
 RELEASE_DEFAULTS = {  # eval.py; vis.py has them under its own names
@@ -29,7 +30,7 @@ def defaults(config_class) -> dict:
 
 
 def test_names_and_defaults_are_the_releases():
-    assert defaults(EvalConfig) == {**RELEASE_DEFAULTS, "large_images": "pad"}
+    assert defaults(EvalConfig) == {**RELEASE_DEFAULTS, "large_images": "pad", **defaults(CrfConfig)}
     own = {"colormap_type": "pascal", "also_save_raw_predictions": False}
     assert defaults(VisConfig) == {**defaults(EvalConfig), **own}
     assert deeplab_tf.EvalConfig is EvalConfig

@@ -13,7 +13,6 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.model import build_model
 from deeplab_tf.recognize import recognize
 
-
 V2 = {"aspp_with_batch_norm": False}
 RESNET_101 = ModelConfig(model_variant="resnet_v1_101", **V2)
 VGG = {"model_variant": "vgg16", **V2, "depth_multiplier": 0.25, "fc_filters": 64}

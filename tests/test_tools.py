@@ -63,9 +63,7 @@ HEAVY_MODULES = {"tensorflow", "keras", "PIL", "tensorflow_datasets", "keras_cv"
 @pytest.mark.parametrize("command", cli.COMMANDS)
 @pytest.mark.parametrize("way", ["deeplab-tf", "python tools"])
 def test_help(command, way):
-    start = (
-        ["-m", "deeplab_tf.tools.cli", command] if way == "deeplab-tf" else [f"tools/{cli.file_of(command)}.py"]
-    )
+    start = ["-m", "deeplab_tf.tools.cli", command] if way == "deeplab-tf" else [f"tools/{cli.file_of(command)}.py"]
     done = started(*start, "--help")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "absl" in imported(done)

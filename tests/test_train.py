@@ -232,6 +232,8 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_stays(dataset_dir, tmp_pat
 
 def test_statistics_are_unfolded_and_measured_anew(dataset_dir, tmp_path, whole):
     source = whole[0].checkpoint
+    with pytest.raises(DeepLabError, match="unfold_batch_norm=2: needs tf_initial_checkpoint"):
+        run(dataset_dir, tmp_path / "refused", unfold_batch_norm=2)
     data = DataConfig(dataset="shapes", dataset_dir=dataset_dir, crop_size=(33, 33), batch_size=4)
     options = {"unfold_batch_norm": 2, "recalibrate_batch_norm": 3, "tf_initial_checkpoint": source}
     run_config = RunConfig(train_logdir=str(tmp_path / "run"), **options)

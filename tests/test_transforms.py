@@ -239,6 +239,35 @@ def test_the_window_equals_the_long_way_round(size, scale, waste, monkeypatch):
         np.testing.assert_array_equal(found[1], expected[1])
 
 
+@pytest.mark.parametrize("count", [1, 5, 19, 20, 60])
+@pytest.mark.parametrize("falling", [False, True])
+def test_rows_between_rows(count, falling):
+    array = np.random.default_rng(0).uniform(0, 255, (31, 4, 3)).astype(np.float32)
+    at = np.linspace(0.25, 30, count, dtype=np.float32)[:: -1 if falling else 1]
+    found = transforms._sampled_rows(tf.constant(array), tf.constant(at))
+    expected = [[np.interp(at, np.arange(31), array[:, i, c]) for c in range(3)] for i in range(4)]
+    np.testing.assert_allclose(found, np.moveaxis(expected, -1, 0), atol=1e-4)
+
+
+def test_bytes_are_resized_as_floats():
+    """The op has a path for each, and which is taken depends on the sizes: no bit may differ."""
+    image = photo(57, 43)
+    for size in ((20, 30), (57, 44), (56, 43), (113, 91)):
+        floats = tf.raw_ops.ResizeBilinear(images=image[None].astype(np.float32), size=size, align_corners=True)
+        np.testing.assert_array_equal(transforms.resize_image(image, size), floats[0])
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_labels_are_filled_beside_the_window(mirrored):
+    label = labels(4, 6)
+    window = transforms.Window(*(tf.constant(v) for v in ([4, 6], [4, 6], [0, 0], [4, 6])), tf.constant(mirrored))
+    expected = np.full((5, 9, 1), 255, np.uint8)
+    expected[:4, :6] = label
+    found = transforms.label_window(tf.constant(label), window, (5, 9), 255)
+    assert found.dtype == tf.uint8
+    np.testing.assert_array_equal(found, expected[:, ::-1] if mirrored else expected)
+
+
 def test_a_window_of_a_large_picture_equals_the_long_way_round():
     image, label = photo(1024, 2048), labels(1024, 2048)
     for scale, draws in ((0.75, [0.93, 0.97, 0.4]), (2.0, [0.93, 0.97, 0.7])):

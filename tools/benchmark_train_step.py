@@ -10,10 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import deeplab_tf
 from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.model import build_model
 from deeplab_tf.tools.benchmark_pipeline import write_records
 from deeplab_tf.train import train
+from deeplab_tf.train_step import make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +60,9 @@ def _model_config(scale: Scale) -> ModelConfig:
 
 
 def _steps(scale: Scale, rounds: int) -> dict[str, list[float]]:
-    model = deeplab_tf.build_model(_model_config(scale))
+    model = build_model(_model_config(scale))
     config = TrainConfig(base_learning_rate=_RATE, momentum=_MOMENTUM)
-    ours, bare = deeplab_tf.make_train_step(model, config), bare_step(model)
+    ours, bare = make_train_step(model, config), bare_step(model)
     random = np.random.default_rng(0)
     images = tf.constant(random.uniform(0, 255, (scale.batch, *scale.crop, 3)).astype(np.float32))
     labels = tf.constant(random.integers(0, 21, (scale.batch, *scale.crop)).astype(np.int32))
