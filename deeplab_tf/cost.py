@@ -16,6 +16,8 @@ _KERNELS: dict[type, tuple[tuple[str, bool], ...]] = {
     keras.layers.SeparableConv2D: (("depthwise_kernel", True), ("pointwise_kernel", True)),
 }
 
+_AVERAGE_POOLINGS = (keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D)
+
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
@@ -84,15 +86,24 @@ def _input_shapes(model: keras.Model, size: tuple[int, int] | None) -> dict[str,
     return inputs
 
 
-def _multiply_adds(layer: keras.layers.Layer, calls: Iterable[list[tuple]], *, space_to_batch: bool) -> int | None:
+def _pooled(layer: keras.layers.Layer, shape: tuple) -> int:
+    """Returns how many values an average pooling adds up."""
+    if isinstance(layer, keras.layers.GlobalAveragePooling2D):
+        return math.prod(shape[1:])
+    return math.prod(layer.pool_size) * math.prod(layer.compute_output_shape(shape)[1:])
+
+
+def _multiply_adds(layer: keras.layers.Layer, calls: Iterable[list[tuple]], *, as_profiled: bool) -> int | None:
     elements, total = sum(math.prod(kernel.shape) for kernel, _ in _kernels(layer)), 0
-    if not elements:
+    if not elements and not (as_profiled and isinstance(layer, _AVERAGE_POOLINGS)):
         return 0
-    rates = layer.dilation_rate if space_to_batch else (1, 1)
     for (shape,) in calls:
-        sides = layer.compute_output_shape(shape)[1:3]
-        if None in sides:
+        if None in shape[1:]:
             return None
+        if not elements:
+            total += _pooled(layer, shape) // 2
+            continue
+        sides, rates = layer.compute_output_shape(shape)[1:3], layer.dilation_rate if as_profiled else (1, 1)
         total += elements * math.prod(-(-side // rate) * rate for side, rate in zip(sides, rates, strict=True))
     return total
 
@@ -125,7 +136,7 @@ def model_cost(
     *,
     scope: str | None = None,
     size: tuple[int, int] | None = None,
-    space_to_batch: bool = False,
+    as_profiled: bool = False,
 ) -> Cost:
     """Returns the cost of a flat functional model, as `build_model` and `build_backbone` make them.
 
@@ -135,15 +146,16 @@ def model_cost(
       model: its convolutions are two-dimensional: Conv2D, DepthwiseConv2D or SeparableConv2D.
       scope: count only the layers below this TF1 scope, for instance the backbone's "xception_65". None: all.
       size: height and width of the images, for a model that takes any size.
-      space_to_batch: count as the papers did, where TensorFlow 1 ran a convolution of rate r: on a map whose sides are
-        rounded up to multiples of r (its space_to_batch), not at the map's own positions alone.
+      as_profiled: count as the papers did, by TensorFlow 1's profiler and half its operations: a convolution of rate r on
+        a map whose sides are rounded up to multiples of r, since that is where it ran (space_to_batch); and half an
+        addition for every value that an average pooling reads.
 
     Raises:
       DeepLabError: no layer lies below `scope`.
     """
     layers = _layers(model, scope)
     calls = _input_shapes(model, size)
-    uses = [_multiply_adds(layer, calls[layer.name], space_to_batch=space_to_batch) for layer in layers]
+    uses = [_multiply_adds(layer, calls[layer.name], as_profiled=as_profiled) for layer in layers]
     trainable = [weight for layer in layers for weight in layer.trainable_weights]
     return Cost(
         variables=sum(len(layer.weights) for layer in layers),

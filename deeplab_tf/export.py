@@ -141,16 +141,21 @@ class _Target:
         }
 
     def check(self):
-        """Raises DeepLabError where something is there already."""
+        """Raises DeepLabError where something is there already, or nothing can be written."""
         if self.folder:
             taken = self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
             present = [self.path] if taken else []
         else:
             present = [path for name in self.names.values() if (path := self.path.parent / name).exists()]
         if present:
-            raise DeepLabError(
-                f"--export_path={self.path}: {present[0]} is there already; choose another, or delete it"
-            )
+            what = f"{present[0]} is there already"
+            raise DeepLabError(f"--export_path={self.path}: {what}; choose another, or delete it")
+        parent = next(parent for parent in self.path.absolute().parents if parent.exists())
+        if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+            raise self._unwritable(f"{parent} is no folder that can be written")
+
+    def _unwritable(self, reason: object) -> DeepLabError:
+        return DeepLabError(f"--export_path={self.path}: cannot be written ({reason}); choose another folder")
 
     @contextlib.contextmanager
     def growing(self) -> Iterator[pathlib.Path]:
@@ -169,13 +174,16 @@ class _Target:
                     if (content / name).exists():
                         os.replace(content / name, self.path.parent / final)
         except OSError as error:
-            raise DeepLabError(
-                f"--export_path={self.path}: cannot be written ({error.strerror or error}); choose another folder"
-            ) from None
+            raise self._unwritable(error.strerror or error) from None
         finally:
             for parent in made:
                 with contextlib.suppress(OSError):
                     parent.rmdir()  # refuses where something was written
+
+
+def check_export_path(export_path: str | os.PathLike, options: ExportConfig):
+    """Raises DeepLabError where an export cannot go to `export_path`; `options` are those of `for_path`."""
+    _target(export_path, options).check()
 
 
 def _target(export_path: str | os.PathLike, options: ExportConfig) -> _Target:
@@ -285,5 +293,5 @@ def export(
         cannot be written, a package that is missing, a conversion that fails or does not agree.
     """
     options = (options or ExportConfig()).for_path(export_path)
-    _target(export_path, options).check()
+    check_export_path(export_path, options)
     return export_opened(open_for_export(checkpoint, changes), export_path, options)

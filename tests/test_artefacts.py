@@ -60,9 +60,8 @@ def model():
 
 def written(name: str, model, folder: pathlib.Path, **options):
     """Writes a format and returns its path and options."""
-    form, options = FORMATS[name], {"format": name, **options}
-    if name == "tflite":
-        options["outputs"] = ("predictions",)
+    form = FORMATS[name]
+    options = {"format": name, "outputs": ("predictions",) if name == "tflite" else ALL, **options}
     path = folder / (form.file or "saved_model")
     form.write(graph_of(model, SHAPES[name], target=form.target, **options), ExportConfig(**options), path, ())
     return path, ExportConfig(**options)
@@ -150,7 +149,7 @@ def test_each_format_runs_here(name, model, tmp_path):
 
 def test_onnx_takes_batches(model, tmp_path):
     pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
-    path, options = written("onnx", model, tmp_path)
+    path, options = written("onnx", model, tmp_path, outputs=("predictions",))
     images = np.stack([golden_image(f"batch{number}", 50, 66) for number in range(3)])
     found = FORMATS["onnx"].open(path, options)(images)
     assert np.mean(found["predictions"] == predictor_of(model).labels(images)) >= 0.9999

@@ -212,7 +212,7 @@ def test_space_to_batch_rounds_the_map_of_an_atrous_convolution_up_to_its_rate()
     model, kernels = keras.Model(images, x), (3 * 3 * 3 * 4, 3 * 3 * 4, 4 * 5)
     assert model_cost(model).multiply_adds == sum(kernels) * 33 * 65
     expected = kernels[0] * 36 * 66 + kernels[1] * 34 * 66 + kernels[2] * 33 * 65
-    assert model_cost(model, space_to_batch=True).multiply_adds == expected
+    assert model_cost(model, as_profiled=True).multiply_adds == expected
 
 
 def test_weights_shared_with_another_model_count_for_the_model_that_asks():

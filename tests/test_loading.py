@@ -90,7 +90,9 @@ def test_v2_style_logits(tmp_path):
     write(config, tmp_path / "model.ckpt")
     with pytest.raises(DeepLabError, match="atrous_rates"):
         load(tmp_path / "model.ckpt")
-    assert load(tmp_path / "model.ckpt", atrous_rates="6,12")[0] == config
+    # Nothing shows the stride; heads of this kind are v2's, whose paper has 8.
+    assert load(tmp_path / "model.ckpt", atrous_rates="6,12")[0] == dataclasses.replace(config, output_stride=8)
+    assert load(tmp_path / "model.ckpt", atrous_rates="6,12", output_stride=16)[0] == config
 
 
 @pytest.mark.parametrize(

@@ -57,10 +57,10 @@ def main(values: flags.FlagValues) -> None:
     choice = ExportConfig(**options.given(values, ExportConfig)).for_path(values.export_path)
     changes = options.given(values, ModelConfig)
     options.retired_notes(values, {})
-    options.require_writable(values, "export_path")
     options.start_tensorflow()
-    from deeplab_tf.export import export_opened, open_for_export
+    from deeplab_tf.export import check_export_path, export_opened, open_for_export
 
+    check_export_path(values.export_path, choice)
     opened = open_for_export(values.checkpoint_path, changes)
     card = opened.loaded.card
     rows = {"checkpoint": values.checkpoint_path, **card.config.to_json(), "num_classes": card.config.num_classes}

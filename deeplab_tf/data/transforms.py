@@ -278,14 +278,19 @@ def pad_to(array: tf.Tensor, size: Sequence[int] | tf.Tensor, value: Sequence[fl
 
     A side that is long enough already stays.
     """
-    shape = tf.shape(array)
-    missing = [tf.maximum(size[i] - shape[i], 0) for i in (0, 1)]
-    paddings = [[0, missing[0]], [left, missing[1] - left], [0, 0]]
+    channels, (height, width) = array.shape[-1], tf.unstack(tf.shape(array)[:2])
+    below, beside = (tf.maximum(size[i] - side, 0) for i, side in enumerate((height, width)))
+
+    def padded(pixels, value):  # as a matrix, which the op pads in half the time
+        paddings = [[0, below], [channels * left, channels * (beside - left)]]
+        flat = tf.pad(tf.reshape(pixels, [height, channels * width]), paddings, constant_values=value)
+        return tf.reshape(flat, [height + below, width + beside, channels])
+
     values = {float(v) for v in np.ravel(value)}
     if len(values) == 1:
-        return tf.pad(array, paddings, constant_values=tf.cast(values.pop(), array.dtype))
+        return padded(array, tf.cast(values.pop(), array.dtype))
     value = tf.constant(value, array.dtype)
-    return tf.pad(array - value, paddings) + value
+    return padded(array - value, tf.zeros([], array.dtype)) + value
 
 
 def pad_to_bounding_box(
