@@ -146,9 +146,9 @@ def model_cost(
       model: its convolutions are two-dimensional: Conv2D, DepthwiseConv2D or SeparableConv2D.
       scope: count only the layers below this TF1 scope, for instance the backbone's "xception_65". None: all.
       size: height and width of the images, for a model that takes any size.
-      as_profiled: count as the papers did, by TensorFlow 1's profiler and half its operations: a convolution of rate r on
-        a map whose sides are rounded up to multiples of r, since that is where it ran (space_to_batch); and half an
-        addition for every value that an average pooling reads.
+      as_profiled: count as the papers did, by TensorFlow 1's profiler and half its operations: a convolution of rate
+        r on a map whose sides are rounded up to multiples of r, since that is where it ran (space_to_batch); and half
+        an addition for every value that an average pooling reads.
 
     Raises:
       DeepLabError: no layer lies below `scope`.

@@ -204,7 +204,7 @@ def test_a_model_for_any_size_is_counted_at_a_given_one():
         assert model_cost(free).multiply_adds is None
 
 
-def test_space_to_batch_rounds_the_map_of_an_atrous_convolution_up_to_its_rate():
+def test_the_papers_count_atrous_convolutions_where_tensorflow_1_ran_them():
     images = keras.Input((33, 65, 3))
     x = keras.layers.Conv2D(4, 3, padding="same", dilation_rate=6, use_bias=False)(images)  # 36 x 66 positions
     x = keras.layers.DepthwiseConv2D(3, padding="same", dilation_rate=(2, 3), use_bias=False)(x)  # 34 x 66
@@ -213,6 +213,14 @@ def test_space_to_batch_rounds_the_map_of_an_atrous_convolution_up_to_its_rate()
     assert model_cost(model).multiply_adds == sum(kernels) * 33 * 65
     expected = kernels[0] * 36 * 66 + kernels[1] * 34 * 66 + kernels[2] * 33 * 65
     assert model_cost(model, as_profiled=True).multiply_adds == expected
+
+
+def test_the_papers_count_half_of_what_an_average_pooling_reads():
+    images = keras.Input((9, 17, 4))
+    x = keras.layers.AveragePooling2D(5, strides=(2, 4))(images)  # 3 x 4 windows
+    model = keras.Model(images, keras.layers.GlobalAveragePooling2D(keepdims=True)(x))
+    assert model_cost(model).multiply_adds == 0
+    assert model_cost(model, as_profiled=True).multiply_adds == (5 * 5 * 3 * 4 * 4 + 3 * 4 * 4) // 2
 
 
 def test_weights_shared_with_another_model_count_for_the_model_that_asks():

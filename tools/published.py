@@ -4,8 +4,9 @@
   deeplab-tf published --check                       build every network, compare parameters and multiply-adds
   deeplab-tf published --lineage                     one row a system as Markdown, as the README has it
 
-Multiply-adds are counted as the papers did: where TensorFlow 1 ran atrous convolutions (space to batch). A row whose
-figure is not met to 1 % has the reason with it. The names are those of deeplab_tf.published.RESULTS.
+Multiply-adds are counted as the papers did, by TensorFlow 1's profiler: atrous convolutions where it ran them (space to
+batch), average poolings too. A row whose figure is not met to 1 % has the reason with it. The names are those of
+deeplab_tf.published.RESULTS.
 """
 
 import collections

@@ -24,13 +24,13 @@ class Result:
       name: <system>/<table>/<row>.
       source: the paper or page, and the table in it.
       score: in percent, of `metric`.
-      config: the network as it was evaluated.
+      config: the network as it was evaluated; for images of any size, unless its multiply-adds depend on a crop.
       dataset, split: what it was evaluated on; PASCAL VOC 2012 unless said.
       scales, flip, crf: evaluated on the image at these scales, also mirrored, refined by the fully connected CRF.
       pretraining, train_split: what it was trained on, in order.
       note: what else tells the row from its neighbours, mostly how it was trained.
       parameters, multiply_adds: as published; the latter for one image, all scales and mirrored copies together.
-      size: height and width of the image that multiply_adds are for.
+      size: height and width of the image that multiply_adds are for, where the configuration has no crop.
       unmet: why our count of a published figure differs from it by more than 1 %.
     """
 

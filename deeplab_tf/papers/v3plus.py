@@ -1,4 +1,4 @@
-"""DeepLab-v3+ (arXiv 1802.02611). Its multiply-adds count atrous convolutions on space-to-batch grids (cost.py)."""
+"""DeepLab-v3+ (arXiv 1802.02611). Its multiply-adds are half the operations of TensorFlow 1's profiler (cost.py)."""
 
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.papers.row import (
