@@ -1,7 +1,7 @@
 """Auto-DeepLab (arXiv 1901.02985): a searched network, trained from scratch, with F = 20, 32 or 48 filters.
 
 Its ASPP and decoder are plain convolutions: only so are there its 10.15M, 21.62M and 44.42M parameters. Its image
-pooling has the window of the training crop, 769 x 769, wherever that fits into a whole picture: only so, and counted as in
+pooling has the window of the training crop, 769 x 769, at every place of a whole picture: only so, and counted as in
 v3plus.py, are there its multiply-adds.
 """
 
