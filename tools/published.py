@@ -55,6 +55,7 @@ def _multiply_adds(model, result: Result) -> int:
     from deeplab_tf.layers import scale_dimension
 
     sizes = [tuple(scale_dimension(side, scale) for side in result.size) for scale in result.scales]
+    sizes = [None] if result.config.crop_size else sizes
     total = sum(model_cost(model, size=size, as_profiled=True).multiply_adds for size in sizes)
     return total * (2 if result.flip else 1)
 

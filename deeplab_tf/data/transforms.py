@@ -201,13 +201,11 @@ def label_window(label: tf.Tensor, window: Window, crop_size: Sequence[int], ign
         for axis, (index, side) in enumerate(zip((rows, columns), crop_size, strict=True))
     )
     columns = tf.cond(window.mirrored, lambda: tf.reverse(columns, [0]), lambda: columns)
-    # Picking rows copies them as they lie; so the columns are picked as rows of the transposed plane. It is float32
-    # because TensorFlow complains when it transposes bytes.
+    # Picking rows copies them as they lie; so the columns are picked as rows of the transposed plane.
     for index in (rows, columns):
         nowhere = tf.fill([1, tf.shape(plane)[1]], tf.cast(ignored, plane.dtype))
-        plane = tf.gather(tf.concat([plane, nowhere], axis=0), index)
-        plane = tf.transpose(tf.cast(plane, tf.float32))
-    return tf.ensure_shape(tf.cast(plane, label.dtype), crop_size)[..., None]
+        plane = tf.transpose(tf.gather(tf.concat([plane, nowhere], axis=0), index))
+    return tf.ensure_shape(plane, crop_size)[..., None]
 
 
 def image_window(image: tf.Tensor, window: Window, corner: tf.Tensor | Sequence[int] = (0, 0)) -> tf.Tensor:
