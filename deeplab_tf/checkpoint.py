@@ -19,6 +19,7 @@ import tensorflow as tf
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.layers import FusedBatchNorm
+from deeplab_tf.optimizers import AVERAGE
 from deeplab_tf.sources import MODEL_FILE, MODEL_PREFIX, Source, open_source, strip_checkpoint_suffix
 from deeplab_tf.version import __version__
 
@@ -35,7 +36,7 @@ _SLOTS = {
     "Adam_1": "optimiser slot",
     "RMSProp": "optimiser slot",
     "RMSProp_1": "optimiser slot",
-    "ExponentialMovingAverage": "moving average of the weights",
+    AVERAGE: "moving average of the weights",
 }
 _COUNTERS = ("global_step", "beta1_power", "beta2_power", "loss_scale", "loss_scale_good_steps")
 _SHOWN = 5
@@ -133,6 +134,17 @@ def _read_all(source: Source, names: Sequence[str]) -> dict[str, np.ndarray]:
     return values
 
 
+def averaged(source: Source) -> Source:
+    """Returns `source` with the moving averages of its weights in their place, of those that have one (ema_decay)."""
+
+    def read(name: str) -> np.ndarray:
+        average = f"{name}/{AVERAGE}"
+        return source.read(average if average in source.shapes else name)
+
+    notes = (*source.notes, "the weights are their moving averages, as the run scores them (ema_decay)")
+    return dataclasses.replace(source, read=read, notes=notes)
+
+
 def load_source(model: keras.Model, source: Source, *, skip: Sequence[str] = ()) -> Receipt:
     """Assigns the weights of `source` to `model`: every variable of either side, or none.
 
@@ -221,6 +233,7 @@ class ModelCard:
       train_split: the split it was trained on, where that is known.
       source_checkpoint, source_sha256: the weights' origin.
       output_stride: the stride it was trained at, where that is known.
+      averages: whether the moving averages beside the weights are what is meant by them.
     """
 
     config: ModelConfig
@@ -233,6 +246,7 @@ class ModelCard:
     source_checkpoint: str | None = None
     source_sha256: str | None = None
     output_stride: int | None = None
+    averages: bool = False
 
     def to_json(self) -> dict:
         """Returns the card as it is written to deeplab.json."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from deeplab_tf import zoo
-from deeplab_tf.checkpoint import load_source
+from deeplab_tf.checkpoint import averaged, load_source
 from deeplab_tf.config import DataConfig, EvalConfig
 from deeplab_tf.data.catalog import DATASETS, Dataset
 from deeplab_tf.data.examples import dataset_of
@@ -58,7 +58,7 @@ def is_run(path: str) -> bool:
 def _again(loaded: Loaded, prefix: pathlib.Path) -> Loaded:
     """Gives the model of an earlier checkpoint the weights of another."""
     with open_source(prefix) as source:
-        receipt = load_source(loaded.model, source)
+        receipt = load_source(loaded.model, averaged(source) if loaded.card.averages else source)
         state = {GLOBAL_STEP: source.read(GLOBAL_STEP)} if GLOBAL_STEP in source.shapes else {}
     return dataclasses.replace(loaded, receipt=receipt, state=state)
 

@@ -322,10 +322,13 @@ class Graph:
 
     def _convolved(self, make, x, scope: str, kernel, *, stride: int, rate, explicit_padding: bool, **options):
         padded = explicit_padding and stride > 1
+        # Keras has no stride beside a rate: every position then, and those of the stride picked from them.
+        picked = stride if padded and rate > 1 else 1
         x = self.pad(x, scope, kernel, rate) if padded else x
         padding = "valid" if padded else "same"
-        place = {"kernel_size": kernel, "strides": stride, "dilation_rate": rate, "padding": padding}
-        return self._weighted(scope, make, x, **place, **options)
+        place = {"kernel_size": kernel, "strides": stride // picked, "dilation_rate": rate, "padding": padding}
+        x = self._weighted(scope, make, x, **place, **options)
+        return x if picked == 1 else self.op(keras.layers.MaxPooling2D, f"{scope}/pick", x, pool_size=1, strides=picked)
 
     def conv(
         self,

@@ -11,7 +11,7 @@ import numpy as np
 from deeplab_tf import download, zoo
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.backbone import build_backbone
-from deeplab_tf.checkpoint import ModelCard, Receipt, load_source, save_model, training_state, variable_map
+from deeplab_tf.checkpoint import ModelCard, Receipt, averaged, load_source, save_model, training_state, variable_map
 from deeplab_tf.config import ModelConfig, override
 from deeplab_tf.data.catalog import DATASETS
 from deeplab_tf.errors import DeepLabError, unknown_name
@@ -161,7 +161,7 @@ def _open_directory(
     config = override(card.config, changes, remembered=_FIELDS, source=str(path / MODEL_FILE))
     with open_source(weights or path) as source:
         model, skip = _build(config, card.kind)
-        receipt = load_source(model, source, skip=skip)
+        receipt = load_source(model, averaged(source) if card.averages else source, skip=skip)
         state = _kept_state(source, everything=keep_state)
     return Loaded(dataclasses.replace(card, config=config), model, receipt, state, (*receipt.notes, *notes))
 

@@ -27,7 +27,7 @@ from deeplab_tf.progress import Meter, Progress, StopSignals
 from deeplab_tf.run_directory import RunDirectory
 from deeplab_tf.summaries import Summaries
 from deeplab_tf.train_step import TrainStep, make_train_step
-from deeplab_tf.validation import Validation
+from deeplab_tf.validation import Validation, averages_in_place
 
 # What makes a run what it is, beside update and data, and may not change between its parts. Where things lie and when
 # the run ends may.
@@ -67,6 +67,7 @@ class _Run:
             train_split=run.train_split,
             source_checkpoint=run.tf_initial_checkpoint,
             output_stride=self.config.output_stride,
+            averages=train_config.ema_decay > 0,
         )
         if run.unfold_batch_norm and not run.tf_initial_checkpoint:
             raise DeepLabError(
@@ -131,9 +132,11 @@ class _Run:
         return int(self.step.state[GLOBAL_STEP].numpy())
 
     def recalibrate(self):
-        """Measures batch norm's statistics for the final weights, where that is asked for."""
+        """Measures batch norm's statistics for the final weights, or their averages, where that is asked for."""
         if self.run.recalibrate_batch_norm:
-            recalibrate_batch_norm(self.model, self._images(self.run.recalibrate_batch_norm))
+            weights = {name: v.value for name, v in variable_map(self.model).items()}
+            with averages_in_place(weights, self.step.state):
+                recalibrate_batch_norm(self.model, self._images(self.run.recalibrate_batch_norm))
 
     def save(self):
         if self.devices.is_chief:

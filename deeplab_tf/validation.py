@@ -88,6 +88,6 @@ class Validation:
 
     def _keep(self, step: int, weights: Mapping[str, tf.Variable], miou: float):
         self._best.path.mkdir(exist_ok=True)
-        self._best.describe(self._card)
+        self._best.describe(dataclasses.replace(self._card, averages=False))
         self._best.save(step, {**weights, "global_step": tf.constant(step, tf.int64)}, keep=1)
         self._best.log({"step": step, "miou": miou}, SCORES)

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from golden import golden_image
+from golden import golden_image, golden_tensor
 from google.protobuf import text_format
 from test_inference_graph import ALL, ANY_SIZE, graph_of
 from test_predictor import DECODER, lively
@@ -16,6 +16,7 @@ from test_predictor import DECODER, lively
 from deeplab_tf.artefacts import FORMATS, as_function, write_graph_text
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.layers import resize_bilinear
 from deeplab_tf.predictor import predictor_of
 
 SHAPES = {"saved_model": ANY_SIZE, "frozen_pb": (1, None, None, 3), "onnx": ANY_SIZE, "tflite": (1, 64, 97, 3)}
@@ -23,11 +24,8 @@ SHAPES = {"saved_model": ANY_SIZE, "frozen_pb": (1, None, None, 3), "onnx": ANY_
 PLAIN = """
 import json, os, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-class Blocked:
-    def find_spec(self, name, *rest):
-        if name.partition(".")[0] in ("deeplab_tf", "keras"):
-            raise ImportError(name)
-sys.meta_path.insert(0, Blocked())
+# TensorFlow asks where Keras lies; None answers "nowhere" to that, and an import of it fails.
+sys.modules["deeplab_tf"] = sys.modules["keras"] = None
 import numpy as np
 import tensorflow as tf
 images = np.load(sys.argv[2])
@@ -48,9 +46,18 @@ with tf.Graph().as_default(), tf.compat.v1.Session() as session:
     found = dict(zip(names, session.run(names, {"ImageTensor:0": images[:1]})))
 """
 SAVE = """
-assert not [name for name in sys.modules if name.partition(".")[0] == "deeplab_tf"]
+loaded = {name for name, module in sys.modules.items() if module}
+assert not [name for name in loaded if name.partition(".")[0] in ("deeplab_tf", "keras")]
 np.savez(sys.argv[3], **found)
 """
+
+
+def assert_same_classes(found: np.ndarray, probabilities: np.ndarray, *, margin: float = 1e-4):
+    """Classes [...] are those of the largest of `probabilities` [..., classes], but for near ties: another class may
+    stand where its probability is within `margin` of the largest, in a thousandth of the pixels."""
+    taken = np.take_along_axis(probabilities, np.asarray(found)[..., None], -1)[..., 0]
+    behind = probabilities.max(-1) - taken
+    assert behind.max() < margin and np.mean(behind > 0) <= 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +90,18 @@ def test_saved_model_without_the_package(model, tmp_path):
     path, _ = written("saved_model", model, tmp_path, outputs=ALL)
     images = np.stack([golden_image(f"plain{number}", 66, 83) for number in range(2)])
     found, predictor = without_the_package(SAVED_MODEL, path, images, tmp_path), predictor_of(model)
-    assert np.mean(found["image SemanticPredictions"] == predictor.labels(images)) >= 0.9999
-    np.testing.assert_allclose(found["image SemanticProbabilities"], predictor.probabilities(images), atol=5e-5)
+    probabilities = predictor.probabilities(images)
+    assert_same_classes(found["image SemanticPredictions"], probabilities)
+    np.testing.assert_allclose(found["image SemanticProbabilities"], probabilities, atol=5e-5)
 
     # Each encoded image is run by itself; beyond the smaller ones there is 255.
     labels, small = found["bytes SemanticPredictions"], images[1:, :40, :50]
     assert np.array_equal(found["bytes sizes"], [[66, 83], [40, 50]])
-    assert np.mean(labels[0] == predictor.labels(images[:1])[0]) >= 0.9999
-    assert np.mean(labels[1, :40, :50] == predictor.labels(small)[0]) >= 0.9999
+    assert_same_classes(labels[0], probabilities[0])
+    assert_same_classes(labels[1, :40, :50], predictor.probabilities(small)[0])
     assert np.all(labels[1, 40:] == 255) and np.all(labels[1, :, 50:] == 255)
-    probabilities = found["bytes SemanticProbabilities"]
-    np.testing.assert_allclose(probabilities[1, :40, :50], predictor.probabilities(small)[0], atol=5e-5)
+    found = found["bytes SemanticProbabilities"]
+    np.testing.assert_allclose(found[1, :40, :50], predictor.probabilities(small)[0], atol=5e-5)
 
 
 @pytest.mark.heavy
@@ -102,7 +110,7 @@ def test_frozen_graph_without_the_package(model, tmp_path):
     images, predictor = golden_image("frozen", 66, 83)[None], predictor_of(model)
     found = without_the_package(FROZEN, path, images, tmp_path)
     assert found["SemanticPredictions:0"].dtype == np.int32
-    assert np.mean(found["SemanticPredictions:0"] == predictor.labels(images)) >= 0.9999
+    assert_same_classes(found["SemanticPredictions:0"], predictor.probabilities(images))
     np.testing.assert_allclose(found["SemanticProbabilities:0"], predictor.probabilities(images), atol=5e-5)
 
 
@@ -136,9 +144,10 @@ def test_each_format_runs_here(name, model, tmp_path):
         image = golden_image("here", height, width)[None]
         found = run(image)
         assert set(found) == set(options.outputs)
-        assert np.mean(found["predictions"] == predictor_of(model).labels(image)) >= 0.9999
+        probabilities = predictor_of(model).probabilities(image)
+        assert_same_classes(found["predictions"], probabilities)
         if "probabilities" in found:
-            np.testing.assert_allclose(found["probabilities"], predictor_of(model).probabilities(image), atol=5e-5)
+            np.testing.assert_allclose(found["probabilities"], probabilities, atol=5e-5)
     operations = FORMATS[name].operations(path)
     assert sum(count for kind, count in operations.items() if kind.lower().startswith("depthwise")) == (
         0 if name == "onnx" else len([layer for layer in model.layers if "Depthwise" in type(layer).__name__])
@@ -152,7 +161,46 @@ def test_onnx_takes_batches(model, tmp_path):
     path, options = written("onnx", model, tmp_path, outputs=("predictions",))
     images = np.stack([golden_image(f"batch{number}", 50, 66) for number in range(3)])
     found = FORMATS["onnx"].open(path, options)(images)
-    assert np.mean(found["predictions"] == predictor_of(model).labels(images)) >= 0.9999
+    assert_same_classes(found["predictions"], predictor_of(model).probabilities(images))
+
+
+def onnx_of(function, shape, path):
+    """Writes a function of one input as ONNX; returns what runs it, and how often each operation is in the file."""
+    run = tf.function(
+        lambda x: tf.identity(function(tf.cast(x, tf.float32)), name="SemanticLogits"),
+        input_signature=[tf.TensorSpec(shape, tf.uint8, name="ImageTensor")],
+    )
+    options = ExportConfig(format="onnx", outputs=("logits",))
+    FORMATS["onnx"].write(run.get_concrete_function().graph.as_graph_def(), options, path, ())
+    return FORMATS["onnx"].open(path, options), FORMATS["onnx"].operations(path)
+
+
+def test_sizes_in_onnx_that_no_scale_says_exactly(tmp_path):
+    """tf2onnx writes a resize as a scale, for instance float32(7 / 3), from which runtimes calculate floor(3 * 7 / 3);
+    onnxruntime refused to load a file in which that was 6."""
+    pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
+    sizes = [(3, 7), (5, 13), (6, 6), (7, 3), (9, 33), (11, 47), (23, 89)]
+    resized = lambda x: tf.concat([resize_bilinear(resize_bilinear(x, p), (8, 9)) for p in sizes], -1)  # noqa: E731
+    run, _ = onnx_of(resized, (1, 3, 5, 3), tmp_path / "a.onnx")
+    image = golden_image("scales", 3, 5)[None]
+    np.testing.assert_allclose(run(image)["logits"], resized(tf.constant(image, tf.float32)), atol=1e-3)
+
+
+def test_a_number_added_to_a_convolution_in_onnx(tmp_path):
+    """As in the hard swish of MobileNetV3: tf2onnx failed on it and left a transpose around every convolution."""
+    pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
+    kernel = golden_tensor("a/weights", (1, 1, 3, 3))
+
+    def swish(x):
+        for _ in range(3):
+            x = tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), kernel[0, 0, 0])
+            x = x * tf.nn.relu6(x + 3.0)
+        return x
+
+    run, operations = onnx_of(swish, (1, 3, 5, 3), tmp_path / "a.onnx")
+    image = golden_image("swish", 3, 5)[None]
+    np.testing.assert_allclose(run(image)["logits"], swish(tf.constant(image, tf.float32)), rtol=1e-4, atol=1e-3)
+    assert operations["Conv"] == 3 and operations.get("Transpose", 0) <= 2
 
 
 def test_a_missing_package_is_named(monkeypatch):

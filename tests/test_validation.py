@@ -1,5 +1,6 @@
 """Scores during training: when they come, what is kept of the best, when patience ends; and what TensorBoard has."""
 
+import dataclasses
 import glob
 import json
 
@@ -8,13 +9,16 @@ import pytest
 import tensorflow as tf
 from conftest import write_shapes
 
+import deeplab_tf
 from deeplab_tf import validation
-from deeplab_tf.checkpoint import ModelCard
+from deeplab_tf.batch_statistics import recalibrate_batch_norm
+from deeplab_tf.checkpoint import ModelCard, variable_map
 from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.loading import open_model
 from deeplab_tf.model import build_model
-from deeplab_tf.optimizers import initial_state
+from deeplab_tf.optimizers import AVERAGE, initial_state
 from deeplab_tf.run_directory import SCORES, RunDirectory
 from deeplab_tf.train import train
 from deeplab_tf.train_step import trained_variables
@@ -63,6 +67,29 @@ def test_train_and_eval(data, tmp_path):
         assert not np.array_equal(held.get_tensor(name), last.get_tensor(name))
     assert kept.card.dataset == "shapes"
     _tensorboard_has(tmp_path / "run", log)
+
+
+def test_scored_later_a_run_has_its_averages_and_their_statistics(data, tmp_path):
+    run = {"mode": "train_and_eval", "recalibrate_batch_norm": 2, "train_logdir": str(tmp_path / "run")}
+    update = TrainConfig(training_number_of_steps=3, ema_decay=0.5, base_learning_rate=0.05)
+    train(MODEL, update, data, RunConfig(**run), EVALUATION)
+    model = open_model(tmp_path / "run").model
+    found = deeplab_tf.evaluate(
+        model, make_dataset(dataclasses.replace(data, crop_size=None), split="val", training=False)
+    )
+    (line,) = RunDirectory(tmp_path / "run").lines(SCORES)
+    assert found["miou"] == line["miou"] and found["pixel_accuracy"] == line["pixel_accuracy"]
+
+    # The statistics are those of the averages: measured anew, with them in place, they come out the same.
+    reader = tf.train.load_checkpoint(str(tmp_path / "run" / "model.ckpt-3"))
+    weights = {name: variable.numpy() for name, variable in variable_map(model).items()}
+    name = "Tiny/Conv/weights"
+    assert np.array_equal(weights[name], reader.get_tensor(f"{name}/{AVERAGE}"))
+    assert not np.array_equal(weights[name], reader.get_tensor(name))
+    batches = make_dataset(data, split="train", training=True, seed=update.seed, start_step=3)
+    recalibrate_batch_norm(model, (batch["image"] for batch in batches.take(2)))
+    for name, variable in variable_map(model).items():
+        np.testing.assert_allclose(variable.numpy(), weights[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def _tensorboard_has(folder, log):
