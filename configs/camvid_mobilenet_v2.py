@@ -3,7 +3,7 @@
   deeplab-tf train --config=camvid_mobilenet_v2 --dataset_dir=camvid_records --train_logdir=exp/camvid \\
     --tf_initial_checkpoint=deeplabv3_mnv2_dm05_pascal
 
-Published: none; not yet run to its end (0.545 at a single scale after 1,000 of the 5,000 steps, recalibrated).
+Published: none. Measured: 0.661 val mIoU at a single scale, 0.695 at the scales below (camvid_frozen: 0.624, 0.667).
 Hardware: two CPU cores, about 45 minutes (0.52 s a step).
 
 The folded batch norm gets statistics of the training images before the first step (unfold_batch_norm), so that it can

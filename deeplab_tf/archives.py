@@ -124,14 +124,15 @@ def _what_else(folder: pathlib.Path) -> str:
 
 def _named_by_state(folder: pathlib.Path, prefixes: Sequence[pathlib.Path]) -> pathlib.Path | None:
     """The prefix that the state file names. Its paths are often absolute ones of another machine: the name counts."""
-    named = set()
+    named: dict[int, set[pathlib.Path]] = {}
     for state in folder.rglob("checkpoint"):
         match = state.is_file() and re.search(r'^model_checkpoint_path:\s*"([^"]+)"', _text(state), re.MULTILINE)
         if match:
-            named |= {
-                p for p in (state.parent / match[1], state.parent / pathlib.PurePath(match[1]).name) if p in prefixes
-            }
-    return named.pop() if len(named) == 1 else None
+            meant = {state.parent / match[1], state.parent / pathlib.PurePath(match[1]).name}
+            named.setdefault(len(state.parts), set()).update(meant & set(prefixes))
+    # That of the folder itself before those below: a training run holds another in its folder best.
+    highest = named[min(named)] if named else set()
+    return highest.pop() if len(highest) == 1 else None
 
 
 def _text(path: pathlib.Path) -> str:

@@ -185,6 +185,15 @@ def test_the_prefix_is_found(tmp_path, prefixes, state, expected):
     assert archives.find_prefix(tmp_path) == str(tmp_path / expected)
 
 
+def test_the_state_file_of_the_folder_itself_comes_first(tmp_path):
+    touch(tmp_path, "model.ckpt-7", "model.ckpt-9", "best/model.ckpt-8")
+    for folder, step in ((tmp_path, 9), (tmp_path / "best", 8)):
+        (folder / "checkpoint").write_text(f'model_checkpoint_path: "model.ckpt-{step}"\n')
+    assert archives.find_prefix(tmp_path) == str(tmp_path / "model.ckpt-9")
+    assert archives.find_prefix(tmp_path / "best") == str(tmp_path / "best" / "model.ckpt-8")
+
+
+
 @pytest.mark.parametrize(
     ("prefixes", "listed"),
     [
