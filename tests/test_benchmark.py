@@ -10,7 +10,7 @@ import tensorflow as tf
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.data import records
 from deeplab_tf.model import build_model
-from deeplab_tf.tools import benchmark, benchmark_pipeline, benchmark_train_step
+from deeplab_tf.tools import benchmark, benchmark_crf, benchmark_pipeline, benchmark_train_step
 from deeplab_tf.train_step import make_train_step
 
 
@@ -55,6 +55,22 @@ def test_train_step_is_reported(capsys, tmp_path):
     assert min(seconds + ratios) > 0
     assert len(shares) == 1  # the first stretch of two does not count
     assert 0 <= shares[0] <= 1
+
+
+@pytest.mark.parametrize("with_original", [True, False])
+def test_the_crf_is_reported(capsys, tmp_path, monkeypatch, with_original):
+    # The original need not be there: what stands in for it is ours, so that all pixels agree.
+    monkeypatch.setattr(benchmark_crf.importlib.util, "find_spec", lambda name: with_original or None)
+    monkeypatch.setattr(benchmark_crf, "_original", benchmark_crf._ours)
+    figures = reported(capsys, tmp_path, "crf")
+    for picture in ("smooth", "noisy"):
+        title = f"CRF, {picture} 32 x 24, 21 classes, 10 steps"
+        assert len(figures.pop(f"{title}, s")) == 2
+        assert 0 < figures.pop(f"{title}, peak memory in MB, at most 600")[0] < 100
+        if with_original:
+            assert len(figures.pop(f"{title} / pydensecrf2, at most 1.5")) == 2
+            assert figures.pop(f"{title}, pixels of the same class, %") == [100]
+    assert not figures
 
 
 def test_mistakes_are_named(capsys):

@@ -1,4 +1,4 @@
-"""Measures this machine: converting, how soon --help answers, the input pipeline, the training step.
+"""Measures this machine: converting, how soon --help answers, the input pipeline, the training step, the CRF.
 
   deeplab-tf benchmark --what=convert,help
   deeplab-tf benchmark --what=pipeline,train_step --rounds=15
@@ -134,7 +134,13 @@ def _train_step(values: flags.FlagValues) -> dict[str, float | list[float]]:
     return benchmark_train_step.measure(values.rounds, small=values.small, tell=_tell)
 
 
-_WHAT = {"convert": _convert, "help": _help, "pipeline": _pipeline, "train_step": _train_step}
+def _crf(values: flags.FlagValues) -> dict[str, float | list[float]]:
+    from deeplab_tf.tools import benchmark_crf
+
+    return benchmark_crf.measure(values.rounds, small=values.small, tell=_tell)
+
+
+_WHAT = {"convert": _convert, "help": _help, "pipeline": _pipeline, "train_step": _train_step, "crf": _crf}
 
 
 def _machine() -> str:
