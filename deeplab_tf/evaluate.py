@@ -24,6 +24,27 @@ from deeplab_tf.summaries import Summaries
 METRICS_FILE = "metrics.jsonl"
 
 
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One picture as it was scored, at its own size: image uint8 [h, w, 3], label and prediction integers [h, w]."""
+
+    image: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+    name: str = ""
+
+
+def _examples(batch: Mapping, labels: np.ndarray, found: np.ndarray) -> Iterator[Example]:
+    """Yields the pictures of a batch without its padding."""
+    images = np.asarray(batch["original_image"] if "original_image" in batch else batch["image"])
+    images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
+    sizes = np.asarray(batch["size"]) if "size" in batch else [labels.shape[1:]] * len(labels)
+    names = np.asarray(batch["image_name"]) if "image_name" in batch else [b""] * len(labels)
+    for image, label, prediction, (height, width), name in zip(images, labels, found, sizes, names, strict=True):
+        parts = (values[:height, :width] for values in (image, label, prediction))
+        yield Example(*parts, name.decode(errors="replace"))
+
+
 def evaluate(
     model: keras.Model,
     dataset: Iterable[Mapping[str, object]],
@@ -33,6 +54,7 @@ def evaluate(
     ignore_label: int = 255,
     large_images: str = "pad",
     crf: Mapping[str, float] | None = None,
+    watch: Callable[[Example], None] | None = None,
 ) -> dict:
     """Returns the scores of `model` over all of `dataset`, in the release's convention (its eval.py).
 
@@ -45,6 +67,7 @@ def evaluate(
       ignore_label: pixels with this label count nowhere.
       large_images: pictures larger than the model's crop_size are run whole (pad) or in tiles of that size (tile).
       crf: refine each picture by `crf.densecrf` with these arguments; None: do not.
+      watch: called with each picture once it is scored.
 
     Returns:
       "miou" (mean over the classes with a non-empty union), "iou_per_class" (float64 [classes], NaN for a class in
@@ -66,6 +89,8 @@ def evaluate(
         except ValueError as error:
             raise DeepLabError(f"{error}: the model has {classes} classes; mend the labels or the model") from None
         examples += len(images)
+        for example in _examples(batch, labels, found) if watch else ():
+            watch(example)
     if not examples:
         raise DeepLabError("the data set is empty: nothing to score; check the split's name and the folder")
     return {
@@ -137,7 +162,12 @@ def _counted(batches: Iterable[Mapping], advance: Callable[[int], None]) -> Iter
 
 
 def evaluate_checkpoint(
-    opened: Opened, config: EvalConfig, data: Mapping, *, advance: Callable[[int], None] = lambda count: None
+    opened: Opened,
+    config: EvalConfig,
+    data: Mapping,
+    *,
+    advance: Callable[[int], None] = lambda count: None,
+    watch: Callable[[Example], None] | None = None,
 ) -> Evaluation:
     """Returns the scores of one checkpoint over config.eval_split.
 
@@ -146,6 +176,7 @@ def evaluate_checkpoint(
       config: split, crop, batch, scales, flips.
       data: explicit DataConfig fields; dataset_dir is needed.
       advance: called with the number of examples after each batch.
+      watch: called with each picture once it is scored.
 
     Raises:
       DeepLabError: as `make_dataset` and `evaluate`; or no pixel of the split counts.
@@ -161,6 +192,7 @@ def evaluate_checkpoint(
             ignore_label=facts.ignore_label,
             large_images=config.large_images,
             crf=config.crf_parameters,
+            watch=watch,
         )
     if not scores["confusion_matrix"].any():
         raise DeepLabError(
@@ -178,6 +210,7 @@ def evaluate_checkpoints(
     tell: Callable[[str], None] = lambda line: None,
     begin: Callable[[Opened], None] = lambda opened: None,
     advance: Callable[[int], None] = lambda count: None,
+    watch: Callable[[Example], None] | None = None,
 ) -> Iterator[Evaluation]:
     """Scores the checkpoint that config.checkpoint_dir names, or those of a training run as they come.
 
@@ -191,6 +224,7 @@ def evaluate_checkpoints(
       tell: called with a line when there is something to wait for.
       begin: called with each checkpoint that was read, before it is scored.
       advance: called with the number of examples after each batch.
+      watch: called with each picture once it is scored.
 
     Raises:
       DeepLabError: nothing to open or to read, something damaged or in contradiction, a folder that cannot be written.
@@ -203,7 +237,7 @@ def evaluate_checkpoints(
     log = ScoreLog(config.eval_logdir) if config.eval_logdir else None
     for opened in follow(config, data, changes, tell=tell):
         begin(opened)
-        evaluation = evaluate_checkpoint(opened, config, data, advance=advance)
+        evaluation = evaluate_checkpoint(opened, config, data, advance=advance, watch=watch)
         if log:
             log.write(evaluation)
         yield evaluation

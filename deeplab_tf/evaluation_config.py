@@ -38,6 +38,7 @@ class EvalConfig(Averaging, CrfConfig):
         ".tar.gz, frozen .pb, float .tflite or a name of the zoo",
     )
     eval_logdir: str | None = option(None, "folder to write")
+    report: str | None = option(None, "folder to write metrics.json, per_image.csv and report.html to")
     eval_split: str = option("val", "split of the data set")
     eval_batch_size: int = option(1, "images run together")
     eval_crop_size: tuple[int, int] | None = option(

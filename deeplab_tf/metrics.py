@@ -1,6 +1,58 @@
-"""Segmentation scores from one confusion matrix, int64, so that shards add up exactly."""
+"""Segmentation scores from one confusion matrix, int64, so that shards add up exactly.
+
+A score without anything to score (0/0) is NaN, and left out of the means over classes. `Counts`, three numbers a class,
+are all that the scores need of a matrix; their leading axes may be images, or resamplings of a data set.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+
+# The groups that Cityscapes scores besides its classes (cityscapesScripts, helpers/labels.py), by train id.
+CITYSCAPES_CATEGORIES: Mapping[str, tuple[int, ...]] = {
+    "flat": (0, 1),
+    "construction": (2, 3, 4),
+    "object": (5, 6, 7),
+    "nature": (8, 9),
+    "sky": (10,),
+    "human": (11, 12),
+    "vehicle": (13, 14, 15, 16, 17, 18),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Convention:
+    """Over which classes a mean IoU is: those from `first` on; one in neither labels nor predictions scores `absent`,
+    or None: is left out."""
+
+    first: int = 0
+    absent: float | None = None
+
+
+# release: tf.metrics.mean_iou. voc: VOCevalseg.m of the devkit, where 0/0 spoils the mean. cityscapes:
+# evalPixelLevelSemanticLabeling.py; `merged_classes` gives its categories. ade: the scene parsing challenge's
+# evaluation of 150 of our 151 classes (0 is unlabelled), where an absent one scores 0.
+CONVENTIONS: Mapping[str, Convention] = {
+    "release": Convention(),
+    "voc": Convention(absent=math.nan),
+    "cityscapes": Convention(),
+    "ade": Convention(first=1, absent=0.0),
+}
+
+
+class Counts(NamedTuple):
+    """Pixels of each class, int64 [..., classes]: those that are right, those labelled, those predicted."""
+
+    hits: np.ndarray
+    labelled: np.ndarray
+    predicted: np.ndarray
+
+
+def _within(values: np.ndarray, end: int) -> bool:
+    return not values.size or (values.min() >= 0 and values.max() < end)
 
 
 def confusion_matrix(
@@ -17,29 +69,156 @@ def confusion_matrix(
     """
     if labels.shape != predictions.shape:
         raise ValueError(f"labels {labels.shape} and predictions {predictions.shape} differ in shape")
-    seen = labels != ignore_label
-    truth, found = labels[seen].astype(np.int64), predictions[seen].astype(np.int64)
-    for name, values in (("label", truth), ("prediction", found)):
-        if values.size and not 0 <= values.min() <= values.max() < num_classes:
-            raise ValueError(f"{name} {values.min()}..{values.max()} outside 0..{num_classes - 1}")
-    counts = np.bincount(truth * num_classes + found, minlength=num_classes**2)
-    return counts.reshape(num_classes, num_classes)
+    rows = max(num_classes, ignore_label + 1)
+    if not (_within(labels, rows) and _within(predictions, num_classes)):
+        # What is ignored may be anything; picking what is not takes ten times as long as counting.
+        seen = labels != ignore_label
+        labels, predictions = labels[seen], predictions[seen]
+        for name, values in (("label", labels), ("prediction", predictions)):
+            if not _within(values, num_classes):
+                raise ValueError(f"{name} {values.min()}..{values.max()} outside 0..{num_classes - 1}")
+    cells = labels.astype(np.int64)
+    cells *= num_classes
+    cells += predictions
+    counts = np.bincount(cells.ravel(), minlength=rows * num_classes).reshape(rows, num_classes)
+    if ignore_label >= 0:
+        counts[ignore_label] = 0
+    if counts[num_classes:].any():
+        found = np.flatnonzero(counts.any(axis=1))
+        raise ValueError(f"label {found[0]}..{found[-1]} outside 0..{num_classes - 1}")
+    return counts[:num_classes]
+
+
+def graph_confusion_matrix(labels, predictions, num_classes: int, *, ignore_label: int = 255):
+    """Returns `confusion_matrix` as an int64 tensor, of integer tensors: for use in a tf.function, XLA's too.
+
+    What is out of range is a tf.errors.InvalidArgumentError; under XLA, which has no such errors, it is not counted.
+    """
+    import tensorflow as tf  # the scores themselves need NumPy alone
+
+    truth, found = (tf.cast(tf.reshape(values, [-1]), tf.int64) for values in (labels, predictions))
+    seen, good = truth != ignore_label, (truth >= 0) & (truth < num_classes) & (found >= 0) & (found < num_classes)
+    tf.debugging.assert_equal(tf.reduce_all(good | ~seen), True, f"a label or prediction outside 0..{num_classes - 1}")
+    cells = tf.where(seen & good, truth * num_classes + found, -1)  # negative segments are dropped
+    counts = tf.math.unsorted_segment_sum(tf.ones_like(cells), cells, num_classes**2)
+    return tf.reshape(counts, [num_classes, num_classes])
+
+
+def counts_of(matrix: np.ndarray) -> Counts:
+    """Returns the counts [..., classes] of confusion matrices [..., classes, classes]."""
+    # A view of the diagonal would keep the whole matrix.
+    return Counts(np.diagonal(matrix, axis1=-2, axis2=-1).copy(), matrix.sum(-1), matrix.sum(-2))
+
+
+def merged_classes(matrix: np.ndarray, groups: Sequence[Sequence[int]]) -> np.ndarray:
+    """Returns the confusion matrix [groups, groups] of groups of classes; classes in no group are left out."""
+    member = np.array([[index in group for index in range(len(matrix))] for group in groups], np.int64)
+    return member @ matrix @ member.T
+
+
+def _ratio(part, whole) -> np.ndarray:
+    """part / whole in float64, NaN where both are 0."""
+    part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
+def class_mean(values: np.ndarray) -> np.ndarray:
+    """Returns the mean over the last axis of what is not NaN; NaN where nothing is left."""
+    good = ~np.isnan(values)
+    return _ratio(np.where(good, values, 0).sum(-1), good.sum(-1))
+
+
+def class_scores(counts: Counts) -> dict[str, np.ndarray]:
+    """Returns "iou", "dice" (F1), "accuracy" (recall) and "precision" of each class, float64 [..., classes]."""
+    hits, labelled, predicted = counts
+    return {
+        "iou": _ratio(hits, labelled + predicted - hits),
+        "dice": _ratio(2 * hits, labelled + predicted),
+        "accuracy": _ratio(hits, labelled),
+        "precision": _ratio(hits, predicted),
+    }
+
+
+def convention_miou(counts: Counts, convention: str = "release") -> np.ndarray:
+    """Returns the mean IoU [...] over the classes that `convention`, a name of CONVENTIONS, says."""
+    rule = CONVENTIONS[convention]
+    iou = class_scores(counts)["iou"][..., rule.first :]
+    return class_mean(iou) if rule.absent is None else np.where(np.isnan(iou), rule.absent, iou).mean(-1)
+
+
+def overall_scores(counts: Counts) -> dict[str, np.ndarray]:
+    """Returns the scores over all classes, float64 [...].
+
+    "miou" (convention release), "pixel_accuracy", "mean_accuracy" (mPA, over the classes with labels),
+    "frequency_weighted_iou", "mean_dice", and "kappa" (Cohen's: 1 is perfect, 0 is chance).
+    """
+    of_class, total = class_scores(counts), counts.labelled.sum(-1)
+    right = _ratio(counts.hits.sum(-1), total)
+    shares = [_ratio(part, total[..., None]) for part in (counts.labelled, counts.predicted)]
+    chance = (shares[0] * shares[1]).sum(-1)
+    return {
+        "miou": class_mean(of_class["iou"]),
+        "pixel_accuracy": right,
+        "mean_accuracy": class_mean(of_class["accuracy"]),
+        "frequency_weighted_iou": (shares[0] * np.nan_to_num(of_class["iou"])).sum(-1),
+        "mean_dice": class_mean(of_class["dice"]),
+        "kappa": _ratio(right - chance, 1 - chance),
+    }
 
 
 def iou_per_class(matrix: np.ndarray) -> np.ndarray:
     """Returns intersection over union float64 [classes]; NaN for a class in neither labels nor predictions."""
-    hits = np.diag(matrix).astype(np.float64)
-    union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
-    return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+    return class_scores(counts_of(matrix))["iou"]
 
 
-def mean_iou(matrix: np.ndarray) -> float:
-    """Returns the mean over the classes with a non-empty union, as the release's eval (tf.metrics.mean_iou)."""
-    iou = iou_per_class(matrix)
-    return float(np.nanmean(iou)) if np.any(~np.isnan(iou)) else float("nan")
+def mean_iou(matrix: np.ndarray, convention: str = "release") -> float:
+    """Returns the mean IoU of a confusion matrix; by default over the classes with a non-empty union, as the release's
+    eval (tf.metrics.mean_iou)."""
+    return float(convention_miou(counts_of(matrix), convention))
 
 
 def pixel_accuracy(matrix: np.ndarray) -> float:
     """Returns the share of pixels that are right, among those that count."""
-    total = matrix.sum()
-    return float(np.trace(matrix) / total) if total else float("nan")
+    return float(_ratio(np.trace(matrix), matrix.sum()))
+
+
+def bootstrap_intervals(
+    counts: Counts, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Returns the percentile interval of each of `overall_scores` when the images are drawn anew, with replacement.
+
+    Args:
+      counts: [images, classes], of each image.
+      resamples, level, seed: number of draws, share of them within the interval, and their origin.
+
+    Returns:
+      name -> (low, high). How sure the score is as one of images like these; what training again changes is more.
+    """
+    random, images = np.random.default_rng(seed), len(counts.hits)
+    table = np.concatenate(counts, axis=-1).astype(np.float64)
+    draws = (np.bincount(random.integers(0, images, images), minlength=images) for _ in range(resamples))
+    sums = np.stack([draw @ table for draw in draws])
+    ends = (0.5 - level / 2, 0.5 + level / 2)
+    found = {}
+    for name, values in overall_scores(Counts(*np.split(sums, 3, axis=-1))).items():
+        values = values[~np.isnan(values)]
+        found[name] = tuple(map(float, np.quantile(values, ends))) if len(values) else (math.nan, math.nan)
+    return found
+
+
+def calibration_counts(confidence: np.ndarray, right: np.ndarray, *, bins: int = 15) -> np.ndarray:
+    """Returns float64 [3, bins]: number of pixels, sum of confidences, number of right ones, by confidence.
+
+    confidence: probabilities in 0..1 of the predicted classes; right: bool of equal shape. Bins are equally wide. Sums
+    of such arrays are those of several images.
+    """
+    place = np.minimum((confidence * bins).astype(np.int64), bins - 1).ravel()
+    weights = (None, confidence.ravel(), right.ravel())
+    return np.stack([np.bincount(place, weight, minlength=bins).astype(np.float64) for weight in weights])
+
+
+def expected_calibration_error(counts: np.ndarray) -> float:
+    """Returns the mean gap between confidence and accuracy, weighted by pixels (ECE; Guo et al. 2017), of
+    `calibration_counts`."""
+    number, confidence, right = counts
+    return float(_ratio(np.abs(confidence - right).sum(), number.sum()))

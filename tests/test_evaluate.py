@@ -103,6 +103,21 @@ def test_pictures_of_several_sizes_score_as_alone(model):
     assert all(np.array_equal(matrix, expected) for matrix in matrices)
 
 
+def test_each_picture_can_be_watched(model):
+    """At its own size, once, in order; what it is scored as adds up to the score."""
+    seen = []
+    scores = evaluate(model, mixed(2), watch=seen.append)
+    assert [example.label.shape for example in seen] == [(65, 97), (129, 81), (97, 97)]
+    total = sum(confusion_matrix(example.label, example.prediction, 9) for example in seen)
+    assert np.array_equal(scores["confusion_matrix"], total)
+    for example, batch in zip(seen, mixed(1), strict=True):
+        height, width = example.label.shape
+        assert example.image.dtype == np.uint8
+        assert np.array_equal(example.image, batch["image"][0, :height, :width])
+    evaluate(model, [{**next(mixed(1)), "image_name": [b"a name"]}], watch=seen.append)
+    assert [example.name for example in seen] == ["", "", "", "a name"]
+
+
 def test_tiles_are_an_option():
     _, model = deeplab_tf.load("shapes_mnv2", crop_size=(65, 65))
     (batch,) = mixed(3)

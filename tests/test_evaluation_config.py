@@ -30,7 +30,8 @@ def defaults(config_class) -> dict:
 
 
 def test_names_and_defaults_are_the_releases():
-    assert defaults(EvalConfig) == {**RELEASE_DEFAULTS, "large_images": "pad", **defaults(CrfConfig)}
+    ours = {"large_images": "pad", "report": None}
+    assert defaults(EvalConfig) == {**RELEASE_DEFAULTS, **ours, **defaults(CrfConfig)}
     own = {"colormap_type": "pascal", "also_save_raw_predictions": False}
     assert defaults(VisConfig) == {**defaults(EvalConfig), **own}
     assert deeplab_tf.EvalConfig is EvalConfig

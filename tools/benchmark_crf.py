@@ -1,4 +1,4 @@
-"""What `benchmark --what=crf` measures: `crf.densecrf` beside pydensecrf2 (the authors' C++), where that is installed."""
+"""What `benchmark --what=crf` measures: `crf.densecrf` beside pydensecrf2 (the authors' C++), where it is installed."""
 
 import importlib.util
 import time

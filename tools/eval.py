@@ -7,15 +7,18 @@
 The folder of a training run is followed: its newest checkpoint, then each newer one, for ever unless
 --max_number_of_evaluations says how many. Anything else that holds weights is scored once. Every example counts once,
 whatever its size. Scores are printed and written to --eval_logdir: TensorBoard scalars under the release's names, and
-metrics.jsonl.
+metrics.jsonl. --report=DIR writes DIR/report.html, a page for the browser: scores with intervals, what is taken for
+what, the worst images; beside it metrics.json and per_image.csv.
 """
+
+import shlex
 
 from absl import flags
 
 from deeplab_tf.config import EvalConfig
 from deeplab_tf.tools import options, passes
 
-_NAMES: dict[str, str] = {}
+_NAMES: dict[str, str | None] = {}
 
 
 def define(values: flags.FlagValues):
@@ -28,16 +31,23 @@ def configurations(values: flags.FlagValues) -> tuple[EvalConfig, dict, dict]:
     return passes.configurations(values, EvalConfig, _NAMES)
 
 
+def _command(values: flags.FlagValues) -> str:
+    given = (values[name].serialize().splitlines() for name in values if values[name].present)
+    return shlex.join(["deeplab-tf", "eval", *(flag for lines in given for flag in lines)])
+
+
 def main(values: flags.FlagValues) -> None:
     """Scores."""
-    options.require(values, "checkpoint_dir", "eval_logdir")
+    folders = [name for name in ("eval_logdir", "report") if values[name].value] or ["eval_logdir"]
+    options.require(values, "checkpoint_dir", *folders)
     passes.require_records(values)
     config, data, model = configurations(values)
-    options.require_writable(values, "eval_logdir")
+    for name in folders:
+        options.require_writable(values, name)
     for note in passes.notes(values, config):
         print(f"Note: {note}")
     options.start_tensorflow()
-    passes.run_passes(config, data, model)
+    passes.run_passes(config, data, model, command=_command(values))
 
 
 def run(argv=None):

@@ -1,6 +1,8 @@
 """What the commands eval and vis share: their flags, passes over a data set with one checkpoint after the other."""
 
+import functools
 import math
+import os
 import time
 from collections.abc import Mapping
 
@@ -22,7 +24,7 @@ _RETIRED = {
 _SECONDS_A_LINE = 60
 
 
-def define(values: flags.FlagValues, config_class: type[EvalConfig], names: Mapping[str, str]):
+def define(values: flags.FlagValues, config_class: type[EvalConfig], names: Mapping[str, str | None]):
     """Defines the flags of a command whose options are `config_class`, with the flag `names` of some of its fields."""
     options.define_flags(values, config_class, names)
     options.define_flags(values, DataConfig, OF_DATA)
@@ -37,7 +39,7 @@ def require_records(values: flags.FlagValues):
 
 
 def configurations(
-    values: flags.FlagValues, config_class: type[EvalConfig], names: Mapping[str, str]
+    values: flags.FlagValues, config_class: type[EvalConfig], names: Mapping[str, str | None]
 ) -> tuple[EvalConfig | VisConfig, dict, dict]:
     """Returns what the flags say: the options of the command, and the given fields of DataConfig and ModelConfig."""
     config = config_class(**options.given(values, config_class, names))
@@ -130,13 +132,21 @@ def _pictures(drawn) -> str:
     return f"{drawn.checkpoint}, step {drawn.step}: {drawn.images} images drawn in {drawn.folder}"
 
 
-def run_passes(config: EvalConfig | VisConfig, data: Mapping, model: Mapping):
+def run_passes(config: EvalConfig | VisConfig, data: Mapping, model: Mapping, *, command: str = ""):
     """Runs the checkpoints that `config` names over the data, and prints what comes of each: pictures for a VisConfig,
-    else scores."""
+    else scores. `command` is what a report calls it."""
     if isinstance(config, VisConfig):
         from deeplab_tf.vis import vis_checkpoints as verb
 
         report = _pictures
+    elif config.report:
+        from deeplab_tf.report import report_checkpoints
+
+        verb = functools.partial(report_checkpoints, command=command)
+
+        def report(evaluation):
+            return f"{_scores(evaluation)}\nReport: {os.path.join(config.report, 'report.html')}"
+
     else:
         from deeplab_tf.evaluate import evaluate_checkpoints as verb
 

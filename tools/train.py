@@ -20,7 +20,10 @@ from absl import flags
 
 from deeplab_tf import configs
 from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.contamination import contamination
 from deeplab_tf.data.catalog import find_dataset
+from deeplab_tf.doctor.findings import WARNING
+from deeplab_tf.doctor.network import training_findings
 from deeplab_tf.errors import unknown_name
 from deeplab_tf.tools import options, passes
 
@@ -28,7 +31,7 @@ _OF_DATA = {"crop_size": "train_crop_size", "batch_size": "train_batch_size", "m
 # The data set has the number of classes and the ignore label, the data's crop is the model's.
 _OF_MODEL = {"num_classes": None, "crop_size": None}
 _OF_TRAIN = {"ignore_label": None}
-_OF_EVAL = {"checkpoint_dir": None}  # the run's folder
+_OF_EVAL = {"checkpoint_dir": None, "report": None}  # the run's folder; a report is eval's
 _RETIRED = {"batch_norm_decay": (0.9997, "the release never read it: each part has its own decay")}
 # Fields of TrainConfig that describe asynchronous training with parameter servers, which there is no more.
 _ASYNCHRONOUS = ("num_replicas", "startup_delay_steps", "num_ps_tasks", "master", "task")
@@ -46,7 +49,7 @@ def define(values: flags.FlagValues):
     options.define_retired(values, _RETIRED)
 
 
-def _recipe(name: str | None) -> Mapping[str, object]:
+def read_recipe(name: str | None) -> Mapping[str, object]:
     """Returns what the recipe says, by the names of its parts; the defaults where it says nothing."""
     defaults = {"MODEL": ModelConfig(), "TRAIN": TrainConfig(), "DATA": DataConfig(), "RUN": RunConfig()}
     defaults["EVAL"] = EvalConfig()
@@ -62,7 +65,7 @@ def _recipe(name: str | None) -> Mapping[str, object]:
 def configurations(values: flags.FlagValues) -> tuple[RunConfig, ModelConfig, TrainConfig, DataConfig, EvalConfig]:
     """Returns what the flags say, over what the recipe of --config does; the network has as many classes as the data
     set, and what is scored is the run."""
-    recipe = _recipe(values["config"].value)
+    recipe = read_recipe(values["config"].value)
 
     def said(part: str, names: Mapping | None = None, **more: object):
         return dataclasses.replace(recipe[part], **more, **options.given(values, type(recipe[part]), names))
@@ -85,6 +88,16 @@ def notes(values: flags.FlagValues) -> list[str]:
     given = [name for name in _ASYNCHRONOUS if values[name].value is not None]
     asynchronous = [f"--{name}={values[name].value} has no effect: {values[name].help}" for name in given]
     return [*options.retired_notes(values, _RETIRED), *asynchronous]
+
+
+def concerns(run: RunConfig, model: ModelConfig, update: TrainConfig, data: DataConfig, scored: str) -> list[str]:
+    """Returns a line for each odd thing about the options, `scored` being the split that train_and_eval scores."""
+    config = dataclasses.replace(model, crop_size=data.crop_size)
+    found = training_findings(config, {**dataclasses.asdict(update), **dataclasses.asdict(data)})
+    lines = [f"{finding.evidence[0]}; {finding.cure}" for finding in found if finding.severity == WARNING]
+    trained = {"train_dataset": data.dataset, "train_split": run.train_split, "source": run.tf_initial_checkpoint}
+    words = contamination(data.dataset, scored, **trained) if run.mode == "train_and_eval" else None
+    return [*lines, *([f"the scores are contaminated: {words}"] if words else [])]
 
 
 def _line(progress) -> str:
@@ -139,6 +152,8 @@ def main(values: flags.FlagValues) -> None:
         return
     from deeplab_tf.train import train
 
+    for line in concerns(run, model, update, data, evaluation.eval_split):
+        print(f"Note: {line}")
     with _Display(update.training_number_of_steps) as display:
         outcome = train(model, update, data, run, evaluation, report=display.report, tell=display.tell)
     end = "Stopped by a signal; the same command goes on" if outcome.stopped else "Done"

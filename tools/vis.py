@@ -13,7 +13,8 @@ from absl import flags
 from deeplab_tf.config import VisConfig
 from deeplab_tf.tools import options, passes
 
-_NAMES = {
+_NAMES: dict[str, str | None] = {
+    "report": None,  # eval's
     "eval_logdir": "vis_logdir",
     "eval_split": "vis_split",
     "eval_batch_size": "vis_batch_size",

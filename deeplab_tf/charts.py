@@ -1,0 +1,86 @@
+"""Charts as SVG text for a page: they take the page's colours (CSS classes), and need nothing else."""
+
+from collections.abc import Sequence
+from html import escape
+
+_WIDTH, _HEIGHT = 420, 270
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 24, 14, 44
+
+
+class _Axes:
+    """The plane of a chart: x from 0 to `x_end`, y from `y_start` to 1 as percent."""
+
+    def __init__(self, x_end: float, y_start: float = 0.0):
+        self._x_end, self._y_start = x_end, y_start
+
+    def x(self, value: float) -> float:
+        return round(_LEFT + (_WIDTH - _LEFT - _RIGHT) * value / self._x_end, 1)
+
+    def y(self, value: float) -> float:
+        share = (value - self._y_start) / (1 - self._y_start)
+        return round(_HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * share, 1)
+
+    def drawn(self, x_ticks: Sequence[tuple[float, str]], x_label: str) -> str:
+        low, right = self.y(self._y_start), _WIDTH - _RIGHT
+        step = 0.2 if self._y_start < 0.5 else 0.1
+        levels = [round(1 - step * i, 6) for i in range(6) if 1 - step * i > self._y_start - 1e-9]
+        parts = [f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{self.y(v)}" y2="{self.y(v)}"/>' for v in levels]
+        parts += [f'<text x="{_LEFT - 6}" y="{self.y(v) + 4}" text-anchor="end">{100 * v:.0f} %</text>' for v in levels]
+        parts += [f'<text x="{self.x(v)}" y="{low + 17}" text-anchor="middle">{escape(t)}</text>' for v, t in x_ticks]
+        middle = (_LEFT + right) / 2
+        return "".join(parts) + f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
+
+
+def _figure(title: str, content: str) -> str:
+    head = f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
+    return f"{head}{content}</svg>"
+
+
+def _floor(values: Sequence[float]) -> float:
+    """The largest tenth below all values, at most 0.5: an axis that shows their differences."""
+    return min(0.5, max(0, int(10 * min(values, default=0) - 0.5)) / 10)
+
+
+def line_chart(title: str, x: Sequence[float], series: Sequence[tuple[str, Sequence[float]]], *, x_label: str) -> str:
+    """Returns two named curves of shares in 0..1 over `x`, which differ in dashes and marks, not in colour alone.
+
+    A value that is NaN is left out.
+    """
+    axes = _Axes(max(x), _floor([v for _, values in series for v in values if v == v]))
+    ticks = []
+    for value in x:
+        if not ticks or axes.x(value) - axes.x(ticks[-1][0]) > 24:
+            ticks.append((value, f"{value:g}"))
+    parts = [axes.drawn(ticks, x_label)]
+    for number, (name, values) in enumerate(series):
+        points = [(axes.x(a), axes.y(v)) for a, v in zip(x, values, strict=True) if v == v]
+        path = " ".join(f"{a},{b}" for a, b in points)
+        parts.append(f'<polyline class="curve c{number}" points="{path}"/>')
+        parts += [_mark(number, a, b) for a, b in points]
+        row = _HEIGHT - _BOTTOM - 14 - 20 * (len(series) - 1 - number)
+        left = _WIDTH - _RIGHT - 150
+        parts.append(f'<polyline class="curve c{number}" points="{left},{row} {left + 30},{row}"/>')
+        parts.append(f'{_mark(number, left + 15, row)}<text x="{left + 38}" y="{row + 4}">{escape(name)}</text>')
+    return _figure(title, "".join(parts))
+
+
+def _mark(number: int, x: float, y: float) -> str:
+    if number % 2:
+        return f'<rect class="mark c{number}" x="{x - 3.5:.1f}" y="{y - 3.5:.1f}" width="7" height="7"/>'
+    return f'<circle class="mark c{number}" cx="{x}" cy="{y}" r="4"/>'
+
+
+def calibration_chart(
+    title: str, confidence: Sequence[float], accuracy: Sequence[float], shares: Sequence[float]
+) -> str:
+    """Returns accuracy over confidence as dots, as large as the share of pixels they stand for, beside the diagonal.
+
+    All in 0..1; bins without pixels are NaN and left out.
+    """
+    axes = _Axes(1.0)
+    parts = [axes.drawn([(v / 5, f"{20 * v} %") for v in range(6)], "confidence")]
+    parts.append(f'<polyline class="ideal" points="{axes.x(0)},{axes.y(0)} {axes.x(1)},{axes.y(1)}"/>')
+    found = [(axes.x(c), axes.y(a), s) for c, a, s in zip(confidence, accuracy, shares, strict=True) if c == c]
+    parts.append(f'<polyline class="curve c0" points="{" ".join(f"{a},{b}" for a, b, _ in found)}"/>')
+    parts += [f'<circle class="mark c0" cx="{a}" cy="{b}" r="{3 + 9 * s**0.5:.1f}"/>' for a, b, s in found]
+    return _figure(title, "".join(parts))
