@@ -21,8 +21,10 @@ MODEL = dataclasses.replace(
 TRAIN = dataclasses.replace(
     v1_vgg16_largefov.TRAIN,
     optimizer="adam",
-    adam_learning_rate=0.002,
-    training_number_of_steps=3000,
+    adam_learning_rate=0.0,  # the policy's
+    base_learning_rate=0.002,
+    learning_policy="cosine",
+    training_number_of_steps=4000,
     weight_decay=0.0,
     last_layer_gradient_multiplier=1.0,
     upsample_logits=True,

@@ -161,11 +161,24 @@ def _onnx_packages():
     return tf2onnx, onnxruntime
 
 
+def _mend_scales(model):
+    """Raises the scales of resizes by one step: a size of 7 is written as 7 / 3 times 3, rounded, and rounded down that
+    is 6. With aligned corners the values follow from the sizes alone."""
+    from onnx import numpy_helper
+
+    scales = {node.input[2] for node in model.graph.node if node.op_type == "Resize"}
+    for constant in model.graph.initializer:
+        values = numpy_helper.to_array(constant) if constant.name in scales else np.zeros(0, np.float32)
+        if values.size:
+            raised = np.where(values == np.rint(values), values, np.nextafter(values, np.float32(np.inf)))
+            constant.CopyFrom(numpy_helper.from_array(raised, constant.name))
+
+
 def _write_onnx(graph_def: GraphDef, options: ExportConfig, path: pathlib.Path, _):
     tf2onnx, _ = _onnx_packages()
-    model, _ = tf2onnx.convert.from_graph_def(
-        graph_def, input_names=[f"{INPUT}:0"], output_names=_names(options.outputs), opset=_OPSET
-    )
+    names = {"input_names": [f"{INPUT}:0"], "output_names": _names(options.outputs)}
+    model, _ = tf2onnx.convert.from_graph_def(graph_def, **names, opset=_OPSET)
+    _mend_scales(model)
     path.write_bytes(model.SerializeToString())
 
 

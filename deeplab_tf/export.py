@@ -109,13 +109,9 @@ def _input(config: ModelConfig, options: ExportConfig) -> tuple[tuple[int | None
 
 
 def _representative(options: ExportConfig, card: ModelCard) -> Iterator[np.ndarray]:
-    """Yields inputs [1, h, w, 3] for the ranges. The first gets a black and a white pixel, so that the input's range is
-    0..255 and a pixel its own quantised value."""
-    for number, file in enumerate(expand_inputs(options.representative_images or ())):
-        image = fitted(read_image(file), card, card.config.crop_size).image.astype(np.float32)
-        if not number:
-            image[0, 0], image[-1, -1] = 0.0, 255.0
-        yield image[None]
+    """Yields inputs [1, h, w, 3] for the ranges of int8."""
+    for file in expand_inputs(options.representative_images or ()):
+        yield fitted(read_image(file), card, card.config.crop_size).image[None].astype(np.float32)
 
 
 # ---- where it goes

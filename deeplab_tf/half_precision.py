@@ -6,8 +6,9 @@ activations behind a ReLU all have one sign.
 
 import numpy as np
 
+from deeplab_tf.lite_file import EMPTY, constant, convolutions, drop_unused, pack, schema, set_constant, unpack
+
 _KERNEL = 1  # its place among the inputs of a convolution
-_EMPTY = 0  # the buffer that every file begins with
 _READS_HALF = 3  # the first version of the operation that does
 
 
@@ -36,28 +37,15 @@ def _half_kernel(kernel: np.ndarray, *, depthwise: bool) -> np.ndarray:
     return balanced_half(kernel.reshape(len(kernel), -1)).reshape(kernel.shape)
 
 
-def _constant(schema, model, graph, values: np.ndarray, name: bytes) -> int:
-    """Adds a float16 constant to a graph and returns the index of its tensor."""
-    tensor, buffer = schema.TensorT(), schema.BufferT()
-    buffer.data = np.frombuffer(values.astype("<f2").tobytes(), np.uint8)
-    model.buffers.append(buffer)
-    tensor.name, tensor.shape, tensor.type = name, list(values.shape), schema.TensorType.FLOAT16
-    tensor.buffer = len(model.buffers) - 1
-    graph.tensors.append(tensor)
-    return len(graph.tensors) - 1
-
-
-def _widening(schema, model, graph, index: int, *, depthwise: bool):
+def _widening(model, graph, index: int, *, depthwise: bool):
     """Gives the float32 kernel `index` its values from a float16 one; returns the operation that does it."""
-    wide = graph.tensors[index]
-    kernel = np.frombuffer(bytes(model.buffers[wide.buffer].data), "<f4").reshape(wide.shape)
-    operation = schema.OperatorT()
+    wide, half, operation = graph.tensors[index], schema().TensorT(), schema().OperatorT()
+    half.name, half.type = wide.name + b"/half", schema().TensorType.FLOAT16
+    set_constant(model, half, _half_kernel(constant(model, wide), depthwise=depthwise))
+    wide.buffer = EMPTY
     operation.opcodeIndex = len(model.operatorCodes) - 1
-    operation.inputs = [
-        _constant(schema, model, graph, _half_kernel(kernel, depthwise=depthwise), wide.name + b"/half")
-    ]
-    operation.outputs = [index]
-    wide.buffer = _EMPTY
+    operation.inputs, operation.outputs = [len(graph.tensors)], [index]
+    graph.tensors.append(half)
     return operation
 
 
@@ -66,26 +54,13 @@ def halved(content: bytes) -> bytes:
 
     Runtimes do that once when they load the file, or calculate in float16 where they can.
     """
-    import flatbuffers
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
-    depthwise = {schema.BuiltinOperator.CONV_2D: False, schema.BuiltinOperator.DEPTHWISE_CONV_2D: True}
-    kinds = [depthwise.get(code.builtinCode) for code in model.operatorCodes]
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
+    model = unpack(content)
+    found = {int(op.inputs[_KERNEL]): (graph, depthwise) for graph, op, depthwise in convolutions(model)}
+    code = schema().OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema().BuiltinOperator.DEQUANTIZE
     code.version = _READS_HALF
     model.operatorCodes.append(code)
-    replaced = set()
-    for graph in model.subgraphs:
-        convolutions = [(op.inputs, kinds[op.opcodeIndex]) for op in graph.operators]
-        kernels = {int(inputs[_KERNEL]): kind for inputs, kind in convolutions if kind is not None}
-        replaced |= {graph.tensors[index].buffer for index in kernels}
-        added = [_widening(schema, model, graph, index, depthwise=kind) for index, kind in kernels.items()]
-        graph.operators = [*added, *graph.operators]
-    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
-    for index in replaced - used:
-        model.buffers[index].data = None
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    for index, (graph, depthwise) in found.items():
+        graph.operators = [_widening(model, graph, index, depthwise=depthwise), *graph.operators]
+    drop_unused(model)
+    return pack(model)

@@ -36,8 +36,9 @@ def gradient_multiplier(name: str, config: TrainConfig) -> float:
 
 
 def rate_used(config: TrainConfig, scheduled: tf.Tensor) -> tf.Tensor:
-    """Returns the rate of the update: the scheduled one, or Adam's constant adam_learning_rate."""
-    return tf.constant(config.adam_learning_rate, tf.float32) if config.optimizer == "adam" else scheduled
+    """Returns the rate of the update: the scheduled one, or Adam's constant adam_learning_rate (release: train.py)."""
+    constant = config.adam_learning_rate if config.optimizer == "adam" else 0.0
+    return tf.constant(constant, tf.float32) if constant else scheduled
 
 
 def initial_state(config: TrainConfig, variables: Mapping[str, tf.Variable]) -> dict[str, tf.Variable]:

@@ -1,7 +1,6 @@
 """TFLite: converting an inference graph, running the file with LiteRT, and what is in it."""
 
 import collections
-import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 
@@ -10,6 +9,8 @@ import tensorflow as tf
 
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.half_precision import halved
+from deeplab_tf.lite_file import open_interpreter, pack, schema, unpack
+from deeplab_tf.quantization import eight_bits
 
 _QUANTISED = (np.uint8, np.int8)
 
@@ -28,21 +29,18 @@ def convert(
         beside the function write files without weights and say nothing.)
       precision: float32, float16 (kernels of 16 bits), dynamic (kernels of 8 bits) or int8.
       uint8_io: of an int8 model: input and scores are uint8; else float32.
-      representative: for int8, inputs as the function takes them, from which the ranges are taken.
+      representative: for int8, inputs as the function takes them, from which ranges and means are taken.
 
     Raises:
       DeepLabError: the converter fails.
     """
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
-    if precision in ("dynamic", "int8"):
+    if precision == "dynamic":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if precision == "int8":
-        converter.representative_dataset = lambda: ([image] for image in representative)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        if uint8_io:
-            converter.inference_input_type = converter.inference_output_type = tf.uint8
     try:
         content = converter.convert()
+        if precision == "int8":
+            return eight_bits(content, representative, uint8_io=uint8_io)
     except DeepLabError:
         raise  # an image that cannot be read
     except Exception as error:  # the converter's own exceptions are not public
@@ -51,20 +49,11 @@ def convert(
     return halved(content) if precision == "float16" else content
 
 
-def _interpreter_class() -> type:
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        return tf.lite.Interpreter  # the same code under its old name; it goes away with a later TensorFlow
-    return Interpreter
-
-
 class LiteModel:
     """A .tflite file ready to run in LiteRT (with XNNPACK, its default)."""
 
     def __init__(self, content: bytes, *, threads: int | None = None):
-        self._interpreter = _interpreter_class()(model_content=content, num_threads=threads or os.cpu_count())
-        self._interpreter.allocate_tensors()
+        self._interpreter = open_interpreter(content, threads=threads)
         (self._input,) = self._interpreter.get_input_details()
         self._outputs = self._interpreter.get_output_details()
 
@@ -98,26 +87,18 @@ def _real(values: np.ndarray, details: Mapping) -> np.ndarray:
 
 def with_scores(content: bytes) -> bytes:
     """Returns a file that gives classes changed so that it also gives the scores they are taken from, second."""
-    import flatbuffers
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    model, code = unpack(content), schema().BuiltinOperator.ARG_MAX
     (graph,) = model.subgraphs
-    code = schema.BuiltinOperator.ARG_MAX
     (operation,) = [op for op in graph.operators if model.operatorCodes[op.opcodeIndex].builtinCode == code]
     graph.outputs = [*graph.outputs, operation.inputs[0]]
     model.signatureDefs = []  # they would have to name the new output
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return pack(model)
 
 
 def operations(path: str | pathlib.Path) -> dict[str, int]:
     """Returns how often each operation occurs in a file; those TFLite does not know itself as "Flex..."."""
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    model = schema.Model.GetRootAs(pathlib.Path(path).read_bytes())
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    model = schema().Model.GetRootAs(pathlib.Path(path).read_bytes())
+    names = {code: name for name, code in vars(schema().BuiltinOperator).items() if isinstance(code, int)}
     kinds = []
     for index in range(model.OperatorCodesLength()):
         code = model.OperatorCodes(index)

@@ -31,7 +31,7 @@ class TrainConfig(Options):
     slow_start_learning_rate: float = option(1e-4, "rate of the slow start")
     slow_start_burnin_type: str = option("none", "none: constant slow start; linear: ramp up to base_learning_rate")
     momentum: float = option(0.9, "momentum of the momentum optimizer")
-    adam_learning_rate: float = option(0.001, "constant rate of the adam optimizer, which ignores the policy")
+    adam_learning_rate: float = option(0.001, "constant rate of the adam optimizer; 0: the policy's rate")
     adam_epsilon: float = option(1e-8, "epsilon of the adam optimizer")
     weight_decay: float = option(0.00004, "L2 of the convolution kernels, with a half; 0.0001 for ResNet")
     last_layer_gradient_multiplier: float = option(1.0, "multiplies the gradients of the head's variables")
@@ -105,9 +105,7 @@ class TrainConfig(Options):
             self._require(name, 0 <= getattr(self, name) < 1, "expected a number from 0 to below 1")
         keep = self.drop_path_keep_prob
         self._require("drop_path_keep_prob", 0 < keep <= 1, "expected a probability above 0 and at most 1")
-        positive = ("adam_learning_rate", "adam_epsilon")
-        for name in positive:
-            self._require(name, getattr(self, name) > 0, "expected a number above 0")
-        self._require_at_least(0, "weight_decay", "last_layer_gradient_multiplier", "seed")
+        self._require("adam_epsilon", self.adam_epsilon > 0, "expected a number above 0")
+        self._require_at_least(0, "adam_learning_rate", "weight_decay", "last_layer_gradient_multiplier", "seed")
         self._require_at_least(0, "num_ps_tasks", "task", "startup_delay_steps")
         self._require_at_least(1, "gradient_accumulation_steps", "num_clones", "num_replicas")

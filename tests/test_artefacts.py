@@ -8,14 +8,18 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from golden import golden_image, golden_tensor
+from conftest import V3_HEAD
+from golden import golden_image
 from google.protobuf import text_format
 from test_inference_graph import ALL, ANY_SIZE, graph_of
 from test_predictor import DECODER, lively
 
+from deeplab_tf.arch import ARCHITECTURES, spec
 from deeplab_tf.artefacts import FORMATS, as_function, write_graph_text
-from deeplab_tf.config import ExportConfig
+from deeplab_tf.certificate import require_portable
+from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.inference_graph import Segmentation, build_graph_def, read_weights
 from deeplab_tf.layers import resize_bilinear
 from deeplab_tf.predictor import predictor_of
 
@@ -164,43 +168,21 @@ def test_onnx_takes_batches(model, tmp_path):
     assert_same_classes(found["predictions"], predictor_of(model).probabilities(images))
 
 
-def onnx_of(function, shape, path):
-    """Writes a function of one input as ONNX; returns what runs it, and how often each operation is in the file."""
-    run = tf.function(
-        lambda x: tf.identity(function(tf.cast(x, tf.float32)), name="SemanticLogits"),
-        input_signature=[tf.TensorSpec(shape, tf.uint8, name="ImageTensor")],
-    )
-    options = ExportConfig(format="onnx", outputs=("logits",))
-    FORMATS["onnx"].write(run.get_concrete_function().graph.as_graph_def(), options, path, ())
-    return FORMATS["onnx"].open(path, options), FORMATS["onnx"].operations(path)
-
-
 def test_sizes_in_onnx_that_no_scale_says_exactly(tmp_path):
-    """tf2onnx writes a resize as a scale, for instance float32(7 / 3), from which runtimes calculate floor(3 * 7 / 3);
+    """tf2onnx writes a resize as a scale, for instance float32(7 / 3), from which runtimes calculate floor(7 / 3 * 3);
     onnxruntime refused to load a file in which that was 6."""
     pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
     sizes = [(3, 7), (5, 13), (6, 6), (7, 3), (9, 33), (11, 47), (23, 89)]
-    resized = lambda x: tf.concat([resize_bilinear(resize_bilinear(x, p), (8, 9)) for p in sizes], -1)  # noqa: E731
-    run, _ = onnx_of(resized, (1, 3, 5, 3), tmp_path / "a.onnx")
+
+    def resized(x):
+        x = tf.cast(x, tf.float32)
+        return tf.concat([resize_bilinear(resize_bilinear(x, size), (8, 9)) for size in sizes], -1, "SemanticLogits")
+
+    run = tf.function(resized, input_signature=[tf.TensorSpec((1, 3, 5, 3), tf.uint8, name="ImageTensor")])
+    options, form = ExportConfig(format="onnx", outputs=("logits",)), FORMATS["onnx"]
+    form.write(run.get_concrete_function().graph.as_graph_def(), options, tmp_path / "a.onnx", ())
     image = golden_image("scales", 3, 5)[None]
-    np.testing.assert_allclose(run(image)["logits"], resized(tf.constant(image, tf.float32)), atol=1e-3)
-
-
-def test_a_number_added_to_a_convolution_in_onnx(tmp_path):
-    """As in the hard swish of MobileNetV3: tf2onnx failed on it and left a transpose around every convolution."""
-    pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
-    kernel = golden_tensor("a/weights", (1, 1, 3, 3))
-
-    def swish(x):
-        for _ in range(3):
-            x = tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), kernel[0, 0, 0])
-            x = x * tf.nn.relu6(x + 3.0)
-        return x
-
-    run, operations = onnx_of(swish, (1, 3, 5, 3), tmp_path / "a.onnx")
-    image = golden_image("swish", 3, 5)[None]
-    np.testing.assert_allclose(run(image)["logits"], swish(tf.constant(image, tf.float32)), rtol=1e-4, atol=1e-3)
-    assert operations["Conv"] == 3 and operations.get("Transpose", 0) <= 2
+    np.testing.assert_allclose(form.open(tmp_path / "a.onnx", options)(image)["logits"], resized(image), atol=1e-3)
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -239,3 +221,76 @@ def test_the_text_of_a_graph_has_no_weights(model, tmp_path):
 def test_a_graph_as_a_function_keeps_its_names(model):
     run = as_function(graph_of(model), ALL)
     assert list(run(tf.zeros((1, 33, 33, 3), tf.uint8))) == ["SemanticPredictions", "SemanticProbabilities"]
+
+
+# ---- every family of networks
+
+VGG = {"aspp_with_batch_norm": False, "output_stride": 8, "fc_filters": 32, "depth_multiplier": 0.25}
+V3 = {**V3_HEAD, "image_pooling_crop_size": (65, 65), "output_stride": 16, "aspp_convs_filters": 32}
+FAMILIES = {
+    "mobilenet_v1": {"depth_multiplier": 0.25},
+    "mobilenet_v2": {"depth_multiplier": 0.25, "output_stride": 8, "decoder_output_stride": (4,)},
+    "mobilenet_v3_small_seg": {**V3, "depth_multiplier": 0.5},
+    "mobilenet_v3_large_seg": {**V3, "depth_multiplier": 0.5, "output_stride": 32},
+    "mobilenet_edgetpu": {"depth_multiplier": 0.5},
+    "xception_41": {"atrous_rates": (6, 12, 18), "decoder_output_stride": (4,), "multi_grid": (1, 2, 4)},
+    "xception_65": {"atrous_rates": (12, 24, 36), "decoder_output_stride": (4,), "output_stride": 8},
+    "xception_71": {"use_bounded_activation": True},
+    "resnet_v1_18_beta": {"atrous_rates": (6, 12, 18), "aspp_with_separable_conv": False},
+    "resnet_v1_50_beta": {"atrous_rates": (6, 12, 18), "output_stride": 8, "multi_grid": (1, 2, 4)},
+    "resnet_v1_101_caffe": {"aspp_with_batch_norm": False, "atrous_rates": (6, 12), "logits_kernel_size": 3},
+    "vgg16": {**VGG, "atrous_rates": (12,), "multi_scale_features": True},
+    "nas_pnasnet": {"output_stride": 16, "nas_stem_output_num_conv_filters": 4},
+    # It exists for sizes of k * 32 + 1 only.
+    "nas_hnasnet": {"output_stride": 8, "nas_stem_output_num_conv_filters": 4, "crop_size": (97, 65)},
+}
+
+
+def an_eighth(unit):
+    """A unit of a backbone with an eighth of its channels. MobileNets, VGG-16 and cells have options for that."""
+    if isinstance(unit, spec.XceptionUnit):
+        return dataclasses.replace(unit, filters=tuple(filters // 8 for filters in unit.filters))
+    if isinstance(unit, spec.ResNetUnit):
+        return dataclasses.replace(unit, filters=unit.filters // 8, bottleneck=unit.bottleneck and unit.bottleneck // 8)
+    return unit
+
+
+def reduced(architecture: spec.Architecture) -> spec.Architecture:
+    """The backbone narrow, and without the units that do what the one before does."""
+
+    def units(config):
+        rows = [an_eighth(unit) for unit in architecture.units(config)]
+        same = {"scope": "", "end_point": None, "depth": 0.0}
+        bare = [dataclasses.replace(r, **{k: v for k, v in same.items() if hasattr(r, k)}) for r in rows]
+        return tuple(row for n, row in enumerate(rows) if not (n >= 3 and bare[n - 3 : n] == [bare[n]] * 3))
+
+    return dataclasses.replace(architecture, units=units)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("variant", FAMILIES)
+def test_every_family(variant, tmp_path, monkeypatch):
+    """SavedModel, TFLite and ONNX agree with the Keras model, and hold no SpaceToBatch, BatchToSpace or Flex operation.
+    One side of the picture is odd, the other even. The Keras models themselves are judged by the goldens."""
+    monkeypatch.setitem(ARCHITECTURES, variant, reduced(ARCHITECTURES[variant]))
+    narrow = {"num_classes": 7, "aspp_convs_filters": 32, "decoder_filters": 32, "crop_size": (81, 72)}
+    config = ModelConfig(model_variant=variant, **{**narrow, **FAMILIES[variant]})
+    model, image = lively(config), golden_image("family", *config.crop_size)[None]
+    expected, weights = predictor_of(model).probabilities(image), read_weights(model)
+    assert np.unique(expected.argmax(-1)).size >= 3
+    for name in ("saved_model", "tflite", "onnx"):
+        if name == "onnx":
+            pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
+        form, choice = FORMATS[name], ExportConfig(format=name).for_path("folder")
+        segmentation = Segmentation(config, weights, choice, form.target)
+        shape = (None, None, None, 3) if name == "saved_model" else image.shape
+        path = tmp_path / (form.file or "saved_model")
+        form.write(build_graph_def(segmentation, shape), choice, path, ())
+        assert_same_classes(form.open(path, choice)(image)["predictions"], expected)
+        require_portable(form.operations(path), path)
+
+
+def test_every_family_is_there():
+    families = {name.partition("_")[0] for name in ARCHITECTURES}
+    assert {name.partition("_")[0] for name in FAMILIES} | {"tiny"} == families
+    assert {name for name in ARCHITECTURES if name.startswith("mobilenet")} <= set(FAMILIES)

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
-from conftest import GOLDENS, ROOT, V3_HEAD
+from conftest import GOLDENS, ROOT
 from golden import golden_image
 from test_predictor import SMALL, lively
 from test_tools import finished, one_line
@@ -23,7 +23,6 @@ from deeplab_tf.checkpoint import ModelCard, Receipt, save_model, save_tf1_check
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.images import read_image, resize_longest
-from deeplab_tf.model import build_model
 from deeplab_tf.predict import predict
 from deeplab_tf.tflite import LiteModel
 from deeplab_tf.tools import export_model as tool
@@ -268,14 +267,19 @@ def test_operations_that_hide_an_atrous_convolution(tmp_path, monkeypatch, capsy
     assert_refused(capsys, tmp_path, "saved", texts=texts)
 
 
+EIGHT = ("--precision=int8", "--representative_images=/nowhere")
 REFUSED = {
     "unknown format": ("x", ("--format=coreml",), ("unknown format 'coreml'",)),
     "format and ending": ("a.onnx", ("--format=tflite",), ("--format=tflite contradicts",)),
-    "too small": ("a.tflite", ("--crop_size=16,65",), ("--crop_size=16,65: too small for a tflite", "stride, 16")),
+    "too small": (
+        "a.tflite",
+        (*EIGHT, "--crop_size=16,65"),
+        ("--crop_size=16,65: too small for a tflite", "stride, 16"),
+    ),
     "no ranges": ("a.tflite", ("--precision=int8",), ("representative_images", "about a hundred images")),
     "no such ranges": (
         "a.tflite",
-        ("--precision=int8", "--crop_size=65,65", "--representative_images=/nowhere"),
+        (*EIGHT, "--crop_size=65,65"),
         ("/nowhere", "no such file"),
     ),
     "no such images": ("saved", ("--images=/nowhere",), ("/nowhere", "no such file")),
@@ -384,49 +388,15 @@ def test_real_weights_in_every_format(name, flags, pascal, shared, tmp_path):
         pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
     data = shared / "real/voc_mini"
     flags += (f"--images={data}/JPEGImages", f"--labels={data}/SegmentationClass")
-    flags += (f"--representative_images={data}/JPEGImages",) if "--precision=int8" in flags else ()
+    if "--precision=int8" in flags:  # issue 4, acceptance 3
+        flags += (f"--representative_images={data}/JPEGImages", "--min_agreement=0.96")
     flags += ("--crop_size=257,257",) if name.endswith(".tflite") else ()
     found = certificate_of(exported(tmp_path, name, *flags, checkpoint=pascal))
     assert found["images"] == 3 and found["output_stride"]["from"] == "the release's default for export"
-    if "--precision=int8" not in flags:
-        assert found["miou"]["exported"] == pytest.approx(found["miou"]["keras"], abs=0.01)
+    assert found["miou"]["exported"] == pytest.approx(found["miou"]["keras"], abs=0.01)
 
 
-# ---- every family of networks
-
-FAMILIES = {
-    "mobilenet_v2": {"depth_multiplier": 0.5, "output_stride": 8, "decoder_output_stride": (4,)},
-    "mobilenet_v3_small_seg": {**V3_HEAD, "image_pooling_crop_size": (65, 65), "output_stride": 16},
-    "mobilenet_edgetpu": {"depth_multiplier": 0.75},
-    "xception_41": {"atrous_rates": (6, 12, 18), "decoder_output_stride": (4,)},
-    "xception_65": {"atrous_rates": (12, 24, 36), "decoder_output_stride": (4,), "output_stride": 8},
-    "resnet_v1_18_beta": {"atrous_rates": (6, 12, 18), "aspp_with_separable_conv": False},
-    "resnet_v1_50_beta": {"atrous_rates": (6, 12, 18), "output_stride": 8, "multi_grid": (1, 2, 4)},
-    "nas_pnasnet": {"output_stride": 16},
-}
-
-
-@pytest.mark.heavy
-@pytest.mark.parametrize("variant", FAMILIES)
-@pytest.mark.parametrize("name", ["saved", "a.tflite", "a.onnx"])
-def test_every_family(variant, name, tmp_path):
-    """Agreement and operations: `export` refuses a file that holds SpaceToBatch, BatchToSpace or a Flex operation."""
-    if name == "a.onnx":
-        pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
-    config = ModelConfig(model_variant=variant, **{"num_classes": 19, **FAMILIES[variant]}, crop_size=(97, 80))
-    model = lively(dataclasses.replace(config, crop_size=(97, 97)))
-    loaded = deeplab_tf.loading.Loaded(
-        ModelCard(config, output_stride=config.output_stride),
-        build_model(config, share_with=model),
-        Receipt("", "", {}, {}),
-        {},
-        (),
-    )
-    module = sys.modules["deeplab_tf.export"]
-    made = module.export_opened(
-        module.Opened(loaded, "the model's own", None), tmp_path / name, ExportConfig(num_images=2)
-    )
-    assert made["agreement"] >= 0.9999
+# ---- tables
 
 
 def test_the_names_of_formats_are_written_once():

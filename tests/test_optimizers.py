@@ -64,6 +64,7 @@ def test_adam_ignores_the_schedule():
     scheduled = tf.constant(0.5)
     assert float(optimizers.rate_used(TrainConfig(optimizer="adam"), scheduled)) == pytest.approx(0.001)
     assert float(optimizers.rate_used(TrainConfig(), scheduled)) == 0.5
+    assert float(optimizers.rate_used(TrainConfig(optimizer="adam", adam_learning_rate=0), scheduled)) == 0.5
 
 
 def test_moving_averages():

@@ -1,0 +1,84 @@
+"""A .tflite file as an object that can be changed, its constants as arrays, and what runs it."""
+
+import os
+import types
+from collections.abc import Iterator
+
+import numpy as np
+
+EMPTY = 0  # the buffer without data that every file begins with
+
+
+def schema() -> types.ModuleType:
+    """Returns TensorFlow's classes of the file format."""
+    from tensorflow.lite.python import schema_py_generated
+
+    return schema_py_generated
+
+
+def unpack(content: bytes):
+    """Returns the file as the ModelT of `schema`."""
+    return schema().ModelT.InitFromObj(schema().Model.GetRootAs(content))
+
+
+def pack(model) -> bytes:
+    """Returns the bytes of a file."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def open_interpreter(content: bytes, *, threads: int | None = None, keep_all: bool = False):
+    """Returns a LiteRT interpreter ready to run, with XNNPACK; or, with `keep_all`, without it and such that every
+    tensor can be read afterwards."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    except ImportError:  # the same code under its old name; it goes away with a later TensorFlow
+        import tensorflow as tf
+
+        Interpreter, OpResolverType = tf.lite.Interpreter, tf.lite.experimental.OpResolverType
+    options = {"model_content": content, "num_threads": threads or os.cpu_count()}
+    if keep_all:
+        options["experimental_op_resolver_type"] = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        options["experimental_preserve_all_tensors"] = True
+    interpreter = Interpreter(**options)
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def convolutions(model) -> Iterator[tuple]:
+    """Yields (graph, operation, whether it is depthwise) of every convolution.
+
+    Its inputs are maps, kernel and, if any, bias; kernels are [cout, kh, kw, cin], depthwise ones [1, kh, kw, c].
+    """
+    names = schema().BuiltinOperator
+    depthwise = {names.CONV_2D: False, names.DEPTHWISE_CONV_2D: True}
+    kinds = [depthwise.get(code.builtinCode) for code in model.operatorCodes]
+    (graph,) = model.subgraphs
+    for operation in graph.operators:
+        if kinds[operation.opcodeIndex] is not None:
+            yield graph, operation, kinds[operation.opcodeIndex]
+
+
+def constant(model, tensor) -> np.ndarray:
+    """Returns the values of a float32 constant."""
+    return np.frombuffer(bytes(model.buffers[tensor.buffer].data), "<f4").reshape(tensor.shape)
+
+
+def set_constant(model, tensor, values: np.ndarray):
+    """Gives a constant new values, of its own dtype; other tensors that shared the old ones keep them."""
+    buffer = schema().BufferT()
+    buffer.data = np.frombuffer(values.astype(values.dtype.newbyteorder("<")).tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    tensor.buffer, tensor.shape = len(model.buffers) - 1, list(values.shape)
+
+
+def drop_unused(model):
+    """Empties the buffers that no tensor has."""
+    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
+    used |= {entry.buffer for entry in model.metadata or ()}
+    for index, buffer in enumerate(model.buffers):
+        if index not in used:
+            buffer.data = None
