@@ -19,7 +19,7 @@ try:
 except ImportError:  # Windows: two trainers in one folder are then the user's to avoid.
     fcntl = None
 
-_RUN_FILE = "run.json"
+RUN_FILE = "run.json"
 METRICS, SCORES = "metrics.jsonl", "scores.jsonl"
 
 
@@ -64,7 +64,7 @@ class RunDirectory:
         Raises:
           DeepLabError: the folder belongs to another experiment; the options that differ are named.
         """
-        file = self.path / _RUN_FILE
+        file = self.path / RUN_FILE
         if not file.exists():
             return
         try:
@@ -84,7 +84,7 @@ class RunDirectory:
     def describe(self, card: ModelCard, run: Mapping[str, object] | None = None):
         """Makes the folder a model directory of `card`, and with `run` that run's, where it is not yet."""
         with self._named_errors():
-            for file, values in ((MODEL_FILE, card.to_json()), (_RUN_FILE, run)):
+            for file, values in ((MODEL_FILE, card.to_json()), (RUN_FILE, run)):
                 if values is not None and not (self.path / file).exists():
                     _replace(self.path / file, json.dumps(_plain(values), indent=1))
 

@@ -23,26 +23,40 @@ TABLE = "LAYERS in tests/test_architecture_rules.py"
 LAYERS = {
     "facts": """
         errors version arch arch.* fields train_config data_config run_config evaluation_config export_config
-        crf_config config data data.catalog data.tfds_folder released papers papers.*
-        published""",
+        crf_config config data data.catalog data.tfds_folder released papers papers.* serve_config
+        pack_config contamination doctor.findings published""",
     "pure functions": """
-        layers losses metrics schedules optimizers cost lattice crf visualize images data.records data.transforms
-        data.pairs data.places""",
+        layers losses metrics schedules optimizers cost lattice crf visualize images upsampling boundary charts
+        data.records data.transforms data.pairs data.places doctor.labels doctor.likeness doctor.network""",
     "assemblers": """
-        archives artefacts caffe download half_precision tflite sources recognize backbone head checkpoint initialize
+        archives artefacts caffe download lite_file half_precision quantization tflite
+        sources recognize backbone head checkpoint initialize
         run_directory batch_statistics
-        distribution progress summaries
+        distribution progress summaries tally report_page thumbnails
         data.locate data.examples data.augment data.pipeline data.build data.beam data.voc data.ade20k data.cityscapes
         data.folder data.shapes data.tfds_builders""",
     "model": "model",
-    "zoo": "zoo loading following inference_graph predictor train_step",
-    "verbs": "train evaluate validation vis predict certificate export report doctor serve",
+    "zoo": "zoo loading following inference_graph predictor runtime train_step",
+    "verbs": """
+        train evaluate validation vis predict certificate export report doctor doctor.* verify packers serving serving.*
+        predict_beam""",
     "edge": "tools tools.* configs configs.* checkpoints",
 }
 # Steps within a layer. Facts and tools may import each other, as long as no circle comes of it; nothing else may.
 SIDEWAYS = {
     ("crf", "lattice"),
     ("crf", "metrics"),
+    ("boundary", "metrics"),
+    ("report_page", "tally"),
+    ("thumbnails", "report_page"),
+    ("report", "evaluate"),
+    ("doctor.dataset", "doctor.samples"),
+    ("doctor.dataset", "doctor.split"),
+    ("doctor.split", "doctor.samples"),
+    ("doctor.predictions", "doctor.checkpoint"),
+    ("doctor.predictions", "doctor.run"),
+    ("doctor.predictions", "doctor.samples"),
+    ("verify", "evaluate"),
     ("sources", "archives"),
     ("sources", "caffe"),
     ("checkpoint", "sources"),
@@ -62,11 +76,32 @@ SIDEWAYS = {
     ("data.tfds_builders", "data.shapes"),
     ("data.tfds_builders", "data.voc"),
     ("artefacts", "tflite"),
+    ("half_precision", "lite_file"),
+    ("quantization", "lite_file"),
     ("tflite", "half_precision"),
+    ("tflite", "lite_file"),
+    ("tflite", "quantization"),
     ("inference_graph", "predictor"),
+    ("runtime", "inference_graph"),
+    ("runtime", "predictor"),
+    ("upsampling", "layers"),
     ("certificate", "predict"),
     ("export", "certificate"),
     ("export", "predict"),
+    ("predict_beam", "predict"),
+    ("serving.app", "serving.engine"),
+    ("serving.app", "serving.protocol"),
+    ("serving.app", "serving.refusal"),
+    ("serving.engine", "serving"),
+    ("serving.engine", "serving.batching"),
+    ("serving.engine", "serving.pictures"),
+    ("serving.engine", "serving.protocol"),
+    ("serving.engine", "serving.refusal"),
+    ("serving.pictures", "serving.refusal"),
+    ("serving.protocol", "serving.pictures"),
+    ("serving.protocol", "serving.refusal"),
+    ("serving.server", "serving.app"),
+    ("serving.server", "serving.engine"),
     ("validation", "evaluate"),
     ("train", "validation"),
 }

@@ -193,7 +193,6 @@ def test_the_state_file_of_the_folder_itself_comes_first(tmp_path):
     assert archives.find_prefix(tmp_path / "best") == str(tmp_path / "best" / "model.ckpt-8")
 
 
-
 @pytest.mark.parametrize(
     ("prefixes", "listed"),
     [

@@ -317,6 +317,10 @@ def test_a_run_of_ours_from_training_to_pictures(shapes, tmp_path, capsys):
     assert line["step"] == 2 and line["checkpoint"] == str(run / "model.ckpt-2") and line["examples"] == 5
     assert finished(train_tool, *flags, "--mode=eval", f"--eval_{crop}") == 0
     assert lines(run / "eval") == [line]
+    assert "contaminated" not in printed
+    train = (f"--checkpoint_dir={run}", data, f"--eval_logdir={run}/t", f"--eval_{crop}", "--eval_split=train", once[0])
+    assert finished(eval_tool, *train) == 0
+    assert "Note: contaminated: " in capsys.readouterr().out
     flags = (f"--checkpoint_dir={run}", data, f"--vis_logdir={run}/v", "--also_save_raw_predictions")
     assert finished(vis_tool, *flags, f"--vis_{crop}", once[1]) == 0
     _, model = deeplab_tf.load(run, crop_size=(129, 129))

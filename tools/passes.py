@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from absl import flags
 
 from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, VisConfig
+from deeplab_tf.contamination import contamination
 from deeplab_tf.data.tfds_folder import PREFIX
 from deeplab_tf.tools import options
 
@@ -61,15 +62,17 @@ def _described(opened, config: EvalConfig, data: Mapping) -> str:
     from deeplab_tf.following import data_for
 
     card, cost = opened.loaded.card, model_cost(opened.loaded.model)
-    records, _ = data_for(opened, config, data)
+    records, facts = data_for(opened, config, data)
     rows = {"checkpoint": opened.path, "step": opened.step, **card.config.to_json()}
     rows |= {"output_stride": card.config.output_stride, "dataset": records.dataset, "split": config.eval_split}
     rows |= {"dataset_dir": records.dataset_dir, "eval_scales": config.eval_scales}
     rows |= {"add_flipped_images": config.add_flipped_images, "parameters": f"{cost.parameters:,}"}
     if cost.multiply_adds:
         rows |= {"multiply-adds": f"{cost.multiply_adds:,} an image of the crop's size"}
-    lines = [f"Configuration\n{options.table(rows)}", *(f"Note: {note}" for note in opened.loaded.notes)]
-    return "\n".join(lines)
+    notes, trained_on = list(opened.loaded.notes), {"train_dataset": card.dataset, "train_split": card.train_split}
+    words = contamination(facts.name, config.eval_split, **trained_on, source=card.source_checkpoint)
+    notes += [f"contaminated: {words}"] if words else []
+    return "\n".join([f"Configuration\n{options.table(rows)}", *(f"Note: {note}" for note in notes)])
 
 
 class _Display:

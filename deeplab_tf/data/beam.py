@@ -12,7 +12,7 @@ import json
 import os
 import shlex
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -41,14 +41,7 @@ def beam_writer(runner: str, beam_options: Sequence[str] = ()) -> Writer:
     Raises:
       DeepLabError: an unknown runner or option, no Apache Beam; and when it writes, a pipeline that fails.
     """
-    if runner not in RUNNERS:
-        raise unknown_name("beam_runner", runner, RUNNERS)
-    _require_beam()
-    flags = [flag for text in beam_options for flag in shlex.split(text)]
-    stray = [flag for flag in flags if not flag.startswith("--")]
-    if stray:
-        raise DeepLabError(f"--beam_options: {stray[0]!r}; expected --name=value, several apart by spaces")
-    _require_known(runner, flags)
+    flags = runner_flags(runner, beam_options)
 
     def write(shards: Sequence[Shard], rules: LabelRules) -> Iterator[Written]:
         work = os.path.join(os.path.dirname(shards[0].file), _WORK)
@@ -63,6 +56,19 @@ def beam_writer(runner: str, beam_options: Sequence[str] = ()) -> Writer:
         tf.io.gfile.rmtree(work)
 
     return write
+
+
+def runner_flags(runner: str, beam_options: Sequence[str]) -> list[str]:
+    """Returns the options of a runner one by one. DeepLabError for an unknown runner or option, or no Apache Beam."""
+    if runner not in RUNNERS:
+        raise unknown_name("beam_runner", runner, RUNNERS)
+    _require_beam()
+    flags = [flag for text in beam_options for flag in shlex.split(text)]
+    stray = [flag for flag in flags if not flag.startswith("--")]
+    if stray:
+        raise DeepLabError(f"--beam_options: {stray[0]!r}; expected --name=value, several apart by spaces")
+    _require_known(runner, flags)
+    return flags
 
 
 def _require_beam():
@@ -101,6 +107,18 @@ def _absolute(pair: Pair) -> Pair:
 
 def _run(runner: str, flags: Sequence[str], work: str, rules: LabelRules):
     import apache_beam as beam
+
+    def build(pipeline):
+        plan = pipeline | beam.Create([os.path.join(work, _PLAN)])
+        shards = plan | "Shards" >> beam.FlatMap(_shards) | beam.Reshuffle()
+        _ = shards | "Write" >> beam.Map(_write, work, rules)
+
+    run_pipeline(runner, flags, build)
+
+
+def run_pipeline(runner: str, flags: Sequence[str], build: Callable):
+    """Runs what `build` makes of an empty pipeline, and waits for its end. DeepLabError where it fails."""
+    import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
@@ -108,9 +126,7 @@ def _run(runner: str, flags: Sequence[str], work: str, rules: LabelRules):
     engine = FnApiRunner() if runner == "DirectRunner" else runner
     try:
         with beam.Pipeline(engine, PipelineOptions(list(flags))) as pipeline:
-            plan = pipeline | beam.Create([os.path.join(work, _PLAN)])
-            shards = plan | "Shards" >> beam.FlatMap(_shards) | beam.Reshuffle()
-            _ = shards | "Write" >> beam.Map(_write, work, rules)
+            build(pipeline)
     except Exception as error:  # whatever a runner, its job server and its workers may raise
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
         reason = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"  # between them lies a stack

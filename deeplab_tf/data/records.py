@@ -124,6 +124,12 @@ def shard_ranges(count: int, shards: int) -> list[range]:
     return [range(min(i * size, count), min((i + 1) * size, count)) for i in range(shards)]
 
 
+def find_splits(dataset_dir: str | os.PathLike) -> list[str]:
+    """Returns the names of the splits that have shards in a folder that is there."""
+    names = tf.io.gfile.listdir(os.fspath(dataset_dir))
+    return sorted({name[: match.start()] for name in names if (match := _SHARD_NAME.search(name))})
+
+
 def find_shards(dataset_dir: str | os.PathLike, split: str) -> tuple[str, ...]:
     """Returns the files `<dataset_dir>/<split>-*` in order, as the release finds them.
 
@@ -134,8 +140,8 @@ def find_shards(dataset_dir: str | os.PathLike, split: str) -> tuple[str, ...]:
         raise DeepLabError(f"dataset_dir={folder}: no such folder; expected the one that holds {split}-*.tfrecord")
     files = sorted(tf.io.gfile.glob(os.path.join(folder, f"{split}-*")))
     if not files:
-        splits = {name[: match.start()] for name in tf.io.gfile.listdir(folder) if (match := _SHARD_NAME.search(name))}
-        there = f"it has splits {', '.join(sorted(splits))}" if splits else "build it with deeplab-tf build-data"
+        splits = find_splits(folder)
+        there = f"it has splits {', '.join(splits)}" if splits else "build it with deeplab-tf build-data"
         raise DeepLabError(f"dataset_dir={folder}: no files {split}-*; {there}")
     _check_complete(folder, split, files)
     return tuple(files)

@@ -1,0 +1,277 @@
+"""The doctor's look at a data set: all of its images and labels, decoded once."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from deeplab_tf.contamination import share_images
+from deeplab_tf.data.catalog import Dataset
+from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
+from deeplab_tf.doctor.labels import explain_values, wrong_values
+from deeplab_tf.doctor.likeness import alike
+from deeplab_tf.doctor.samples import Data, open_data
+from deeplab_tf.doctor.split import Split
+
+# Kinds of faults that single examples have: code -> severity, what they share, cure.
+_FAULTS = {
+    "missing-image": (ERROR, "have no image", "add the file, or take the id out of the list"),
+    "missing-label": (ERROR, "have no label", "add the label, <id>.png, or take the id out of the list"),
+    "unreadable": (ERROR, "cannot be read", "fetch or save them again; --skip_corrupt_records passes over records"),
+    "image-format": (ERROR, "are neither JPEG nor PNG", "convert the images: records hold these two"),
+    "jpeg-label": (ERROR, "have JPEG labels, whose values are no longer exact", "export the labels as PNG"),
+    "stored-colours": (
+        ERROR,
+        "have labels of colours in a record, where TensorFlow reads the grey of each colour as the class",
+        "build the records anew with deeplab-tf build-data, which stores indices",
+    ),
+    "unknown-colours": (
+        ERROR,
+        "have labels of colours that are not in the palette",
+        "give the palette, a colour a class, in dataset.json",
+    ),
+    "colour-label": (
+        WARNING,
+        "have RGB labels (all colours are in the palette)",
+        "deeplab-tf build-data turns them into indices; other programs would read their greys",
+    ),
+    "size-mismatch": (
+        ERROR,
+        "have an image and a label of different size",
+        "make the label from this very image; where EXIF turns the image, save it upright",
+    ),
+    "exif-rotation": (
+        WARNING,
+        "have an image that its EXIF data turns, which TensorFlow ignores: it is trained as stored",
+        "save the images upright, without EXIF, if the labels are upright",
+    ),
+}
+_ALIKE = 0.995  # CamVid's two splits come to 0.944, a photograph at half the size and quality 40 to 0.9999
+_SHOWN = 5
+_IGNORED = 0.5
+_LARGEST_CROP = 769  # the release's for Cityscapes, its largest
+_BINARY = (
+    "deeplab-tf build-data --label_map=255:1 makes them 0 and 1; or train with --label_policy=map --label_map=255:1"
+)
+
+
+def check_dataset(
+    dataset_dir: str | os.PathLike,
+    *,
+    dataset: str | None = None,
+    splits: Sequence[str] = (),
+    advance: Callable[[], object] = lambda: None,
+) -> Diagnosis:
+    """Returns what is wrong with the TFRecords, or the images and labels, in a folder, and its figures.
+
+    Args:
+      dataset_dir: the folder.
+      dataset: what the labels mean, as --dataset of the other commands; None: what the folder says, else the release's
+        default.
+      splits: only these; none: all.
+      advance: called after each example.
+
+    Raises:
+      DeepLabError: no such folder, data set or split, or nothing in it. What can be found is a finding.
+    """
+    data = open_data(dataset_dir, dataset=dataset, splits=splits)
+    found = {split: Split() for split in data.splits}
+    for split, tally in found.items():
+        for sample in data.samples(split):
+            tally.add(sample, data.facts, stored=data.stored)
+            advance()
+    training = [split for split in found if split.startswith("train")]
+    counted = training or list(found)
+    total, around = (sum(getattr(found[split], name) for split in counted) for name in ("counts", "around"))
+    values = list(_values(found, data.facts))
+    findings = [*_assumed(data), *_faults(found), *values]
+    if not values or values[0].code == "labels-out-of-range":  # else what is stored are no classes at all
+        findings += [*_classes(total, around, data.facts, counted, bool(training)), *_ignored(found, data.facts)]
+    findings += [*_duplicates(found, data.facts.name), *_sizes(found), *_unused(data)]
+    kind = "TFRecords" if data.stored else "images and labels"
+    counts = ", ".join(f"{count:,} in {split}" for split, count in data.splits.items())
+    subject = (
+        f"{os.fspath(dataset_dir)}: {kind}, {counts}; labels of {data.facts.name} ({data.facts.num_classes} classes)"
+    )
+    return Diagnosis(subject, tuple(findings), _figures(found, data), _table(found, data.facts))
+
+
+def _assumed(data: Data) -> Iterator[Finding]:
+    if data.assumed:
+        lines = (f"nothing in the folder says what the labels mean; they are judged as {data.facts.name}",)
+        yield Finding("assumed-dataset", NOTE, lines, "--dataset=NAME says it, or a dataset.json in the folder")
+
+
+def _faults(found: Mapping[str, Split]) -> Iterator[Finding]:
+    for code, (severity, words, cure) in _FAULTS.items():
+        parts = [f"{tally.faults[code]:,} of {split}" for split, tally in found.items() if tally.faults[code]]
+        if parts:
+            places = [line for tally in found.values() for line in tally.places[code]][:_SHOWN]
+            yield Finding(code, severity, (f"{' and '.join(parts)} {words}", *places), cure)
+
+
+def _values(found: Mapping[str, Split], facts: Dataset) -> Iterator[Finding]:
+    """Labels out of range, or those that are all 0 and 255."""
+    total = sum(tally.counts for tally in found.values())
+    if total[255] and set(np.flatnonzero(total)) <= {0, 255}:
+        ignored = " (ignored)" if facts.ignore_label == 255 else ""
+        share = total[255] / total.sum()
+        yield Finding("binary-mask", ERROR, (f"all labels are 0 or 255{ignored}: {share:.1%} are 255",), _BINARY)
+        return
+    parts = {split: tally for split, tally in found.items() if tally.faults["labels-out-of-range"]}
+    if not parts:
+        return
+    wrong = wrong_values(total, facts.num_classes, facts.ignore_label)
+    code, cure = explain_values(total, facts.palette, facts.evaluation_ids)
+    where = " and ".join(f"{tally.faults['labels-out-of-range']:,} of {split}" for split, tally in parts.items())
+    values = ", ".join(map(str, list(wrong)[:8])) + (f" and {len(wrong) - 8} more" if len(wrong) > 8 else "")
+    expected = f"0 to {facts.num_classes - 1}, or {facts.ignore_label} for what is ignored"
+    first = f"{where} have labels out of range: {values or 'beyond 255'}; {facts.name} has {expected}"
+    places = [line for tally in parts.values() for line in tally.places["labels-out-of-range"]]
+    yield Finding(code, ERROR, (first, *places[:_SHOWN]), cure)
+
+
+# ---- classes
+
+
+def label_weights(counts: np.ndarray, around: np.ndarray) -> dict[str, list[float]]:
+    """Returns weights of the classes by two rules; a class without pixels gets 1.
+
+    median_frequency: the median over the classes of f, over the class's own f, where f is its share of the pixels in
+    the images that have it (Eigen and Fergus 2015). inverse_log: 1 / ln(1.02 + its share of all pixels) (ENet).
+
+    Args:
+      counts: int64 [classes], pixels of each class; around: int64 [classes], pixels of the images that have it.
+    """
+    present = counts > 0
+    if not present.any():
+        return {}
+    frequency = counts / np.maximum(around, 1)
+    median = np.median(frequency[present]) / np.where(present, frequency, 1)
+    inverse = 1 / np.log(1.02 + counts / counts.sum())
+    rules = {"median_frequency": median, "inverse_log": inverse}
+    return {name: [float(f"{w:.3g}") for w in np.where(present, values, 1.0)] for name, values in rules.items()}
+
+
+def _of_classes(values: np.ndarray, facts: Dataset) -> np.ndarray:
+    """The classes' part of figures by label; what is ignored is no class (ADE20K's 0)."""
+    part = values[: facts.num_classes].copy()
+    if facts.ignore_label < facts.num_classes:
+        part[facts.ignore_label] = 0
+    return part
+
+
+def _classes(total, around, facts: Dataset, counted: Sequence[str], training: bool) -> Iterator[Finding]:
+    counts = _of_classes(total, facts)
+    if not counts.any():
+        return
+    where = ", ".join(counted)
+    ignored = facts.ignore_label
+    empty = [f"{i} {name}" for i, name in enumerate(facts.class_names) if not counts[i] and i != ignored]
+    if empty:
+        shown = ", ".join(empty[:12]) + (f" and {len(empty) - 12} more" if len(empty) > 12 else "")
+        severity = WARNING if training else NOTE
+        yield Finding(
+            "empty-class",
+            severity,
+            (f"{len(empty)} of {facts.num_classes} classes have no pixel in {where}: {shown}",),
+            "a class that is never shown is never learned, and not scored without labels" if training else "",
+        )
+    weights = label_weights(counts, _of_classes(around, facts))
+    order = np.argsort(counts)
+    rare = next(i for i in order if counts[i])
+    shares = [f"{facts.class_names[i]} {counts[i] / counts.sum():.2%}" for i in (rare, order[-1])]
+    lines = [f"{name.replace('_', ' ')}: --label_weights={','.join(map(str, w))}" for name, w in weights.items()]
+    yield Finding("class-shares", NOTE, (f"from {shares[0]} to {shares[1]} of the labelled pixels of {where}", *lines))
+
+
+def _ignored(found: Mapping[str, Split], facts: Dataset) -> Iterator[Finding]:
+    counts = {split: tally.counts for split, tally in found.items() if tally.counts.any()}
+    shares = {split: values[facts.ignore_label] / values.sum() for split, values in counts.items()}
+    if not shares:
+        return
+    lines = [
+        f"label {facts.ignore_label} has " + ", ".join(f"{share:.1%} of {split}" for split, share in shares.items())
+    ]
+    lines += [
+        f"{found[split].unlabelled:,} examples of {split} have no other" for split in counts if found[split].unlabelled
+    ]
+    high = max(shares.values()) > _IGNORED
+    cure = "most pixels teach nothing: is this label meant to be ignored?" if high else ""
+    yield Finding("ignored-share", WARNING if high else NOTE, tuple(lines), cure)
+
+
+# ---- images
+
+
+def _duplicates(found: Mapping[str, Split], dataset: str) -> Iterator[Finding]:
+    names = list(found)
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            one, other = found[first], found[second]
+            if share_images(dataset, first, second) or not one.names or not other.names:
+                continue
+            pairs = list(alike(np.stack(one.thumbnails), np.stack(other.thumbnails), least=_ALIKE))
+            if pairs:
+                pairs.sort(key=lambda pair: -pair[2])
+                lines = [f"{one.names[a]} and {other.names[b]} ({likeness:.2%})" for a, b, likeness in pairs[:_SHOWN]]
+                first_line = f"{len(pairs):,} images of {first} are nearly the same as one of {second}"
+                cure = "take them out of one of the two: scores on images that were trained on are too good"
+                yield Finding("near-duplicates", WARNING, (first_line, *lines), cure)
+
+
+def _crop(side: float, stride: int = 16) -> int:
+    """The smallest k * stride + 1 that is at least `side`."""
+    return int(-(-(side - 1) // stride)) * stride + 1
+
+
+def _sizes(found: Mapping[str, Split]) -> Iterator[Finding]:
+    every = [size for tally in found.values() for size in tally.sizes.elements()]
+    if not every:
+        return
+    sides = np.array(every)
+    largest, middle = sides.max(axis=0), np.median(sides, axis=0)
+    evaluation = ",".join(str(_crop(side)) for side in largest)
+    training = ",".join(str(min(_crop(side), _LARGEST_CROP)) for side in middle)
+    kinds = len(set(every))
+    first = f"{kinds:,} sizes, " if kinds > 1 else "one size, "
+    first += f"largest {largest[0]} x {largest[1]}, median {middle[0]:g} x {middle[1]:g} (height x width)"
+    yield Finding(
+        "crop-size",
+        NOTE,
+        (first, f"--eval_crop_size={evaluation} holds every image; --train_crop_size={training} the median one"),
+        "crops are best k * 16 + 1, and training's as large as the memory allows with a batch of 12 or more",
+    )
+
+
+def _unused(data: Data) -> Iterator[Finding]:
+    if data.unused:
+        lines = (f"{len(data.unused):,} files among the labels belong to no image of a list", *data.unused[:3])
+        yield Finding("unused-labels", NOTE, lines)
+
+
+# ---- figures
+
+
+def _figures(found: Mapping[str, Split], data: Data) -> dict:
+    return {
+        "dataset": data.facts.name,
+        "examples": dict(data.splits),
+        "histogram": {s: {str(i): int(t.counts[i]) for i in np.flatnonzero(t.counts)} for s, t in found.items()},
+        "sizes": {s: {f"{h}x{w}": n for (h, w), n in t.sizes.most_common()} for s, t in found.items()},
+    }
+
+
+def _table(found: Mapping[str, Split], facts: Dataset) -> str:
+    """The histogram of labels, a row a value, a column a split."""
+    total = sum(tally.counts for tally in found.values())
+    values = [i for i in range(256) if total[i]]
+    if not values or len(values) > 64:
+        return f"{len(values)} label values occur (--json lists them)" if values else ""
+    names = {**dict(enumerate(facts.class_names)), facts.ignore_label: "(ignored)"}
+    width = max(len(names.get(i, "?")) for i in values)
+    rows = [f"{'label':>5}  {'':<{width}}" + "".join(f"  {split:>12}" for split in found)]
+    for i in values:
+        shares = (f"{tally.counts[i] / max(1, tally.counts.sum()):.3%}" for tally in found.values())
+        rows.append(f"{i:>5}  {names.get(i, '?'):<{width}}" + "".join(f"  {share:>12}" for share in shares))
+    return "\n".join(rows)

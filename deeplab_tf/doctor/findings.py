@@ -1,0 +1,66 @@
+"""What the doctor says: findings with a code, a severity, evidence and a cure; and all of them on one subject."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+
+ERROR, WARNING, NOTE = SEVERITIES = ("error", "warning", "note")
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+      code: what kind of thing, for scripts: small letters and dashes.
+      severity: error (results will be wrong), warning (they may be), or note.
+      evidence: lines; the first says what was found, the others where.
+      cure: what to do about it, if anything.
+    """
+
+    code: str
+    severity: str
+    evidence: tuple[str, ...]
+    cure: str = ""
+
+    def lines(self) -> Iterator[str]:
+        """Yields the finding as it is printed."""
+        yield f"{self.severity.upper():<7} {self.code}: {self.evidence[0]}"
+        yield from (f"          {line}" for line in self.evidence[1:])
+        if self.cure:
+            yield f"        -> {self.cure}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """All findings on one subject, the worst first. `facts` are figures as JSON has them; `table` is for people."""
+
+    subject: str
+    findings: tuple[Finding, ...]
+    facts: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    table: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "findings", tuple(sorted(self.findings, key=lambda f: SEVERITIES.index(f.severity))))
+
+    def count(self, severity: str) -> int:
+        """Returns how many findings are of a severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The codes of errors and warnings."""
+        return tuple(finding.code for finding in self.findings if finding.severity != NOTE)
+
+    def to_json(self) -> dict:
+        """Returns the diagnosis as JSON types."""
+        values = {name: getattr(self, name) for name in ("subject", "facts", "findings")}
+        values["findings"] = [dataclasses.asdict(finding) for finding in self.findings]
+        return json.loads(json.dumps({**values, **{f"{name}s": self.count(name) for name in SEVERITIES}}))
+
+    def text(self) -> str:
+        """Returns the diagnosis as it is printed."""
+        counts = ", ".join(f"{self.count(s)} {s}{'' if self.count(s) == 1 else 's'}" for s in SEVERITIES)
+        parts = [self.subject, *([self.table] if self.table else [])]
+        parts += [line for finding in self.findings for line in finding.lines()]
+        return "\n".join([*parts, counts])

@@ -1,0 +1,133 @@
+"""Looking at one encoded label: its values, and what is wrong with how it is stored."""
+
+import dataclasses
+import io
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import PIL.Image
+
+from deeplab_tf.data.catalog import Colour
+
+VOID = (224, 224, 192)  # PASCAL VOC's colour of 255
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, PIL.Image.DecompressionBombError)
+_SHOWN = 4
+_MANY = 64  # more values than classes by so many are of another kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """What a label holds.
+
+    Attributes:
+      counts: int64 [256], pixels of each value; None where there are no values to speak of.
+      size: (height, width); None where it cannot be decoded.
+      faults: (code, words) of what is wrong with it.
+    """
+
+    counts: np.ndarray | None
+    size: tuple[int, int] | None
+    faults: tuple[tuple[str, str], ...] = ()
+
+
+def _counted(values: np.ndarray, *faults: tuple[str, str]) -> Label:
+    return Label(np.bincount(values.ravel(), minlength=256).astype(np.int64), values.shape[:2], faults)
+
+
+def look_at_label(content: bytes, palette: Sequence[Colour], *, stored: bool) -> Label:
+    """Returns what an encoded label holds.
+
+    Args:
+      content: the bytes of the file, or of the record's field.
+      palette: the colours of the classes.
+      stored: it is in a record, of which TensorFlow reads grey levels; as a file build-data reads palettes and colours.
+    """
+    try:
+        with PIL.Image.open(io.BytesIO(content)) as image:
+            array, mode, kind = np.asarray(image), image.mode, image.format
+    except _UNREADABLE as error:
+        unknown = isinstance(error, PIL.UnidentifiedImageError)
+        words = f"begins with {content[:8]!r}" if unknown else str(error)
+        return Label(None, None, (("unreadable", f"its label cannot be decoded ({words})"),))
+    size = array.shape[:2]
+    if kind in ("JPEG", "MPO"):
+        return Label(None, size, (("jpeg-label", "has a JPEG for a label"),))
+    if mode in ("RGB", "RGBA"):
+        return _coloured(array[..., :3], palette, stored)
+    if mode == "P" and stored:
+        return _counted(array, ("stored-colours", "holds a palette PNG"))
+    array = array[..., 0] if array.ndim == 3 else array
+    if mode == "1":  # TensorFlow stretches a single bit to 0 and 255
+        array = array.astype(np.uint8) * (255 if stored else 1)
+    if array.dtype != np.uint8:
+        wrong = np.unique(array[(array < 0) | (array > 255)])
+        if wrong.size:
+            return Label(
+                None, size, (("labels-out-of-range", f"has label {_listed(wrong)}: more than 8 bits (mode {mode})"),)
+            )
+        array = array.astype(np.uint8)
+    return _counted(array)
+
+
+def _listed(values: Iterable[object]) -> str:
+    values = [str(value) for value in values]
+    return ", ".join(values[:_SHOWN]) + (f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else "")
+
+
+def _coloured(array: np.ndarray, palette: Sequence[Colour], stored: bool) -> Label:
+    """A label of colours: their classes are counted where the palette has all of them."""
+    codes = array.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
+    found, places = np.unique(codes, return_inverse=True)
+    classes = {255: VOID, **dict(reversed([*enumerate(map(tuple, palette))]))}
+    known = {(r << 16) + (g << 8) + b: i for i, (r, g, b) in classes.items()}
+    unknown = [(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255) for code in found if int(code) not in known]
+    if stored:
+        return Label(None, array.shape[:2], (("stored-colours", "holds an RGB PNG"),))
+    if unknown:
+        return Label(None, array.shape[:2], (("unknown-colours", f"has a label with colours {_listed(unknown)}"),))
+    values = np.array([known[int(code)] for code in found], np.uint8)[places].reshape(codes.shape)
+    return _counted(values, ("colour-label", "has an RGB label"))
+
+
+def wrong_values(counts: np.ndarray, num_classes: int, ignore_label: int) -> dict[int, int]:
+    """Returns label -> pixels of the labels in `counts` (int64 [256]) that are neither a class nor ignored."""
+    return {int(i): int(counts[i]) for i in np.flatnonzero(counts) if i >= num_classes and i != ignore_label}
+
+
+def explain_values(
+    counts: np.ndarray, palette: Sequence[Colour], evaluation_ids: Sequence[int] | None
+) -> tuple[str, str]:
+    """Returns (code, likely cure) of labels that are out of range, from all that occur: int64 [256]."""
+    present = {int(i) for i in np.flatnonzero(counts)}
+    classes, highest = len(palette), max(present - {255}, default=0)
+    greys = {round(0.299 * r + 0.587 * g + 0.114 * b) for r, g, b in (*palette, VOID)}
+    near = {grey + step for grey in greys for step in (-1, 0, 1)}
+    if len(present) > 2 and highest > classes and present <= near:
+        return "palette-as-grey", (
+            "these are the grey levels of the palette's colours: a palette PNG was decoded as colours; build the "
+            "records anew from the palette PNGs with deeplab-tf build-data, which reads their indices"
+        )
+    if len(present) > classes + _MANY:
+        return "labels-out-of-range", (
+            "so many values are no classes: is it a photograph, a probability map, or the greys of colours? build the "
+            "records from index, palette or colour PNGs"
+        )
+    if evaluation_ids and present <= {*range(34), 255}:
+        return "labels-out-of-range", (
+            "these look like Cityscapes' label ids (7 is road): deeplab-tf build-data --dataset=cityscapes makes them "
+            "0 to 18"
+        )
+    if highest == classes and 0 not in present:
+        pairs = ",".join(f"{i + 1}:{i}" for i in range(min(classes, 3))) + (",..." if classes > 3 else "")
+        return "labels-out-of-range", f"the labels begin at 1: build with --label_map={pairs}"
+    if highest == classes:
+        return "labels-out-of-range", (
+            f"there is one class more than the {classes} that are named: name it (class_names.txt or dataset.json), "
+            f"or build with --label_map={classes}:255 to ignore it"
+        )
+    return "labels-out-of-range", (
+        "is it the right data set (--dataset)? build with --label_map=old:new to rename labels, or give "
+        "--label_policy=ignore to train and eval, to leave them out of loss and score"
+    )

@@ -1,0 +1,215 @@
+"""The doctor's look at a training run: its options, its folder, its log."""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from deeplab_tf.checkpoint import ModelCard, variable_map
+from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.contamination import contamination
+from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
+from deeplab_tf.doctor.network import training_findings
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.model import build_model
+from deeplab_tf.run_directory import RUN_FILE, RunDirectory
+from deeplab_tf.sources import MODEL_FILE, open_source
+
+_FOLLOW_DATA = ("num_classes", "crop_size", "ignore_label", "dataset", "model_variant")  # told by other options
+_SHOWN = 12
+_STUCK = 0.9  # of the loss of guessing
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a recipe of configs/ says: its network, and all other options by name."""
+
+    model: ModelConfig
+    options: Mapping[str, object]
+
+
+def recipe_of(model: ModelConfig, train: TrainConfig, data: DataConfig, run: RunConfig) -> Recipe:
+    """Returns a recipe from its parts."""
+    options = {name: value for part in (run, train, data) for name, value in dataclasses.asdict(part).items()}
+    return Recipe(model, json.loads(json.dumps(options)))
+
+
+def default_split(dataset: str | None) -> str:
+    """Returns the split that a data set is scored on."""
+    return "val_fine" if dataset == "cityscapes" else "val"
+
+
+def check_run(
+    train_logdir: str | os.PathLike, recipes: Mapping[str, Recipe], *, eval_split: str | None = None
+) -> Diagnosis:
+    """Returns what is odd about a training run, from its folder alone.
+
+    Args:
+      train_logdir: the folder.
+      recipes: name -> recipe to compare its options with; of several, the nearest with its network and data set.
+      eval_split: the split that it is to be scored on.
+
+    Raises:
+      DeepLabError: no such folder. What can be found is a finding.
+    """
+    directory = RunDirectory(train_logdir)
+    if not directory.path.is_dir():
+        raise DeepLabError(f"--train_logdir={train_logdir}: no such folder; expected that of a training run")
+    findings = list(_folder(directory))
+    card, options = _described(directory, findings)
+    facts = {"checkpoints": directory.steps()}
+    if card and options:
+        config, dataset = card.config, card.dataset
+        findings += [*_same_network(card, options), *training_findings(config, options)]
+        findings += [
+            *_newest(directory, config),
+            *_log(directory, config),
+            *_deviations(options, config, dataset, recipes),
+        ]
+        split = eval_split or default_split(dataset)
+        trained = {"train_dataset": dataset, "train_split": card.train_split, "source": card.source_checkpoint}
+        words = contamination(dataset, split, **trained)
+        if words:
+            cure = "score another split, or mark the score as contaminated"
+            findings.append(Finding("contaminated", WARNING, (words,), cure))
+        facts |= {"dataset": dataset, "train_split": card.train_split, "model": config.to_json()}
+    return Diagnosis(_subject(directory, card), tuple(findings), facts)
+
+
+def _subject(directory: RunDirectory, card: ModelCard | None) -> str:
+    steps = directory.steps()
+    newest = f"newest checkpoint at step {steps[-1]}" if steps else "no checkpoint yet"
+    network = f"{card.config.model_variant} on {card.dataset} {card.train_split}, " if card else ""
+    return f"{directory.path}: {network}{newest}"
+
+
+# ---- the folder
+
+
+def _described(directory: RunDirectory, findings: list[Finding]) -> tuple[ModelCard | None, dict | None]:
+    """Returns the two descriptions in the folder; what is wrong with them is added to `findings`."""
+    run_file, card = directory.path / RUN_FILE, None
+    try:
+        card = ModelCard.read(directory.path) if (directory.path / MODEL_FILE).is_file() else None
+        options = json.loads(run_file.read_text(encoding="utf-8")) if run_file.is_file() else None
+        if options is not None and not isinstance(options, dict):
+            raise ValueError("expected an object")
+    except (DeepLabError, ValueError, OSError) as error:
+        lines = (f"the description of the run cannot be read: {error}",)
+        findings.append(Finding("foreign-directory", ERROR, lines, "train in another folder"))
+        return card, None
+    if options is None:
+        what = "checkpoints, but no run.json" if directory.steps() else "no run.json"
+        lines = (f"{what}: this is no run of deeplab-tf train (of TensorFlow 1, or copied?)",)
+        findings.append(Finding("foreign-directory", WARNING, lines, "look at the weights by --checkpoint"))
+    return card, options
+
+
+def _folder(directory: RunDirectory) -> Iterator[Finding]:
+    """Yields what the names of the files tell."""
+    state, steps = directory.path / "checkpoint", directory.steps()
+    named = re.search(r'^model_checkpoint_path:\s*"([^"]+)"', _text(state), re.MULTILINE)
+    if named and steps and pathlib.PurePath(named[1]).name != directory.prefix(steps[-1]).name:
+        lines = (f"the file checkpoint names {named[1]}, the newest one here is {directory.prefix(steps[-1]).name}",)
+        cure = "checkpoints were deleted or copied in by hand: training goes on from the newest, eval too"
+        yield Finding("stale-state", WARNING, lines, cure)
+    others = [
+        file.name for file in directory.path.glob("*.index") if not re.fullmatch(r"model\.ckpt-\d+\.index", file.name)
+    ]
+    if others:
+        lines = (f"other checkpoints lie among the run's: {', '.join(sorted(others)[:3])}",)
+        yield Finding("foreign-checkpoint", WARNING, lines, "move them to a folder of their own")
+    logged = [line["step"] for line in directory.lines()]
+    if logged and steps and steps[-1] > max(logged):
+        lines = (f"checkpoint {steps[-1]} is newer than all that the log knows (step {max(logged)})",)
+        cure = "it is of another run: move it away, or training goes on from there"
+        yield Finding("foreign-checkpoint", ERROR, lines, cure)
+
+
+def _text(file: pathlib.Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+
+
+def _same_network(card: ModelCard, options: Mapping) -> Iterator[Finding]:
+    described = card.config.to_json()
+    differing = sorted(n for n in {*described, *options["model"]} if described.get(n) != options["model"].get(n))
+    if differing:
+        pairs = [f"{n}: {described.get(n)} in {MODEL_FILE}, {options['model'].get(n)} in {RUN_FILE}" for n in differing]
+        yield Finding("foreign-directory", ERROR, ("two descriptions differ", *pairs), "train in a folder of its own")
+
+
+def _newest(directory: RunDirectory, config: ModelConfig) -> Iterator[Finding]:
+    """Yields a finding where the newest checkpoint is not of the network that the folder describes."""
+    prefix = directory.latest()
+    if prefix is None:
+        return
+    wanted = {name: tuple(v.shape) for name, v in variable_map(build_model(config, zeros=True)).items()}
+    try:
+        with open_source(prefix) as source:
+            wrong = [name for name, shape in wanted.items() if source.shapes.get(name) != shape]
+            first = wrong and f"{wrong[0]} is {source.shapes.get(wrong[0], 'not there')}, expected {wanted[wrong[0]]}"
+    except DeepLabError as error:
+        yield Finding("foreign-checkpoint", ERROR, (str(error),), "delete it: training goes on from the one before")
+        return
+    if wrong:
+        lines = (f"{prefix.name} is of another network: {len(wrong)} variables do not fit ({first})",)
+        yield Finding("foreign-checkpoint", ERROR, lines, "move it away, or train in another folder")
+
+
+# ---- options and log
+
+
+def _log(directory: RunDirectory, config: ModelConfig) -> Iterator[Finding]:
+    losses = [line["cross_entropy"] for line in directory.lines() if isinstance(line.get("cross_entropy"), float)]
+    if any(not math.isfinite(loss) for loss in losses):
+        cure = "a lower --base_learning_rate, a slow start, labels in range"
+        yield Finding("loss-not-finite", ERROR, ("the log has a loss that is not finite",), cure)
+        return
+    last, guess = np.mean(losses[-(len(losses) // 4) :]) if len(losses) >= 8 else 0.0, math.log(config.num_classes)
+    if last > _STUCK * guess:
+        lines = (f"the loss stands at {last:.2f}, that of guessing {config.num_classes} classes is {guess:.2f}",)
+        cure = "is the data sound (--dataset_dir)? are the initial weights, the learning rate those of a recipe?"
+        yield Finding("loss-stuck", WARNING, lines, cure)
+
+
+def _different(options: Mapping, config: ModelConfig, recipe: Recipe) -> list[str]:
+    """What differs from a recipe, a line each: network first."""
+    fields = [field.name for field in dataclasses.fields(ModelConfig) if field.name not in _FOLLOW_DATA]
+    here = {**{name: getattr(config, name) for name in fields}, **options}
+    there = {**{name: getattr(recipe.model, name) for name in fields}, **recipe.options}
+    names = [*fields, *(name for name in options if name in recipe.options)]
+    differing = [n for n in dict.fromkeys(names) if n not in _FOLLOW_DATA and here[n] != there[n]]
+    differing += ["crop_size"] if here.get("crop_size") != there["crop_size"] else []
+    return [f"{name}: {_shown(here[name])} here, {_shown(there[name])} in the recipe" for name in differing]
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else "unset" if value is None else str(value)
+
+
+def _deviations(options: Mapping, config: ModelConfig, dataset: str | None, recipes: Mapping) -> Iterator[Finding]:
+    single = len(recipes) == 1
+    alike = {
+        name: _different(options, config, recipe)
+        for name, recipe in recipes.items()
+        if single or (recipe.model.model_variant, recipe.options["dataset"]) == (config.model_variant, dataset)
+    }
+    if not alike:
+        lines = (f"no recipe trains {config.model_variant} on {dataset}; --config names one to compare with",)
+        yield Finding("no-recipe", NOTE, lines)
+        return
+    name = min(alike, key=lambda known: len(alike[known]))
+    lines, recipe = alike[name], recipes[name]
+    if single and recipe.model.model_variant != config.model_variant:
+        lines = [f"model_variant: {config.model_variant} here, {recipe.model.model_variant} in the recipe", *lines]
+    if not lines:
+        yield Finding("recipe", NOTE, (f"all options are those of the recipe {name}",))
+        return
+    more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    first = f"{len(lines)} options differ from the recipe {name}"
+    yield Finding("recipe-deviation", WARNING if single else NOTE, (first, *lines[:_SHOWN], *more))

@@ -1,0 +1,199 @@
+"""The doctor's look at weights and at what they predict: each of the five causes of one class alone."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from golden import golden_tensor
+from test_doctor import encoded
+
+from deeplab_tf.checkpoint import ModelCard, Receipt, load_tf1_checkpoint, save_model, variable_map, write_tensors
+from deeplab_tf.config import ModelConfig
+from deeplab_tf.data import catalog
+from deeplab_tf.data.shapes import shapes_example
+from deeplab_tf.doctor.checkpoint import check_checkpoint, has_fresh_head
+from deeplab_tf.doctor.predictions import check_predictions
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.model import build_model
+from deeplab_tf.tools import doctor
+
+TINY = ModelConfig(model_variant="tiny", num_classes=9, aspp_convs_filters=16)
+
+
+@pytest.fixture(scope="module")
+def fresh() -> dict[str, np.ndarray]:
+    """The weights of a network that was never trained."""
+    keras.utils.set_random_seed(0)
+    return {name: variable.numpy() for name, variable in variable_map(build_model(TINY)).items()}
+
+
+@pytest.fixture(scope="module")
+def trained(fresh) -> dict[str, np.ndarray]:
+    """The same with a head that is no longer as it was drawn."""
+    return {**fresh, "logits/semantic/biases": np.linspace(-0.1, 0.1, 9, dtype=np.float32)}
+
+
+def saved(folder, weights: dict[str, np.ndarray], *, config=TINY, **facts) -> str:
+    """Writes a model directory of these weights."""
+    write_tensors(folder / "source" / "model.ckpt", weights)
+    model = build_model(config, zeros=True)
+    receipt: Receipt = load_tf1_checkpoint(model, folder / "source" / "model.ckpt")
+    shapes = catalog.DATASETS["shapes"]
+    card = ModelCard(config, dataset="shapes", class_names=shapes.class_names, palette=shapes.palette, **facts)
+    save_model(folder / "model", model, receipt, card=card)
+    return str(folder / "model")
+
+
+def codes_of(found) -> list[str]:
+    return [finding.code for finding in found.findings]
+
+
+def test_sound_weights(tmp_path, trained):
+    found = check_checkpoint(saved(tmp_path, trained, train_split="train"))
+    assert found.codes == ()
+    notes = {finding.code: finding.evidence for finding in found.findings}
+    count = sum(value.size for value in trained.values())
+    assert notes["what-it-is"][0] == f"tiny, for 9 classes: {len(trained)} variables, {count:,} values"
+    assert notes["trained-on"][0] == "trained on shapes train"
+    assert notes["may-be-scored-on"] == ("of shapes: val",)
+
+
+def test_contaminated_or_unknown(tmp_path, trained):
+    (tmp_path / "a").mkdir()
+    path = saved(tmp_path / "a", trained, train_split="train", source_checkpoint="x")
+    assert check_checkpoint(path, eval_split="train").codes == ("contaminated",)
+    assert check_checkpoint(path, eval_split="val").codes == ()
+    assert check_checkpoint(saved(tmp_path, trained)).codes == ("unknown-training",)
+
+
+@pytest.mark.parametrize(
+    ("code", "leaf", "value"),
+    [("not-finite", "weights", np.nan), ("batch-norm-statistics", "moving_variance", -1.0)],
+)
+def test_damaged_values(tmp_path, trained, code, leaf, value):
+    name = next(name for name in trained if name.endswith(f"/{leaf}"))
+    weights = {**trained, name: np.full_like(trained[name], value)}
+    found = check_checkpoint(saved(tmp_path, weights, train_split="train"))
+    assert found.codes == (code,) and name in found.findings[0].evidence[0]
+
+
+def test_a_head_that_was_never_trained(tmp_path, fresh, trained):
+    assert has_fresh_head(fresh) and not has_fresh_head(trained)
+    assert not has_fresh_head({**fresh, "logits/semantic/weights": fresh["logits/semantic/weights"] * 3})
+    found = check_checkpoint(saved(tmp_path, fresh, train_split="train"))
+    assert "untrained-head" in found.codes
+
+
+def test_rates_that_do_not_belong(tmp_path, trained):
+    config = dataclasses.replace(TINY, output_stride=8, atrous_rates=None)
+    assert check_checkpoint(saved(tmp_path, trained, config=config, train_split="train")).codes == ()
+
+
+def test_google_weights(shared):
+    found = check_checkpoint(shared / "real" / "deeplabv3_mnv2_dm05_pascal")
+    assert found.codes == ("unknown-training",)
+    assert "folded-batch-norm" in codes_of(found)
+    assert any("depth_multiplier=0.5" in line for line in found.findings[1].evidence)
+
+
+def test_nothing_to_open(tmp_path):
+    found = check_checkpoint(tmp_path / "nothing")
+    assert found.codes == ("unreadable",) and found.count("error") == 1
+
+
+# ---- predictions
+
+
+def folder_of(path, labels=lambda label: label) -> str:
+    """Writes two drawn pictures as a data set."""
+    for part in ("images", "labels"):
+        (path / part).mkdir(parents=True)
+    for i in range(2):
+        image, label = shapes_example(0, i, height=65, width=65)
+        (path / "images" / f"{i}.png").write_bytes(encoded(image))
+        (path / "labels" / f"{i}.png").write_bytes(encoded(labels(label)))
+    (path / "val.txt").write_text("0\n1\n")
+    shapes = catalog.DATASETS["shapes"]
+    (path / "dataset.json").write_text(json.dumps({"name": "shapes", "class_names": list(shapes.class_names)}))
+    return str(path)
+
+
+def held(finding) -> list[str]:
+    return [line[4:] for line in finding.evidence if line.startswith("[x]")]
+
+
+def test_predictions_of_the_embedded_network(tmp_path):
+    found = check_predictions("shapes_mnv2", folder_of(tmp_path / "data"))
+    assert found.codes == () and sum(found.facts["shares"].values()) == pytest.approx(1)
+    assert "look black" in found.findings[0].evidence[1]
+
+
+def always(weights, answer: int) -> dict[str, np.ndarray]:
+    biases = np.full(9, -50, np.float32)
+    biases[answer] = 50
+    return {**weights, "logits/semantic/biases": biases}
+
+
+def test_masks_of_0_and_255(tmp_path, trained):
+    data = folder_of(tmp_path / "data", lambda label: np.where(label % 255 > 0, 255, 0).astype(np.uint8))
+    found = check_predictions(saved(tmp_path, always(trained, 0)), data)
+    assert found.codes == ("one-class-predictions",)
+    causes = held(found.findings[0])
+    assert (
+        causes[0] == "labels are masks of 0 and 255: values [0, 255]" and "--label_map=255:1" in found.findings[0].cure
+    )
+
+
+def test_one_class_in_nearly_all_labels(tmp_path, trained):
+    data = folder_of(
+        tmp_path / "data",
+        lambda label: np.where(np.arange(label.size).reshape(label.shape) < 40, 3, 0).astype(np.uint8),
+    )
+    found = check_predictions(saved(tmp_path, always(trained, 0)), data)
+    (cause,) = held(found.findings[0])
+    assert cause == f"the class has nearly all labelled pixels: {1 - 40 / 65**2:.1%} here"
+
+
+def test_weights_that_were_not_loaded(tmp_path, fresh):
+    # The logits stay as they are drawn; what they see is one constant feature, so that they answer with one class.
+    norms = {name: np.zeros_like(value) for name, value in fresh.items() if name.endswith("/gamma")}
+    norms |= {
+        name: np.ones_like(value)
+        for name, value in fresh.items()
+        if name.startswith("concat_projection") and name.endswith("/beta")
+    }
+    found = check_predictions(saved(tmp_path, {**fresh, **norms}), folder_of(tmp_path / "data"))
+    (cause,) = held(found.findings[0])
+    assert cause.startswith("the weights were not loaded or not trained: logits as drawn")
+
+
+def test_statistics_of_batch_norm_that_are_wrong(tmp_path):
+    config = dataclasses.replace(TINY, add_image_level_feature=False)
+    shapes = {name: tuple(v.shape) for name, v in variable_map(build_model(config, zeros=True)).items()}
+    weights = {name: golden_tensor(name, shape) for name, shape in shapes.items()}
+    weights["logits/semantic/weights"] -= weights["logits/semantic/weights"].mean(axis=2, keepdims=True)
+    broken = {name: np.full(shape, 1e9, np.float32) for name, shape in shapes.items() if name.endswith("_variance")}
+    found = check_predictions(saved(tmp_path, {**weights, **broken}, config=config), folder_of(tmp_path / "data"))
+    (cause,) = held(found.findings[0])
+    assert cause.startswith("batch norm's statistics are wrong: 100.0% becomes")
+    assert "--recalibrate_batch_norm" in found.findings[0].cure
+
+
+def test_another_data_set_and_backbones(tmp_path, trained):
+    data = folder_of(tmp_path / "data")
+    found = check_predictions(saved(tmp_path, trained), data, dataset="pascal_voc_seg")
+    assert found.codes == ("another-data-set",)
+    with pytest.raises(DeepLabError, match="unknown split"):
+        check_predictions(str(tmp_path / "model"), data, split="tests")
+
+
+def test_the_command_gives_both(tmp_path, trained, capsys):
+    path = saved(tmp_path, always(trained, 1), train_split="train")
+    with pytest.raises(SystemExit) as done:
+        doctor.run(["doctor", f"--checkpoint={path}", f"--dataset_dir={folder_of(tmp_path / 'data')}"])
+    text = capsys.readouterr().out
+    assert done.value.code == 1
+    assert "ERROR   one-class-predictions: circle has 100.00% of all pixels of 2 images" in text
+    assert text.count("[ ] ") == 5 and "-> none of the usual causes" in text

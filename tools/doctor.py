@@ -1,0 +1,112 @@
+"""Looks for what is silently wrong with a data set, a training run or a checkpoint; says what to do about it.
+
+  deeplab-tf doctor --dataset_dir=voc_records          TFRecords, or a folder of images and labels
+  deeplab-tf doctor --train_logdir=exp/voc             a run: its options, its folder, its log
+  deeplab-tf doctor --checkpoint=exp/voc               weights: what they are, what they may be scored on
+  deeplab-tf doctor --checkpoint=exp/voc --dataset_dir=voc_records     and what they predict
+
+Several may be given. With --dataset_dir, the predictions of a run or a checkpoint are looked at too: where one class
+has nearly all pixels, the five usual causes are tested. The exit status is 1 where there are errors.
+"""
+
+import json
+import sys
+
+from absl import flags
+
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.tools import options
+
+_SUBJECTS = ("dataset_dir", "train_logdir", "checkpoint")
+
+
+def define(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    text = "folder of TFRecords, or of images and labels as build-data --dataset=folder takes it"
+    flags.DEFINE_string("dataset_dir", None, text, flag_values=values)
+    text = "what the labels mean, as train's (default: what the folder says, else pascal_voc_seg)"
+    flags.DEFINE_string("dataset", None, text, flag_values=values)
+    flags.DEFINE_list("splits", [], "only these splits of the data set (default: all)", flag_values=values)
+    flags.DEFINE_string("train_logdir", None, "folder of a training run", flag_values=values)
+    text = "recipe to compare the run with (default: the nearest one)"
+    flags.DEFINE_string("config", None, text, flag_values=values)
+    flags.DEFINE_string("checkpoint", None, "anything that holds weights, as predict takes it", flag_values=values)
+    text = "split that the weights are to be scored on (default: val, val_fine for Cityscapes)"
+    flags.DEFINE_string("eval_split", None, text, flag_values=values)
+    text = "images that weights are run on, with --dataset_dir (default: 8)"
+    flags.DEFINE_integer("num_images", 8, text, flag_values=values)
+    flags.DEFINE_boolean("json", False, "print JSON", flag_values=values)
+
+
+def _dataset(values: flags.FlagValues):
+    import rich.console
+    import rich.progress
+
+    from deeplab_tf.doctor.dataset import check_dataset
+
+    console = rich.console.Console(stderr=True)
+    with rich.progress.Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("Looking at images and labels", total=None)
+        how = {"dataset": values.dataset, "splits": values.splits}
+        return check_dataset(values.dataset_dir, **how, advance=lambda: bar.advance(task))
+
+
+def _recipes(name: str | None) -> dict:
+    """Returns each recipe, or the one that is asked for."""
+    import pkgutil
+
+    from deeplab_tf import configs
+    from deeplab_tf.doctor.run import recipe_of
+    from deeplab_tf.tools.train import read_recipe
+
+    names = [name] if name else [module.name for module in pkgutil.iter_modules(configs.__path__)]
+    parts = {known: read_recipe(known) for known in names}
+    return {
+        known: recipe_of(*(said[part] for part in ("MODEL", "TRAIN", "DATA", "RUN"))) for known, said in parts.items()
+    }
+
+
+def _diagnoses(values: flags.FlagValues):
+    if values.dataset_dir:
+        yield _dataset(values)
+    if values.train_logdir:
+        from deeplab_tf.doctor.run import check_run
+
+        yield check_run(values.train_logdir, _recipes(values.config), eval_split=values.eval_split)
+    if values.checkpoint:
+        from deeplab_tf.doctor.checkpoint import check_checkpoint
+
+        yield check_checkpoint(values.checkpoint, eval_split=values.eval_split)
+    weights = values.checkpoint or values.train_logdir
+    if weights and values.dataset_dir:
+        from deeplab_tf.doctor.predictions import check_predictions
+
+        how = {"dataset": values.dataset, "split": values.eval_split, "num_images": values.num_images}
+        yield check_predictions(weights, values.dataset_dir, **how)
+
+
+def main(values: flags.FlagValues) -> int:
+    """Looks, and prints."""
+    if not any(values[name].value for name in _SUBJECTS):
+        raise DeepLabError(f"nothing to look at; expected one of {', '.join(f'--{name}' for name in _SUBJECTS)}")
+    if values.num_images < 1:
+        raise DeepLabError(f"--num_images={values.num_images}: expected a number of at least 1")
+    options.start_tensorflow()
+    found = []
+    for diagnosis in _diagnoses(values):
+        found.append(diagnosis)
+        if not values.json:
+            print(f"{'' if len(found) == 1 else chr(10)}{diagnosis.text()}", flush=True)
+    if values.json:
+        json.dump([diagnosis.to_json() for diagnosis in found], sys.stdout, indent=1)
+        print()
+    return int(any(diagnosis.count("error") for diagnosis in found))
+
+
+def run(argv=None):
+    """Runs the command."""
+    options.run(main, define, argv)
+
+
+if __name__ == "__main__":
+    run()

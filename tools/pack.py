@@ -1,0 +1,45 @@
+"""Packs predictions for the evaluation server of PASCAL VOC, Cityscapes or ADE20K, after checking all of them.
+
+  deeplab-tf vis --checkpoint_dir=exp/voc --vis_split=test --vis_logdir=vis --also_save_raw_predictions ...
+  deeplab-tf pack --server=voc --predictions=vis/raw_segmentation_results --images=VOC2012test/JPEGImages \\
+    --list_file=VOC2012test/ImageSets/Segmentation/test.txt
+  deeplab-tf pack --server=cityscapes --predictions=vis/raw_segmentation_results --images=leftImg8bit/test --dry_run
+
+Every image must have its prediction, of its size, with class indices that the server knows, under a name that it knows.
+All faults are listed at once, and then nothing is written.
+"""
+
+from absl import flags
+
+from deeplab_tf.config import PackConfig
+from deeplab_tf.tools import options
+
+
+def define(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    options.define_flags(values, PackConfig)
+
+
+def main(values: flags.FlagValues) -> None:
+    """Checks, and packs."""
+    config = PackConfig(**options.given(values, PackConfig))
+    options.require(values, "server", "predictions")
+    from deeplab_tf.packers import make_plan, pack
+
+    plan = make_plan(config)
+    print(f"{len(plan.files):,} predictions are there and fit, as {plan.member(next(iter(plan.files)))}")
+    for note in plan.notes:
+        print(f"Note: {note}")
+    if config.dry_run:
+        print(f"Nothing was written (--dry_run); it would be {plan.output}")
+    else:
+        print(f"Written: {pack(plan)}")
+
+
+def run(argv=None):
+    """Runs the command."""
+    options.run(main, define, argv)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,122 @@
+"""Proves released checkpoints: archive, variables, weights, a prediction, and with the data set the published score.
+
+  deeplab-tf verify mobilenetv2_coco_voc_trainaug
+  deeplab-tf verify xception65_coco_voc_trainaug --dataset_dir=voc_records
+  deeplab-tf verify --all --dataset_dir=voc_records --dataset_dir=cityscapes_records
+
+Each published score is measured at its own output stride, rates, scales and flips. Scores of weights that were trained
+on what they are scored on are marked as contaminated. The exit status is 1 unless everything passed.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+
+from absl import flags
+
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.tools import options
+
+_SHOWN = {"passed": "ok", "failed": "FAILED", "skipped": "-"}
+
+
+def define(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    text = "names of the zoo; they may also stand without the flag's name"
+    flags.DEFINE_multi_string("names", [], text, flag_values=values)
+    flags.DEFINE_boolean("all", False, "all of the zoo, as a table in Markdown", flag_values=values)
+    text = "folder with the TFRecords of the data set; may be given once a data set"
+    flags.DEFINE_multi_string("dataset_dir", [], text, flag_values=values)
+    flags.DEFINE_string("output", "verify.json", "file to write (default: verify.json)", flag_values=values)
+    text = "for developers: write <name>.reference.json, what the weights sum to and predict, to this folder"
+    flags.DEFINE_string("record", None, text, flag_values=values)
+
+
+def _entries(values: flags.FlagValues) -> list:
+    from deeplab_tf import zoo
+
+    if bool(values.names) == values.all:
+        raise DeepLabError("expected names of the zoo, or --all; `deeplab-tf zoo` lists them")
+    return list(zoo.CHECKPOINTS.values()) if values.all else [zoo.find(name) for name in values.names]
+
+
+def _folder_for(entry, values: flags.FlagValues) -> str | None:
+    """The folder with the data set of a checkpoint. One folder for one name is taken, whatever it holds."""
+    from deeplab_tf.verify import data_name
+
+    if len(values.dataset_dir) == len(values.names) == 1:
+        return values.dataset_dir[0]
+    held = {folder: data_name(folder) for folder in values.dataset_dir}
+    for folder, name in held.items():
+        if name is None:
+            raise DeepLabError(f"--dataset_dir={folder}: no dataset.json says what it holds; verify one name at a time")
+    return next((folder for folder, name in held.items() if name == entry.dataset), None)
+
+
+def _lines(verification):
+    yield f"{verification.name}: {verification.verdict}"
+    for check in verification.checks:
+        yield f"  {_SHOWN[check.status]:<7} {check.name}: {check.words}"
+    for score in verification.scores:
+        yield f"  {score.verdict}: {score.measured:.2f} % measured for {score.settings}"
+        if score.contaminated:
+            yield f"          {score.contaminated}"
+
+
+def _markdown(verifications) -> str:
+    columns = ("name", "archive", "variables", "weights", "prediction", "published", "measured", "verdict")
+    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    for verification in verifications:
+        status = {check.name: _SHOWN[check.status] for check in verification.checks}
+        checks = [status.get(name, "-") for name in columns[1:5]]
+        for score in verification.scores or (None,):
+            figures = (
+                (score.settings, f"{score.measured:.2f} %", score.verdict) if score else ("", "", verification.verdict)
+            )
+            lines.append(f"| {' | '.join((verification.name, *checks, *figures))} |")
+    return "\n".join(lines)
+
+
+def _write(path: str, content: object):
+    file = pathlib.Path(path)
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, file)
+    except OSError as error:
+        raise DeepLabError(f"{path}: cannot be written ({error.strerror}); choose another file") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def main(values: flags.FlagValues) -> int:
+    """Verifies, prints and writes."""
+    entries = _entries(values)
+    options.start_tensorflow()
+    from deeplab_tf import verify
+
+    if values.record:
+        for entry in entries:
+            _write(os.path.join(values.record, f"{entry.name}.reference.json"), verify.record(entry))
+        return 0
+    found = []
+    for entry in entries:
+        found.append(verify.verify(entry, dataset_dir=_folder_for(entry, values)))
+        if not values.all:
+            print("\n".join(_lines(found[-1])), flush=True)
+    if values.all:
+        print(_markdown(found))
+    _write(values.output, [verification.to_json() for verification in found])
+    print(f"Written: {values.output}")
+    return int(any(verification.verdict != verify.PASSED for verification in found))
+
+
+def run(argv=None):
+    """Runs the command."""
+    options.run(main, define, argv, rest_is="names")
+
+
+if __name__ == "__main__":
+    run()
