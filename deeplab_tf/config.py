@@ -18,7 +18,10 @@ from deeplab_tf.evaluation_config import VisConfig as VisConfig
 from deeplab_tf.export_config import ExportConfig as ExportConfig
 from deeplab_tf.fields import Options as _Options
 from deeplab_tf.fields import option as _option
+from deeplab_tf.pack_config import PackConfig as PackConfig
 from deeplab_tf.run_config import RunConfig as RunConfig
+from deeplab_tf.serve_config import RUNTIMES as RUNTIMES
+from deeplab_tf.serve_config import ServeConfig as ServeConfig
 from deeplab_tf.train_config import TrainConfig as TrainConfig
 
 MERGE_METHODS = ("max", "avg")
@@ -197,9 +200,16 @@ class PredictConfig(_CrfConfig, _Averaging):
     longest_side: int = _option(513, "longest side in pixels for --resize=longest")
     save: tuple[str, ...] = _option(("mask", "overlay", "raw"), "what to write: " + ", ".join(SAVE_CHOICES))
     max_pixels: int = _option(4_200_000, "an image with more pixels (after resizing) is run in overlapping tiles")
+    runtime: str = _option(
+        "auto",
+        "what runs the network: tf; tflite (LiteRT with XNNPACK, the extra litert); auto: on a processor, and for so "
+        "many images that converting pays, tflite where it is installed, else tf",
+    )
 
     def __post_init__(self):
         super().__post_init__()
+        if self.runtime not in RUNTIMES:
+            raise unknown_name("runtime", self.runtime, RUNTIMES)
         self._require("resize", self.resize in RESIZE_CHOICES, "expected longest or none")
         for choice in self.save:
             if choice not in SAVE_CHOICES:

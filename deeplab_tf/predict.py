@@ -1,5 +1,6 @@
 """Segmenting images: `predict` on arrays, `predict_files` on files, folders, globs and standard input."""
 
+import collections
 import dataclasses
 import glob
 import os
@@ -7,20 +8,24 @@ import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.checkpoint import ModelCard
-from deeplab_tf.config import PredictConfig
+from deeplab_tf.config import RUNTIMES, PredictConfig
 from deeplab_tf.data.catalog import pascal_palette
-from deeplab_tf.errors import DeepLabError
-from deeplab_tf.images import EXTENSIONS, read_image, write_png
-from deeplab_tf.predictor import predictor_of, segment, write_probabilities
+from deeplab_tf.errors import DeepLabError, unknown_name
+from deeplab_tf.images import EXTENSIONS, read_image, resize_labels, write_png
+from deeplab_tf.predictor import Predictor, network_labels, network_size, segment, write_probabilities
+from deeplab_tf.runtime import runtime_predictor
 from deeplab_tf.visualize import class_shares, colour_mask, overlay, palette_png
 
+# Pictures that are read before their turn and written after it: enough for the network never to wait, and bounded.
+_READ_AHEAD, _WRITE_BEHIND, _THREADS = 3, 3, 3
 _SUFFIXES = {"mask": "mask.png", "overlay": "overlay.png", "raw": "raw.png", "probabilities": "probabilities.npy"}
 
 
@@ -31,6 +36,7 @@ def predict(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     crf: Mapping[str, float] | None = None,
+    runtime: str = "auto",
 ) -> np.ndarray:
     """Returns the class maps of images, at their size.
 
@@ -45,25 +51,31 @@ def predict(
       scales: of the input, for instance (0.5, 0.75, 1.0, 1.25, 1.5, 1.75).
       flip: also run on the mirrored images.
       crf: refine each picture by `crf.densecrf` with these arguments ({}: the defaults); None: do not.
+      runtime: tf, tflite (LiteRT) or auto: what `runtime.runtime_predictor` finds to be the faster, which gives the
+        same classes but for pixels between two classes that float32 cannot tell apart.
 
     Returns:
       int32 [b, h, w], class indices.
 
     Raises:
-      DeepLabError: `images` is not of that shape, a scale is not above 0, or `model` was not made here.
+      DeepLabError: `images` is not of that shape, a scale is not above 0, an unknown runtime or one that is not
+        installed, or `model` was not made here.
     """
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
         raise DeepLabError(f"images of shape {images.shape}: expected [b, h, w, 3], RGB in 0..255")
     if not len(scales) or min(scales) <= 0:
         raise DeepLabError(f"scales={scales!r}: expected numbers above 0")
-    return predictor_of(model).labels(images, scales=tuple(scales), flip=flip, crf=crf)
+    if runtime not in RUNTIMES:
+        raise unknown_name("runtime", runtime, RUNTIMES)
+    chosen = runtime_predictor(model, runtime, pixels=images.size // 3)
+    return chosen.labels(images, scales=tuple(scales), flip=flip, crf=crf)
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of one image: its size (h, w), the files written, seconds from pixels to classes, and the classes
-    found as (index, name, share); or `error`, one line."""
+    """What became of one image: its size (h, w), the files written, seconds in the network (and the CRF), and the
+    classes found as (index, name, share); or `error`, one line."""
 
     name: str
     size: tuple[int, int] = (0, 0)
@@ -86,7 +98,7 @@ def expand_inputs(inputs: Sequence[str]) -> list[str]:
     Raises:
       DeepLabError: nothing matches one of them.
     """
-    files = []
+    files: dict[str, None] = {}
     for item in inputs:
         if item == "-" or os.path.isfile(item):
             found = [item]
@@ -99,28 +111,33 @@ def expand_inputs(inputs: Sequence[str]) -> list[str]:
             found = sorted(path for path in glob.glob(item, recursive=True) if os.path.isfile(path))
             if not found:
                 raise DeepLabError(f"{item}: no such file, and nothing matches it; expected image files or a folder")
-        files += [path for path in found if path not in files]
-    return files
+        files |= dict.fromkeys(found)
+    return list(files)
 
 
-def _stems(files: Sequence[str]) -> Iterator[str]:
-    """A stem for each file; the second of a name gets -2, so that none overwrites another's output."""
+def stems(files: Sequence[str]) -> Iterator[str]:
+    """Yields a stem for each file; the second of a name gets -2, so that none overwrites another's output."""
     used: set[str] = set()
+    numbers: collections.Counter[str] = collections.Counter()
     for file in files:
         stem = base = "stdin" if file == "-" else pathlib.Path(file).stem
-        number = 1
         while stem in used:
-            number += 1
-            stem = f"{base}-{number}"
+            numbers[base] += 1
+            stem = f"{base}-{numbers[base] + 1}"
         used.add(stem)
         yield stem
+
+
+def expected_pixels(files: Sequence[str], options: PredictConfig) -> int:
+    """Returns about how many pixels the network will see; of photographs that keep their size, at least so many."""
+    return len(files) * options.longest_side**2
 
 
 class _Writer:
     """Writes what was asked for of one image after the other; each file appears complete or not at all."""
 
-    def __init__(self, model: keras.Model, card: ModelCard, output_dir: str | os.PathLike, options: PredictConfig):
-        self._predictor, self._options = predictor_of(model), options
+    def __init__(self, predictor: Predictor, card: ModelCard, output_dir: str | os.PathLike, options: PredictConfig):
+        self._predictor, self._options = predictor, options
         self._choices = tuple(dict.fromkeys(options.save))
         self._names = card.class_names or tuple(f"class {i}" for i in range(card.config.num_classes))
         self._palette = card.palette or pascal_palette(card.config.num_classes)
@@ -136,6 +153,11 @@ class _Writer:
                 f"--save=raw: {card.config.num_classes} classes do not fit a PNG of 8 bits; leave it out"
             )
 
+    @property
+    def runs_the_network(self) -> bool:
+        """Whether writing needs the network again."""
+        return "probabilities" in self._choices
+
     def _unwritable(self, error: Exception) -> DeepLabError:
         return DeepLabError(f"--output_dir={self._folder}: cannot be written ({error}); choose another folder")
 
@@ -149,14 +171,9 @@ class _Writer:
         else:
             write_probabilities(self._predictor, image, self._options, str(path))
 
-    def run(self, file: str, stem: str) -> Result:
-        """Segments one file and writes its outputs. DeepLabError: the picture is bad, or the folder cannot be
-        written."""
-        name = "standard input" if file == "-" else file
-        image = read_image(sys.stdin.buffer.read() if file == "-" else file, name=name)
-        start = time.perf_counter()
-        labels = segment(self._predictor, image, self._options)
-        seconds = time.perf_counter() - start
+    def write(self, name: str, stem: str, image: np.ndarray, labels: np.ndarray, seconds: float) -> Result:
+        """Writes the outputs of one picture. DeepLabError: the folder cannot be written."""
+        labels = resize_labels(labels, *image.shape[:2])
         targets = [self._folder / f"{stem}_{_SUFFIXES[choice]}" for choice in self._choices]
         try:
             with tempfile.TemporaryDirectory(prefix=".partial-", dir=self._folder) as partial:
@@ -169,33 +186,106 @@ class _Writer:
         return Result(name, labels.shape, tuple(targets), seconds, tuple(class_shares(labels, self._names)))
 
 
+def _name(file: str) -> str:
+    return "standard input" if file == "-" else file
+
+
+class Line:
+    """Pictures on their way: read by threads, segmented here one after the other, written by threads.
+
+    Arguments and errors are those of `predict_files`.
+    """
+
+    def __init__(self, predictor: Predictor, card: ModelCard, output_dir: str | os.PathLike, options: PredictConfig):
+        if card.kind != "segmentation":
+            raise DeepLabError(
+                f"{card.source_checkpoint}: a backbone without classes, to start training from; not to predict"
+            )
+        self._predictor, self._options = predictor, options
+        self._writer = _Writer(predictor, card, output_dir, options)
+
+    def _read(self, file: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns a picture, and the same at the size that the network gets."""
+        image = read_image(sys.stdin.buffer.read() if file == "-" else file, name=_name(file))
+        return image, network_size(image, self._options)
+
+    def _ahead(self, pool: ThreadPoolExecutor, files: Sequence[str]) -> Iterator[Future]:
+        """Yields what `_read` gives of each file as a future; while one is worked on the next are read."""
+        waiting: collections.deque[Future] = collections.deque()
+        for file in files:
+            waiting.append(pool.submit(self._read, file))
+            if len(waiting) > _READ_AHEAD:
+                yield waiting.popleft()
+        yield from waiting
+
+    def _segmented(self, picture: Future, name: str, stem: str, pool: ThreadPoolExecutor) -> Callable[[], Result]:
+        """Segments a picture when it is read; returns what waits for its outputs to be written."""
+        image, sized = picture.result()
+        start = time.perf_counter()
+        if self._options.crf:
+            labels = segment(self._predictor, image, self._options)
+        else:
+            labels = network_labels(self._predictor, sized, self._options)
+        arguments = (name, stem, image, labels, time.perf_counter() - start)
+        if self._writer.runs_the_network:
+            result = self._writer.write(*arguments)
+            return lambda: result
+        return pool.submit(self._writer.write, *arguments).result
+
+    def results(self, files: Sequence[str], names: Iterable[str]) -> Iterator[Result]:
+        """Yields the results of the files in their order; `names` are the stems of what is written of each."""
+        written: collections.deque[tuple[str, Callable[[], Result]]] = collections.deque()
+        with ThreadPoolExecutor(_THREADS) as pool:
+            pictures = self._ahead(pool, files)
+            try:
+                for file, stem in zip(files, names, strict=True):
+                    name, picture = _name(file), next(pictures)
+                    result = _caught(name, lambda p=picture, n=name, s=stem: self._segmented(p, n, s, pool))
+                    written.append((name, result if callable(result) else lambda r=result: r))
+                    if len(written) > _WRITE_BEHIND:
+                        yield _caught(*written.popleft())
+                while written:
+                    yield _caught(*written.popleft())
+            finally:  # an error, or a reader who has seen enough
+                pool.shutdown(cancel_futures=True)
+
+
+def _caught(name: str, work: Callable) -> object:
+    """Returns what `work` returns, or where the picture is at fault a result that says so."""
+    try:
+        return work()
+    except DeepLabError as error:
+        if str(error).startswith("--"):  # the fault is not the picture's
+            raise
+        return Result(name, error=str(error))
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        return Result(name, error=f"{name}: not enough memory; give --resize=longest or a smaller --max_pixels")
+
+
 def predict_files(
-    model: keras.Model, card: ModelCard, files: Sequence[str], output_dir: str | os.PathLike, options: PredictConfig
+    model: keras.Model,
+    card: ModelCard,
+    files: Sequence[str],
+    output_dir: str | os.PathLike,
+    options: PredictConfig,
+    *,
+    predictor: Predictor | None = None,
 ) -> Iterator[Result]:
-    """Yields the result of each file as it is done; a bad picture is a result with an error, the others go on.
+    """Yields the result of each file, in their order; a bad picture is a result with an error, the others go on.
+
+    While the network runs, threads read the next pictures and write the last ones.
 
     Args:
       model, card: from `loading.open_model`.
       files: from `expand_inputs`.
       output_dir: gets <stem>_mask.png, <stem>_overlay.png, <stem>_raw.png (palette PNG of class indices, at the
         picture's size) and <stem>_probabilities.npy (float32 [h, w, classes]), as `options.save` says.
-      options: resize rule, scales, flips, CRF, what to save.
+      options: resize rule, scales, flips, CRF, what to save, runtime.
+      predictor: from `runtime.runtime_predictor`; None: the one that `options.runtime` says.
 
     Raises:
-      DeepLabError: the folder cannot be written, or the model is a backbone without classes.
+      DeepLabError: the folder cannot be written, the runtime is not installed, or the model is a backbone without
+        classes.
     """
-    if card.kind != "segmentation":
-        raise DeepLabError(
-            f"{card.source_checkpoint}: a backbone without classes, to start training from; not to predict"
-        )
-    writer = _Writer(model, card, output_dir, options)
-    for file, stem in zip(files, _stems(files), strict=True):
-        name = "standard input" if file == "-" else file
-        try:
-            yield writer.run(file, stem)
-        except DeepLabError as error:
-            if str(error).startswith("--output_dir"):
-                raise
-            yield Result(name, error=str(error))
-        except (MemoryError, tf.errors.ResourceExhaustedError):
-            yield Result(name, error=f"{name}: not enough memory; give --resize=longest or a smaller --max_pixels")
+    predictor = predictor or runtime_predictor(model, options.runtime, pixels=expected_pixels(files, options))
+    yield from Line(predictor, card, output_dir, options).results(files, stems(files))

@@ -56,6 +56,9 @@ class Predictor:
             raise DeepLabError("the model of this predictor is gone; expected the caller to keep it")
         return model
 
+    def prepare(self):
+        """Does what can be done before the first image comes."""
+
     def _network(self, size: tuple[int, int], scale: float = 1.0, pyramid: tuple[float, ...] | None = None):
         """Returns images [b, *size, 3] -> logits, compiled; one graph for all sizes where the network allows it."""
         fixed = needs_fixed_size(self.config)
@@ -85,6 +88,10 @@ class Predictor:
     def _single(self, images: tf.Tensor) -> tf.Tensor:
         """Logits at the size of the network's output."""
         return self._network(tuple(images.shape[1:3]), pyramid=self.config.image_pyramid)(images)
+
+    def _upsampled(self, logits: tf.Tensor, size: tuple[int, int]) -> np.ndarray:
+        """The classes of logits resized to `size`."""
+        return tf.argmax(resize_bilinear(logits, size), axis=-1, output_type=tf.int32).numpy()
 
     def _averaged(self, images: tf.Tensor, scales: Sequence[float], flip: bool) -> tf.Tensor:
         """Probabilities at full size, averaged over scales and flips (release: predict_labels_multi_scale, which runs
@@ -118,8 +125,7 @@ class Predictor:
         if tuple(scales) != (1.0,) or flip:
             labels = tf.argmax(self._averaged(padded, scales, flip), axis=-1, output_type=tf.int32).numpy()
         elif self.config.prediction_with_upsampled_logits:
-            logits = resize_bilinear(self._single(padded), padded.shape[1:3])
-            labels = tf.argmax(logits, axis=-1, output_type=tf.int32).numpy()
+            labels = self._upsampled(self._single(padded), tuple(padded.shape[1:3]))
         else:
             small = tf.argmax(self._single(padded), axis=-1, output_type=tf.int32).numpy()
             labels = np.stack([resize_labels(label, *padded.shape[1:3]) for label in small])
@@ -187,8 +193,21 @@ def _tiled(run, image: np.ndarray, tile: tuple[int, int], stride: int, result: n
     return result
 
 
-def _sized(image: np.ndarray, options: PredictConfig) -> np.ndarray:
+def network_size(image: np.ndarray, options: PredictConfig) -> np.ndarray:
+    """Returns a photograph, uint8 [h, w, 3], at the size at which `options` have the network run on it."""
     return resize_longest(image, options.longest_side) if options.resize == "longest" else image
+
+
+def network_labels(predictor: Predictor, image: np.ndarray, options: PredictConfig) -> np.ndarray:
+    """Returns the class map int32 [h, w] of an image of `network_size`, without CRF: see `segment`."""
+
+    def run(part):
+        return predictor.labels(part[None], scales=options.eval_scales, flip=options.add_flipped_images)[0]
+
+    if image.shape[0] * image.shape[1] <= options.max_pixels:
+        return run(image)
+    stride, labels = predictor.config.output_stride, np.empty(image.shape[:2], np.int32)
+    return _tiled(run, image, _square(predictor, options), stride, labels)
 
 
 def segment(predictor: Predictor, image: np.ndarray, options: PredictConfig) -> np.ndarray:
@@ -207,16 +226,7 @@ def segment(predictor: Predictor, image: np.ndarray, options: PredictConfig) -> 
         found = _probabilities(predictor, image, options, np.empty(_shape(predictor, image), np.float32))
         return _refined(image, found, options, np.empty(image.shape[:2], np.int32), lambda part: part.argmax(-1))
 
-    def run(part):
-        return predictor.labels(part[None], scales=options.eval_scales, flip=options.add_flipped_images)[0]
-
-    sized = _sized(image, options)
-    if sized.shape[0] * sized.shape[1] <= options.max_pixels:
-        labels = run(sized)
-    else:
-        stride, labels = predictor.config.output_stride, np.empty(sized.shape[:2], np.int32)
-        labels = _tiled(run, sized, _square(predictor, options), stride, labels)
-    return resize_labels(labels, *image.shape[:2])
+    return resize_labels(network_labels(predictor, network_size(image, options), options), *image.shape[:2])
 
 
 def segment_batch(
@@ -284,7 +294,7 @@ def _probabilities(predictor: Predictor, image: np.ndarray, options: PredictConf
     def run(part):
         return predictor.probabilities(part[None], scales=options.eval_scales, flip=options.add_flipped_images)[0]
 
-    sized = _sized(image, options)
+    sized = network_size(image, options)
     if sized.shape[0] * sized.shape[1] > options.max_pixels:
         _tiled(run, sized, _square(predictor, options), predictor.config.output_stride, result)
     elif sized is image:

@@ -21,6 +21,7 @@ from deeplab_tf.checkpoint import ModelCard, Receipt, save_model
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.predict import expand_inputs, predict, predict_files
+from deeplab_tf.runtime import litert_is_here
 from deeplab_tf.tools import convert as convert_tool
 from deeplab_tf.tools import predict as predict_tool
 
@@ -69,6 +70,7 @@ def scores(confusion: np.ndarray) -> dict:
 SCALES = "--eval_scales=0.5,0.75,1.0,1.25,1.5,1.75"
 RUNS = [
     pytest.param(16, "single", ()),
+    pytest.param(16, "single", ("--runtime=tflite",), marks=pytest.mark.skipif(not litert_is_here(), reason="LiteRT")),
     pytest.param(8, "single", ()),
     pytest.param(16, "ms_flip", (SCALES, "--add_flipped_images"), marks=pytest.mark.heavy),
     pytest.param(8, "ms_flip", (SCALES, "--add_flipped_images"), marks=pytest.mark.heavy),
@@ -213,16 +215,25 @@ def test_a_failed_write_leaves_nothing_of_its_picture(model, card, photos, tmp_p
     assert everything(tmp_path / "out") == set()
 
 
+def test_who_has_seen_enough_may_go(model, card, photos, tmp_path):
+    files = [str(photos / name) for name in GOOD] * 3
+    results = predict_files(model, card, files, tmp_path / "out", PredictConfig(resize="none", save=("raw",)))
+    assert next(results).files[0].name == "a_raw.png"
+    results.close()
+    names = everything(tmp_path / "out")
+    assert "a_raw.png" in names and all(name.endswith("_raw.png") for name in names)  # none is half-written
+
+
 def test_too_little_memory_is_told_and_the_others_go_on(model, card, photos, tmp_path, monkeypatch):
     module = sys.modules["deeplab_tf.predict"]
-    segment = module.segment
+    network_labels = module.network_labels
 
     def hungry(predictor, image, options):
         if image.shape[0] == 65:
             raise MemoryError
-        return segment(predictor, image, options)
+        return network_labels(predictor, image, options)
 
-    monkeypatch.setattr(module, "segment", hungry)
+    monkeypatch.setattr(module, "network_labels", hungry)
     files = [str(photos / name) for name in GOOD]
     results = list(predict_files(model, card, files, tmp_path / "out", PredictConfig(resize="none")))
     assert [r.error and "not enough memory" in r.error for r in results] == [None, True, None]

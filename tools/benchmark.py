@@ -1,5 +1,8 @@
-"""Measures this machine: converting, how soon --help answers, the input pipeline, the training step, the CRF.
+"""Measures this machine: predicting, serving, converting, --help, the input pipeline, the training step, the CRF,
+the scores.
 
+  deeplab-tf benchmark --what=inference --checkpoints=models/xception65 --sizes=513x513 --chart=bars.svg
+  deeplab-tf benchmark --what=serve --clients=200 --seconds=60
   deeplab-tf benchmark --what=convert,help
   deeplab-tf benchmark --what=pipeline,train_step --rounds=15
 
@@ -58,6 +61,14 @@ save_tf1_checkpoint(deeplab_tf.build_model(deeplab_tf.ModelConfig(**json.loads(s
 _XCEPTION_65 = {"model_variant": "xception_65", "atrous_rates": [6, 12, 18], "decoder_output_stride": [4]}
 
 
+_PREDICTING = (
+    ("checkpoints", ("shapes_mnv2",), "models, as --checkpoint of predict; serve takes the first"),
+    ("runtimes", ("keras", "saved_model", "tflite", "tflite_int8", "predict"), "what runs them"),
+    ("sizes", ("257x257", "513x513"), "heights x widths, each a multiple of the output stride plus one"),
+    ("batches", ("1",), "images at a time"),
+)
+
+
 def define(values: flags.FlagValues):
     """Defines the flags of this command."""
     text = f"what to measure: {', '.join(_WHAT)} (default: all)"
@@ -66,6 +77,16 @@ def define(values: flags.FlagValues):
     flags.DEFINE_integer("rounds", 9, "turns of pipeline and train_step (default: 9)", flag_values=values)
     text = "tiny pictures and networks in pipeline and train_step, to try the command; the figures mean nothing"
     flags.DEFINE_boolean("small", False, text, flag_values=values)
+    for name, default, text in _PREDICTING:
+        flags.DEFINE_list(name, list(default), f"inference: {text} (default: {','.join(default)})", flag_values=values)
+    text = "inference: files of the release, .pb or .tflite, to set beside (default: none)"
+    flags.DEFINE_list("originals", [], text, flag_values=values)
+    text = "inference: output stride of the models (default: their own)"
+    flags.DEFINE_integer("output_stride", None, text, flag_values=values)
+    text = "inference: also write a bar chart to this SVG file"
+    flags.DEFINE_string("chart", None, text, flag_values=values)
+    flags.DEFINE_integer("clients", 200, "serve: clients at a time (default: 200)", flag_values=values)
+    flags.DEFINE_float("seconds", 60.0, "serve: how long they ask (default: 60)", flag_values=values)
     flags.DEFINE_string("json", None, "also write the figures to this file", flag_values=values)
 
 
@@ -140,7 +161,59 @@ def _crf(values: flags.FlagValues) -> dict[str, float | list[float]]:
     return benchmark_crf.measure(values.rounds, small=values.small, tell=_tell)
 
 
-_WHAT = {"convert": _convert, "help": _help, "pipeline": _pipeline, "train_step": _train_step, "crf": _crf}
+def _metrics(values: flags.FlagValues) -> dict[str, float | list[float]]:
+    options.start_tensorflow()
+    from deeplab_tf.tools import benchmark_metrics
+
+    return benchmark_metrics.measure(values.rounds, small=values.small, tell=_tell)
+
+
+def _size(text: str) -> tuple[int, int]:
+    sides = text.split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise DeepLabError(f"--sizes={text}: expected height x width, for instance 513x513")
+    return tuple(map(int, sides))
+
+
+def _inference(values: flags.FlagValues) -> dict[str, list[dict]]:
+    sizes = tuple(map(_size, ["65x65"] if values.small else values.sizes))
+    if not all(batch.isdecimal() and int(batch) for batch in values.batches):
+        raise DeepLabError(f"--batches={','.join(values.batches)}: expected numbers of at least 1")
+    options.start_tensorflow()
+    from deeplab_tf.tools import benchmark_inference
+
+    batches = tuple(map(int, values.batches))
+    what = tuple(values.checkpoints), tuple(values.runtimes), sizes, batches, tuple(values.originals)
+    plan = benchmark_inference.Plan(*what, values.output_stride, values.rounds)
+    with options.silenced():
+        rows = benchmark_inference.measure(plan)
+    print(f"{benchmark_inference.table(rows)}\n")
+    if values.chart:
+        with open(values.chart, "w", encoding="utf-8") as stream:
+            stream.write(benchmark_inference.chart(rows))
+    return {"inference": rows}
+
+
+def _serve(values: flags.FlagValues) -> dict[str, float]:
+    for name in ("clients", "seconds"):
+        if values[name].value <= 0:
+            raise DeepLabError(f"--{name}={values[name].value}: expected a number above 0")
+    options.start_tensorflow()
+    from deeplab_tf.tools import benchmark_serve
+
+    return benchmark_serve.measure(values.clients, values.seconds, values.checkpoints[0])
+
+
+_WHAT = {
+    "convert": _convert,
+    "help": _help,
+    "pipeline": _pipeline,
+    "train_step": _train_step,
+    "crf": _crf,
+    "metrics": _metrics,
+    "inference": _inference,
+    "serve": _serve,
+}
 
 
 def _machine() -> str:
@@ -177,7 +250,8 @@ def main(values: flags.FlagValues) -> None:
     for what in values.what:
         figures |= _WHAT[what](values)
     medians = f"medians of {values.repeats} processes, or of {values.rounds} turns (and their middle half)"
-    print(f"{_machine()}; {medians}\n\n{_table(figures)}")
+    rest = {name: value for name, value in figures.items() if name != "inference"}
+    print(f"{_machine()}; {medians}" + (f"\n\n{_table(rest)}" if rest else ""))
     if values.json:
         with open(values.json, "w", encoding="utf-8") as stream:
             json.dump({"machine": _machine(), "figures": figures}, stream, indent=1)

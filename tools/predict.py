@@ -4,11 +4,18 @@
   deeplab-tf predict --checkpoint=xception65_coco_voc_trainaug --output_stride=8 --input=photos \\
     --eval_scales=0.5,0.75,1.0,1.25,1.5,1.75 --add_flipped_images
   deeplab-tf predict --checkpoint=models/v2 --input=photos --crf
+  deeplab-tf predict --checkpoint=models/xception65 --input=photos --runtime=tflite
+
+What one machine cannot segment, Apache Beam can (pip install 'deeplab_tf[beam]'); the files are the same:
+
+  deeplab-tf predict --checkpoint=/net/model --input="/net/photos/**/*.jpg" --output_dir=/net/out --save=raw \\
+    --beam_runner=FlinkRunner --beam_options="--flink_master=host:8081 --parallelism=64"
 
 Writes <stem>_mask.png (colours), <stem>_overlay.png (with a legend), <stem>_raw.png (class indices) and, if asked,
 <stem>_probabilities.npy, all at the picture's own size.
 """
 
+import itertools
 import sys
 
 from absl import flags
@@ -28,6 +35,12 @@ def define(values: flags.FlagValues):
     text = "image file, folder, glob, or - for standard input; several are allowed"
     flags.DEFINE_multi_string("input", None, text, flag_values=values)
     flags.DEFINE_string("output_dir", "output", "folder to write (default: output)", flag_values=values)
+    text = (
+        "segment as an Apache Beam pipeline: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner (default: without)"
+    )
+    flags.DEFINE_string("beam_runner", None, text, flag_values=values)
+    text = 'for --beam_runner: the options of the runner, as in "--flink_master=host:8081 --parallelism=64"'
+    flags.DEFINE_multi_string("beam_options", [], text, flag_values=values)
     options.define_flags(values, PredictConfig)
     options.define_flags(values, ModelConfig)
 
@@ -60,18 +73,39 @@ def _predict(loaded, files, values, choice) -> list[str]:
     import rich.console
     import rich.progress
 
-    from deeplab_tf.predict import predict_files
+    from deeplab_tf.predict import expected_pixels, predict_files
+    from deeplab_tf.runtime import runtime_predictor
 
+    predictor = runtime_predictor(loaded.model, choice.runtime, pixels=expected_pixels(files, choice))
+    with options.silenced():
+        predictor.prepare()
     console = rich.console.Console(soft_wrap=True, highlight=False, markup=False)
     columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
     hidden = not console.is_terminal or len(files) < 2
     failed = []
     with rich.progress.Progress(*columns, console=console, disable=hidden, transient=True) as progress:
-        results = predict_files(loaded.model, loaded.card, files, values.output_dir, choice)
+        results = predict_files(loaded.model, loaded.card, files, values.output_dir, choice, predictor=predictor)
         for result in progress.track(results, total=len(files), description="Segmenting"):
             console.print(_line(result))
             failed += [result.error] if result.error else []
     return failed
+
+
+def _predict_with_beam(files, changes, values, choice) -> int:
+    from deeplab_tf.predict_beam import Job, predict_with_beam, read_results
+
+    job = Job(values.checkpoint, changes, choice, values.output_dir)
+    counts = predict_with_beam(files, job, values.beam_runner, values.beam_options)
+    print(f"{counts['images']} images; sizes, classes and errors: {values.output_dir}/results-*.jsonl")
+    if counts["failed"]:
+        errors = (result["error"] for result in read_results(values.output_dir) if "error" in result)
+        print(
+            f"{counts['failed']} images failed, for instance:",
+            *itertools.islice(errors, 10),
+            sep="\n  ",
+            file=sys.stderr,
+        )
+    return 1 if counts["failed"] else 0
 
 
 def main(values: flags.FlagValues) -> int:
@@ -79,10 +113,18 @@ def main(values: flags.FlagValues) -> int:
     options.require(values, "checkpoint")
     if not values.input and not sys.stdin.isatty():
         raise DeepLabError("--input is missing; expected image files, a folder, a glob, or - for standard input")
+    if values.beam_options and not values.beam_runner:
+        raise DeepLabError("--beam_options belongs to --beam_runner, which is not given")
+    if values.beam_runner and not values.input:
+        raise DeepLabError("--input is missing; --beam_runner expects image files, folders or globs")
     choice = PredictConfig(**options.given(values, PredictConfig))
     changes = options.given(values, ModelConfig)
     options.require_writable(values, "output_dir")
     options.start_tensorflow()
+    if values.beam_runner:
+        from deeplab_tf.data.beam import runner_flags
+
+        runner_flags(values.beam_runner, values.beam_options)
     from deeplab_tf.loading import open_model
     from deeplab_tf.predict import expand_inputs
 
@@ -91,11 +133,17 @@ def main(values: flags.FlagValues) -> int:
     rows = {"checkpoint": values.checkpoint, **loaded.card.config.to_json()}
     rows |= {"num_classes": loaded.card.config.num_classes, "output_stride": loaded.card.config.output_stride}
     rows |= {"dataset": loaded.card.dataset, "eval_scales": choice.eval_scales, "resize": choice.resize}
-    rows |= {"add_flipped_images": choice.add_flipped_images, "output_dir": values.output_dir}
+    rows |= {
+        "add_flipped_images": choice.add_flipped_images,
+        "runtime": choice.runtime,
+        "output_dir": values.output_dir,
+    }
     rows |= {f"crf_{name}": value for name, value in (choice.crf_parameters or {}).items()}
     print(f"Configuration\n{options.table(rows)}")
     for note in loaded.notes:
         print(f"Note: {note}")
+    if values.beam_runner:
+        return _predict_with_beam(files, changes, values, choice)
     if values.input:
         failed = _predict(loaded, files, values, choice)
     else:

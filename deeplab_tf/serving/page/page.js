@@ -1,0 +1,280 @@
+"use strict";
+
+// Photographs larger than this are shrunk here: the network sees less than that, and phones have slow uplinks.
+const LARGEST_SIDE = 2048;
+
+const byId = (id) => document.getElementById(id);
+const state = { info: null, found: null, labels: null, visible: new Set(), name: "photo", turn: 0 };
+
+function say(text, kind = "") {
+  const message = byId("message");
+  message.textContent = text;
+  message.className = kind;
+}
+
+function percent(share) {
+  return share < 0.0005 ? "<0.1 %" : `${(100 * share).toFixed(1)} %`;
+}
+
+function colourOf(index) {
+  return index < state.info.classes.length ? state.info.classes[index].colour : [255, 255, 255];
+}
+
+// ---- sending a photograph
+
+async function shrunk(blob) {
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(blob);
+  } catch {
+    return { blob, bitmap: null }; // the server says what is wrong with it
+  }
+  const ratio = LARGEST_SIDE / Math.max(bitmap.width, bitmap.height);
+  if (ratio >= 1) return { blob, bitmap };
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(bitmap.width * ratio));
+  canvas.height = Math.max(1, Math.round(bitmap.height * ratio));
+  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  const smaller = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
+  return { blob: smaller, bitmap: await createImageBitmap(smaller) };
+}
+
+async function segment(blob, name) {
+  const turn = ++state.turn;
+  say("Looking at it …", "busy");
+  try {
+    const photo = await shrunk(blob);
+    if (photo.blob.size > state.info.max_body_bytes) {
+      throw new Error(`The file is larger than ${Math.floor(state.info.max_body_bytes / 1e6)} MB.`);
+    }
+    const start = performance.now();
+    const headers = { "content-type": photo.blob.type || "application/octet-stream" };
+    const response = await fetch("/segment", { method: "POST", headers, body: photo.blob });
+    const answer = await response.json();
+    if (turn !== state.turn) return; // another photograph was chosen meanwhile
+    if (!response.ok) throw new Error(answer.error);
+    if (!photo.bitmap) throw new Error("This browser cannot show the picture.");
+    state.name = (name || "photo").replace(/\.[^.]*$/, "");
+    show(photo.bitmap, answer, performance.now() - start);
+  } catch (error) {
+    if (turn === state.turn) say(error instanceof TypeError ? "The server cannot be reached." : error.message, "bad");
+  }
+}
+
+// ---- showing what was found
+
+function show(bitmap, found, milliseconds) {
+  state.found = found;
+  state.labels = new Uint16Array(found.width * found.height);
+  let place = 0;
+  for (let i = 0; i < found.runs.length; i += 2) {
+    state.labels.fill(found.runs[i], place, (place += found.runs[i + 1]));
+  }
+  const objects = found.classes.filter((entry) => entry.name !== "background");
+  state.visible = new Set((objects.length ? objects : found.classes).map((entry) => entry.index));
+  for (const canvas of [byId("photo"), byId("mask")]) {
+    canvas.width = found.width;
+    canvas.height = found.height;
+  }
+  byId("stage").style.width = `calc(72vh * ${found.width / found.height})`; // and no wider than the page
+  byId("photo").getContext("2d").drawImage(bitmap, 0, 0, found.width, found.height);
+  const names = found.classes.map((entry) => `${entry.name} ${percent(entry.share)}`).join(", ");
+  byId("photo").setAttribute("aria-label", `The photograph, in which were found: ${names}`);
+  byId("legend").replaceChildren(...found.classes.map(legendEntry));
+  byId("timing").textContent =
+    `${found.width} × ${found.height} pixels; network ${found.network_ms.toFixed(0)} ms, ` +
+    `with sending and decoding ${milliseconds.toFixed(0)} ms`;
+  byId("save-raw").hidden = !found.raw_png;
+  byId("result").hidden = false;
+  paint();
+  say(`Found ${found.classes.length} ${found.classes.length === 1 ? "class" : "classes"}.`);
+}
+
+function element(tag, className, text = "") {
+  const made = document.createElement(tag);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+function legendEntry(entry) {
+  const [label, box] = [document.createElement("label"), document.createElement("input")];
+  box.type = "checkbox";
+  box.value = entry.index;
+  box.checked = state.visible.has(entry.index);
+  box.addEventListener("change", () => {
+    state.visible[box.checked ? "add" : "delete"](entry.index);
+    paint();
+  });
+  const swatch = element("span", "swatch");
+  swatch.style.background = `rgb(${colourOf(entry.index).join(" ")})`;
+  const bar = element("span", "bar");
+  bar.append(document.createElement("i"));
+  bar.firstChild.style.width = `${100 * entry.share}%`;
+  label.append(box, swatch, element("span", "name", entry.name), element("span", "share", percent(entry.share)), bar);
+  const item = document.createElement("li");
+  item.append(label);
+  return item;
+}
+
+// Returns the colours of the classes, those that `shown` leaves out transparent.
+function coloured(shown) {
+  const { width, height } = state.found;
+  const image = new ImageData(width, height);
+  const words = new Uint32Array(image.data.buffer);
+  const most = Math.max(state.info.classes.length, ...state.found.classes.map((entry) => entry.index + 1));
+  const table = new Uint32Array(most);
+  for (let index = 0; index < most; index++) {
+    const [red, green, blue] = colourOf(index);
+    const bytes = new Uint8Array([red, green, blue, 255]);
+    table[index] = shown(index) ? new Uint32Array(bytes.buffer)[0] : 0;
+  }
+  for (let i = 0; i < words.length; i++) words[i] = table[state.labels[i]];
+  return image;
+}
+
+// Draws a white line around each visible class, so that one is seen whose colour is like the photograph's.
+function outlined(image) {
+  const { width, height } = state.found;
+  const [labels, words, white] = [state.labels, new Uint32Array(image.data.buffer), 0xffffffff];
+  for (let y = 0, i = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, i++) {
+      for (const other of [x + 1 < width ? i + 1 : i, y + 1 < height ? i + width : i]) {
+        if (labels[i] === labels[other]) continue;
+        if (state.visible.has(labels[i]) || state.visible.has(labels[other])) words[i] = white;
+      }
+    }
+  }
+  return image;
+}
+
+function paint() {
+  if (!state.found) return;
+  byId("mask").getContext("2d").putImageData(outlined(coloured((index) => state.visible.has(index))), 0, 0);
+  fade();
+}
+
+function fade() {
+  byId("mask").style.opacity = byId("opacity").value / 100;
+}
+
+function chooseAll(checked) {
+  for (const box of byId("legend").querySelectorAll("input")) {
+    box.checked = checked;
+    state.visible[checked ? "add" : "delete"](Number(box.value));
+  }
+  paint();
+}
+
+function point(event) {
+  const box = byId("mask").getBoundingClientRect();
+  const x = Math.floor(((event.clientX - box.left) / box.width) * state.found.width);
+  const y = Math.floor(((event.clientY - box.top) / box.height) * state.found.height);
+  const index = state.labels[y * state.found.width + x];
+  const entry = state.found.classes.find((known) => known.index === index);
+  byId("pointed").hidden = !entry;
+  byId("pointed").textContent = entry ? entry.name : "";
+}
+
+// ---- downloads
+
+function save(blob, kind) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = `${state.name}_${kind}.png`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+
+function saveCanvas(canvas, kind) {
+  canvas.toBlob((blob) => save(blob, kind), "image/png");
+}
+
+function saveOverlay() {
+  const canvas = document.createElement("canvas");
+  canvas.width = state.found.width;
+  canvas.height = state.found.height;
+  const context = canvas.getContext("2d");
+  context.drawImage(byId("photo"), 0, 0);
+  context.globalAlpha = byId("opacity").value / 100;
+  context.drawImage(byId("mask"), 0, 0);
+  saveCanvas(canvas, "overlay");
+}
+
+function saveMask() {
+  const canvas = document.createElement("canvas");
+  canvas.width = state.found.width;
+  canvas.height = state.found.height;
+  canvas.getContext("2d").putImageData(coloured(() => true), 0, 0);
+  saveCanvas(canvas, "mask");
+}
+
+function saveRaw() {
+  const bytes = Uint8Array.from(atob(state.found.raw_png), (character) => character.charCodeAt(0));
+  save(new Blob([bytes], { type: "image/png" }), "raw");
+}
+
+// ---- the page
+
+function take(files) {
+  const file = [...files].find((each) => each.type.startsWith("image/")) || files[0];
+  if (file) segment(file, file.name);
+}
+
+function offerExamples() {
+  state.info.examples.forEach((name, number) => {
+    const [button, image] = [document.createElement("button"), document.createElement("img")];
+    button.type = "button";
+    button.title = `Try the example: ${name}`;
+    image.src = `/examples/${number}`;
+    image.alt = `Example: ${name}`;
+    button.append(image);
+    button.addEventListener("click", async () => {
+      try {
+        const response = await fetch(image.src);
+        segment(await response.blob(), name.replaceAll(" ", "_"));
+      } catch {
+        say("The server cannot be reached.", "bad");
+      }
+    });
+    byId("examples").append(button);
+  });
+}
+
+function listen() {
+  byId("file").addEventListener("change", (event) => {
+    take(event.target.files);
+    event.target.value = ""; // so that the same file can be chosen again
+  });
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    document.addEventListener(kind, (event) => {
+      event.preventDefault(); // else the browser would leave the page for the picture
+      byId("drop").classList.toggle("over", kind === "dragover");
+      if (kind === "drop") take(event.dataTransfer.files);
+    });
+  }
+  document.addEventListener("paste", (event) => take(event.clipboardData.files));
+  byId("opacity").addEventListener("input", fade);
+  byId("all").addEventListener("click", () => chooseAll(true));
+  byId("none").addEventListener("click", () => chooseAll(false));
+  byId("stage").addEventListener("pointermove", point);
+  byId("stage").addEventListener("pointerleave", () => (byId("pointed").hidden = true));
+  byId("save-overlay").addEventListener("click", saveOverlay);
+  byId("save-mask").addEventListener("click", saveMask);
+  byId("save-raw").addEventListener("click", saveRaw);
+}
+
+async function begin() {
+  try {
+    state.info = await (await fetch("/info")).json();
+  } catch {
+    say("The server cannot be reached.", "bad");
+    return;
+  }
+  const { name, network, dataset, runtime } = state.info;
+  byId("model").textContent = [name, network, dataset && `classes of ${dataset}`, runtime].filter(Boolean).join(" · ");
+  offerExamples();
+  listen();
+}
+
+begin();

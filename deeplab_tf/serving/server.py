@@ -1,0 +1,136 @@
+"""The server itself: uvicorn, with time limits on clients that send or read too slowly."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from deeplab_tf.config import ServeConfig
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.serving.app import build_app
+from deeplab_tf.serving.engine import Engine
+
+_LARGEST_HEAD = 16384  # bytes of a request's head
+_SLOW = b'{"error": "the request did not arrive in time"}'
+_SLOW_HEAD = (
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+)
+
+
+def _limited(seconds: float) -> type[H11Protocol]:
+    """Returns uvicorn's protocol with a limit on the time a client takes for a request's head, for what it goes on
+    sending after the answer, and for reading the answer. (The time of a body is the application's.)"""
+
+    class Limited(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
+        _blocked: asyncio.TimerHandle | None = None
+
+        def _awaits_client(self) -> bool:
+            answered = self.conn.our_state in (h11.DONE, h11.MUST_CLOSE)
+            return self.conn.their_state is h11.IDLE or (answered and self.conn.their_state is h11.SEND_BODY)
+
+        def _watch(self):
+            if self._timer and not self._awaits_client():
+                self._timer.cancel()
+                self._timer = None
+            elif not self._timer and self._awaits_client():
+                self._timer = self.loop.call_later(seconds, self._give_up)
+
+        def _give_up(self):
+            if self.conn.our_state is h11.IDLE and not self.transport.is_closing():
+                self.transport.write(_SLOW_HEAD % len(_SLOW) + _SLOW)
+            self.transport.close()
+
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            self._watch()
+
+        def data_received(self, data):
+            super().data_received(data)
+            self._watch()
+
+        def on_response_complete(self):
+            super().on_response_complete()
+            if self._timer:  # of the request before
+                self._timer.cancel()
+                self._timer = None
+            if not self.transport.is_closing() and self.conn.their_state is h11.SEND_BODY:
+                self._watch()
+
+        def connection_lost(self, exc):
+            for timer in filter(None, (self._timer, self._blocked)):
+                timer.cancel()
+            super().connection_lost(exc)
+
+        def pause_writing(self):
+            super().pause_writing()
+            self._blocked = self.loop.call_later(seconds, self.transport.abort)
+
+        def resume_writing(self):
+            super().resume_writing()
+            if self._blocked:
+                self._blocked.cancel()
+                self._blocked = None
+
+    return Limited
+
+
+def build_server(engine: Engine) -> uvicorn.Server:
+    """Returns the server, ready to `run`. DeepLabError where the address is taken: at once, not when it runs."""
+    options = engine.options
+    config = uvicorn.Config(
+        build_app(engine),
+        host=options.host,
+        port=options.port,
+        http=_limited(options.read_timeout_secs),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=_LARGEST_HEAD,
+        limit_concurrency=4 * options.max_requests + 16,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=5,
+        lifespan="on",
+    )
+    return uvicorn.Server(config)
+
+
+def listening_socket(options: ServeConfig):
+    """Returns a socket that listens where `options` say. DeepLabError where that cannot be."""
+    import socket
+
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((options.host, options.port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        where = f"--host={options.host} --port={options.port}"
+        raise DeepLabError(f"{where}: cannot listen there ({error.strerror or error}); choose another") from None
+    return listener
+
+
+@contextlib.contextmanager
+def serving(engine: Engine) -> Iterator[str]:
+    """Serves in a thread meanwhile; gives the address, for instance http://127.0.0.1:8501."""
+    listener, server = listening_socket(engine.options), build_server(engine)
+    thread = threading.Thread(target=server.run, args=([listener],), name="server", daemon=True)
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.01)
+    host = engine.options.host
+    try:
+        yield f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()

@@ -1,0 +1,81 @@
+"""The benchmarks of predicting and serving: every combination is reported, and the figures are what they say."""
+
+import json
+import statistics
+import xml.etree.ElementTree
+
+import pytest
+from test_benchmark import finished
+
+from deeplab_tf.tools import benchmark_inference
+from deeplab_tf.tools.benchmark_inference import Row
+
+pytest.importorskip("ai_edge_litert", reason="the extra `litert` is not installed")
+
+
+def test_inference_is_reported(capsys, tmp_path):
+    file, chart = tmp_path / "figures.json", tmp_path / "bars.svg"
+    flags = ["--what=inference", "--small", "--rounds=2", "--batches=1,2", "--runtimes=keras,predict"]
+    assert finished(*flags, f"--json={file}", f"--chart={chart}") == 0
+    *rows, matmul = json.loads(file.read_text())["figures"]["inference"]
+    combinations = [(row["runtime"], row["batch"]) for row in rows]
+    assert combinations == [("keras", 1), ("keras", 2), ("predict", 1), ("predict", 2)]
+    for row in rows:
+        low, high = row["ms_middle_half"]
+        assert 0 < low <= row["ms"] <= high
+        assert row["images_per_s"] == pytest.approx(1000 * row["batch"] / row["ms"])
+        assert row["ms_per_megapixel"] == pytest.approx(row["ms"] / (row["batch"] * 65 * 65 / 1e6))
+        assert row["share_of_matmul"] == pytest.approx(row["gmac_per_s"] / matmul["gmac_per_s"])
+        assert 0 <= row["share_after_logits"] < 1
+    works = {row["batch"]: row["gmac_per_s"] * row["ms"] for row in rows}
+    assert works[2] == pytest.approx(2 * works[1])
+    printed = capsys.readouterr().out
+    assert printed.count("| shapes_mnv2 | 65 x 65 |") == 4 and "| figure | measured |" not in printed
+    root = xml.etree.ElementTree.parse(chart).getroot()
+    assert len(root.findall("{*}rect")) == 4
+    assert "shapes_mnv2, 65 x 65, batch 2: predict" in [text.text for text in root.findall("{*}text")]
+
+
+def test_the_middle_and_its_spread():
+    row = Row("m", "r", (100, 200), 4, 8_000_000, seconds=[0.1, 0.4, 0.2, 0.3])
+    found = row.figures(peak=1e9)
+    assert found["ms"] == pytest.approx(1000 * statistics.median([0.1, 0.2, 0.3, 0.4]))
+    assert found["images_per_s"] == pytest.approx(16)
+    assert found["gmac_per_s"] == pytest.approx(0.032) and found["share_of_matmul"] == pytest.approx(0.032)
+    assert found["ms_per_megapixel"] == pytest.approx(250 / 0.08)
+    assert found["ms_middle_half"][0] < 250 < found["ms_middle_half"][1]
+    assert Row("m", "r", (1, 1), 1, 1, seconds=[0.5]).figures(1.0)["ms_middle_half"] == [500, 500]
+
+
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [
+        ("--runtimes=keras,onnx", "unknown value of runtimes 'onnx'"),
+        ("--sizes=513", "--sizes=513: expected height x width"),
+        ("--sizes=512x513", "--sizes=512x513: shapes_mnv2 wants multiples of 16, plus one"),
+        ("--batches=0", "--batches=0: expected numbers of at least 1"),
+        ("--originals=nothing.pb", "--originals=nothing.pb: no such file"),
+        ("--clients=0", "--clients=0: expected a number above 0"),
+    ],
+)
+def test_mistakes_are_told(flag, reason, capsys):
+    what = "serve" if flag.startswith("--clients") else "inference"
+    assert finished(f"--what={what}", flag) == 1
+    assert reason in capsys.readouterr().err
+
+
+def test_the_release_s_own_file_is_set_beside(shared):
+    original = benchmark_inference._original(str(shared / "real/deeplabv3_257_mv_gpu.tflite"), (257, 257))
+    assert benchmark_inference._original(str(shared / "real/deeplabv3_257_mv_gpu.tflite"), (65, 65)) is None
+    assert original is not None
+
+
+def test_clients_are_answered(capsys, tmp_path):
+    pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
+    file = tmp_path / "figures.json"
+    assert finished("--what=serve", "--clients=3", "--seconds=1", f"--json={file}") == 0
+    figures = json.loads(file.read_text())["figures"]
+    assert figures["3 clients for 1 s: requests answered"] >= 3
+    assert figures["3 clients: failed requests, at most 0"] == 0
+    assert figures["3 clients: different answers to the same question, at most 1"] == 1
+    assert figures["3 clients: memory of the server at the end, MB"] > 50

@@ -1,0 +1,156 @@
+"""LiteRT in the place of TensorFlow: the same classes at any size, from one conversion; and when it is chosen."""
+
+import dataclasses
+import sys
+import weakref
+
+import numpy as np
+import pytest
+from golden import golden_image
+from test_predictor import DECODER, SMALL, V3, lively
+
+from deeplab_tf import runtime as runtime_module
+from deeplab_tf import tflite
+from deeplab_tf.config import ModelConfig
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.model import build_model
+from deeplab_tf.predict import predict
+from deeplab_tf.predictor import predictor_of
+from deeplab_tf.runtime import LitePredictor, runtime_predictor
+
+pytest.importorskip("ai_edge_litert", reason="the extra `litert` is not installed")
+
+SIZES = [(65, 97), (64, 90), (130, 100), (97, 65), (33, 150)]
+RESNET = ModelConfig(
+    model_variant="resnet_v1_18_beta", num_classes=6, atrous_rates=(2, 4), decoder_output_stride=(4,), decoder_filters=8
+)
+
+
+@pytest.fixture
+def conversions(monkeypatch) -> list:
+    """Grows by one whenever something is converted."""
+    done, convert = [], tflite.convert
+    monkeypatch.setattr(tflite, "convert", lambda *args, **options: done.append(1) or convert(*args, **options))
+    return done
+
+
+@pytest.fixture(scope="module")
+def model():
+    return lively(SMALL)
+
+
+def agreement(model, image: np.ndarray, **options) -> float:
+    found, expected = (predict(model, image[None], runtime=name, **options) for name in ("tflite", "tf"))
+    assert (found.dtype, found.shape) == (np.int32, (1, *image.shape[:2]))
+    return np.mean(found == expected)
+
+
+@pytest.mark.parametrize("config", [SMALL, DECODER, RESNET], ids=lambda config: config.model_variant)
+def test_the_classes_of_tensorflow_from_one_conversion(config, conversions):
+    model = lively(config)
+    assert min(agreement(model, golden_image(str(size), *size)) for size in SIZES) >= 0.9999
+    assert len(conversions) == 1
+    assert len(np.unique(predict(model, golden_image("lively", 129, 129)[None], runtime="tflite"))) > 2
+
+
+def test_a_network_for_one_size_is_converted_for_each(conversions):
+    model = lively(V3)
+    assert min(agreement(model, golden_image(str(size), *size)) for size in SIZES[:2]) >= 0.9999
+    assert 1 <= len(conversions) <= 2
+
+
+def test_scales_and_flips(model):
+    image = golden_image("scales", 70, 81)
+    assert agreement(model, image, scales=(0.5, 1.0), flip=True) >= 0.9999
+
+
+def test_scores_and_batches(model):
+    images = np.stack([golden_image(name, 50, 60) for name in "ab"])
+    lite = runtime_predictor(model, "tflite")
+    np.testing.assert_allclose(lite.probabilities(images), predictor_of(model).probabilities(images), atol=1e-5)
+    np.testing.assert_array_equal(lite.labels(images), np.concatenate([lite.labels(image[None]) for image in images]))
+
+
+def test_it_can_be_prepared(model, conversions):
+    lite = LitePredictor(model)
+    lite.prepare()
+    assert len(conversions) == len(lite._open) == 1
+    lite.labels(golden_image("x", 60, 65)[None])
+    assert len(conversions) == len(lite._open) == 1
+
+
+def test_few_files_stay_open(model, monkeypatch, conversions):
+    monkeypatch.setattr(runtime_module, "_MOST_KEPT", 2)
+    lite = LitePredictor(model)
+    for side in (33, 49, 65, 81, 33):
+        lite.labels(golden_image("x", side, side)[None])
+    assert len(lite._open) == 2
+    assert len(conversions) == 1
+
+
+# ---- the choice
+
+
+def test_new_weights_are_noticed(model):
+    image = golden_image("x", 65, 65)
+    before = predict(model, image[None], runtime="tflite")
+    kernel = next(weight for weight in model.weights if weight.path.endswith("kernel"))
+    kernel.assign(-kernel)
+    after = predict(model, image[None], runtime="tflite")
+    assert (before != after).any()
+    assert np.mean(after == predict(model, image[None], runtime="tf")) >= 0.9999
+    kernel.assign(-kernel)
+    np.testing.assert_array_equal(predict(model, image[None], runtime="tflite"), before)
+
+
+def test_auto_changes_over_when_it_pays(model, monkeypatch, conversions):
+    monkeypatch.setattr(runtime_module, "_FROZEN", weakref.WeakKeyDictionary())
+    weight, image = model.weights[0], golden_image("x", 65, 65)
+    assert runtime_predictor(model, pixels=3) is predictor_of(model)
+    monkeypatch.setattr(runtime_module, "_PAYS_FROM", 8)
+    assert runtime_predictor(model, pixels=4) is predictor_of(model)
+    lite = runtime_predictor(model, pixels=1)
+    assert isinstance(lite, LitePredictor)
+    assert runtime_predictor(model) is lite
+    assert runtime_predictor(model, "tf") is predictor_of(model)
+    weight.assign(weight * 2)
+    assert runtime_predictor(model) is predictor_of(model)
+    weight.assign(weight / 2)
+    many = np.repeat(image[None], 8, axis=0)
+    np.testing.assert_array_equal(predict(model, many)[0], predict(model, image[None], runtime="tflite")[0])
+    assert len(conversions) == 1
+
+
+def test_auto_leaves_to_tensorflow_what_would_need_conversions(monkeypatch, conversions):
+    model = build_model(dataclasses.replace(SMALL, image_pyramid=(0.5, 1.0)))
+    monkeypatch.setattr(runtime_module, "_PAYS_FROM", 0)
+    image = golden_image("x", 50, 65)
+    runtime_predictor(model).prepare()
+    np.testing.assert_array_equal(predict(model, image[None]), predict(model, image[None], runtime="tf"))
+    assert not conversions
+
+
+def test_what_cannot_be_set_is_tried_once(model, monkeypatch, conversions):
+    monkeypatch.setattr(runtime_module, "_OF_ANY_SIZE", ())
+    lite, image = LitePredictor(model), golden_image("x", 50, 65)[None]
+    lite.prepare()
+    for _ in range(2):
+        np.testing.assert_array_equal(lite.labels(image), predictor_of(model).labels(image))
+    assert len(conversions) == 1
+    lite.everything = True
+    assert np.mean(lite.labels(image) == predictor_of(model).labels(image)) >= 0.9999
+    assert len(conversions) == 2
+
+
+def test_without_litert(model, monkeypatch):
+    monkeypatch.setattr(runtime_module, "_PAYS_FROM", 0)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    monkeypatch.setattr(runtime_module, "litert_is_here", lambda: False)
+    assert runtime_predictor(model) is predictor_of(model)
+    with pytest.raises(DeepLabError, match=r"--runtime=tflite needs LiteRT: pip install 'deeplab_tf\[litert\]'"):
+        runtime_predictor(model, "tflite")
+
+
+def test_an_unknown_runtime(model):
+    with pytest.raises(DeepLabError, match="unknown runtime 'tflit'; did you mean tflite"):
+        predict(model, np.zeros((1, 9, 9, 3)), runtime="tflit")

@@ -1,0 +1,75 @@
+"""Serves a model over HTTP: TensorFlow Serving's REST interface, and a page to drop photographs on.
+
+  deeplab-tf serve --checkpoint=models/xception65
+  deeplab-tf serve --checkpoint=shapes_mnv2 --port=9000
+  curl -d '{"instances": [{"b64": "'$(base64 -w0 photo.jpg)'"}]}' http://127.0.0.1:8501/v1/models/deeplab:predict
+
+It listens on this machine alone (--host=0.0.0.0: on all its addresses, for all who reach them) and ends with Ctrl-C.
+"""
+
+import signal
+import threading
+
+from absl import flags
+
+from deeplab_tf.config import ModelConfig, ServeConfig
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.tools import options
+
+
+def define(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    text = (
+        "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite of the release, or a "
+        "name of the zoo"
+    )
+    flags.DEFINE_string("checkpoint", None, text, flag_values=values)
+    options.define_flags(values, ServeConfig)
+    options.define_flags(values, ModelConfig)
+
+
+def _require_packages():
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise DeepLabError(f"serve needs {error.name}: pip install 'deeplab_tf[serve]'") from None
+
+
+def main(values: flags.FlagValues) -> None:
+    """Serves until it is interrupted."""
+    options.require(values, "checkpoint")
+    choice = ServeConfig(**options.given(values, ServeConfig))
+    changes = options.given(values, ModelConfig)
+    _require_packages()
+    options.start_tensorflow()
+    from deeplab_tf.loading import open_model
+    from deeplab_tf.serving.engine import Engine
+    from deeplab_tf.serving.server import serving
+
+    loaded = open_model(values.checkpoint, changes)
+    engine = Engine(loaded.model, loaded.card, choice)
+    with options.silenced():
+        engine.prepare()
+    rows = {"checkpoint": values.checkpoint, **engine.info(), **{n: getattr(choice, n) for n in _SHOWN}}
+    print(f"Configuration\n{options.table({n: v for n, v in rows.items() if n not in _HIDDEN})}")
+    with serving(engine) as address:
+        print(f"Page: {address}/\nREST: {address}/v1/models/{choice.model_name}:predict\nCtrl-C ends it.", flush=True)
+        ended = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: ended.set())
+        ended.wait()
+        print("Stopped")
+
+
+_HIDDEN = ("classes", "examples", "max_body_bytes", "name")
+_SHOWN = ("max_body_mb", "max_pixels", "timeout_secs", "max_requests")
+
+
+def run(argv=None):
+    """Runs the command."""
+    options.run(main, define, argv)
+
+
+if __name__ == "__main__":
+    run()
