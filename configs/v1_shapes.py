@@ -2,8 +2,8 @@
 
   deeplab-tf train --config=v1_shapes --dataset_dir=shapes_records --train_logdir=exp/v1_shapes
 
-Published: none.
-Hardware: two CPU cores, some minutes.
+Published: none. Measured: 0.647 mIoU on the 500 held-out pictures, 0.760 with the CRF.
+Hardware: two CPU cores, about 15 minutes.
 
 `deeplab-tf build-data --dataset=shapes` makes the data. It trains from scratch and without batch norm, so that Adam
 replaces momentum, and a network this narrow has no features to drop. A map of 17 x 17 places asks for half of the
@@ -12,7 +12,7 @@ paper's rate, and shapes of a few pixels for logits enlarged to the labels, as i
 
 import dataclasses
 
-from deeplab_tf.config import RunConfig
+from deeplab_tf.config import EvalConfig, RunConfig
 from deeplab_tf.configs import v1_vgg16_largefov
 
 MODEL = dataclasses.replace(
@@ -32,3 +32,4 @@ TRAIN = dataclasses.replace(
 )
 DATA = dataclasses.replace(v1_vgg16_largefov.DATA, dataset="shapes", crop_size=(129, 129), batch_size=16)
 RUN = RunConfig()
+EVAL = EvalConfig(eval_crop_size=(129, 129), crf=True, crf_sigma_alpha=40.0, crf_sigma_beta=12.0)

@@ -129,7 +129,7 @@ def test_every_example_counts_once_at_its_own_size(batch_size, shapes, model, tm
     assert finished(eval_tool, *flags) == 0
     overall, classes = release_scores(expected_matrix(expected_maps(model)))
     (line,) = lines(tmp_path)
-    assert (line["step"], line["examples"], line["checkpoint"]) == (6000, 5, "shapes_mnv2")
+    assert (line["step"], line["examples"], line["checkpoint"]) == (11000, 5, "shapes_mnv2")
     assert line["eval/miou_1.0_overall"] == pytest.approx(overall, abs=1e-9)
     found = [line[f"eval/miou_1.0_class_{c}"] for c in range(9)]
     assert [math.nan if v is None else v for v in found] == pytest.approx(classes, abs=1e-9, nan_ok=True)

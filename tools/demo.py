@@ -53,7 +53,7 @@ def _score(model, count: int, seen=lambda images: images):
     total, classes = 0, config_of(model).num_classes
     for first in range(0, count, _BATCH):
         images, labels = _held_out(first, min(_BATCH, count - first))
-        total = total + confusion_matrix(labels, predict(model, seen(images)), classes)
+        total = total + confusion_matrix(labels, predict(model, seen(images), runtime="tf"), classes)
     return total
 
 
