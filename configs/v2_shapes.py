@@ -17,3 +17,4 @@ MODEL = dataclasses.replace(v1_shapes.MODEL, atrous_rates=(2, 4, 8, 12), image_p
 TRAIN = v1_shapes.TRAIN
 DATA = dataclasses.replace(v1_shapes.DATA, min_scale_factor=0.5, max_scale_factor=1.5)
 RUN = v1_shapes.RUN
+EVAL = v1_shapes.EVAL

@@ -202,9 +202,8 @@ def test_the_command(cache, monkeypatch, capsys):
     assert json.loads(out.read_text())[0]["verdict"] == "passed"
     assert finished("fake", f"--record={cache}") == 0
     assert "variables" in json.loads((cache / "fake.reference.json").read_text())
-    for name in [*zoo.CHECKPOINTS]:
-        if name not in ("fake", "xception_41_imagenet"):
-            monkeypatch.delitem(zoo.CHECKPOINTS, name)
+    # Another table, not fewer rows: rows that are put back would stand in another order.
+    monkeypatch.setattr(zoo, "CHECKPOINTS", {n: zoo.CHECKPOINTS[n] for n in ("xception_41_imagenet", "fake")})
     monkeypatch.setattr(
         zoo, "fetch", lambda entry, **_: zoo.archive_path(entry).read_bytes() if entry is ENTRY else offline()
     )
