@@ -2,7 +2,7 @@
 
   deeplab-tf train --config=v2_shapes --dataset_dir=shapes_records --train_logdir=exp/v2_shapes
 
-Published: none.
+Published: none. Not yet trained to its end.
 Hardware: two CPU cores, some minutes.
 
 `deeplab-tf build-data --dataset=shapes` makes the data; it trains from scratch. The rates are ASPP-S's, those of ASPP-L
