@@ -282,3 +282,12 @@ def test_weights_are_shared_only_between_equal_layers(model):
 
 def test_shared_folder_is_where_ci_expects_it():
     assert SHARED.name == "shared"
+
+
+def test_half_precision_is_widened(tmp_path, model):
+    path = str(tmp_path / "model.ckpt")
+    halves = {name: np.asarray(value).astype(np.float16) for name, value in tensors_of(model).items()}
+    write_tensors(path, halves)
+    load_tf1_checkpoint(model, path)
+    for name, value in _weights(model).items():
+        np.testing.assert_array_equal(value, halves[name].astype(np.float32))

@@ -124,6 +124,8 @@ ROWS = (
     Row("resnet_v1_50", CASCADE, 402, 242, 23_508_032 + 9 * 4_462_592 + 43_029, (400, 63_671_360), 81),
     # Counted by hand: the stem has 464, the five units 2,592, 4,440, 5,032, 9,024 and 18,128.
     Row("tiny", {}, 97, 59, 39_680 + 170_773, (80, 39_680), 15),
+    # By hand too: the stem has 696, the blocks 93,792, 374,208 and 701,696. Two kernels of the head are twice as large.
+    Row("small_resnet", {}, 97, 59, 1_170_392 + 203_541, (80, 1_170_392), 20),
 )
 LARGE = ("xception_65", "xception_71", "resnet_v1_101", "nas_")
 
@@ -183,6 +185,7 @@ def test_multiply_adds_by_hand():
         regularized=3,
         multiply_adds=(conv + depthwise) * 20 + sum(fused) * 6,
     )
+    assert model_cost(model, depthwise=True).multiply_adds == depthwise * 20 + fused[0] * 6
     assert model_cost(model, scope="net").multiply_adds == (conv + depthwise) * 20
     assert model_cost(model, scope="net/conv") == Cost(2, 2, conv + 4, 1, conv * 20)
 

@@ -11,7 +11,7 @@ from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.loading import open_model
 from deeplab_tf.metrics import confusion_matrix, iou_per_class, mean_iou
 from deeplab_tf.predict import predict
-from deeplab_tf.released import SHAPES_MNV2
+from deeplab_tf.released import SHAPES
 from deeplab_tf.tools import demo
 
 LARGEST = 2.5e6  # bytes
@@ -19,17 +19,17 @@ LARGEST = 2.5e6  # bytes
 
 @pytest.fixture(scope="module")
 def loaded():
-    return open_model("shapes_mnv2")
+    return open_model("shapes_resnet")
 
 
 def test_the_embedded_checkpoint_is_small_and_of_the_releases_kind():
-    files = {path.name: path.stat().st_size for path in zoo.embedded_folder(SHAPES_MNV2).iterdir()}
+    files = {path.name: path.stat().st_size for path in zoo.embedded_folder(SHAPES).iterdir()}
     assert {"model.ckpt.index", "model.ckpt.data-00000-of-00001"} <= set(files)
     assert sum(files.values()) <= LARGEST
 
 
 def test_it_is_what_the_table_says(loaded):
-    assert loaded.card.config == SHAPES_MNV2.config
+    assert loaded.card.config == SHAPES.config
     assert loaded.card.dataset == "shapes" and loaded.card.class_names[0] == "background"
     assert set(loaded.receipt.skipped) == {"global_step"} and int(loaded.state["global_step"]) > 0
 
@@ -40,7 +40,7 @@ def test_it_scores_what_is_published_with_it(loaded):
     images, labels = (np.stack(arrays) for arrays in zip(*examples, strict=True))
     matrix = confusion_matrix(labels, predict(loaded.model, images), 9)
     assert np.all(matrix.sum(1) > 0), "every class is there"
-    assert 100 * mean_iou(matrix) > SHAPES_MNV2.scores[0].value - 5
+    assert 100 * mean_iou(matrix) > SHAPES.scores[0].value - 5
     assert iou_per_class(matrix).min() > 0.5
 
 

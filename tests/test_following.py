@@ -124,9 +124,9 @@ def test_one_checkpoint_comes_once(weights, tmp_path):
 
 
 def test_a_name_of_the_zoo():
-    (opened,) = follow(EvalConfig(checkpoint_dir="shapes_mnv2", eval_crop_size=(65, 65)))
+    (opened,) = follow(EvalConfig(checkpoint_dir="shapes_resnet", eval_crop_size=(65, 65)))
     assert opened.loaded.card.config.crop_size == (65, 65)
-    assert opened.path == "shapes_mnv2" and opened.step == 11000
+    assert opened.path == "shapes_resnet" and opened.step == 12000
 
 
 def test_mistakes(weights, tmp_path):

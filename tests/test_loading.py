@@ -97,7 +97,11 @@ def test_v2_style_logits(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("xception65_coco_voc_trainagu", "xception65_coco_voc_trainaug"), ("shapes_mnv3", "shapes_mnv2"), ("zzz", "zoo")],
+    [
+        ("xception65_coco_voc_trainagu", "xception65_coco_voc_trainaug"),
+        ("shapes_resnat", "shapes_resnet"),
+        ("zzz", "zoo"),
+    ],
 )
 def test_unknown_names_list_near_ones(name, near):
     with pytest.raises(DeepLabError, match=near) as caught:

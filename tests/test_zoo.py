@@ -153,13 +153,13 @@ def test_a_file_that_is_not_the_published_one_is_refused(tmp_path):
 
 def test_the_embedded_checkpoint_is_not_downloaded(tmp_path, monkeypatch):
     with pytest.raises(DeepLabError, match="part of the package"):
-        zoo.fetch(released.SHAPES_MNV2)
+        zoo.fetch(released.SHAPES)
     monkeypatch.setattr(zoo.importlib.resources, "files", lambda package: tmp_path)
     with pytest.raises(DeepLabError, match="reinstall"):
-        zoo.embedded_folder(released.SHAPES_MNV2)
-    (tmp_path / "shapes_mnv2").mkdir()
-    assert zoo.embedded_folder(released.SHAPES_MNV2) == tmp_path / "shapes_mnv2"
-    assert released.SHAPES_MNV2_CONFIG.num_classes == DATASETS["shapes"].num_classes
+        zoo.embedded_folder(released.SHAPES)
+    (tmp_path / "shapes_resnet").mkdir()
+    assert zoo.embedded_folder(released.SHAPES) == tmp_path / "shapes_resnet"
+    assert released.SHAPES_CONFIG.num_classes == DATASETS["shapes"].num_classes
 
 
 def test_the_table_says_what_is_cached(tmp_path):

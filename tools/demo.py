@@ -2,9 +2,10 @@
 
   deeplab-tf demo --output_dir=demo
 
-The embedded network (MobileNetV2, trained on synthetic shapes) is stored as the release stores its own, so this takes
-the same steps as a real one. Then it is trained further, for a few seconds, on pictures as they look at dusk. Writes
-DIR/model (model directory), DIR/images, DIR/predictions, DIR/sheet.png, and the records and the run of the training.
+The embedded network (a small ResNet, trained on synthetic shapes) is stored as the release stores its own, so that this
+takes the same steps as a real one. Then it is trained further, for a few seconds, on pictures as they look at dusk.
+Writes DIR/model (model directory), DIR/images, DIR/predictions, DIR/sheet.png, and the records and the run of the
+training.
 """
 
 import pathlib
@@ -16,7 +17,7 @@ from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import options
 
-_NAME, _SHOWN, _BATCH = "shapes_mnv2", 6, 25
+_NAME, _SHOWN, _BATCH = "shapes_resnet", 6, 25
 _DUSK_PICTURES, _DUSK_STEPS = 96, 30
 
 
