@@ -28,7 +28,7 @@ RELEASE_DEFAULTS = {
 def test_names_and_defaults_are_the_releases():
     found = {field.name: field.default for field in dataclasses.fields(DataConfig)}
     assert {name: found[name] for name in RELEASE_DEFAULTS} == RELEASE_DEFAULTS
-    own = {"label_policy", "label_map", "skip_corrupt_records", "tfds_features"}
+    own = {"label_policy", "label_map", "skip_corrupt_records", "tfds_features", "decoded_cache"}
     own |= {"color_jitter", "gaussian_blur", "grid_mask", "cut_mix"}
     assert set(found) - set(RELEASE_DEFAULTS) == own
     assert all(found[name] is None for name in own if name not in ("label_policy", "skip_corrupt_records"))

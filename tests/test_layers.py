@@ -10,17 +10,7 @@ import tensorflow as tf
 from deeplab_tf.arch.spec import BatchNorm
 from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.layers import (
-    Bound,
-    FusedBatchNorm,
-    Graph,
-    HardSwish,
-    QSigmoid,
-    ResizeBilinear,
-    ScalePixels,
-    SubtractMean,
-    scale_dimension,
-)
+from deeplab_tf.layers import Bound, FusedBatchNorm, Graph, HardSwish, QSigmoid, ScalePixels, SubtractMean
 from deeplab_tf.model import build_model
 
 # Standard deviation of a standard normal cut off at two deviations.
@@ -61,70 +51,6 @@ def test_hard_swish_multiplies_by_a_sixth_in_float32():
 
 def test_bound_clips_both_sides():
     np.testing.assert_array_equal(Bound()(ACTIVATIONS), np.clip(ACTIVATIONS, -6, 6))
-
-
-# Sizes and resizing.
-
-
-@pytest.mark.parametrize(
-    ("size", "scale", "expected"),
-    [
-        *((321, scale, side) for scale, side in ((0.5, 161), (0.6, 193), (0.75, 241))),
-        *((513, 1 / stride, side) for stride, side in ((4, 129), (8, 65), (16, 33), (32, 17))),
-        *((513, scale, side) for scale, side in ((0.5, 257), (0.75, 385), (1.25, 641), (1.5, 769), (1.75, 897))),
-        *((769, 1 / 16, 49), (769, 1 / 32, 25), (1025, 1 / 16, 65), (1025, 1 / 32, 33)),
-        *((2049, 1 / 16, 129), (2049, 1 / 32, 65)),
-    ],
-)
-def test_scale_dimension(size, scale, expected):
-    assert scale_dimension(size, scale) == expected
-    assert int(scale_dimension(tf.constant(size), scale)) == expected
-
-
-def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear resize with aligned corners: output i lies at i * (in - 1) / (out - 1), or at 0 where out is 1."""
-
-    def places(old: int, new: int):
-        at = np.arange(new) * ((old - 1) / (new - 1) if new > 1 else 0.0)
-        low = np.minimum(at.astype(int), old - 1)
-        return low, np.minimum(low + 1, old - 1), at - low
-
-    top, bottom, down = places(image.shape[1], height)
-    left, right, across = places(image.shape[2], width)
-    rows = image[:, top] * (1 - down)[:, None, None] + image[:, bottom] * down[:, None, None]
-    return rows[:, :, left] * (1 - across)[:, None] + rows[:, :, right] * across[:, None]
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ((5, 9), (9, 5)),
-        ((33, 17), (129, 65)),
-        ((6, 6), (4, 11)),
-        ((7, 4), (1, 1)),
-        ((1, 1), (3, 5)),
-        ((8, 10), (8, 10)),
-    ],
-)
-def test_resize_aligns_the_corners(old, new):
-    image = np.random.default_rng(0).standard_normal((2, *old, 3)).astype(np.float32)
-    value = ResizeBilinear(size=new)(image)
-    np.testing.assert_allclose(value, resized(image.astype(np.float64), *new), atol=2e-6)
-
-
-@pytest.mark.parametrize("scale", [1.0, 0.5, 2.0, 1 / 16, 0.75])
-def test_resize_follows_a_reference(scale):
-    maps, reference = (
-        np.random.default_rng(1).standard_normal((1, 9, 7, 2)).astype(np.float32),
-        np.zeros((1, 65, 98, 3)),
-    )
-    size = tuple(scale_dimension(side, scale) for side in (65, 98))
-    layer = ResizeBilinear(scale=scale)
-    np.testing.assert_array_equal(layer([maps, reference]), ResizeBilinear(size=size)(maps))
-    assert layer.compute_output_shape([maps.shape, reference.shape]) == (1, *size, 2)
-    assert layer.compute_output_shape([(None, None, None, 2), (None, None, 98, 3)]) == (None, None, size[1], 2)
-    copy = ResizeBilinear.from_config(layer.get_config())
-    np.testing.assert_array_equal(copy([maps, reference]), layer([maps, reference]))
 
 
 # Batch normalisation.

@@ -105,27 +105,6 @@ def test_class_is_not_told_by_colour(examples):
     assert np.ptp(centres, axis=0).max() < 1.6 * spread
 
 
-def _outline(number: int, side: int = 201) -> np.ndarray:
-    axis = np.linspace(-1.2, 1.2, side, dtype=np.float32)
-    return shapes._OUTLINES[number](*np.meshgrid(axis, axis)) <= 0
-
-
-def test_outlines_fit_the_unit_circle_and_differ():
-    masks = [_outline(n) for n in range(len(shapes._OUTLINES))]
-    axis = np.linspace(-1.2, 1.2, 201)
-    outside = np.hypot(*np.meshgrid(axis, axis)) > 1.1
-    assert not any((mask & outside).any() for mask in masks)
-    for i, a in enumerate(masks):
-        for b in masks[:i]:
-            assert (a & b).sum() / (a | b).sum() < 0.85
-    names = DATASET.class_names[1:]
-    centre = {name: bool(mask[100, 100]) for name, mask in zip(names, masks, strict=True)}
-    assert centre == {name: name not in ("ring", "crescent") for name in names}
-    circle, square = masks[0].mean() * 2.4**2, masks[2].mean() * 2.4**2
-    assert circle == pytest.approx(np.pi * 0.81, rel=0.02)
-    assert square == pytest.approx(2.25, rel=0.03)
-
-
 def test_edges_are_smooth():
     image, label = shapes_example(0, 5, height=129, width=129)
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 1000

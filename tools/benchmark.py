@@ -62,7 +62,7 @@ _XCEPTION_65 = {"model_variant": "xception_65", "atrous_rates": [6, 12, 18], "de
 
 
 _PREDICTING = (
-    ("checkpoints", ("shapes_mnv2",), "models, as --checkpoint of predict; serve takes the first"),
+    ("checkpoints", ("shapes_resnet",), "models, as --checkpoint of predict; serve takes the first"),
     ("runtimes", ("keras", "saved_model", "tflite", "tflite_int8", "predict"), "what runs them"),
     ("sizes", ("257x257", "513x513"), "heights x widths, each a multiple of the output stride plus one"),
     ("batches", ("1",), "images at a time"),
@@ -79,7 +79,7 @@ def define(values: flags.FlagValues):
     flags.DEFINE_boolean("small", False, text, flag_values=values)
     for name, default, text in _PREDICTING:
         flags.DEFINE_list(name, list(default), f"inference: {text} (default: {','.join(default)})", flag_values=values)
-    text = "inference: files of the release, .pb or .tflite, to set beside (default: none)"
+    text = "inference: files of the release, .pb or .tflite, or other .tflite, to set beside (default: none)"
     flags.DEFINE_list("originals", [], text, flag_values=values)
     text = "inference: output stride of the models (default: their own)"
     flags.DEFINE_integer("output_stride", None, text, flag_values=values)

@@ -5,6 +5,8 @@ Everything runs in the graph of tf.data, on the host, so that it goes wherever t
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +15,7 @@ import tensorflow as tf
 
 from deeplab_tf.config import DataConfig
 from deeplab_tf.data import catalog, records, transforms
-from deeplab_tf.data.locate import locate_records
+from deeplab_tf.data.locate import Located, locate_records
 from deeplab_tf.errors import DeepLabError
 
 _MARK = "deeplab_tf data: "
@@ -50,14 +52,15 @@ WindowOf = Callable[[tf.Tensor], transforms.Window]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """The records of a split: how many, where each lies (tensors [count] and [files]), and the keys that differ from
-    the release's."""
+    """The records of a split: how many, where each lies (tensors [count] and [files]), the keys that differ from the
+    release's, and the `identity`: a name for all that decides which pixels and labels come of them."""
 
     config: DataConfig
     facts: catalog.Dataset
     labelled: bool
     keys: Mapping[str, str]
     count: int
+    identity: str
     files: tf.Tensor
     shard: tf.Tensor
     offset: tf.Tensor
@@ -128,7 +131,17 @@ def open_source(config: DataConfig, split: str) -> Source:
         raise DeepLabError(f"dataset_dir={config.dataset_dir}: the files {split}-* hold no records")
     with tf.device("CPU"):
         tensors = [tf.constant(v) for v in (index.files, index.shard, index.offset, index.number)]
-    return Source(config, facts, located.labelled, located.keys, len(index), *tensors)
+    identity = _identity(config, facts, located)
+    return Source(config, facts, located.labelled, located.keys, len(index), identity, *tensors)
+
+
+def _identity(config: DataConfig, facts: catalog.Dataset, located: Located) -> str:
+    """Returns a digest of what the records hold, by their checksums, and of how they are decoded and checked."""
+    stored = [getattr(located.index, name).tobytes() for name in ("checksum", "offset", "shard")]
+    policy = [config.label_policy, *config.label_table.items()]
+    labels = [located.labelled, facts.num_classes, facts.ignore_label, policy]
+    reading = json.dumps([tf.__version__, sorted(located.keys.items()), labels])
+    return hashlib.sha256(b"".join([*stored, reading.encode()])).hexdigest()[:32]
 
 
 def attempt(
@@ -234,6 +247,19 @@ def tell(source: Source, record: tf.Tensor) -> tf.Tensor:
 
 
 # ---- labels
+
+
+def checked_example(source: Source, record: tf.Tensor, window_of: WindowOf | None = None) -> dict[str, tf.Tensor]:
+    """Returns the example of a record with its label checked, or ends the iteration with what is wrong.
+
+    As `attempt` gives it, and "skipped" (int32): how many records, as skip_corrupt_records allows, it stands in for.
+    """
+    if source.config.skip_corrupt_records:
+        example, skipped = next_sound_example(source, record, window_of)
+        record = (record + tf.cast(skipped, tf.int64)) % source.count
+    else:
+        example, skipped = sound_example(source, record, window_of), tf.constant(0)
+    return {**example, "label": checked_label(source, record, example), "skipped": skipped}
 
 
 def checked_label(source: Source, record: tf.Tensor, example: dict[str, tf.Tensor]) -> tf.Tensor:

@@ -50,7 +50,7 @@ def _locate_prepared(config: DataConfig, split: str) -> Located:
     index = records.index_shards([shard.file for shard in shards])
     first, last = (np.array([getattr(shard, end) for shard in shards]) for end in ("first", "last"))
     wanted = (index.number >= first[index.shard]) & (index.number < last[index.shard])
-    parts = {name: getattr(index, name)[wanted] for name in ("shard", "offset", "number")}
+    parts = {name: getattr(index, name)[wanted] for name in ("shard", "offset", "number", "checksum")}
     index = dataclasses.replace(index, **parts)
     if len(index):
         _check_mask(prepared, index)

@@ -19,8 +19,9 @@ from deeplab_tf.data.catalog import Colour
 from deeplab_tf.errors import DeepLabError
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
-_VOID = (224, 224, 192)  # PASCAL VOC's colour of 255
-_PILLOW_ERRORS = (
+VOID = (224, 224, 192)  # PASCAL VOC's colour of 255
+# What Pillow raises for files that are no pictures, or damaged.
+PILLOW_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -90,6 +91,8 @@ def read_list(file: str | os.PathLike) -> list[str]:
         ids = [line.strip() for line in places.read_bytes(file).decode().splitlines() if line.strip()]
     except OSError as error:
         raise DeepLabError(f"{file}: cannot be read ({error.strerror}); expected a list of ids, one a line") from None
+    except UnicodeDecodeError as error:
+        raise DeepLabError(f"{file}: not UTF-8 text ({error}); expected a list of ids, one a line") from None
     repeated = len(ids) - len(set(ids))
     if repeated or not ids:
         what = f"{repeated} ids are repeated" if repeated else "the list is empty"
@@ -152,7 +155,7 @@ def _checked_image(file: str) -> tuple[bytes, tuple[int, int, bool] | None, list
             return content, (image.height, image.width, turned), []
     except DeepLabError as error:
         return content, None, [str(error)]
-    except _PILLOW_ERRORS as error:
+    except PILLOW_ERRORS as error:
         return content, None, [f"{file}: no image that can be decoded ({_short(error, content)})"]
 
 
@@ -201,7 +204,7 @@ def _indices(file: str, content: bytes, rules: LabelRules) -> tuple[np.ndarray, 
             plain = image.format == "PNG" and mode == "L"
     except DeepLabError:
         raise
-    except _PILLOW_ERRORS as error:
+    except PILLOW_ERRORS as error:
         raise DeepLabError(f"{file}: no label that can be decoded ({_short(error, content)})") from None
     if mode in ("RGB", "RGBA"):
         return _from_colours(file, array[..., :3], rules), False
@@ -212,7 +215,7 @@ def _indices(file: str, content: bytes, rules: LabelRules) -> tuple[np.ndarray, 
 
 
 def _from_colours(file: str, array: np.ndarray, rules: LabelRules) -> np.ndarray:
-    known = {_VOID: rules.ignore_label, **{tuple(c): i for i, c in reversed([*enumerate(rules.palette)])}}
+    known = {VOID: rules.ignore_label, **{tuple(c): i for i, c in reversed([*enumerate(rules.palette)])}}
     codes = array.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
     colours, places, counts = np.unique(codes, return_inverse=True, return_counts=True)
     named = [(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in colours]

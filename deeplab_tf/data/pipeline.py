@@ -1,7 +1,8 @@
 """The input of training and evaluation: records to batches, as a pure function of the step.
 
 Which record comes at which place, and what is drawn for it, follows from (seed, epoch, record) in closed form: a run
-begins at any step at once, and equal steps see equal pixels. Everything runs in the graph of tf.data, on the host.
+begins at any step at once, and equal steps see equal pixels. Everything runs in the graph of tf.data, on the host, but
+for the files of `decoded_cache`, which are Python's.
 """
 
 import tensorflow as tf
@@ -10,11 +11,12 @@ from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.config import DataConfig
 from deeplab_tf.data import transforms
 from deeplab_tf.data.augment import DRAWS, make_augmentation
+from deeplab_tf.data.decoded_cache import open_cache
 from deeplab_tf.data.examples import (
     Source,
     attempt,
+    checked_example,
     checked_label,
-    next_sound_example,
     open_source,
     sound_example,
     tell,
@@ -86,6 +88,7 @@ def _training_batches(
     scales = transforms.scale_values(config.min_scale_factor, config.max_scale_factor, config.scale_factor_step_size)
     pixel, ignored = _pad_values(source)
     augmentation = make_augmentation(config, pixel)
+    cache = open_cache(config.decoded_cache, source.identity) if config.decoded_cache else None
 
     def example_at(row: tf.Tensor) -> dict[str, tf.Tensor]:
         place = row // size * config.batch_size + part[0] * size + row % size
@@ -96,14 +99,14 @@ def _training_batches(
         def window_of(shape: tf.Tensor) -> transforms.Window:
             return transforms.draw_window(shape, draws[1:], scale=scale, crop_size=config.crop_size)
 
-        # Only what is needed of a JPEG is decoded, unless all of it is resized first.
-        partly = window_of if config.min_resize_value is None else None
-        extra = {}
-        if config.skip_corrupt_records:
-            example, extra["skipped"] = next_sound_example(source, record, partly)
+        # Only what is needed of a JPEG is decoded, unless all of it is resized first, or kept.
+        partly = window_of if config.min_resize_value is None and not cache else None
+        if cache:
+            example = cache.example(record, lambda: checked_example(source, record))
         else:
-            example = sound_example(source, record, partly)
-        image, label = _resized(config, example["image"], checked_label(source, record, example))
+            example = checked_example(source, record, partly)
+        extra = {"skipped": example["skipped"]} if config.skip_corrupt_records else {}
+        image, label = _resized(config, example["image"], example["label"])
         window = window_of(example["shape"] if partly else tf.shape(image)[:2])
         image = transforms.image_window(image, window, example["corner"])
         if augmentation:

@@ -1,7 +1,7 @@
 """The release's tf.train.Example, written and parsed here alone, and how records lie in shards.
 
 Keys and defaults are those of datasets/build_data.py and datasets/data_generator.py. A record is found by its place:
-`index_shards` notes where every record begins (twelve bytes are read of each), `RecordAt` reads one.
+`index_shards` notes where every record begins (sixteen bytes are read of each), `RecordAt` reads one.
 """
 
 import dataclasses
@@ -161,12 +161,14 @@ def _check_complete(folder: str, split: str, files: Sequence[str]):
 @dataclasses.dataclass(frozen=True)
 class RecordIndex:
     """Where the records of some files begin: record i is in `files[shard[i]]` at byte `offset[i]`, its shard's
-    `number[i]`-th (from 0). `faults` tells of stretches that hold no records any more, one line each."""
+    `number[i]`-th (from 0), and `checksum[i]` is the one stored for its content. `faults` tells of stretches that hold
+    no records any more, one line each."""
 
     files: tuple[str, ...]
     shard: np.ndarray
     offset: np.ndarray
     number: np.ndarray
+    checksum: np.ndarray
     faults: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -179,29 +181,34 @@ def index_shards(files: Sequence[str]) -> RecordIndex:
     A length whose checksum is wrong, or that reaches beyond the end, ends its file there and becomes a fault.
     """
     parts = [_index_file(file) for file in files]
-    offsets = [offset for offset, _ in parts]
+    offsets, checksums, faults = zip(*parts, strict=True) if parts else ((), (), ())
     counts = [len(offset) for offset in offsets]
     return RecordIndex(
         files=tuple(files),
         shard=np.repeat(np.arange(len(files), dtype=np.int32), counts),
         offset=np.concatenate([np.zeros(0, np.int64), *offsets]),
         number=np.concatenate([np.zeros(0, np.int64), *(np.arange(count) for count in counts)]),
-        faults=tuple(fault for _, fault in parts if fault),
+        checksum=np.concatenate([np.zeros(0, np.uint32), *checksums]),
+        faults=tuple(filter(None, faults)),
     )
 
 
-def _index_file(file: str) -> tuple[np.ndarray, str | None]:
-    """Returns the offsets of the sound records, and what ended them before the end of the file."""
-    offsets, headers, position = [], [], 0
+def _index_file(file: str) -> tuple[np.ndarray, np.ndarray, str | None]:
+    """Returns offsets and checksums of the sound records, and what ended them before the end of the file."""
+    offsets, headers, checksums, position = [], [], [], 0
     # Unbuffered where it can be: a buffer would read the whole file.
     local = os.path.isfile(file)
     size = os.path.getsize(file) if local else tf.io.gfile.stat(file).length
     with open(file, "rb", buffering=0) if local else tf.io.gfile.GFile(file, "rb") as stream:
+        following = stream.read(12)
         while position + 12 <= size:
-            stream.seek(position)
-            headers.append(stream.read(12))
+            headers.append(following)
             offsets.append(position)
-            position += struct.unpack_from("<Q", headers[-1])[0] + 16
+            position += struct.unpack_from("<Q", following)[0] + 16
+            stream.seek(min(position, size) - 4)
+            ends = stream.read(16)
+            checksums.append(ends[:4])
+            following = ends[4:]
     header = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, 12)
     sound = _masked_crc32c(header[:, :8]) == np.ascontiguousarray(header[:, 8:]).view("<u4")[:, 0]
     good = len(sound) if sound.all() else int(np.argmin(sound))
@@ -211,9 +218,10 @@ def _index_file(file: str) -> tuple[np.ndarray, str | None]:
         good -= position > size
         reason = f"the file ends at byte {size}, before the record does (truncated)"
     else:
-        return np.array(offsets, np.int64), None
+        reason = None
     start = offsets[good] if good < len(offsets) else position
-    return np.array(offsets[:good], np.int64), f"{file}: record {good} at byte {start}: {reason}"
+    fault = reason and f"{file}: record {good} at byte {start}: {reason}"
+    return np.array(offsets[:good], np.int64), np.frombuffer(b"".join(checksums[:good]), "<u4"), fault
 
 
 def _crc32c_table() -> np.ndarray:

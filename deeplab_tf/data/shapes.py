@@ -15,6 +15,7 @@ from PIL import Image
 
 from deeplab_tf import visualize
 from deeplab_tf.data import catalog, places
+from deeplab_tf.data.outlines import OUTLINES
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 SMALLEST_SIDE = 16
@@ -137,77 +138,6 @@ class _Random:
         return ((cosine, sine), (-sine, cosine), (-cosine, -sine), (sine, -cosine))[self.below(4)]
 
 
-# ---- outlines: float32 x, y (any equal shape; y downwards) -> about the distance to the outline, negative inside.
-# Each fits the circle of radius 1.
-
-
-def _half_planes(x, y, directions) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the largest and the second largest of the projections on `directions`."""
-    first = np.full_like(x, -9)
-    second = first
-    for dx, dy in directions:
-        projection = x * np.float32(dx) + y * np.float32(dy)
-        second = np.maximum(second, np.minimum(first, projection))
-        first = np.maximum(first, projection)
-    return first, second
-
-
-_THIRDS = ((0, 1), (0.8660254, -0.5), (-0.8660254, -0.5))
-_FIFTHS = (
-    (0, 1),
-    (0.95105652, 0.30901699),
-    (0.58778525, -0.80901699),
-    (-0.58778525, -0.80901699),
-    (-0.95105652, 0.30901699),
-)
-
-
-def _radius(x, y):
-    return np.sqrt(x * x + y * y)
-
-
-def _circle(x, y):
-    return _radius(x, y) - np.float32(0.9)
-
-
-def _triangle(x, y):
-    return _half_planes(x, y, _THIRDS)[0] - np.float32(0.5)
-
-
-def _square(x, y):
-    return np.maximum(abs(x), abs(y)) - np.float32(0.75)
-
-
-def _star(x, y):
-    # Inside at least four of the five half planes of a pentagon is the five-pointed star around it.
-    return _half_planes(x, y, _FIFTHS)[1] - np.float32(0.33)
-
-
-def _ring(x, y):
-    return abs(_radius(x, y) - np.float32(0.74)) - np.float32(0.25)
-
-
-def _cross(x, y):
-    x, y = abs(x), abs(y)
-    thin, long = np.float32(0.29), np.float32(0.95)
-    return np.minimum(np.maximum(x - thin, y - long), np.maximum(x - long, y - thin))
-
-
-def _crescent(x, y):
-    return np.maximum(_radius(x, y) - 1, np.float32(0.82) - _radius(x - np.float32(0.5), y))
-
-
-def _heart(x, y):
-    # A square on its corner, and a disc on each of its two upper edges.
-    half, centre = np.float32(0.54), np.float32(0.38183766)
-    x, y = abs(x), np.float32(0.08) - y
-    diamond = (x + abs(y)) * np.float32(0.70710678) - half
-    return np.minimum(diamond, _radius(x - centre, y - centre) - half)
-
-
-_OUTLINES: tuple[Callable, ...] = (_circle, _triangle, _square, _star, _ring, _cross, _crescent, _heart)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Shape:
     """One outline on the picture: class label, the box it lies in, and distance in pixels, float32 [box h, box w]."""
@@ -219,7 +149,7 @@ class _Shape:
 
 def _draw_shape(random: _Random, height: int, width: int) -> _Shape:
     """Returns a shape of random class, size, turn, stretch and place."""
-    number = random.below(len(_OUTLINES))
+    number = random.below(len(OUTLINES))
     radius = random.between(0.16, 0.34) * min(height, width)
     stretch = random.between(0.87, 1.15)
     centre = (random.between(0.1, 0.9) * height, random.between(0.1, 0.9) * width)
@@ -230,7 +160,7 @@ def _draw_shape(random: _Random, height: int, width: int) -> _Shape:
     )
     u, v = _turned(random, (rows, columns), centre)
     x, y = u * np.float32(stretch / radius), v * np.float32(1 / (stretch * radius))
-    return _Shape(number + 1, (rows, columns), _OUTLINES[number](x, y) * np.float32(radius))
+    return _Shape(number + 1, (rows, columns), OUTLINES[number](x, y) * np.float32(radius))
 
 
 def _turned(random: _Random, box: tuple[slice, slice], centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -271,7 +201,7 @@ def _checks(random, u, v, period):
 
 def _dots(random, u, v, period):
     x, y = (w / period - np.floor(w / period) - np.float32(0.5) for w in (u, v))
-    return np.clip((np.float32(0.32) - _radius(x, y)) * period + np.float32(0.5), 0, 1)
+    return np.clip((np.float32(0.32) - np.sqrt(x * x + y * y)) * period + np.float32(0.5), 0, 1)
 
 
 def _noise(random, u, v, period):

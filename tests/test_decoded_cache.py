@@ -1,0 +1,276 @@
+"""Decoded pictures on disk: equal batches, one decoding, nothing stale, and no stop for want of room."""
+
+import dataclasses
+import errno
+import io
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from deeplab_tf.config import DataConfig
+from deeplab_tf.data import decoded_cache, records
+from deeplab_tf.data.examples import named_errors
+from deeplab_tf.data.pipeline import make_dataset
+from deeplab_tf.errors import DeepLabError
+
+COUNT = 5
+
+
+def encoded(array: np.ndarray, kind: str) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, kind)
+    return stream.getvalue()
+
+
+def serialized(number: int, kind: str = "PNG", *, low: int = 0, sizes: bool = True, label: int | None = None) -> bytes:
+    """Record `number`: sizes differ, and a window of 33 by 41 is far smaller than the largest scales."""
+    random = np.random.default_rng(number)
+    size = (60 + 7 * number, 110 - 5 * number)
+    pixels = random.integers(low, 256, (size[0] // 5 + 1, size[1] // 5 + 1, 3), np.uint8)
+    pixels = pixels.repeat(5, 0).repeat(5, 1)[: size[0], : size[1]]
+    classes = random.integers(0, 21, size, np.uint8)
+    if label is not None:
+        classes[0, 0] = label
+    height, width = size if sizes else (0, 0)
+    return records.make_example(
+        encoded(pixels, kind), encoded(classes, "PNG"), filename=f"picture {number}", height=height, width=width
+    )
+
+
+def write(folder: pathlib.Path, examples: list[bytes]) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(folder / records.shard_name("train", 0, 1))) as writer:
+        for example in examples:
+            writer.write(example)
+    return str(folder)
+
+
+def config(folder: str, **changes) -> DataConfig:
+    return DataConfig(dataset_dir=folder, **{"crop_size": (33, 41), "batch_size": COUNT, **changes})
+
+
+def batches(chosen: DataConfig, count: int, **options) -> list[dict[str, np.ndarray]]:
+    dataset = make_dataset(chosen, split="train", training=True, seed=3, **options)
+    return list(dataset.take(count).as_numpy_iterator())
+
+
+def assert_equal(first, second):
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+def files(cache) -> list[pathlib.Path]:
+    return sorted(path for path in pathlib.Path(cache).rglob("*") if path.is_file())
+
+
+def forbid(monkeypatch, *names: str):
+    """Whatever decodes with these functions from now on gives black pictures."""
+    for name in names:
+        monkeypatch.setattr(records, name, lambda content, *_: tf.zeros([9, 9, 3], tf.uint8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("PNG", {}),
+        ("JPEG", {"label_policy": "ignore", "scale_factor_step_size": 0.0, "max_scale_factor": 3.0}),
+        ("JPEG", {"min_resize_value": 40, "max_resize_value": 64, "resize_factor": 8}),
+        ("PNG", {"skip_corrupt_records": True}),
+    ],
+    ids=["png", "jpeg", "resized", "skipping"],
+)
+def test_every_epoch_has_the_same_batches(tmp_path, monkeypatch, kind, changes):
+    folder = write(tmp_path / "r", [serialized(i, kind, sizes=i != 2) for i in range(COUNT)])
+    plain = batches(config(folder, **changes), 6)
+    chosen = config(folder, **changes, decoded_cache=str(tmp_path / "cache"))
+    assert_equal(batches(chosen, 6), plain)  # the first epoch writes
+    assert len(files(tmp_path / "cache")) == COUNT
+    # From now on nothing is decoded any more, in another process neither; the middle of an epoch is no other place.
+    forbid(monkeypatch, "decode_image", "decode_part", "decode_label")
+    assert_equal(batches(chosen, 6), plain)
+    small, late = dataclasses.replace(chosen, batch_size=1), 2 * COUNT + 2
+    examples = {key: np.concatenate([batch[key] for batch in plain]) for key in plain[0]}
+    expected = [{key: values[i : i + 1] for key, values in examples.items()} for i in range(late, late + 4)]
+    assert_equal(batches(small, 4, start_step=late), expected)
+
+
+def test_parts_share_a_folder(tmp_path):
+    folder, cache = write(tmp_path / "r", [serialized(i) for i in range(COUNT)]), str(tmp_path / "cache")
+    plain = batches(config(folder, batch_size=4), 5)
+    parts = [batches(config(folder, batch_size=4, decoded_cache=cache), 5, part=(i, 2)) for i in range(2)]
+    joined = [{key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(*parts, strict=True)]
+    assert_equal(joined, plain)
+    assert len(files(cache)) == COUNT
+
+
+def test_only_the_pages_of_a_window_are_read(tmp_path):
+    cache = decoded_cache.open_cache(str(tmp_path), "identity")
+    image = np.arange(50 * 70 * 3, dtype=np.uint8).reshape(50, 70, 3)
+    label = np.arange(50 * 70, dtype=np.uint8).reshape(50, 70, 1)
+    assert not cache._read(7)[0]
+    assert cache._write(7, image, label, b"name", np.int64(51), np.int64(71), np.int32(0))
+    found, read_image, read_label, name, height, width = cache._read(7)
+    assert (found, name, height, width) == (True, b"name", 51, 71)
+    np.testing.assert_array_equal(read_image, image)
+    np.testing.assert_array_equal(read_label, label)
+    for array in (read_image, read_label):  # no copies, and where TensorFlow takes them as they lie
+        assert isinstance(array.base, np.memmap)
+        assert array.ctypes.data % 64 == 0
+        assert array.flags.c_contiguous and not array.flags.writeable
+
+
+# ---- nothing stale
+
+
+def test_other_records_in_the_same_file_are_not_mistaken(tmp_path):
+    folder = write(tmp_path / "r", [serialized(i) for i in range(COUNT)])
+    cache = str(tmp_path / "cache")
+    before = batches(config(folder, decoded_cache=cache), 2)
+    write(tmp_path / "r", [serialized(i, low=128) for i in range(COUNT)])
+    after = batches(config(folder, decoded_cache=cache), 2)
+    assert_equal(after, batches(config(folder), 2))
+    assert any((a["image"] != b["image"]).any() for a, b in zip(before, after, strict=True))
+    assert len(files(cache)) == 2 * COUNT
+
+
+def test_a_record_of_the_same_length_is_not_mistaken(tmp_path):
+    examples, cache = [serialized(i) for i in range(COUNT)], str(tmp_path / "cache")
+    batches(config(write(tmp_path / "r", examples), decoded_cache=cache), 1)
+    examples[1] = examples[1].replace(b"picture 1", b"picture 9")
+    (batch,) = batches(config(write(tmp_path / "r", examples), decoded_cache=cache), 1)
+    assert sorted(batch["image_name"]) == [f"picture {i}".encode() for i in (0, 2, 3, 4, 9)]
+
+
+def test_a_moved_data_set_keeps_its_files(tmp_path, monkeypatch):
+    folder, cache = write(tmp_path / "r", [serialized(i) for i in range(COUNT)]), str(tmp_path / "cache")
+    plain = batches(config(folder, decoded_cache=cache), 2)
+    os.rename(folder, tmp_path / "moved")
+    forbid(monkeypatch, "decode_image", "decode_part", "decode_label")
+    assert_equal(batches(config(str(tmp_path / "moved"), decoded_cache=cache), 2), plain)
+
+
+def test_what_decides_the_pixels_is_part_of_the_name(tmp_path):
+    folder = write(tmp_path / "r", [serialized(i) for i in range(COUNT)])
+    cache = str(tmp_path / "cache")
+    for number, changes in enumerate(
+        [{}, {"label_policy": "ignore"}, {"label_policy": "map", "label_map": "3:4"}, {"dataset": "cityscapes"}],
+        start=1,
+    ):
+        policy = {"label_policy": "ignore"} if "dataset" in changes else {}
+        chosen = config(folder, **changes, **policy)
+        assert_equal(batches(dataclasses.replace(chosen, decoded_cache=cache), 2), batches(chosen, 2))
+        assert len(os.listdir(cache)) == number
+    other = config(folder, decoded_cache=cache, crop_size=(20, 20), model_variant="resnet_v1_50", min_scale_factor=0.75)
+    batches(other, 2)
+    assert len(os.listdir(cache)) == 4  # the rest does not
+
+
+@pytest.mark.parametrize("size", [0, 10, 4096, 5000])
+def test_half_a_file_is_written_again(tmp_path, size):
+    folder = write(tmp_path / "r", [serialized(i) for i in range(COUNT)])
+    chosen = config(folder, decoded_cache=str(tmp_path / "cache"))
+    plain = batches(chosen, 1)
+    victim = files(tmp_path / "cache")[2]
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:size])
+    assert_equal(batches(chosen, 1), plain)
+    assert victim.read_bytes() == whole
+
+
+# ---- labels and damage
+
+
+def test_labels_are_checked_all_the_same(tmp_path):
+    examples = [serialized(i, label=200 if i == 3 else None) for i in range(COUNT)]
+    folder, cache = write(tmp_path / "r", examples), str(tmp_path / "cache")
+    for _ in range(2):
+        with pytest.raises(DeepLabError, match=r"record 3 \(picture 3\): label 200 \(1 pixels\)"), named_errors():
+            batches(config(folder, decoded_cache=cache), 3)
+    assert "0000003.pixels" not in {file.name for file in files(cache)}
+    ignoring = config(folder, label_policy="ignore")
+    for _ in range(2):
+        assert_equal(batches(dataclasses.replace(ignoring, decoded_cache=cache), 3), batches(ignoring, 3))
+    with pytest.raises(DeepLabError, match="label 200"), named_errors():
+        batches(config(folder, decoded_cache=cache), 3)
+
+
+def test_what_stands_in_for_a_damaged_record_is_not_kept(tmp_path):
+    broken = tf.train.Example.FromString(serialized(1))
+    broken.features.feature[records.IMAGE].bytes_list.value[0] = b"\x89PNG\r\n\x1a\n nothing"
+    examples = [serialized(i) for i in range(COUNT)]
+    folder = write(tmp_path / "r", [examples[0], broken.SerializeToString(), *examples[2:]])
+    chosen = config(folder, skip_corrupt_records=True)
+    plain = batches(chosen, 4)
+    assert [int(batch["skipped"].sum()) for batch in plain] == [1] * 4
+    for _ in range(2):
+        assert_equal(batches(dataclasses.replace(chosen, decoded_cache=str(tmp_path / "cache")), 4), plain)
+    assert [file.stem for file in files(tmp_path / "cache")] == [f"{i:07d}" for i in (0, 2, 3, 4)]
+    with pytest.raises(DeepLabError, match="record 1: its image is no JPEG or PNG"), named_errors():
+        batches(config(folder, decoded_cache=str(tmp_path / "cache")), 1)
+
+
+# ---- the folder
+
+
+def room(monkeypatch, free: int):
+    usage = shutil.disk_usage("/")._replace(free=free)
+    monkeypatch.setattr(decoded_cache.shutil, "disk_usage", lambda folder: usage)
+
+
+def test_a_full_disk_ends_the_keeping_not_the_run(tmp_path, monkeypatch, capfd):
+    folder = write(tmp_path / "r", [serialized(i) for i in range(COUNT)])
+    chosen = config(folder, decoded_cache=str(tmp_path / "cache"))
+    plain = batches(config(folder), 4)
+    room(monkeypatch, (1 << 30) + 1000)  # less than a picture above what is left to others
+    assert_equal(batches(chosen, 4), plain)
+    told = capfd.readouterr().err
+    assert told.count("decoded_cache: ") == 1
+    assert "cannot be written (the disk is full but for a last gibibyte, which is left to checkpoints)" in told
+    assert "Make room, or name a folder on another disk" in told
+    assert files(tmp_path / "cache") == []
+
+
+def test_an_error_in_the_middle_of_a_file_leaves_nothing(tmp_path, monkeypatch, capfd):
+    folder = write(tmp_path / "r", [serialized(i) for i in range(COUNT)])
+
+    def replace(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(decoded_cache.os, "replace", replace)
+    assert_equal(batches(config(folder, decoded_cache=str(tmp_path / "cache")), 3), batches(config(folder), 3))
+    assert files(tmp_path / "cache") == []
+    assert "cannot be written (No space left on device)" in capfd.readouterr().err
+
+
+def test_the_folder_may_be_deleted_at_any_time(tmp_path):
+    folder = write(tmp_path / "r", [serialized(i) for i in range(COUNT)])
+    dataset = make_dataset(config(folder, decoded_cache=str(tmp_path / "cache")), split="train", training=True, seed=3)
+    found = []
+    for batch in dataset.take(4).as_numpy_iterator():
+        found.append(batch)
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+    assert_equal(found, batches(config(folder), 4))
+
+
+def test_folders_that_will_not_do_are_named(tmp_path):
+    folder = write(tmp_path / "r", [serialized(i) for i in range(COUNT)])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DeepLabError, match=r"decoded_cache=.*file: cannot be made \(.*\); expected a folder"):
+        batches(config(folder, decoded_cache=str(tmp_path / "file")), 1)
+    with pytest.raises(DeepLabError, match="decoded_cache=gs://bucket/c: expected a folder of this machine"):
+        batches(config(folder, decoded_cache="gs://bucket/c"), 1)
+
+
+def test_evaluation_keeps_nothing(tmp_path):
+    folder = write(tmp_path / "r", [serialized(i) for i in range(COUNT)])
+    chosen = config(folder, decoded_cache=str(tmp_path / "cache"))
+    assert len(list(make_dataset(chosen, split="train", training=False))) == 1
+    assert not (tmp_path / "cache").exists()
