@@ -60,13 +60,13 @@ def _conv(tower: _Tower, x, row: Conv, stride: int, rate: int):
         stride=stride,
         rate=rate * row.rate if row.kernel > 1 else 1,
         explicit_padding=row.explicit_padding,
-        **({"norm": None} if row.norm_scope else {}),
+        **({"norm": None} if row.norm_scope else {"activation": activation}),
     )
     if row.norm_scope:
         x = tower.graph.norm(x, tower.scope(row.norm_scope), tower.architecture.batch_norm)
-    if row.keep_for_cells:
-        tower.history.append(x)
-    x = tower.graph.activation(x, scope, activation)
+        if row.keep_for_cells:
+            tower.history.append(x)
+        x = tower.graph.activation(x, scope, activation)
     if row.end_point:
         # Xception's and ResNet's end points carry the variable scope, those of MobileNets and NAS do not.
         bare = row.end_point.startswith(("layer_", "Stem", "Conv2d_"))
@@ -128,8 +128,7 @@ def _xception_unit(tower: _Tower, x, row: XceptionUnit, stride: int, rate: int):
         if tower.bounded:
             residual = graph.activation(residual, f"{scope}/residual", "bound")
             x = graph.activation(x, f"{scope}/shortcut_or_input", "bound")
-        residual = graph.op(keras.layers.Add, f"{scope}/add", [residual, x])
-        residual = graph.activation(residual, scope, "relu6" if tower.bounded else None)
+        residual = graph.add([residual, x], f"{scope}/add", "relu6" if tower.bounded else None)
     tower.tap(scope, residual)
     if row.ends_block:
         tower.tap(tower.scope(row.ends_block), residual)
@@ -138,6 +137,7 @@ def _xception_unit(tower: _Tower, x, row: XceptionUnit, stride: int, rate: int):
 
 def _squeeze_excite(tower: _Tower, x, scope: str, width: int):
     pooled = tower.graph.op(keras.layers.GlobalAveragePooling2D, f"{scope}/mean", x, keepdims=True)
+    pooled = tower.graph.held(pooled, f"{scope}/mean_quant")  # unlike a pooling window's, a range of its own
     options = {"norm": None, "bias": True}
     gate = tower.conv(pooled, f"{scope}/Conv", width, 1, activation="relu", **options)
     gate = tower.conv(gate, f"{scope}/Conv_1", x.shape[-1], 1, activation="q_sigmoid", **options)
@@ -166,7 +166,7 @@ def _inverted_residual(tower: _Tower, x, row: InvertedResidual, stride: int, rat
         x = _squeeze_excite(tower, x, f"{scope}/squeeze_excite", row.squeeze)
     x = tower.conv(x, f"{scope}/project", row.filters, 1)
     if row.residual and stride == 1 and shortcut.shape[-1] == row.filters:
-        x = tower.graph.op(keras.layers.Add, f"{scope}/add", [x, shortcut])
+        x = tower.graph.add([x, shortcut], f"{scope}/add")
     tower.tap(f"{row.end_point}/output", x)
     return tower.tap(row.end_point, x)
 
@@ -195,8 +195,7 @@ def _resnet_unit(tower: _Tower, x, row: ResNetUnit, stride: int, rate: int):
     for n, (filters, kernel, activation, options) in enumerate(convs, start=1):
         x = tower.conv(x, f"{scope}/conv{n}", filters, kernel, activation=activation, **options)
         tower.tap(f"{scope}/conv{n}", x)
-    x = tower.graph.op(keras.layers.Add, f"{scope}/add", [shortcut, x])
-    x = tower.tap(scope, tower.graph.activation(x, scope, "relu"))
+    x = tower.tap(scope, tower.graph.add([shortcut, x], f"{scope}/add", "relu"))
     return tower.tap(tower.scope(row.ends_block), x) if row.ends_block else x
 
 
@@ -254,7 +253,7 @@ def _nas_cell(tower: _Tower, x, row: NasCell, stride: int, rate: int):
             _nas_path(tower, states[i], f"{scope}/comb_iter_{k}/{side}", kind, row, stride if i < 2 else 1)
             for side, (i, kind) in zip(("left", "right"), pair, strict=True)
         ]
-        states.append(graph.op(keras.layers.Add, f"{scope}/comb_iter_{k}/add", sides))
+        states.append(graph.add(sides, f"{scope}/comb_iter_{k}/add"))
     x = graph.op(keras.layers.Concatenate, f"{scope}/concat", states[2:])
     tower.history.append(x)
     return tower.tap(row.end_point, x)

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.fake_quantization import HELD, FakeQuantize
 from deeplab_tf.layers import FusedBatchNorm
 from deeplab_tf.optimizers import AVERAGE
 from deeplab_tf.sources import MODEL_FILE, MODEL_PREFIX, Source, open_source, strip_checkpoint_suffix
@@ -28,7 +29,9 @@ _LEAVES: dict[type, dict[str, str]] = {
     keras.layers.DepthwiseConv2D: {"kernel": "depthwise_weights"},
     keras.layers.SeparableConv2D: {"depthwise_kernel": "depthwise_weights", "pointwise_kernel": "pointwise_weights"},
     FusedBatchNorm: {leaf: leaf for leaf in ("gamma", "beta", "moving_mean", "moving_variance")},
+    FakeQuantize: {"min": "min", "max": "max"},
 }
+_LEAVES |= {held: _LEAVES[plain] for plain, held in HELD.items()}
 # What training leaves beside the weights: <variable>/<slot>, lone counters, the ranges of quantised training.
 _SLOTS = {
     "Momentum": "optimiser slot",
@@ -118,19 +121,22 @@ def _check_match(source: Source, targets: Mapping[str, tuple], extra: Sequence[s
         shown = _listed([f"{n} {list(source.shapes[n])} instead of {list(targets[n])}" for n in wrong])
         problems.append(f"{len(wrong)} have another shape: {shown}")
     if problems:
-        raise DeepLabError(
-            f"{source.path}: does not fit the model; " + "; ".join(problems) + ". Give the flags the weights were "
-            "trained with (num_classes, model_variant, decoder_output_stride, ...), or leave them out to infer them"
+        cure = (
+            "Give the flags the weights were trained with (num_classes, model_variant, decoder_output_stride, ...), or "
+            "leave them out to infer them"
         )
+        if missing and len(training_state(missing)) == len(missing):
+            cure = "They were not trained quantised: leave --quantize_delay_step out, or train with it first"
+        raise DeepLabError(f"{source.path}: does not fit the model; {'; '.join(problems)}. {cure}")
 
 
 def _read_all(source: Source, names: Sequence[str]) -> dict[str, np.ndarray]:
     values = {}
     for name in names:
         value = source.read(name)
-        if value.dtype != np.float32:
-            raise DeepLabError(f"{source.path}: {name} is {value.dtype}; expected float32 weights")
-        values[name] = value
+        if value.dtype not in (np.float32, np.float16):
+            raise DeepLabError(f"{source.path}: {name} is {value.dtype}; expected float32 weights (or float16)")
+        values[name] = value.astype(np.float32, copy=False)
     return values
 
 

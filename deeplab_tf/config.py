@@ -83,6 +83,11 @@ class ModelConfig(_Options):
     decoder_projection_filters: int = _option(48, "filters of the 1x1 convolution on the decoder's low-level features")
     decoder_convs: int = _option(2, "convolutions of each decoder stage")
     decoder_kernel_size: int = _option(3, "kernel of the decoder's convolutions")
+    quantize_delay_step: int = _option(
+        -1,
+        "quantised training: from this step on, and afterwards always, the network calculates with what eight bits "
+        "hold of kernels and maps; -1: never",
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -105,6 +110,8 @@ class ModelConfig(_Options):
         self._require("merge_method", self.merge_method in MERGE_METHODS, "expected max or avg")
         scales = self.image_pyramid
         self._require("image_pyramid", scales is None or min(scales) > 0, "expected scales above 0")
+        expected = "expected -1 with an image pyramid of several scales, which share no range of values"
+        self._require("quantize_delay_step", not self.quantized or len(scales or ()) < 2, expected)
 
     def _require_strides(self):
         architecture = ARCHITECTURES[self.model_variant]
@@ -151,6 +158,11 @@ class ModelConfig(_Options):
             )
             self._require("output_stride", self.output_stride <= 16, expected)
 
+    @property
+    def quantized(self) -> bool:
+        """Whether the network calculates with what eight bits hold (fake_quantization.py)."""
+        return self.quantize_delay_step >= 0
+
     def at_output_stride(self, output_stride: int) -> "ModelConfig":
         """Returns the configuration at another output stride, its ASPP rates scaled alike (paper: 6,12,18 at 16 are
         12,24,36 at 8). The release never does this by itself; the commands that do it say so."""
@@ -188,6 +200,7 @@ INFERENCE_FIELDS = (
     "image_pooling_crop_size",
     "image_pooling_stride",
     "prediction_with_upsampled_logits",
+    "quantize_delay_step",
 )
 
 

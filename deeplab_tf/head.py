@@ -12,7 +12,8 @@ from deeplab_tf.arch.dense_prediction_cell import Branch
 from deeplab_tf.arch.spec import HEAD_BATCH_NORM, Architecture
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.layers import Dropout, Graph, scale_dimension
+from deeplab_tf.layers import Dropout, Graph
+from deeplab_tf.resizing import scale_dimension
 
 _DROPOUT = 0.1
 _FC_DROPOUT = 0.5
@@ -207,7 +208,7 @@ def _sum_merge(head: _Head, x, low_level, suffix: str, options: dict):
     else:
         kernel = 1 if head.config.decoder_output_is_logits else kernel
         x = head.conv(x, f"decoder/decoder_conv0{suffix}", filters, kernel, **options)
-    return head.graph.op(keras.layers.Add, f"decoder/add{suffix}", [x, low_level])
+    return head.graph.add([x, low_level], f"decoder/add{suffix}")
 
 
 def _decoder(head: _Head, x, end_points):
@@ -248,7 +249,7 @@ def _logits(head: _Head, branches: list):
         )
         for i, (x, rate) in enumerate(zip(branches, rates, strict=True))
     ]
-    return outputs[0] if len(outputs) == 1 else head.graph.op(keras.layers.Add, "logits/sum", outputs)
+    return outputs[0] if len(outputs) == 1 else head.graph.add(outputs, "logits/sum")
 
 
 def head_logits(graph: Graph, features, end_points: dict, images, config: ModelConfig):

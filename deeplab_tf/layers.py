@@ -7,53 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.arch.spec import RGB_MEAN, Architecture, BatchNorm
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.fake_quantization import HELD, FakeQuantize
+from deeplab_tf.resizing import ResizeBilinear, scale_dimension
 
 _register = keras.saving.register_keras_serializable(package="deeplab_tf")
-
-
-def scale_dimension(size, scale: float):
-    """Returns trunc((size - 1) * scale + 1), the release's size arithmetic (core/utils.py).
-
-    Python numbers are computed in float64; int32 tensors in float32, as the release does.
-    """
-    if isinstance(size, int):
-        return int((float(size) - 1.0) * scale + 1.0)
-    return tf.cast((tf.cast(size, tf.float32) - 1.0) * tf.constant(scale, tf.float32) + 1.0, tf.int32)
-
-
-def resize_bilinear(maps, size):
-    """Returns [b, h, w, c] `maps` resized with aligned corners by the release's legacy op, in their own dtype."""
-    size = tf.convert_to_tensor(size, tf.int32)
-    resized = tf.raw_ops.ResizeBilinear(images=maps, size=size, align_corners=True, half_pixel_centers=False)
-    return tf.cast(resized, maps.dtype)
-
-
-def resize_matrix(old: int, new: int) -> np.ndarray:
-    """Returns the float32 [new, old] matrix that resizes one side bilinearly with aligned corners."""
-    positions = np.arange(new) * ((old - 1) / (new - 1) if new > 1 else 0.0)
-    low = np.minimum(positions.astype(int), max(old - 2, 0))
-    matrix = np.zeros((new, old), np.float32)
-    matrix[np.arange(new), low] = 1.0 - (positions - low)
-    if old > 1:
-        matrix[np.arange(new), low + 1] = positions - low
-    return matrix
-
-
-def resize_bilinear_by_matrix(maps, size: Sequence[int]):
-    """Returns what `resize_bilinear` does, for static sizes, by two matrix products.
-
-    For XLA, whose own bilinear resize is wrong for some pairs of sizes (a row or a column by the whole range of the
-    data, seen on CPU); about three times the op's cost elsewhere.
-    """
-    rows, columns = (resize_matrix(maps.shape[i + 1], size[i]) for i in range(2))
-    tall = tf.einsum("oh,bhwc->bowc", rows, tf.cast(maps, tf.float32))
-    return tf.cast(tf.einsum("pw,bowc->bopc", columns, tall), maps.dtype)
-
-
-def resize_nearest(labels, size):
-    """Returns integer [b, h, w] `labels` resized to the nearest pixel with aligned corners (halves go up)."""
-    size = tf.convert_to_tensor(size, tf.int32)
-    return tf.raw_ops.ResizeNearestNeighbor(images=labels[..., None], size=size, align_corners=True)[..., 0]
 
 
 class _Elementwise(keras.layers.Layer):
@@ -63,12 +21,15 @@ class _Elementwise(keras.layers.Layer):
         return input_shape
 
 
+PIXEL_SCALE = np.float32(2.0 / 255.0)
+
+
 @_register
 class ScalePixels(_Elementwise):
     """Maps 0..255 to [-1, 1] as x * (2 / 255) - 1, the factor rounded to float32 once (feature_extractor.py)."""
 
     def call(self, inputs):
-        return inputs * tf.cast(np.float32(2.0 / 255.0), inputs.dtype) - 1.0
+        return inputs * tf.cast(PIXEL_SCALE, inputs.dtype) - 1.0
 
 
 @_register
@@ -108,44 +69,6 @@ class Bound(_Elementwise):
 
     def call(self, inputs):
         return tf.clip_by_value(inputs, -6.0, 6.0)
-
-
-@_register
-class ResizeBilinear(keras.layers.Layer):
-    """Bilinear resize with aligned corners (the release's legacy op) of [b, h, w, c] maps.
-
-    Either `size` = (height, width) is fixed, or the layer is called with [maps, reference] and the target is
-    scale_dimension of the reference's height and width by `scale`. With `by_matrix` (training
-    under XLA) all sizes are static.
-    """
-
-    by_matrix = False
-
-    def __init__(self, size: Sequence[int] | None = None, scale: float = 1.0, **kwargs):
-        super().__init__(**kwargs)
-        self.size = tuple(size) if size else None
-        self.scale = scale
-
-    def call(self, inputs):
-        maps, reference = (inputs, None) if self.size else inputs
-        if self.by_matrix:
-            size = self.size or [scale_dimension(d, self.scale) for d in reference.shape[1:3]]
-            return resize_bilinear_by_matrix(maps, size)
-        target = self.size
-        if target is None:
-            target = tf.shape(reference)[1:3]
-            target = target if self.scale == 1.0 else scale_dimension(target, self.scale)
-        return resize_bilinear(maps, target)
-
-    def compute_output_shape(self, input_shape):
-        if self.size:
-            return (input_shape[0], *self.size, input_shape[-1])
-        maps, reference = input_shape
-        sides = [None if d is None else scale_dimension(d, self.scale) for d in reference[1:3]]
-        return (maps[0], *sides, maps[-1])
-
-    def get_config(self):
-        return {**super().get_config(), "size": self.size, "scale": self.scale}
 
 
 _SMALLEST_EPSILON = 1.001e-5
@@ -248,6 +171,10 @@ _ACTIVATIONS: dict[str, tuple[type, dict]] = {
     "sigmoid": (keras.layers.Activation, {"activation": "sigmoid"}),
     "bound": (Bound, {}),
 }
+# In an int8 file these end the operation before them; any other tensor has a range of its own, unless it only picks or
+# mixes the values of one that has.
+_FUSED = ("relu", "relu6")
+_NEW_RANGE = (keras.layers.Concatenate, keras.layers.Multiply)
 
 
 def initializer(kind: str | float):
@@ -272,8 +199,11 @@ class Graph:
 
     A layer with weights exists once a scope: asking again, or starting from the layers of another model, shares it.
     Layers without weights are new each time; `copy` keeps their names apart when one graph holds several copies of the
-    network (image pyramids). With `zeros` no weights are drawn: all kernels start at 0.
+    network (image pyramids). With `zeros` no weights are drawn: all kernels start at 0. While `quantized` is set,
+    kernels and maps are what eight bits hold of them, in places where an int8 file rounds them.
     """
+
+    quantized = False
 
     def __init__(self, *, shared: Mapping[str, keras.layers.Layer] | None = None, zeros: bool = False):
         self._layers = dict(shared or {})
@@ -286,25 +216,39 @@ class Graph:
     def _weighted(self, scope: str, make: Callable[..., keras.layers.Layer], inputs, **options):
         name = scope.replace("/", ".")
         if name not in self._layers:
+            make = HELD.get(make, make) if self.quantized else make
             self._layers[name] = make(name=name, **options)
         return self._layers[name](inputs)
 
     def op(self, make: Callable[..., keras.layers.Layer], scope: str, inputs, **options):
         """Returns the output of a layer without weights; `scope` ends in the name of the operation."""
-        return make(name=scope.replace("/", ".") + self.copy, **options)(inputs)
+        x = make(name=scope.replace("/", ".") + self.copy, **options)(inputs)
+        return self.held(x, f"{scope}_quant") if make in _NEW_RANGE else x
+
+    def held(self, x, scope: str):
+        """Returns `x` as eight bits hold it, in quantised training; `scope` is that of its range."""
+        return self._weighted(scope, FakeQuantize, x) if self.quantized else x
 
     def preprocess(self, images, scope: str, architecture: Architecture):
         """Returns `images` (0..255) as the backbone reads them."""
         if architecture.preprocessing == "scale":
-            return self.op(ScalePixels, f"{scope}/preprocess", images)
-        return self.op(SubtractMean, f"{scope}/preprocess", images, mean=architecture.mean)
+            x = self.op(ScalePixels, f"{scope}/preprocess", images)
+        else:
+            x = self.op(SubtractMean, f"{scope}/preprocess", images, mean=architecture.mean)
+        return self.held(x, f"{scope}/preprocess_quant")
 
     def activation(self, x, scope: str, activation: str | None):
         """Returns `x` activated by one of relu, relu6, hard_swish, q_sigmoid, sigmoid, bound; None leaves it."""
         if activation is None:
             return x
         make, options = _ACTIVATIONS[activation]
-        return self.op(make, f"{scope}/{activation}", x, **options)
+        return self.held(self.op(make, f"{scope}/{activation}", x, **options), f"{scope}/act_quant")
+
+    def add(self, parts: Sequence, scope: str, activation: str | None = None):
+        """Returns the sum, activated; `scope` ends in the name of the operation."""
+        x = self.op(keras.layers.Add, scope, parts)
+        x = x if activation in _FUSED else self.held(x, f"{scope}_quant")
+        return self.activation(x, scope.rpartition("/")[0], activation)
 
     def norm(self, x, scope: str, constants: BatchNorm):
         """Returns `x` batch-normalised under `scope`, the scope that holds gamma and beta."""
@@ -318,6 +262,7 @@ class Graph:
 
     def _finish(self, x, scope: str, constants: BatchNorm | None, activation: str | None):
         x = x if constants is None else self.norm(x, f"{scope}/BatchNorm", constants)
+        x = x if activation in _FUSED else self.held(x, f"{scope}/conv_quant")
         return self.activation(x, scope, activation)
 
     def _convolved(self, make, x, scope: str, kernel, *, stride: int, rate, explicit_padding: bool, **options):
@@ -375,6 +320,11 @@ class Graph:
 
     def separable(self, x, scope: str, filters: int, kernel: int, *, stride: int = 1, init: str | float = "nas"):
         """Returns the fused separable convolution of the NAS cells: nothing between its two parts, nothing after."""
+        if self.quantized:
+            raise DeepLabError(
+                "quantize_delay_step: the NAS cells cannot be trained quantised (their separable convolutions are one "
+                "operation here and two in an int8 file); expected another model_variant, or -1"
+            )
         inits = {"depthwise_initializer": self._initializer(init), "pointwise_initializer": self._initializer(init)}
         place = {"stride": stride, "rate": 1, "explicit_padding": True}
         options = {"filters": filters, "use_bias": False, **inits}

@@ -9,7 +9,8 @@ from deeplab_tf.backbone import backbone
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.head import head_logits
-from deeplab_tf.layers import Graph, scale_dimension
+from deeplab_tf.layers import Graph
+from deeplab_tf.resizing import scale_dimension
 
 MERGED = "merged_logits"
 _CONFIGS: "weakref.WeakKeyDictionary[keras.Model, ModelConfig]" = weakref.WeakKeyDictionary()
@@ -35,7 +36,7 @@ def build_outputs(graph: Graph, images, config: ModelConfig) -> dict:
     """
     scales = config.image_pyramid or (1.0,)
     canvas = max(1.0, *scales) / logits_stride(config)
-    outputs = {}
+    outputs, graph.quantized = {}, config.quantized
     for copy, scale in enumerate(scales):
         graph.copy = f".copy{copy}" if copy else ""
         scaled, inputs = config, images

@@ -32,7 +32,7 @@ from deeplab_tf.validation import Validation, averages_in_place
 # What makes a run what it is, beside update and data, and may not change between its parts. Where things lie and when
 # the run ends may.
 _IDENTITY = ("train_split", "initialize_last_layer", "unfold_batch_norm", "recalibrate_batch_norm", "deterministic")
-_FREE = ("dataset_dir", "training_number_of_steps", "num_clones", "num_replicas")
+_FREE = ("dataset_dir", "decoded_cache", "training_number_of_steps", "num_clones", "num_replicas")
 _PROFILED = (10, 20)  # updates of this process
 
 

@@ -7,23 +7,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf import losses, optimizers
+from deeplab_tf import fake_quantization, losses, optimizers
 from deeplab_tf.checkpoint import variable_map
-from deeplab_tf.config import TrainConfig
+from deeplab_tf.config import ModelConfig, TrainConfig
 from deeplab_tf.cost import regularized_kernels
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.layers import (
-    Dropout,
-    DropPath,
-    FusedBatchNorm,
-    ResizeBilinear,
-    ScalePixels,
-    SubtractMean,
-    resize_bilinear,
-    resize_bilinear_by_matrix,
-    resize_nearest,
-)
+from deeplab_tf.layers import Dropout, DropPath, FusedBatchNorm, ScalePixels, SubtractMean
 from deeplab_tf.model import MERGED, config_of
+from deeplab_tf.resizing import ResizeBilinear, resize_bilinear, resize_bilinear_by_matrix, resize_nearest
 from deeplab_tf.schedules import learning_rate
 
 LOSS_SCALE = "loss_scale"
@@ -44,6 +35,7 @@ def _settings(layer: keras.layers.Layer, config: TrainConfig) -> dict[str, objec
         values |= {"step_seed": None, **({} if config.dropout else {"rate": 0.0})}
     if isinstance(layer, DropPath):
         values |= {"step_seed": None, "keep_prob": None}
+    values |= fake_quantization.settings(layer)
     if isinstance(layer, ResizeBilinear):
         values["by_matrix"] = config.jit_compile
     if config.mixed_precision != "none" and not isinstance(layer, _FLOAT32_LAYERS):
@@ -112,8 +104,22 @@ class TrainStep:
             raise DeepLabError(
                 f"image_pyramid={scales}: every scale has a loss; build the model with all_scales=True to train it"
             )
+        self._check_quantized(built_from)
         if config.jit_compile and self._several:
             raise DeepLabError("jit_compile=True: expected one device (a TPU's step is always compiled); leave it out")
+
+    def _check_quantized(self, built_from: ModelConfig):
+        if not built_from.quantized:
+            return
+        given, precision = f"quantize_delay_step={built_from.quantize_delay_step}", self.config.mixed_precision
+        if precision != "none":
+            raise DeepLabError(
+                f"mixed_precision={precision} with {given}: ranges of eight bits need float32; expected none"
+            )
+        if self._several:
+            raise DeepLabError(
+                f"{given} on several devices: expected one, as in the release (--num_clones=1, --strategy=one_device)"
+            )
 
     def __call__(self, images, labels) -> dict[str, tf.Tensor]:
         """Trains on one batch; see `make_train_step`. With a strategy, the arguments may be its per-replica values."""
@@ -152,9 +158,12 @@ class TrainStep:
 
     def _seed(self, step, part: int):
         """Makes what dropout and drop path draw a function of seed, layer, replica and draw: a run that resumes draws
-        the same. Fewer paths are kept from step to step, down to drop_path_keep_prob (nas_cell.py)."""
+        the same. Fewer paths are kept from step to step, down to drop_path_keep_prob (nas_cell.py). Layers of quantised
+        training learn how far it is."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group if self._several else 0
         draw = step * self.config.gradient_accumulation_steps + part
+        delay = config_of(self.model).quantize_delay_step
+        fake_quantization.follow_batches(self.model.layers, step, draw, delay=delay)
         drawing = [layer for layer in self.model.layers if isinstance(layer, Dropout | DropPath)]
         for index, layer in enumerate(drawing):
             first = (self.config.seed + index * _LAYER_SEED) % 2**31

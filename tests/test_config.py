@@ -43,6 +43,7 @@ RELEASE_DEFAULTS = {
     "output_stride": 16,
     "atrous_rates": None,
     "crop_size": None,
+    "quantize_delay_step": -1,
 }
 # What the papers have beyond the release.
 PAPER_DEFAULTS = {
@@ -54,7 +55,7 @@ PAPER_DEFAULTS = {
     "decoder_convs": 2,
     "decoder_kernel_size": 3,
 }
-OWN_VARIANTS = {"mobilenet_v1", "vgg16", "resnet_v1_101_caffe", "tiny"}
+OWN_VARIANTS = {"mobilenet_v1", "vgg16", "resnet_v1_101_caffe", "tiny", "small_resnet"}
 V2 = {"aspp_with_batch_norm": False}
 
 

@@ -57,7 +57,6 @@ def given(values: flags.FlagValues, config_class: type, names: Mapping[str, str 
 
 # What the release's commands know besides their own flags (absl's logging), and its documentation gives.
 _LOGGING = ("logtostderr", "alsologtostderr")
-_QUANTIZE = "quantize_delay_step"
 
 
 def define_retired(values: flags.FlagValues, retired: Mapping[str, tuple[object, str]]):
@@ -67,19 +66,12 @@ def define_retired(values: flags.FlagValues, retired: Mapping[str, tuple[object,
         shown = "unset" if default == () else _shown(default)
         text = f"accepted without effect: {reason} (default: {shown})"
         _DEFINE[type(default)](name, None, text, flag_values=values)
-    text = "for quantisation-aware training; only -1, none, so far (default: -1)"
-    flags.DEFINE_integer(_QUANTIZE, None, text, flag_values=values)
     for name in _LOGGING:
         flags.DEFINE_boolean(name, None, "accepted: messages go to the terminal anyway", flag_values=values)
 
 
 def retired_notes(values: flags.FlagValues, retired: Mapping[str, tuple[object, str]]) -> list[str]:
-    """Returns one line for each flag of `define_retired` that was given. DeepLabError for quantised training."""
-    step = values[_QUANTIZE].value
-    if step is not None and step >= 0:
-        raise DeepLabError(
-            f"--{_QUANTIZE}={step}: comes with quantisation-aware training, which is not here yet; leave the flag out"
-        )
+    """Returns one line for each flag of `define_retired` that was given."""
     given = {name: values[name].value for name in retired if values[name].value is not None}
     shown = {name: ",".join(value) if isinstance(value, list) else value for name, value in given.items()}
     return [f"--{name}={value} has no effect: {retired[name][1]}" for name, value in shown.items()]

@@ -84,7 +84,7 @@ def configurations(values: flags.FlagValues) -> tuple[RunConfig, ModelConfig, Tr
 
 
 def notes(values: flags.FlagValues) -> list[str]:
-    """Returns a line for each given flag that does nothing today. DeepLabError for quantised training."""
+    """Returns a line for each given flag that does nothing today."""
     given = [name for name in _ASYNCHRONOUS if values[name].value is not None]
     asynchronous = [f"--{name}={values[name].value} has no effect: {values[name].help}" for name in given]
     return [*options.retired_notes(values, _RETIRED), *asynchronous]

@@ -1,0 +1,127 @@
+"""Layers for quantised training (release: --quantize_delay_step): they calculate with what eight bits can hold.
+
+Gradients pass straight through the rounding (arXiv 1712.05877, section 3). A kernel has a scale for each output
+channel, as LiteRT's have. A batch norm multiplies each of these channels by one number: a kernel that is rounded and
+then has the norm folded in is the folded kernel rounded. So norms stay layers of their own, with whatever statistics,
+and what is trained is what is exported.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+_register = keras.saving.register_keras_serializable(package="deeplab_tf")
+
+_LEVELS = 127  # of a kernel, on either side of 0
+_FIRST_RANGE = 6.0  # TensorFlow 1's, on either side of 0, until the first batch
+_DECAY = 0.999  # TensorFlow 1's
+# No tensor of the int8 file may have a range of nothing.
+_LEAST_RANGE = 1e-6
+
+
+def rounded(kernel: tf.Tensor, *, depthwise: bool) -> tf.Tensor:
+    """Returns a kernel [kh, kw, cin, cout], depthwise [kh, kw, c, 1], as eight bits hold it.
+
+    That is in multiples of its largest magnitude in each output channel over 127. The gradient is the kernel's own.
+    """
+    kernel = tf.convert_to_tensor(kernel)
+    step = tf.reduce_max(tf.abs(kernel), (0, 1) if depthwise else (0, 1, 2), keepdims=True) / _LEVELS
+    return kernel + tf.stop_gradient(tf.round(tf.math.divide_no_nan(kernel, step)) * step - kernel)
+
+
+class _Held:
+    """What the layers share. While a training step is traced it may set `started`, a bool scalar: whether rounding has
+    begun; otherwise it has."""
+
+    started = None
+
+    def _held(self, exact: tf.Tensor, held: tf.Tensor) -> tf.Tensor:
+        return held if self.started is None else tf.where(self.started, held, exact)
+
+
+@_register
+class HeldConv2D(_Held, keras.layers.Conv2D):
+    """A convolution by its rounded kernel."""
+
+    def convolution_op(self, inputs, kernel):
+        """Called by Keras's layer."""
+        return super().convolution_op(inputs, self._held(kernel, rounded(kernel, depthwise=False)))
+
+
+@_register
+class HeldDepthwiseConv2D(_Held, keras.layers.DepthwiseConv2D):
+    """A depthwise convolution, without bias, by its rounded kernel."""
+
+    def call(self, inputs):
+        kernel = tf.convert_to_tensor(self.kernel)
+        place = {"strides": self.strides, "padding": self.padding, "dilation_rate": self.dilation_rate}
+        return keras.ops.depthwise_conv(inputs, self._held(kernel, rounded(kernel, depthwise=True)), **place)
+
+
+# What stands for a layer in quantised training.
+HELD = {keras.layers.Conv2D: HeldConv2D, keras.layers.DepthwiseConv2D: HeldDepthwiseConv2D}
+
+
+@_register
+class FakeQuantize(_Held, keras.layers.Layer):
+    """Rounds maps to 256 values from `min` to `max`, one of them 0 (TensorFlow's fake_quant_with_min_max_vars).
+
+    While a training step is traced it may set `batches`, the number of those seen before this one. The range then
+    follows the least and the largest value of each: their mean over all batches so far, and from a thousand on a moving
+    average, so that the first range counts for nothing (TensorFlow 1: MovingAvgQuantize).
+    """
+
+    batches = None
+
+    def build(self, input_shape):
+        del input_shape
+        for name, value in (("min", -_FIRST_RANGE), ("max", _FIRST_RANGE)):
+            start = keras.initializers.Constant(value)
+            setattr(self, name, self.add_weight(name=name, shape=(), initializer=start, trainable=False))
+        self.built = True
+
+    def call(self, inputs, training=None):
+        if training and self.batches is not None:
+            self._follow(inputs)
+        low, high = tf.convert_to_tensor(self.min), tf.convert_to_tensor(self.max)
+        return self._held(inputs, tf.quantization.fake_quant_with_min_max_vars(inputs, low, high))
+
+    def _follow(self, inputs):
+        seen = [tf.minimum(tf.reduce_min(inputs), 0.0), tf.maximum(tf.reduce_max(inputs), 0.0)]
+        number = tf.cast(self.batches, tf.float32)
+        decay = tf.minimum(number / (number + 1.0), _DECAY)
+        for variable, value in zip((self.min, self.max), seen, strict=True):
+            variable.assign(variable * decay + tf.stop_gradient(value) * (1.0 - decay))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def held_weights(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
+    """Returns variable name -> array of a layer's weights, as it calculates with them: kernels rounded."""
+    values = {variable.name: np.asarray(variable) for variable in layer.weights}
+    if isinstance(layer, tuple(HELD.values())):
+        depthwise = isinstance(layer, HeldDepthwiseConv2D)
+        values["kernel"] = rounded(values["kernel"], depthwise=depthwise).numpy()
+    return values
+
+
+def fake_quantized(maps: tf.Tensor, low: float, high: float) -> tf.Tensor:
+    """Returns `maps` as `FakeQuantize` of this range gives them, for a graph of constants."""
+    high = max(float(high), float(low) + _LEAST_RANGE)
+    return tf.quantization.fake_quant_with_min_max_args(maps, float(low), high)
+
+
+def follow_batches(layers: list[keras.layers.Layer], step: tf.Tensor, batches: tf.Tensor, *, delay: int):
+    """Has `layers`, those that are of this module, round from step `delay` on and follow one more batch."""
+    for layer in layers:
+        if isinstance(layer, _Held):
+            layer.started = step >= delay if delay else None
+        if isinstance(layer, FakeQuantize):
+            layer.batches = batches
+
+
+def settings(layer: keras.layers.Layer) -> dict[str, None]:
+    """Returns the attributes that `follow_batches` gives `layer`, as they are outside of a step."""
+    names = [name for kind, name in ((_Held, "started"), (FakeQuantize, "batches")) if isinstance(layer, kind)]
+    return dict.fromkeys(names)
