@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import keras
@@ -12,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.config import EvalConfig
+from deeplab_tf.contamination import contamination
 from deeplab_tf.data.examples import named_errors
 from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.errors import DeepLabError
@@ -22,6 +24,7 @@ from deeplab_tf.predictor import predictor_of, segment_batch
 from deeplab_tf.summaries import Summaries
 
 METRICS_FILE = "metrics.jsonl"
+_STEP = re.compile(r"-\d+$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,13 +119,17 @@ def tagged_scores(scores: Mapping, *, scales: Sequence[float] = (1.0,), flip: bo
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The scores of one checkpoint: what `evaluate` returned, and the same under the release's names."""
+    """The scores of one checkpoint: what `evaluate` returned, and the same under the release's names.
+
+    `contaminated` says why the weights have seen the images that they are scored on, if anything says so.
+    """
 
     checkpoint: str
     step: int
     scores: Mapping
     tagged: Mapping[str, float]
     class_names: tuple[str, ...] = ()
+    contaminated: str | None = None
 
 
 class ScoreLog:
@@ -133,11 +140,27 @@ class ScoreLog:
         self._folder = pathlib.Path(folder)
         self._summaries: Summaries | None = None
 
+    def stale(self, checkpoint: str) -> str | None:
+        """Returns in words that the folder holds scores of other weights than `checkpoint` or another step of its run;
+        None where it does not."""
+        try:
+            lines = map(json.loads, (self._folder / METRICS_FILE).read_text(encoding="utf-8").splitlines())
+            before = {str(line["checkpoint"]) for line in lines}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        others = sorted(path for path in before if _STEP.sub("", path) != _STEP.sub("", checkpoint))
+        if not others:
+            return None
+        return (
+            f"{self._folder} holds scores of {others[-1]} too: TensorBoard draws all as one curve; better a new folder"
+        )
+
     def write(self, evaluation: Evaluation):
         """Adds the scores of one checkpoint. DeepLabError where the folder cannot be written."""
         line = {"step": evaluation.step, "checkpoint": evaluation.checkpoint}
         line |= {name: evaluation.scores[name] for name in ("examples", "pixel_accuracy")}
         line |= {name: None if math.isnan(value) else value for name, value in evaluation.tagged.items()}
+        line |= {"contaminated": evaluation.contaminated} if evaluation.contaminated else {}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._summaries = self._summaries or Summaries(self._folder)
@@ -199,7 +222,10 @@ def evaluate_checkpoint(
             f"--eval_split={config.eval_split}: every pixel of its {scores['examples']} examples is ignored, there is "
             "nothing to score; is it a split without labels? vis draws the predictions"
         )
-    return Evaluation(opened.path, opened.step, scores, tagged_scores(scores, **how), facts.class_names)
+    card = opened.loaded.card
+    trained = {"train_dataset": card.dataset, "train_split": card.train_split, "source": card.source_checkpoint}
+    words = contamination(facts.name, config.eval_split, **trained)
+    return Evaluation(opened.path, opened.step, scores, tagged_scores(scores, **how), facts.class_names, words)
 
 
 def evaluate_checkpoints(
@@ -235,8 +261,13 @@ def evaluate_checkpoints(
             f"its training; name another, for instance {os.path.join(config.eval_logdir, 'eval')}"
         )
     log = ScoreLog(config.eval_logdir) if config.eval_logdir else None
+    told = None
     for opened in follow(config, data, changes, tell=tell):
         begin(opened)
+        words = log and log.stale(opened.path)
+        if words and words != told:
+            tell(f"Note: --eval_logdir: {words}")
+        told = words
         evaluation = evaluate_checkpoint(opened, config, data, advance=advance, watch=watch)
         if log:
             log.write(evaluation)

@@ -14,12 +14,11 @@ from deeplab_tf.data.locate import locate_records
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.loading import Loaded, open_model
 from deeplab_tf.optimizers import GLOBAL_STEP
-from deeplab_tf.run_directory import RunDirectory
+from deeplab_tf.run_directory import RUN_FILE, RunDirectory
 from deeplab_tf.sources import MODEL_FILE, MODEL_PREFIX, open_source, strip_checkpoint_suffix
 
 _POLL_SECONDS = 1.0
 _WEIGHTS = (".gz", ".tgz", ".pb", ".tflite", ".index")
-_RUN_FILE = "run.json"
 _STATE_FILE = "checkpoint"  # what TensorFlow 1 writes beside the checkpoints of a run
 
 
@@ -47,7 +46,7 @@ def is_run(path: str) -> bool:
     found = pathlib.Path(path).expanduser()
     if found.is_dir():
         settled = any((found / name).is_file() for name in (MODEL_FILE, f"{MODEL_PREFIX}.index"))
-        if (found / _RUN_FILE).is_file() or ((found / _STATE_FILE).is_file() and not settled):
+        if (found / RUN_FILE).is_file() or ((found / _STATE_FILE).is_file() and not settled):
             return True
         return not any(file.suffix in _WEIGHTS for file in found.rglob("*"))
     prefix = strip_checkpoint_suffix(found)

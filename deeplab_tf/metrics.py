@@ -192,9 +192,12 @@ def bootstrap_intervals(
       resamples, level, seed: number of draws, share of them within the interval, and their origin.
 
     Returns:
-      name -> (low, high). How sure the score is as one of images like these; what training again changes is more.
+      name -> (low, high). How sure the score is as one of images like these; what training again changes is more. Of
+      fewer than two images nothing can be said: NaN.
     """
     random, images = np.random.default_rng(seed), len(counts.hits)
+    if images < 2:
+        return dict.fromkeys(overall_scores(counts), (math.nan, math.nan))
     table = np.concatenate(counts, axis=-1).astype(np.float64)
     draws = (np.bincount(random.integers(0, images, images), minlength=images) for _ in range(resamples))
     sums = np.stack([draw @ table for draw in draws])
@@ -210,8 +213,10 @@ def calibration_counts(confidence: np.ndarray, right: np.ndarray, *, bins: int =
     """Returns float64 [3, bins]: number of pixels, sum of confidences, number of right ones, by confidence.
 
     confidence: probabilities in 0..1 of the predicted classes; right: bool of equal shape. Bins are equally wide. Sums
-    of such arrays are those of several images.
+    of such arrays are those of several images. NaN, what weights that diverged are sure of, is left out.
     """
+    told = ~np.isnan(confidence)
+    confidence, right = confidence[told], right[told]
     place = np.minimum((confidence * bins).astype(np.int64), bins - 1).ravel()
     weights = (None, confidence.ravel(), right.ravel())
     return np.stack([np.bincount(place, weight, minlength=bins).astype(np.float64) for weight in weights])

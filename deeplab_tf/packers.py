@@ -19,7 +19,7 @@ import PIL.Image
 
 from deeplab_tf.config import PackConfig
 from deeplab_tf.data.catalog import DATASETS
-from deeplab_tf.data.pairs import label_png, read_list
+from deeplab_tf.data.pairs import PILLOW_ERRORS, label_png, read_list
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.images import EXTENSIONS
 from deeplab_tf.visualize import palette_png
@@ -94,7 +94,7 @@ def _size(file: pathlib.Path) -> tuple[int, int]:
     try:
         with PIL.Image.open(file) as image:
             return image.height, image.width
-    except (OSError, SyntaxError, ValueError) as error:
+    except PILLOW_ERRORS as error:
         raise DeepLabError(f"{file}: no image that can be decoded ({error})") from None
 
 
@@ -113,6 +113,14 @@ def _expected(config: PackConfig, server: Server) -> dict[str, tuple[int, int] |
     return {name: _size(files[name]) if name in files else None for name in names}
 
 
+def _by_stem(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """Returns the PNGs in a folder and below it by their names without the ending."""
+    found: dict[str, list[pathlib.Path]] = {}
+    for file in sorted(folder.rglob("*.png")):
+        found.setdefault(file.stem, []).append(file)
+    return found
+
+
 def make_plan(config: PackConfig) -> Plan:
     """Returns what to pack, every prediction having been looked at.
 
@@ -128,12 +136,14 @@ def make_plan(config: PackConfig) -> Plan:
     server, folder = SERVERS[config.server], pathlib.Path(config.predictions)
     if not folder.is_dir():
         raise DeepLabError(f"--predictions={folder}: no such folder; expected one PNG of class indices an image")
-    sizes, there = _expected(config, server), {file.stem: file for file in sorted(folder.rglob("*.png"))}
-    found = {name: next((there[name + end] for end in _ENDS if name + end in there), None) for name in sizes}
-    files = {name: file for name, file in found.items() if file}
+    sizes, there = _expected(config, server), _by_stem(folder)
+    found = {name: next((there[name + end] for end in _ENDS if name + end in there), []) for name in sizes}
+    files = {name: of_name[0] for name, of_name in found.items() if of_name}
     strange = [name for name in sizes if not re.fullmatch(server.name, name)]
     faults = [f"{name}: not what the server calls an image; {server.unlike}" for name in strange]
     faults += [f"{name}: no prediction {name}.png in {folder}" for name in sizes if name not in files]
+    several = ((name, of_name) for name, of_name in found.items() if of_name[1:])
+    faults += [f"{name}: both {one} and {other}; --predictions names one folder" for name, (one, other, *_) in several]
     values = np.zeros(256, np.int64)
     for name, file in files.items():
         faults += _faults(file, sizes[name], values)
@@ -168,12 +178,11 @@ def _read(file: pathlib.Path) -> np.ndarray:
     try:
         with PIL.Image.open(file) as image:
             array, mode = np.asarray(image), image.mode
-    except (OSError, SyntaxError, ValueError) as error:
+    except PILLOW_ERRORS as error:
         raise DeepLabError(f"{file}: cannot be decoded ({error})") from None
     if mode not in ("L", "P"):
-        raise DeepLabError(
-            f"{file}: a picture of colours (mode {mode}); expected class indices, as vis and predict write raw"
-        )
+        what = "a picture of colours" if "RGB" in mode else "not of 8 bits a pixel"
+        raise DeepLabError(f"{file}: {what} (mode {mode}); expected class indices, as vis and predict write raw")
     return array
 
 

@@ -50,6 +50,7 @@ def _zoo_rows() -> Iterator[Result]:
                 metric=score.metric,
                 scales=score.scales,
                 flip=score.flip,
+                longest_side=score.longest_side,
                 pretraining=entry.pretraining,
                 train_split=entry.train_split,
                 note="8 bits" if entry.quantized else "",

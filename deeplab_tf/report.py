@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from deeplab_tf.config import EvalConfig, ModelConfig
-from deeplab_tf.contamination import contamination
 from deeplab_tf.data.catalog import DATASETS, Dataset
 from deeplab_tf.data.locate import count_records
 from deeplab_tf.errors import DeepLabError
@@ -57,13 +56,19 @@ def void_is_between(facts: Dataset) -> bool:
     return facts.class_names == DATASETS["pascal_voc_seg"].class_names
 
 
+def conventions_for(facts: Dataset) -> list[str]:
+    """Returns whose mean IoUs are worth telling: the release's, and that of the benchmark whose classes these are."""
+    own = {"voc": "pascal_voc_seg", "cityscapes": "cityscapes", "ade": "ade20k"}
+    return ["release", *(name for name, known in own.items() if facts.class_names == DATASETS[known].class_names)]
+
+
 class Collector:
     """What a report needs of each image of an evaluation."""
 
     def __init__(self, opened: Opened, config: EvalConfig, data: Mapping):
         self.options, self.facts = data_for(opened, config, data)
         how = {"ignore_label": self.facts.ignore_label, "around_void": void_is_between(self.facts)}
-        self.tally = Tally(self.facts.num_classes, **how)
+        self.tally = Tally(self.facts.num_classes, **how, conventions=conventions_for(self.facts))
         self.opened, self.config = opened, config
         self._thumbnails = Thumbnails(self.facts.palette, self.facts.ignore_label)
         self._every = max(1, -(-count_records(self.options, config.eval_split) // _CALIBRATED))
@@ -105,23 +110,27 @@ class Collector:
         ]
 
 
-def comparable(network: ModelConfig, config: EvalConfig, *, dataset: str, split: str) -> list[dict]:
+def comparable(
+    network: ModelConfig, config: EvalConfig, *, dataset: str, split: str, longest_side: int | None = None
+) -> list[dict]:
     """Returns the published scores that an evaluation is to be compared with.
 
-    "same": of this network at these scales and flips; where there is none, the nearest few of the same backbone on the
-    same split. Each: "name", "miou" (0..1), "settings", "source", "same".
+    "same": of this network at these scales, flips and size of the images (`longest_side`: what they are resized to);
+    where there is none, the nearest few of the same backbone on the same split. Each: "name", "miou" (0..1),
+    "settings", "source", "same".
     """
 
     def bare(one: ModelConfig) -> ModelConfig:
         return dataclasses.replace(one, crop_size=None, image_pooling_crop_size=None)
 
     def same(row) -> bool:
-        how = row.scales == config.eval_scales and (row.flip, row.crf) == (config.add_flipped_images, config.crf)
-        return how and bare(row.config) == bare(network)
+        how = (config.eval_scales, config.add_flipped_images, config.crf, longest_side)
+        return (row.scales, row.flip, row.crf, row.longest_side) == how and bare(row.config) == bare(network)
 
     def differences(row) -> int:
         values = [(getattr(row.config, f.name), getattr(network, f.name)) for f in dataclasses.fields(ModelConfig)]
-        return sum(a != b for a, b in values) + (row.scales != config.eval_scales)
+        settings = ((row.scales, config.eval_scales), (row.longest_side, longest_side))
+        return sum(a != b for a, b in (*values, *settings))
 
     here = [row for row in RESULTS.values() if (row.dataset, row.split, row.metric) == (dataset, split, "mIoU")]
     here = [row for row in here if row.config.model_variant == network.model_variant]
@@ -155,9 +164,8 @@ def metrics_of(evaluation: Evaluation, collected: Collector, *, command: str = "
     card, config, facts, tally = collected.opened.loaded.card, collected.config, collected.facts, collected.tally
     scores, split = tally.scores(), config.eval_split
     per_class, conventions, trimap = (scores.pop(name) for name in ("classes", "conventions", "trimap"))
-    trained = {"train_dataset": card.dataset, "train_split": card.train_split, "source": card.source_checkpoint}
     keys = ("class", "prediction", "pixels")
-    how = {**_changed(collected.options), **_changed(config)}
+    how, side = {**_changed(collected.options), **_changed(config)}, collected.options.max_resize_value
     how |= {name: getattr(config, name) for name in ("eval_scales", "eval_crop_size", "add_flipped_images")}
     values = {
         "checkpoint": evaluation.checkpoint,
@@ -165,7 +173,7 @@ def metrics_of(evaluation: Evaluation, collected: Collector, *, command: str = "
         "dataset": facts.name,
         "split": split,
         "examples": len(tally.images),
-        "contaminated": contamination(facts.name, split, **trained),
+        "contaminated": evaluation.contaminated,
         "scores": scores,
         "intervals": {"level": _LEVEL, "resamples": _RESAMPLES, "scores": tally.intervals(resamples=_RESAMPLES)},
         "conventions": conventions,
@@ -177,7 +185,7 @@ def metrics_of(evaluation: Evaluation, collected: Collector, *, command: str = "
         "trimap": trimap,
         "calibration": collected.calibration(),
         "confusion_matrix": tally.matrix,
-        "published": comparable(card.config, config, dataset=facts.name, split=split),
+        "published": comparable(card.config, config, dataset=facts.name, split=split, longest_side=side),
         "configuration": {**card.config.to_json(), "output_stride": card.config.output_stride, **how},
         "command": command,
         "version": __version__,

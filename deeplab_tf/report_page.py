@@ -22,8 +22,8 @@ _CARDS = {
     "frequency_weighted_iou": ("weighted IoU", "by frequency"),
     "mean_dice": ("mean Dice", "F1, over classes"),
     "kappa": ("kappa", "0 is chance, 1 perfect"),
-    "boundary_iou": ("boundary IoU", "within 2 % of the diagonal"),
-    "boundary_f": ("boundary F", "contours within 0.75 %"),
+    "boundary_iou": ("boundary IoU", "within 2&nbsp;% of the diagonal"),
+    "boundary_f": ("boundary F", "contours within 0.75&nbsp;%"),
 }
 
 
@@ -91,13 +91,17 @@ def _cards(metrics: Mapping) -> str:
 def _overview(metrics: Mapping) -> str:
     level, resamples = metrics["intervals"]["level"], metrics["intervals"]["resamples"]
     alarm = f'<p class="alarm">Contaminated: {escape(metrics["contaminated"])}</p>' if metrics["contaminated"] else ""
-    others = (f"{escape(name)} {_percent(value, 2)}" for name, value in metrics["conventions"].items())
+    others = [f"{escape(name)} {_percent(value, 2)}" for name, value in metrics["conventions"].items()]
+    conventions = f"<p>Mean IoU by convention: {', '.join(others)}.</p>" if others[1:] else ""
+    intervals = f"""Below a score: its {100 * level:.0f} % interval, from {resamples:,} draws of as many images with
+replacement. It tells how far other images like these would move the score; training again moves it besides."""
+    if metrics["examples"] < 2:
+        intervals = "There are no intervals: of one image alone, nothing tells how far another would move the scores."
     return f"""
 <p class="faint">{escape(metrics["checkpoint"])}, step {metrics["step"]:,} &middot; {metrics["examples"]:,} images</p>
 {alarm}{_cards(metrics)}
-<p class="faint">Below a score: its {100 * level:.0f} % interval, from {resamples:,} draws of as many images with
-replacement. It tells how far other images like these would move the score; training again moves it besides.</p>
-<p>Mean IoU by convention: {", ".join(others)}.</p>"""
+<p class="faint">{intervals}</p>
+{conventions}"""
 
 
 def _published(metrics: Mapping) -> str:
@@ -176,6 +180,8 @@ def _curves(metrics: Mapping) -> str:
     values = [(n, [math.nan if v is None else v for v in bands[k]]) for n, k in _BANDS]
     trimap = line_chart("Scores near boundaries", bands["widths"], values, x_label="width of the band, pixels")
     said = f"Scores of the pixels within so many of {bands['around']} (the papers' trimaps)."
+    if all(value is None for value in bands["miou"]):
+        trimap, said = "", f"The labels have no {bands['around']}, around which the papers' trimaps are: no scores."
     parts = [f"<div><h2>Near boundaries</h2><p>{said}</p>{trimap}</div>"]
     if calibration:
         bins = [[math.nan if v is None else v for v in calibration[k]] for k in ("confidence", "accuracy", "share")]
@@ -231,7 +237,7 @@ def _said(scores: ImageScores, names: Sequence[str]) -> str:
     words = ", ".join(f"{name} {_percent(value)}" for name, value in numbers.items())
     if scores.confused:
         true, found = (escape(names[index]) for index in scores.confused)
-        words += f"; most of all {true} taken for {found}, {_percent(scores.confused_share)} of its pixels"
+        words += f"; most of all {true} taken for {found}, {_percent(scores.confused_share)} of the pixels"
     return f'<p class="faint">{words}</p>'
 
 

@@ -2,14 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from deeplab_tf.boundary import TRIMAP_WIDTHS, boundary_counts, contour_f_scores, trimap_matrices
 from deeplab_tf.metrics import (
     CITYSCAPES_CATEGORIES,
-    CONVENTIONS,
     Counts,
     bootstrap_intervals,
     class_mean,
@@ -21,8 +20,6 @@ from deeplab_tf.metrics import (
     merged_classes,
     overall_scores,
 )
-
-_CITYSCAPES_CLASSES, _ADE_CLASSES = 19, 151
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +60,18 @@ class Tally:
     """Scores of images as they come. Parts that were tallied apart are put together by `merge`, in order, and then are
     what one pass would have given, to the last bit."""
 
-    def __init__(self, num_classes: int, *, ignore_label: int = 255, around_void: bool = True):
-        """`around_void` says what the bands of the trimap are around, see `boundary.trimap_matrices`."""
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        ignore_label: int = 255,
+        around_void: bool = True,
+        conventions: Sequence[str] = ("release",),
+    ):
+        """`around_void` says what the bands of the trimap are around, see `boundary.trimap_matrices`; `conventions`,
+        names of `metrics.CONVENTIONS`, which mean IoUs the classes have."""
         self._classes, self._ignore, self.around_void = num_classes, ignore_label, around_void
+        self._conventions = tuple(conventions)
         self.matrix = np.zeros((num_classes, num_classes), np.int64)
         self.trimap = np.zeros((len(TRIMAP_WIDTHS), num_classes, num_classes), np.int64)
         self.images: list[ImageScores] = []
@@ -139,7 +145,7 @@ class Tally:
         """Returns what the images come to, all in 0..1 but kappa; NaN where nothing counts.
 
         `overall_scores` of all pixels, and "boundary_iou" (mean over classes), "boundary_f" (mean over images of their
-        means over classes); "conventions": the mean IoU by each convention that fits the classes; "classes": name of
+        means over classes); "conventions": the mean IoU by each of the conventions; "classes": name of
         the score -> float64 [classes]; "trimap": "widths", "miou", "pixel_accuracy", "around".
         """
         f_scores = np.stack(self._f_scores)
@@ -149,7 +155,7 @@ class Tally:
             **{name: float(value) for name, value in overall_scores(counts_of(self.matrix)).items()},
             "boundary_iou": float(class_mean(boundary)),
             "boundary_f": float(class_mean(class_mean(f_scores))),
-            "conventions": self._conventions(),
+            "conventions": self._by_convention(),
             "classes": {
                 **class_scores(counts_of(self.matrix)),
                 "boundary_iou": boundary,
@@ -164,11 +170,9 @@ class Tally:
             },
         }
 
-    def _conventions(self) -> Mapping[str, float]:
-        fits = {"cityscapes": self._classes == _CITYSCAPES_CLASSES, "ade": self._classes == _ADE_CLASSES}
-        names = [name for name in CONVENTIONS if fits.get(name, True)]
-        found = {name: float(convention_miou(counts_of(self.matrix), name)) for name in names}
-        if fits["cityscapes"]:
+    def _by_convention(self) -> Mapping[str, float]:
+        found = {name: float(convention_miou(counts_of(self.matrix), name)) for name in self._conventions}
+        if "cityscapes" in found:
             found["cityscapes categories"] = mean_iou(merged_classes(self.matrix, [*CITYSCAPES_CATEGORIES.values()]))
         return found
 

@@ -146,7 +146,7 @@ def test_evidence_names_file_value_and_count(folder):
 def test_a_label_of_sixteen_bits(folder):
     put(folder / "labels/a.png", encoded(label_of("a").astype(np.uint16) * 300))
     finding = check_dataset(folder).findings[0]
-    assert finding.code == "labels-out-of-range" and "more than 8 bits" in finding.evidence[1]
+    assert finding.code == "labels-out-of-range" and "no 8-bit numbers (mode I;16)" in finding.evidence[1]
     for name in "abcde":
         put(folder / f"labels/{name}.png", encoded(label_of(name).astype(np.uint16) * 300))
     assert check_dataset(folder).codes == ("labels-out-of-range",)
@@ -169,9 +169,51 @@ def test_damaged_records_are_passed_over(folder):
     file.write_bytes(content)
     found = check_dataset(out)
     assert found.codes == ("unreadable", "labels-out-of-range")
-    assert "record 1 its checksum does not match" in found.findings[0].evidence[1]
+    assert "record 1 does not match its checksum (damaged)" in found.findings[0].evidence[1]
     file.write_bytes(content[:-20])
     assert "truncated" in " ".join(check_dataset(out).findings[0].evidence)
+
+
+def test_records_that_hold_no_examples(folder):
+    out = write_records(folder, {})
+    with tf.io.TFRecordWriter(str(out / records.shard_name("train", 0, 1))) as writer:
+        writer.write(b"no protocol buffer")
+    (out / records.shard_name("val", 0, 1)).write_bytes(b"")
+    found = check_dataset(out)
+    assert found.codes == ("empty-split", "unreadable")
+    assert found.findings[0].evidence == ("val: not one example that can be read",)
+    assert "record 0 is no tf.train.Example (damaged)" in found.findings[1].evidence[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "has an empty label, of 0 bytes"), (b"text, not a picture", "has a damaged label (begins with b'text, n")],
+)
+def test_labels_that_are_no_pictures(folder, content, words):
+    put(folder / "labels/a.png", content)
+    assert check_dataset(folder).findings[0].evidence[1].startswith(f"images/a.jpg {words}")
+
+
+def test_labels_that_are_no_whole_numbers(folder):
+    values = label_of("a").astype(np.float32)
+    values[0], values[1] = 0.5, np.nan
+    put(folder / "labels/a.png", encoded(values, "TIFF"))
+    finding = check_dataset(folder).findings[0]
+    assert finding.code == "labels-out-of-range" and "has label 0.5, nan: no 8-bit numbers" in finding.evidence[1]
+
+
+def test_what_is_all_ignored_is_no_mask(folder):
+    relabel(folder, lambda label: np.full_like(label, 255))
+    found = check_dataset(folder)
+    assert found.codes == ("ignored-share",)
+    assert found.findings[0].evidence[1:] == ("3 examples of train have no other", "2 examples of val have no other")
+
+
+def test_photographs_for_labels_are_given_no_weights(folder):
+    relabel(folder, lambda label: golden_image("noise", *SIZE)[..., 0])
+    found = check_dataset(folder)
+    assert found.codes == ("labels-out-of-range",)
+    assert [finding.code for finding in found.findings] == ["labels-out-of-range", "crop-size"]
 
 
 def test_only_some_splits_and_what_belongs_to_no_list(folder):
@@ -184,6 +226,14 @@ def test_only_some_splits_and_what_belongs_to_no_list(folder):
         check_dataset(folder, splits=["vall"])
     with pytest.raises(DeepLabError, match="no such folder"):
         check_dataset(folder / "nothing")
+    with pytest.raises(DeepLabError, match=f"train.txt: is a file; give its folder, {folder};"):
+        check_dataset(folder / "train.txt")
+
+
+def test_progress(folder):
+    seen = []
+    check_dataset(folder, begin=lambda count: seen.append(count), advance=lambda: seen.append("one"))
+    assert seen == [5, *["one"] * 5]
 
 
 def test_images_of_overlapping_splits_are_no_duplicates(folder):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import keras
 import numpy as np
@@ -13,8 +14,10 @@ from deeplab_tf.checkpoint import ModelCard, Receipt, load_tf1_checkpoint, save_
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.data import catalog
 from deeplab_tf.data.shapes import shapes_example
+from deeplab_tf.doctor import predictions
 from deeplab_tf.doctor.checkpoint import check_checkpoint, has_fresh_head
 from deeplab_tf.doctor.predictions import check_predictions
+from deeplab_tf.doctor.samples import open_data
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.model import build_model
 from deeplab_tf.tools import doctor
@@ -125,9 +128,24 @@ def held(finding) -> list[str]:
 
 
 def test_predictions_of_the_embedded_network(tmp_path):
-    found = check_predictions("shapes_mnv2", folder_of(tmp_path / "data"))
+    found = check_predictions("shapes_resnet", folder_of(tmp_path / "data"))
     assert found.codes == () and sum(found.facts["shares"].values()) == pytest.approx(1)
     assert "look black" in found.findings[0].evidence[1]
+
+
+def test_labels_of_cityscapes_are_counted_by_class(tmp_path, monkeypatch):
+    """As downloaded they hold label ids: 7 is road, class 0."""
+    name = "bonn_000001_000019"
+    for part, end, array in (
+        ("leftImg8bit", "leftImg8bit", np.zeros((8, 9, 3), np.uint8)),
+        ("gtFine", "gtFine_labelIds", np.full((8, 9), 7, np.uint8)),
+    ):
+        (tmp_path / part / "val" / "bonn").mkdir(parents=True)
+        (tmp_path / part / "val" / "bonn" / f"{name}_{end}.png").write_bytes(encoded(array))
+    monkeypatch.setattr(predictions, "_predicted", lambda *_: np.eye(19, dtype=np.int64)[3])
+    loaded = types.SimpleNamespace(card=types.SimpleNamespace(config=types.SimpleNamespace(num_classes=19)))
+    seen = predictions._look(loaded, open_data(tmp_path), "val_fine", 1)
+    assert seen.labels[0] == seen.labels.sum() == 72 and seen.found[3] == 1
 
 
 def always(weights, answer: int) -> dict[str, np.ndarray]:

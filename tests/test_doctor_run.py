@@ -69,7 +69,17 @@ FOLDERS = {
         lambda f: (f / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-99"'),
     ),
     "no run.json": ("foreign-directory", "warning", lambda f: (f / "run.json").unlink()),
+    "no deeplab.json": ("foreign-directory", "warning", lambda f: (f / "deeplab.json").unlink()),
     "no JSON": ("foreign-directory", "error", lambda f: (f / "run.json").write_text("{")),
+    "of another program": ("foreign-directory", "error", lambda f: (f / "run.json").write_text('{"epochs": 3}')),
+    "options of another kind": (
+        "foreign-directory",
+        "error",
+        lambda f: (f / "run.json").write_text(
+            (f / "run.json").read_text().replace('"batch_size": 16', '"batch_size": "x"')
+        ),
+    ),
+    "no text for a log": ("foreign-log", "warning", lambda f: (f / "metrics.jsonl").write_bytes(b"\x80\x81")),
 }
 OPTIONS = {
     "batch-norm-batch": {"batch_size": 8},
@@ -107,6 +117,8 @@ def test_batch_norm_by_the_part(tmp_path):
 
     assert codes("a", gradient_accumulation_steps=2) == ("batch-norm-batch",)
     assert codes("b", num_clones=2) == ("batch-norm-batch",)
+    words = [check_run(tmp_path / name, {}).findings[0].evidence[0] for name in "ab"]
+    assert ["each device" in line for line in words] == [False, True]
     assert codes("c", num_clones=2, sync_batch_norm=True) == ()
     assert (
         codes("d", batch_size=2, fine_tune_batch_norm=False) == codes("e", batch_size=2, freeze_batch_norm=True) == ()

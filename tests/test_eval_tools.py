@@ -65,7 +65,7 @@ def shapes(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def model():
-    return deeplab_tf.load("shapes_mnv2", crop_size=(CROP, CROP))[1]
+    return deeplab_tf.load("shapes_resnet", crop_size=(CROP, CROP))[1]
 
 
 def finished(tool, *arguments: object) -> int:
@@ -117,7 +117,7 @@ def release_scores(matrix: np.ndarray) -> tuple[float, list[float]]:
     return overall, [hits[c] / union[c] if truth[c] else math.nan for c in range(len(hits))]
 
 
-SHAPES = ("--checkpoint_dir=shapes_mnv2", "--eval_crop_size=129,129")
+SHAPES = ("--checkpoint_dir=shapes_resnet", "--eval_crop_size=129,129")
 
 
 # ---- eval
@@ -129,12 +129,12 @@ def test_every_example_counts_once_at_its_own_size(batch_size, shapes, model, tm
     assert finished(eval_tool, *flags) == 0
     overall, classes = release_scores(expected_matrix(expected_maps(model)))
     (line,) = lines(tmp_path)
-    assert (line["step"], line["examples"], line["checkpoint"]) == (11000, 5, "shapes_mnv2")
+    assert (line["step"], line["examples"], line["checkpoint"]) == (12000, 5, "shapes_resnet")
     assert line["eval/miou_1.0_overall"] == pytest.approx(overall, abs=1e-9)
     found = [line[f"eval/miou_1.0_class_{c}"] for c in range(9)]
     assert [math.nan if v is None else v for v in found] == pytest.approx(classes, abs=1e-9, nan_ok=True)
     assert any(math.isnan(v) for v in classes), "one class has no pixel in the labels"
-    scalars = {tag: value for (tag, step), value in events(tmp_path).items() if step == 11000}
+    scalars = {tag: value for (tag, step), value in events(tmp_path).items() if step == 12000}
     assert scalars == pytest.approx(
         {"eval/miou_1.0_overall": overall, **{f"eval/miou_1.0_class_{c}": v for c, v in enumerate(classes)}},
         abs=1e-6,
@@ -168,16 +168,16 @@ def test_flips_count_at_the_single_scale(shapes, model, tmp_path, capsys):
 
 
 def test_the_crop_may_be_left_out(shapes, tmp_path):
-    flags = (f"--dataset_dir={shapes}", f"--eval_logdir={tmp_path}", "--checkpoint_dir=shapes_mnv2")
+    flags = (f"--dataset_dir={shapes}", f"--eval_logdir={tmp_path}", "--checkpoint_dir=shapes_resnet")
     assert finished(eval_tool, *flags, "--eval_crop_size=", "--eval_batch_size=3") == 0
-    _, model = deeplab_tf.load("shapes_mnv2", crop_size=None)
+    _, model = deeplab_tf.load("shapes_resnet", crop_size=None)
     overall, _ = release_scores(expected_matrix(expected_maps(model)))
     assert lines(tmp_path)[0]["eval/miou_1.0_overall"] == pytest.approx(overall, abs=1e-9)
 
 
 def test_larger_images_in_tiles(shapes, model, tmp_path):
     """Those that fit are as before; the others come from pieces of the crop's size, none larger."""
-    flags = (f"--dataset_dir={shapes}", f"--vis_logdir={tmp_path}", "--checkpoint_dir=shapes_mnv2")
+    flags = (f"--dataset_dir={shapes}", f"--vis_logdir={tmp_path}", "--checkpoint_dir=shapes_resnet")
     flags = (*flags, "--vis_crop_size=129,129", "--large_images=tile", "--also_save_raw_predictions")
     assert finished(vis_tool, *flags) == 0
     for number, whole in enumerate(expected_maps(model)):
@@ -252,7 +252,7 @@ def test_labels_out_of_range_are_named(shared, tmp_path, capsys):
 
 
 def embedded_weights() -> dict[str, np.ndarray]:
-    with open_source(weights_path("shapes_mnv2")) as source:
+    with open_source(weights_path("shapes_resnet")) as source:
         return {name: source.read(name) for name in source.shapes}
 
 
@@ -320,7 +320,8 @@ def test_a_run_of_ours_from_training_to_pictures(shapes, tmp_path, capsys):
     assert "contaminated" not in printed
     train = (f"--checkpoint_dir={run}", data, f"--eval_logdir={run}/t", f"--eval_{crop}", "--eval_split=train", once[0])
     assert finished(eval_tool, *train) == 0
-    assert "Note: contaminated: " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Note: contaminated: " in printed and "\nContaminated: the weights were trained on train" in printed
     flags = (f"--checkpoint_dir={run}", data, f"--vis_logdir={run}/v", "--also_save_raw_predictions")
     assert finished(vis_tool, *flags, f"--vis_{crop}", once[1]) == 0
     _, model = deeplab_tf.load(run, crop_size=(129, 129))
@@ -340,7 +341,7 @@ def test_scores_of_later_passes_are_added(shapes, tmp_path):
 # ---- vis
 
 
-VIS = ("--checkpoint_dir=shapes_mnv2", "--vis_crop_size=129,129")
+VIS = ("--checkpoint_dir=shapes_resnet", "--vis_crop_size=129,129")
 NUMBERS = [f"{number:06d}" for number in range(len(SIZES))]
 
 
@@ -383,7 +384,7 @@ def test_resized_pictures_and_predictions_at_the_stored_size(shapes, tmp_path):
         "--resize_factor=16",
     )
     assert finished(vis_tool, *flags, "--vis_batch_size=2") == 0
-    _, model = deeplab_tf.load("shapes_mnv2", crop_size=(145, 145))
+    _, model = deeplab_tf.load("shapes_resnet", crop_size=(145, 145))
     for number, (height, width) in enumerate(SIZES):
         seen = picture(tmp_path, f"segmentation_results/{number:06d}_image.png")
         assert all(side % 16 == 1 for side in seen.shape[:2]) and min(seen.shape[:2]) != min(height, width)
@@ -453,9 +454,9 @@ def test_a_picture_is_there_completely_or_not_at_all(shapes, tmp_path, monkeypat
     ("tool", "arguments", "expected"),
     [
         (eval_tool, ["--eval_logdir=x", "--dataset_dir=x"], "--checkpoint_dir is missing"),
-        (eval_tool, ["--checkpoint_dir=shapes_mnv2", "--dataset_dir=x"], "--eval_logdir is missing"),
-        (eval_tool, ["--checkpoint_dir=shapes_mnv2", "--eval_logdir=x"], "--dataset_dir is missing"),
-        (vis_tool, ["--checkpoint_dir=shapes_mnv2", "--dataset_dir=x"], "--vis_logdir is missing"),
+        (eval_tool, ["--checkpoint_dir=shapes_resnet", "--dataset_dir=x"], "--eval_logdir is missing"),
+        (eval_tool, ["--checkpoint_dir=shapes_resnet", "--eval_logdir=x"], "--dataset_dir is missing"),
+        (vis_tool, ["--checkpoint_dir=shapes_resnet", "--dataset_dir=x"], "--vis_logdir is missing"),
         (eval_tool, ["--checkpoint_dir=y", "--eval_logdir=x", "--dataset_dir=no"], "dataset_dir=no: no such folder"),
         (eval_tool, ["--checkpoint_dir=y", "--eval_logdir=./y", "--dataset_dir={shapes}"], "for instance ./y/eval"),
         (eval_tool, ["--checkpoint_dir=no/model.ckpt-3", "--eval_logdir=x", "--dataset_dir={shapes}"], "no such file"),
@@ -468,8 +469,8 @@ def test_a_picture_is_there_completely_or_not_at_all(shapes, tmp_path, monkeypat
         ),
         (
             eval_tool,
-            ["--depth_multiplier=1.0", "--eval_logdir=x", "--dataset_dir={shapes}", *SHAPES],
-            "--depth_multiplier=1.0 contradicts",
+            ["--aspp_convs_filters=256", "--eval_logdir=x", "--dataset_dir={shapes}", *SHAPES],
+            "--aspp_convs_filters=256 contradicts",
         ),
         (
             vis_tool,

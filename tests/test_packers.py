@@ -149,6 +149,29 @@ def test_damaged_predictions(tmp_path):
         make_plan(config)
 
 
+def test_two_predictions_of_an_image(tmp_path):
+    """Such as the coloured and the raw pictures of vis, side by side."""
+    config = make(tmp_path, "voc")
+    other = tmp_path / "predictions" / "raw"
+    other.mkdir()
+    PIL.Image.fromarray(classes_of("voc", 0)).save(other / "2008_000006.png")
+    with pytest.raises(DeepLabError, match=r"2008_000006: both .*/2008_000006.png and .*raw/2008_000006.png; --pred"):
+        make_plan(config)
+
+
+def test_predictions_of_sixteen_bits(tmp_path):
+    config = make(tmp_path, "voc", change=lambda values: values.astype(np.uint16))
+    with pytest.raises(DeepLabError, match=r"2008_000006.png: not of 8 bits a pixel \(mode I"):
+        make_plan(config)
+
+
+def test_predictions_and_images_of_absurd_size(tmp_path, monkeypatch):
+    config = make(tmp_path, "voc")
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 20)  # 48 pixels are beyond twice of it
+    with pytest.raises(DeepLabError, match="no image that can be decoded.*exceeds limit"):
+        make_plan(config)
+
+
 def test_a_list_instead_of_images(tmp_path):
     config = make(tmp_path, "voc")
     (tmp_path / "test.txt").write_text("2008_000011\n")

@@ -59,7 +59,7 @@ def ran(*arguments: object) -> int:
 
 def options(folder: pathlib.Path, split: str, count: int) -> list[str]:
     data = write(folder, split, count)
-    flags = {"checkpoint_dir": "shapes_mnv2", "dataset_dir": data, "eval_split": split, "report": folder / "out"}
+    flags = {"checkpoint_dir": "shapes_resnet", "dataset_dir": data, "eval_split": split, "report": folder / "out"}
     return [f"--{name}={value}" for name, value in flags.items()] + ["--eval_crop_size=97,129", "--eval_batch_size=3"]
 
 
@@ -81,7 +81,7 @@ def metrics(folder) -> dict:
 
 @pytest.fixture(scope="module")
 def model():
-    return deeplab_tf.load("shapes_mnv2", crop_size=SIZE)[1]
+    return deeplab_tf.load("shapes_resnet", crop_size=SIZE)[1]
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_the_table_of_images(folder, maps):
 
 
 def test_it_says_what_was_measured_and_how(metrics, page):
-    assert metrics["command"].startswith("deeplab-tf eval --checkpoint_dir=shapes_mnv2 --report=")
+    assert metrics["command"].startswith("deeplab-tf eval --checkpoint_dir=shapes_resnet --report=")
     assert "--eval_crop_size=97,129" in metrics["command"] and metrics["command"] in page.text
     assert metrics["configuration"]["output_stride"] == 16 and "output_stride: 16" in page.text
     assert metrics["contaminated"] is None and "Contaminated" not in page.text
@@ -176,7 +176,7 @@ def test_weights_scored_on_what_they_were_trained_on_are_marked(tmp_path):
     words = json.loads((tmp_path / "out" / "metrics.json").read_text())["contaminated"]
     assert "train" in words
     assert f"Contaminated: {words}" in Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).text
-    assert (tmp_path / "log" / "metrics.jsonl").is_file()
+    assert json.loads((tmp_path / "log" / "metrics.jsonl").read_text())["contaminated"] == words
 
 
 # ---- the page as text
@@ -326,9 +326,9 @@ def test_a_folder_that_cannot_be_written_names_the_flag(written, tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_known_before_the_work(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
-    flags = [f"--report={tmp_path / 'file'}", "--checkpoint_dir=shapes_mnv2", f"--dataset_dir={tmp_path}"]
+    flags = [f"--report={tmp_path / 'file'}", "--checkpoint_dir=shapes_resnet", f"--dataset_dir={tmp_path}"]
     assert ran(*flags) == 1 and "--report=" in capsys.readouterr().err
-    assert ran("--checkpoint_dir=shapes_mnv2", f"--dataset_dir={tmp_path}") == 1
+    assert ran("--checkpoint_dir=shapes_resnet", f"--dataset_dir={tmp_path}") == 1
     assert "--eval_logdir is missing" in capsys.readouterr().err
 
 
@@ -359,6 +359,32 @@ def test_the_published_score_beside_it():
     assert len(nearest) == 3 and not any(row["same"] for row in nearest)
     assert all(RESULTS[row["name"]].config.model_variant == "mobilenet_v2" for row in nearest)
     assert comparable(network, config, dataset="shapes", split="val") == []
+
+
+@pytest.mark.parametrize("name", [name for name, entry in CHECKPOINTS.items() if entry.kind == "segmentation"])
+def test_every_published_score_of_the_zoo_is_found(name):
+    entry = CHECKPOINTS[name]
+    for score in entry.scores:
+        if score.metric != "mIoU":
+            continue
+        network = dataclasses.replace(entry.config_for(score), crop_size=(513, 513))
+        config = EvalConfig(eval_scales=score.scales, add_flipped_images=score.flip)
+        how = {"dataset": entry.dataset, "split": score.split}
+        rows = comparable(network, config, **how, longest_side=score.longest_side)
+        assert score.value / 100 in [row["miou"] for row in rows if row["name"].startswith(f"zoo/{name}/")]
+        assert all(row["same"] for row in rows)
+        if score.longest_side:  # at their own size the images are others
+            assert not any(row["same"] for row in comparable(network, config, **how))
+            assert f"longest side {score.longest_side}" in rows[0]["settings"]
+
+
+def test_conventions_are_those_of_the_data_set():
+    """Nineteen classes alone do not make Cityscapes' categories."""
+    own = types.SimpleNamespace(class_names=tuple(map(str, range(19))))
+    assert report.conventions_for(own) == ["release"]
+    found = {name: report.conventions_for(facts) for name, facts in DATASETS.items()}
+    assert found["cityscapes"] == ["release", "cityscapes"] and found["ade20k"] == ["release", "ade"]
+    assert found["pascal_voc_seg"] == ["release", "voc"] and found["shapes"] == ["release"]
 
 
 def test_void_between_objects_is_voc_s_alone():

@@ -74,6 +74,25 @@ def test_a_contaminated_score_is_marked():
     assert "Contaminated" not in rendered(written(["a", "b"])).text
 
 
+def test_one_image_has_no_intervals():
+    ends = {"level": 0.95, "resamples": 1000, "scores": {"miou": [None, None]}}
+    text = rendered(written(["a", "b"], examples=1, intervals=ends)).text
+    assert "of one image alone" in text and "draws" not in text and " to " not in text.partition("weighted IoU")[0]
+    assert "1,000 draws" in rendered(written(["a", "b"])).text
+
+
+def test_conventions_are_told_where_there_are_several():
+    assert "by convention: release 25.00" in rendered(written(["a", "b"])).text
+    assert "convention" not in rendered(written(["a", "b"], conventions={"release": 0.25})).text
+
+
+def test_labels_without_void_have_no_trimap():
+    nothing = {"around": "void", "widths": [1, 2], "miou": [None, None], "pixel_accuracy": [None, None]}
+    page = rendered(written(["a", "b"], trimap=nothing))
+    assert "The labels have no void" in page.text and not page.of("svg")
+    assert len(rendered(written(["a", "b"])).of("svg")) == 1
+
+
 def test_what_is_undefined_is_a_dash():
     text = rendered(written(["a", "b"])).text
     assert "kappa\u2013" in text and "voc \u2013" in text and "nan" not in text.lower()

@@ -48,7 +48,7 @@ def test_shards_are_one_pass_to_the_last_bit(cut):
 
 def test_scores_are_those_of_all_pixels():
     parts = examples(4)
-    tally = tallied(parts, around_void=False)
+    tally = tallied(parts, around_void=False, conventions=("release", "voc"))
     scores = tally.scores()
     matrices = [confusion_matrix(label, found, 6) for label, found, _ in parts]
     assert np.array_equal(tally.matrix, sum(matrices))
@@ -93,9 +93,18 @@ def test_the_most_frequent_mistakes():
     assert confused_pairs(matrix) == [(1, 0, 9), (0, 1, 3), (2, 0, 3)] and confused_pairs(matrix, 1) == [(1, 0, 9)]
 
 
-def test_conventions_that_fit_the_classes():
-    label = np.zeros((4, 4), int)
-    for classes, names in ((19, {"cityscapes", "cityscapes categories"}), (151, {"ade"}), (21, set())):
-        tally = Tally(classes)
-        tally.add(label, label)
-        assert set(tally.scores()["conventions"]) == {"release", "voc"} | names
+def test_mean_iou_by_convention():
+    tally = Tally(19, conventions=("release", "cityscapes", "voc"))
+    tally.add(np.array([[0, 1, 13]]), np.array([[0, 0, 10]]))
+    found = tally.scores()["conventions"]
+    assert list(found) == ["release", "cityscapes", "voc", "cityscapes categories"]
+    assert found["release"] == found["cityscapes"] == pytest.approx((1 / 2 + 0 + 0 + 0) / 4, abs=1e-15)
+    assert math.isnan(found["voc"]) and found["cityscapes categories"] == pytest.approx(1 / 3, abs=1e-15)
+    ade = Tally(151, ignore_label=0, conventions=("ade",))
+    ade.add(np.array([[0, 1, 2]]), np.array([[5, 1, 1]]))
+    assert ade.scores()["conventions"] == {"ade": pytest.approx((1 / 2) / 150, abs=1e-15)}
+
+
+def test_one_image_has_no_interval():
+    tally = tallied(examples(1))
+    assert all(math.isnan(end) for interval in tally.intervals(resamples=10).values() for end in interval)

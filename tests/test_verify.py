@@ -18,7 +18,7 @@ from deeplab_tf.config import ModelConfig
 from deeplab_tf.data import catalog
 from deeplab_tf.data.pairs import label_png
 from deeplab_tf.loading import manifest_of
-from deeplab_tf.released import Released, Score
+from deeplab_tf.released import CHECKPOINTS, Released, Score
 from deeplab_tf.sources import sha256_of
 from deeplab_tf.tools import verify as tool
 from deeplab_tf.verify import record, recorded_reference, verify
@@ -178,12 +178,18 @@ def test_scores_are_compared_or_marked(cache, four, monkeypatch):
     assert verify(better, reference={}, dataset_dir=str(cache / "a")).verdict == "failed"
 
 
+def test_every_published_score_says_at_which_size():
+    for entry in CHECKPOINTS.values():
+        assert all(score.longest_side or entry.dataset in module._CROPS for score in entry.scores), entry.name
+        assert {score.metric for score in entry.scores} <= set(module._SCORES), entry.name
+
+
 # ---- the package's own, and the command
 
 
 def test_the_embedded_checkpoint_is_as_recorded():
-    assert set(recorded_reference("shapes_mnv2")) == {"sha256", "variables", "mask"}
-    found = verify(zoo.find("shapes_mnv2"))
+    assert set(recorded_reference("shapes_resnet")) == {"sha256", "variables", "mask"}
+    found = verify(zoo.find("shapes_resnet"))
     assert set(status(found).values()) == {"passed"}
     assert recorded_reference("xception_41_imagenet") == {}
 
@@ -215,6 +221,11 @@ def test_the_command(cache, monkeypatch, capsys):
     ]
     assert finished() == 1
     assert "expected names of the zoo, or --all" in capsys.readouterr().err
+    for place in (cache, cache / "none" / "verify.json"):
+        assert finished("fake", f"--output={place}") == 1
+        captured = capsys.readouterr()
+        assert f"--output={place}: cannot be written" in captured.err
+        assert "archive" not in captured.out, "it is known before the work"
 
 
 def offline():

@@ -4,6 +4,7 @@
   deeplab-tf doctor --train_logdir=exp/voc             a run: its options, its folder, its log
   deeplab-tf doctor --checkpoint=exp/voc               weights: what they are, what they may be scored on
   deeplab-tf doctor --checkpoint=exp/voc --dataset_dir=voc_records     and what they predict
+  deeplab-tf doctor --export_dir=out/saved_model       an export: its stride, its agreement, whether it is stale
 
 Several may be given. With --dataset_dir, the predictions of a run or a checkpoint are looked at too: where one class
 has nearly all pixels, the five usual causes are tested. The exit status is 1 where there are errors.
@@ -17,7 +18,7 @@ from absl import flags
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import options
 
-_SUBJECTS = ("dataset_dir", "train_logdir", "checkpoint")
+_SUBJECTS = ("dataset_dir", "train_logdir", "checkpoint", "export_dir")
 
 
 def define(values: flags.FlagValues):
@@ -31,6 +32,8 @@ def define(values: flags.FlagValues):
     text = "recipe to compare the run with (default: the nearest one)"
     flags.DEFINE_string("config", None, text, flag_values=values)
     flags.DEFINE_string("checkpoint", None, "anything that holds weights, as predict takes it", flag_values=values)
+    text = "exported file or folder; --checkpoint then says of which weights it should be"
+    flags.DEFINE_string("export_dir", None, text, flag_values=values)
     text = "split that the weights are to be scored on (default: val, val_fine for Cityscapes)"
     flags.DEFINE_string("eval_split", None, text, flag_values=values)
     text = "images that weights are run on, with --dataset_dir (default: 8)"
@@ -47,8 +50,8 @@ def _dataset(values: flags.FlagValues):
     console = rich.console.Console(stderr=True)
     with rich.progress.Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("Looking at images and labels", total=None)
-        how = {"dataset": values.dataset, "splits": values.splits}
-        return check_dataset(values.dataset_dir, **how, advance=lambda: bar.advance(task))
+        how = {"dataset": values.dataset, "splits": values.splits, "advance": lambda: bar.advance(task)}
+        return check_dataset(values.dataset_dir, **how, begin=lambda count: bar.update(task, total=count))
 
 
 def _recipes(name: str | None) -> dict:
@@ -67,17 +70,25 @@ def _recipes(name: str | None) -> dict:
 
 
 def _diagnoses(values: flags.FlagValues):
+    exported, weights = values.export_dir, values.checkpoint
+    if exported or weights:
+        from deeplab_tf.doctor.exports import check_exports, is_export
+
+        if not exported and is_export(weights):
+            exported, weights = weights, None
     if values.dataset_dir:
         yield _dataset(values)
     if values.train_logdir:
         from deeplab_tf.doctor.run import check_run
 
         yield check_run(values.train_logdir, _recipes(values.config), eval_split=values.eval_split)
-    if values.checkpoint:
+    if weights:
         from deeplab_tf.doctor.checkpoint import check_checkpoint
 
-        yield check_checkpoint(values.checkpoint, eval_split=values.eval_split)
-    weights = values.checkpoint or values.train_logdir
+        yield check_checkpoint(weights, eval_split=values.eval_split)
+    if exported:
+        yield check_exports(exported, checkpoint=weights)
+    weights = weights or values.train_logdir
     if weights and values.dataset_dir:
         from deeplab_tf.doctor.predictions import check_predictions
 

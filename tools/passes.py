@@ -128,7 +128,8 @@ def _scores(evaluation) -> str:
     }
     scores = evaluation.scores
     summary = f"step {evaluation.step}: mean IoU {scores['miou']:.4f}, pixel accuracy {scores['pixel_accuracy']:.4f}"
-    return f"{options.table(rows)}\n{evaluation.checkpoint}, {summary}, {scores['examples']} images"
+    marked = f"\nContaminated: {evaluation.contaminated}" if evaluation.contaminated else ""
+    return f"{options.table(rows)}\n{evaluation.checkpoint}, {summary}, {scores['examples']} images{marked}"
 
 
 def _pictures(drawn) -> str:

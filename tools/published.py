@@ -52,7 +52,7 @@ def define(values: flags.FlagValues):
 
 def _multiply_adds(model, result: Result) -> int:
     from deeplab_tf.cost import model_cost
-    from deeplab_tf.layers import scale_dimension
+    from deeplab_tf.resizing import scale_dimension
 
     sizes = [tuple(scale_dimension(side, scale) for side in result.size) for scale in result.scales]
     sizes = [None] if result.config.crop_size else sizes

@@ -91,9 +91,18 @@ def _write(path: str, content: object):
             partial.unlink(missing_ok=True)
 
 
+def _require_writable(path: str):
+    """Raises DeepLabError where --output cannot be written, before hours of work are done for it."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
+        reason = "it is a folder" if os.path.isdir(path) else f"no folder {folder} that can be written"
+        raise DeepLabError(f"--output={path}: cannot be written ({reason}); choose another file")
+
+
 def main(values: flags.FlagValues) -> int:
     """Verifies, prints and writes."""
     entries = _entries(values)
+    _require_writable(values.output)
     options.start_tensorflow()
     from deeplab_tf import verify
 

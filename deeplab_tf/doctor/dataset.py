@@ -60,6 +60,7 @@ def check_dataset(
     *,
     dataset: str | None = None,
     splits: Sequence[str] = (),
+    begin: Callable[[int], object] = lambda examples: None,
     advance: Callable[[], object] = lambda: None,
 ) -> Diagnosis:
     """Returns what is wrong with the TFRecords, or the images and labels, in a folder, and its figures.
@@ -69,23 +70,22 @@ def check_dataset(
       dataset: what the labels mean, as --dataset of the other commands; None: what the folder says, else the release's
         default.
       splits: only these; none: all.
-      advance: called after each example.
+      begin: called with the number of examples before the first; `advance` after each.
 
     Raises:
       DeepLabError: no such folder, data set or split, or nothing in it. What can be found is a finding.
     """
     data = open_data(dataset_dir, dataset=dataset, splits=splits)
-    found = {split: Split() for split in data.splits}
-    for split, tally in found.items():
-        for sample in data.samples(split):
-            tally.add(sample, data.facts, stored=data.stored)
-            advance()
+    begin(sum(data.splits.values()))
+    found = {split: _tallied(data, split, advance) for split in data.splits}
     training = [split for split in found if split.startswith("train")]
     counted = training or list(found)
     total, around = (sum(getattr(found[split], name) for split in counted) for name in ("counts", "around"))
     values = list(_values(found, data.facts))
-    findings = [*_assumed(data), *_faults(found), *values]
-    if not values or values[0].code == "labels-out-of-range":  # else what is stored are no classes at all
+    findings = [*_assumed(data), *_empty(data), *_faults(found), *values]
+    strange = sum(wrong_values(total, data.facts.num_classes, data.facts.ignore_label).values())
+    # What is said of classes means nothing where most of what is stored are none.
+    if not values or (values[0].code == "labels-out-of-range" and 2 * strange < total.sum()):
         findings += [*_classes(total, around, data.facts, counted, bool(training)), *_ignored(found, data.facts)]
     findings += [*_duplicates(found, data.facts.name), *_sizes(found), *_unused(data)]
     kind = "TFRecords" if data.stored else "images and labels"
@@ -96,10 +96,25 @@ def check_dataset(
     return Diagnosis(subject, tuple(findings), _figures(found, data), _table(found, data.facts))
 
 
+def _tallied(data: Data, split: str, advance: Callable[[], object]) -> Split:
+    tally = Split()
+    for sample in data.samples(split):
+        tally.add(sample, data.facts, stored=data.stored)
+        advance()
+    return tally
+
+
 def _assumed(data: Data) -> Iterator[Finding]:
     if data.assumed:
         lines = (f"nothing in the folder says what the labels mean; they are judged as {data.facts.name}",)
         yield Finding("assumed-dataset", NOTE, lines, "--dataset=NAME says it, or a dataset.json in the folder")
+
+
+def _empty(data: Data) -> Iterator[Finding]:
+    empty = [split for split, count in data.splits.items() if not count]
+    if empty:
+        lines = (f"{', '.join(empty)}: not one example that can be read",)
+        yield Finding("empty-split", ERROR, lines, "build or copy the files of the split again, or delete them")
 
 
 def _faults(found: Mapping[str, Split]) -> Iterator[Finding]:
@@ -113,7 +128,7 @@ def _faults(found: Mapping[str, Split]) -> Iterator[Finding]:
 def _values(found: Mapping[str, Split], facts: Dataset) -> Iterator[Finding]:
     """Labels out of range, or those that are all 0 and 255."""
     total = sum(tally.counts for tally in found.values())
-    if total[255] and set(np.flatnonzero(total)) <= {0, 255}:
+    if set(np.flatnonzero(total)) == {0, 255}:
         ignored = " (ignored)" if facts.ignore_label == 255 else ""
         share = total[255] / total.sum()
         yield Finding("binary-mask", ERROR, (f"all labels are 0 or 255{ignored}: {share:.1%} are 255",), _BINARY)

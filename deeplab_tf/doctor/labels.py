@@ -2,17 +2,14 @@
 
 import dataclasses
 import io
-import struct
-import zlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import PIL.Image
 
 from deeplab_tf.data.catalog import Colour
+from deeplab_tf.data.pairs import PILLOW_ERRORS, VOID
 
-VOID = (224, 224, 192)  # PASCAL VOC's colour of 255
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, PIL.Image.DecompressionBombError)
 _SHOWN = 4
 _MANY = 64  # more values than classes by so many are of another kind
 
@@ -47,10 +44,8 @@ def look_at_label(content: bytes, palette: Sequence[Colour], *, stored: bool) ->
     try:
         with PIL.Image.open(io.BytesIO(content)) as image:
             array, mode, kind = np.asarray(image), image.mode, image.format
-    except _UNREADABLE as error:
-        unknown = isinstance(error, PIL.UnidentifiedImageError)
-        words = f"begins with {content[:8]!r}" if unknown else str(error)
-        return Label(None, None, (("unreadable", f"its label cannot be decoded ({words})"),))
+    except PILLOW_ERRORS as error:
+        return Label(None, None, (("unreadable", undecoded("label", content, error)),))
     size = array.shape[:2]
     if kind in ("JPEG", "MPO"):
         return Label(None, size, (("jpeg-label", "has a JPEG for a label"),))
@@ -62,13 +57,20 @@ def look_at_label(content: bytes, palette: Sequence[Colour], *, stored: bool) ->
     if mode == "1":  # TensorFlow stretches a single bit to 0 and 255
         array = array.astype(np.uint8) * (255 if stored else 1)
     if array.dtype != np.uint8:
-        wrong = np.unique(array[(array < 0) | (array > 255)])
-        if wrong.size:
-            return Label(
-                None, size, (("labels-out-of-range", f"has label {_listed(wrong)}: more than 8 bits (mode {mode})"),)
-            )
+        good = (array >= 0) & (array <= 255) & (array == np.floor(array))  # NaN is none of these
+        if not good.all():
+            words = f"has label {_listed(np.unique(array[~good]))}: no 8-bit numbers (mode {mode})"
+            return Label(None, size, (("labels-out-of-range", words),))
         array = array.astype(np.uint8)
     return _counted(array)
+
+
+def undecoded(what: str, content: bytes, error: Exception) -> str:
+    """Returns the words for an image or a label (`what`) that could not be decoded, of which `error` came."""
+    if not content:
+        return f"has an empty {what}, of 0 bytes"
+    unknown = isinstance(error, PIL.UnidentifiedImageError)
+    return f"has a damaged {what} ({f'begins with {content[:8]!r}' if unknown else error})"
 
 
 def _listed(values: Iterable[object]) -> str:

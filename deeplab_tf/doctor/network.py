@@ -53,7 +53,8 @@ def training_findings(config: ModelConfig, options: Mapping[str, object]) -> Ite
         parts *= options.get("num_clones", 1)
     batch = options.get("batch_size", _LEAST_BATCH) // parts
     if has_norms and learns and batch < _LEAST_BATCH:
-        several = "; on several devices each has but a part of it" if not options.get("sync_batch_norm") else ""
+        shared = options.get("num_clones", 1) > 1 and not options.get("sync_batch_norm")
+        several = "; each device has but a part of a batch" if shared else ""
         lines = (
             f"batch norm is trained on {batch} images at a time, the paper asks for {_LEAST_BATCH} or more{several}",
         )

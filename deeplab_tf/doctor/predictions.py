@@ -12,9 +12,9 @@ from deeplab_tf.batch_statistics import recalibrate_batch_norm
 from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.doctor.checkpoint import has_fresh_head
 from deeplab_tf.doctor.findings import ERROR, NOTE, Diagnosis, Finding
-from deeplab_tf.doctor.labels import look_at_label
 from deeplab_tf.doctor.run import default_split
 from deeplab_tf.doctor.samples import Data, open_data
+from deeplab_tf.doctor.split import Split
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.images import read_image, resize_longest
 from deeplab_tf.loading import Loaded, open_model
@@ -81,7 +81,7 @@ def check_predictions(
 
 
 def _look(loaded: Loaded, data: Data, split: str, num_images: int) -> _Seen:
-    images, labels, found = [], np.zeros(256, np.int64), np.zeros(loaded.card.config.num_classes, np.int64)
+    images, tally, found = [], Split(), np.zeros(loaded.card.config.num_classes, np.int64)
     step = max(1, data.splits[split] // num_images)
     for sample in itertools.islice(data.samples(split), 0, step * num_images, step):
         try:
@@ -91,11 +91,10 @@ def _look(loaded: Loaded, data: Data, split: str, num_images: int) -> _Seen:
         image = resize_longest(image, _LONGEST) if max(image.shape) > _LONGEST else image
         images.append(image)
         found += _predicted(loaded, image)
-        label = look_at_label(sample.label, data.facts.palette, stored=data.stored) if sample.label else None
-        labels += 0 if label is None or label.counts is None else label.counts
+        tally.add(sample, data.facts, stored=data.stored)
     if not images:
         raise DeepLabError(f"{split}: not one of the images can be read; --dataset_dir alone says what is wrong")
-    return _Seen(images, labels, found)
+    return _Seen(images, tally.counts, found)
 
 
 def _predicted(loaded: Loaded, image: np.ndarray) -> np.ndarray:

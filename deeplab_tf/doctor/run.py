@@ -17,7 +17,7 @@ from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
 from deeplab_tf.doctor.network import training_findings
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.model import build_model
-from deeplab_tf.run_directory import RUN_FILE, RunDirectory
+from deeplab_tf.run_directory import METRICS, RUN_FILE, RunDirectory
 from deeplab_tf.sources import MODEL_FILE, open_source
 
 _FOLLOW_DATA = ("num_classes", "crop_size", "ignore_label", "dataset", "model_variant")  # told by other options
@@ -93,21 +93,34 @@ def _subject(directory: RunDirectory, card: ModelCard | None) -> str:
 
 def _described(directory: RunDirectory, findings: list[Finding]) -> tuple[ModelCard | None, dict | None]:
     """Returns the two descriptions in the folder; what is wrong with them is added to `findings`."""
-    run_file, card = directory.path / RUN_FILE, None
+    files, card, options = [directory.path / name for name in (MODEL_FILE, RUN_FILE)], None, None
     try:
-        card = ModelCard.read(directory.path) if (directory.path / MODEL_FILE).is_file() else None
-        options = json.loads(run_file.read_text(encoding="utf-8")) if run_file.is_file() else None
-        if options is not None and not isinstance(options, dict):
-            raise ValueError("expected an object")
-    except (DeepLabError, ValueError, OSError) as error:
+        card = ModelCard.read(directory.path) if files[0].is_file() else None
+        options = _options(files[1]) if files[1].is_file() else None
+    except (DeepLabError, OSError) as error:
         lines = (f"the description of the run cannot be read: {error}",)
         findings.append(Finding("foreign-directory", ERROR, lines, "train in another folder"))
         return card, None
-    if options is None:
-        what = "checkpoints, but no run.json" if directory.steps() else "no run.json"
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        what = f"{'checkpoints, but ' if directory.steps() else ''}no {' and no '.join(missing)}"
         lines = (f"{what}: this is no run of deeplab-tf train (of TensorFlow 1, or copied?)",)
         findings.append(Finding("foreign-directory", WARNING, lines, "look at the weights by --checkpoint"))
     return card, options
+
+
+def _options(file: pathlib.Path) -> dict:
+    """Returns the options of a run; DeepLabError where the file does not hold such."""
+    try:
+        options = json.loads(file.read_text(encoding="utf-8"))
+        ModelConfig.from_json(options["model"], source=str(file))
+        for part in (TrainConfig, DataConfig, RunConfig):
+            names = {field.name for field in dataclasses.fields(part)} & options.keys()
+            part(**{name: options[name] for name in names})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise DeepLabError(f"{file}: not the options of a run ({reason})") from None
+    return options
 
 
 def _folder(directory: RunDirectory) -> Iterator[Finding]:
@@ -124,11 +137,22 @@ def _folder(directory: RunDirectory) -> Iterator[Finding]:
     if others:
         lines = (f"other checkpoints lie among the run's: {', '.join(sorted(others)[:3])}",)
         yield Finding("foreign-checkpoint", WARNING, lines, "move them to a folder of their own")
-    logged = [line["step"] for line in directory.lines()]
+    logged = [line["step"] for line in _log_lines(directory)]
+    if not logged and _text(directory.path / METRICS).strip():
+        lines = (f"{METRICS} holds no line of a run: it is of something else, or damaged",)
+        yield Finding("foreign-log", WARNING, lines, "move it away: training writes a log of that name")
     if logged and steps and steps[-1] > max(logged):
         lines = (f"checkpoint {steps[-1]} is newer than all that the log knows (step {max(logged)})",)
         cure = "it is of another run: move it away, or training goes on from there"
         yield Finding("foreign-checkpoint", ERROR, lines, cure)
+
+
+def _log_lines(directory: RunDirectory) -> list[dict]:
+    """The lines of the log; none where it is no text."""
+    try:
+        return directory.lines()
+    except (OSError, ValueError):
+        return []
 
 
 def _text(file: pathlib.Path) -> str:
@@ -165,7 +189,7 @@ def _newest(directory: RunDirectory, config: ModelConfig) -> Iterator[Finding]:
 
 
 def _log(directory: RunDirectory, config: ModelConfig) -> Iterator[Finding]:
-    losses = [line["cross_entropy"] for line in directory.lines() if isinstance(line.get("cross_entropy"), float)]
+    losses = [line["cross_entropy"] for line in _log_lines(directory) if isinstance(line.get("cross_entropy"), float)]
     if any(not math.isfinite(loss) for loss in losses):
         cure = "a lower --base_learning_rate, a slow start, labels in range"
         yield Finding("loss-not-finite", ERROR, ("the log has a loss that is not finite",), cure)

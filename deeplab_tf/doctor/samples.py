@@ -62,7 +62,9 @@ def open_data(dataset_dir: str | os.PathLike, *, dataset: str | None = None, spl
     """
     path = os.fspath(dataset_dir)
     if not places.is_dir(path):
-        raise DeepLabError(f"--dataset_dir={path}: no such folder; expected TFRecords, or images and labels")
+        cure = f"is a file; give its folder, {os.path.dirname(path) or '.'}"
+        found = cure if places.is_file(path) else "no such folder"
+        raise DeepLabError(f"--dataset_dir={path}: {found}; expected TFRecords, or images and labels")
     prepared = (dataset or "").startswith(tfds_folder.PREFIX)
     stored = prepared or bool(records.find_splits(path))
     facts, assumed = _facts(path, dataset, stored)
@@ -104,16 +106,17 @@ def _of_records(path: str, facts: catalog.Dataset, assumed: bool, prepared: bool
 def _records(located: Located) -> Iterator[Sample]:
     index = located.index
     for fault in index.faults:
-        place, _, words = fault.rpartition(": ")
-        yield Sample(place, None, None, (("unreadable", words),))
+        place, _, words = os.path.basename(fault).rpartition(": ")
+        yield Sample(place, None, None, (("unreadable", f"cannot be read: {words}"),))
     for shard, offset, number in zip(index.shard, index.offset, index.number, strict=True):
         file = index.files[shard]
         place = f"{os.path.basename(file)}: record {number}"
         try:
             content = records.RecordAt(tf.constant(file), tf.constant(offset)).get_single_element().numpy()
             features = tf.train.Example.FromString(content).features.feature
-        except (tf.errors.OpError, DecodeError):
-            yield Sample(place, None, None, (("unreadable", "its checksum does not match (damaged)"),))
+        except (tf.errors.OpError, DecodeError) as error:
+            known = "is no tf.train.Example" if isinstance(error, DecodeError) else "does not match its checksum"
+            yield Sample(place, None, None, (("unreadable", f"{known} (damaged)"),))
             continue
         keys = (located.keys.get(key, key) for key in (records.IMAGE, records.LABEL, records.FILENAME))
         image, label, name = (b"".join(features[key].bytes_list.value) for key in keys)

@@ -3,21 +3,19 @@
 import collections
 import dataclasses
 import io
-import struct
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
 
 from deeplab_tf.data.catalog import Dataset
-from deeplab_tf.doctor.labels import look_at_label, wrong_values
+from deeplab_tf.data.pairs import PILLOW_ERRORS
+from deeplab_tf.doctor.labels import look_at_label, undecoded, wrong_values
 from deeplab_tf.doctor.likeness import thumbnail
 from deeplab_tf.doctor.samples import Sample
 
 _KEPT = 5  # places that are named of each kind of fault
 _ORIENTATION = 0x0112  # EXIF
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, PIL.Image.DecompressionBombError)
 
 
 @dataclasses.dataclass
@@ -86,10 +84,8 @@ class Split:
                     self.fault("image-format", sample.place, f"is a {image.format}")
                 orientation, size = image.getexif().get(_ORIENTATION, 1), (image.height, image.width)
                 self.thumbnails.append(thumbnail(image))
-        except _UNREADABLE as error:
-            unknown = isinstance(error, PIL.UnidentifiedImageError)
-            words = f"begins with {sample.image[:8]!r}" if unknown else str(error)
-            self.fault("unreadable", sample.place, f"has an image that cannot be decoded ({words})")
+        except PILLOW_ERRORS as error:
+            self.fault("unreadable", sample.place, undecoded("image", sample.image, error))
             return None
         self.names.append(sample.place)
         self.sizes[size] += 1

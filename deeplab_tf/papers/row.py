@@ -27,6 +27,7 @@ class Result:
       config: the network as it was evaluated; for images of any size, unless its multiply-adds depend on a crop.
       dataset, split: what it was evaluated on; PASCAL VOC 2012 unless said.
       scales, flip, crf: evaluated on the image at these scales, also mirrored, refined by the fully connected CRF.
+      longest_side: pixels that the longer side of an image is resized to first; None: it is not.
       pretraining, train_split: what it was trained on, in order.
       note: what else tells the row from its neighbours, mostly how it was trained.
       parameters, multiply_adds: as published; the latter for one image, all scales and mirrored copies together.
@@ -44,6 +45,7 @@ class Result:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     crf: bool = False
+    longest_side: int | None = None
     pretraining: tuple[str, ...] = ("ImageNet",)
     train_split: str | None = "train_aug"
     note: str = ""
@@ -59,6 +61,7 @@ class Result:
         if len(self.scales) > 1:
             parts.append(f"scales {self.scales[0]:g} to {self.scales[-1]:g}")
         parts += [word for word, said in (("flip", self.flip), ("CRF", self.crf)) if said]
+        parts += [f"longest side {self.longest_side}"] if self.longest_side else []
         parts += [source for source in self.pretraining if source != "ImageNet"]
         return ", ".join([*parts, self.note] if self.note else parts)
 
