@@ -93,8 +93,13 @@ def _pooled(layer: keras.layers.Layer, shape: tuple) -> int:
     return math.prod(layer.pool_size) * math.prod(layer.compute_output_shape(shape)[1:])
 
 
-def _multiply_adds(layer: keras.layers.Layer, calls: Iterable[list[tuple]], *, as_profiled: bool) -> int | None:
-    elements, total = sum(math.prod(kernel.shape) for kernel, _ in _kernels(layer)), 0
+def _multiply_adds(
+    layer: keras.layers.Layer, calls: Iterable[list[tuple]], *, as_profiled: bool, depthwise: bool
+) -> int | None:
+    kernels = [kernel for kernel, _ in _kernels(layer)]
+    if depthwise:  # of a separable convolution the first
+        kernels = [] if isinstance(layer, keras.layers.Conv2D) else kernels[:1]
+    elements, total = sum(math.prod(kernel.shape) for kernel in kernels), 0
     if not elements and not (as_profiled and isinstance(layer, _AVERAGE_POOLINGS)):
         return 0
     for (shape,) in calls:
@@ -137,6 +142,7 @@ def model_cost(
     scope: str | None = None,
     size: tuple[int, int] | None = None,
     as_profiled: bool = False,
+    depthwise: bool = False,
 ) -> Cost:
     """Returns the cost of a flat functional model, as `build_model` and `build_backbone` make them.
 
@@ -149,13 +155,15 @@ def model_cost(
       as_profiled: count as the papers did, by TensorFlow 1's profiler and half its operations: a convolution of rate
         r on a map whose sides are rounded up to multiples of r, since that is where it ran (space_to_batch); and half
         an addition for every value that an average pooling reads.
+      depthwise: count the multiply-adds of depthwise kernels only, those of separable convolutions among them.
 
     Raises:
       DeepLabError: no layer lies below `scope`.
     """
     layers = _layers(model, scope)
     calls = _input_shapes(model, size)
-    uses = [_multiply_adds(layer, calls[layer.name], as_profiled=as_profiled) for layer in layers]
+    counting = {"as_profiled": as_profiled, "depthwise": depthwise}
+    uses = [_multiply_adds(layer, calls[layer.name], **counting) for layer in layers]
     trainable = [weight for layer in layers for weight in layer.trainable_weights]
     return Cost(
         variables=sum(len(layer.weights) for layer in layers),

@@ -1,4 +1,4 @@
-"""Photographs in and out of arrays: decoding as Pillow does, the demo's resize rule, nearest label resizing."""
+"""Photographs in and out of arrays: decoding as Pillow does, PNGs, the demo's resize rule, nearest label resizing."""
 
 import io
 import os
@@ -14,7 +14,7 @@ import PIL.ImageOps
 from deeplab_tf.errors import DeepLabError
 
 # All that Pillow reads of these extensions, and no EPS: it would be run by Ghostscript, whatever the file is called.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
@@ -60,7 +60,7 @@ def read_image(source: str | pathlib.Path | bytes, *, name: str | None = None) -
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a damaged EXIF block, a palette's transparency, many pixels
-            with PIL.Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 return np.array(_eight_bit(_upright(image)).convert("RGB"))
     except PIL.UnidentifiedImageError:
         start = content[:8]
@@ -71,6 +71,24 @@ def read_image(source: str | pathlib.Path | bytes, *, name: str | None = None) -
         raise DeepLabError(f"{name}: damaged or truncated image ({error}); fetch or save it again") from None
 
 
+def png_bytes(picture: np.ndarray, palette: bytes = b"") -> bytes:
+    """Returns a picture, uint8 [h, w] (grey) or [h, w, 3] (RGB), as a PNG; with a `palette` [h, w] are its indices.
+
+    Args:
+      palette: up to 256 colours, three bytes each.
+    """
+    if picture.dtype != np.uint8:
+        raise TypeError(f"a picture of {picture.dtype}: expected uint8")
+    image = PIL.Image.fromarray(picture)
+    if palette:
+        image.putpalette(palette)
+    content = io.BytesIO()
+    # Once rows are filtered, runs are all there is to find: searching further takes half as long again, for larger
+    # files.
+    image.save(content, format="PNG", compress_type=zlib.Z_RLE)
+    return content.getvalue()
+
+
 def write_png(array: np.ndarray, path: str | pathlib.Path):
     """Writes a picture, uint8 [h, w] or [h, w, 3], as a PNG that is there completely or not at all.
 
@@ -78,9 +96,7 @@ def write_png(array: np.ndarray, path: str | pathlib.Path):
     """
     partial = pathlib.Path(path).with_name(f".{pathlib.Path(path).name}.partial")
     try:
-        # Once rows are filtered, runs are all there is to find: searching further takes half as long again, for larger
-        # files.
-        PIL.Image.fromarray(array).save(partial, format="PNG", compress_type=zlib.Z_RLE)
+        partial.write_bytes(png_bytes(array))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -113,4 +129,4 @@ def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
     if labels.shape == (height, width):
         return labels
     rows, columns = nearest_indices(labels.shape[0], height), nearest_indices(labels.shape[1], width)
-    return labels[rows[:, None], columns[None, :]]
+    return labels.take(columns, axis=1).take(rows, axis=0)

@@ -1,7 +1,9 @@
 """Segmenting images: `predict` on arrays, `predict_files` on files, folders, globs and standard input."""
 
 import collections
+import contextlib
 import dataclasses
+import errno
 import glob
 import os
 import pathlib
@@ -19,10 +21,10 @@ from deeplab_tf.checkpoint import ModelCard
 from deeplab_tf.config import RUNTIMES, PredictConfig
 from deeplab_tf.data.catalog import pascal_palette
 from deeplab_tf.errors import DeepLabError, unknown_name
-from deeplab_tf.images import EXTENSIONS, read_image, resize_labels, write_png
+from deeplab_tf.images import EXTENSIONS, png_bytes, read_image, resize_labels
 from deeplab_tf.predictor import Predictor, network_labels, network_size, segment, write_probabilities
 from deeplab_tf.runtime import runtime_predictor
-from deeplab_tf.visualize import class_shares, colour_mask, overlay, palette_png
+from deeplab_tf.visualize import blend, class_shares, colour_mask, palette_png, with_legend
 
 # Pictures that are read before their turn and written after it: enough for the network never to wait, and bounded.
 _READ_AHEAD, _WRITE_BEHIND, _THREADS = 3, 3, 3
@@ -129,8 +131,24 @@ def stems(files: Sequence[str]) -> Iterator[str]:
 
 
 def expected_pixels(files: Sequence[str], options: PredictConfig) -> int:
-    """Returns about how many pixels the network will see; of photographs that keep their size, at least so many."""
-    return len(files) * options.longest_side**2
+    """Returns about how many pixels the network will see at their own scale, which is what `runtime.runtime_predictor`
+    wants to know; of photographs that keep their size, at least so many."""
+    runs = options.eval_scales.count(1.0) * (2 if options.add_flipped_images else 1)
+    return runs * len(files) * options.longest_side**2
+
+
+def require_apart(files: Sequence[str], output_dir: str | os.PathLike, options: PredictConfig):
+    """Raises DeepLabError where what `predict_files` writes of one picture would take the place of another."""
+    folder = os.path.realpath(output_dir)
+    folders = {name: os.path.realpath(name) for name in set(map(os.path.dirname, files))}
+    inputs = {os.path.basename(file) for file in files if folders[os.path.dirname(file)] == folder}
+    for file, stem in zip(files, stems(files), strict=True) if inputs else ():
+        for name in (f"{stem}_{_SUFFIXES[choice]}" for choice in options.save):
+            if name in inputs:
+                raise DeepLabError(
+                    f"--output_dir={output_dir}: {name} would be written of {file}, and is one of the images itself; "
+                    "choose another folder"
+                )
 
 
 class _Writer:
@@ -141,6 +159,7 @@ class _Writer:
         self._choices = tuple(dict.fromkeys(options.save))
         self._names = card.class_names or tuple(f"class {i}" for i in range(card.config.num_classes))
         self._palette = card.palette or pascal_palette(card.config.num_classes)
+        self._kind = np.uint8 if card.config.num_classes <= 256 else np.int32  # small maps are written faster
         self._folder = pathlib.Path(output_dir)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -161,11 +180,11 @@ class _Writer:
     def _unwritable(self, error: Exception) -> DeepLabError:
         return DeepLabError(f"--output_dir={self._folder}: cannot be written ({error}); choose another folder")
 
-    def _write(self, choice: str, path: pathlib.Path, image: np.ndarray, labels: np.ndarray):
+    def _write(self, choice: str, path: pathlib.Path, image: np.ndarray, labels: np.ndarray, shares: Sequence):
         if choice == "mask":
-            write_png(colour_mask(labels, self._palette), path)
+            path.write_bytes(png_bytes(colour_mask(labels, self._palette)))
         elif choice == "overlay":
-            write_png(overlay(image, labels, self._palette, self._names), path)
+            path.write_bytes(png_bytes(with_legend(blend(image, labels, self._palette), shares, self._palette)))
         elif choice == "raw":
             path.write_bytes(palette_png(labels, self._palette))
         else:
@@ -173,17 +192,24 @@ class _Writer:
 
     def write(self, name: str, stem: str, image: np.ndarray, labels: np.ndarray, seconds: float) -> Result:
         """Writes the outputs of one picture. DeepLabError: the folder cannot be written."""
-        labels = resize_labels(labels, *image.shape[:2])
+        labels = resize_labels(labels.astype(self._kind), *image.shape[:2])
+        shares = class_shares(labels, self._names)
         targets = [self._folder / f"{stem}_{_SUFFIXES[choice]}" for choice in self._choices]
+        partial = [target.with_name(f".{target.name}.partial") for target in targets]
         try:
-            with tempfile.TemporaryDirectory(prefix=".partial-", dir=self._folder) as partial:
-                for choice, target in zip(self._choices, targets, strict=True):
-                    self._write(choice, pathlib.Path(partial) / target.name, image, labels)
-                for target in targets:
-                    os.replace(pathlib.Path(partial) / target.name, target)
+            for choice, path in zip(self._choices, partial, strict=True):
+                self._write(choice, path, image, labels, shares)
+            for path, target in zip(partial, targets, strict=True):
+                os.replace(path, target)
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise DeepLabError(f"{name}: too long a name to add to; expected a shorter one") from None
             raise self._unwritable(error) from None
-        return Result(name, labels.shape, tuple(targets), seconds, tuple(class_shares(labels, self._names)))
+        finally:
+            for path in partial:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        return Result(name, labels.shape, tuple(targets), seconds, tuple(shares))
 
 
 def _name(file: str) -> str:
@@ -284,8 +310,9 @@ def predict_files(
       predictor: from `runtime.runtime_predictor`; None: the one that `options.runtime` says.
 
     Raises:
-      DeepLabError: the folder cannot be written, the runtime is not installed, or the model is a backbone without
-        classes.
+      DeepLabError: the folder cannot be written, or an output would replace an input; the runtime is not installed,
+        or the model is a backbone without classes.
     """
+    require_apart(files, output_dir, options)
     predictor = predictor or runtime_predictor(model, options.runtime, pixels=expected_pixels(files, options))
     yield from Line(predictor, card, output_dir, options).results(files, stems(files))

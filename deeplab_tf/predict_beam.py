@@ -20,7 +20,7 @@ from deeplab_tf.data.beam import run_pipeline, runner_flags
 from deeplab_tf.data.places import is_remote
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.loading import open_model
-from deeplab_tf.predict import Line, stems
+from deeplab_tf.predict import Line, require_apart, stems
 from deeplab_tf.runtime import runtime_predictor
 
 _LEAST_BATCH, _MOST_BATCH = 8, 64  # files: a worker reads and writes beside the network within a batch
@@ -99,12 +99,14 @@ def predict_with_beam(files: Sequence[str], job: Job, runner: str, beam_options:
       "images" and "failed": how many there were, and how many of them are faulty.
 
     Raises:
-      DeepLabError: an unknown runner or option, a folder that is no folder, a pipeline that fails.
+      DeepLabError: an unknown runner or option, a folder that is no folder, an output that would replace an input, a
+        pipeline that fails.
     """
     flags = runner_flags(runner, list(beam_options))
     if "-" in files:
         raise DeepLabError("--input=-: a pipeline cannot read standard input; expected files")
     output, checkpoint = _shared(job.output_dir, "output_dir"), job.checkpoint
+    require_apart(files, output, job.options)
     job = dataclasses.replace(
         job, output_dir=output, checkpoint=os.path.abspath(checkpoint) if os.path.exists(checkpoint) else checkpoint
     )

@@ -17,8 +17,8 @@ from deeplab_tf.config import ModelConfig, PredictConfig
 from deeplab_tf.crf import densecrf
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.images import resize_labels, resize_longest
-from deeplab_tf.layers import resize_bilinear, scale_dimension
 from deeplab_tf.model import build_model, config_of, logits_stride
+from deeplab_tf.resizing import resize_bilinear, scale_dimension
 
 _OVERLAP = 8  # neighbouring tiles share one part in so many
 
@@ -76,27 +76,27 @@ class Predictor:
             self._networks[key] = tf.function(lambda x: network(x, training=False), input_signature=signature)
         return self._networks[key]
 
-    def _padded(self, images: np.ndarray) -> tf.Tensor:
+    def _padded(self, images: np.ndarray) -> np.ndarray:
         height, width = images.shape[1:3]
         target = padded_size(self.config, height, width)
         pixel = ARCHITECTURES[self.config.model_variant].pad_pixel
         padded = np.empty((len(images), *target, 3), np.float32)
-        padded[:] = pixel
         padded[:, :height, :width] = images
-        return tf.constant(padded)
+        padded[:, :height, width:] = padded[:, height:] = pixel
+        return padded
 
-    def _single(self, images: tf.Tensor) -> tf.Tensor:
+    def _single(self, images: np.ndarray) -> tf.Tensor:
         """Logits at the size of the network's output."""
-        return self._network(tuple(images.shape[1:3]), pyramid=self.config.image_pyramid)(images)
+        return self._network(images.shape[1:3], pyramid=self.config.image_pyramid)(images)
 
     def _upsampled(self, logits: tf.Tensor, size: tuple[int, int]) -> np.ndarray:
         """The classes of logits resized to `size`."""
         return tf.argmax(resize_bilinear(logits, size), axis=-1, output_type=tf.int32).numpy()
 
-    def _averaged(self, images: tf.Tensor, scales: Sequence[float], flip: bool) -> tf.Tensor:
+    def _averaged(self, images: np.ndarray, scales: Sequence[float], flip: bool) -> tf.Tensor:
         """Probabilities at full size, averaged over scales and flips (release: predict_labels_multi_scale, which runs
         each scale without the image pyramid)."""
-        size = tuple(images.shape[1:3])
+        size = images.shape[1:3]
         total = tf.zeros((), tf.float32)
         for scale in scales:
             scaled = tuple(scale_dimension(d, scale) for d in size)
@@ -125,7 +125,7 @@ class Predictor:
         if tuple(scales) != (1.0,) or flip:
             labels = tf.argmax(self._averaged(padded, scales, flip), axis=-1, output_type=tf.int32).numpy()
         elif self.config.prediction_with_upsampled_logits:
-            labels = self._upsampled(self._single(padded), tuple(padded.shape[1:3]))
+            labels = self._upsampled(self._single(padded), padded.shape[1:3])
         else:
             small = tf.argmax(self._single(padded), axis=-1, output_type=tf.int32).numpy()
             labels = np.stack([resize_labels(label, *padded.shape[1:3]) for label in small])

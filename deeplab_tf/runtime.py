@@ -9,6 +9,7 @@ import collections
 import contextlib
 import dataclasses
 import importlib.util
+import math
 import threading
 import weakref
 from collections.abc import Callable
@@ -17,18 +18,25 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf import tflite
+from deeplab_tf import lite_file, tflite
 from deeplab_tf.artefacts import as_function
 from deeplab_tf.config import ExportConfig
+from deeplab_tf.cost import model_cost
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference_graph import Segmentation, build_graph_def, read_weights
-from deeplab_tf.layers import scale_dimension
+from deeplab_tf.model import config_of
 from deeplab_tf.predictor import Predictor, needs_fixed_size, predictor_of
+from deeplab_tf.resizing import scale_dimension
 from deeplab_tf.upsampling import upsampled_classes
 
 _TEMPLATE_CELLS = 4  # the template is so many output strides wide, plus one pixel
 _MOST_KEPT, _KEPT_BYTES = 16, 3 << 28  # files kept open: each has its own packed weights and its maps
-_PAYS_FROM = 6_500_000  # pixels: after about 25 images of 513 x 513 a conversion has paid for itself
+# Seconds, measured as processor time with TensorFlow 2.21 and LiteRT on x86-64 for MobileNetV2 of both widths,
+# Xception-41 and -65, ResNet-50 and -101 beta (0.7 to 46 million parameters): what a conversion takes, and what LiteRT
+# is faster by, which is its depthwise convolutions; in plain ones TensorFlow is a little ahead.
+_CONVERTING_A_LAYER, _CONVERTING_A_PARAMETER = 5e-3, 0.35e-6
+_SAVED_BY_A_DEPTHWISE_MULTIPLY_ADD, _LOST_BY_ANOTHER = 0.6e-9, 1.5e-12
+_TYPICAL_SIZE = (513, 513)
 _OF_ANY_SIZE = (
     *("ADD", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "HARD_SWISH", "LOGISTIC", "MAXIMUM", "MAX_POOL_2D"),
     *("MINIMUM", "MUL", "PAD", "RELU", "RELU6", "SUB"),
@@ -55,52 +63,48 @@ def _require_litert():
 
 
 class _Template:
-    """A .tflite of the network, ending in logits, that is set to the size of images without another conversion."""
+    """A .tflite of the network, ending in logits, that is set to the size of images without another conversion.
+
+    What depends on the size are numbers in the file, of which arrays are kept that change them in place.
+    """
 
     def __init__(self, content: bytes, stride: int):
-        from tensorflow.lite.python import schema_py_generated as schema
+        self._schema, self._stride, self._content = lite_file.schema(), stride, bytearray(content)
+        self._model = self._schema.Model.GetRootAs(self._content)
+        self._graph = self._model.Subgraphs(0)
+        self._old = tuple(map(int, self._sides(self._graph.Inputs(0))))
+        changes = [self._change(self._graph.Operators(i)) for i in range(self._graph.OperatorsLength())]
+        tensors = map(self._graph.Tensors, range(self._graph.TensorsLength()))
+        shapes = [t.ShapeAsNumpy() for t in tensors if not self._model.Buffers(t.Buffer()).DataLength()]
+        maps = [shape[1:3] for shape in shapes if len(shape) == 4 and tuple(shape[1:3]) != (1, 1)]
+        # Each is a view of two numbers in the file, and the function that gives them for a size.
+        self._places = [change for change in changes if change] + [(sides, self._scaling(sides)) for sides in maps]
 
-        self._schema, self._stride, self._bytes = schema, stride, len(content)
-        self._model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
-        (self._graph,) = self._model.subgraphs
-        self._old = self._sides(self._graph.inputs[0])
-        changes = [self._change(operation) for operation in self._graph.operators]
-        self._changes = [change for change in changes if change]
-        activations = [tensor for tensor in self._graph.tensors if self._model.buffers[tensor.buffer].data is None]
-        maps = [tensor for tensor in activations if tuple(tensor.shape[1:3]) != (1, 1)]
-        self._maps = [(tensor, self._scaling(tuple(map(int, tensor.shape[1:3])))) for tensor in maps]
+    def _sides(self, tensor: int) -> np.ndarray:
+        return self._graph.Tensors(tensor).ShapeAsNumpy()[1:3]
 
-    def _sides(self, tensor: int) -> tuple[int, int]:
-        return tuple(map(int, self._graph.tensors[tensor].shape[1:3]))
-
-    def _change(self, operation) -> Callable[[tuple[int, int]], None] | None:
-        """Returns what sets an operation for images of a size, or None where it suits any."""
+    def _change(self, operation) -> tuple[np.ndarray, Callable] | None:
+        """Returns the numbers of an operation that depend on the size and their function, None where it has none."""
         kinds = self._schema.BuiltinOperator
-        kind, options = self._model.operatorCodes[operation.opcodeIndex].builtinCode, operation.builtinOptions
+        kind = self._model.OperatorCodes(operation.OpcodeIndex()).BuiltinCode()
         if kind == kinds.RESIZE_BILINEAR:
-            scaled = self._scaling(self._sides(operation.outputs[0]))
-            target = self._model.buffers[self._graph.tensors[operation.inputs[1]].buffer]
-
-            def resize(size):
-                target.data = np.frombuffer(np.array(scaled(size), "<i4").tobytes(), np.uint8)
-
-            return resize
+            target = self._model.Buffers(self._graph.Tensors(operation.Inputs(1)).Buffer())
+            return target.DataAsNumpy().view("<i4"), self._scaling(self._sides(operation.Outputs(0)))
         if kind == kinds.AVERAGE_POOL_2D:
-            window = self._sides(operation.inputs[0])
-            if (options.filterHeight, options.filterWidth) != window:
-                return None
-            scaled = self._scaling(window)
-
-            def pool(size):
-                options.filterHeight, options.filterWidth = scaled(size)
-
-            return pool
+            window, whole = self._window(operation.BuiltinOptions()), self._sides(operation.Inputs(0))
+            return (window, self._scaling(whole)) if tuple(window) == tuple(whole) else None
         if kind not in {getattr(kinds, name) for name in _OF_ANY_SIZE}:
             raise _NotScalable
         return None
 
-    def _scaling(self, sides: tuple[int, int]) -> Callable[[tuple[int, int]], list[int]]:
+    def _window(self, options) -> np.ndarray:
+        """Returns a pooling's window, height and width, as the file has it: the fields 4 and 3 of Pool2DOptions."""
+        height, width = (options.Pos + options.Offset(4 + 2 * field) for field in (4, 3))
+        return np.ndarray((2,), "<i4", self._content, offset=height, strides=(width - height,))
+
+    def _scaling(self, sides: np.ndarray) -> Callable[[tuple[int, int]], list[int]]:
         """Returns the function from the size of images to that of a map which has `sides` in the template."""
+        sides = tuple(map(int, sides))
         strides = [(old - 1) // max(side - 1, 1) for old, side in zip(self._old, sides, strict=True)]
         if any((side - 1) * stride + 1 != old for old, side, stride in zip(self._old, sides, strides, strict=True)):
             raise _NotScalable
@@ -112,15 +116,9 @@ class _Template:
 
     def for_size(self, size: tuple[int, int]) -> bytes:
         """Returns the file for images [1, *size, 3]."""
-        import flatbuffers
-
-        for change in self._changes:
-            change(size)
-        for tensor, scaled in self._maps:
-            tensor.shape = np.array([1, *scaled(size), tensor.shape[3]], np.int32)
-        builder = flatbuffers.Builder(self._bytes + 4096)
-        builder.Finish(self._model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+        for place, scaled in self._places:
+            place[:] = scaled(size)
+        return bytes(self._content)
 
 
 class LitePredictor(Predictor):
@@ -199,17 +197,43 @@ class LitePredictor(Predictor):
         graph = build_graph_def(segmentation, (1, *size, 3), tf.float32)
         return tflite.convert(as_function(graph, _LOGITS.outputs).get_concrete_function())
 
-    def _upsampled(self, logits, size: tuple[int, int]) -> np.ndarray:
+    def _upsampled(self, logits: np.ndarray | tf.Tensor, size: tuple[int, int]) -> np.ndarray:
         return upsampled_classes(np.asarray(logits), size)
 
 
 # ---- the choice
 
 
+def pays_from(layers: int, parameters: int, multiply_adds: float, depthwise: float) -> float:
+    """Returns how many pixels LiteRT must see before it has saved what the conversion took; infinity where it is no
+    faster than TensorFlow.
+
+    Args:
+      layers, parameters: of the network, which the time of its conversion grows with.
+      multiply_adds: of its convolutions for each pixel of an image, those of `depthwise` ones included.
+    """
+    spent = layers * _CONVERTING_A_LAYER + parameters * _CONVERTING_A_PARAMETER
+    saved = depthwise * _SAVED_BY_A_DEPTHWISE_MULTIPLY_ADD - (multiply_adds - depthwise) * _LOST_BY_ANOTHER
+    return spent / saved if saved > 0 else math.inf
+
+
+def _pays_from(model: keras.Model) -> float:
+    """`pays_from` of a model; infinity where nothing would be run in LiteRT without being asked for by name."""
+    config = config_of(model)
+    if needs_fixed_size(config) or config.image_pyramid:
+        return math.inf
+    size = config.crop_size or _TYPICAL_SIZE
+    pixels, whole = math.prod(size), model_cost(model, size=size)
+    depthwise = model_cost(model, size=size, depthwise=True).multiply_adds
+    return pays_from(len(model.layers), whole.parameters, whole.multiply_adds / pixels, depthwise / pixels)
+
+
 @dataclasses.dataclass
 class _Frozen:
-    """What is known of a model: its weights' mark, how many pixels they have been used for, and the LiteRT of them."""
+    """What is known of a model: from how many pixels a conversion pays, its weights' mark, how many pixels they have
+    been used for, and the LiteRT of them."""
 
+    pays_from: float
     mark: tuple[int, ...] = ()
     pixels: float = 0
     predictor: LitePredictor | None = None
@@ -229,8 +253,8 @@ def runtime_predictor(model: keras.Model, runtime: str = "auto", *, pixels: floa
     Args:
       model: from `build_model` or `load`.
       runtime: tf; tflite: LiteRT, for whatever sizes; auto: LiteRT on a processor where it is installed and the number
-        of pixels since the weights last changed is worth the conversion (about 25 images of 513 x 513), for what it
-        can be set to without another one; TensorFlow for the rest.
+        of pixels since the weights last changed is worth the conversion by `pays_from`, for what it can be set to
+        without another one; TensorFlow for the rest.
       pixels: how many are to come, of all images together.
 
     Raises:
@@ -240,11 +264,13 @@ def runtime_predictor(model: keras.Model, runtime: str = "auto", *, pixels: floa
         _require_litert()
     if runtime == "tf" or (runtime == "auto" and not (litert_is_here() and _on_cpu())):
         return predictor_of(model)
-    state, mark = _FROZEN.setdefault(model, _Frozen()), _mark(model)
+    if model not in _FROZEN:
+        _FROZEN[model] = _Frozen(_pays_from(model))
+    state, mark = _FROZEN[model], _mark(model)
     if mark != state.mark:
         state.mark, state.pixels, state.predictor = mark, 0, None
     state.pixels += pixels
-    if runtime == "auto" and state.predictor is None and state.pixels < _PAYS_FROM:
+    if runtime == "auto" and state.predictor is None and state.pixels <= state.pays_from:
         return predictor_of(model)
     if state.predictor is None:
         state.predictor = LitePredictor(model)

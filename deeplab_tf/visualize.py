@@ -1,21 +1,21 @@
 """Pictures of labels: colour masks, overlays with a legend, palette PNGs, and sheets to lay before a person.
 
-Pure functions of NumPy arrays. Big pictures are worked on in strips, so that the extra memory is a few megabytes
-beside the result.
+Pure functions of NumPy arrays. Pictures are worked on in strips that stay in the cache, so that there is next to no
+extra memory beside the result.
 """
 
 import functools
-import io
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.images import png_bytes
 
 IGNORE_COLOUR = (224, 224, 192)  # what PASCAL VOC gives its label 255
 
-_STRIP_PIXELS = 1 << 20
+_STRIP_PIXELS = 1 << 16
 _PAPER = (250, 250, 248)
 _INK = (34, 34, 38)
 _FAINT = (120, 120, 126)
@@ -33,7 +33,7 @@ def colour_mask(labels: np.ndarray, palette: Sequence[Colour], *, ignore_label: 
     _check_labels(labels, len(palette), ignore_label, what="colours in the palette")
     mask = np.empty((*labels.shape, 3), np.uint8)
     for strip in _strips(labels.shape):
-        mask[strip] = table[labels[strip]]
+        np.take(table, labels[strip], axis=0, out=mask[strip], mode="clip")  # they were checked
     return mask
 
 
@@ -96,10 +96,15 @@ def overlay(
     is placed at the left of a wider sheet. Arguments and errors as `blend` and `class_shares`.
     """
     picture = blend(image, labels, palette, alpha=alpha, ignore_label=ignore_label)
-    shares = class_shares(labels, class_names, ignore_label=ignore_label)
+    return with_legend(picture, class_shares(labels, class_names, ignore_label=ignore_label), palette)
+
+
+def with_legend(picture: np.ndarray, shares: Sequence[tuple[int, str, float]], palette: Sequence[Colour]) -> np.ndarray:
+    """Returns `picture`, uint8 [h, w, 3], above a legend of what `class_shares` gave; see `overlay`."""
     entries = [(name, tuple(palette[index]), _percent(share)) for index, name, share in shares]
-    size = max(12, round(labels.size**0.5 / 55))
-    return _stack([picture, _legend_strip(entries, picture.shape[1], size)])
+    height, width = picture.shape[:2]
+    size = max(12, round((height * width) ** 0.5 / 55))
+    return _stack([picture, _legend_strip(entries, width, size)])
 
 
 def palette_png(labels: np.ndarray, palette: Sequence[Colour]) -> bytes:
@@ -111,11 +116,7 @@ def palette_png(labels: np.ndarray, palette: Sequence[Colour]) -> bytes:
     _check_labels(labels, 256, None, what="entries in the palette of a PNG")
     colours = [tuple(c) for c in palette[:256]]
     colours += [IGNORE_COLOUR] * (256 - len(colours))
-    picture = Image.fromarray(labels.astype(np.uint8))
-    picture.putpalette(bytes(channel for colour in colours for channel in colour))
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return buffer.getvalue()
+    return png_bytes(labels.astype(np.uint8), bytes(channel for colour in colours for channel in colour))
 
 
 def picture_sheet(
@@ -157,6 +158,8 @@ def _check_labels(labels: np.ndarray, count: int, ignore_label: int | None, *, w
         raise DeepLabError(f"labels are {kind} {shape}: expected an array of integers [height, width]")
     if not labels.size:
         raise DeepLabError(f"labels are empty, {labels.shape}: expected at least one pixel")
+    if labels.min() >= 0 and labels.max() < count:
+        return
     for strip in _strips(labels.shape):
         part = labels[strip]
         wrong = (part < 0) | (part >= count)
@@ -187,7 +190,7 @@ def _colour_table(palette: Sequence[Colour], ignore_label: int | None) -> np.nda
 
 
 def _strips(shape: tuple[int, int]) -> Iterator[slice]:
-    """Yields slices of rows of about a megapixel each."""
+    """Yields slices of rows of about _STRIP_PIXELS each."""
     rows = max(1, _STRIP_PIXELS // shape[1])
     for start in range(0, shape[0], rows):
         yield slice(start, min(start + rows, shape[0]))
@@ -216,6 +219,7 @@ def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
+@functools.lru_cache(maxsize=1024)
 def _text_width(text: str, size: int) -> int:
     return int(_font(size).getlength(text)) + 1
 

@@ -1,6 +1,7 @@
 """Decoding whatever people call an image, the demo's resize rule, and nearest label resizing."""
 
 import io
+import pathlib
 import struct
 import warnings
 import zlib
@@ -8,9 +9,10 @@ import zlib
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow as tf
 
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.images import nearest_indices, read_image, resize_labels, resize_longest, write_png
+from deeplab_tf.images import nearest_indices, png_bytes, read_image, resize_labels, resize_longest, write_png
 
 
 def picture(height: int = 40, width: int = 57, seed: int = 0) -> np.ndarray:
@@ -374,14 +376,46 @@ def test_written_pictures_come_back(array, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.b.png", "other.png"]
 
 
+PICTURES = {
+    "photograph": np.random.default_rng(1).integers(0, 256, (37, 53, 3), np.uint8),
+    "grey": np.random.default_rng(1).integers(0, 256, (37, 53), np.uint8),
+    "one pixel": np.array([[200]], np.uint8),
+    "turned": np.random.default_rng(1).integers(0, 256, (53, 37, 3), np.uint8).transpose(1, 0, 2),
+}
+
+
+@pytest.mark.parametrize("case", PICTURES)
+def test_a_png_gives_the_picture_back(case):
+    content, picture = png_bytes(PICTURES[case]), PICTURES[case]
+    image = PIL.Image.open(io.BytesIO(content))
+    assert image.mode == ("L" if picture.ndim == 2 else "RGB")
+    np.testing.assert_array_equal(np.asarray(image), picture)
+    np.testing.assert_array_equal(tf.io.decode_png(content).numpy().reshape(picture.shape), picture)
+
+
+def test_a_png_with_a_palette():
+    indices = np.random.default_rng(1).integers(0, 4, (20, 30), np.uint8)
+    colours = np.array([(1, 2, 3), (255, 0, 0), (9, 99, 199), (0, 0, 0)], np.uint8)
+    image = PIL.Image.open(io.BytesIO(png_bytes(indices, colours.tobytes())))
+    assert image.mode == "P"
+    np.testing.assert_array_equal(np.asarray(image), indices)
+    np.testing.assert_array_equal(np.asarray(image.convert("RGB")), colours[indices])
+
+
+def test_a_png_of_other_numbers():
+    with pytest.raises(TypeError, match="a picture of float32: expected uint8"):
+        png_bytes(np.zeros((2, 2), np.float32))
+
+
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     write_png(GREY, tmp_path / "a.png")
 
-    def full(self, file, **options):
-        file.write_bytes(b"half")
+    def full(self, content):
+        with self.open("wb") as file:
+            file.write(content[:20])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(PIL.Image.Image, "save", full)
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
         write_png(PICTURE, tmp_path / "a.png")
     np.testing.assert_array_equal(np.asarray(PIL.Image.open(tmp_path / "a.png")), GREY)

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 from chromium import chromium, find_chromium
 from golden import golden_image
-from test_predictor import SMALL, lively
+from networks import SMALL, lively
 from test_serving import NAMES, encoded
 
 from deeplab_tf.checkpoint import ModelCard
@@ -154,6 +154,9 @@ def test_a_phone(page, dark):
     drop(page, encoded(IMAGE))
     page.wait(DONE)
     assert page.run("document.documentElement.scrollWidth") == 360
+    assert page.run("document.getElementById('drop').innerText").startswith(
+        "Choose a photograph"
+    )  # none is dropped here
     script = "[...document.querySelectorAll('button, #legend label')].filter((b) => b.getClientRects().length)"
     assert page.run(f"Math.min(...{script}.map((b) => b.getBoundingClientRect().height))") >= 40  # for a thumb
     paper, ink = (
@@ -174,7 +177,8 @@ def test_a_bad_file_is_told(browser, address):
     browser.open(address, "document.querySelectorAll('#examples button').length === 3")
     drop(browser, b"no picture", "x.jpg", "image/jpeg")
     browser.wait("document.getElementById('message').className === 'bad'")
-    assert "not an image" in browser.run("document.getElementById('message').textContent")
+    message = browser.run("document.getElementById('message').textContent")
+    assert message.startswith("x.jpg: not an image")
     assert browser.run("document.getElementById('result').hidden")
     drop(browser, encoded(IMAGE))
     browser.wait(DONE)

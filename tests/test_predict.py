@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -15,12 +16,12 @@ import PIL.Image
 import pytest
 from conftest import GOLDENS, ROOT
 from golden import golden_image
-from test_predictor import SMALL, lively
+from networks import SMALL, lively
 
 from deeplab_tf.checkpoint import ModelCard, Receipt, save_model
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.predict import expand_inputs, predict, predict_files
+from deeplab_tf.predict import expand_inputs, expected_pixels, predict, predict_files
 from deeplab_tf.runtime import litert_is_here
 from deeplab_tf.tools import convert as convert_tool
 from deeplab_tf.tools import predict as predict_tool
@@ -215,6 +216,37 @@ def test_a_failed_write_leaves_nothing_of_its_picture(model, card, photos, tmp_p
     assert everything(tmp_path / "out") == set()
 
 
+def test_an_output_never_takes_the_place_of_a_picture(model, card, photos, tmp_path):
+    names = (tmp_path / "a.png", tmp_path / "a_mask.png")  # a photograph and its label, say
+    for name in names:
+        PIL.Image.fromarray(golden_image(name.name, 20, 30)).save(name)
+    before = names[1].read_bytes()
+    results = predict_files(model, card, list(map(str, names)), tmp_path / "." / "", PredictConfig())
+    with pytest.raises(DeepLabError, match=r"a_mask\.png would be written of .*a\.png, and is one of the images"):
+        list(results)
+    assert names[1].read_bytes() == before and everything(tmp_path) == {"a.png", "a_mask.png", *everything_in(photos)}
+    (result, _) = predict_files(model, card, list(map(str, names)), tmp_path, PredictConfig(save=("overlay",)))
+    assert result.files == (tmp_path / "a_overlay.png",)
+
+
+def everything_in(folder) -> set[str]:
+    """The names of a folder below the test's own, and of what is in it."""
+    return {folder.name, *(f"{folder.name}/{name}" for name in everything(folder))}
+
+
+@pytest.mark.parametrize(
+    ("options", "runs"),
+    [
+        ({}, 1),
+        ({"add_flipped_images": True}, 2),
+        ({"eval_scales": (0.5, 1.0, 1.25)}, 1),
+        ({"eval_scales": (0.5,), "add_flipped_images": True}, 0),
+    ],
+)
+def test_expected_pixels(options, runs):
+    assert expected_pixels(["a", "b", "c"], PredictConfig(longest_side=100, **options)) == 3 * runs * 100 * 100
+
+
 def test_who_has_seen_enough_may_go(model, card, photos, tmp_path):
     files = [str(photos / name) for name in GOOD] * 3
     results = predict_files(model, card, files, tmp_path / "out", PredictConfig(resize="none", save=("raw",)))
@@ -310,6 +342,7 @@ def test_command_over_a_folder(directory, photos, tmp_path, capsys):
     assert any(line.split() == ["num_classes", "6"] for line in lines)
     assert any(line.startswith(f"{photos}/b.JPG  33 x 65  ") and " ms  " in line and " %" in line for line in lines)
     assert sum(line.startswith("FAILED  ") for line in lines) == 3
+    assert re.fullmatch(r"6 images in \d+\.\d s, \d+ % of it in the network", lines[-1])
     head, *errors = found.err.splitlines()
     assert head == "3 of 6 images failed:"
     assert [line.strip().split(": ")[0] for line in errors] == [str(photos / name) for name in BAD]
@@ -335,6 +368,23 @@ def test_command_with_the_crf(directory, model, photos, tmp_path, capsys):
     assert (raw == expected).mean() > 0.999
     assert (raw != predict(model, image[None])[0]).any()
     np.testing.assert_array_equal(np.load(tmp_path / "a_probabilities.npy").argmax(-1), raw)
+
+
+def test_command_on_names_that_are_no_text_or_too_long(directory, tmp_path):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    long = "x" * 250 + ".png"
+    for name in (b"no\xfftext.png", long.encode(), b"short.png"):
+        content = io.BytesIO()
+        PIL.Image.fromarray(golden_image("x", 20, 30)).save(content, "PNG")
+        pathlib.Path(os.fsdecode(os.fsencode(photos) + b"/" + name)).write_bytes(content.getvalue())
+    flags = (f"--checkpoint={directory}", f"--input={photos}", f"--output_dir={out}", "--save=raw")
+    command = [sys.executable, "tools/predict.py", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 1 and b"Traceback" not in done.stderr
+    assert b"no\\udcfftext.png  30 x 20" in done.stdout
+    assert b"1 of 3 images failed:" in done.stderr and b"too long a name to add to" in done.stderr
+    assert {os.fsencode(name) for name in everything(out)} == {b"no\xfftext_raw.png", b"short_raw.png"}
 
 
 def test_command_with_standard_input(directory, photos, tmp_path, monkeypatch, capsys):

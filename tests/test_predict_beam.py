@@ -5,8 +5,8 @@ import sys
 import PIL.Image
 import pytest
 from golden import golden_image
+from networks import SMALL, lively
 from test_predict import everything, finished
-from test_predictor import SMALL, lively
 
 from deeplab_tf.checkpoint import ModelCard, Receipt, save_model
 from deeplab_tf.config import PredictConfig

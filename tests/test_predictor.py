@@ -3,14 +3,12 @@
 import dataclasses
 import gc
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, fill
 from golden import golden_image
+from networks import DECODER, SMALL, V3, lively
 
 from deeplab_tf import predictor as predictor_module
 from deeplab_tf.arch import ARCHITECTURES
@@ -19,47 +17,10 @@ from deeplab_tf.config import ModelConfig, PredictConfig
 from deeplab_tf.crf import densecrf
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.images import resize_longest
-from deeplab_tf.layers import scale_dimension
 from deeplab_tf.model import build_model, config_of, logits_stride
 from deeplab_tf.predict import predict
-from deeplab_tf.predictor import padded_size, predictor_of, segment, segment_batch, tiles, write_probabilities
-
-SMALL = ModelConfig(model_variant="mobilenet_v2", depth_multiplier=0.25, num_classes=6, aspp_convs_filters=16)
-DECODER = dataclasses.replace(SMALL, atrous_rates=(1, 2), decoder_output_stride=(4,), decoder_filters=16)
-V3 = ModelConfig(
-    model_variant="mobilenet_v3_small_seg",
-    num_classes=6,
-    output_stride=32,
-    depth_multiplier=0.5,
-    aspp_with_concat_projection=False,
-    aspp_with_squeeze_and_excitation=True,
-    image_se_uses_qsigmoid=True,
-    decoder_use_sum_merge=True,
-    decoder_filters=6,
-    decoder_output_is_logits=True,
-    decoder_output_stride=(8,),
-    aspp_convs_filters=16,
-    image_pooling_crop_size=(65, 65),
-    image_pooling_stride=(1, 2),
-)
-
-
-def lively(config: ModelConfig):
-    """Returns a model with golden weights whose logits are spread evenly, so that every class occurs."""
-    model = build_model(config)
-    fill(model)
-    names = variable_map(model)
-    scope = "decoder/decoder_conv0" if config.decoder_output_is_logits else "logits/semantic"
-    scopes = [scope, "decoder/feature_projection0"] if config.decoder_output_is_logits else [scope]
-    image = golden_image("lively", *(config.crop_size or (129, 129)))[None].astype(np.float32)
-    whole = build_model(dataclasses.replace(config, crop_size=image.shape[1:3]), share_with=model)
-    logits = whole(image, training=False).numpy()
-    mean, factor = logits.mean((0, 1, 2)), 3 / logits.std((0, 1, 2))
-    for number, scope in enumerate(scopes):
-        kernel, bias = names[f"{scope}/weights"], names[f"{scope}/biases"]
-        kernel.assign(kernel * factor)
-        bias.assign((bias - (0 if number else mean)) * factor)
-    return model
+from deeplab_tf.predictor import padded_size, predictor_of, segment, write_probabilities
+from deeplab_tf.resizing import scale_dimension
 
 
 @pytest.fixture(scope="module")
@@ -407,80 +368,6 @@ def test_one_graph_a_size_where_the_pooling_window_is_fixed(traces):
     assert traces == [(None, 65, 65, 3), (None, 97, 65, 3)]
 
 
-# ---- tiles
-
-
-def test_tiles_cover_every_pixel_once():
-    random = np.random.default_rng(5)
-    for _ in range(400):
-        stride = int(random.choice([1, 8, 16, 32]))
-        tile = int(random.integers(8, 40)) * stride + 1
-        size = int(random.integers(1, 12 * tile))
-        position, margin = 0, tile
-        for start, first, last in tiles(size, tile, stride):
-            assert first == position < last
-            assert start % stride == 0
-            assert 0 <= start <= first and last <= min(start + tile, size)
-            margin = min([margin] + [first - start] * (first > 0) + [start + tile - last] * (last < size))
-            position = last
-        assert position == size
-        # What is kept lies away from the cut edges of its tile.
-        assert margin >= tile // 16 - 1
-
-
-def test_tiles_of_one():
-    assert list(tiles(5, 257)) == [(0, 0, 5)]
-    assert list(tiles(257, 257, 16)) == [(0, 0, 257)]
-    assert list(tiles(258, 257, 16)) == [(0, 0, 136), (16, 136, 258)]
-
-
-class _Pointwise:
-    """Stands in for a Predictor: the class of a pixel follows from its neighbourhood of 2 * reach + 1 pixels."""
-
-    config = SMALL
-
-    def __init__(self, reach: int):
-        self.reach, self.largest = reach, 0
-
-    def probabilities(self, images, *, scales, flip):
-        self.largest = max(self.largest, images.shape[1] * images.shape[2])
-        around = np.pad(images[..., 0].astype(float), [(0, 0), (self.reach,) * 2, (self.reach,) * 2], mode="edge")
-        windows = np.lib.stride_tricks.sliding_window_view(around, (2 * self.reach + 1,) * 2, axis=(1, 2))
-        means = windows[..., :: 2 * self.reach or 1, :: 2 * self.reach or 1].mean((-1, -2)) / 255
-        shares = np.stack([np.abs(means - c / 5) for c in range(6)], axis=-1)
-        return (shares / shares.sum(-1, keepdims=True)).astype(np.float32)
-
-    def labels(self, images, *, scales, flip):
-        return self.probabilities(images, scales=scales, flip=flip).argmax(-1).astype(np.int32)
-
-
-@pytest.mark.parametrize("size", [(300, 301), (600, 500), (20, 4000), (700, 257)])
-@pytest.mark.parametrize("reach", [0, 15])
-def test_tiled_equals_untiled(size, reach, tmp_path):
-    image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
-    options = PredictConfig(resize="none", max_pixels=66_049)
-    stand_in = _Pointwise(reach)
-    labels = segment(stand_in, image, options)
-    write_probabilities(stand_in, image, options, str(tmp_path / "probabilities.npy"))
-    assert stand_in.largest <= options.max_pixels
-    whole = stand_in.probabilities(image[None], scales=(1.0,), flip=False)[0]
-    np.testing.assert_array_equal(labels, whole.argmax(-1))
-    np.testing.assert_array_equal(np.load(tmp_path / "probabilities.npy"), whole)
-
-
-def test_tiles_of_a_network():
-    # Half the receptive field is 245 pixels; farther from a cut, a tile gives what the whole picture gives.
-    model = lively(dataclasses.replace(SMALL, add_image_level_feature=False))
-    image = photograph(1100, 270)
-    options = PredictConfig(resize="none", max_pixels=513 * 513)
-    tiled = segment(predictor_of(model), image, options)
-    whole = predict(model, image[None])[0]
-    far = np.r_[0 : 513 - 245, 592 + 245 : 1100]
-    assert np.mean(tiled[far] == whole[far]) > 0.9999
-    assert np.mean(tiled == whole) > 0.95
-    assert len(np.unique(whole)) >= 3
-
-
 # ---- segment, write_probabilities
 
 
@@ -557,101 +444,6 @@ def test_the_crf_of_a_large_picture_runs_in_tiles(small, monkeypatch):
     assert len(sizes) == 1 + 4 and max(h * w for h, w in sizes[1:]) <= 66_049
     # The pairwise cost reaches a few sigma_alpha: what differs lies at the borders.
     assert len(np.unique(whole)) > 2 and (tiled == whole).mean() > 0.98
-
-
-# ---- segment_batch
-
-
-SIZES = ((33, 49), (65, 65), (40, 90), (100, 30))
-
-
-def batch_of(sizes) -> np.ndarray:
-    """Photographs at the top left of one array as large as the largest, and at least 65 x 65."""
-    batch = np.full((len(sizes), *(max(65, *sides) for sides in zip(*sizes, strict=True)), 3), 127.5, np.float32)
-    for i, (height, width) in enumerate(sizes):
-        batch[i, :height, :width] = photograph(height, width, f"batch/{i}")
-    return batch
-
-
-@pytest.mark.parametrize("options", [{}, {"scales": (0.5, 1.0), "flip": True}], ids=str)
-@pytest.mark.parametrize("crop", [(65, 65), None])
-def test_a_picture_of_a_batch_is_as_alone(crop, options):
-    model = lively(dataclasses.replace(SMALL, crop_size=crop))
-    found = segment_batch(predictor_of(model), batch_of(SIZES), np.array(SIZES), **options)
-    assert found.dtype == np.int32 and found.shape == (4, 100, 90)
-    for i, (height, width) in enumerate(SIZES):
-        alone = predict(model, photograph(height, width, f"batch/{i}")[None], **options)[0]
-        np.testing.assert_array_equal(found[i, :height, :width], alone)
-
-
-def test_a_batch_within_the_crop_is_run_as_one(monkeypatch):
-    model = lively(dataclasses.replace(SMALL, crop_size=(65, 65)))
-    predictor, calls = predictor_of(model), []
-    original = predictor.labels
-    monkeypatch.setattr(predictor, "labels", lambda x, **options: calls.append(len(x)) or original(x, **options))
-    segment_batch(predictor, batch_of(SIZES[:2]), np.array(SIZES[:2]))
-    segment_batch(predictor, batch_of([(80, 80)] * 3), np.array([(80, 80)] * 3))
-    segment_batch(predictor, batch_of([(80, 80)] * 2))
-    assert calls == [2, 3, 2]
-
-
-def test_a_batch_in_tiles(monkeypatch):
-    model = lively(dataclasses.replace(SMALL, crop_size=(65, 65)))
-    predictor, shapes = predictor_of(model), []
-    original = predictor.labels
-    monkeypatch.setattr(predictor, "labels", lambda x, **options: shapes.append(x.shape) or original(x, **options))
-    found = segment_batch(predictor, batch_of(SIZES), np.array(SIZES), large_images="tile")
-    assert all(shape[0] == 1 and shape[1] <= 65 and shape[2] <= 65 for shape in shapes) and len(shapes) > 4
-    for i, (height, width) in enumerate(SIZES[:2]):
-        alone = predict(model, photograph(height, width, f"batch/{i}")[None])[0]
-        np.testing.assert_array_equal(found[i, :height, :width], alone)
-    image = photograph(*SIZES[2], "batch/2")[None]
-    left, right = predict(model, image[:, :, :65])[0], predict(model, image[:, :, 32:])[0]
-    np.testing.assert_array_equal(found[2, :40, :90], np.concatenate([left[:, :48], right[:, 16:]], axis=1))
-
-
-def test_too_little_memory_is_told(monkeypatch):
-    predictor = predictor_of(lively(SMALL))
-
-    def out_of_memory(*_args, **_options):
-        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
-
-    monkeypatch.setattr(predictor, "labels", out_of_memory)
-    with pytest.raises(DeepLabError, match="not enough memory for 2 images of 80 x 80.*--large_images=tile"):
-        segment_batch(predictor, batch_of([(80, 80)] * 2))
-
-
-# ---- memory
-
-LARGE = r"""
-import pathlib, re, resource, sys
-import numpy as np
-sys.path.insert(0, "tests")
-import conftest
-from deeplab_tf.config import ModelConfig, PredictConfig
-from deeplab_tf.model import build_model
-from deeplab_tf.predictor import predictor_of, segment
-model = build_model(ModelConfig(model_variant="mobilenet_v2", depth_multiplier=0.25, aspp_convs_filters=16))
-conftest.fill(model)
-tile = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
-image = tile.repeat(100, 0).repeat(100, 1)
-assert image.shape == (6000, 8000, 3)
-labels = segment(predictor_of(model), image, PredictConfig(resize=sys.argv[1]))
-assert labels.shape == (6000, 8000) and labels.max() < 21
-# Linux counts the peak of the process that started this one into ru_maxrss; VmHWM begins with the program.
-status = pathlib.Path("/proc/self/status")
-peak = re.search(r"VmHWM:\s+(\d+)", status.read_text())[1] if status.exists() else None
-print(float(peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 2**20)
-"""
-
-
-@pytest.mark.heavy
-@pytest.mark.parametrize(("resize", "bound"), [("none", 2.5), ("longest", 1.6)])
-def test_memory_of_48_megapixels_is_bounded(resize, bound):
-    # The whole picture in one piece would take 4 GiB for the upsampled logits alone.
-    done = subprocess.run([sys.executable, "-c", LARGE, resize], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert float(done.stdout.split()[-1]) < bound  # GiB
 
 
 def test_scale_dimension_agrees():

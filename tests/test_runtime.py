@@ -1,22 +1,24 @@
 """LiteRT in the place of TensorFlow: the same classes at any size, from one conversion; and when it is chosen."""
 
 import dataclasses
+import math
 import sys
 import weakref
 
 import numpy as np
 import pytest
 from golden import golden_image
-from test_predictor import DECODER, SMALL, V3, lively
+from networks import DECODER, SMALL, V3, lively
 
 from deeplab_tf import runtime as runtime_module
 from deeplab_tf import tflite
 from deeplab_tf.config import ModelConfig
+from deeplab_tf.cost import model_cost
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.model import build_model
 from deeplab_tf.predict import predict
 from deeplab_tf.predictor import predictor_of
-from deeplab_tf.runtime import LitePredictor, runtime_predictor
+from deeplab_tf.runtime import LitePredictor, pays_from, runtime_predictor
 
 pytest.importorskip("ai_edge_litert", reason="the extra `litert` is not installed")
 
@@ -106,8 +108,8 @@ def test_new_weights_are_noticed(model):
 def test_auto_changes_over_when_it_pays(model, monkeypatch, conversions):
     monkeypatch.setattr(runtime_module, "_FROZEN", weakref.WeakKeyDictionary())
     weight, image = model.weights[0], golden_image("x", 65, 65)
+    monkeypatch.setattr(runtime_module, "_pays_from", lambda model: 7.5)
     assert runtime_predictor(model, pixels=3) is predictor_of(model)
-    monkeypatch.setattr(runtime_module, "_PAYS_FROM", 8)
     assert runtime_predictor(model, pixels=4) is predictor_of(model)
     lite = runtime_predictor(model, pixels=1)
     assert isinstance(lite, LitePredictor)
@@ -121,9 +123,51 @@ def test_auto_changes_over_when_it_pays(model, monkeypatch, conversions):
     assert len(conversions) == 1
 
 
+# What model_cost counts of these networks for each pixel of 513 x 513: (layers, parameters, multiply-adds, depthwise
+# ones), and between how many such images converting begins to pay, as measured.
+PAYS = {
+    "mobilenet_v2, depth multiplier 0.5": ((163, 0.70e6, 3296, 261), (15, 45)),
+    "mobilenet_v2": ((163, 2.11e6, 10414, 521), (15, 45)),
+    "xception_41": ((281, 28.1e6, 152041, 2374), (25, 60)),
+    "xception_65": ((409, 41.1e6, 205325, 3025), (30, 70)),
+    "resnet_v1_50_beta": ((236, 26.8e6, 169252, 548), (200, 2000)),
+    "resnet_v1_101_beta": ((406, 45.8e6, 247626, 548), (math.inf, math.inf)),
+}
+
+
+@pytest.mark.parametrize("name", PAYS)
+def test_from_how_many_images_a_conversion_pays(name):
+    facts, (least, most) = PAYS[name]
+    assert least <= pays_from(*facts) / 513**2 <= most
+
+
+def test_what_makes_a_conversion_pay_sooner():
+    layers, parameters, multiply_adds, depthwise = facts = PAYS["xception_41"][0]
+    assert pays_from(2 * layers, *facts[1:]) > pays_from(*facts)
+    assert pays_from(layers, 2 * parameters, *facts[2:]) > pays_from(*facts)
+    assert pays_from(layers, parameters, 2 * multiply_adds, depthwise) > pays_from(*facts)
+    assert pays_from(layers, parameters, multiply_adds, 2 * depthwise) < pays_from(*facts)
+    twice = pays_from(2 * layers, 2 * parameters, 2 * multiply_adds, 2 * depthwise)
+    assert twice == pytest.approx(pays_from(*facts))  # it takes twice as long and saves twice as much
+    assert pays_from(layers, parameters, multiply_adds, 0) == math.inf
+
+
+def test_the_facts_are_the_model_s(model):
+    size, pixels = (513, 513), 513**2
+    whole, depthwise = model_cost(model, size=size), model_cost(model, size=size, depthwise=True)
+    assert 0 < depthwise.multiply_adds < whole.multiply_adds / 5
+    counts = (whole.multiply_adds / pixels, depthwise.multiply_adds / pixels)
+    assert runtime_module._pays_from(model) == pays_from(len(model.layers), whole.parameters, *counts)
+    # What LiteRT would have to be converted for anew with each size stays in TensorFlow.
+    assert runtime_module._pays_from(build_model(V3)) == math.inf
+    pyramid = build_model(dataclasses.replace(SMALL, image_pyramid=(0.5, 1.0)))
+    assert runtime_module._pays_from(pyramid) == math.inf
+    assert runtime_predictor(pyramid, pixels=math.inf) is predictor_of(pyramid)
+
+
 def test_auto_leaves_to_tensorflow_what_would_need_conversions(monkeypatch, conversions):
     model = build_model(dataclasses.replace(SMALL, image_pyramid=(0.5, 1.0)))
-    monkeypatch.setattr(runtime_module, "_PAYS_FROM", 0)
+    monkeypatch.setattr(runtime_module, "_pays_from", lambda model: -1)
     image = golden_image("x", 50, 65)
     runtime_predictor(model).prepare()
     np.testing.assert_array_equal(predict(model, image[None]), predict(model, image[None], runtime="tf"))
@@ -143,7 +187,7 @@ def test_what_cannot_be_set_is_tried_once(model, monkeypatch, conversions):
 
 
 def test_without_litert(model, monkeypatch):
-    monkeypatch.setattr(runtime_module, "_PAYS_FROM", 0)
+    monkeypatch.setattr(runtime_module, "_pays_from", lambda model: -1)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     monkeypatch.setattr(runtime_module, "litert_is_here", lambda: False)
     assert runtime_predictor(model) is predictor_of(model)

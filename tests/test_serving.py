@@ -1,6 +1,5 @@
 """The server on this machine's own address: TensorFlow Serving's interface, the limits, and clients that mean ill."""
 
-import asyncio
 import base64
 import concurrent.futures
 import contextlib
@@ -19,12 +18,17 @@ import zlib
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow as tf
 from golden import golden_image
-from test_predictor import SMALL, lively
+from google.protobuf import json_format
+from networks import SMALL, lively
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
+from deeplab_tf.artefacts import FORMATS
 from deeplab_tf.checkpoint import ModelCard
-from deeplab_tf.config import PredictConfig, ServeConfig
+from deeplab_tf.config import ExportConfig, PredictConfig, ServeConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.inference_graph import Segmentation, build_graph_def, read_weights
 from deeplab_tf.predict import predict
 from deeplab_tf.predictor import predictor_of, segment
 from deeplab_tf.tools import serve as serve_tool
@@ -32,7 +36,6 @@ from deeplab_tf.tools import serve as serve_tool
 pytest.importorskip("starlette", reason="the extra `serve` is not installed")
 pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
-from deeplab_tf.serving.batching import Batcher  # noqa: E402
 from deeplab_tf.serving.engine import Engine  # noqa: E402
 from deeplab_tf.serving.server import serving  # noqa: E402
 
@@ -145,6 +148,29 @@ def test_status_and_metadata(ask):
     assert set(signatures["image_bytes"]["outputs"]) == {"SemanticPredictions", "sizes"}
 
 
+@pytest.mark.heavy
+def test_metadata_is_that_of_the_saved_model(model, ask, tmp_path):
+    """What TensorFlow Serving would tell of the same network exported."""
+    options = ExportConfig(format="saved_model").for_path("exported")
+    segmentation = Segmentation(SMALL, read_weights(model), options, FORMATS["saved_model"].target)
+    graph = build_graph_def(segmentation, (None, None, None, 3), tf.uint8)
+    FORMATS["saved_model"].write(graph, options, tmp_path / "exported", ())
+    content = (tmp_path / "exported/saved_model.pb").read_bytes()
+    signatures = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0].signature_def
+
+    def without_names(signature):
+        for tensor in signature.outputs.values():  # which TensorFlow gives, each version its own
+            tensor.name = ""
+        return signature
+
+    _, answer = ask("GET", "/v1/models/deeplab/metadata")
+    found = answer["metadata"]["signature_def"]["signature_def"]
+    assert set(found) == {"serving_default", "image_bytes"}
+    for name, values in found.items():
+        told = json_format.ParseDict(values, meta_graph_pb2.SignatureDef())
+        assert without_names(told) == without_names(signatures[name])
+
+
 # ---- the page's address
 
 
@@ -234,10 +260,19 @@ BAD_QUESTIONS = {
     "both": ({"instances": [PIXELS], "inputs": [PIXELS]}, 400, "either"),
     "none": ({"instances": []}, 400, "at least one image"),
     "a number": ({"instances": 3}, 400, "at least one image"),
-    "flat": ({"instances": [[1, 2, 3]]}, 400, "these are int64 [3]"),
+    "flat": (
+        {"instances": [[1, 2, 3]]},
+        400,
+        "whole numbers in 0..255 with the shape [height, width, 3]; these have the shape [3]",
+    ),
     "ragged": ({"instances": [[[[1, 2, 3]], [[1, 2, 3], [4, 5, 6]]]]}, 400, "rows of several lengths"),
     "fractions": ({"instances": [[[[0.5, 1, 2]]]]}, 400, "whole numbers"),
     "texts": ({"instances": [[[["a", "b", "c"]]]]}, 400, "whole numbers"),
+    "long texts": ({"instances": [[[["a" * 100_000, *"b" * 50_000]]]]}, 400, "whole numbers"),  # 20 GB as an array
+    "objects": ({"instances": [[[[{}, 1, 2]]]]}, 400, "whole numbers"),
+    "no number": (b'{"instances": [[[[NaN, 1, 2]]]]}', 400, "whole numbers"),
+    "too large": (b'{"instances": [[[[1%s, 1, 2]]]]}' % (b"0" * 400), 400, "whole numbers"),
+    "very deep": (b'{"instances": %s1%s}' % (b"[" * 100, b"]" * 100), 400, "whole numbers"),
     "beyond": ({"instances": [[[[0, 1, 256]]]]}, 400, "0 to 256"),
     "several sizes": ({"instances": [PIXELS, [PIXELS[0]]]}, 400, "several sizes"),
     "mixed": ({"instances": [PIXELS, b64(HALF)]}, 400, "one kind"),
@@ -269,6 +304,12 @@ def test_other_methods_types_and_names(ask):
     status, answer = ask("POST", "/v1/models/other:predict", {"instances": [PIXELS]})
     assert status == 404 and "expected 'deeplab'" in answer["error"]
     assert ask("GET", "/v1/models/deeplab/versions/2")[0] == 404
+    assert ask("GET", "/v1/models/deeplab/labels/stable")[0] == 404
+    for path in (PREDICT, "/v1/models/deeplab/versions/1:predict"):
+        for method in ("GET", "PUT", "DELETE"):
+            assert ask(method, path) == (405, {"error": "Method Not Allowed"})
+    assert ask("POST", "/v1/models/deeplab:classify", {})[0] == 404
+    assert ask("POST", "/v1/models/deeplab", {})[0] == 405
     assert ask("GET", "/health", host="elsewhere.example")[0] == 400  # a name that was made to point here
 
 
@@ -343,6 +384,83 @@ def test_too_many_requests(ask, engine, monkeypatch):
     assert status == 503 and "come back later" in answer["error"]
 
 
+def test_too_much_at_a_time(model):
+    """Large bodies that trickle in count together, and are forgotten when their clients leave."""
+    patient = Engine(model, CARD, dataclasses.replace(OPTIONS, read_timeout_secs=30.0))
+    start = POST + b"content-length: 499999\r\n\r\n" + bytes(490_000)
+    with serving(patient) as url, contextlib.ExitStack() as stack:
+        host, port = url.removeprefix("http://").split(":")
+        connections = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(18)]
+        for connection in connections:
+            with contextlib.suppress(OSError):  # the last are refused meanwhile
+                connection.sendall(start)
+        wait_until(lambda: select.select(connections, [], [], 0)[0])
+        assert patient._held >= 10 * 490_000
+        ready = select.select(connections, [], [], 0)[0]
+        assert {connection.recv(12) for connection in ready} == {b"HTTP/1.1 503"}
+        stack.close()
+        wait_until(lambda: (patient._held, patient._active) == (0, 0))
+
+
+def wait_until(condition):
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_who_has_gone_is_not_waited_for(model):
+    """The network does not run for clients that went away while they waited for their turn."""
+    slow, sizes = Engine(model, CARD, dataclasses.replace(OPTIONS, max_batch_size=1)), []
+    turn = threading.Event()
+
+    def run(images):
+        sizes.append(images.shape[1])
+        turn.wait(10)
+        return [(np.zeros(image.shape[:2], np.int32), 0.0) for image in images]
+
+    slow._run = run
+    with serving(slow) as url:
+        host, port = url.removeprefix("http://").split(":")
+        contents = [encoded(golden_image("gone", side, 60)) for side in (65, 52, 39)]
+        connections = []
+        for number, content in enumerate(contents):
+            connections.append(socket.create_connection((host, int(port))))
+            connections[-1].sendall(POST + b"content-length: %d\r\n\r\n" % len(content) + content)
+            wait_until(lambda n=number: slow._active == n + 1 and sizes)
+        connections[1].close()
+        wait_until(lambda: slow._active == 2)
+        turn.set()
+        for connection in (connections[0], connections[2]):
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            connection.close()
+    assert len(sizes) == 2
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["slow", "stuck"])
+def test_who_reads_an_answer_slowly_gets_it(waits, model):
+    """The time is for a part of the answer, not for the whole of it; who does not read at all is cut off."""
+    options = dataclasses.replace(OPTIONS, max_pixels=4_000_000, read_timeout_secs=0.5)
+    content = json.dumps({"instances": [b64(encoded(np.zeros((1700, 2000), np.uint8)))]}).encode()
+    head = f"POST {PREDICT} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {len(content)}\r\n\r\n"
+    large = Engine(model, CARD, options)
+    large._run = lambda images: [(np.zeros(image.shape[:2], np.int32), 0.0) for image in images]
+    with serving(large) as url, socket.socket() as connection:
+        host, port = url.removeprefix("http://").split(":")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.connect((host, int(port)))
+        connection.sendall(head.encode() + content)
+        assert select.select([connection], [], [], 30)[0]
+        time.sleep(1.5 if waits else 0)
+        got, part = 0, b"x"
+        with contextlib.suppress(ConnectionResetError):
+            while part:
+                time.sleep(0 if waits else 0.01)
+                part = connection.recv(1 << 16)
+                got += len(part)
+    assert (got < 10_000_000) == waits  # of a little more, of which the system itself holds some
+
+
 def test_an_answer_that_takes_too_long(model, ask, monkeypatch):
     slow = Engine(model, CARD, dataclasses.replace(OPTIONS, timeout_secs=0.1))
     monkeypatch.setattr(slow, "_run", lambda images: time.sleep(0.5) or [(np.zeros((9, 9), np.int32), 0.0)])
@@ -386,52 +504,6 @@ def one(address: str, body) -> tuple[int, bytes]:
     content = response.read()
     connection.close()
     return response.status, content
-
-
-# ---- batching
-
-
-def test_images_of_one_size_run_together():
-    runs, free = [], threading.Event()
-
-    def run(images):
-        free.wait(5)
-        runs.append(images.shape)
-        return [int(image.sum()) for image in images]
-
-    async def session():
-        batcher = Batcher(run, max_batch=3, wait=0.05)
-        batcher.start()
-        shapes = [(2, 2, 3), (2, 2, 3), (4, 2, 3), (2, 2, 3), (2, 2, 3)]
-        asked = [asyncio.create_task(batcher.submit(np.full(s, n))) for n, s in enumerate(shapes)]
-        leaver = asyncio.create_task(batcher.submit(np.zeros((9, 9, 3))))
-        await asyncio.sleep(0.01)
-        leaver.cancel()
-        free.set()
-        found = await asyncio.gather(*asked)
-        await batcher.stop()
-        return found
-
-    assert asyncio.run(session()) == [0, 12, 48, 36, 48]
-    assert runs == [(3, 2, 2, 3), (1, 4, 2, 3), (1, 2, 2, 3)]  # the oldest first; who has left is not run
-
-
-def test_an_error_is_told_to_its_batch_alone():
-    def run(images):
-        if images.shape[1] == 1:
-            raise MemoryError("one")
-        return list(images[:, 0, 0, 0])
-
-    async def session():
-        batcher = Batcher(run, max_batch=3, wait=0.0)
-        batcher.start()
-        images = [np.full((side, 1, 1), side) for side in (1, 2)]
-        found = await asyncio.gather(*map(batcher.submit, images), return_exceptions=True)
-        await batcher.stop()
-        return found
-
-    first, second = asyncio.run(session())
-    assert isinstance(first, MemoryError) and second == 2
 
 
 # ---- the command

@@ -15,8 +15,10 @@ Writes <stem>_mask.png (colours), <stem>_overlay.png (with a legend), <stem>_raw
 <stem>_probabilities.npy, all at the picture's own size.
 """
 
+import io
 import itertools
 import sys
+import time
 
 from absl import flags
 
@@ -82,12 +84,16 @@ def _predict(loaded, files, values, choice) -> list[str]:
     console = rich.console.Console(soft_wrap=True, highlight=False, markup=False)
     columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
     hidden = not console.is_terminal or len(files) < 2
-    failed = []
+    failed, seconds, start = [], 0.0, time.perf_counter()
     with rich.progress.Progress(*columns, console=console, disable=hidden, transient=True) as progress:
         results = predict_files(loaded.model, loaded.card, files, values.output_dir, choice, predictor=predictor)
         for result in progress.track(results, total=len(files), description="Segmenting"):
             console.print(_line(result))
             failed += [result.error] if result.error else []
+            seconds += result.seconds
+    if len(files) > 1:
+        whole = time.perf_counter() - start
+        console.print(f"{len(files)} images in {whole:.1f} s, {100 * seconds / whole:.0f} % of it in the network")
     return failed
 
 
@@ -117,6 +123,8 @@ def main(values: flags.FlagValues) -> int:
         raise DeepLabError("--beam_options belongs to --beam_runner, which is not given")
     if values.beam_runner and not values.input:
         raise DeepLabError("--input is missing; --beam_runner expects image files, folders or globs")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
     choice = PredictConfig(**options.given(values, PredictConfig))
     changes = options.given(values, ModelConfig)
     options.require_writable(values, "output_dir")

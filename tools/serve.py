@@ -1,7 +1,7 @@
 """Serves a model over HTTP: TensorFlow Serving's REST interface, and a page to drop photographs on.
 
   deeplab-tf serve --checkpoint=models/xception65
-  deeplab-tf serve --checkpoint=shapes_mnv2 --port=9000
+  deeplab-tf serve --checkpoint=shapes_resnet --port=9000
   curl -d '{"instances": [{"b64": "'$(base64 -w0 photo.jpg)'"}]}' http://127.0.0.1:8501/v1/models/deeplab:predict
 
 It listens on this machine alone (--host=0.0.0.0: on all its addresses, for all who reach them) and ends with Ctrl-C.

@@ -29,6 +29,7 @@ _HEADERS = {"x-content-type-options": "nosniff", "content-security-policy": _POL
 # curl says it sends a form where it is told nothing else, and TensorFlow Serving takes it.
 _JSON = ("application/json", "application/x-www-form-urlencoded", "")
 _PICTURE = ("image/", "application/octet-stream")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -46,8 +47,9 @@ def _require_type(request: Request, expected: tuple[str, ...]):
         raise Refused(415, "content-encoding: expected none")
 
 
-async def _body(request: Request, options: ServeConfig) -> bytes:
-    """Returns the body. `Refused` 413 where it is too large, 408 where it does not come in time."""
+async def _body(request: Request, options: ServeConfig, hold: Callable[[int], None]) -> bytes:
+    """Returns the body, telling `hold` of each part. `Refused` 413 where it is too large, 408 where it does not come
+    in time."""
     most, parts, size = int(options.max_body_mb * 1e6), [], 0
     too_large = Refused(413, f"the body is too large; expected at most {options.max_body_mb:g} MB")
     announced = request.headers.get("content-length", "0")
@@ -60,6 +62,7 @@ async def _body(request: Request, options: ServeConfig) -> bytes:
             size += len(part)
             if size > most:
                 raise too_large
+            hold(len(part))
             parts.append(part)
 
     try:
@@ -71,6 +74,27 @@ async def _body(request: Request, options: ServeConfig) -> bytes:
     return b"".join(parts)
 
 
+async def _departure(request: Request):
+    """Returns when the client has gone away; the body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _finished(request: Request, work: Awaitable, seconds: float):
+    """Returns what `work` returns. It is given up after so many seconds, and where nobody waits for it any more."""
+    answer, departure = asyncio.ensure_future(work), asyncio.ensure_future(_departure(request))
+    try:
+        await asyncio.wait({answer, departure}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        if departure.done():
+            raise ClientDisconnect
+        raise Refused(504, f"not answered within {seconds:g} s")
+    finally:
+        answer.cancel()
+        departure.cancel()
+
+
 class _Addresses:
     """The handlers of one engine."""
 
@@ -80,13 +104,10 @@ class _Addresses:
         self._files = {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in _PAGE.items()}
 
     async def _answered(self, request: Request, kinds: tuple[str, ...], work: Callable[[bytes], Awaitable]):
-        with self._engine.admitted():
+        with self._engine.admitted() as hold:
             _require_type(request, kinds)
-            body = await _body(request, self._options)
-            try:
-                return await asyncio.wait_for(work(body), self._options.timeout_secs)
-            except asyncio.TimeoutError:
-                raise Refused(504, f"not answered within {self._options.timeout_secs:g} s") from None
+            body = await _body(request, self._options, hold)
+            return await _finished(request, work(body), self._options.timeout_secs)
 
     def _require_model(self, request: Request):
         name = request.path_params["name"]
@@ -95,6 +116,10 @@ class _Addresses:
 
     async def predict(self, request: Request) -> Response:
         self._require_model(request)
+        if request.path_params["verb"] != "predict":
+            raise Refused(404, f"no :{request.path_params['verb'][:80]} here; expected :predict")
+        if request.method != "POST":
+            raise HTTPException(405, headers={"allow": "POST"})
         answer = await self._answered(request, _JSON, self._engine.predict)
         return Response(answer, media_type="application/json", headers=_HEADERS)
 
@@ -131,7 +156,7 @@ class _Addresses:
     def routes(self) -> list[Route]:
         models = ("/v1/models/{name}", "/v1/models/{name}/versions/1")
         return [
-            *(Route(f"{model}:predict", self.predict, methods=["POST"]) for model in models),
+            *(Route(f"{model}:{{verb}}", self.predict, methods=_METHODS) for model in models),
             *(Route(f"{model}/metadata", self.metadata) for model in models),
             *(Route(model, self.status) for model in models),
             Route("/segment", self.segment, methods=["POST"]),

@@ -70,9 +70,11 @@ class Batcher:
         return batch
 
     async def _answer(self, batch: list[_Job]):
-        loop, images = asyncio.get_running_loop(), np.stack([job.image for job in batch])
+        def run():
+            return self._run(np.stack([job.image for job in batch]))
+
         try:
-            results = await loop.run_in_executor(self._thread, self._run, images)
+            results = await asyncio.get_running_loop().run_in_executor(self._thread, run)
         except Exception as error:  # whatever went wrong is told to those who wait for it
             for job in batch:
                 if not job.future.done():

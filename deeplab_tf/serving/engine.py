@@ -10,7 +10,7 @@ import io
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -33,6 +33,7 @@ from deeplab_tf.serving.refusal import Refused
 from deeplab_tf.visualize import class_shares, palette_png
 
 _EXAMPLES, _EXAMPLE_SIDE = 6, 1024
+_MOST_BODIES = 16  # of the largest size that are held at a time, whatever the number of requests
 
 
 class Engine:
@@ -48,7 +49,7 @@ class Engine:
         self._plain = PredictConfig(resize="none")
         self._names = card.class_names or tuple(f"class {i}" for i in range(card.config.num_classes))
         self._palette = card.palette or pascal_palette(card.config.num_classes)
-        self._active = 0
+        self._active, self._held = 0, 0
         self.examples = tuple(_examples(options))
 
     def prepare(self):
@@ -63,6 +64,8 @@ class Engine:
         wait = 0.0 if self._lite else self.options.batch_wait_ms / 1000
         self._batcher = Batcher(self._run, max_batch=most, wait=wait)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="pictures")
+        # Pictures are decoded when the network is about to get to them: those that wait are small.
+        self._room = asyncio.Semaphore(2 * most + 2)
         self._batcher.start()
         try:
             yield
@@ -71,15 +74,26 @@ class Engine:
             self._threads.shutdown(cancel_futures=True)
 
     @contextlib.contextmanager
-    def admitted(self):
-        """Counts a request; `Refused` 503 where there are too many."""
+    def admitted(self) -> Iterator[Callable[[int], None]]:
+        """Counts a request, and by the function that it gives the bytes that the request holds; `Refused` 503 where
+        there is too much of either."""
         if self._active >= self.options.max_requests:
             raise Refused(503, f"{self._active} requests are being answered; come back later")
+        held = 0
+
+        def hold(count: int):
+            nonlocal held
+            held += count
+            self._held += count
+            if self._held > _MOST_BODIES * self.options.max_body_mb * 1e6:
+                raise Refused(503, "large requests are being answered; come back later")
+
         self._active += 1
         try:
-            yield
+            yield hold
         finally:
             self._active -= 1
+            self._held -= held
 
     def info(self) -> dict:
         """What the page wants to know of the model."""
@@ -124,19 +138,22 @@ class Engine:
 
     async def predict(self, body: bytes) -> bytes:
         """Answers a :predict request of TensorFlow Serving's."""
-        asked = await self._apart(protocol.question, body, max_pixels=self.options.max_pixels)
-        found = await asyncio.gather(*map(self._segmented, asked.images))
-        return await self._apart(protocol.answer, asked, [labels for labels, _ in found])
+        async with self._room:
+            asked = await self._apart(protocol.question, body, max_pixels=self.options.max_pixels)
+            found = await asyncio.gather(*map(self._segmented, asked.images))
+            return await self._apart(protocol.answer, asked, [labels for labels, _ in found])
 
     async def segment(self, content: bytes) -> dict:
         """Answers the page: an encoded picture -> its classes, as runs and as a PNG."""
-        image, sized = await self._apart(self._read, content)
-        labels, seconds = await self._segmented(sized)
-        return await self._apart(self._shown, labels, image.shape[:2], seconds)
+        async with self._room:
+            size, sized = await self._apart(self._read, content)
+            labels, seconds = await self._segmented(sized)
+            return await self._apart(self._shown, labels, size, seconds)
 
-    def _read(self, content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, content: bytes) -> tuple[tuple[int, int], np.ndarray]:
+        """Returns the size of a picture, and the picture as the network gets it."""
         image = decoded(content, max_pixels=self.options.max_pixels, name="the picture")
-        return image, network_size(image, self._photo)
+        return image.shape[:2], network_size(image, self._photo)
 
     def _shown(self, labels: np.ndarray, size: tuple[int, int], seconds: float) -> dict:
         labels = resize_labels(labels, *size)

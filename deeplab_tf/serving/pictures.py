@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.images import read_image
+from deeplab_tf.images import FORMATS, read_image
 from deeplab_tf.serving.refusal import Refused
 
 
@@ -16,7 +16,7 @@ def _announced_pixels(content: bytes) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of many pixels; that is what is asked here
-            with PIL.Image.open(io.BytesIO(content)) as image:
+            with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 return image.width * image.height
     except PIL.Image.DecompressionBombError as error:
         raise Refused(413, f"too many pixels ({error})") from None

@@ -50,7 +50,7 @@ def _named(value: object) -> tuple[str | None, object]:
     if not isinstance(value, dict) or _is_bytes(value):
         return None, value
     if len(value) != 1 or not set(value) <= {INPUT, _ENCODED}:
-        raise Refused(400, f"inputs named {sorted(map(str, value))[:5]}; expected {INPUT} or {_ENCODED}")
+        raise Refused(400, f"inputs named {str(sorted(value)[:5])[:80]}; expected {INPUT} or {_ENCODED}")
     return next(iter(value.items()))
 
 
@@ -65,13 +65,15 @@ def _pixels(value: object) -> np.ndarray:
     """Returns nested lists as uint8 [h, w, 3]."""
     expected = f"{INPUT}: expected lists of whole numbers in 0..255 with the shape [height, width, 3]"
     try:
-        array = np.asarray(value)
-    except ValueError:
-        raise Refused(400, f"{expected}; these have rows of several lengths") from None
-    if array.dtype.kind not in "iu" or array.ndim != 3 or array.shape[-1] != 3 or not array.size:
-        raise Refused(400, f"{expected}; these are {array.dtype} {list(array.shape)}")
-    if array.min() < 0 or array.max() > 255:
-        raise Refused(400, f"{expected}; these are {array.min()} to {array.max()}")
+        # As numbers at once: an array of texts is as large as if all were as long as the longest.
+        array = np.asarray(value, np.float64)
+    except (ValueError, TypeError, OverflowError) as error:
+        ragged = "; these have rows of several lengths" if "inhomogeneous" in str(error) else ""
+        raise Refused(400, f"{expected}{ragged}") from None
+    if array.ndim != 3 or array.shape[-1] != 3 or not array.size:
+        raise Refused(400, f"{expected}; these have the shape {list(array.shape)}")
+    if not (array.min() >= 0 and array.max() <= 255 and (array == np.floor(array)).all()):
+        raise Refused(400, f"{expected}; these are {array.min():g} to {array.max():g}")
     return array.astype(np.uint8)
 
 
@@ -101,7 +103,9 @@ def question(body: bytes, *, max_pixels: int) -> Question:
     encoded = kinds.pop()
     signature, actual = request.get("signature_name") or None, _ENCODED if encoded else _DEFAULT
     if signature not in (None, actual):
-        raise Refused(400, f"signature_name={signature!r}: does not fit the inputs, which are those of {actual}")
+        raise Refused(
+            400, f"signature_name={str(signature)[:80]!r}: does not fit the inputs, which are those of {actual}"
+        )
     if any(name not in (None, _ENCODED if encoded else INPUT) for name, _ in pairs):
         raise Refused(400, f"the inputs are of {actual}, but named {pairs[0][0]}")
     images, left = [], max_pixels
@@ -147,15 +151,17 @@ def _tensor(name: str, dtype: str, sides: Sequence[int]) -> dict:
 
 
 def metadata(model_name: str) -> dict:
-    """Returns what GET /v1/models/<name>/metadata gives."""
-    labels = _tensor("StatefulPartitionedCall:0", "DT_INT32", (-1, -1, -1))
+    """Returns what GET /v1/models/<name>/metadata gives of our SavedModels."""
+    labels, padded = (
+        _tensor(f"{name}:0", "DT_INT32", (-1, -1, -1)) for name in ("PartitionedCall_1", "PartitionedCall")
+    )
     image = {INPUT: _tensor(f"{_DEFAULT}_{INPUT}:0", "DT_UINT8", (-1, -1, -1, 3))}
     content = {_ENCODED: _tensor(f"{_ENCODED}_{_ENCODED}:0", "DT_STRING", (-1,))}
-    sizes = _tensor("StatefulPartitionedCall_1:1", "DT_INT32", (-1, 2))
+    sizes = _tensor("PartitionedCall:1", "DT_INT32", (-1, 2))
     method = "tensorflow/serving/predict"
     signatures = {
         _DEFAULT: {"inputs": image, "outputs": {_PREDICTIONS: labels}, "method_name": method},
-        _ENCODED: {"inputs": content, "outputs": {_PREDICTIONS: labels, "sizes": sizes}, "method_name": method},
+        _ENCODED: {"inputs": content, "outputs": {_PREDICTIONS: padded, "sizes": sizes}, "method_name": method},
     }
     spec = {"name": model_name, "signature_name": "", "version": "1"}
     return {"model_spec": spec, "metadata": {"signature_def": {"signature_def": signatures}}}

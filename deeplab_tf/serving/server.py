@@ -16,68 +16,82 @@ from deeplab_tf.serving.app import build_app
 from deeplab_tf.serving.engine import Engine
 
 _LARGEST_HEAD = 16384  # bytes of a request's head
+_LEAST_READ = 65536  # bytes of an answer that a client must read in the time that it has to send a request
 _SLOW = b'{"error": "the request did not arrive in time"}'
 _SLOW_HEAD = (
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
 )
 
 
+class _Limited(H11Protocol):
+    """uvicorn's protocol with a limit on the time a client takes for a request's head, for what it goes on sending
+    after the answer, and for reading each _LEAST_READ of the answer. (The time of a body is the application's.)"""
+
+    _seconds: float
+    _timer: asyncio.TimerHandle | None = None
+    _blocked: asyncio.TimerHandle | None = None
+
+    def _awaits_client(self) -> bool:
+        answered = self.conn.our_state in (h11.DONE, h11.MUST_CLOSE)
+        return self.conn.their_state is h11.IDLE or (answered and self.conn.their_state is h11.SEND_BODY)
+
+    def _watch(self):
+        if self._timer and not self._awaits_client():
+            self._timer.cancel()
+            self._timer = None
+        elif not self._timer and self._awaits_client():
+            self._timer = self.loop.call_later(self._seconds, self._give_up)
+
+    def _give_up(self):
+        if self.conn.our_state is h11.IDLE and not self.transport.is_closing():
+            self.transport.write(_SLOW_HEAD % len(_SLOW) + _SLOW)
+        self.transport.close()
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data):
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self):
+        super().on_response_complete()
+        if self._timer:  # of the request before
+            self._timer.cancel()
+            self._timer = None
+        if not self.transport.is_closing() and self.conn.their_state is h11.SEND_BODY:
+            self._watch()
+
+    def connection_lost(self, exc):
+        for timer in filter(None, (self._timer, self._blocked)):
+            timer.cancel()
+        super().connection_lost(exc)
+
+    def pause_writing(self):
+        super().pause_writing()
+        self._await_reader(self.transport.get_write_buffer_size())
+
+    def _await_reader(self, unread: int):
+        self._blocked = self.loop.call_later(self._seconds, self._look_at_reader, unread)
+
+    def _look_at_reader(self, before: int):
+        unread = self.transport.get_write_buffer_size()
+        if before - unread < _LEAST_READ:
+            self.transport.abort()
+        else:
+            self._await_reader(unread)
+
+    def resume_writing(self):
+        super().resume_writing()
+        if self._blocked:
+            self._blocked.cancel()
+            self._blocked = None
+
+
 def _limited(seconds: float) -> type[H11Protocol]:
-    """Returns uvicorn's protocol with a limit on the time a client takes for a request's head, for what it goes on
-    sending after the answer, and for reading the answer. (The time of a body is the application's.)"""
-
-    class Limited(H11Protocol):
-        _timer: asyncio.TimerHandle | None = None
-        _blocked: asyncio.TimerHandle | None = None
-
-        def _awaits_client(self) -> bool:
-            answered = self.conn.our_state in (h11.DONE, h11.MUST_CLOSE)
-            return self.conn.their_state is h11.IDLE or (answered and self.conn.their_state is h11.SEND_BODY)
-
-        def _watch(self):
-            if self._timer and not self._awaits_client():
-                self._timer.cancel()
-                self._timer = None
-            elif not self._timer and self._awaits_client():
-                self._timer = self.loop.call_later(seconds, self._give_up)
-
-        def _give_up(self):
-            if self.conn.our_state is h11.IDLE and not self.transport.is_closing():
-                self.transport.write(_SLOW_HEAD % len(_SLOW) + _SLOW)
-            self.transport.close()
-
-        def connection_made(self, transport):
-            super().connection_made(transport)
-            self._watch()
-
-        def data_received(self, data):
-            super().data_received(data)
-            self._watch()
-
-        def on_response_complete(self):
-            super().on_response_complete()
-            if self._timer:  # of the request before
-                self._timer.cancel()
-                self._timer = None
-            if not self.transport.is_closing() and self.conn.their_state is h11.SEND_BODY:
-                self._watch()
-
-        def connection_lost(self, exc):
-            for timer in filter(None, (self._timer, self._blocked)):
-                timer.cancel()
-            super().connection_lost(exc)
-
-        def pause_writing(self):
-            super().pause_writing()
-            self._blocked = self.loop.call_later(seconds, self.transport.abort)
-
-        def resume_writing(self):
-            super().resume_writing()
-            if self._blocked:
-                self._blocked.cancel()
-                self._blocked = None
-
-    return Limited
+    """Returns the protocol, as uvicorn wants it: a class that is made without arguments of ours."""
+    return type("Limited", (_Limited,), {"_seconds": seconds})
 
 
 def build_server(engine: Engine) -> uvicorn.Server:
