@@ -80,7 +80,10 @@ def _write_saved_model(graph_def: GraphDef, options: ExportConfig, path: pathlib
     module.segment = as_function(graph_def, options.outputs)
     module.segment_encoded = _of_encoded(module.segment)
     signatures = {"serving_default": module.segment, "image_bytes": module.segment_encoded}
-    tf.saved_model.save(module, str(path), signatures=signatures)
+    try:
+        tf.saved_model.save(module, str(path), signatures=signatures)
+    except tf.errors.OpError as error:  # TensorFlow's own for a full disk and the like
+        raise OSError(error.message) from None
 
 
 def _open_saved_model(path: pathlib.Path, _: ExportConfig) -> Run:

@@ -25,10 +25,10 @@ from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.data.transforms import resize_to_range
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.images import read_image, resize_labels, resize_longest
-from deeplab_tf.layers import resize_bilinear
 from deeplab_tf.metrics import confusion_matrix, mean_iou
 from deeplab_tf.predict import expand_inputs
 from deeplab_tf.predictor import predictor_of
+from deeplab_tf.resizing import resize_bilinear
 
 CERTIFICATE = "certificate.json"
 _LONGEST = 513  # larger photographs are shrunk, as `predict` does

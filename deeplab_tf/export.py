@@ -138,6 +138,12 @@ class _Target:
 
     def check(self):
         """Raises DeepLabError where something is there already, or nothing can be written."""
+        try:
+            self._check()
+        except OSError as error:  # a name that is too long
+            raise self._unwritable(error.strerror or error) from None
+
+    def _check(self):
         if self.folder:
             taken = self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
             present = [self.path] if taken else []
@@ -184,7 +190,7 @@ def check_export_path(export_path: str | os.PathLike, options: ExportConfig):
 
 def _target(export_path: str | os.PathLike, options: ExportConfig) -> _Target:
     path, form = pathlib.Path(export_path).expanduser(), FORMATS[options.format]
-    return _Target(path, form, folder=form.file is None or path.suffix not in SUFFIXES)
+    return _Target(path, form, folder=form.file is None or path.suffix.lower() not in SUFFIXES)
 
 
 def _bytes(path: pathlib.Path) -> int:
@@ -199,9 +205,12 @@ def _description(opened: Opened, card: ModelCard, options: ExportConfig) -> dict
     defaults = ExportConfig()
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     stride = {"exported": card.config.output_stride, "from": opened.stride_from, "trained": opened.trained_stride}
+    weights = opened.loaded.receipt
     return {
-        "checkpoint": card.source_checkpoint,
-        "checkpoint_sha256": card.source_sha256,
+        "checkpoint": weights.source,
+        "checkpoint_sha256": weights.sha256,
+        "source_checkpoint": card.source_checkpoint,
+        "source_sha256": card.source_sha256,
         "model": card.config.to_json(),
         "output_stride": stride,
         "dataset": card.dataset,
@@ -233,6 +242,7 @@ def export_opened(opened: Opened, export_path: str | os.PathLike, options: Expor
     target.form.needs()
     if opened.loaded.card.kind != "segmentation":
         raise DeepLabError(f"{opened.loaded.card.source_checkpoint}: a backbone without classes; not to export")
+    options.require_ranges(learned=opened.loaded.card.config.quantized)
     model, card = _at_size(opened.loaded, options)
     shape, dtype = _input(card.config, options)
     pictures = list(examples(options, card, None if None in shape[1:3] else shape[1:3]))

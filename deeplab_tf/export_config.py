@@ -53,7 +53,9 @@ class ExportConfig(Options):
     )
     uint8_io: bool = option(True, "a tflite takes uint8 pixels, and an int8 one gives uint8 logits; false: float32")
     representative_images: tuple[str, ...] | None = option(
-        None, "files, folders or globs of images like those to come, about a hundred, from which int8 takes its ranges"
+        None,
+        "files, folders or globs of images like those to come, about a hundred, from which int8 takes its ranges; a "
+        "network of quantised training has its own",
     )
     images: tuple[str, ...] | None = option(
         None, "files, folders or globs of images for the certificate; unset: pictures of drawn shapes"
@@ -96,6 +98,16 @@ class ExportConfig(Options):
         expected = averaged.format("argmax")
         self._require("export_upsample", not self.averages or self.export_upsample == "argmax", expected)
 
+    def require_ranges(self, *, learned: bool):
+        """Raises DeepLabError where int8 would have no ranges, or two: those of representative_images, and those that
+        the network has `learned`."""
+        if self.precision != "int8":
+            return
+        expected = "--precision=int8 needs them for its ranges: a folder of about a hundred images like those to come"
+        self._require("representative_images", learned or bool(self.representative_images), expected)
+        expected = "quantised training has given the network its ranges; leave it out, or give --quantize_delay_step=-1"
+        self._require("representative_images", not (learned and self.representative_images), expected)
+
     @property
     def averages(self) -> bool:
         """Whether probabilities are averaged over scales or flips."""
@@ -111,7 +123,7 @@ class ExportConfig(Options):
 
         DeepLabError where format and ending contradict each other, or an option belongs to another format.
         """
-        ending = SUFFIXES.get(os.path.splitext(os.fspath(path))[1])
+        ending = SUFFIXES.get(os.path.splitext(os.fspath(path))[1].lower())
         chosen = self.format or ending or "saved_model"
         if ending not in (None, chosen):
             raise DeepLabError(f"--format={chosen} contradicts the ending of --export_path={path}; change one of them")
@@ -133,11 +145,8 @@ class ExportConfig(Options):
             )
         expected = "a tflite takes images of one size; resize them before, or choose another format"
         self._require("min_resize_value", not lite or self.min_resize_value is None, expected)
-        needed = self.precision == "int8"
-        expected = "--precision=int8 needs them for its ranges: a folder of about a hundred images like those to come"
-        self._require("representative_images", not needed or bool(self.representative_images), expected)
         expected = "belongs to --precision=int8; the others need no ranges"
-        self._require("representative_images", needed or not self.representative_images, expected)
+        self._require("representative_images", self.precision == "int8" or not self.representative_images, expected)
         expected = "belongs to saved_model and frozen_pb"
         self._require(
             "save_inference_graph", not self.save_inference_graph or not (lite or self.format == "onnx"), expected

@@ -14,13 +14,17 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.arch import ARCHITECTURES
+from deeplab_tf.arch.spec import Architecture
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.data.transforms import range_size
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.export_config import INPUT, OUTPUTS
-from deeplab_tf.layers import Graph, resize_bilinear, resize_nearest, scale_dimension
+from deeplab_tf.fake_quantization import FakeQuantize, fake_quantized, held_weights
+from deeplab_tf.layers import PIXEL_SCALE, Graph
 from deeplab_tf.model import MERGED, build_outputs, logits_stride
 from deeplab_tf.predictor import needs_fixed_size, padded_size
+from deeplab_tf.resizing import resize_bilinear, resize_nearest, scale_dimension
+from deeplab_tf.upsampling import strip_classes
 
 # How an atrous depthwise convolution is written. TensorFlow's own kernel exists on some CPUs only (with oneDNN), and
 # tf.nn wraps it in SpaceToBatchND; so there it is a plain one between two reshapes. TFLite and ONNX have an attribute.
@@ -30,8 +34,8 @@ Weights = Mapping[str, Mapping[str, np.ndarray]]
 
 
 def read_weights(model: keras.Model) -> Weights:
-    """Returns layer name -> variable name -> array."""
-    return {layer.name: {v.name: np.asarray(v) for v in layer.weights} for layer in model.layers if layer.weights}
+    """Returns layer name -> variable name -> array, kernels rounded where the model is for quantised training."""
+    return {layer.name: held_weights(layer) for layer in model.layers if layer.weights}
 
 
 def _sides(maps: tf.Tensor) -> list:
@@ -155,7 +159,18 @@ class InferenceGraph(Graph):
     def _values(self, scope: str) -> Mapping[str, np.ndarray]:
         return self._weights[scope.replace("/", ".")]
 
+    def preprocess(self, images, scope: str, architecture: Architecture):
+        """Returns `images` as the backbone reads them; for eight bits in steps of known ranges."""
+        if not (self.quantized and self._target == "tflite"):
+            return super().preprocess(images, scope, architecture)
+        images = fake_quantized(images, 0.0, 255.0)
+        if architecture.preprocessing != "scale":
+            return super().preprocess(images, scope, architecture)
+        return self.held(fake_quantized(images * PIXEL_SCALE, 0.0, 2.0) - 1.0, f"{scope}/preprocess_quant")
+
     def _weighted(self, scope: str, make: Callable[..., keras.layers.Layer], inputs, **options):
+        if make is FakeQuantize:
+            return fake_quantized(inputs, *(self._values(scope)[leaf] for leaf in ("min", "max")))
         if make not in _KERNELS:
             raise DeepLabError(f"layer {scope} ({make.__name__}) cannot be exported; expected a convolution")
         emit = functools.partial(self._convolution, scope, _KERNELS[make], inputs, **options)
@@ -274,11 +289,15 @@ class Segmentation:
         full = resize_bilinear(small, size)
         logits = small if self.options.export_upsample == "none" else full
         if self.config.prediction_with_upsampled_logits:
-            classes, probabilities = _classes(full, self.target), tf.nn.softmax(full)
+            classes, probabilities = self._upsampled_classes(small, full), tf.nn.softmax(full)
         else:
             classes = resize_nearest(_classes(small, self.target), size)
             probabilities = resize_bilinear(tf.nn.softmax(small), size)
         return {"predictions": classes, "probabilities": probabilities, "logits": logits}
+
+    def _upsampled_classes(self, small, full):
+        classes = strip_classes(small, tuple(full.shape[1:3])) if self.target == "tflite" else None
+        return _classes(full, self.target) if classes is None else classes
 
     def _logits(self, graph: InferenceGraph, images, scale: float = 1.0, pyramid: tuple[float, ...] | None = None):
         pooling = self.config.image_pooling_crop_size

@@ -62,6 +62,19 @@ def convolutions(model) -> Iterator[tuple]:
             yield graph, operation, kinds[operation.opcodeIndex]
 
 
+def after_convolutions(model) -> set[int]:
+    """Returns the outputs of the operations from which no convolution takes anything, and that are none."""
+    (graph,), made_by = model.subgraphs, [operation for _, operation, _ in convolutions(model)]
+    leading, after = set(), set()
+    for operation in reversed(graph.operators):
+        found, convolution = set(map(int, operation.outputs)), any(operation is other for other in made_by)
+        if convolution or found & leading:
+            leading |= set(map(int, operation.inputs))
+        if not (convolution or found & leading):
+            after |= found
+    return after
+
+
 def constant(model, tensor) -> np.ndarray:
     """Returns the values of a float32 constant."""
     return np.frombuffer(bytes(model.buffers[tensor.buffer].data), "<f4").reshape(tensor.shape)

@@ -29,7 +29,8 @@ def convert(
         beside the function write files without weights and say nothing.)
       precision: float32, float16 (kernels of 16 bits), dynamic (kernels of 8 bits) or int8.
       uint8_io: of an int8 model: input and scores are uint8; else float32.
-      representative: for int8, inputs as the function takes them, from which ranges and means are taken.
+      representative: for int8, inputs as the function takes them, from which ranges and means are taken; not used
+        where the function rounds to ranges of its own (quantised training).
 
     Raises:
       DeepLabError: the converter fails.
@@ -42,7 +43,7 @@ def convert(
         if precision == "int8":
             return eight_bits(content, representative, uint8_io=uint8_io)
     except DeepLabError:
-        raise  # an image that cannot be read
+        raise  # an image that cannot be read, ranges that are missing
     except Exception as error:  # the converter's own exceptions are not public
         first = str(error).strip().splitlines()[0]
         raise DeepLabError(f"--precision={precision}: the TFLite converter refuses the graph ({first})") from None
@@ -61,6 +62,11 @@ class LiteModel:
     def size(self) -> tuple[int, int]:
         """Height and width of the images it takes."""
         return tuple(map(int, self._input["shape"][1:3]))
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether its input is uint8 and 0..255 by its own scale, if it has one."""
+        return self._input["dtype"] is np.uint8 and self._input["quantization"][0] in (0.0, 1.0)
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
         """Returns the outputs for images [1, h, w, 3] in 0..255: labels int32 [1, h, w] as they are, logits [1, h, w,
@@ -86,10 +92,16 @@ def _real(values: np.ndarray, details: Mapping) -> np.ndarray:
 
 
 def with_scores(content: bytes) -> bytes:
-    """Returns a file that gives classes changed so that it also gives the scores they are taken from, second."""
-    model, code = unpack(content), schema().BuiltinOperator.ARG_MAX
+    """Returns a file that gives classes changed so that it also gives the scores they are taken from, second.
+
+    These are the input of the argmax, or the logits of `upsampling.strip_classes`, which begins with negating them.
+    """
+    model, kinds = unpack(content), schema().BuiltinOperator
     (graph,) = model.subgraphs
-    (operation,) = [op for op in graph.operators if model.operatorCodes[op.opcodeIndex].builtinCode == code]
+    makers = {int(output): operation for operation in graph.operators for output in operation.outputs}
+    operation = makers[int(graph.outputs[0])]
+    while model.operatorCodes[operation.opcodeIndex].builtinCode not in (kinds.ARG_MAX, kinds.NEG):
+        operation = makers[next(index for index in map(int, operation.inputs) if index in makers)]
     graph.outputs = [*graph.outputs, operation.inputs[0]]
     model.signatureDefs = []  # they would have to name the new output
     return pack(model)

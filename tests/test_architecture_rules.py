@@ -26,15 +26,17 @@ LAYERS = {
         crf_config config data data.catalog data.tfds_folder released papers papers.* serve_config
         pack_config contamination doctor.findings published""",
     "pure functions": """
-        layers losses metrics schedules optimizers cost lattice crf visualize images upsampling boundary charts
-        data.records data.transforms data.pairs data.places doctor.labels doctor.likeness doctor.network""",
+        resizing fake_quantization layers losses metrics schedules optimizers cost lattice crf visualize images
+        upsampling boundary charts
+        data.records data.transforms data.outlines data.pairs data.places
+        doctor.labels doctor.likeness doctor.network""",
     "assemblers": """
         archives artefacts caffe download lite_file half_precision quantization tflite
         sources recognize backbone head checkpoint initialize
         run_directory batch_statistics
         distribution progress summaries tally report_page thumbnails
-        data.locate data.examples data.augment data.pipeline data.build data.beam data.voc data.ade20k data.cityscapes
-        data.folder data.shapes data.tfds_builders""",
+        data.locate data.examples data.decoded_cache data.augment data.pipeline data.build data.beam data.voc
+        data.ade20k data.cityscapes data.folder data.shapes data.tfds_builders""",
     "model": "model",
     "zoo": "zoo loading following inference_graph predictor runtime train_step",
     "verbs": """
@@ -47,15 +49,19 @@ SIDEWAYS = {
     ("crf", "lattice"),
     ("crf", "metrics"),
     ("boundary", "metrics"),
+    ("layers", "fake_quantization"),
+    ("layers", "resizing"),
     ("report_page", "tally"),
     ("thumbnails", "report_page"),
     ("report", "evaluate"),
     ("doctor.dataset", "doctor.samples"),
     ("doctor.dataset", "doctor.split"),
     ("doctor.split", "doctor.samples"),
+    ("doctor.exports", "certificate"),
     ("doctor.predictions", "doctor.checkpoint"),
     ("doctor.predictions", "doctor.run"),
     ("doctor.predictions", "doctor.samples"),
+    ("doctor.predictions", "doctor.split"),
     ("verify", "evaluate"),
     ("sources", "archives"),
     ("sources", "caffe"),
@@ -67,7 +73,9 @@ SIDEWAYS = {
     ("following", "loading"),
     ("following", "zoo"),
     ("data.pairs", "data.places"),
+    ("doctor.labels", "data.pairs"),
     ("data.pipeline", "data.augment"),
+    ("data.pipeline", "data.decoded_cache"),
     ("data.pipeline", "data.examples"),
     ("data.beam", "data.build"),
     ("data.examples", "data.locate"),
@@ -84,7 +92,8 @@ SIDEWAYS = {
     ("inference_graph", "predictor"),
     ("runtime", "inference_graph"),
     ("runtime", "predictor"),
-    ("upsampling", "layers"),
+    ("upsampling", "resizing"),
+    ("visualize", "images"),
     ("certificate", "predict"),
     ("export", "certificate"),
     ("export", "predict"),

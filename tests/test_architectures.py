@@ -18,8 +18,8 @@ from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.cost import regularized_kernels
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.layers import scale_dimension
 from deeplab_tf.model import build_model, logits_stride
+from deeplab_tf.resizing import scale_dimension
 
 LARGE = ("xception_65", "xception_71", "resnet_v1_101", "nas_")
 V3PLUS = {"atrous_rates": (6, 12, 18), "decoder_output_stride": (4,)}

@@ -11,8 +11,8 @@ import tensorflow as tf
 from conftest import V3_HEAD
 from golden import golden_image
 from google.protobuf import text_format
+from networks import DECODER, lively
 from test_inference_graph import ALL, ANY_SIZE, graph_of
-from test_predictor import DECODER, lively
 
 from deeplab_tf.arch import ARCHITECTURES, spec
 from deeplab_tf.artefacts import FORMATS, as_function, write_graph_text
@@ -20,8 +20,8 @@ from deeplab_tf.certificate import require_portable
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference_graph import Segmentation, build_graph_def, read_weights
-from deeplab_tf.layers import resize_bilinear
 from deeplab_tf.predictor import predictor_of
+from deeplab_tf.resizing import resize_bilinear
 
 SHAPES = {"saved_model": ANY_SIZE, "frozen_pb": (1, None, None, 3), "onnx": ANY_SIZE, "tflite": (1, 64, 97, 3)}
 # Written to a file and run by a Python that has no deeplab_tf.
@@ -292,5 +292,5 @@ def test_every_family(variant, tmp_path, monkeypatch):
 
 def test_every_family_is_there():
     families = {name.partition("_")[0] for name in ARCHITECTURES}
-    assert {name.partition("_")[0] for name in FAMILIES} | {"tiny"} == families
+    assert {name.partition("_")[0] for name in FAMILIES} | {"tiny", "small"} == families
     assert {name for name in ARCHITECTURES if name.startswith("mobilenet")} <= set(FAMILIES)

@@ -4,9 +4,15 @@ import json
 import statistics
 import xml.etree.ElementTree
 
+import numpy as np
 import pytest
+import tensorflow as tf
+from golden import golden_image
 from test_benchmark import finished
 
+from deeplab_tf.loading import open_model
+from deeplab_tf.resizing import resize_bilinear
+from deeplab_tf.tflite import convert
 from deeplab_tf.tools import benchmark_inference
 from deeplab_tf.tools.benchmark_inference import Row
 
@@ -30,10 +36,10 @@ def test_inference_is_reported(capsys, tmp_path):
     works = {row["batch"]: row["gmac_per_s"] * row["ms"] for row in rows}
     assert works[2] == pytest.approx(2 * works[1])
     printed = capsys.readouterr().out
-    assert printed.count("| shapes_mnv2 | 65 x 65 |") == 4 and "| figure | measured |" not in printed
+    assert printed.count("| shapes_resnet | 65 x 65 |") == 4 and "| figure | measured |" not in printed
     root = xml.etree.ElementTree.parse(chart).getroot()
     assert len(root.findall("{*}rect")) == 4
-    assert "shapes_mnv2, 65 x 65, batch 2: predict" in [text.text for text in root.findall("{*}text")]
+    assert "shapes_resnet, 65 x 65, batch 2: predict" in [text.text for text in root.findall("{*}text")]
 
 
 def test_the_middle_and_its_spread():
@@ -52,7 +58,7 @@ def test_the_middle_and_its_spread():
     [
         ("--runtimes=keras,onnx", "unknown value of runtimes 'onnx'"),
         ("--sizes=513", "--sizes=513: expected height x width"),
-        ("--sizes=512x513", "--sizes=512x513: shapes_mnv2 wants multiples of 16, plus one"),
+        ("--sizes=512x513", "--sizes=512x513: shapes_resnet wants multiples of 16, plus one"),
         ("--batches=0", "--batches=0: expected numbers of at least 1"),
         ("--originals=nothing.pb", "--originals=nothing.pb: no such file"),
         ("--clients=0", "--clients=0: expected a number above 0"),
@@ -65,9 +71,22 @@ def test_mistakes_are_told(flag, reason, capsys):
 
 
 def test_the_release_s_own_file_is_set_beside(shared):
-    original = benchmark_inference._original(str(shared / "real/deeplabv3_257_mv_gpu.tflite"), (257, 257))
-    assert benchmark_inference._original(str(shared / "real/deeplabv3_257_mv_gpu.tflite"), (65, 65)) is None
-    assert original is not None
+    """It gets the pixels as it takes them: its logits are those of its weights in our graph."""
+    file, checkpoint = shared / "real/deeplabv3_257_mv_gpu.tflite", shared / "real/deeplabv3_mnv2_dm05_pascal"
+    assert benchmark_inference._original(str(file), (65, 65)) is None
+    images = np.stack([golden_image(f"beside{number}", 257, 257) for number in range(2)])
+    found = benchmark_inference._original(str(file), (257, 257))(images)
+    model = open_model(str(checkpoint), {"output_stride": 8}).model
+    expected = resize_bilinear(model(images.astype(np.float32), training=False), (257, 257))
+    np.testing.assert_allclose(np.concatenate([logits for (logits,) in found]), expected, atol=1e-3)
+
+
+def test_a_file_that_takes_pixels_is_set_beside(tmp_path):
+    run = tf.function(lambda x: tf.reduce_sum(tf.cast(x, tf.float32), (1, 2)), [tf.TensorSpec((1, 5, 7, 3), tf.uint8)])
+    (tmp_path / "a.tflite").write_bytes(convert(run.get_concrete_function()))
+    images = np.stack([golden_image(f"pixels{number}", 5, 7) for number in range(2)])
+    found = benchmark_inference._original(str(tmp_path / "a.tflite"), (5, 7))(images)
+    assert np.array_equal(np.concatenate([sums for (sums,) in found]), images.sum((1, 2)))
 
 
 def test_clients_are_answered(capsys, tmp_path):

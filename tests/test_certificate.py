@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from golden import golden_image
-from test_predictor import SMALL, lively
+from networks import SMALL, lively
 
 from deeplab_tf.certificate import (
     Example,

@@ -1,6 +1,8 @@
 """Scores over a data set: every example once, whatever the batches, and the recorded figures on real photographs."""
 
+import importlib
 import json
+import types
 
 import numpy as np
 import PIL.Image
@@ -8,6 +10,7 @@ import pytest
 from conftest import GOLDENS
 
 import deeplab_tf
+from deeplab_tf.config import EvalConfig
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluate import Evaluation, ScoreLog, evaluate, tagged_scores
@@ -17,7 +20,7 @@ from deeplab_tf.metrics import confusion_matrix
 
 @pytest.fixture(scope="module")
 def model():
-    return deeplab_tf.load("shapes_mnv2")[1]
+    return deeplab_tf.load("shapes_resnet")[1]
 
 
 def batches(count: int, size: int):
@@ -119,7 +122,7 @@ def test_each_picture_can_be_watched(model):
 
 
 def test_tiles_are_an_option():
-    _, model = deeplab_tf.load("shapes_mnv2", crop_size=(65, 65))
+    _, model = deeplab_tf.load("shapes_resnet", crop_size=(65, 65))
     (batch,) = mixed(3)
     whole = evaluate(model, [batch])["confusion_matrix"]
     tiled = evaluate(model, [batch], large_images="tile")["confusion_matrix"]
@@ -188,3 +191,31 @@ def test_mistakes(model):
     (batch,) = batches(1, 1)
     with pytest.raises(DeepLabError, match="label 0..200.*9 classes"):
         evaluate(model, [{**batch, "label": np.where(batch["label"] == 0, 0, 200)}])
+
+
+def test_a_log_of_other_weights_is_noticed(tmp_path):
+    log, file = ScoreLog(str(tmp_path)), tmp_path / "metrics.jsonl"
+    assert log.stale("run/model.ckpt-5") is None
+    file.write_text('{"step": 1, "checkpoint": "run/model.ckpt-1"}\n')
+    assert log.stale("run/model.ckpt-5") is None
+    assert "holds scores of run/model.ckpt-1 too" in log.stale("other/model.ckpt-5")
+    file.write_bytes(b"\x80 no text")
+    assert log.stale("other/model.ckpt-5") is None
+
+
+def test_it_is_told_once(tmp_path, monkeypatch):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "checkpoint": "run/model.ckpt-1"}\n')
+    opened = [types.SimpleNamespace(path=f"new/model.ckpt-{step}", step=step) for step in (1, 2)]
+    module = importlib.import_module("deeplab_tf.evaluate")
+    monkeypatch.setattr(module, "follow", lambda *_, **__: iter(opened))
+    scores = {"examples": 1, "pixel_accuracy": 1.0}
+    monkeypatch.setattr(
+        module, "evaluate_checkpoint", lambda one, *_, **__: Evaluation(one.path, one.step, scores, {}, (), "seen")
+    )
+    lines = []
+    config = EvalConfig(checkpoint_dir="new", eval_logdir=str(tmp_path))
+    assert len(list(module.evaluate_checkpoints(config, {}, tell=lines.append))) == 2
+    (line,) = lines
+    assert line.startswith("Note: --eval_logdir: ") and "run/model.ckpt-1" in line
+    written = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()[1:]]
+    assert [one["contaminated"] for one in written] == ["seen", "seen"]

@@ -98,7 +98,6 @@ WRONG_FOR = [
     ("a.pb", {"uint8_io": False}, "uint8_io=False: belongs to --format=tflite"),
     ("a.tflite", {"outputs": ("probabilities",)}, "a tflite has one output; choose it by --export_upsample"),
     ("a.tflite", {"min_resize_value": 257}, "a tflite takes images of one size"),
-    ("a.tflite", {"precision": "int8"}, "representative_images=None: --precision=int8 needs them"),
     ("a.tflite", {"representative_images": ("x",)}, "belongs to --precision=int8"),
     ("a.onnx", {"save_inference_graph": True}, "belongs to saved_model and frozen_pb"),
     ("out", {"labels": "folder"}, "labels='folder': needs --images"),
@@ -110,6 +109,16 @@ def test_options_of_other_formats(path, options, expected):
     with pytest.raises(DeepLabError) as caught:
         ExportConfig(**options).for_path(path)
     assert expected in str(caught.value)
+
+
+def test_int8_has_its_ranges_from_one_side():
+    plain, given = ExportConfig(precision="int8"), ExportConfig(precision="int8", representative_images=("x",))
+    plain.require_ranges(learned=True), given.require_ranges(learned=False)
+    ExportConfig().require_ranges(learned=False)
+    with pytest.raises(DeepLabError, match="representative_images=None: --precision=int8 needs them"):
+        plain.require_ranges(learned=False)
+    with pytest.raises(DeepLabError, match=r"representative_images=\('x',\): quantised training has given"):
+        given.require_ranges(learned=True)
 
 
 def test_every_field_has_help():

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from conftest import case_config, fill, golden_cases, read_case
 from golden import golden_image, golden_tensor
-from test_predictor import DECODER, SMALL, V3, lively
+from networks import DECODER, SMALL, V3, lively
 
 from deeplab_tf.arch.spec import BatchNorm
 from deeplab_tf.artefacts import as_function
@@ -111,7 +111,7 @@ def test_resizing_first(small):
     """official_release.md 6.3: predictions are resized back by nearest, probabilities bilinearly."""
     from deeplab_tf.data.transforms import resize_to_range
     from deeplab_tf.images import resize_labels
-    from deeplab_tf.layers import resize_bilinear
+    from deeplab_tf.resizing import resize_bilinear
 
     limits = {"min_resize_value": 65, "max_resize_value": 97, "resize_factor": 16}
     run, image = as_function(graph_of(small, **limits), ALL), photographs(50, 83, 1)

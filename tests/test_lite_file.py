@@ -6,6 +6,7 @@ import tensorflow as tf
 from golden import golden_tensor
 
 from deeplab_tf.lite_file import (
+    after_convolutions,
     constant,
     convolutions,
     drop_unused,
@@ -50,6 +51,23 @@ def test_convolutions(content):
     assert list(graph.tensors[first.inputs[1]].shape) == [1, 3, 3, 3]
     kernel = constant(model, graph.tensors[second.inputs[1]])
     assert np.array_equal(kernel, golden_tensor("b/weights", (1, 1, 3, 4)).transpose(3, 0, 1, 2))
+
+
+def test_what_comes_after_the_convolutions():
+    @tf.function(input_signature=[tf.TensorSpec(SHAPE)])
+    def run(x):
+        x = tf.nn.depthwise_conv2d(x, golden_tensor("a/depthwise_weights", (3, 3, 3, 1)), [1, 1, 1, 1], "SAME")
+        pooled = tf.reduce_mean(tf.nn.tanh(x), (1, 2), keepdims=True)  # before the last convolution
+        x = tf.nn.conv2d(x * pooled, golden_tensor("b/weights", (1, 1, 3, 4)), 1, "SAME")
+        return tf.argmax(tf.abs(x), -1, output_type=tf.int32)
+
+    file = unpack(tf.lite.TFLiteConverter.from_concrete_functions([run.get_concrete_function()]).convert())
+    (graph,), names = file.subgraphs, schema().BuiltinOperator
+    kinds = [file.operatorCodes[operation.opcodeIndex].builtinCode for operation in graph.operators]
+    last = {
+        op.outputs[0] for op, kind in zip(graph.operators, kinds, strict=True) if kind in (names.ABS, names.ARG_MAX)
+    }
+    assert len(last) == 2 and after_convolutions(file) == last
 
 
 def test_a_constant_changed(content):

@@ -11,7 +11,7 @@ from golden import golden_label, golden_logits
 from deeplab_tf import losses
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.layers import resize_bilinear, resize_nearest
+from deeplab_tf.resizing import resize_bilinear, resize_nearest
 
 _GOLDEN = json.loads((GOLDENS / "misc" / "losses.json").read_text())
 

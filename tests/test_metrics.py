@@ -231,3 +231,5 @@ def test_calibration_by_hand():
     assert counts[1, 9] == pytest.approx(2.85, abs=1e-15)
     assert expected_calibration_error(counts) == pytest.approx((0.9 + 0.85) / 4, abs=1e-15)
     assert np.isnan(expected_calibration_error(np.zeros((3, 10))))
+    with_nan = calibration_counts(np.append(confidence, nan), np.append(right, True), bins=10)
+    np.testing.assert_array_equal(with_nan, counts)

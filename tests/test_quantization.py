@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from golden import golden_image, golden_tensor
+from networks import SMALL, lively
 from test_inference_graph import graph_of
-from test_predictor import SMALL, lively
 
 from deeplab_tf.artefacts import as_function
 from deeplab_tf.lite_file import convolutions, schema, unpack

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from golden import golden_image
+from networks import SMALL, lively
 from test_inference_graph import graph_of
-from test_predictor import SMALL, lively
 
 from deeplab_tf import tflite
 from deeplab_tf.artefacts import as_function
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.predictor import predictor_of
+from deeplab_tf.resizing import resize_bilinear
 
 SIZE = (65, 97)
 CONFIG = dataclasses.replace(SMALL, output_stride=8)
@@ -103,7 +104,19 @@ def test_logits(uint8_io, files, model, images):
 def test_the_scores_behind_the_classes(precision, files, images):
     labels, logits = tflite.LiteModel(tflite.with_scores(files(precision)))(images[0])
     assert np.array_equal(labels, tflite.LiteModel(files(precision))(images[0])[0])
-    assert logits.shape == (1, *SIZE, 6) and np.array_equal(logits.argmax(-1), labels)
+    assert logits.shape == (1, 9, 13, 6)
+    assert np.mean(resize_bilinear(logits, SIZE).numpy().argmax(-1) == labels) >= 0.9995
+
+
+def test_the_scores_behind_an_argmax(model, images):
+    """Averaged probabilities have one at the size of the image."""
+    options = {"format": "tflite", "outputs": ("predictions",), "add_flipped_images": True}
+    graph_def = graph_of(model, (1, *SIZE, 3), target="tflite", **options)
+    file = tflite.convert(as_function(graph_def, ("predictions",)).get_concrete_function())
+    labels, probabilities = tflite.LiteModel(tflite.with_scores(file))(images[0])
+    assert np.array_equal(probabilities.argmax(-1), labels)
+    expected = predictor_of(model).probabilities(images[0], flip=True)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "dynamic", "int8"])
@@ -111,8 +124,9 @@ def test_operations(precision, files, tmp_path):
     (tmp_path / "a.tflite").write_bytes(files(precision))
     found = tflite.operations(tmp_path / "a.tflite")
     assert found["CONV_2D"] == 38 and found["DEPTHWISE_CONV_2D"] == 17
-    assert found["ARG_MAX"] == 1 and found["RESIZE_BILINEAR"] == 2
-    assert found.get("DEQUANTIZE", 0) == (38 + 17 if precision == "float16" else 0)
+    # Classes are taken in four strips: the pooled map, the columns and each strip are resized.
+    assert "ARG_MAX" not in found and found["RESIZE_BILINEAR"] == 2 + 4 and found["MAX_POOL_2D"] == 2 * 4
+    assert found.get("DEQUANTIZE", 0) == {"float16": 38 + 17, "int8": 1}.get(precision, 0)
     assert not {name for name in found if "BATCH" in name or "Flex" in name or "PAD" in name}
 
 

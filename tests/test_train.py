@@ -161,11 +161,11 @@ def test_fine_tuning_from_other_classes(dataset_dir, tmp_path, whole):
 
 
 def test_fine_tuning_from_the_zoo(dataset_dir, tmp_path):
-    lines, source = [], open_model("shapes_mnv2")
+    lines, source = [], open_model("shapes_resnet")
     data = DataConfig(dataset="shapes", dataset_dir=dataset_dir, crop_size=(33, 33), batch_size=2)
-    options = RunConfig(train_logdir=str(tmp_path / "run"), tf_initial_checkpoint="shapes_mnv2")
+    options = RunConfig(train_logdir=str(tmp_path / "run"), tf_initial_checkpoint="shapes_resnet")
     train(source.card.config, TrainConfig(training_number_of_steps=1), data, options, tell=lines.append)
-    first, name = tensors(str(tmp_path / "run" / "model.ckpt-0")), "MobilenetV2/Conv/weights"
+    first, name = tensors(str(tmp_path / "run" / "model.ckpt-0")), "SmallResNet/conv1/weights"
     assert np.array_equal(first[name], variable_map(source.model)[name].numpy())
     assert "missing  " in lines[0] and first["global_step"] == 0
 

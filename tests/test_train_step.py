@@ -17,8 +17,9 @@ from deeplab_tf import losses
 from deeplab_tf.checkpoint import load_tf1_checkpoint, save_tf1_checkpoint, variable_map
 from deeplab_tf.config import ModelConfig, TrainConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.layers import Dropout, DropPath, FusedBatchNorm, ResizeBilinear, resize_bilinear, resize_nearest
+from deeplab_tf.layers import Dropout, DropPath, FusedBatchNorm
 from deeplab_tf.model import build_model
+from deeplab_tf.resizing import ResizeBilinear, resize_bilinear, resize_nearest
 from deeplab_tf.train_step import TrainStep, make_train_step
 
 

@@ -1,11 +1,12 @@
-"""Classes from few interpolated values: those of the plain way, pixel by pixel."""
+"""Classes from few interpolated values, and from strips in a graph: those of the plain way, pixel by pixel."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab_tf.layers import resize_bilinear
-from deeplab_tf.upsampling import upsampled_classes
+from deeplab_tf.resizing import resize_bilinear
+from deeplab_tf.tflite import LiteModel, convert
+from deeplab_tf.upsampling import strip_classes, upsampled_classes
 
 
 def plainly(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -53,3 +54,47 @@ def test_any_other_size_is_resized_plainly(size):
 def test_one_row_of_logits():
     logits = smooth((1, 9), 5, 4)
     np.testing.assert_array_equal(upsampled_classes(logits, (1, 129)), plainly(logits, (1, 129)))
+
+
+# ---- in a graph
+
+
+def in_strips(logits: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The classes by `strip_classes`, in TensorFlow and in LiteRT."""
+    run = tf.function(lambda x: strip_classes(x, size), input_signature=[tf.TensorSpec(logits.shape)])
+    return {"TensorFlow": run(logits).numpy(), "LiteRT": LiteModel(convert(run.get_concrete_function()))(logits)[0]}
+
+
+@pytest.mark.parametrize(
+    ("shape", "stride", "classes"),
+    [((9, 17), 16, 21), ((17, 9), 8, 2), ((2, 3), 32, 150), ((33, 5), 4, 19), ((131, 9), 2, 1)],
+)
+def test_strips_give_the_same_classes(shape, stride, classes):
+    size = tuple((side - 1) * stride + 1 for side in shape)
+    for logits in (smooth(shape, classes, stride), np.random.default_rng(1).normal(size=(1, *shape, classes)) * 30):
+        logits = logits.astype(np.float32)
+        expected = plainly(logits, size)
+        for name, found in in_strips(logits, size).items():
+            assert (found.dtype, found.shape) == (np.int32, (1, *size)), name
+            # LiteRT multiplies and adds in one rounding.
+            assert np.mean(found != expected) <= (0 if name == "TensorFlow" else 1e-4), name
+
+
+def test_of_equals_strips_give_the_first():
+    logits = np.zeros((1, 5, 9, 7), np.float32)
+    logits[..., 2] = logits[..., 5] = 1.5
+    logits[:, :3, :, 3] = 1.5 + 2**-23
+    logits[:, 3:, 4:] = -1e-20
+    expected = plainly(logits, (33, 65))
+    assert set(np.unique(expected)) == {0, 2, 3}
+    for name, found in in_strips(logits, (33, 65)).items():
+        np.testing.assert_array_equal(found, expected, name)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((9, 9), (65, 129)), ((9, 9), (97, 97)), ((1, 9), (1, 65)), ((9, 9), (9, 9)), ((33, 4097), (513, 65537))],
+)
+def test_what_strips_do_not_fit(shape, size):
+    """Strides that differ, that are no power of two, one row or no stride at all, a strip too large for the cache."""
+    assert strip_classes(tf.zeros((1, *shape, 2)), size) is None

@@ -24,10 +24,10 @@ from deeplab_tf.cost import model_cost
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.export_config import INPUT, OUTPUTS
 from deeplab_tf.inference_graph import Segmentation, build_graph_def, read_weights
-from deeplab_tf.layers import resize_bilinear
 from deeplab_tf.loading import open_model
 from deeplab_tf.model import config_of
 from deeplab_tf.predictor import padded_size
+from deeplab_tf.resizing import resize_bilinear
 from deeplab_tf.runtime import runtime_predictor
 from deeplab_tf.tflite import LiteModel
 from deeplab_tf.tools.benchmark_pipeline import photograph
@@ -134,12 +134,16 @@ RUNTIMES = tuple(_RUNTIMES)
 
 
 def _original(path: str, size: tuple[int, int]) -> Run | None:
-    """A frozen graph or a .tflite of the release, or None where it does not take images of `size`."""
+    """A frozen graph or a .tflite, or None where it does not take images of `size`.
+
+    A .tflite that takes floats takes them from -1 to 1, as the release's do; else it takes the pixels.
+    """
     if path.endswith(".tflite"):
-        content = pathlib.Path(path).read_bytes()
-        model = LiteModel(content)
+        model = LiteModel(pathlib.Path(path).read_bytes())
         if model.size != size:
             return None
+        if model.takes_pixels:
+            return lambda images: [model(image[None]) for image in images]
         return lambda images: [model(image[None] / np.float32(127.5) - np.float32(1)) for image in images]
     graph = tf.Graph()
     with graph.as_default():

@@ -56,7 +56,6 @@ def main(values: flags.FlagValues) -> None:
     options.require(values, "checkpoint_path", "export_path")
     choice = ExportConfig(**options.given(values, ExportConfig)).for_path(values.export_path)
     changes = options.given(values, ModelConfig)
-    options.retired_notes(values, {})
     options.start_tensorflow()
     from deeplab_tf.export import check_export_path, export_opened, open_for_export
 

@@ -1,0 +1,169 @@
+"""`deeplab-tf export` with what is wrong, damaged or in the way: one line that says so, and nothing left behind."""
+
+import dataclasses
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+from conftest import ROOT
+from exports import EMBEDDED, everything, exported
+from networks import SMALL, lively
+from test_tools import finished, one_line
+
+import deeplab_tf
+from deeplab_tf import artefacts, inference_graph
+from deeplab_tf.checkpoint import ModelCard, Receipt, save_model
+from deeplab_tf.config import ExportConfig, ModelConfig
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.tools import export_model as tool
+
+
+def assert_refused(capsys, tmp_path, name: str, *flags: object, texts: tuple[str, ...], checkpoint: object = EMBEDDED):
+    """The command fails with one line that has all `texts`, and leaves nothing."""
+    before = everything(tmp_path)
+    exported(tmp_path, name, *flags, checkpoint=checkpoint, status=1)
+    message = one_line(capsys.readouterr().err)
+    assert all(text in message for text in texts), message
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"), [("saved", ()), ("a.pb", ()), ("new/folder/a.tflite", ("--crop_size=65,65",))]
+)
+def test_wrong_weights_never_come_out(name, flags, tmp_path, monkeypatch, capsys):
+    read = inference_graph.read_weights
+
+    def corrupt(model):
+        weights = {layer: dict(values) for layer, values in read(model).items()}
+        weights["aspp0"]["kernel"] = weights["aspp0"]["kernel"][..., ::-1]
+        return weights
+
+    monkeypatch.setattr(sys.modules["deeplab_tf.export"], "read_weights", corrupt)
+    texts = (name, "gives the Keras model's class in", "expected at least 99.99 %", "Nothing was written")
+    assert_refused(capsys, tmp_path, name, *flags, texts=texts)
+
+
+def test_the_silent_failure_of_the_converter_is_caught(tmp_path, monkeypatch, capsys):
+    """feasibility.md section 3: a SavedModel of a tf.Module that holds a Keras model becomes a file without weights."""
+    _, model = deeplab_tf.load(EMBEDDED, crop_size=(65, 65))
+
+    def write(graph_def, options, path, representative):
+        module = tf.Module()
+        module.model = model
+        signature = [tf.TensorSpec((1, 65, 65, 3), tf.float32)]
+        module.run = tf.function(
+            lambda x: tf.argmax(tf.image.resize(model(x), (65, 65)), -1, output_type=tf.int32), signature
+        )
+        tf.saved_model.save(module, str(tmp_path / "saved"), signatures=module.run)
+        path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved")).convert())
+        import shutil
+
+        shutil.rmtree(tmp_path / "saved")
+
+    form = dataclasses.replace(artefacts.FORMATS["tflite"], write=write)
+    monkeypatch.setitem(artefacts.FORMATS, "tflite", form)
+    assert_refused(capsys, tmp_path, "a.tflite", "--crop_size=65,65", texts=("expected at least 99.99 %",))
+
+
+def test_operations_that_hide_an_atrous_convolution(tmp_path, monkeypatch, capsys):
+    def depthwise(x, kernel, rates):
+        kernel = kernel[:, :, : x.shape[-1]]
+        return tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME", dilations=rates)
+
+    monkeypatch.setattr(inference_graph, "_neighbours_by_reshaping", depthwise)
+    save_model(tmp_path / "model", lively(SMALL), Receipt("tests", "0" * 64, {}, {}), card=ModelCard(SMALL))
+    texts = ("BatchToSpaceND, SpaceToBatchND, which other runtimes refuse; nothing was written",)
+    assert_refused(capsys, tmp_path, "saved", texts=texts, checkpoint=tmp_path / "model")
+
+
+EIGHT = ("--precision=int8", "--representative_images=/nowhere")
+REFUSED = {
+    "unknown format": ("x", ("--format=coreml",), ("unknown format 'coreml'",)),
+    "format and ending": ("a.onnx", ("--format=tflite",), ("--format=tflite contradicts",)),
+    "too small": (
+        "a.tflite",
+        (*EIGHT, "--crop_size=16,65"),
+        ("--crop_size=16,65: too small for a tflite", "stride, 16"),
+    ),
+    "no ranges": ("a.tflite", ("--precision=int8",), ("representative_images", "about a hundred images")),
+    "no such ranges": (
+        "a.tflite",
+        (*EIGHT, "--crop_size=65,65"),
+        ("/nowhere", "no such file"),
+    ),
+    "no such images": ("saved", ("--images=/nowhere",), ("/nowhere", "no such file")),
+    "labels alone": ("saved", ("--labels=/nowhere",), ("labels='/nowhere': needs --images",)),
+    "not trained quantised": (
+        "saved",
+        ("--quantize_delay_step=0",),
+        ("are missing: SmallResNet/preprocess_quant/min", "leave --quantize_delay_step out"),
+    ),
+    "contradiction": ("saved", ("--num_classes=21",), ("--num_classes=21 contradicts",)),
+    "impossible agreement": (
+        "a.tflite",
+        ("--precision=dynamic", "--crop_size=65,65", "--min_agreement=1.0"),
+        ("expected at least 100 %",),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case, tmp_path, capsys):
+    name, flags, texts = REFUSED[case]
+    assert_refused(capsys, tmp_path, name, *flags, texts=texts)
+
+
+def test_what_is_there_stays(tmp_path, capsys):
+    for name in ("a.tflite", "a.tflite.certificate.json"):
+        (tmp_path / name).write_text("mine")
+        assert_refused(capsys, tmp_path, "a.tflite", texts=(f"--export_path={tmp_path}", "is there already"))
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / name).unlink()
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved/notes.txt").write_text("mine")
+    assert_refused(capsys, tmp_path, "saved", texts=("is there already; choose another, or delete it",))
+    (tmp_path / "file").write_text("mine")
+    assert_refused(capsys, tmp_path, "file", texts=("is there already",))
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "saved").mkdir()
+    exported(tmp_path, "saved", "--num_images=1")
+    assert (tmp_path / "saved/saved_model.pb").is_file()
+
+
+def test_what_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    for target in (tmp_path / "file" / "a.tflite", pathlib.Path("/proc/nowhere/a.tflite")):
+        assert finished(tool.run, f"--checkpoint_path={EMBEDDED}", f"--export_path={target}") == 1
+        message = one_line(capsys.readouterr().err)
+        assert f"--export_path={target}: cannot be written" in message
+
+
+@pytest.mark.parametrize("name", ["a" * 300, f"{'a' * 300}.tflite"])
+def test_a_name_that_is_too_long(name, tmp_path, capsys):
+    assert_refused(capsys, tmp_path, name, "--crop_size=65,65", texts=("cannot be written (File name too long)",))
+
+
+@pytest.mark.parametrize("name", ["saved", "a.tflite"])
+def test_a_full_disk(name, tmp_path):
+    """A file may have 64 kB here. In a process of its own, which has this limit for itself."""
+    command = (
+        f"ulimit -f 64; exec {sys.executable} -m deeplab_tf.tools.cli export --checkpoint={EMBEDDED} --num_images=1"
+    )
+    command += f" --export_path={tmp_path / name} --crop_size=65,65"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and f"--export_path={tmp_path / name}: cannot be written" in one_line(done.stderr)
+    assert not everything(tmp_path)
+
+
+def test_a_backbone_has_nothing_to_export(tmp_path):
+    config = ModelConfig(depth_multiplier=0.25)
+    loaded = deeplab_tf.loading.Loaded(
+        ModelCard(config, kind="backbone", source_checkpoint="imagenet"), None, Receipt("", "", {}, {}), {}, ()
+    )
+    opened = sys.modules["deeplab_tf.export"].Opened(loaded, "--output_stride", None)
+    with pytest.raises(DeepLabError, match="imagenet: a backbone without classes"):
+        sys.modules["deeplab_tf.export"].export_opened(opened, tmp_path / "a", ExportConfig())
