@@ -2,11 +2,11 @@
 
   deeplab-tf train --config=v2_shapes --dataset_dir=shapes_records --train_logdir=exp/v2_shapes
 
-Published: none. Not yet trained to its end.
-Hardware: two CPU cores, some minutes.
+Published: none. Measured: 0.667 mIoU on the 500 held-out pictures, 0.761 with the CRF.
+Hardware: two CPU cores with bfloat16 (AMX), about 20 minutes.
 
 `deeplab-tf build-data --dataset=shapes` makes the data; it trains from scratch. The rates are ASPP-S's, those of ASPP-L
-exceed a map of 17 x 17 places; random scales are those of the paper.
+exceed a map of 17 x 17 places. With random scales of 0.75 to 1.25, 3,000 steps came to 0.55 only, 0.65 with the CRF.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import dataclasses
 from deeplab_tf.configs import v1_shapes
 
 MODEL = dataclasses.replace(v1_shapes.MODEL, atrous_rates=(2, 4, 8, 12), image_pyramid=(0.5, 0.75, 1.0))
-TRAIN = v1_shapes.TRAIN
-DATA = dataclasses.replace(v1_shapes.DATA, min_scale_factor=0.5, max_scale_factor=1.5)
+TRAIN = dataclasses.replace(v1_shapes.TRAIN, mixed_precision="bfloat16")
+DATA = v1_shapes.DATA
 RUN = v1_shapes.RUN
 EVAL = v1_shapes.EVAL
