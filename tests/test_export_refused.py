@@ -1,6 +1,7 @@
 """`deeplab-tf export` with what is wrong, damaged or in the way: one line that says so, and nothing left behind."""
 
 import dataclasses
+import importlib
 import pathlib
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from deeplab_tf.checkpoint import ModelCard, Receipt, save_model
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import export_model as tool
+
+# The module: deeplab_tf.export is the function.
+EXPORT = importlib.import_module("deeplab_tf.export")
 
 
 def assert_refused(capsys, tmp_path, name: str, *flags: object, texts: tuple[str, ...], checkpoint: object = EMBEDDED):
@@ -40,7 +44,7 @@ def test_wrong_weights_never_come_out(name, flags, tmp_path, monkeypatch, capsys
         weights["aspp0"]["kernel"] = weights["aspp0"]["kernel"][..., ::-1]
         return weights
 
-    monkeypatch.setattr(sys.modules["deeplab_tf.export"], "read_weights", corrupt)
+    monkeypatch.setattr(EXPORT, "read_weights", corrupt)
     texts = (name, "gives the Keras model's class in", "expected at least 99.99 %", "Nothing was written")
     assert_refused(capsys, tmp_path, name, *flags, texts=texts)
 
@@ -164,6 +168,6 @@ def test_a_backbone_has_nothing_to_export(tmp_path):
     loaded = deeplab_tf.loading.Loaded(
         ModelCard(config, kind="backbone", source_checkpoint="imagenet"), None, Receipt("", "", {}, {}), {}, ()
     )
-    opened = sys.modules["deeplab_tf.export"].Opened(loaded, "--output_stride", None)
+    opened = EXPORT.Opened(loaded, "--output_stride", None)
     with pytest.raises(DeepLabError, match="imagenet: a backbone without classes"):
-        sys.modules["deeplab_tf.export"].export_opened(opened, tmp_path / "a", ExportConfig())
+        EXPORT.export_opened(opened, tmp_path / "a", ExportConfig())
