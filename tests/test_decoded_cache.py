@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from test_pipeline import assert_equal
 
 from deeplab_tf.config import DataConfig
 from deeplab_tf.data import decoded_cache, records
@@ -57,14 +58,6 @@ def config(folder: str, **changes) -> DataConfig:
 def batches(chosen: DataConfig, count: int, **options) -> list[dict[str, np.ndarray]]:
     dataset = make_dataset(chosen, split="train", training=True, seed=3, **options)
     return list(dataset.take(count).as_numpy_iterator())
-
-
-def assert_equal(first, second):
-    assert len(first) == len(second)
-    for a, b in zip(first, second, strict=True):
-        assert a.keys() == b.keys()
-        for key in a:
-            np.testing.assert_array_equal(a[key], b[key])
 
 
 def files(cache) -> list[pathlib.Path]:
