@@ -83,10 +83,12 @@ class Engine:
 
         def hold(count: int):
             nonlocal held
+            if self._held + count > _MOST_BODIES * self.options.max_body_mb * 1e6:
+                self._held -= held  # at once, or those that send meanwhile would be refused with it
+                held = 0
+                raise Refused(503, "large requests are being answered; come back later")
             held += count
             self._held += count
-            if self._held > _MOST_BODIES * self.options.max_body_mb * 1e6:
-                raise Refused(503, "large requests are being answered; come back later")
 
         self._active += 1
         try:
