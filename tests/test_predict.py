@@ -20,11 +20,13 @@ from networks import SMALL, lively
 
 from deeplab_tf.checkpoint import ModelCard, Receipt, save_model
 from deeplab_tf.config import PredictConfig
+from deeplab_tf.data.catalog import pascal_palette
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.predict import expand_inputs, expected_pixels, predict, predict_files
 from deeplab_tf.runtime import litert_is_here
 from deeplab_tf.tools import convert as convert_tool
 from deeplab_tf.tools import predict as predict_tool
+from deeplab_tf.visualize import overlay
 
 NAMES = ("ground", "sky", "tree", "house", "lake", "road")
 
@@ -138,6 +140,7 @@ def photos(tmp_path):
 
 
 GOOD, BAD = ["a.png", "b.JPG", "c.webp"], ["empty.jpg", "half.png", "text.jpeg"]
+FILES = ("mask.png", "overlay.jpg", "raw.png")
 
 
 def test_good_pictures_are_done_and_bad_ones_told(model, card, photos, tmp_path):
@@ -148,10 +151,10 @@ def test_good_pictures_are_done_and_bad_ones_told(model, card, photos, tmp_path)
     assert [os.path.basename(r.name) for r in results if r.error] == BAD
     assert all(r.error.startswith(r.name) and "\n" not in r.error for r in results if r.error)
     stems = [name.split(".")[0] for name in GOOD]
-    assert everything(out) == {f"{stem}_{what}.png" for stem in stems for what in ("mask", "overlay", "raw")}
+    assert everything(out) == {f"{stem}_{what}" for stem in stems for what in FILES}
     done = results[0]
     assert done.size == (40, 60) and done.seconds > 0
-    assert [path.name for path in done.files] == ["a_mask.png", "a_overlay.png", "a_raw.png"]
+    assert [path.name for path in done.files] == ["a_mask.png", "a_overlay.jpg", "a_raw.png"]
     assert sum(share for _, _, share in done.shares) == pytest.approx(1)
     assert all(NAMES[index] == name for index, name, _ in done.shares)
 
@@ -166,8 +169,10 @@ def test_outputs_show_the_classes(model, card, photos, tmp_path):
     np.testing.assert_array_equal(np.asarray(raw), expected)
     mask = np.asarray(PIL.Image.open(tmp_path / "a_mask.png"))
     np.testing.assert_array_equal(mask, np.asarray(raw.convert("RGB")))
-    overlay = np.asarray(PIL.Image.open(tmp_path / "a_overlay.png"))
-    assert overlay.shape[0] >= 40 and overlay.shape[2] == 3
+    drawn = overlay(image, expected, pascal_palette(6), NAMES)
+    written = np.asarray(PIL.Image.open(tmp_path / "a_overlay.jpg"))
+    assert written.shape == drawn.shape and written.shape[0] > 40
+    assert np.abs(written.astype(int) - drawn).mean() < 4
 
 
 def test_probabilities(model, card, photos, tmp_path):
@@ -226,7 +231,7 @@ def test_an_output_never_takes_the_place_of_a_picture(model, card, photos, tmp_p
         list(results)
     assert names[1].read_bytes() == before and everything(tmp_path) == {"a.png", "a_mask.png", *everything_in(photos)}
     (result, _) = predict_files(model, card, list(map(str, names)), tmp_path, PredictConfig(save=("overlay",)))
-    assert result.files == (tmp_path / "a_overlay.png",)
+    assert result.files == (tmp_path / "a_overlay.jpg",)
 
 
 def everything_in(folder) -> set[str]:
@@ -346,7 +351,7 @@ def test_command_over_a_folder(directory, photos, tmp_path, capsys):
     head, *errors = found.err.splitlines()
     assert head == "3 of 6 images failed:"
     assert [line.strip().split(": ")[0] for line in errors] == [str(photos / name) for name in BAD]
-    assert everything(out) == {f"{n.split('.')[0]}_{w}.png" for n in GOOD for w in ("mask", "overlay", "raw")}
+    assert everything(out) == {f"{n.split('.')[0]}_{what}" for n in GOOD for what in FILES}
 
 
 def test_command_with_several_inputs(directory, photos, tmp_path, capsys):

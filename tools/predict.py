@@ -11,7 +11,7 @@ What one machine cannot segment, Apache Beam can (pip install 'deeplab_tf[beam]'
   deeplab-tf predict --checkpoint=/net/model --input="/net/photos/**/*.jpg" --output_dir=/net/out --save=raw \\
     --beam_runner=FlinkRunner --beam_options="--flink_master=host:8081 --parallelism=64"
 
-Writes <stem>_mask.png (colours), <stem>_overlay.png (with a legend), <stem>_raw.png (class indices) and, if asked,
+Writes <stem>_mask.png (colours), <stem>_overlay.jpg (with a legend), <stem>_raw.png (class indices) and, if asked,
 <stem>_probabilities.npy, all at the picture's own size.
 """
 

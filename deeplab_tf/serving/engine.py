@@ -6,7 +6,6 @@ Nothing here knows HTTP, but for the status of what is refused.
 import asyncio
 import base64
 import contextlib
-import io
 import math
 import pathlib
 import time
@@ -15,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
-import PIL.Image
 import tensorflow as tf
 
 from deeplab_tf.checkpoint import ModelCard
@@ -23,7 +21,7 @@ from deeplab_tf.config import PredictConfig, ServeConfig
 from deeplab_tf.data.catalog import pascal_palette
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.images import EXTENSIONS, read_image, resize_labels, resize_longest
+from deeplab_tf.images import EXTENSIONS, jpeg_bytes, png_bytes, read_image, resize_labels, resize_longest
 from deeplab_tf.predictor import network_labels, network_size
 from deeplab_tf.runtime import LitePredictor, runtime_predictor
 from deeplab_tf.serving import protocol
@@ -179,7 +177,7 @@ def _examples(options: ServeConfig):
         for number in range(3):
             height, width = ((257, 385), (321, 321), (385, 257))[number]
             image, _ = shapes_example(0, FIRST_INDEX["test"] + number, height=height, width=width)
-            yield f"drawn shapes {number + 1}", _encoded(image, "PNG")
+            yield f"drawn shapes {number + 1}", png_bytes(image)
         return
     folder = pathlib.Path(options.examples)
     files = sorted(path for path in folder.glob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
@@ -188,10 +186,4 @@ def _examples(options: ServeConfig):
     for file in files[:_EXAMPLES]:
         image = read_image(file)
         image = resize_longest(image, _EXAMPLE_SIDE) if max(image.shape) > _EXAMPLE_SIDE else image
-        yield file.stem, _encoded(image, "JPEG")
-
-
-def _encoded(image: np.ndarray, kind: str) -> bytes:
-    stream = io.BytesIO()
-    PIL.Image.fromarray(image).save(stream, kind, quality=92)
-    return stream.getvalue()
+        yield file.stem, jpeg_bytes(image)
