@@ -26,6 +26,7 @@ from deeplab_tf.lite_file import (
     set_constant,
     unpack,
 )
+from deeplab_tf.xnnpack import use_xnnpack
 
 _WEIGHT_LEVELS = 127  # on either side of 0
 _PIXELS = (0.0, 255.0)
@@ -162,8 +163,10 @@ def eight_bits(content: bytes, images: Iterable[np.ndarray], *, uint8_io: bool =
         quantisation = graph.tensors[index].quantization = schema().QuantizationParametersT()
         quantisation.min, quantisation.max = ([end] for end in ranges[index])
     drop_unused(model)
+    model = unpack(mlir_quantize(pack(model)))
+    use_xnnpack(model)
     kind = tf.uint8 if uint8_io else tf.float32
-    quantised = modify_model_io_type(mlir_quantize(pack(model)), kind, kind)
+    quantised = modify_model_io_type(pack(model), kind, kind)
     if learned:
         _require_eight_bits(quantised)
     return quantised

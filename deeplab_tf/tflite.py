@@ -78,8 +78,9 @@ class LiteModel:
 
 def _quantised(values: np.ndarray, details: Mapping) -> np.ndarray:
     scale, zero = details["quantization"]
-    if details["dtype"] not in _QUANTISED or not scale:
-        return values.astype(details["dtype"])
+    same = values.dtype == details["dtype"] and (scale, zero) == (1, 0)
+    if same or details["dtype"] not in _QUANTISED or not scale:
+        return values.astype(details["dtype"], copy=False)
     limits = np.iinfo(details["dtype"])
     return np.clip(np.rint(values / scale) + zero, limits.min, limits.max).astype(details["dtype"])
 

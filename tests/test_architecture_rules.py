@@ -31,7 +31,7 @@ LAYERS = {
         data.records data.transforms data.outlines data.pairs data.places
         doctor.labels doctor.likeness doctor.network""",
     "assemblers": """
-        archives artefacts caffe download lite_file half_precision quantization tflite
+        archives artefacts caffe download lite_file half_precision quantization tflite xnnpack
         sources recognize backbone head checkpoint initialize
         run_directory batch_statistics
         distribution progress summaries tally report_page thumbnails
@@ -60,6 +60,7 @@ SIDEWAYS = {
     ("doctor.exports", "certificate"),
     ("doctor.predictions", "doctor.checkpoint"),
     ("doctor.predictions", "doctor.run"),
+    ("doctor.run", "doctor.checkpoint"),
     ("doctor.predictions", "doctor.samples"),
     ("doctor.predictions", "doctor.split"),
     ("verify", "evaluate"),
@@ -86,6 +87,8 @@ SIDEWAYS = {
     ("artefacts", "tflite"),
     ("half_precision", "lite_file"),
     ("quantization", "lite_file"),
+    ("quantization", "xnnpack"),
+    ("xnnpack", "lite_file"),
     ("tflite", "half_precision"),
     ("tflite", "lite_file"),
     ("tflite", "quantization"),

@@ -71,6 +71,13 @@ def test_contaminated_or_unknown(tmp_path, trained):
     assert check_checkpoint(saved(tmp_path, trained)).codes == ("unknown-training",)
 
 
+def test_a_split_that_the_data_set_has_not(tmp_path, trained):
+    found = check_checkpoint(saved(tmp_path, trained, train_split="train"), eval_split="vall")
+    assert found.codes == ("unknown-split",)
+    (finding,) = (finding for finding in found.findings if finding.code == "unknown-split")
+    assert finding.evidence == ("--eval_split=vall: shapes has none of that name; expected train, val",)
+
+
 @pytest.mark.parametrize(
     ("code", "leaf", "value"),
     [("not-finite", "weights", np.nan), ("batch-norm-statistics", "moving_variance", -1.0)],

@@ -84,9 +84,21 @@ def _scoring(card: ModelCard, path: str, eval_split: str | None) -> Iterator[Fin
         unseen = [split for split in splits if not contamination(card.dataset, split, **trained)]
         shown = ", ".join(unseen) or ("its test server alone" if splits else f"what has no image of {card.train_split}")
         yield Finding("may-be-scored-on", NOTE, (f"of {card.dataset}: {shown}",))
-    words = contamination(card.dataset, eval_split, **trained) if eval_split else None
+    if eval_split:
+        yield from seen_findings(card, eval_split, source=trained["source"])
+
+
+def seen_findings(card: ModelCard, eval_split: str, *, source: str | None) -> Iterator[Finding]:
+    """Yields whether weights that began as `source` have seen the split that they are to be scored on, or that this
+    cannot be told."""
+    trained = {"train_dataset": card.dataset, "train_split": card.train_split, "source": source}
+    words = contamination(card.dataset, eval_split, **trained)
     if words:
         yield Finding("contaminated", WARNING, (words,), "score another split, or mark the score as contaminated")
+    elif card.dataset in DATASETS and eval_split not in DATASETS[card.dataset].splits:
+        known = ", ".join(DATASETS[card.dataset].splits)
+        lines = (f"--eval_split={eval_split}: {card.dataset} has none of that name; expected {known}",)
+        yield Finding("unknown-split", WARNING, lines, "whether the weights have seen your own split, you must know")
 
 
 def _values(weights: dict[str, np.ndarray]) -> Iterator[Finding]:

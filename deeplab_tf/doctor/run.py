@@ -12,7 +12,7 @@ import numpy as np
 
 from deeplab_tf.checkpoint import ModelCard, variable_map
 from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from deeplab_tf.contamination import contamination
+from deeplab_tf.doctor.checkpoint import seen_findings
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
 from deeplab_tf.doctor.network import training_findings
 from deeplab_tf.errors import DeepLabError
@@ -71,12 +71,7 @@ def check_run(
             *_log(directory, config),
             *_deviations(options, config, dataset, recipes),
         ]
-        split = eval_split or default_split(dataset)
-        trained = {"train_dataset": dataset, "train_split": card.train_split, "source": card.source_checkpoint}
-        words = contamination(dataset, split, **trained)
-        if words:
-            cure = "score another split, or mark the score as contaminated"
-            findings.append(Finding("contaminated", WARNING, (words,), cure))
+        findings += seen_findings(card, eval_split or default_split(dataset), source=card.source_checkpoint)
         facts |= {"dataset": dataset, "train_split": card.train_split, "model": config.to_json()}
     return Diagnosis(_subject(directory, card), tuple(findings), facts)
 
