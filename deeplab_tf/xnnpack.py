@@ -40,9 +40,16 @@ class _Graph:
         return len(self.graph.tensors) - 1
 
     def constant(self, value: float) -> int:
-        """Returns a tensor of one number."""
-        index = self._tensor(b"constant", value / _LEVELS if value else 1.0, 0)
-        set_constant(self._model, self.graph.tensors[index], np.array([_LEVELS if value else 0], np.int8))
+        """Returns a tensor of one number above 0."""
+        return self._number(b"constant", value / _LEVELS, _LEVELS)
+
+    def zero(self, like: int) -> int:
+        """Returns a tensor of one 0 in the scale of another: XNNPACK adds no tensors of very different scales."""
+        return self._number(b"zero", self.graph.tensors[like].quantization.scale[0], 0)
+
+    def _number(self, name: bytes, scale: float, level: int) -> int:
+        index = self._tensor(name, scale, 0)
+        set_constant(self._model, self.graph.tensors[index], np.array([level], np.int8))
         return index
 
     def map_like(self, other: int, name: str, *, highest: float) -> int:
@@ -66,7 +73,7 @@ class _Graph:
 
 def _relu(graph: _Graph, given: int, output: int) -> list:
     """x + 0, with a ReLU: XNNPACK takes no ReLU whose output has another scale than its input."""
-    return [graph.operation("Add", [given, graph.constant(0.0)], output, "RELU")]
+    return [graph.operation("Add", [given, graph.zero(output)], output, "RELU")]
 
 
 def _hard_swish(graph: _Graph, given: int, output: int) -> list:

@@ -71,22 +71,23 @@ def test_mistakes_are_told(flag, reason, capsys):
 
 
 def test_the_release_s_own_file_is_set_beside(shared):
-    """It gets the pixels as it takes them: its logits are those of its weights in our graph."""
+    """It gets the pixels as it takes them: its classes are those of its weights in our graph."""
     file, checkpoint = shared / "real/deeplabv3_257_mv_gpu.tflite", shared / "real/deeplabv3_mnv2_dm05_pascal"
     assert benchmark_inference._original(str(file), (65, 65)) is None
     images = np.stack([golden_image(f"beside{number}", 257, 257) for number in range(2)])
     found = benchmark_inference._original(str(file), (257, 257))(images)
     model = open_model(str(checkpoint), {"output_stride": 8}).model
-    expected = resize_bilinear(model(images.astype(np.float32), training=False), (257, 257))
-    np.testing.assert_allclose(np.concatenate([logits for (logits,) in found]), expected, atol=1e-3)
+    expected = resize_bilinear(model(images.astype(np.float32), training=False), (257, 257)).numpy().argmax(-1)
+    assert len(np.unique(expected)) > 1
+    assert np.mean(np.concatenate(found) == expected) > 0.9999
 
 
 def test_a_file_that_takes_pixels_is_set_beside(tmp_path):
-    run = tf.function(lambda x: tf.reduce_sum(tf.cast(x, tf.float32), (1, 2)), [tf.TensorSpec((1, 5, 7, 3), tf.uint8)])
+    run = tf.function(lambda x: tf.cast(x[..., 1], tf.int32) + 3, [tf.TensorSpec((1, 5, 7, 3), tf.uint8)])
     (tmp_path / "a.tflite").write_bytes(convert(run.get_concrete_function()))
     images = np.stack([golden_image(f"pixels{number}", 5, 7) for number in range(2)])
     found = benchmark_inference._original(str(tmp_path / "a.tflite"), (5, 7))(images)
-    assert np.array_equal(np.concatenate([sums for (sums,) in found]), images.sum((1, 2)))
+    assert np.array_equal(np.concatenate(found), images[..., 1].astype(int) + 3)
 
 
 def test_clients_are_answered(capsys, tmp_path):

@@ -22,12 +22,13 @@ def hard_swish(x):
 ACTIVATIONS = {"RELU": tf.nn.relu, "HARD_SWISH": hard_swish}
 
 
-def exported(activation, images, precision="int8"):
+def exported(activation, images, precision="int8", factor=1.0):
     """Returns a file whose activation stands alone: of a sum that is used without it, too, as in Xception."""
 
     @tf.function(input_signature=[tf.TensorSpec((1, *SIZE, 3))])
     def run(x):
-        x = tf.nn.bias_add(tf.nn.conv2d(x / 127.5 - 1.0, KERNEL, 2, "SAME"), np.linspace(-4, 4, 16, dtype=np.float32))
+        bias = np.linspace(-4, 4, 16, dtype=np.float32)
+        x = tf.nn.bias_add(tf.nn.conv2d(x / 127.5 - 1.0, factor * KERNEL, 2, "SAME"), factor * bias)
         x += tf.nn.max_pool2d(x, 3, 1, "SAME")
         return tf.concat([tf.nn.conv2d(ACTIVATIONS[activation](x), SECOND, 1, "SAME"), x], axis=-1)
 
@@ -53,6 +54,16 @@ def test_the_values_stay(activation, images, tmp_path, monkeypatch):
     step = np.diff(np.unique(before)).min()
     assert before.std() > 10 * step
     assert np.abs(after - before).max() < 1.5 * step
+
+
+def test_sums_of_small_values(images):
+    """XNNPACK adds where the scales differ from the sum's by a factor of 2^-10 to 2^8."""
+    (graph,) = unpack(exported("RELU", images, factor=1e-3)).subgraphs
+    zero = next(i for i, tensor in enumerate(graph.tensors) if tensor.name == b"zero")
+    (addition,) = (operation for operation in graph.operators if zero in operation.inputs)
+    given, added, total = (graph.tensors[i].quantization.scale[0] for i in (*addition.inputs, *addition.outputs))
+    assert total < 2**-12
+    assert all(2**-10 <= scale / total < 2**8 for scale in (given, added))
 
 
 def test_real_numbers_are_left_alone(images):
