@@ -10,6 +10,7 @@ import tensorflow as tf
 from golden import golden_image
 from test_benchmark import finished
 
+from deeplab_tf.images import read_image, resize_longest
 from deeplab_tf.loading import open_model
 from deeplab_tf.resizing import resize_bilinear
 from deeplab_tf.tflite import convert
@@ -74,7 +75,8 @@ def test_the_release_s_own_file_is_set_beside(shared):
     """It gets the pixels as it takes them: its classes are those of its weights in our graph."""
     file, checkpoint = shared / "real/deeplabv3_257_mv_gpu.tflite", shared / "real/deeplabv3_mnv2_dm05_pascal"
     assert benchmark_inference._original(str(file), (65, 65)) is None
-    images = np.stack([golden_image(f"beside{number}", 257, 257) for number in range(2)])
+    photographs = sorted((shared / "real/voc_mini/JPEGImages").iterdir())[:2]
+    images = np.stack([resize_longest(read_image(photo), 400)[:257, :257] for photo in photographs])
     found = benchmark_inference._original(str(file), (257, 257))(images)
     model = open_model(str(checkpoint), {"output_stride": 8}).model
     expected = resize_bilinear(model(images.astype(np.float32), training=False), (257, 257)).numpy().argmax(-1)
