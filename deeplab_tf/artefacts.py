@@ -23,6 +23,12 @@ GraphDef = tf.compat.v1.GraphDef
 _OPSET = 17
 _BEYOND = 255  # in the label maps of a batch, what lies outside of the smaller pictures
 _LARGEST_SHOWN = 256  # bytes of a constant that stay in the text of a graph
+_OF_A_SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables/*", "assets/*")
+
+
+def files_of(path: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the files that an export at `path` consists of: itself, or where it is a folder those of a SavedModel."""
+    return [file for part in _OF_A_SAVED_MODEL for file in sorted(path.glob(part))] if path.is_dir() else [path]
 
 
 def _names(outputs: Sequence[str]) -> list[str]:

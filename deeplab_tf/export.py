@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf import zoo
-from deeplab_tf.artefacts import FORMATS, Format, Run, open_with_scores, write_graph_text
+from deeplab_tf.artefacts import FORMATS, Format, Run, files_of, open_with_scores, write_graph_text
 from deeplab_tf.certificate import (
     CERTIFICATE,
     compare,
@@ -35,7 +35,7 @@ from deeplab_tf.loading import Loaded, open_model
 from deeplab_tf.model import build_model
 from deeplab_tf.predict import expand_inputs
 from deeplab_tf.predictor import needs_fixed_size
-from deeplab_tf.sources import MODEL_FILE, strip_checkpoint_suffix
+from deeplab_tf.sources import MODEL_FILE, sha256_of, strip_checkpoint_suffix
 
 # The release's defaults of export_model.py, for weights that do not say what they were trained at.
 RELEASE_STRIDE, RELEASE_CROP = 8, (513, 513)
@@ -193,11 +193,6 @@ def _target(export_path: str | os.PathLike, options: ExportConfig) -> _Target:
     return _Target(path, form, folder=form.file is None or path.suffix.lower() not in SUFFIXES)
 
 
-def _bytes(path: pathlib.Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
-
-
 # ---- the verb
 
 
@@ -251,7 +246,7 @@ def export_opened(opened: Opened, export_path: str | os.PathLike, options: Expor
     with target.growing() as folder:
         path = folder / (target.form.file or "")
         target.form.write(graph_def, options, path, _representative(options, card))
-        operations, size = target.form.operations(path), _bytes(path)
+        operations, files = target.form.operations(path), files_of(path)
         require_portable(operations, export_path)
         run = target.form.open(path, options)
         scored = _scored(segmentation, (shape, dtype), path, run)
@@ -263,7 +258,8 @@ def export_opened(opened: Opened, export_path: str | os.PathLike, options: Expor
             "input_shape": shape,
             **figures,
             "min_agreement": options.required_agreement,
-            "bytes": size,
+            "bytes": sum(file.stat().st_size for file in files),
+            "sha256": sha256_of(*files),
             "latency": latency(run, pictures[0].image),
             "machine": machine(),
             "versions": versions(target.form.packages),

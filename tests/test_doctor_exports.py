@@ -1,5 +1,6 @@
 """The doctor's look at exports: one of a tiny network, and what may become of it or of its weights."""
 
+import hashlib
 import json
 import pathlib
 import shutil
@@ -64,8 +65,10 @@ def test_a_sound_one(folder):
     assert set(notes) == {"what-it-is", "agreement"} and found.facts["out"]["agreement"] > 0.999
 
 
-def append(file: pathlib.Path):
-    file.write_bytes(file.read_bytes() + b"x")
+def flip_a_bit(file: pathlib.Path):
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
 
 
 CHANGES = {
@@ -74,7 +77,7 @@ CHANGES = {
         "warning",
         lambda f: change(f, output_stride={"exported": 8, "from": "--output_stride", "trained": 16}),
     ),
-    "bytes": ("artefact-changed", "error", lambda f: append(f / "out" / "saved_model.pb")),
+    "bytes": ("artefact-changed", "error", lambda f: flip_a_bit(f / "out" / "saved_model.pb")),
     "gone": (
         "artefact-changed",
         "error",
@@ -121,7 +124,8 @@ def test_files_beside_each_other(folder, tmp_path):
     place.mkdir()
     (place / "a.tflite").write_bytes(b"12345")
     (place / "b.onnx").write_bytes(b"1")
-    values = {**certificate, "options": {"format": "tflite", "precision": "int8"}, "bytes": 5, "agreement": 0.95}
+    values = {**certificate, "options": {"format": "tflite", "precision": "int8"}, "agreement": 0.95}
+    values["sha256"] = hashlib.sha256(b"12345").hexdigest()
     (place / "a.tflite.certificate.json").write_text(json.dumps(values))
     found = check_exports(place)
     assert found.codes == ("uncertified",) and found.findings[0].evidence[0].startswith("b.onnx: no certificate")
@@ -143,5 +147,5 @@ def test_the_command(folder, capsys):
     assert "NOTE    agreement: out: the model's class in " in capsys.readouterr().out
     assert finished(f"--checkpoint={folder / 'model'}", f"--export_dir={folder / 'out'}") == 0
     assert capsys.readouterr().out.count("what-it-is") == 2
-    append(folder / "out" / "saved_model.pb")
+    flip_a_bit(folder / "out" / "saved_model.pb")
     assert finished(f"--export_dir={folder / 'out'}") == 1

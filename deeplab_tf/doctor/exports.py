@@ -6,17 +6,16 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping
 
-from deeplab_tf.artefacts import FORMATS
+from deeplab_tf.artefacts import FORMATS, files_of
 from deeplab_tf.certificate import CERTIFICATE
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.export_config import SUFFIXES
 from deeplab_tf.loading import weights_path
-from deeplab_tf.sources import MODEL_FILE, open_source
+from deeplab_tf.sources import MODEL_FILE, open_source, sha256_of
 
 _LOST = 0.01  # of mean IoU
-_OF_A_SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables/*", "assets/*")
 _CURE = "export again: deeplab-tf export --checkpoint_path={} --export_path=..."
 
 
@@ -92,18 +91,12 @@ def _findings(artefact: pathlib.Path, certificate: Mapping, checkpoint: str | No
     if not artefact.exists():
         lines = (f"{artefact.name} is not there, its certificate is",)
         yield Finding("artefact-changed", ERROR, lines, _CURE.format(certificate["checkpoint"]))
-    elif (size := _size(artefact)) != certificate["bytes"]:
-        lines = (f"{artefact.name} has {size:,} bytes, {certificate['bytes']:,} were certified: it is another file",)
+    elif sha256_of(*files_of(artefact)) != certificate["sha256"]:
+        lines = (f"{artefact.name} is another file than the one that was certified: its SHA-256 differs",)
         yield Finding("artefact-changed", ERROR, lines, _CURE.format(certificate["checkpoint"]))
     yield from _stride(artefact, certificate)
     yield from _agreement(artefact, certificate)
     yield from _weights(artefact, certificate, checkpoint)
-
-
-def _size(artefact: pathlib.Path) -> int:
-    """The size of a file, or of what makes a folder a SavedModel."""
-    files = [file for part in _OF_A_SAVED_MODEL for file in artefact.glob(part)] if artefact.is_dir() else [artefact]
-    return sum(file.stat().st_size for file in files)
 
 
 def _identity(artefact: pathlib.Path, certificate: Mapping) -> Finding:
