@@ -178,7 +178,8 @@ def _append(file: pathlib.Path, line: str):
         stream.write(f"{'' if whole else chr(10)}{line}\n".encode())
 
 
-def _counted(batches: Iterable[Mapping], advance: Callable[[int], None]) -> Iterator[Mapping]:
+def counted(batches: Iterable[Mapping], advance: Callable[[int], None]) -> Iterator[Mapping]:
+    """Yields batches, calling `advance` with the number of images after each."""
     for batch in batches:
         yield batch
         advance(len(batch["label"]))
@@ -210,7 +211,7 @@ def evaluate_checkpoint(
         batches = make_dataset(options, split=config.eval_split, training=False)
         scores = evaluate(
             opened.loaded.model,
-            _counted(batches, advance),
+            counted(batches, advance),
             **how,
             ignore_label=facts.ignore_label,
             large_images=config.large_images,

@@ -90,15 +90,18 @@ def png_bytes(picture: np.ndarray, palette: bytes = b"") -> bytes:
     return content.getvalue()
 
 
-def jpeg_bytes(picture: np.ndarray) -> bytes:
+def jpeg_bytes(picture: np.ndarray, *, quality: int = 92) -> bytes:
     """Returns a picture to look at, uint8 [h, w, 3], as a JPEG; made smaller where a JPEG cannot be so large.
 
     Of a photograph it is a fifth of the PNG's size and takes a tenth of its time; fine lines keep their colours.
+
+    Args:
+      quality: Pillow's, 1 to 95.
     """
     content = io.BytesIO()
     if max(picture.shape) > _JPEG_SIDE:
         picture = resize_longest(picture, _JPEG_SIDE)
-    PIL.Image.fromarray(picture).save(content, format="JPEG", quality=92, subsampling="4:4:4")
+    PIL.Image.fromarray(picture).save(content, format="JPEG", quality=quality, subsampling="4:4:4")
     return content.getvalue()
 
 

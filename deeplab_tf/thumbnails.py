@@ -10,11 +10,11 @@ from PIL import Image
 from scipy import ndimage
 
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.images import resize_labels
+from deeplab_tf.images import jpeg_bytes, resize_labels
 from deeplab_tf.report_page import Picture
 from deeplab_tf.visualize import IGNORE_COLOUR, Colour, palette_png
 
-_SIDE = 480  # pixels of a picture's longer side
+_SIDE, _QUALITY = 480, 85  # pixels of a picture's longer side; of a JPEG
 _MOST_MARKS, _LEAST_MARKED = 6, 0.02  # names written into a picture of classes; share of it that is worth one
 _DIFFERENCE = "difference: solid is wrong, striped is not scored"
 _WRONG = np.array((213, 94, 0))  # vermilion: told from greys whatever one's colour vision
@@ -35,9 +35,9 @@ class Thumbnails:
         height, width = label.shape
         scale = min(1.0, _SIDE / max(height, width))
         size = max(1, round(height * scale)), max(1, round(width * scale))
-        photo = Image.fromarray(image).resize(size[::-1], Image.Resampling.BOX)
-        maps = [resize_labels(values, *size) for values in (label, prediction)]
-        for content in (_jpeg(photo), *(palette_png(values, self._palette) for values in maps)):
+        photo = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BOX))
+        maps = [palette_png(resize_labels(values, *size), self._palette) for values in (label, prediction)]
+        for content in (jpeg_bytes(photo, quality=_QUALITY), *maps):
             try:
                 self._file.write(content)
             except OSError as error:
@@ -67,13 +67,7 @@ class Thumbnails:
         picture[wrong] = 0.25 * picture[wrong] + 0.75 * _WRONG
         stripes = np.add.outer(*map(np.arange, true.shape)) % 8 < 3
         picture[(true == self._ignore) & stripes] = IGNORE_COLOUR
-        return _jpeg(Image.fromarray(picture))
-
-
-def _jpeg(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
+        return jpeg_bytes(picture, quality=_QUALITY)
 
 
 def _marks(labels: np.ndarray, ignore_label: int) -> list[tuple[int, float, float]]:

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.data.records import count_examples
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.evaluate import evaluate
+from deeplab_tf.evaluate import counted, evaluate
 from deeplab_tf.loading import manifest_of, open_model
 from deeplab_tf.predictor import predictor_of
 from deeplab_tf.released import Released, Score
@@ -278,12 +278,6 @@ def _data(entry: Released, dataset_dir: str | os.PathLike) -> Check:
     return Check("data", PASSED, ", ".join(f"{count:,} records of {facts.name} {s}" for s, count in counts.items()))
 
 
-def _counted(batches, advance: Callable[[int], None]) -> Iterator[Mapping]:
-    for batch in batches:
-        yield batch
-        advance(len(batch["label"]))
-
-
 def _measured(entry: Released, score: Score, path: pathlib.Path, dataset_dir, advance) -> Measured:
     """Returns one published score beside ours, measured at its settings."""
     side, split = score.longest_side, _split(score)
@@ -294,7 +288,7 @@ def _measured(entry: Released, score: Score, path: pathlib.Path, dataset_dir, ad
     resize = {"min_resize_value": side, "max_resize_value": side} if side else {}
     data = DataConfig(**options, **resize, model_variant=config.model_variant)
     with named_errors():
-        batches = _counted(make_dataset(data, split=split, training=False), advance)
+        batches = counted(make_dataset(data, split=split, training=False), advance)
         how = {"scales": score.scales, "flip": score.flip, "ignore_label": DATASETS[entry.dataset].ignore_label}
         found = 100 * float(evaluate(model, batches, **how)[_SCORES[score.metric]])
     trained = {"train_dataset": entry.dataset, "train_split": entry.train_split}
