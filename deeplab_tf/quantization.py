@@ -114,6 +114,13 @@ def take_ranges(model) -> dict[int, tuple[float, float]]:
     return ranges
 
 
+def bounded_ranges(model) -> dict[int, tuple[float, float]]:
+    """Returns index -> range of what ends in a ReLU6: quantised training rounds after a hard sigmoid, not within."""
+    (graph,), relu6 = model.subgraphs, schema().ActivationFunctionType.RELU6
+    ends = (o for o in graph.operators if getattr(o.builtinOptions, "fusedActivationFunction", None) == relu6)
+    return {int(operation.outputs[0]): (0.0, 6.0) for operation in ends}
+
+
 def _observed(content: bytes, model, images: Iterable[np.ndarray]) -> dict[int, tuple[float, float]]:
     """Returns index -> range of what the tensors of `model`, `content` unpacked, held for `images`; its biases take up
     what the rounded weights lose."""
@@ -156,7 +163,8 @@ def eight_bits(content: bytes, images: Iterable[np.ndarray], *, uint8_io: bool =
 
     model = unpack(content)
     learned = take_ranges(model)
-    ranges, (graph,) = learned or _observed(content, model, images), model.subgraphs
+    (graph,) = model.subgraphs
+    ranges = {**bounded_ranges(model), **learned} if learned else _observed(content, model, images)
     scores = any(graph.tensors[index].type == schema().TensorType.FLOAT32 for index in graph.outputs)
     left = set() if scores else after_convolutions(model)
     for index in ranges.keys() - left:

@@ -382,6 +382,16 @@ def test_other_formats_calculate_as_the_network_does(name, trained, tmp_path):
     assert made["agreement"] >= 0.99
 
 
+def test_hard_sigmoids_are_eight_bits_throughout(tmp_path):
+    """They are rounded at their end, and known to be in 0..6 before."""
+    config = dataclasses.replace(QUANTISED, model_variant="mobilenet_v3_small_seg", crop_size=(65, 65))
+    card, receipt = ModelCard(config), Receipt("tests", "0" * 64, {}, {})
+    save_model(tmp_path / "model", build_model(config), receipt, card=card)
+    options = ExportConfig(precision="int8", num_images=1, min_agreement=0.0)
+    made = export(tmp_path / "model", tmp_path / "a.tflite", options)
+    assert made["operations"]["DEQUANTIZE"] == 1 and "HARD_SWISH" not in made["operations"]  # the first is the logits'
+
+
 def test_ranges_from_two_sides_are_refused(trained, pictures, tmp_path, capsys):
     flags = (f"--checkpoint_path={trained}", f"--export_path={tmp_path / 'a.tflite'}", "--precision=int8")
     assert finished(export_tool.run, *flags, f"--representative_images={pictures}") == 1
