@@ -1,15 +1,18 @@
 """What the doctor reads: of every kind of data set the same, encoded; here a set of TFDS, the others in test_doctor."""
 
 import io
+import json
 
 import numpy as np
 import PIL.Image
 import pytest
-from test_tfds_folder import CLASSES, arrays, data_dir, offline  # noqa: F401 (fixtures)
+from test_tfds_folder import CLASSES, arrays, data_dir, offline, prepare_two_views  # noqa: F401 (fixtures)
+from test_tools import finished, one_line
 
 from deeplab_tf.doctor.dataset import check_dataset
 from deeplab_tf.doctor.samples import open_data
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.tools import doctor as doctor_tool
 
 NAME = "tfds:tiny_pets"
 
@@ -38,6 +41,20 @@ def test_the_doctor_s_figures_of_it(data_dir):  # noqa: F811
     values, counts = np.unique(np.concatenate([arrays(n)[1].ravel() for n in range(11)]), return_counts=True)
     assert found.facts["histogram"]["train"] == {str(v): int(c) for v, c in zip(values, counts, strict=True)}
     assert set(check_dataset(data_dir, dataset=NAME, splits=["test"]).facts["examples"]) == {"test"}
+
+
+def test_features_that_are_named(tmp_path, capsys):
+    name = prepare_two_views(tmp_path)
+    (tmp_path / "other" / "1.2.0" / "dataset.json").write_text(json.dumps({"class_names": CLASSES}))
+    flags = (f"--dataset_dir={tmp_path}", f"--dataset={name}")
+    capsys.readouterr()  # what TFDS said
+    assert finished(doctor_tool.run, *flags) == 1
+    assert "--tfds_features=" in one_line(capsys.readouterr().err)
+    data = open_data(tmp_path, dataset=name, tfds_features=["right", "ground"])
+    (sample,) = data.samples("train")
+    np.testing.assert_array_equal(decoded(sample.image), 255 - arrays(0)[0])
+    assert finished(doctor_tool.run, *flags, "--tfds_features=right,ground") == 0
+    assert "1 in train" in capsys.readouterr().out
 
 
 def test_what_is_not_there(data_dir):  # noqa: F811

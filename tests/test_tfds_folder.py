@@ -223,10 +223,15 @@ def test_nested_features_and_others_besides(tmp_path):
     assert batch["image_name"][0] == b"x/y"
 
 
-def test_features_that_must_be_named(tmp_path):
+def prepare_two_views(folder) -> str:
+    """Prepares a set with two features that may be the image, and returns its name."""
     image, grey = tfds.features.Image(), tfds.features.Image(shape=(None, None, 1))
     features = {"left": image, "right": image, "ground": grey}
-    name = prepare(tmp_path, features, lambda image, label: {"left": image, "right": 255 - image, "ground": label % 3})
+    return prepare(folder, features, lambda image, label: {"left": image, "right": 255 - image, "ground": label % 3})
+
+
+def test_features_that_must_be_named(tmp_path):
+    name = prepare_two_views(tmp_path)
     with pytest.raises(
         DeepLabError, match=r"which feature is the mask\? .* ground \(1 channels\), left .3 .*--tfds_fea"
     ):

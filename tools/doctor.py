@@ -27,6 +27,8 @@ def define(values: flags.FlagValues):
     flags.DEFINE_string("dataset_dir", None, text, flag_values=values)
     text = "what the labels mean, as train's (default: what the folder says, else pascal_voc_seg)"
     flags.DEFINE_string("dataset", None, text, flag_values=values)
+    text = "with --dataset=tfds:..., as train's: image,mask (default: the only ones of their kind)"
+    flags.DEFINE_list("tfds_features", None, text, flag_values=values)
     flags.DEFINE_list("splits", [], "only these splits of the data set (default: all)", flag_values=values)
     flags.DEFINE_string("train_logdir", None, "folder of a training run", flag_values=values)
     text = "recipe to compare the run with (default: the nearest one)"
@@ -50,8 +52,9 @@ def _dataset(values: flags.FlagValues):
     console = rich.console.Console(stderr=True)
     with rich.progress.Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("Looking at images and labels", total=None)
-        how = {"dataset": values.dataset, "splits": values.splits, "advance": lambda: bar.advance(task)}
-        return check_dataset(values.dataset_dir, **how, begin=lambda count: bar.update(task, total=count))
+        how = {"dataset": values.dataset, "tfds_features": values.tfds_features, "splits": values.splits}
+        how |= {"advance": lambda: bar.advance(task), "begin": lambda count: bar.update(task, total=count)}
+        return check_dataset(values.dataset_dir, **how)
 
 
 def _recipes(name: str | None) -> dict:
@@ -92,7 +95,8 @@ def _diagnoses(values: flags.FlagValues):
     if weights and values.dataset_dir:
         from deeplab_tf.doctor.predictions import check_predictions
 
-        how = {"dataset": values.dataset, "split": values.eval_split, "num_images": values.num_images}
+        how = {"dataset": values.dataset, "tfds_features": values.tfds_features, "split": values.eval_split}
+        how |= {"num_images": values.num_images}
         yield check_predictions(weights, values.dataset_dir, **how)
 
 

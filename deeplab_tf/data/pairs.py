@@ -231,8 +231,8 @@ def _sbd_label(file: str, content: bytes) -> np.ndarray:
     """Returns the classes of an SBD annotation (cls/<id>.mat: GTcls.Segmentation), uint8 [h, w]."""
     import scipy.io
 
-    # NotImplementedError is what scipy raises for a file of MATLAB 7.3, which is HDF5.
-    unreadable = (scipy.io.matlab.MatReadError, NotImplementedError, KeyError, AttributeError, TypeError, ValueError)
+    # NotImplementedError is what scipy raises for a file of MATLAB 7.3, which is HDF5; LookupError for a short one.
+    unreadable = (scipy.io.matlab.MatReadError, NotImplementedError, LookupError, AttributeError, TypeError, ValueError)
     try:
         values = scipy.io.loadmat(io.BytesIO(content), squeeze_me=True, struct_as_record=False)
         return np.asarray(values["GTcls"].Segmentation, np.uint8)

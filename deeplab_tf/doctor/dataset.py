@@ -60,6 +60,7 @@ def check_dataset(
     *,
     dataset: str | None = None,
     splits: Sequence[str] = (),
+    tfds_features: Sequence[str] | None = None,
     begin: Callable[[int], object] = lambda examples: None,
     advance: Callable[[], object] = lambda: None,
 ) -> Diagnosis:
@@ -70,12 +71,13 @@ def check_dataset(
       dataset: what the labels mean, as --dataset of the other commands; None: what the folder says, else the release's
         default.
       splits: only these; none: all.
+      tfds_features: as --tfds_features of the other commands.
       begin: called with the number of examples before the first; `advance` after each.
 
     Raises:
       DeepLabError: no such folder, data set or split, or nothing in it. What can be found is a finding.
     """
-    data = open_data(dataset_dir, dataset=dataset, splits=splits)
+    data = open_data(dataset_dir, dataset=dataset, splits=splits, tfds_features=tfds_features)
     begin(sum(data.splits.values()))
     found = {split: _tallied(data, split, advance) for split in data.splits}
     training = [split for split in found if split.startswith("train")]

@@ -48,13 +48,14 @@ def check_predictions(
     *,
     dataset: str | None = None,
     split: str | None = None,
+    tfds_features: Sequence[str] | None = None,
     num_images: int = 8,
 ) -> Diagnosis:
     """Returns what weights predict for some images of a data set, and why where it is one class alone.
 
     Args:
       checkpoint: anything that `loading.open_model` opens.
-      dataset_dir, dataset: as `dataset.check_dataset` takes them.
+      dataset_dir, dataset, tfds_features: as `dataset.check_dataset` takes them.
       split: whose images; None: the one that is usually scored, or the last.
       num_images: that many, spread over the split.
 
@@ -64,7 +65,7 @@ def check_predictions(
     loaded = open_model(checkpoint)
     if loaded.card.kind != "segmentation":
         raise DeepLabError(f"{checkpoint}: a backbone without classes predicts nothing; give a trained network")
-    data = open_data(dataset_dir, dataset=dataset)
+    data = open_data(dataset_dir, dataset=dataset, tfds_features=tfds_features)
     split = split or next(s for s in (default_split(data.facts.name), *reversed(data.splits)) if s in data.splits)
     if split not in data.splits:
         raise unknown_name(f"split of {dataset_dir}", split, data.splits)

@@ -48,7 +48,13 @@ class Data:
     unused: tuple[str, ...] = ()
 
 
-def open_data(dataset_dir: str | os.PathLike, *, dataset: str | None = None, splits: Sequence[str] = ()) -> Data:
+def open_data(
+    dataset_dir: str | os.PathLike,
+    *,
+    dataset: str | None = None,
+    splits: Sequence[str] = (),
+    tfds_features: Sequence[str] | None = None,
+) -> Data:
     """Returns the data set in a folder: of TFRecords where it holds shards, else of images and labels.
 
     Args:
@@ -56,6 +62,7 @@ def open_data(dataset_dir: str | os.PathLike, *, dataset: str | None = None, spl
       dataset: what the labels mean, as --dataset of the other commands; None: what the folder says, else the release's
         default.
       splits: only these; none: all.
+      tfds_features: as --tfds_features of the other commands.
 
     Raises:
       DeepLabError: no such folder, data set or split, or nothing in it.
@@ -67,8 +74,9 @@ def open_data(dataset_dir: str | os.PathLike, *, dataset: str | None = None, spl
         raise DeepLabError(f"--dataset_dir={path}: {found}; expected TFRecords, or images and labels")
     prepared = (dataset or "").startswith(tfds_folder.PREFIX)
     stored = prepared or bool(records.find_splits(path))
-    facts, assumed = _facts(path, dataset, stored)
-    data = _of_records(path, facts, assumed, prepared) if stored else _of_files(path, facts, assumed)
+    features = tuple(tfds_features) if tfds_features else None
+    facts, assumed = _facts(path, dataset, stored, features)
+    data = _of_records(path, facts, assumed, prepared, features) if stored else _of_files(path, facts, assumed)
     for split in splits:
         if split not in data.splits:
             raise unknown_name(f"split of {path}", split, data.splits)
@@ -76,9 +84,9 @@ def open_data(dataset_dir: str | os.PathLike, *, dataset: str | None = None, spl
     return dataclasses.replace(data, splits=chosen)
 
 
-def _facts(path: str, dataset: str | None, stored: bool) -> tuple[catalog.Dataset, bool]:
+def _facts(path: str, dataset: str | None, stored: bool, features) -> tuple[catalog.Dataset, bool]:
     if dataset:
-        return catalog.find_dataset(dataset, path), False
+        return catalog.find_dataset(dataset, path, features), False
     known = (catalog.DATASET_FILE, *(() if stored else (folder.CLASS_NAMES_FILE,)))
     if any(places.is_file(os.path.join(path, name)) for name in known):
         return folder.folder_facts(path), False
@@ -94,10 +102,10 @@ def _is_cityscapes(path: str) -> bool:
 # ---- records
 
 
-def _of_records(path: str, facts: catalog.Dataset, assumed: bool, prepared: bool) -> Data:
+def _of_records(path: str, facts: catalog.Dataset, assumed: bool, prepared: bool, features) -> Data:
     names = facts.splits if prepared else records.find_splits(path)
     # Records are found by the folder; what their labels mean is known already.
-    config = DataConfig(dataset=facts.name if prepared else DEFAULT, dataset_dir=path)
+    config = DataConfig(dataset=facts.name if prepared else DEFAULT, dataset_dir=path, tfds_features=features)
     located = {split: locate_records(config, split) for split in names}
     counts = {split: len(found.index) for split, found in located.items()}
     return Data(facts, assumed, True, counts, lambda split: _records(located[split]))
