@@ -161,6 +161,15 @@ def test_colours_in_records_are_an_error(folder, options):
     assert found.findings[0].evidence[1].startswith("train-00000-of-00001.tfrecord: record 1 (b) holds a")
 
 
+def test_colours_without_a_class_are_named(folder):
+    label = np.array(PALETTE, np.uint8)[label_of("a") % CLASSES]
+    label[3, 4] = 250, 251, 17
+    put(folder / "labels/a.png", encoded(label))
+    found = check_dataset(folder)
+    assert found.codes == ("unknown-colours",)
+    assert found.findings[0].evidence[1] == "images/a.jpg has a label with colours (250, 251, 17)"
+
+
 def test_damaged_records_are_passed_over(folder):
     out = write_records(folder, {"d": encoded(np.full(SIZE, 77, np.uint8))})
     file = out / records.shard_name("train", 0, 1)
