@@ -212,7 +212,7 @@ class Format:
     """How one format is written, run and read.
 
     Attributes:
-      target: how its graph is built, one of inference_graph.TARGETS.
+      target: how its graph is built, one of portable_convolutions.TARGETS.
       file: its name in an export folder; None: it is the folder.
       packages: those whose versions decide what it does.
       write: (graph, options, path, inputs that int8 takes its ranges from) writes it.

@@ -22,13 +22,10 @@ from deeplab_tf.export_config import INPUT, OUTPUTS
 from deeplab_tf.fake_quantization import FakeQuantize, fake_quantized, held_weights
 from deeplab_tf.layers import PIXEL_SCALE, Graph
 from deeplab_tf.model import MERGED, build_outputs, logits_stride
+from deeplab_tf.portable_convolutions import Rates, depthwise_convolution, full_convolution, sides_of, taken_in
 from deeplab_tf.predictor import needs_fixed_size, padded_size
 from deeplab_tf.resizing import resize_bilinear, resize_nearest, scale_dimension
 from deeplab_tf.upsampling import strip_classes
-
-# How an atrous depthwise convolution is written. TensorFlow's own kernel exists on some CPUs only (with oneDNN), and
-# tf.nn wraps it in SpaceToBatchND; so there it is a plain one between two reshapes. TFLite and ONNX have an attribute.
-TARGETS = ("tensorflow", "tflite", "onnx")
 
 Weights = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -38,16 +35,8 @@ def read_weights(model: keras.Model) -> Weights:
     return {layer.name: held_weights(layer) for layer in model.layers if layer.weights}
 
 
-def _sides(maps: tf.Tensor) -> list:
-    """Height and width: numbers where they are known, else scalar tensors."""
-    dynamic = tf.shape(maps)
-    return [dynamic[axis] if maps.shape[axis] is None else maps.shape[axis] for axis in (1, 2)]
-
-
 # ---- convolutions
 
-Rates = tuple[int, int]
-Padding = str | list[list[int]]  # SAME, VALID, or the margins of each axis
 # The kernels of a layer, and whether each is depthwise; strides and rates belong to the first, a norm to the last.
 _KERNELS: dict[type, tuple[tuple[str, bool], ...]] = {
     keras.layers.Conv2D: (("kernel", False),),
@@ -58,66 +47,6 @@ _KERNELS: dict[type, tuple[tuple[str, bool], ...]] = {
 
 def _pair(value: int | Sequence[int]) -> Rates:
     return (value, value) if isinstance(value, int) else tuple(value)
-
-
-def _same_padding(kernel: tf.Tensor, rates: Rates) -> list[list[int]]:
-    """What SAME means for stride 1; onnxruntime refuses SAME itself where there is a rate."""
-    totals = [(kernel.shape[axis] - 1) * rates[axis] for axis in (0, 1)]
-    return [[0, 0], *([total // 2, total - total // 2] for total in totals), [0, 0]]
-
-
-def _neighbours_by_reshaping(x: tf.Tensor, kernel: tf.Tensor, rates: Rates) -> tf.Tensor:
-    """Atrous depthwise convolution, stride 1, SAME, by a plain one.
-
-    With sides padded to multiples of the rates, [h, w, c] read as [h / r, r * w / r, r * c] has pixels that are r rows
-    apart as vertical and those that are r columns apart as horizontal neighbours, and nothing has moved. A row of this
-    map is r old rows one after the other; the zeros on the right of each keep them apart. `kernel` has its channels
-    repeated for the r columns.
-    """
-    (height, width), (tall, wide), channels = _sides(x), rates, x.shape[-1]
-    rows = (height + tall - 1) // tall
-    columns = (width + kernel.shape[1] // 2 * wide + wide - 1) // wide
-    batch = tf.shape(x)[0] if x.shape[0] is None else x.shape[0]
-    x = tf.pad(x, [[0, 0], [0, rows * tall - height], [0, columns * wide - width], [0, 0]])
-    x = tf.reshape(x, [batch, rows, tall * columns, wide * channels])
-    x = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME")
-    return tf.reshape(x, [batch, rows * tall, columns * wide, channels])[:, :height, :width]
-
-
-def _depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int, rates: Rates, padding: Padding, target: str) -> tf.Tensor:
-    if rates == (1, 1):
-        return tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], padding)
-    if stride > 1 or padding != "SAME" or any(side % 2 == 0 for side in kernel.shape[:2]):
-        raise DeepLabError(
-            f"a depthwise convolution with kernel {tuple(kernel.shape[:2])}, stride {stride}, rates {rates} and "
-            f"padding {padding} cannot be exported; expected an odd kernel, stride 1 and SAME"
-        )
-    if target == "tensorflow":
-        return _neighbours_by_reshaping(x, kernel, rates)
-    options = {"strides": [1, 1, 1, 1], "dilations": [1, *rates, 1], "padding": padding}
-    if target == "onnx":
-        options |= {"padding": "EXPLICIT", "explicit_paddings": sum(_same_padding(kernel, rates), [])}
-    return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=kernel, **options)
-
-
-def _full(x: tf.Tensor, kernel: tf.Tensor, stride: int, rates: Rates, padding: Padding, target: str) -> tf.Tensor:
-    if target == "onnx" and rates != (1, 1) and padding == "SAME" and stride == 1:
-        padding = _same_padding(kernel, rates)
-    return tf.nn.conv2d(x, kernel, stride, padding, dilations=rates)
-
-
-def _taken_in(x: tf.Tensor, margins: list[list[int]], kernel: int, stride: int, target: str) -> Padding | None:
-    """Returns the padding by which a convolution of `x` does without an operation that adds `margins`; None: it cannot.
-
-    TFLite has none but SAME, whose margins depend on the size.
-    """
-    if target != "tflite":
-        return margins
-    for side, margin in zip(x.shape[1:3], margins[1:3], strict=True):
-        total = side and max((-(-side // stride) - 1) * stride + kernel - side, 0)
-        if total is None or margin != [total // 2, total - total // 2]:
-            return None
-    return "SAME"
 
 
 class InferenceGraph(Graph):
@@ -189,8 +118,8 @@ class InferenceGraph(Graph):
         rates, padding = _pair(dilation_rate), padding.upper()
         if rates == (1, 1) and padding == "VALID" and x.ref() in self._padded:
             inner, margins = self._padded[x.ref()]
-            taken_in = _taken_in(inner, margins, values[kernels[0][0]].shape[0], strides, target)
-            x, padding = (x, padding) if taken_in is None else (inner, taken_in)
+            margins_in = taken_in(inner, margins, values[kernels[0][0]].shape[0], strides, target)
+            x, padding = (x, padding) if margins_in is None else (inner, margins_in)
         place = (strides, rates, padding)
         bias = values.get("bias")
         with tf.name_scope(scope):
@@ -201,7 +130,7 @@ class InferenceGraph(Graph):
                 if depthwise and target == "tensorflow":
                     kernel = np.tile(kernel, (1, 1, place[1][1], 1))
                 kernel = self._constant(kernel, scope, leaf, norm is None)
-                x = (_depthwise if depthwise else _full)(x, kernel, *place, target)
+                x = (depthwise_convolution if depthwise else full_convolution)(x, kernel, *place, target)
                 place = (1, (1, 1), "SAME")
             if norm:
                 bias = norm[1] + (0.0 if bias is None else bias * norm[0])
@@ -219,7 +148,7 @@ class Segmentation:
       config: of the model. Images no larger than its crop_size are padded to it, others to k * output_stride + 1.
       weights: from `read_weights`.
       options: from `ExportConfig.for_path`.
-      target: one of TARGETS.
+      target: one of portable_convolutions.TARGETS.
     """
 
     config: ModelConfig
@@ -237,8 +166,8 @@ class Segmentation:
           predictions int32 [b, h, w]; probabilities float32 [b, h, w, classes]; logits float32 [b, h, w, classes], or
           [b, h', w', classes] at the network's stride for export_upsample none.
         """
-        size, pixels = _sides(images), self._resized(tf.cast(images, tf.float32))
-        inner = _sides(pixels)
+        size, pixels = sides_of(images), self._resized(tf.cast(images, tf.float32))
+        inner = sides_of(pixels)
         padded = self._padded(pixels, inner)
         maps, outputs = self._maps(padded), {}
         for output in self.options.outputs:
@@ -255,7 +184,7 @@ class Segmentation:
         if options.min_resize_value is None:
             return pixels
         limits = {"maximum": options.max_resize_value, "factor": options.resize_factor}
-        return resize_bilinear(pixels, range_size(*_sides(pixels), minimum=options.min_resize_value, **limits))
+        return resize_bilinear(pixels, range_size(*sides_of(pixels), minimum=options.min_resize_value, **limits))
 
     def _padded(self, pixels, inner):
         known = all(isinstance(side, int) for side in inner)
@@ -281,7 +210,7 @@ class Segmentation:
 
     def _maps(self, images) -> dict:
         """All outputs at the size of the (padded) images; what is not asked for is dropped with the dead ends."""
-        graph, size = InferenceGraph(self.weights, target=self.target), _sides(images)
+        graph, size = InferenceGraph(self.weights, target=self.target), sides_of(images)
         if self.options.averages:
             probabilities = self._averaged(graph, images, size)
             return {"predictions": _classes(probabilities, self.target), "probabilities": probabilities}

@@ -26,7 +26,8 @@ LAYERS = {
         crf_config config data data.catalog data.tfds_folder released papers papers.* serve_config
         pack_config contamination doctor.findings published""",
     "pure functions": """
-        resizing fake_quantization layers losses metrics schedules optimizers cost lattice crf visualize images
+        resizing portable_convolutions fake_quantization layers losses metrics schedules optimizers cost lattice crf
+        visualize images
         upsampling boundary charts
         data.records data.transforms data.outlines data.pairs data.places
         doctor.labels doctor.likeness doctor.network""",

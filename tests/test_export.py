@@ -16,7 +16,7 @@ from golden import golden_image
 from networks import SMALL, lively
 
 import deeplab_tf
-from deeplab_tf import artefacts, export_config, inference_graph
+from deeplab_tf import artefacts, export_config, portable_convolutions
 from deeplab_tf import export as export_function
 from deeplab_tf.checkpoint import ModelCard, Receipt, save_model, save_tf1_checkpoint
 from deeplab_tf.config import ExportConfig
@@ -252,4 +252,4 @@ def test_real_weights_in_every_format(name, flags, pascal, shared, tmp_path):
 
 def test_the_names_of_formats_are_written_once():
     assert tuple(artefacts.FORMATS) == export_config.FORMATS
-    assert {form.target for form in artefacts.FORMATS.values()} == set(inference_graph.TARGETS)
+    assert {form.target for form in artefacts.FORMATS.values()} == set(portable_convolutions.TARGETS)

@@ -14,7 +14,7 @@ from networks import SMALL, lively
 from test_tools import finished, one_line
 
 import deeplab_tf
-from deeplab_tf import artefacts, inference_graph
+from deeplab_tf import artefacts, inference_graph, portable_convolutions
 from deeplab_tf.checkpoint import ModelCard, Receipt, save_model
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import DeepLabError
@@ -76,7 +76,7 @@ def test_operations_that_hide_an_atrous_convolution(tmp_path, monkeypatch, capsy
         kernel = kernel[:, :, : x.shape[-1]]
         return tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME", dilations=rates)
 
-    monkeypatch.setattr(inference_graph, "_neighbours_by_reshaping", depthwise)
+    monkeypatch.setattr(portable_convolutions, "_neighbours_by_reshaping", depthwise)
     save_model(tmp_path / "model", lively(SMALL), Receipt("tests", "0" * 64, {}, {}), card=ModelCard(SMALL))
     texts = ("BatchToSpaceND, SpaceToBatchND, which other runtimes refuse; nothing was written",)
     assert_refused(capsys, tmp_path, "saved", texts=texts, checkpoint=tmp_path / "model")

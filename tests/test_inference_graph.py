@@ -18,11 +18,11 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference_graph import (
     InferenceGraph,
     Segmentation,
-    _neighbours_by_reshaping,
     build_graph_def,
     read_weights,
 )
 from deeplab_tf.model import build_model, config_of
+from deeplab_tf.portable_convolutions import _neighbours_by_reshaping
 from deeplab_tf.predictor import predictor_of
 
 ALL = ("predictions", "probabilities")

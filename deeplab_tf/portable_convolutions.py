@@ -1,0 +1,88 @@
+"""Convolutions for an exported graph, with strides and atrous rates, in operations that every target takes."""
+
+import tensorflow as tf
+
+from deeplab_tf.errors import DeepLabError
+
+# How an atrous depthwise convolution is written. TensorFlow's own kernel exists on some CPUs only (with oneDNN), and
+# tf.nn wraps it in SpaceToBatchND; so there it is a plain one between two reshapes. TFLite and ONNX have an attribute.
+TARGETS = ("tensorflow", "tflite", "onnx")
+
+Rates = tuple[int, int]
+Padding = str | list[list[int]]  # SAME, VALID, or the margins of each axis
+
+
+def sides_of(maps: tf.Tensor) -> list:
+    """Returns height and width: numbers where they are known, else scalar tensors."""
+    dynamic = tf.shape(maps)
+    return [dynamic[axis] if maps.shape[axis] is None else maps.shape[axis] for axis in (1, 2)]
+
+
+def _same_padding(kernel: tf.Tensor, rates: Rates) -> list[list[int]]:
+    """What SAME means for stride 1; onnxruntime refuses SAME itself where there is a rate."""
+    totals = [(kernel.shape[axis] - 1) * rates[axis] for axis in (0, 1)]
+    return [[0, 0], *([total // 2, total - total // 2] for total in totals), [0, 0]]
+
+
+def _neighbours_by_reshaping(x: tf.Tensor, kernel: tf.Tensor, rates: Rates) -> tf.Tensor:
+    """Atrous depthwise convolution, stride 1, SAME, by a plain one.
+
+    With sides padded to multiples of the rates, [h, w, c] read as [h / r, r * w / r, r * c] has pixels that are r rows
+    apart as vertical and those that are r columns apart as horizontal neighbours, and nothing has moved. A row of this
+    map is r old rows one after the other; the zeros on the right of each keep them apart. `kernel` has its channels
+    repeated for the r columns.
+    """
+    (height, width), (tall, wide), channels = sides_of(x), rates, x.shape[-1]
+    rows = (height + tall - 1) // tall
+    columns = (width + kernel.shape[1] // 2 * wide + wide - 1) // wide
+    batch = tf.shape(x)[0] if x.shape[0] is None else x.shape[0]
+    x = tf.pad(x, [[0, 0], [0, rows * tall - height], [0, columns * wide - width], [0, 0]])
+    x = tf.reshape(x, [batch, rows, tall * columns, wide * channels])
+    x = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME")
+    return tf.reshape(x, [batch, rows * tall, columns * wide, channels])[:, :height, :width]
+
+
+def depthwise_convolution(
+    x: tf.Tensor, kernel: tf.Tensor, stride: int, rates: Rates, padding: Padding, target: str
+) -> tf.Tensor:
+    """Returns maps [b, h, w, c] convolved by `kernel` [kh, kw, c, 1], for one of TARGETS. For "tensorflow" the channels
+    of an atrous kernel are repeated as often as the second of its rates.
+
+    DeepLabError where no target takes it: a rate beside a stride, an even kernel, or another padding than SAME.
+    """
+    if rates == (1, 1):
+        return tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], padding)
+    if stride > 1 or padding != "SAME" or any(side % 2 == 0 for side in kernel.shape[:2]):
+        raise DeepLabError(
+            f"a depthwise convolution with kernel {tuple(kernel.shape[:2])}, stride {stride}, rates {rates} and "
+            f"padding {padding} cannot be exported; expected an odd kernel, stride 1 and SAME"
+        )
+    if target == "tensorflow":
+        return _neighbours_by_reshaping(x, kernel, rates)
+    options = {"strides": [1, 1, 1, 1], "dilations": [1, *rates, 1], "padding": padding}
+    if target == "onnx":
+        options |= {"padding": "EXPLICIT", "explicit_paddings": sum(_same_padding(kernel, rates), [])}
+    return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=kernel, **options)
+
+
+def full_convolution(
+    x: tf.Tensor, kernel: tf.Tensor, stride: int, rates: Rates, padding: Padding, target: str
+) -> tf.Tensor:
+    """Returns maps [b, h, w, cin] convolved by `kernel` [kh, kw, cin, cout], for one of TARGETS."""
+    if target == "onnx" and rates != (1, 1) and padding == "SAME" and stride == 1:
+        padding = _same_padding(kernel, rates)
+    return tf.nn.conv2d(x, kernel, stride, padding, dilations=rates)
+
+
+def taken_in(x: tf.Tensor, margins: list[list[int]], kernel: int, stride: int, target: str) -> Padding | None:
+    """Returns the padding by which a convolution of `x` does without an operation that adds `margins`; None: it cannot.
+
+    TFLite has none but SAME, whose margins depend on the size.
+    """
+    if target != "tflite":
+        return margins
+    for side, margin in zip(x.shape[1:3], margins[1:3], strict=True):
+        total = side and max((-(-side // stride) - 1) * stride + kernel - side, 0)
+        if total is None or margin != [total // 2, total - total // 2]:
+            return None
+    return "SAME"
