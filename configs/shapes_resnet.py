@@ -11,7 +11,7 @@ Pictures are not scaled (they come in all sizes).
 """
 
 from deeplab_tf.config import DataConfig, EvalConfig, RunConfig, TrainConfig
-from deeplab_tf.released import SHAPES_CONFIG
+from deeplab_tf.zoo.released import SHAPES_CONFIG
 
 MODEL = SHAPES_CONFIG
 TRAIN = TrainConfig(

@@ -3,10 +3,8 @@
 The public names are loaded when first used, so that importing the package is instant and does not import TensorFlow.
 """
 
-import importlib
-import pathlib
-import sys
-import types
+import importlib as _importlib
+import pathlib as _pathlib
 
 from deeplab_tf.version import __version__
 
@@ -18,40 +16,37 @@ _PUBLIC = {
     "EvalConfig": "config",
     "ExportConfig": "config",
     "DeepLabError": "errors",
-    "build_model": "model",
-    "build_backbone": "backbone",
-    "load": "loading",
-    "load_tf1_checkpoint": "checkpoint",
-    "save_tf1_checkpoint": "checkpoint",
-    "predict": "predict",
-    "evaluate": "evaluate",
-    "export": "export",
-    "make_train_step": "train_step",
+    "build_model": "network.model",
+    "build_backbone": "network.backbone",
+    "load": "weights.loading",
+    "load_tf1_checkpoint": "weights.tf1",
+    "save_tf1_checkpoint": "weights.tf1",
+    "predict": "inference.predict",
+    "evaluate": "evaluation.evaluate",
+    "export": "exporting.export",
+    "make_train_step": "training.step",
     "make_dataset": "data.pipeline",
 }
-__all__ = ["__version__", *_PUBLIC]
+# Modules that are named without their package.
+_PUBLIC_MODULES = {"crf": "ops.crf", "published": "zoo.published"}
+__all__ = ["__version__", *_PUBLIC, *_PUBLIC_MODULES]
 
 # In a checkout, tools/, configs/ and checkpoints/ lie beside this folder; an installed package has them inside.
-_checkout = pathlib.Path(__file__).parent.parent
-if not (pathlib.Path(__file__).parent / "tools").is_dir() and (_checkout / "setup.cfg").is_file():
+_checkout = _pathlib.Path(__file__).parent.parent
+if not (_pathlib.Path(__file__).parent / "tools").is_dir() and (_checkout / "setup.cfg").is_file():
     __path__.append(str(_checkout))
 
 
 def __getattr__(name: str):
-    if name not in _PUBLIC:
+    if name in _PUBLIC_MODULES:
+        value = _importlib.import_module(f"deeplab_tf.{_PUBLIC_MODULES[name]}")
+    elif name in _PUBLIC:
+        value = getattr(_importlib.import_module(f"deeplab_tf.{_PUBLIC[name]}"), name)
+    else:
         raise AttributeError(f"module 'deeplab_tf' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"deeplab_tf.{_PUBLIC[name]}"), name)
     globals()[name] = value
     return value
 
 
-class _Package(types.ModuleType):
-    """Keeps `deeplab_tf.predict` the function when Python binds the module of the same name to the package."""
-
-    def __setattr__(self, name, value):
-        if isinstance(value, types.ModuleType) and _PUBLIC.get(name) == name:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -77,7 +77,7 @@ def fill(model) -> None:
     """Gives every variable of `model` its golden value."""
     from golden import golden_tensor
 
-    from deeplab_tf.checkpoint import variable_map
+    from deeplab_tf.weights.tf1 import variable_map
 
     for name, variable in variable_map(model).items():
         variable.assign(golden_tensor(name, tuple(variable.shape)))

@@ -6,9 +6,9 @@ import numpy as np
 from conftest import fill
 from golden import golden_image
 
-from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.model import build_model
+from deeplab_tf.network.model import build_model
+from deeplab_tf.weights.tf1 import variable_map
 
 SMALL = ModelConfig(model_variant="mobilenet_v2", depth_multiplier=0.25, num_classes=6, aspp_convs_filters=16)
 DECODER = dataclasses.replace(SMALL, atrous_rates=(1, 2), decoder_output_stride=(4,), decoder_filters=16)

@@ -10,16 +10,16 @@ import pytest
 from conftest import V3_HEAD
 from golden import golden_tensor
 
-from deeplab_tf import layers
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.arch.spec import InvertedResidual
-from deeplab_tf.backbone import build_backbone
-from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.cost import regularized_kernels
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.model import build_model, logits_stride
-from deeplab_tf.resizing import scale_dimension
+from deeplab_tf.network import layers
+from deeplab_tf.network.backbone import build_backbone
+from deeplab_tf.network.cost import regularized_kernels
+from deeplab_tf.network.model import build_model, logits_stride
+from deeplab_tf.ops.resizing import scale_dimension
+from deeplab_tf.weights.tf1 import variable_map
 
 LARGE = ("xception_65", "xception_71", "resnet_v1_101", "nas_")
 V3PLUS = {"atrous_rates": (6, 12, 18), "decoder_output_stride": (4,)}

@@ -8,8 +8,8 @@ import tarfile
 
 import pytest
 
-from deeplab_tf import archives
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.weights import archives
 
 
 def make_archive(*members: tuple[str, bytes]) -> bytes:

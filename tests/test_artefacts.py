@@ -15,13 +15,13 @@ from networks import DECODER, lively
 from test_inference_graph import ALL, ANY_SIZE, graph_of
 
 from deeplab_tf.arch import ARCHITECTURES, spec
-from deeplab_tf.artefacts import FORMATS, as_function, write_graph_text
-from deeplab_tf.certificate import require_portable
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.inference_graph import Segmentation, build_graph_def, read_weights
-from deeplab_tf.predictor import predictor_of
-from deeplab_tf.resizing import resize_bilinear
+from deeplab_tf.exporting.certificate import require_portable
+from deeplab_tf.exporting.formats import FORMATS, as_function, write_graph_text
+from deeplab_tf.inference.graph import Segmentation, build_graph_def, read_weights
+from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.ops.resizing import resize_bilinear
 
 SHAPES = {"saved_model": ANY_SIZE, "frozen_pb": (1, None, None, 3), "onnx": ANY_SIZE, "tflite": (1, 64, 97, 3)}
 # Written to a file and run by a Python that has no deeplab_tf.
@@ -123,7 +123,7 @@ def test_jpegs_are_decoded_as_pillow_does(model, tmp_path):
 
     import PIL.Image
 
-    from deeplab_tf.images import read_image
+    from deeplab_tf.ops.images import read_image
 
     path, _ = written("saved_model", model, tmp_path, outputs=("predictions",))
     stream, image = io.BytesIO(), golden_image("jpeg", 48, 65)

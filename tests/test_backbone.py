@@ -19,11 +19,11 @@ from deeplab_tf.arch.spec import (
     make_divisible,
     strides_and_rates,
 )
-from deeplab_tf.backbone import backbone, build_backbone
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.layers import Graph
-from deeplab_tf.model import build_model
+from deeplab_tf.network.backbone import backbone, build_backbone
+from deeplab_tf.network.layers import Graph
+from deeplab_tf.network.model import build_model
 
 DEFAULT = ModelConfig()
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_tf.data import beam, catalog
+from deeplab_tf.catalog import datasets
+from deeplab_tf.data import beam
 from deeplab_tf.data.build import BuildOptions, build_records
 from deeplab_tf.data.pairs import Pair
 from deeplab_tf.errors import DeepLabError
@@ -16,7 +17,7 @@ from deeplab_tf.tools import build_data
 
 pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
 
-SHAPES = catalog.DATASETS["shapes"]
+SHAPES = datasets.DATASETS["shapes"]
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from deeplab_tf.benchmarks import crf, pipeline, train_step
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.data import records
-from deeplab_tf.model import build_model
-from deeplab_tf.tools import benchmark, benchmark_crf, benchmark_pipeline, benchmark_train_step
-from deeplab_tf.train_step import make_train_step
+from deeplab_tf.network.model import build_model
+from deeplab_tf.tools import benchmark
+from deeplab_tf.training.step import make_train_step
 
 
 def finished(*arguments: str) -> int:
@@ -64,8 +65,8 @@ def test_train_step_is_reported(capsys, tmp_path):
 @pytest.mark.parametrize("with_original", [True, False])
 def test_the_crf_is_reported(capsys, tmp_path, monkeypatch, with_original):
     # The original need not be there: what stands in for it is ours, so that all pixels agree.
-    monkeypatch.setattr(benchmark_crf.importlib.util, "find_spec", lambda name: with_original or None)
-    monkeypatch.setattr(benchmark_crf, "_original", benchmark_crf._ours)
+    monkeypatch.setattr(crf.importlib.util, "find_spec", lambda name: with_original or None)
+    monkeypatch.setattr(crf, "_original", crf._ours)
     figures = reported(capsys, tmp_path, "crf")
     for picture in ("smooth", "noisy"):
         title = f"CRF, {picture} 32 x 24, 21 classes, 10 steps"
@@ -99,8 +100,8 @@ def test_numbers_of_rounds_are_summed_up():
 
 
 def test_photographs_are_like_photographs():
-    image, label = benchmark_pipeline.photograph((90, 120), 3)
-    again, other = (benchmark_pipeline.photograph((90, 120), seed)[0] for seed in (3, 4))
+    image, label = pipeline.photograph((90, 120), 3)
+    again, other = (pipeline.photograph((90, 120), seed)[0] for seed in (3, 4))
     assert (image == again).all()
     assert (image != other).mean() > 0.9
     assert (image.dtype, label.dtype, label.shape) == (np.uint8, np.uint8, (90, 120))
@@ -112,7 +113,7 @@ def test_photographs_are_like_photographs():
 
 
 def test_records_are_written_in_shards(tmp_path):
-    folder = benchmark_pipeline.write_records(str(tmp_path / "r"), (30, 40), "PNG", 7, shards=3)
+    folder = pipeline.write_records(str(tmp_path / "r"), (30, 40), "PNG", 7, shards=3)
     index = records.index_shards(records.find_shards(folder, "train"))
     assert len(index) == 7
     assert np.bincount(index.shard).tolist() == [3, 3, 1]
@@ -121,21 +122,21 @@ def test_records_are_written_in_shards(tmp_path):
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("size", [(40, 60), (150, 200)], ids=["small", "large"])
 def test_the_plain_pipeline_computes_the_same(tmp_path, kind, size):
-    scale = benchmark_pipeline.Scale(crop=65, batch=4)
-    folder = benchmark_pipeline.write_records(str(tmp_path / "r"), size, kind, 4, shards=1)
+    scale = pipeline.Scale(crop=65, batch=4)
+    folder = pipeline.write_records(str(tmp_path / "r"), size, kind, 4, shards=1)
     stored = list(tf.data.TFRecordDataset(records.find_shards(folder, "train")))
-    for epoch, batch in enumerate(benchmark_pipeline.our_dataset(folder, scale).take(3)):
+    for epoch, batch in enumerate(pipeline.our_dataset(folder, scale).take(3)):
         for name, image, label in zip(batch["image_name"], batch["image"], batch["label"], strict=True):
             number = int(name.numpy().decode().rpartition("_")[2])
             draws = tf.random.stateless_uniform([4], tf.constant([epoch, number], tf.int64), alg="philox")
-            plain_image, plain_label = benchmark_pipeline.plain_example(stored[number], draws, scale.crop)
+            plain_image, plain_label = pipeline.plain_example(stored[number], draws, scale.crop)
             np.testing.assert_allclose(image, plain_image, atol=1e-3)
             np.testing.assert_array_equal(label, plain_label)
 
 
 def test_the_bare_step_has_the_loss_of_ours():
-    scale = benchmark_train_step.SMALL
-    model = build_model(benchmark_train_step._model_config(scale))
+    scale = train_step.SMALL
+    model = build_model(train_step._model_config(scale))
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
@@ -143,7 +144,7 @@ def test_the_bare_step_has_the_loss_of_ours():
     images = tf.constant(random.uniform(0, 255, (2, *scale.crop, 3)).astype(np.float32))
     labels = tf.constant(random.choice([*range(21), 255], (2, *scale.crop)).astype(np.int32))
     before = [weight.numpy() for weight in model.weights]
-    bare = float(benchmark_train_step.bare_step(model)(images, labels))
+    bare = float(train_step.bare_step(model)(images, labels))
     assert any((weight.numpy() != old).any() for weight, old in zip(model.weights, before, strict=True))
     for weight, old in zip(model.weights, before, strict=True):
         weight.assign(old)

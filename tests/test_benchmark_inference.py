@@ -10,12 +10,12 @@ import tensorflow as tf
 from golden import golden_image
 from test_benchmark import finished
 
-from deeplab_tf.images import read_image, resize_longest
-from deeplab_tf.loading import open_model
-from deeplab_tf.resizing import resize_bilinear
-from deeplab_tf.tflite import convert
-from deeplab_tf.tools import benchmark_inference
-from deeplab_tf.tools.benchmark_inference import Row
+from deeplab_tf.benchmarks import inference
+from deeplab_tf.benchmarks.inference import Row
+from deeplab_tf.inference.tflite.convert import convert
+from deeplab_tf.ops.images import read_image, resize_longest
+from deeplab_tf.ops.resizing import resize_bilinear
+from deeplab_tf.weights.loading import open_model
 
 pytest.importorskip("ai_edge_litert", reason="the extra `litert` is not installed")
 
@@ -74,10 +74,10 @@ def test_mistakes_are_told(flag, reason, capsys):
 def test_the_release_s_own_file_is_set_beside(shared):
     """It gets the pixels as it takes them: its classes are those of its weights in our graph."""
     file, checkpoint = shared / "real/deeplabv3_257_mv_gpu.tflite", shared / "real/deeplabv3_mnv2_dm05_pascal"
-    assert benchmark_inference._original(str(file), (65, 65)) is None
+    assert inference._original(str(file), (65, 65)) is None
     photographs = sorted((shared / "real/voc_mini/JPEGImages").iterdir())[:2]
     images = np.stack([resize_longest(read_image(photo), 400)[:257, :257] for photo in photographs])
-    found = benchmark_inference._original(str(file), (257, 257))(images)
+    found = inference._original(str(file), (257, 257))(images)
     model = open_model(str(checkpoint), {"output_stride": 8}).model
     expected = resize_bilinear(model(images.astype(np.float32), training=False), (257, 257)).numpy().argmax(-1)
     assert len(np.unique(expected)) > 1
@@ -88,7 +88,7 @@ def test_a_file_that_takes_pixels_is_set_beside(tmp_path):
     run = tf.function(lambda x: tf.cast(x[..., 1], tf.int32) + 3, [tf.TensorSpec((1, 5, 7, 3), tf.uint8)])
     (tmp_path / "a.tflite").write_bytes(convert(run.get_concrete_function()))
     images = np.stack([golden_image(f"pixels{number}", 5, 7) for number in range(2)])
-    found = benchmark_inference._original(str(tmp_path / "a.tflite"), (5, 7))(images)
+    found = inference._original(str(tmp_path / "a.tflite"), (5, 7))(images)
     assert np.array_equal(np.concatenate(found), images[..., 1].astype(int) + 3)
 
 

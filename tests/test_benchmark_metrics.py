@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from deeplab_tf.tools import benchmark, benchmark_metrics
+from deeplab_tf.benchmarks import metrics
+from deeplab_tf.tools import benchmark
 
 
 def test_it_is_reported(capsys, tmp_path):
@@ -21,6 +22,6 @@ def test_it_is_reported(capsys, tmp_path):
 
 
 def test_maps_have_all_classes_void_between_and_mistakes():
-    label, prediction = benchmark_metrics._maps((375, 500), 0)
+    label, prediction = metrics._maps((375, 500), 0)
     assert set(np.unique(label)) == {*range(21), 255} and set(np.unique(prediction)) == set(range(21))
     assert 0.02 < np.mean(label == 255) < 0.1 and 0.001 < np.mean((label != prediction) & (label != 255)) < 0.1

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from deeplab_tf.boundary import boundary_counts, contour_f_scores, contours, trimap_matrices
-from deeplab_tf.metrics import class_scores, confusion_matrix
+from deeplab_tf.ops.boundary import boundary_counts, contour_f_scores, contours, trimap_matrices
+from deeplab_tf.ops.metrics import class_scores, confusion_matrix
 
 
 def maps(seed: int, shape=(13, 17)) -> tuple[np.ndarray, np.ndarray]:

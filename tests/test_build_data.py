@@ -14,15 +14,16 @@ import scipy.io
 import tensorflow as tf
 from PIL import Image
 
-from deeplab_tf.data import ade20k, catalog, cityscapes, folder, pairs, records, voc
+from deeplab_tf.catalog import datasets
+from deeplab_tf.config.data import DataConfig
+from deeplab_tf.data import ade20k, cityscapes, folder, pairs, records, voc
 from deeplab_tf.data.build import BuildOptions, build_records
 from deeplab_tf.data.pairs import LabelRules, Pair, pack, read_label
 from deeplab_tf.data.pipeline import make_dataset
-from deeplab_tf.data_config import DataConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import build_data, cli
 
-VOC = catalog.DATASETS["pascal_voc_seg"]
+VOC = datasets.DATASETS["pascal_voc_seg"]
 RULES = LabelRules(VOC.num_classes, VOC.ignore_label, VOC.palette)
 RANDOM = np.random.default_rng(0)
 
@@ -45,7 +46,7 @@ def classes(height: int = 6, width: int = 8) -> np.ndarray:
 
 def palette_image(array: np.ndarray) -> Image.Image:
     image = Image.fromarray(array)
-    image.putpalette([channel for colour in catalog.pascal_palette(256) for channel in colour])
+    image.putpalette([channel for colour in datasets.pascal_palette(256) for channel in colour])
     return image
 
 
@@ -195,7 +196,7 @@ def test_records_of_a_build(voc_root, tmp_path, processes):
             assert (example[records.HEIGHT], example[records.WIDTH], example["image/format"]) == (6, 8, b"jpeg")
     total = sum(np.bincount(stored_label(e).ravel(), minlength=256) for e in found["val"])
     np.testing.assert_array_equal(counts["val"], total)
-    facts = catalog.read_dataset(out)
+    facts = datasets.read_dataset(out)
     assert (facts.name, facts.palette, dict(facts.splits)) == (
         "pascal_voc_seg",
         VOC.palette,
@@ -253,7 +254,7 @@ def test_targets_that_are_there(voc_root, tmp_path):
 
 
 def test_masks_of_0_and_255(tmp_path):
-    facts = catalog.Dataset("two", 2, 255, ("no", "yes"), VOC.palette[:2], {}, "pascal")
+    facts = datasets.Dataset("two", 2, 255, ("no", "yes"), VOC.palette[:2], {}, "pascal")
     found = []
     for name in "ab":
         mask = RANDOM.integers(0, 2, (6, 8)).astype(np.uint8) * 255
@@ -263,7 +264,7 @@ def test_masks_of_0_and_255(tmp_path):
     build_records({"train": found}, facts, tmp_path / "out", BuildOptions(1, 1, ((255, 1),)))
     assert {int(v) for e in contents(tmp_path / "out")["train"] for v in np.unique(stored_label(e))} == {0, 1}
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["label_map"] == [[255, 1]]
-    assert catalog.read_dataset(tmp_path / "out").label_map == ((255, 1),)
+    assert datasets.read_dataset(tmp_path / "out").label_map == ((255, 1),)
 
 
 # ---- layouts
@@ -389,7 +390,7 @@ def test_own_data_in_every_layout(own, tmp_path):
     }
     assert listed["train"][0].image.endswith("q.png")
     command("--dataset=folder", f"--root={own}", f"--output_dir={tmp_path / 'out'}", "--num_shards=1")
-    facts = catalog.read_dataset(tmp_path / "out")
+    facts = datasets.read_dataset(tmp_path / "out")
     assert (facts.name, facts.class_names, facts.ignore_label) == ("my_data", ("rest", "cat"), 255)
     config = DataConfig(dataset="my_data", dataset_dir=str(tmp_path / "out"), crop_size=(4, 4), batch_size=2)
     batch = next(iter(make_dataset(config, split="train", training=True)))
@@ -441,23 +442,23 @@ def test_own_data_that_lacks_something(own, tmp_path):
 def test_mistakes_in_dataset_json(tmp_path, text, message):
     (tmp_path / "dataset.json").write_text(text)
     with pytest.raises(DeepLabError, match=message):
-        catalog.read_dataset(tmp_path)
+        datasets.read_dataset(tmp_path)
 
 
 def test_dataset_json_and_names(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"class_names": ["a", "b"], "splits": {"train": 3}}))
     for source in (tmp_path, str(tmp_path), tmp_path / "dataset.json"):
-        found = catalog.read_dataset(source)
+        found = datasets.read_dataset(source)
         assert (found.name, found.num_classes, found.ignore_label) == (tmp_path.name, 2, 255)
         assert found.palette == ((0, 0, 0), (128, 0, 0))
         assert found.split_size("train") == 3
         assert hash(found)
-    assert catalog.read_dataset("cityscapes") is catalog.DATASETS["cityscapes"]
-    assert catalog.parse_dataset(catalog.dataset_json(found).encode(), tmp_path / "dataset.json") == found
+    assert datasets.read_dataset("cityscapes") is datasets.DATASETS["cityscapes"]
+    assert datasets.parse_dataset(datasets.dataset_json(found).encode(), tmp_path / "dataset.json") == found
     with pytest.raises(DeepLabError, match="unknown dataset 'city'.*the folder that holds a dataset.json"):
-        catalog.read_dataset("city")
+        datasets.read_dataset("city")
     with pytest.raises(DeepLabError, match="nothing.json: cannot be read"):
-        catalog.read_dataset(tmp_path / "nothing.json")
+        datasets.read_dataset(tmp_path / "nothing.json")
 
 
 # ---- the command
@@ -531,7 +532,7 @@ def test_voc_mini(shared, tmp_path):
 
 def test_camvid(shared, tmp_path):
     command("--dataset=folder", f"--root={shared / 'camvid'}", f"--output_dir={tmp_path / 'out'}", "--num_processes=2")
-    assert dict(catalog.read_dataset(tmp_path / "out").splits) == {"train": 367, "val": 101}
+    assert dict(datasets.read_dataset(tmp_path / "out").splits) == {"train": 367, "val": 101}
     assert records.count_examples(tmp_path / "out", "train") == 367
     config = DataConfig(dataset=str(tmp_path / "out"), dataset_dir=str(tmp_path / "out"), crop_size=(241, 321))
     batch = next(iter(make_dataset(config, split="train", training=True)))

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from golden import golden_image
 
-from deeplab_tf.caffe import read_caffemodel, tf1_variables
-from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DamagedError, DeepLabError
-from deeplab_tf.initialize import initialize
-from deeplab_tf.loading import open_model
-from deeplab_tf.model import build_model
+from deeplab_tf.network.model import build_model
 from deeplab_tf.tools import convert
+from deeplab_tf.weights.caffe import read_caffemodel, tf1_variables
+from deeplab_tf.weights.initialize import initialize
+from deeplab_tf.weights.loading import open_model
+from deeplab_tf.weights.tf1 import variable_map
 
 # ---- a writer of the wire format
 

@@ -11,8 +11,8 @@ import pytest
 import deeplab_tf
 from deeplab_tf.config import EvalConfig
 from deeplab_tf.data.pipeline import make_dataset
-from deeplab_tf.loading import open_model
-from deeplab_tf.train import train
+from deeplab_tf.training.train import train
+from deeplab_tf.weights.loading import open_model
 
 STEPS = 400
 

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from deeplab_tf.data import catalog
+from deeplab_tf.catalog import datasets
 from deeplab_tf.errors import DeepLabError
 
-ALL = list(catalog.DATASETS.values())
+ALL = list(datasets.DATASETS.values())
 
 
 @pytest.mark.parametrize("dataset", ALL, ids=lambda d: d.name)
@@ -16,8 +16,8 @@ def test_names_and_colours_match_the_class_count(dataset):
     assert len(dataset.class_names) == len(set(dataset.class_names)) == dataset.num_classes
     assert len(dataset.palette) == dataset.num_classes
     assert all(name and name == name.strip() for name in dataset.class_names)
-    assert catalog.colour_map(dataset.colour_map)[: dataset.num_classes] == dataset.palette
-    assert catalog.dataset(dataset.name) is dataset
+    assert datasets.colour_map(dataset.colour_map)[: dataset.num_classes] == dataset.palette
+    assert datasets.dataset(dataset.name) is dataset
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_names_and_colours_match_the_class_count(dataset):
     ],
 )
 def test_release_registry(name, num_classes, ignore_label, splits):
-    dataset = catalog.dataset(name)
+    dataset = datasets.dataset(name)
     assert (dataset.num_classes, dataset.ignore_label, dict(dataset.splits)) == (num_classes, ignore_label, splits)
 
 
@@ -55,12 +55,12 @@ def test_release_registry(name, num_classes, ignore_label, splits):
     ],
 )
 def test_class_order(name, places):
-    names = catalog.dataset(name).class_names
+    names = datasets.dataset(name).class_names
     assert {i: names[i] for i in places} == places
 
 
 def test_pascal_rule_against_the_release_test():
-    palette = catalog.pascal_palette(256)
+    palette = datasets.pascal_palette(256)
     expected = {5: (128, 0, 128), 23: (128, 192, 128), 37: (128, 0, 192), 127: (224, 192, 192), 175: (192, 160, 192)}
     assert {i: palette[i] for i in expected} == expected
     assert palette[0] == (0, 0, 0)
@@ -68,11 +68,11 @@ def test_pascal_rule_against_the_release_test():
 
 
 def test_pascal_palette_sizes():
-    assert catalog.pascal_palette(0) == ()
-    assert len(set(catalog.pascal_palette(512))) == 512
+    assert datasets.pascal_palette(0) == ()
+    assert len(set(datasets.pascal_palette(512))) == 512
     for size in (-1, 513):
         with pytest.raises(DeepLabError, match="0 to 512"):
-            catalog.pascal_palette(size)
+            datasets.pascal_palette(size)
 
 
 @pytest.mark.parametrize(
@@ -85,31 +85,31 @@ def test_pascal_palette_sizes():
     ],
 )
 def test_colour_maps_are_as_long_as_the_release_tables(name, size, places):
-    table = catalog.colour_map(name)
+    table = datasets.colour_map(name)
     assert len(table) == size
     assert {i: table[i] for i in places} == places
     assert table[-1] == (92, 0, 255) if name == "ade20k" else True
 
 
 def test_cityscapes_evaluation_ids():
-    ids = catalog.dataset("cityscapes").evaluation_ids
+    ids = datasets.dataset("cityscapes").evaluation_ids
     assert len(ids) == 19
     assert (ids[0], ids[11], ids[16], ids[18]) == (7, 24, 31, 33)
 
 
 def test_unknown_names_are_told_with_the_nearest():
     with pytest.raises(DeepLabError, match="cityscape'.*did you mean cityscapes"):
-        catalog.dataset("cityscape")
+        datasets.dataset("cityscape")
     with pytest.raises(DeepLabError, match="colormap_type 'pascl'.*pascal"):
-        catalog.colour_map("pascl")
+        datasets.colour_map("pascl")
     with pytest.raises(DeepLabError, match="split of pascal_voc_seg 'trainaug'.*train_aug"):
-        catalog.dataset("pascal_voc_seg").split_size("trainaug")
-    assert catalog.dataset("pascal_voc_seg").split_size("train_aug") == 10582
+        datasets.dataset("pascal_voc_seg").split_size("trainaug")
+    assert datasets.dataset("pascal_voc_seg").split_size("train_aug") == 10582
 
 
 def test_datasets_are_frozen_and_hashable():
     with pytest.raises(AttributeError):
-        catalog.dataset("shapes").num_classes = 3
+        datasets.dataset("shapes").num_classes = 3
     assert len(set(ALL)) == len(ALL)
 
 

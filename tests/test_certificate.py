@@ -9,7 +9,10 @@ import pytest
 from golden import golden_image
 from networks import SMALL, lively
 
-from deeplab_tf.certificate import (
+from deeplab_tf.config import ExportConfig
+from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.exporting.certificate import (
     Example,
     compare,
     examples,
@@ -23,12 +26,9 @@ from deeplab_tf.certificate import (
     versions,
     write_certificate,
 )
-from deeplab_tf.checkpoint import ModelCard
-from deeplab_tf.config import ExportConfig
-from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
-from deeplab_tf.errors import DeepLabError
-from deeplab_tf.metrics import confusion_matrix, mean_iou
-from deeplab_tf.predictor import predictor_of
+from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.ops.metrics import confusion_matrix, mean_iou
+from deeplab_tf.weights.tf1 import ModelCard
 
 CARD = ModelCard(SMALL)
 

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from deeplab_tf.charts import calibration_chart, line_chart
+from deeplab_tf.evaluation.report.charts import calibration_chart, line_chart
 
 
 def points(element) -> list[tuple[float, float]]:

@@ -13,8 +13,11 @@ from conftest import SHARED, fill
 from golden import golden_tensor
 
 from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.backbone import build_backbone
-from deeplab_tf.checkpoint import (
+from deeplab_tf.config import ModelConfig
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.network.backbone import build_backbone
+from deeplab_tf.network.model import build_model
+from deeplab_tf.weights.tf1 import (
     ModelCard,
     check_target,
     load_tf1_checkpoint,
@@ -23,9 +26,6 @@ from deeplab_tf.checkpoint import (
     variable_map,
     write_tensors,
 )
-from deeplab_tf.config import ModelConfig
-from deeplab_tf.errors import DeepLabError
-from deeplab_tf.model import build_model
 
 v1 = tf.compat.v1
 SMALL = ModelConfig(depth_multiplier=0.25, num_classes=3, aspp_convs_filters=16, crop_size=(33, 33))

@@ -14,15 +14,15 @@ import pytest
 from absl import flags
 from conftest import ROOT
 
-from deeplab_tf import layers
 from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.data.shapes import shapes_example
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.model import build_model
-from deeplab_tf.published import LINEAGE, RESULTS
+from deeplab_tf.network import layers
+from deeplab_tf.network.model import build_model
 from deeplab_tf.tools import options, train
-from deeplab_tf.train_step import make_train_step
-from deeplab_tf.zoo import CHECKPOINTS
+from deeplab_tf.training.step import make_train_step
+from deeplab_tf.zoo.lookup import CHECKPOINTS
+from deeplab_tf.zoo.published import LINEAGE, RESULTS
 
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 CLASSES = {"MODEL": ModelConfig, "TRAIN": TrainConfig, "DATA": DataConfig, "RUN": RunConfig, "EVAL": EvalConfig}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from deeplab_tf.contamination import contamination, share_images
-from deeplab_tf.data.catalog import DATASETS
-from deeplab_tf.released import CHECKPOINTS
+from deeplab_tf.catalog.datasets import DATASETS
+from deeplab_tf.zoo.contamination import contamination, share_images
+from deeplab_tf.zoo.released import CHECKPOINTS
 
 _SHARING = {
     "pascal_voc_seg": {("train", "train_aug"), ("train", "trainval"), ("train_aug", "trainval"), ("trainval", "val")},

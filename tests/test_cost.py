@@ -7,12 +7,12 @@ import keras
 import pytest
 from conftest import V3_HEAD
 
-from deeplab_tf import layers
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.cost import Cost, model_cost, regularized_kernels
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.model import build_model
+from deeplab_tf.network import layers
+from deeplab_tf.network.cost import Cost, model_cost, regularized_kernels
+from deeplab_tf.network.model import build_model
 
 V3PLUS = {"atrous_rates": (6, 12, 18), "decoder_output_stride": (4,)}
 CITYSCAPES = (1025, 2049)

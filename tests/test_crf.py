@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from deeplab_tf import crf
-from deeplab_tf.crf import SEARCH_V1, SEARCH_V2, crf_search, densecrf
 from deeplab_tf.data.shapes import shapes_example
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.ops import crf
+from deeplab_tf.ops.crf import SEARCH_V1, SEARCH_V2, crf_search, densecrf
 
 CLASSES = 9
 V1 = {"w1": 5, "w2": 3, "sigma_alpha": 50, "sigma_beta": 10, "sigma_gamma": 3}

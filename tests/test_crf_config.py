@@ -5,9 +5,9 @@ import inspect
 import pytest
 
 from deeplab_tf.config import PredictConfig
-from deeplab_tf.crf import densecrf
-from deeplab_tf.crf_config import CrfConfig
+from deeplab_tf.config.crf import CrfConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.ops.crf import densecrf
 
 DEFAULTS = {"iterations": 10, "w1": 4.0, "w2": 3.0, "sigma_alpha": 67.0, "sigma_beta": 3.0, "sigma_gamma": 1.0}
 

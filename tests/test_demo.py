@@ -6,13 +6,13 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from deeplab_tf import zoo
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
-from deeplab_tf.loading import open_model
-from deeplab_tf.metrics import confusion_matrix, iou_per_class, mean_iou
-from deeplab_tf.predict import predict
-from deeplab_tf.released import SHAPES
+from deeplab_tf.inference.predict import predict
+from deeplab_tf.ops.metrics import confusion_matrix, iou_per_class, mean_iou
 from deeplab_tf.tools import demo
+from deeplab_tf.weights.loading import open_model
+from deeplab_tf.zoo import lookup
+from deeplab_tf.zoo.released import SHAPES
 
 LARGEST = 2.5e6  # bytes
 
@@ -23,7 +23,7 @@ def loaded():
 
 
 def test_the_embedded_checkpoint_is_small_and_of_the_releases_kind():
-    files = {path.name: path.stat().st_size for path in zoo.embedded_folder(SHAPES).iterdir()}
+    files = {path.name: path.stat().st_size for path in lookup.embedded_folder(SHAPES).iterdir()}
     assert {"model.ckpt.index", "model.ckpt.data-00000-of-00001"} <= set(files)
     assert sum(files.values()) <= LARGEST
 

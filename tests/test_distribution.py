@@ -12,9 +12,9 @@ import tensorflow as tf
 from conftest import write_shapes
 
 from deeplab_tf.config import RunConfig
-from deeplab_tf.distribution import Devices, make_devices
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.run_directory import RunDirectory
+from deeplab_tf.training.distribution import Devices, make_devices
+from deeplab_tf.weights.run_directory import RunDirectory
 
 STEPS = 5
 

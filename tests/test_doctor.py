@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 from golden import golden_image, golden_label
 
-from deeplab_tf.data import catalog, records
+from deeplab_tf.catalog import datasets
+from deeplab_tf.data import records
 from deeplab_tf.doctor.dataset import check_dataset, label_weights
 from deeplab_tf.doctor.labels import explain_values, look_at_label
 from deeplab_tf.doctor.likeness import alike, thumbnail
@@ -19,7 +20,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import doctor
 
 CLASSES, SIZE = 4, (48, 64)
-PALETTE = catalog.pascal_palette(CLASSES)
+PALETTE = datasets.pascal_palette(CLASSES)
 IDS = {"train": ("a", "b", "c"), "val": ("d", "e")}
 
 
@@ -259,7 +260,7 @@ def test_the_histogram_is_numpys(folder):
 
 
 def test_cityscapes_as_it_is_downloaded(tmp_path):
-    ids = np.array(catalog.DATASETS["cityscapes"].evaluation_ids, np.uint8)
+    ids = np.array(datasets.DATASETS["cityscapes"].evaluation_ids, np.uint8)
     for split, name in (("train", "berlin_000000_000019"), ("val", "bonn_000001_000019")):
         for part, end, array in (
             ("leftImg8bit", "leftImg8bit", golden_image(name, *SIZE)),

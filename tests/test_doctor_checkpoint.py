@@ -10,17 +10,17 @@ import pytest
 from golden import golden_tensor
 from test_doctor import encoded
 
-from deeplab_tf.checkpoint import ModelCard, Receipt, load_tf1_checkpoint, save_model, variable_map, write_tensors
+from deeplab_tf.catalog import datasets
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.data import catalog
 from deeplab_tf.data.shapes import shapes_example
 from deeplab_tf.doctor import predictions
 from deeplab_tf.doctor.checkpoint import check_checkpoint, has_fresh_head
 from deeplab_tf.doctor.predictions import check_predictions
 from deeplab_tf.doctor.samples import open_data
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.model import build_model
+from deeplab_tf.network.model import build_model
 from deeplab_tf.tools import doctor
+from deeplab_tf.weights.tf1 import ModelCard, Receipt, load_tf1_checkpoint, save_model, variable_map, write_tensors
 
 TINY = ModelConfig(model_variant="tiny", num_classes=9, aspp_convs_filters=16)
 
@@ -43,7 +43,7 @@ def saved(folder, weights: dict[str, np.ndarray], *, config=TINY, **facts) -> st
     write_tensors(folder / "source" / "model.ckpt", weights)
     model = build_model(config, zeros=True)
     receipt: Receipt = load_tf1_checkpoint(model, folder / "source" / "model.ckpt")
-    shapes = catalog.DATASETS["shapes"]
+    shapes = datasets.DATASETS["shapes"]
     card = ModelCard(config, dataset="shapes", class_names=shapes.class_names, palette=shapes.palette, **facts)
     save_model(folder / "model", model, receipt, card=card)
     return str(folder / "model")
@@ -125,7 +125,7 @@ def folder_of(path, labels=lambda label: label) -> str:
         (path / "images" / f"{i}.png").write_bytes(encoded(image))
         (path / "labels" / f"{i}.png").write_bytes(encoded(labels(label)))
     (path / "val.txt").write_text("0\n1\n")
-    shapes = catalog.DATASETS["shapes"]
+    shapes = datasets.DATASETS["shapes"]
     (path / "dataset.json").write_text(json.dumps({"name": "shapes", "class_names": list(shapes.class_names)}))
     return str(path)
 

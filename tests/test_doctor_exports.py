@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from test_doctor_checkpoint import TINY, saved
 
-from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.doctor.exports import check_exports, is_export
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.export import export
-from deeplab_tf.model import build_model
+from deeplab_tf.exporting.export import export
+from deeplab_tf.network.model import build_model
 from deeplab_tf.tools import doctor
+from deeplab_tf.weights.tf1 import variable_map
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,15 @@ import pathlib
 import numpy as np
 import pytest
 
-from deeplab_tf.checkpoint import ModelCard, variable_map, write_tensors
 from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.doctor.network import network_findings
 from deeplab_tf.doctor.run import check_run, recipe_of
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.model import build_model
-from deeplab_tf.run_directory import RunDirectory
+from deeplab_tf.network.model import build_model
 from deeplab_tf.tools import doctor
 from deeplab_tf.tools.train import concerns
+from deeplab_tf.weights.run_directory import RunDirectory
+from deeplab_tf.weights.tf1 import ModelCard, variable_map, write_tensors
 
 MODEL = ModelConfig(model_variant="tiny", num_classes=9, crop_size=(65, 65), aspp_convs_filters=16)
 DATA = DataConfig(dataset="shapes", model_variant="tiny", crop_size=(65, 65), batch_size=16)

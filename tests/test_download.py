@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from deeplab_tf import download
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.zoo import download
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONTENT = gzip.compress(bytes(range(256)) * 2000, compresslevel=0, mtime=0)

@@ -17,19 +17,19 @@ from conftest import GOLDENS
 from test_predictor import lively
 
 import deeplab_tf
-from deeplab_tf.checkpoint import save_tf1_checkpoint, write_tensors
+from deeplab_tf.catalog.datasets import DATASETS, colour_map
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.data import records
-from deeplab_tf.data.catalog import DATASETS, colour_map
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
-from deeplab_tf.images import read_image
-from deeplab_tf.loading import weights_path
-from deeplab_tf.metrics import confusion_matrix
-from deeplab_tf.sources import open_source
+from deeplab_tf.ops.images import read_image
+from deeplab_tf.ops.metrics import confusion_matrix
 from deeplab_tf.tools import build_data
 from deeplab_tf.tools import eval as eval_tool
 from deeplab_tf.tools import train as train_tool
 from deeplab_tf.tools import vis as vis_tool
+from deeplab_tf.weights.loading import weights_path
+from deeplab_tf.weights.sources import open_source
+from deeplab_tf.weights.tf1 import save_tf1_checkpoint, write_tensors
 
 CROP, SIZES = 129, ((129, 105), (129, 129), (104, 193), (94, 97), (160, 114))
 

@@ -13,9 +13,9 @@ import deeplab_tf
 from deeplab_tf.config import EvalConfig
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.evaluate import Evaluation, ScoreLog, evaluate, tagged_scores
-from deeplab_tf.images import read_image
-from deeplab_tf.metrics import confusion_matrix
+from deeplab_tf.evaluation.evaluate import Evaluation, ScoreLog, evaluate, tagged_scores
+from deeplab_tf.ops.images import read_image
+from deeplab_tf.ops.metrics import confusion_matrix
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def test_a_log_of_other_weights_is_noticed(tmp_path):
 def test_it_is_told_once(tmp_path, monkeypatch):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "checkpoint": "run/model.ckpt-1"}\n')
     opened = [types.SimpleNamespace(path=f"new/model.ckpt-{step}", step=step) for step in (1, 2)]
-    module = importlib.import_module("deeplab_tf.evaluate")
+    module = importlib.import_module("deeplab_tf.evaluation.evaluate")
     monkeypatch.setattr(module, "follow", lambda *_, **__: iter(opened))
     scores = {"examples": 1, "pixel_accuracy": 1.0}
     monkeypatch.setattr(

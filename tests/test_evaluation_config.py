@@ -8,7 +8,7 @@ import pytest
 
 import deeplab_tf
 from deeplab_tf.config import EvalConfig, PredictConfig, VisConfig
-from deeplab_tf.crf_config import CrfConfig
+from deeplab_tf.config.crf import CrfConfig
 from deeplab_tf.errors import DeepLabError
 
 RELEASE_DEFAULTS = {  # eval.py; vis.py has them under its own names

@@ -16,13 +16,14 @@ from golden import golden_image
 from networks import SMALL, lively
 
 import deeplab_tf
-from deeplab_tf import artefacts, export_config, portable_convolutions
 from deeplab_tf import export as export_function
-from deeplab_tf.checkpoint import ModelCard, Receipt, save_model, save_tf1_checkpoint
-from deeplab_tf.config import ExportConfig
-from deeplab_tf.images import read_image, resize_longest
-from deeplab_tf.predict import predict
-from deeplab_tf.tflite import LiteModel
+from deeplab_tf.config import ExportConfig, export
+from deeplab_tf.exporting import formats
+from deeplab_tf.inference import convolutions
+from deeplab_tf.inference.predict import predict
+from deeplab_tf.inference.tflite.convert import LiteModel
+from deeplab_tf.ops.images import read_image, resize_longest
+from deeplab_tf.weights.tf1 import ModelCard, Receipt, save_model, save_tf1_checkpoint
 
 # ---- the embedded network, in every format
 
@@ -49,8 +50,8 @@ def test_saved_model(tmp_path, capsys):
     assert found["miou"]["exported"] == pytest.approx(found["miou"]["keras"], abs=1e-4) and found["miou"]["keras"] > 0.4
     assert found["bytes"] == pytest.approx((path / "saved_model.pb").stat().st_size, rel=0.01)
     assert found["latency"]["median_ms"] > 0 and found["latency"]["size"] == [129, 129] and "cores" in found["machine"]
-    convolutions = {name: count for name, count in found["operations"].items() if "Conv2" in name}
-    assert convolutions == {"Conv2D": 22, "DepthwiseConv2dNative": 2}
+    kinds = {name: count for name, count in found["operations"].items() if "Conv2" in name}
+    assert kinds == {"Conv2D": 22, "DepthwiseConv2dNative": 2}
     assert {"tensorflow", "keras"} <= set(found["versions"])
     assert found["output_stride"] == {"exported": 16, "from": "the model's own", "trained": 16}
     assert found["model"]["num_classes"] == 9 and found["class_names"][1] == "circle"
@@ -138,7 +139,7 @@ def test_from_python(tmp_path):
 
 def test_without_a_crop_a_tflite_is_for_513(monkeypatch):
     """official_release.md 6.3: crop_size's default."""
-    from deeplab_tf.export import RELEASE_CROP, _at_size, _input, open_for_export
+    from deeplab_tf.exporting.export import RELEASE_CROP, _at_size, _input, open_for_export
 
     opened = open_for_export(EMBEDDED)
     options = ExportConfig().for_path("a.tflite")
@@ -170,7 +171,7 @@ def stride(opened) -> tuple:
 
 
 def test_the_trained_output_stride_is_the_default(directory, small, tmp_path):
-    from deeplab_tf.export import open_for_export
+    from deeplab_tf.exporting.export import open_for_export
 
     own, flag, default = "the model's own", "--output_stride", "the release's default for export"
     assert stride(open_for_export(directory)) == (16, (2, 4), own, 16)
@@ -251,5 +252,5 @@ def test_real_weights_in_every_format(name, flags, pascal, shared, tmp_path):
 
 
 def test_the_names_of_formats_are_written_once():
-    assert tuple(artefacts.FORMATS) == export_config.FORMATS
-    assert {form.target for form in artefacts.FORMATS.values()} == set(portable_convolutions.TARGETS)
+    assert tuple(formats.FORMATS) == export.FORMATS
+    assert {form.target for form in formats.FORMATS.values()} == set(convolutions.TARGETS)

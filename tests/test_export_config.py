@@ -6,8 +6,8 @@ import pytest
 
 import deeplab_tf
 from deeplab_tf.config import ExportConfig
+from deeplab_tf.config.export import OUTPUTS
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.export_config import OUTPUTS
 
 
 def test_it_is_public():

@@ -14,14 +14,15 @@ from networks import SMALL, lively
 from test_tools import finished, one_line
 
 import deeplab_tf
-from deeplab_tf import artefacts, inference_graph, portable_convolutions
-from deeplab_tf.checkpoint import ModelCard, Receipt, save_model
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.exporting import formats
+from deeplab_tf.inference import convolutions, graph
 from deeplab_tf.tools import export_model as tool
+from deeplab_tf.weights.tf1 import ModelCard, Receipt, save_model
 
 # The module: deeplab_tf.export is the function.
-EXPORT = importlib.import_module("deeplab_tf.export")
+EXPORT = importlib.import_module("deeplab_tf.exporting.export")
 
 
 def assert_refused(capsys, tmp_path, name: str, *flags: object, texts: tuple[str, ...], checkpoint: object = EMBEDDED):
@@ -37,7 +38,7 @@ def assert_refused(capsys, tmp_path, name: str, *flags: object, texts: tuple[str
     ("name", "flags"), [("saved", ()), ("a.pb", ()), ("new/folder/a.tflite", ("--crop_size=65,65",))]
 )
 def test_wrong_weights_never_come_out(name, flags, tmp_path, monkeypatch, capsys):
-    read = inference_graph.read_weights
+    read = graph.read_weights
 
     def corrupt(model):
         weights = {layer: dict(values) for layer, values in read(model).items()}
@@ -66,8 +67,8 @@ def test_the_silent_failure_of_the_converter_is_caught(tmp_path, monkeypatch, ca
 
         shutil.rmtree(tmp_path / "saved")
 
-    form = dataclasses.replace(artefacts.FORMATS["tflite"], write=write)
-    monkeypatch.setitem(artefacts.FORMATS, "tflite", form)
+    form = dataclasses.replace(formats.FORMATS["tflite"], write=write)
+    monkeypatch.setitem(formats.FORMATS, "tflite", form)
     assert_refused(capsys, tmp_path, "a.tflite", "--crop_size=65,65", texts=("expected at least 99.99 %",))
 
 
@@ -76,7 +77,7 @@ def test_operations_that_hide_an_atrous_convolution(tmp_path, monkeypatch, capsy
         kernel = kernel[:, :, : x.shape[-1]]
         return tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME", dilations=rates)
 
-    monkeypatch.setattr(portable_convolutions, "_neighbours_by_reshaping", depthwise)
+    monkeypatch.setattr(convolutions, "_neighbours_by_reshaping", depthwise)
     save_model(tmp_path / "model", lively(SMALL), Receipt("tests", "0" * 64, {}, {}), card=ModelCard(SMALL))
     texts = ("BatchToSpaceND, SpaceToBatchND, which other runtimes refuse; nothing was written",)
     assert_refused(capsys, tmp_path, "saved", texts=texts, checkpoint=tmp_path / "model")

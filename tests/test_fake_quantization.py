@@ -14,21 +14,21 @@ from golden import golden_tensor
 from test_tools import finished, one_line
 
 import deeplab_tf
-from deeplab_tf.batch_statistics import recalibrate_batch_norm
-from deeplab_tf.checkpoint import ModelCard, Receipt, save_model, variable_map
 from deeplab_tf.config import DataConfig, ExportConfig, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.data.shapes import shapes_example
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.export import export
-from deeplab_tf.fake_quantization import FakeQuantize, fake_quantized, held_weights, rounded
-from deeplab_tf.lite_file import convolutions, schema, unpack
-from deeplab_tf.loading import open_model
-from deeplab_tf.model import build_model
-from deeplab_tf.predictor import predictor_of
-from deeplab_tf.quantization import take_ranges
-from deeplab_tf.tflite import LiteModel, convert
+from deeplab_tf.exporting.export import export
+from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.inference.tflite.convert import LiteModel, convert
+from deeplab_tf.inference.tflite.file import convolutions, schema, unpack
+from deeplab_tf.inference.tflite.quantization import take_ranges
+from deeplab_tf.network.fake_quantization import FakeQuantize, fake_quantized, held_weights, rounded
+from deeplab_tf.network.model import build_model
 from deeplab_tf.tools import export_model as export_tool
-from deeplab_tf.train import train
+from deeplab_tf.training.batch_statistics import recalibrate_batch_norm
+from deeplab_tf.training.train import train
+from deeplab_tf.weights.loading import open_model
+from deeplab_tf.weights.tf1 import ModelCard, Receipt, save_model, variable_map
 
 FLOAT = ModelConfig(model_variant="tiny", num_classes=9, aspp_convs_filters=16, crop_size=(33, 33))
 QUANTISED = dataclasses.replace(FLOAT, quantize_delay_step=0)

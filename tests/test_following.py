@@ -9,13 +9,14 @@ import pytest
 from golden import golden_tensor
 
 import deeplab_tf
-from deeplab_tf import following, zoo
-from deeplab_tf.checkpoint import ModelCard, Receipt, save_model, variable_map, write_tensors
 from deeplab_tf.config import EvalConfig, ModelConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.following import data_for, follow, is_run
-from deeplab_tf.model import build_model
-from deeplab_tf.predict import predict
+from deeplab_tf.evaluation import following
+from deeplab_tf.evaluation.following import data_for, follow, is_run
+from deeplab_tf.inference.predict import predict
+from deeplab_tf.network.model import build_model
+from deeplab_tf.weights.tf1 import ModelCard, Receipt, save_model, variable_map, write_tensors
+from deeplab_tf.zoo import lookup
 
 SMALL = ModelConfig(depth_multiplier=0.25, num_classes=9, aspp_convs_filters=16)
 DATA = ".data-00000-of-00001"
@@ -111,7 +112,7 @@ def test_what_is_a_checkpoint(weights, tmp_path):
         assert not is_run(str(tmp_path / name)), name
     for name in ("no/such.tar.gz", "no/such.pb", "no/model.ckpt-30", "no/such.tflite"):
         assert not is_run(name), name
-    assert not any(map(is_run, zoo.CHECKPOINTS))
+    assert not any(map(is_run, lookup.CHECKPOINTS))
 
 
 # ---- one

@@ -5,10 +5,10 @@ import pytest
 from conftest import case_config, fill, golden_cases, read_case
 from golden import golden_image
 
-from deeplab_tf.backbone import build_backbone
-from deeplab_tf.checkpoint import variable_map
-from deeplab_tf.model import build_model
-from deeplab_tf.predict import predict
+from deeplab_tf.inference.predict import predict
+from deeplab_tf.network.backbone import build_backbone
+from deeplab_tf.network.model import build_model
+from deeplab_tf.weights.tf1 import variable_map
 
 # Two builds of the original itself differ by 2e-6.
 _LOGITS, _LOGITS_MOBILENET_V3, _PIXELS, _END_POINTS = 1e-5, 3e-6, 0.999, 1e-4

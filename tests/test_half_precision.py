@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deeplab_tf.half_precision import balanced_half
+from deeplab_tf.inference.tflite.half_precision import balanced_half
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import tensorflow as tf
 from conftest import fill
 from golden import golden_tensor
 
-from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.config import ModelConfig, TrainConfig
-from deeplab_tf.layers import Dropout
-from deeplab_tf.model import MERGED, build_model
-from deeplab_tf.train_step import make_train_step
+from deeplab_tf.network.layers import Dropout
+from deeplab_tf.network.model import MERGED, build_model
+from deeplab_tf.training.step import make_train_step
+from deeplab_tf.weights.tf1 import variable_map
 
 V1 = ModelConfig(
     model_variant="vgg16",

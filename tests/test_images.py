@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.images import (
+from deeplab_tf.ops.images import (
     jpeg_bytes,
     nearest_indices,
     png_bytes,

@@ -11,19 +11,14 @@ from golden import golden_image, golden_tensor
 from networks import DECODER, SMALL, V3, lively
 
 from deeplab_tf.arch.spec import BatchNorm
-from deeplab_tf.artefacts import as_function
-from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.inference_graph import (
-    InferenceGraph,
-    Segmentation,
-    build_graph_def,
-    read_weights,
-)
-from deeplab_tf.model import build_model, config_of
-from deeplab_tf.portable_convolutions import _neighbours_by_reshaping
-from deeplab_tf.predictor import predictor_of
+from deeplab_tf.exporting.formats import as_function
+from deeplab_tf.inference.convolutions import _neighbours_by_reshaping
+from deeplab_tf.inference.graph import InferenceGraph, Segmentation, build_graph_def, read_weights
+from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.network.model import build_model, config_of
+from deeplab_tf.weights.tf1 import variable_map
 
 ALL = ("predictions", "probabilities")
 ANY_SIZE = (None, None, None, 3)
@@ -110,8 +105,8 @@ def test_fixed_shape(small):
 def test_resizing_first(small):
     """official_release.md 6.3: predictions are resized back by nearest, probabilities bilinearly."""
     from deeplab_tf.data.transforms import resize_to_range
-    from deeplab_tf.images import resize_labels
-    from deeplab_tf.resizing import resize_bilinear
+    from deeplab_tf.ops.images import resize_labels
+    from deeplab_tf.ops.resizing import resize_bilinear
 
     limits = {"min_resize_value": 65, "max_resize_value": 97, "resize_factor": 16}
     run, image = as_function(graph_of(small, **limits), ALL), photographs(50, 83, 1)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from deeplab_tf import lattice
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.lattice import gaussian_kernel
+from deeplab_tf.ops import lattice
+from deeplab_tf.ops.lattice import gaussian_kernel
 
 
 def features(dimensions: int, points: int = 400, spread: float = 1.0) -> np.ndarray:

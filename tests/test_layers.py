@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 from deeplab_tf.arch.spec import BatchNorm
-from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.layers import Bound, FusedBatchNorm, Graph, HardSwish, QSigmoid, ScalePixels, SubtractMean
-from deeplab_tf.model import build_model
+from deeplab_tf.network.layers import Bound, FusedBatchNorm, Graph, HardSwish, QSigmoid, ScalePixels, SubtractMean
+from deeplab_tf.network.model import build_model
+from deeplab_tf.weights.tf1 import variable_map
 
 # Standard deviation of a standard normal cut off at two deviations.
 TRUNCATED = 0.87962566

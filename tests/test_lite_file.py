@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from golden import golden_tensor
 
-from deeplab_tf.lite_file import (
+from deeplab_tf.inference.tflite.file import (
     after_convolutions,
     constant,
     convolutions,

@@ -8,12 +8,13 @@ import pytest
 from golden import golden_tensor
 
 import deeplab_tf
-from deeplab_tf import loading, zoo
-from deeplab_tf.checkpoint import ModelCard, load_tf1_checkpoint, save_model, variable_map, write_tensors
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.loading import load, open_model
-from deeplab_tf.model import build_model, config_of
+from deeplab_tf.network.model import build_model, config_of
+from deeplab_tf.weights import loading
+from deeplab_tf.weights.loading import load, open_model
+from deeplab_tf.weights.tf1 import ModelCard, load_tf1_checkpoint, save_model, variable_map, write_tensors
+from deeplab_tf.zoo import lookup
 
 SMALL = ModelConfig(depth_multiplier=0.25, num_classes=3, aspp_convs_filters=16, atrous_rates=(6, 12, 18))
 
@@ -119,7 +120,7 @@ def test_unknown_options_and_data_sets(prefix):
 def test_zoo_archive_put_by_hand_is_converted_once(tmp_path, monkeypatch):
     """The whole way of `load(name)` with no network: archive in the cache, configuration from the table."""
     name = "mobilenetv2_dm05_coco_voc_trainval"
-    entry = zoo.CHECKPOINTS[name]
+    entry = lookup.CHECKPOINTS[name]
     monkeypatch.setenv("DEEPLAB_TF_CACHE", str(tmp_path / "cache"))
     tensors = write(entry.config, tmp_path / "deeplabv3" / "model.ckpt-30000")
     (tmp_path / "cache").mkdir()
@@ -140,7 +141,7 @@ def test_zoo_archive_put_by_hand_is_converted_once(tmp_path, monkeypatch):
 
 def test_an_archive_is_known_by_its_file_name(tmp_path):
     """trainaug and trainval are the same network: the file name tells which, and what it was trained on."""
-    entry = zoo.CHECKPOINTS["mobilenetv2_dm05_coco_voc_trainval"]
+    entry = lookup.CHECKPOINTS["mobilenetv2_dm05_coco_voc_trainval"]
     write(entry.config, tmp_path / "deeplabv3" / "model.ckpt")
     with tarfile.open(tmp_path / entry.file, "w:gz") as archive:
         archive.add(tmp_path / "deeplabv3", arcname="deeplabv3")
@@ -150,7 +151,7 @@ def test_an_archive_is_known_by_its_file_name(tmp_path):
 
 def test_public_names_stay_functions():
     """`deeplab_tf.predict` is the function also after its module was imported."""
-    import deeplab_tf.predict as _  # noqa: F401
+    import deeplab_tf.inference.predict as _  # noqa: F401
 
     assert callable(deeplab_tf.predict) and callable(deeplab_tf.load)
     assert set(deeplab_tf.__all__) >= {"ModelConfig", "build_model", "load_tf1_checkpoint", "save_tf1_checkpoint"}

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deeplab_tf.catalog import datasets
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import catalog, records
+from deeplab_tf.data import records
 from deeplab_tf.data.build import BuildOptions, build_records
 from deeplab_tf.data.locate import count_records, locate_records
 from deeplab_tf.data.pairs import Pair
@@ -16,7 +17,7 @@ def test_records_of_our_own(tmp_path):
     Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(tmp_path / "image.png")
     Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "label.png")
     pairs = [Pair(str(tmp_path / "image.png"), str(tmp_path / "label.png"), str(i)) for i in range(5)]
-    build_records({"train": pairs, "test": pairs[:2]}, catalog.DATASETS["shapes"], tmp_path / "out", BuildOptions(2))
+    build_records({"train": pairs, "test": pairs[:2]}, datasets.DATASETS["shapes"], tmp_path / "out", BuildOptions(2))
     config = DataConfig(dataset="shapes", dataset_dir=str(tmp_path / "out"))
     assert (count_records(config, "train"), count_records(config, "test")) == (5, 2)
     train, test = locate_records(config, "train"), locate_records(config, "test")

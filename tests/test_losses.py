@@ -8,10 +8,10 @@ import tensorflow as tf
 from conftest import GOLDENS
 from golden import golden_label, golden_logits
 
-from deeplab_tf import losses
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.resizing import resize_bilinear, resize_nearest
+from deeplab_tf.ops.resizing import resize_bilinear, resize_nearest
+from deeplab_tf.training import losses
 
 _GOLDEN = json.loads((GOLDENS / "misc" / "losses.json").read_text())
 

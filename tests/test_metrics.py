@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from conftest import GOLDENS
 
-from deeplab_tf.metrics import (
+from deeplab_tf.ops.metrics import (
     CITYSCAPES_CATEGORIES,
     Counts,
     bootstrap_intervals,

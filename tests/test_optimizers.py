@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab_tf import optimizers
 from deeplab_tf.config import TrainConfig
+from deeplab_tf.training import optimizers
 
 _RATES = (0.1, 0.1, 0.02, 0.3)
 _NAME = "logits/semantic/weights"

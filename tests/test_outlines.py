@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deeplab_tf.data import catalog
+from deeplab_tf.catalog import datasets
 from deeplab_tf.data.outlines import OUTLINES
 
 
@@ -20,7 +20,7 @@ def test_outlines_fit_the_unit_circle_and_differ():
     for i, a in enumerate(masks):
         for b in masks[:i]:
             assert (a & b).sum() / (a | b).sum() < 0.85
-    names = catalog.DATASETS["shapes"].class_names[1:]
+    names = datasets.DATASETS["shapes"].class_names[1:]
     centre = {name: bool(mask[100, 100]) for name, mask in zip(names, masks, strict=True)}
     assert centre == {name: name not in ("ring", "crescent") for name in names}
     circle, square = masks[0].mean() * 2.4**2, masks[2].mean() * 2.4**2

@@ -8,10 +8,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import PackConfig
-from deeplab_tf.data.catalog import DATASETS
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.packers import make_plan, pack
+from deeplab_tf.evaluation.pack import make_plan, pack
 from deeplab_tf.tools import pack as tool
 
 IDS = {
@@ -193,7 +193,7 @@ def test_nothing_half_written(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("deeplab_tf.packers.palette_png", full)
+    monkeypatch.setattr("deeplab_tf.evaluation.pack.palette_png", full)
     with pytest.raises(DeepLabError, match="cannot be written .No space left"):
         pack(plan)
     assert not list((tmp_path / "out").iterdir())

@@ -18,15 +18,15 @@ from conftest import GOLDENS, ROOT
 from golden import golden_image
 from networks import SMALL, lively
 
-from deeplab_tf.checkpoint import ModelCard, Receipt, save_model
+from deeplab_tf.catalog.datasets import pascal_palette
 from deeplab_tf.config import PredictConfig
-from deeplab_tf.data.catalog import pascal_palette
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.predict import expand_inputs, expected_pixels, predict, predict_files
-from deeplab_tf.runtime import litert_is_here
+from deeplab_tf.inference.predict import expand_inputs, expected_pixels, predict, predict_files
+from deeplab_tf.inference.runtime import litert_is_here
+from deeplab_tf.ops.pictures import overlay
 from deeplab_tf.tools import convert as convert_tool
 from deeplab_tf.tools import predict as predict_tool
-from deeplab_tf.visualize import overlay
+from deeplab_tf.weights.tf1 import ModelCard, Receipt, save_model
 
 NAMES = ("ground", "sky", "tree", "house", "lake", "road")
 
@@ -209,12 +209,12 @@ def test_stems_that_collide(model, card, photos, tmp_path):
 
 
 def test_a_failed_write_leaves_nothing_of_its_picture(model, card, photos, tmp_path, monkeypatch):
-    import deeplab_tf.predict  # noqa: F401 - the module; the package's attribute is the function
+    import deeplab_tf.inference.predict  # noqa: F401 - the module; the package's attribute is the function
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sys.modules["deeplab_tf.predict"], "palette_png", full)
+    monkeypatch.setattr(sys.modules["deeplab_tf.inference.predict"], "palette_png", full)
     results = predict_files(model, card, [str(photos / "a.png")], tmp_path / "out", PredictConfig(resize="none"))
     with pytest.raises(DeepLabError, match="output_dir=.*No space left"):
         list(results)
@@ -262,7 +262,7 @@ def test_who_has_seen_enough_may_go(model, card, photos, tmp_path):
 
 
 def test_too_little_memory_is_told_and_the_others_go_on(model, card, photos, tmp_path, monkeypatch):
-    module = sys.modules["deeplab_tf.predict"]
+    module = sys.modules["deeplab_tf.inference.predict"]
     network_labels = module.network_labels
 
     def hungry(predictor, image, options):

@@ -8,10 +8,10 @@ from golden import golden_image
 from networks import SMALL, lively
 from test_predict import everything, finished
 
-from deeplab_tf.checkpoint import ModelCard, Receipt, save_model
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import predict as predict_tool
+from deeplab_tf.weights.tf1 import ModelCard, Receipt, save_model
 
 pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
 
@@ -42,7 +42,7 @@ def contents(folder) -> dict[str, bytes]:
 
 
 def test_the_direct_runner_writes_the_same_files(directory, photos, tmp_path, capsys):
-    from deeplab_tf.predict_beam import read_results
+    from deeplab_tf.inference.beam import read_results
 
     flags = [f"--checkpoint={directory}", f"--input={photos}/*/*", "--save=raw,mask", "--runtime=tf", "--resize=none"]
     assert finished(predict_tool, *flags, f"--output_dir={tmp_path / 'here'}") == 1
@@ -93,13 +93,13 @@ def test_without_beam(directory, photos, monkeypatch, capsys):
 
 
 def test_a_pipeline_that_fails(directory, photos, tmp_path, monkeypatch):
-    from deeplab_tf import predict_beam
+    from deeplab_tf.inference import beam
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sys.modules["deeplab_tf.predict"], "palette_png", full)
-    job = predict_beam.Job(str(directory), {}, PredictConfig(save=("raw",)), str(tmp_path / "out"))
+    monkeypatch.setattr(sys.modules["deeplab_tf.inference.predict"], "palette_png", full)
+    job = beam.Job(str(directory), {}, PredictConfig(save=("raw",)), str(tmp_path / "out"))
     with pytest.raises(DeepLabError, match=r"--beam_runner=DirectRunner: .*No space left"):
-        predict_beam.predict_with_beam([str(photos / "a/0.png")], job, "DirectRunner")
+        beam.predict_with_beam([str(photos / "a/0.png")], job, "DirectRunner")
     assert everything(tmp_path / "out") == set()

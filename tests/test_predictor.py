@@ -10,17 +10,17 @@ import tensorflow as tf
 from golden import golden_image
 from networks import DECODER, SMALL, V3, lively
 
-from deeplab_tf import predictor as predictor_module
 from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.config import ModelConfig, PredictConfig
-from deeplab_tf.crf import densecrf
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.images import resize_longest
-from deeplab_tf.model import build_model, config_of, logits_stride
-from deeplab_tf.predict import predict
-from deeplab_tf.predictor import padded_size, predictor_of, segment, write_probabilities
-from deeplab_tf.resizing import scale_dimension
+from deeplab_tf.inference import predictor as predictor_module
+from deeplab_tf.inference.predict import predict
+from deeplab_tf.inference.predictor import padded_size, predictor_of, segment, write_probabilities
+from deeplab_tf.network.model import build_model, config_of, logits_stride
+from deeplab_tf.ops.crf import densecrf
+from deeplab_tf.ops.images import resize_longest
+from deeplab_tf.ops.resizing import scale_dimension
+from deeplab_tf.weights.tf1 import variable_map
 
 
 @pytest.fixture(scope="module")

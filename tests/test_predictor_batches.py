@@ -9,8 +9,8 @@ from golden import golden_image
 from networks import SMALL, lively
 
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.predict import predict
-from deeplab_tf.predictor import predictor_of, segment_batch
+from deeplab_tf.inference.predict import predict
+from deeplab_tf.inference.predictor import predictor_of, segment_batch
 
 SIZES = ((33, 49), (65, 65), (40, 90), (100, 30))
 

@@ -8,9 +8,9 @@ from test_tools import finished, one_line
 
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.published import LINEAGE, RESULTS, find
-from deeplab_tf.released import CHECKPOINTS
 from deeplab_tf.tools import cli, published
+from deeplab_tf.zoo.published import LINEAGE, RESULTS, find
+from deeplab_tf.zoo.released import CHECKPOINTS
 
 # Rows of each paper, counted in it: those of its own networks.
 COUNTS = {

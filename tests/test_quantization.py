@@ -9,10 +9,10 @@ from golden import golden_image, golden_tensor
 from networks import SMALL, lively
 from test_inference_graph import graph_of
 
-from deeplab_tf.artefacts import as_function
-from deeplab_tf.lite_file import convolutions, schema, unpack
-from deeplab_tf.quantization import eight_bits, lost_by_rounding, observe
-from deeplab_tf.tflite import LiteModel, convert, operations
+from deeplab_tf.exporting.formats import as_function
+from deeplab_tf.inference.tflite.convert import LiteModel, convert, operations
+from deeplab_tf.inference.tflite.file import convolutions, schema, unpack
+from deeplab_tf.inference.tflite.quantization import eight_bits, lost_by_rounding, observe
 
 SIZE = (33, 49)
 
@@ -87,7 +87,9 @@ def test_the_means_stay(two_layers, monkeypatch):
         return np.abs(np.mean(errors, (0, 1, 2, 3))).mean()
 
     corrected = mean_errors(range(4)), mean_errors(range(4, 8))
-    monkeypatch.setattr("deeplab_tf.quantization.lost_by_rounding", lambda kernel, *, depthwise: 0.0 * kernel)
+    monkeypatch.setattr(
+        "deeplab_tf.inference.tflite.quantization.lost_by_rounding", lambda kernel, *, depthwise: 0.0 * kernel
+    )
     assert corrected[0] < 0.4 * mean_errors(range(4))
     assert corrected[1] < 0.5 * mean_errors(range(4, 8))
 

@@ -3,8 +3,8 @@
 import pathlib
 import re
 
-from deeplab_tf import zoo
 from deeplab_tf.tools import cli
+from deeplab_tf.zoo import lookup
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -15,7 +15,7 @@ def between(marker: str) -> str:
 
 
 def test_the_zoo_table_is_printed_from_the_table():
-    assert between("zoo") == zoo.zoo_markdown().strip()
+    assert between("zoo") == lookup.zoo_markdown().strip()
 
 
 def test_ci_runs_the_readmes_commands():

@@ -7,11 +7,11 @@ import pytest
 from conftest import case_config, golden_cases, read_case
 
 from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
-from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.model import build_model
-from deeplab_tf.recognize import recognize
+from deeplab_tf.network.model import build_model
+from deeplab_tf.weights.recognize import recognize
+from deeplab_tf.weights.tf1 import variable_map
 
 V2 = {"aspp_with_batch_norm": False}
 RESNET_101 = ModelConfig(model_variant="resnet_v1_101", **V2)

@@ -19,19 +19,19 @@ import tensorflow as tf
 from chromium import chromium, find_chromium
 
 import deeplab_tf
-from deeplab_tf import report
+from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import EvalConfig
 from deeplab_tf.data import records
-from deeplab_tf.data.catalog import DATASETS
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.metrics import confusion_matrix, iou_per_class, mean_iou
-from deeplab_tf.predictor import predictor_of
-from deeplab_tf.published import RESULTS
-from deeplab_tf.released import CHECKPOINTS
-from deeplab_tf.report import chosen, comparable
-from deeplab_tf.tally import Tally
+from deeplab_tf.evaluation.report import report
+from deeplab_tf.evaluation.report.report import chosen, comparable
+from deeplab_tf.evaluation.report.tally import Tally
+from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.ops.metrics import confusion_matrix, iou_per_class, mean_iou
 from deeplab_tf.tools import eval as eval_tool
+from deeplab_tf.zoo.published import RESULTS
+from deeplab_tf.zoo.released import CHECKPOINTS
 
 COUNT, SIZE = 7, (97, 129)
 NAMES = [f"shapes_{index}" for index in range(COUNT - 2)] + ["<i>odd</i> & 'name'", "only void"]

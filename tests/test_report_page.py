@@ -8,8 +8,8 @@ import PIL.Image
 import pytest
 from test_report import Page
 
-from deeplab_tf.report_page import Picture, Shown, render
-from deeplab_tf.tally import Tally
+from deeplab_tf.evaluation.report.page import Picture, Shown, render
+from deeplab_tf.evaluation.report.tally import Tally
 
 
 def written(names: list[str], **changes) -> dict:

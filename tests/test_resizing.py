@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab_tf.resizing import (
+from deeplab_tf.ops.resizing import (
     ResizeBilinear,
     resize_bilinear,
     resize_bilinear_by_matrix,

@@ -10,15 +10,15 @@ import pytest
 from golden import golden_image
 from networks import DECODER, SMALL, V3, lively
 
-from deeplab_tf import runtime as runtime_module
-from deeplab_tf import tflite
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.cost import model_cost
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.model import build_model
-from deeplab_tf.predict import predict
-from deeplab_tf.predictor import predictor_of
-from deeplab_tf.runtime import LitePredictor, pays_from, runtime_predictor
+from deeplab_tf.inference import runtime as runtime_module
+from deeplab_tf.inference.predict import predict
+from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.inference.runtime import LitePredictor, pays_from, runtime_predictor
+from deeplab_tf.inference.tflite import convert as tflite
+from deeplab_tf.network.cost import model_cost
+from deeplab_tf.network.model import build_model
 
 pytest.importorskip("ai_edge_litert", reason="the extra `litert` is not installed")
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from conftest import GOLDENS
 
 from deeplab_tf.config import TrainConfig
-from deeplab_tf.schedules import learning_rate
+from deeplab_tf.training.schedules import learning_rate
 
 _GOLDEN = json.loads((GOLDENS / "misc" / "learning_rates.json").read_text())
 

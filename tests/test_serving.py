@@ -24,14 +24,14 @@ from google.protobuf import json_format
 from networks import SMALL, lively
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from deeplab_tf.artefacts import FORMATS
-from deeplab_tf.checkpoint import ModelCard
 from deeplab_tf.config import ExportConfig, PredictConfig, ServeConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.inference_graph import Segmentation, build_graph_def, read_weights
-from deeplab_tf.predict import predict
-from deeplab_tf.predictor import predictor_of, segment
+from deeplab_tf.exporting.formats import FORMATS
+from deeplab_tf.inference.graph import Segmentation, build_graph_def, read_weights
+from deeplab_tf.inference.predict import predict
+from deeplab_tf.inference.predictor import predictor_of, segment
 from deeplab_tf.tools import serve as serve_tool
+from deeplab_tf.weights.tf1 import ModelCard
 
 pytest.importorskip("starlette", reason="the extra `serve` is not installed")
 pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")

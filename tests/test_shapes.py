@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_tf.data import catalog, shapes
+from deeplab_tf.catalog import datasets
+from deeplab_tf.data import shapes
 from deeplab_tf.data.shapes import shapes_example, write_shapes
 from deeplab_tf.errors import DeepLabError
 
-DATASET = catalog.dataset("shapes")
+DATASET = datasets.dataset("shapes")
 
 
 @pytest.fixture(scope="module")

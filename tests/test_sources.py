@@ -8,12 +8,12 @@ import tensorflow as tf
 from conftest import case_config
 from golden import golden_tensor
 
-from deeplab_tf.checkpoint import load_source, load_tf1_checkpoint, variable_map, write_tensors
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.loading import open_model
-from deeplab_tf.model import build_model
-from deeplab_tf.sources import open_source
+from deeplab_tf.network.model import build_model
+from deeplab_tf.weights.loading import open_model
+from deeplab_tf.weights.sources import open_source
+from deeplab_tf.weights.tf1 import load_source, load_tf1_checkpoint, variable_map, write_tensors
 
 v1 = tf.compat.v1
 SMALL = ModelConfig(depth_multiplier=0.25, num_classes=3, aspp_convs_filters=16)

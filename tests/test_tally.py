@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from deeplab_tf.boundary import boundary_counts, contour_f_scores, trimap_matrices
-from deeplab_tf.metrics import bootstrap_intervals, class_scores, confusion_matrix, counts_of, mean_iou
-from deeplab_tf.tally import Tally, confused_pairs
+from deeplab_tf.evaluation.report.tally import Tally, confused_pairs
+from deeplab_tf.ops.boundary import boundary_counts, contour_f_scores, trimap_matrices
+from deeplab_tf.ops.metrics import bootstrap_intervals, class_scores, confusion_matrix, counts_of, mean_iou
 
 
 def examples(count: int) -> list[tuple[np.ndarray, np.ndarray, str]]:

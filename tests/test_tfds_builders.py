@@ -12,8 +12,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 import deeplab_tf.data.tfds_builders  # noqa: F401
+from deeplab_tf.catalog import datasets
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import catalog, records, shapes, tfds_folder, voc
+from deeplab_tf.data import records, shapes, tfds_folder, voc
 from deeplab_tf.data.build import build_records
 from deeplab_tf.data.examples import dataset_of
 from deeplab_tf.data.locate import count_records
@@ -21,7 +22,7 @@ from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.errors import DeepLabError
 
 RANDOM = np.random.default_rng(0)
-VOC = catalog.DATASETS["pascal_voc_seg"]
+VOC = datasets.DATASETS["pascal_voc_seg"]
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def label(file: pathlib.Path, array: np.ndarray, palette: bool = False):
     file.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(array)
     if palette:
-        image.putpalette([channel for colour in catalog.pascal_palette(256) for channel in colour])
+        image.putpalette([channel for colour in datasets.pascal_palette(256) for channel in colour])
     image.save(file)
 
 
@@ -199,5 +200,5 @@ def test_what_manual_dir_must_hold_is_said(name, tmp_path):
 
 
 def test_every_entry_of_the_catalogue_has_a_builder():
-    assert set(tfds_folder.CATALOGUE.values()) == set(catalog.DATASETS)
+    assert set(tfds_folder.CATALOGUE.values()) == set(datasets.DATASETS)
     assert set(tfds_folder.CATALOGUE) <= set(tfds.list_builders())

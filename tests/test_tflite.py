@@ -9,11 +9,11 @@ from golden import golden_image
 from networks import SMALL, lively
 from test_inference_graph import graph_of
 
-from deeplab_tf import tflite
-from deeplab_tf.artefacts import as_function
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.predictor import predictor_of
-from deeplab_tf.resizing import resize_bilinear
+from deeplab_tf.exporting.formats import as_function
+from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.inference.tflite import convert
+from deeplab_tf.ops.resizing import resize_bilinear
 
 SIZE = (65, 97)
 CONFIG = dataclasses.replace(SMALL, output_stride=8)
@@ -44,20 +44,20 @@ def files(model, images):
             graph_def = graph_of(model, (1, *SIZE, 3), target="tflite", dtype=dtype, **options)
             function = as_function(graph_def, outputs).get_concrete_function()
             floats = [image.astype(np.float32) for image in images] if whole else ()
-            made[key] = tflite.convert(function, precision=precision, uint8_io=uint8_io, representative=floats)
+            made[key] = convert.convert(function, precision=precision, uint8_io=uint8_io, representative=floats)
         return made[key]
 
     return file
 
 
 def agreement(file: bytes, model, images) -> float:
-    run = tflite.LiteModel(file)
+    run = convert.LiteModel(file)
     return np.mean([run(image)[0] == predictor_of(model).labels(image) for image in images])
 
 
 def test_float32(files, model, images):
     assert agreement(files(), model, images) >= 0.9999
-    assert tflite.LiteModel(files()).size == SIZE
+    assert convert.LiteModel(files()).size == SIZE
 
 
 def test_float16(files, model, images):
@@ -93,17 +93,17 @@ def test_what_goes_in_and_comes_out(precision, uint8_io, files):
 @pytest.mark.parametrize("uint8_io", [True, False])
 def test_logits(uint8_io, files, model, images):
     exact = model(images[0].astype(np.float32), training=False).numpy()
-    (found,) = tflite.LiteModel(files(upsample="none", uint8_io=uint8_io))(images[0])
+    (found,) = convert.LiteModel(files(upsample="none", uint8_io=uint8_io))(images[0])
     np.testing.assert_allclose(found, exact, atol=1e-3)
-    (coarse,) = tflite.LiteModel(files("int8", upsample="none", uint8_io=uint8_io))(images[0])
+    (coarse,) = convert.LiteModel(files("int8", upsample="none", uint8_io=uint8_io))(images[0])
     assert coarse.dtype == np.float32
     assert np.corrcoef(coarse.ravel(), exact.ravel())[0, 1] > 0.95
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "dynamic", "int8"])
 def test_the_scores_behind_the_classes(precision, files, images):
-    labels, logits = tflite.LiteModel(tflite.with_scores(files(precision)))(images[0])
-    assert np.array_equal(labels, tflite.LiteModel(files(precision))(images[0])[0])
+    labels, logits = convert.LiteModel(convert.with_scores(files(precision)))(images[0])
+    assert np.array_equal(labels, convert.LiteModel(files(precision))(images[0])[0])
     assert logits.shape == (1, 9, 13, 6)
     assert np.mean(resize_bilinear(logits, SIZE).numpy().argmax(-1) == labels) >= 0.9995
 
@@ -112,8 +112,8 @@ def test_the_scores_behind_an_argmax(model, images):
     """Averaged probabilities have one at the size of the image."""
     options = {"format": "tflite", "outputs": ("predictions",), "add_flipped_images": True}
     graph_def = graph_of(model, (1, *SIZE, 3), target="tflite", **options)
-    file = tflite.convert(as_function(graph_def, ("predictions",)).get_concrete_function())
-    labels, probabilities = tflite.LiteModel(tflite.with_scores(file))(images[0])
+    file = convert.convert(as_function(graph_def, ("predictions",)).get_concrete_function())
+    labels, probabilities = convert.LiteModel(convert.with_scores(file))(images[0])
     assert np.array_equal(probabilities.argmax(-1), labels)
     expected = predictor_of(model).probabilities(images[0], flip=True)
     np.testing.assert_allclose(probabilities, expected, atol=1e-3)
@@ -122,7 +122,7 @@ def test_the_scores_behind_an_argmax(model, images):
 @pytest.mark.parametrize("precision", ["float32", "float16", "dynamic", "int8"])
 def test_operations(precision, files, tmp_path):
     (tmp_path / "a.tflite").write_bytes(files(precision))
-    found = tflite.operations(tmp_path / "a.tflite")
+    found = convert.operations(tmp_path / "a.tflite")
     assert found["CONV_2D"] == 38 and found["DEPTHWISE_CONV_2D"] == 17
     # Classes are taken in four strips: the pooled map, the columns and each strip are resized.
     assert "ARG_MAX" not in found and found["RESIZE_BILINEAR"] == 2 + 4 and found["MAX_POOL_2D"] == 2 * 4
@@ -131,14 +131,14 @@ def test_operations(precision, files, tmp_path):
 
 
 def test_operations_of_a_published_file(shared):
-    found = tflite.operations(shared / "real/deeplabv3_257_mv_gpu.tflite")
+    found = convert.operations(shared / "real/deeplabv3_257_mv_gpu.tflite")
     assert (found["DEPTHWISE_CONV_2D"], found["CONV_2D"], found["RESIZE_BILINEAR"]) == (17, 38, 3)
 
 
 def test_a_refused_graph():
     function = tf.function(lambda x: tf.strings.as_string(x), input_signature=[tf.TensorSpec([1])])
     with pytest.raises(DeepLabError, match="--precision=float32: the TFLite converter refuses the graph"):
-        tflite.convert(function.get_concrete_function())
+        convert.convert(function.get_concrete_function())
 
 
 def test_an_image_that_cannot_be_read_is_said_as_it_is(model):
@@ -149,7 +149,7 @@ def test_an_image_that_cannot_be_read_is_said_as_it_is(model):
     options = {"format": "tflite", "outputs": ("predictions",)}
     graph_def = graph_of(model, (1, *SIZE, 3), target="tflite", dtype=tf.float32, **options)
     with pytest.raises(DeepLabError, match=r"^photo.jpg: the file is empty$"):
-        tflite.convert(
+        convert.convert(
             as_function(graph_def, ("predictions",)).get_concrete_function(),
             precision="int8",
             representative=images(),

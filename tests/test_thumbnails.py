@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from deeplab_tf import thumbnails
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.evaluation.report import thumbnails
 
 PALETTE = [(10, 20, 30), (200, 0, 0), (0, 200, 0), (0, 0, 200), (90, 90, 0)]
 

@@ -16,12 +16,12 @@ from absl import flags
 from conftest import ROOT
 from golden import golden_tensor
 
-from deeplab_tf import zoo
-from deeplab_tf.checkpoint import variable_map, write_tensors
 from deeplab_tf.config import ModelConfig, PredictConfig
-from deeplab_tf.model import build_model
+from deeplab_tf.network.model import build_model
 from deeplab_tf.tools import cli, convert, options, predict
 from deeplab_tf.version import __version__
+from deeplab_tf.weights.tf1 import variable_map, write_tensors
+from deeplab_tf.zoo import lookup
 
 SMALL = ModelConfig(depth_multiplier=0.25, num_classes=3, aspp_convs_filters=16)
 DATA = "model.ckpt.data-00000-of-00001"
@@ -195,9 +195,9 @@ def test_interruption_is_no_traceback(capsys):
 def test_zoo_lists_every_checkpoint(capsys):
     assert finished(cli.main, "zoo") == 0
     rows = capsys.readouterr().out.splitlines()
-    released = [entry.name for entry in zoo.CHECKPOINTS.values() if entry.kind != "embedded"]
+    released = [entry.name for entry in lookup.CHECKPOINTS.values() if entry.kind != "embedded"]
     assert len(released) == 24
-    for name in zoo.CHECKPOINTS:
+    for name in lookup.CHECKPOINTS:
         assert sum(row.split()[:1] == [name] for row in rows) == 1, name
     assert all(column in "\n".join(rows[:3]) for column in ("name", "data set", "published", "cached"))
 
@@ -205,7 +205,7 @@ def test_zoo_lists_every_checkpoint(capsys):
 def test_zoo_as_markdown(capsys):
     assert finished(cli.main, "zoo", "--markdown") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 + len(zoo.CHECKPOINTS)
+    assert len(lines) == 2 + len(lookup.CHECKPOINTS)
     assert {line.count("|") for line in lines} == {lines[0].count("|")}
 
 

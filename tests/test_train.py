@@ -13,12 +13,12 @@ import tensorflow as tf
 from conftest import write_shapes
 
 import deeplab_tf
-from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.loading import open_model
-from deeplab_tf.run_directory import RunDirectory
-from deeplab_tf.train import train
+from deeplab_tf.training.train import train
+from deeplab_tf.weights.loading import open_model
+from deeplab_tf.weights.run_directory import RunDirectory
+from deeplab_tf.weights.tf1 import variable_map
 
 STEPS = 6
 MODEL = ModelConfig(model_variant="tiny", aspp_convs_filters=16)

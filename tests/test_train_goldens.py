@@ -12,11 +12,11 @@ from conftest import GOLDENS, case_config, fill
 from golden import golden_image, golden_label
 from test_train_step import snapshot
 
-from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.config import TrainConfig
-from deeplab_tf.cost import regularized_kernels
-from deeplab_tf.model import build_model
-from deeplab_tf.train_step import make_train_step
+from deeplab_tf.network.cost import regularized_kernels
+from deeplab_tf.network.model import build_model
+from deeplab_tf.training.step import make_train_step
+from deeplab_tf.weights.tf1 import variable_map
 
 # What the figures of a golden run call the options.
 _OPTIONS = (

@@ -13,14 +13,14 @@ from conftest import ROOT, fill
 from golden import golden_image, golden_label
 
 import deeplab_tf
-from deeplab_tf import losses
-from deeplab_tf.checkpoint import load_tf1_checkpoint, save_tf1_checkpoint, variable_map
 from deeplab_tf.config import ModelConfig, TrainConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.layers import Dropout, DropPath, FusedBatchNorm
-from deeplab_tf.model import build_model
-from deeplab_tf.resizing import ResizeBilinear, resize_bilinear, resize_nearest
-from deeplab_tf.train_step import TrainStep, make_train_step
+from deeplab_tf.network.layers import Dropout, DropPath, FusedBatchNorm
+from deeplab_tf.network.model import build_model
+from deeplab_tf.ops.resizing import ResizeBilinear, resize_bilinear, resize_nearest
+from deeplab_tf.training import losses
+from deeplab_tf.training.step import TrainStep, make_train_step
+from deeplab_tf.weights.tf1 import load_tf1_checkpoint, save_tf1_checkpoint, variable_map
 
 
 def snapshot(model) -> dict[str, np.ndarray]:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab_tf.resizing import resize_bilinear
-from deeplab_tf.tflite import LiteModel, convert
-from deeplab_tf.upsampling import strip_classes, upsampled_classes
+from deeplab_tf.inference.tflite.convert import LiteModel, convert
+from deeplab_tf.ops.resizing import resize_bilinear
+from deeplab_tf.ops.upsampling import strip_classes, upsampled_classes
 
 
 def plainly(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -10,18 +10,18 @@ import tensorflow as tf
 from conftest import write_shapes
 
 import deeplab_tf
-from deeplab_tf import validation
-from deeplab_tf.batch_statistics import recalibrate_batch_norm
-from deeplab_tf.checkpoint import ModelCard, variable_map
 from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.loading import open_model
-from deeplab_tf.model import build_model
-from deeplab_tf.optimizers import AVERAGE, initial_state
-from deeplab_tf.run_directory import SCORES, RunDirectory
-from deeplab_tf.train import train
-from deeplab_tf.train_step import trained_variables
+from deeplab_tf.network.model import build_model
+from deeplab_tf.training import validation
+from deeplab_tf.training.batch_statistics import recalibrate_batch_norm
+from deeplab_tf.training.optimizers import AVERAGE, initial_state
+from deeplab_tf.training.step import trained_variables
+from deeplab_tf.training.train import train
+from deeplab_tf.weights.loading import open_model
+from deeplab_tf.weights.run_directory import SCORES, RunDirectory
+from deeplab_tf.weights.tf1 import ModelCard, variable_map
 
 MODEL = ModelConfig(model_variant="tiny", aspp_convs_filters=16)
 

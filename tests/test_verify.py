@@ -11,17 +11,17 @@ import pytest
 from conftest import write_shapes
 from golden import golden_tensor
 
-from deeplab_tf import verify as module
-from deeplab_tf import zoo
-from deeplab_tf.checkpoint import write_tensors
+from deeplab_tf.catalog import datasets
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.data import catalog
 from deeplab_tf.data.pairs import label_png
-from deeplab_tf.loading import manifest_of
-from deeplab_tf.released import CHECKPOINTS, Released, Score
-from deeplab_tf.sources import sha256_of
+from deeplab_tf.evaluation import verify as module
+from deeplab_tf.evaluation.verify import record, recorded_reference, verify
 from deeplab_tf.tools import verify as tool
-from deeplab_tf.verify import record, recorded_reference, verify
+from deeplab_tf.weights.loading import manifest_of
+from deeplab_tf.weights.sources import sha256_of
+from deeplab_tf.weights.tf1 import write_tensors
+from deeplab_tf.zoo import lookup
+from deeplab_tf.zoo.released import CHECKPOINTS, Released, Score
 
 CONFIG = ModelConfig(model_variant="tiny", num_classes=9, aspp_convs_filters=16)
 ENTRY = Released(
@@ -53,7 +53,7 @@ def reference(tmp_path_factory) -> dict:
     cache = tmp_path_factory.mktemp("good")
     put(cache, golden())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(zoo.CHECKPOINTS, "fake", ENTRY)
+        patch.setitem(lookup.CHECKPOINTS, "fake", ENTRY)
         found = record(ENTRY, cache=cache)
     assert found.pop("sha256") == sha256_of(cache / ENTRY.file)
     return json.loads(json.dumps(found))
@@ -61,8 +61,8 @@ def reference(tmp_path_factory) -> dict:
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> pathlib.Path:
-    monkeypatch.setitem(zoo.CHECKPOINTS, "fake", ENTRY)
-    monkeypatch.setattr(zoo, "manifest", lambda name: manifest_of(zoo.find(name)))
+    monkeypatch.setitem(lookup.CHECKPOINTS, "fake", ENTRY)
+    monkeypatch.setattr(lookup, "manifest", lambda name: manifest_of(lookup.find(name)))
     monkeypatch.setenv("DEEPLAB_TF_CACHE", str(tmp_path))
     return tmp_path
 
@@ -142,8 +142,8 @@ def test_damage_and_absence(cache):
 @pytest.fixture
 def four(monkeypatch):
     """The shapes data set as if it had four examples."""
-    facts = dataclasses.replace(catalog.DATASETS["shapes"], splits={"train": 4, "val": 4})
-    monkeypatch.setitem(catalog.DATASETS, "shapes", facts)
+    facts = dataclasses.replace(datasets.DATASETS["shapes"], splits={"train": 4, "val": 4})
+    monkeypatch.setitem(datasets.DATASETS, "shapes", facts)
 
 
 def records(folder: pathlib.Path, count: int, name: str | None = None) -> str:
@@ -189,7 +189,7 @@ def test_every_published_score_says_at_which_size():
 
 def test_the_embedded_checkpoint_is_as_recorded():
     assert set(recorded_reference("shapes_resnet")) == {"sha256", "variables", "mask"}
-    found = verify(zoo.find("shapes_resnet"))
+    found = verify(lookup.find("shapes_resnet"))
     assert set(status(found).values()) == {"passed"}
     assert recorded_reference("xception_41_imagenet") == {}
 
@@ -209,9 +209,9 @@ def test_the_command(cache, monkeypatch, capsys):
     assert finished("fake", f"--record={cache}") == 0
     assert "variables" in json.loads((cache / "fake.reference.json").read_text())
     # Another table, not fewer rows: rows that are put back would stand in another order.
-    monkeypatch.setattr(zoo, "CHECKPOINTS", {n: zoo.CHECKPOINTS[n] for n in ("xception_41_imagenet", "fake")})
+    monkeypatch.setattr(lookup, "CHECKPOINTS", {n: lookup.CHECKPOINTS[n] for n in ("xception_41_imagenet", "fake")})
     monkeypatch.setattr(
-        zoo, "fetch", lambda entry, **_: zoo.archive_path(entry).read_bytes() if entry is ENTRY else offline()
+        lookup, "fetch", lambda entry, **_: lookup.archive_path(entry).read_bytes() if entry is ENTRY else offline()
     )
     assert finished("--all", f"--output={out}") == 1
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]

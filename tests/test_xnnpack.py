@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 from golden import golden_image, golden_tensor
 
-from deeplab_tf import quantization
-from deeplab_tf.lite_file import unpack
-from deeplab_tf.tflite import LiteModel, convert, operations
-from deeplab_tf.xnnpack import use_xnnpack
+from deeplab_tf.inference.tflite import quantization
+from deeplab_tf.inference.tflite.convert import LiteModel, convert, operations
+from deeplab_tf.inference.tflite.file import unpack
+from deeplab_tf.inference.tflite.xnnpack import use_xnnpack
 
 SIZE = (33, 49)
 KERNEL = golden_tensor("a/weights", (3, 3, 3, 16)) / 256

@@ -10,13 +10,13 @@ import tarfile
 import pytest
 from conftest import read_case
 
-from deeplab_tf import download, released, zoo
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.arch.dense_prediction_cell import CITYSCAPES_TOP1
+from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.data.catalog import DATASETS
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.loading import manifest_of
+from deeplab_tf.weights.loading import manifest_of
+from deeplab_tf.zoo import download, lookup, released
 
 
 def _archive() -> bytes:
@@ -27,7 +27,7 @@ def _archive() -> bytes:
 
 
 CONTENT = _archive()
-ENTRIES = list(zoo.CHECKPOINTS.values())
+ENTRIES = list(lookup.CHECKPOINTS.values())
 ARCHIVES = [entry for entry in ENTRIES if entry.file]
 SEGMENTATION = [entry for entry in ENTRIES if entry.kind == "segmentation"]
 
@@ -49,7 +49,7 @@ def test_the_release_has_24_archives():
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=named)
 def test_every_entry_is_complete(entry):
-    assert zoo.CHECKPOINTS[entry.name] is entry
+    assert lookup.CHECKPOINTS[entry.name] is entry
     assert isinstance(entry.config, ModelConfig)
     assert ModelConfig.from_json(entry.config.to_json()) == entry.config
     assert (entry.file is None) == (entry.url is None) == (entry.kind == "embedded")
@@ -86,7 +86,7 @@ def test_every_segmentation_has_scores_at_rates_that_follow_the_stride(entry):
 
 def test_configurations_that_differ_from_the_defaults():
     def config(name):
-        return zoo.find(name).config
+        return lookup.find(name).config
 
     assert {e.name for e in SEGMENTATION if e.config.depth_multiplier == 0.5} == {
         "mobilenetv2_dm05_coco_voc_trainaug",
@@ -109,74 +109,74 @@ def test_configurations_that_differ_from_the_defaults():
 
 
 def test_scales_are_the_releases_ranges():
-    multi = zoo.find("mobilenetv2_coco_voc_trainaug").scores[1]
+    multi = lookup.find("mobilenetv2_coco_voc_trainaug").scores[1]
     assert multi.scales == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
     assert str(multi) == "77.33 % mIoU, val (OS 8, scales 0.5:0.25:1.75, flip)"
-    assert zoo.find("xception71_dpc_cityscapes_trainval").scores[0].scales == (0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+    assert lookup.find("xception71_dpc_cityscapes_trainval").scores[0].scales == (0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 
 
 def test_names_and_files_are_recognised():
-    entry = zoo.find("mobilenetv2_coco_voc_trainaug")
-    assert zoo.find_by_file(f"/some/where/{entry.file}") is entry
-    assert zoo.find_by_file(entry.file.removesuffix(".tar.gz")) is entry
-    assert zoo.find_by_file("model.ckpt") is None
-    assert all(zoo.find_by_file(e.file) is e for e in ARCHIVES)
+    entry = lookup.find("mobilenetv2_coco_voc_trainaug")
+    assert lookup.find_by_file(f"/some/where/{entry.file}") is entry
+    assert lookup.find_by_file(entry.file.removesuffix(".tar.gz")) is entry
+    assert lookup.find_by_file("model.ckpt") is None
+    assert all(lookup.find_by_file(e.file) is e for e in ARCHIVES)
     with pytest.raises(DeepLabError, match="did you mean mobilenetv2_coco_voc_trainaug"):
-        zoo.find("mobilenetv2_coco_voc_train_aug")
+        lookup.find("mobilenetv2_coco_voc_train_aug")
 
 
 def test_a_file_put_by_hand_is_fetched(tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPLAB_TF_CACHE", str(tmp_path))
-    entry = zoo.find("xception_41_imagenet")
-    zoo.archive_path(entry).write_bytes(CONTENT)
-    assert zoo.fetch(entry) == tmp_path / entry.file
+    entry = lookup.find("xception_41_imagenet")
+    lookup.archive_path(entry).write_bytes(CONTENT)
+    assert lookup.fetch(entry) == tmp_path / entry.file
 
 
 def test_the_published_sum_and_another_address_are_used(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(download, "fetch", lambda url, path, *, sha256: calls.append((url, path, sha256)))
-    entry = zoo.find("mobilenetv2_coco_voc_trainaug")
-    zoo.fetch(entry, cache=tmp_path)
-    zoo.fetch(entry, cache=tmp_path, url="http://mirror.example/a.tar.gz")
+    entry = lookup.find("mobilenetv2_coco_voc_trainaug")
+    lookup.fetch(entry, cache=tmp_path)
+    lookup.fetch(entry, cache=tmp_path, url="http://mirror.example/a.tar.gz")
     path = tmp_path / entry.file
     assert calls == [(entry.url, path, entry.sha256), ("http://mirror.example/a.tar.gz", path, entry.sha256)]
 
 
 def test_a_file_that_is_not_the_published_one_is_refused(tmp_path):
-    entry = zoo.find("mobilenetv2_coco_voc_trainaug")
-    zoo.archive_path(entry, cache=tmp_path).write_bytes(CONTENT)
+    entry = lookup.find("mobilenetv2_coco_voc_trainaug")
+    lookup.archive_path(entry, cache=tmp_path).write_bytes(CONTENT)
     with pytest.raises(DeepLabError) as error:
-        zoo.fetch(entry, cache=tmp_path)
+        lookup.fetch(entry, cache=tmp_path)
     assert entry.sha256 in str(error.value)
     assert hashlib.sha256(CONTENT).hexdigest() in str(error.value)
 
 
 def test_the_embedded_checkpoint_is_not_downloaded(tmp_path, monkeypatch):
     with pytest.raises(DeepLabError, match="part of the package"):
-        zoo.fetch(released.SHAPES)
-    monkeypatch.setattr(zoo.importlib.resources, "files", lambda package: tmp_path)
+        lookup.fetch(released.SHAPES)
+    monkeypatch.setattr(lookup.importlib.resources, "files", lambda package: tmp_path)
     with pytest.raises(DeepLabError, match="reinstall"):
-        zoo.embedded_folder(released.SHAPES)
+        lookup.embedded_folder(released.SHAPES)
     (tmp_path / "shapes_resnet").mkdir()
-    assert zoo.embedded_folder(released.SHAPES) == tmp_path / "shapes_resnet"
+    assert lookup.embedded_folder(released.SHAPES) == tmp_path / "shapes_resnet"
     assert released.SHAPES_CONFIG.num_classes == DATASETS["shapes"].num_classes
 
 
 def test_the_table_says_what_is_cached(tmp_path):
-    entry = zoo.find("mobilenetv2_coco_voc_trainaug")
-    zoo.archive_path(entry, cache=tmp_path).write_bytes(CONTENT)
-    rows = zoo.zoo_table(cache=tmp_path)
-    assert [row["name"] for row in rows] == list(zoo.CHECKPOINTS)
+    entry = lookup.find("mobilenetv2_coco_voc_trainaug")
+    lookup.archive_path(entry, cache=tmp_path).write_bytes(CONTENT)
+    rows = lookup.zoo_table(cache=tmp_path)
+    assert [row["name"] for row in rows] == list(lookup.CHECKPOINTS)
     assert [row["name"] for row in rows if row["cached"] == "yes"] == [entry.name]
     assert all(row[key] for row in rows for key in row)
 
 
 def test_the_markdown_does_not_depend_on_the_machine(tmp_path, monkeypatch):
-    before = zoo.zoo_markdown()
+    before = lookup.zoo_markdown()
     monkeypatch.setenv("DEEPLAB_TF_CACHE", str(tmp_path))
-    (tmp_path / zoo.find("xception_41_imagenet").file).touch()
+    (tmp_path / lookup.find("xception_41_imagenet").file).touch()
     lines = before.splitlines()
-    assert zoo.zoo_markdown() == before
+    assert lookup.zoo_markdown() == before
     assert len(lines) == 2 + len(ENTRIES)
     assert {line.count("|") for line in lines} == {6}
 
@@ -190,9 +190,9 @@ def test_manifests_are_what_our_tables_build(entry):
     if entry.config.model_variant.startswith("xception") and entry.kind == "segmentation":
         same = next(e for e in ARCHIVES if _network(e) == _network(entry))
         if same is not entry:  # one network, one build: the files must agree
-            assert zoo.manifest(entry.name) == zoo.manifest(same.name)
+            assert lookup.manifest(entry.name) == lookup.manifest(same.name)
             return
-    assert zoo.manifest(entry.name) == manifest_of(entry)
+    assert lookup.manifest(entry.name) == manifest_of(entry)
 
 
 def _network(entry):
@@ -214,7 +214,7 @@ _JUDGES = {
 @pytest.mark.parametrize("name", _JUDGES)
 def test_manifests_are_the_originals_variables(name):
     values, _ = read_case(_JUDGES[name])
-    assert zoo.manifest(name) == _shapes((n, s) for n, s, _ in values["variables"])
+    assert lookup.manifest(name) == _shapes((n, s) for n, s, _ in values["variables"])
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_manifests_are_the_reference_lists(name, tag, shared):
     """The lists have 21 classes, and the backbones' archives no head."""
     text = (shared / "reference" / "variables" / f"{tag}.txt").read_text().split("\nREG")[0]
     listed = _shapes((n, json.loads(s)) for n, s in re.findall(r"^(\S+) (\[.*\])$", text, re.MULTILINE))
-    entry, found = zoo.find(name), zoo.manifest(name)
+    entry, found = lookup.find(name), lookup.manifest(name)
     if entry.kind == "backbone":
         scope = ARCHITECTURES[entry.config.model_variant].scope
         listed = {n: s for n, s in listed.items() if n.startswith(f"{scope}/")}

@@ -143,29 +143,29 @@ def _tell(line: str):
 
 def _pipeline(values: flags.FlagValues) -> dict[str, float | list[float]]:
     options.start_tensorflow()
-    from deeplab_tf.tools import benchmark_pipeline
+    from deeplab_tf.benchmarks import pipeline
 
-    return benchmark_pipeline.measure(values.rounds, small=values.small, tell=_tell)
+    return pipeline.measure(values.rounds, small=values.small, tell=_tell)
 
 
 def _train_step(values: flags.FlagValues) -> dict[str, float | list[float]]:
     options.start_tensorflow()
-    from deeplab_tf.tools import benchmark_train_step
+    from deeplab_tf.benchmarks import train_step
 
-    return benchmark_train_step.measure(values.rounds, small=values.small, tell=_tell)
+    return train_step.measure(values.rounds, small=values.small, tell=_tell)
 
 
 def _crf(values: flags.FlagValues) -> dict[str, float | list[float]]:
-    from deeplab_tf.tools import benchmark_crf
+    from deeplab_tf.benchmarks import crf
 
-    return benchmark_crf.measure(values.rounds, small=values.small, tell=_tell)
+    return crf.measure(values.rounds, small=values.small, tell=_tell)
 
 
 def _metrics(values: flags.FlagValues) -> dict[str, float | list[float]]:
     options.start_tensorflow()
-    from deeplab_tf.tools import benchmark_metrics
+    from deeplab_tf.benchmarks import metrics
 
-    return benchmark_metrics.measure(values.rounds, small=values.small, tell=_tell)
+    return metrics.measure(values.rounds, small=values.small, tell=_tell)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -180,17 +180,17 @@ def _inference(values: flags.FlagValues) -> dict[str, list[dict]]:
     if not all(batch.isdecimal() and int(batch) for batch in values.batches):
         raise DeepLabError(f"--batches={','.join(values.batches)}: expected numbers of at least 1")
     options.start_tensorflow()
-    from deeplab_tf.tools import benchmark_inference
+    from deeplab_tf.benchmarks import inference
 
     batches = tuple(map(int, values.batches))
     what = tuple(values.checkpoints), tuple(values.runtimes), sizes, batches, tuple(values.originals)
-    plan = benchmark_inference.Plan(*what, values.output_stride, values.rounds)
+    plan = inference.Plan(*what, values.output_stride, values.rounds)
     with options.silenced():
-        rows = benchmark_inference.measure(plan)
-    print(f"{benchmark_inference.table(rows)}\n")
+        rows = inference.measure(plan)
+    print(f"{inference.table(rows)}\n")
     if values.chart:
         with open(values.chart, "w", encoding="utf-8") as stream:
-            stream.write(benchmark_inference.chart(rows))
+            stream.write(inference.chart(rows))
     return {"inference": rows}
 
 
@@ -199,9 +199,9 @@ def _serve(values: flags.FlagValues) -> dict[str, float]:
         if values[name].value <= 0:
             raise DeepLabError(f"--{name}={values[name].value}: expected a number above 0")
     options.start_tensorflow()
-    from deeplab_tf.tools import benchmark_serve
+    from deeplab_tf.benchmarks import serve
 
-    return benchmark_serve.measure(values.clients, values.seconds, values.checkpoints[0])
+    return serve.measure(values.clients, values.seconds, values.checkpoints[0])
 
 
 _WHAT = {

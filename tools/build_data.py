@@ -76,7 +76,8 @@ def _folder(values: flags.FlagValues, flag: str, root: str, *names: str) -> str:
 
 
 def _voc(values: flags.FlagValues):
-    from deeplab_tf.data import catalog, voc
+    from deeplab_tf.catalog import datasets
+    from deeplab_tf.data import voc
 
     root = values.voc_root or _VOC
     splits = voc.voc_splits(
@@ -87,18 +88,20 @@ def _voc(values: flags.FlagValues):
     )
     if values.sbd_dir:
         splits["train_aug"] = voc.train_aug(splits, values.sbd_dir, expected=values.train_aug_size)
-    return catalog.dataset("pascal_voc_seg"), splits
+    return datasets.dataset("pascal_voc_seg"), splits
 
 
 def _cityscapes(values: flags.FlagValues):
-    from deeplab_tf.data import catalog, cityscapes
+    from deeplab_tf.catalog import datasets
+    from deeplab_tf.data import cityscapes
 
     splits = cityscapes.cityscapes_splits(values.cityscapes_root or "./cityscapes", splits=values.splits)
-    return catalog.dataset("cityscapes"), splits
+    return datasets.dataset("cityscapes"), splits
 
 
 def _ade20k(values: flags.FlagValues):
-    from deeplab_tf.data import ade20k, catalog
+    from deeplab_tf.catalog import datasets
+    from deeplab_tf.data import ade20k
 
     root = values.ade20k_root or _ADE
     folders = [
@@ -106,7 +109,7 @@ def _ade20k(values: flags.FlagValues):
         for split, name in (("train", "training"), ("val", "validation"))
         for kind, below in (("_", "images"), ("_label_", "annotations"))
     ]
-    return catalog.dataset("ade20k"), ade20k.ade20k_splits(*folders)
+    return datasets.dataset("ade20k"), ade20k.ade20k_splits(*folders)
 
 
 def _own(values: flags.FlagValues):
@@ -184,12 +187,13 @@ def main(values: flags.FlagValues) -> None:
     if values.dataset != "shapes":
         _build(*_PAIRS[values.dataset](values), values)
         return
-    from deeplab_tf.data import catalog, shapes, voc
+    from deeplab_tf.catalog import datasets
+    from deeplab_tf.data import shapes, voc
 
     with tempfile.TemporaryDirectory() as scratch:
         root = shapes.write_shapes(os.path.join(scratch, "shapes"))
         folders = (root / name for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
-        _build(catalog.dataset("shapes"), voc.voc_splits(*folders), values)
+        _build(datasets.dataset("shapes"), voc.voc_splits(*folders), values)
 
 
 def run(argv=None):

@@ -47,9 +47,9 @@ def _at_dusk(images):
 
 def _score(model, count: int, seen=lambda images: images):
     """The confusion matrix over the first `count` held-out pictures, as `seen`."""
-    from deeplab_tf.metrics import confusion_matrix
-    from deeplab_tf.model import config_of
-    from deeplab_tf.predict import predict
+    from deeplab_tf.inference.predict import predict
+    from deeplab_tf.network.model import config_of
+    from deeplab_tf.ops.metrics import confusion_matrix
 
     total, classes = 0, config_of(model).num_classes
     for first in range(0, count, _BATCH):
@@ -72,7 +72,7 @@ def _sheet(card, images, labels, results, miou: float):
     import numpy as np
     import PIL.Image
 
-    from deeplab_tf.visualize import IGNORE_COLOUR, blend, colour_mask, picture_sheet
+    from deeplab_tf.ops.pictures import IGNORE_COLOUR, blend, colour_mask, picture_sheet
 
     rows = []
     for image, label, result in zip(images, labels, results, strict=True):
@@ -102,8 +102,8 @@ def _write_records(folder: pathlib.Path):
 def _fine_tune(loaded, folder: pathlib.Path):
     """Trains the converted model for a few seconds on pictures at dusk; returns what came of it."""
     from deeplab_tf.config import DataConfig, RunConfig, TrainConfig
-    from deeplab_tf.loading import open_model
-    from deeplab_tf.train import train
+    from deeplab_tf.training.train import train
+    from deeplab_tf.weights.loading import open_model
 
     _write_records(folder / "records")
     data = DataConfig(dataset="shapes", dataset_dir=str(folder / "records"), crop_size=(129, 129), batch_size=8)
@@ -132,10 +132,10 @@ def main(values: flags.FlagValues) -> None:
     options.start_tensorflow()
     import PIL.Image
 
-    from deeplab_tf.checkpoint import save_model
-    from deeplab_tf.loading import open_model
-    from deeplab_tf.metrics import iou_per_class, mean_iou
-    from deeplab_tf.predict import predict_files
+    from deeplab_tf.inference.predict import predict_files
+    from deeplab_tf.ops.metrics import iou_per_class, mean_iou
+    from deeplab_tf.weights.loading import open_model
+    from deeplab_tf.weights.tf1 import save_model
 
     print(f"1. Converting the embedded checkpoint {_NAME}")
     source = open_model(_NAME)

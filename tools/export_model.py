@@ -57,7 +57,7 @@ def main(values: flags.FlagValues) -> None:
     choice = ExportConfig(**options.given(values, ExportConfig)).for_path(values.export_path)
     changes = options.given(values, ModelConfig)
     options.start_tensorflow()
-    from deeplab_tf.export import check_export_path, export_opened, open_for_export
+    from deeplab_tf.exporting.export import check_export_path, export_opened, open_for_export
 
     check_export_path(values.export_path, choice)
     opened = open_for_export(values.checkpoint_path, changes)

@@ -24,7 +24,7 @@ def main(values: flags.FlagValues) -> None:
     """Checks, and packs."""
     config = PackConfig(**options.given(values, PackConfig))
     options.require(values, "server", "predictions")
-    from deeplab_tf.packers import make_plan, pack
+    from deeplab_tf.evaluation.pack import make_plan, pack
 
     plan = make_plan(config)
     print(f"{len(plan.files):,} predictions are there and fit, as {plan.member(next(iter(plan.files)))}")

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from absl import flags
 
 from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, VisConfig
-from deeplab_tf.contamination import contamination
 from deeplab_tf.data.tfds_folder import PREFIX
 from deeplab_tf.tools import options
+from deeplab_tf.zoo.contamination import contamination
 
 # The data set has the number of classes, the checkpoint the backbone; what is random is training's.
 OF_DATA = dict.fromkeys(("crop_size", "batch_size", "model_variant", "min_scale_factor", "max_scale_factor"))
@@ -58,8 +58,8 @@ def notes(values: flags.FlagValues, config: EvalConfig) -> list[str]:
 
 
 def _described(opened, config: EvalConfig, data: Mapping) -> str:
-    from deeplab_tf.cost import model_cost
-    from deeplab_tf.following import data_for
+    from deeplab_tf.evaluation.following import data_for
+    from deeplab_tf.network.cost import model_cost
 
     card, cost = opened.loaded.card, model_cost(opened.loaded.model)
     records, facts = data_for(opened, config, data)
@@ -92,7 +92,7 @@ class _Display:
         import rich.progress
 
         from deeplab_tf.data.locate import count_records
-        from deeplab_tf.following import data_for
+        from deeplab_tf.evaluation.following import data_for
 
         if self._described:
             self.tell(f"{opened.path} (step {opened.step})")
@@ -140,11 +140,11 @@ def run_passes(config: EvalConfig | VisConfig, data: Mapping, model: Mapping, *,
     """Runs the checkpoints that `config` names over the data, and prints what comes of each: pictures for a VisConfig,
     else scores. `command` is what a report calls it."""
     if isinstance(config, VisConfig):
-        from deeplab_tf.vis import vis_checkpoints as verb
+        from deeplab_tf.evaluation.vis import vis_checkpoints as verb
 
         report = _pictures
     elif config.report:
-        from deeplab_tf.report import report_checkpoints
+        from deeplab_tf.evaluation.report.report import report_checkpoints
 
         verb = functools.partial(report_checkpoints, command=command)
 
@@ -152,7 +152,7 @@ def run_passes(config: EvalConfig | VisConfig, data: Mapping, model: Mapping, *,
             return f"{_scores(evaluation)}\nReport: {os.path.join(config.report, 'report.html')}"
 
     else:
-        from deeplab_tf.evaluate import evaluate_checkpoints as verb
+        from deeplab_tf.evaluation.evaluate import evaluate_checkpoints as verb
 
         report = _scores
     display = _Display(config, data)

@@ -75,8 +75,8 @@ def _predict(loaded, files, values, choice) -> list[str]:
     import rich.console
     import rich.progress
 
-    from deeplab_tf.predict import expected_pixels, predict_files
-    from deeplab_tf.runtime import runtime_predictor
+    from deeplab_tf.inference.predict import expected_pixels, predict_files
+    from deeplab_tf.inference.runtime import runtime_predictor
 
     predictor = runtime_predictor(loaded.model, choice.runtime, pixels=expected_pixels(files, choice))
     with options.silenced():
@@ -98,7 +98,7 @@ def _predict(loaded, files, values, choice) -> list[str]:
 
 
 def _predict_with_beam(files, changes, values, choice) -> int:
-    from deeplab_tf.predict_beam import Job, predict_with_beam, read_results
+    from deeplab_tf.inference.beam import Job, predict_with_beam, read_results
 
     job = Job(values.checkpoint, changes, choice, values.output_dir)
     counts = predict_with_beam(files, job, values.beam_runner, values.beam_options)
@@ -133,8 +133,8 @@ def main(values: flags.FlagValues) -> int:
         from deeplab_tf.data.beam import runner_flags
 
         runner_flags(values.beam_runner, values.beam_options)
-    from deeplab_tf.loading import open_model
-    from deeplab_tf.predict import expand_inputs
+    from deeplab_tf.inference.predict import expand_inputs
+    from deeplab_tf.weights.loading import open_model
 
     files = expand_inputs(values.input) if values.input else []
     loaded = open_model(values.checkpoint, changes)
@@ -162,7 +162,7 @@ def main(values: flags.FlagValues) -> int:
 
 
 def _asked_result(name: str, loaded, values, choice) -> list[str]:
-    from deeplab_tf.predict import expand_inputs
+    from deeplab_tf.inference.predict import expand_inputs
 
     try:
         return _predict(loaded, expand_inputs([name]), values, choice)

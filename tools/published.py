@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from deeplab_tf.published import LINEAGE, RESULTS, Result, find
 from deeplab_tf.tools import options
+from deeplab_tf.zoo.published import LINEAGE, RESULTS, Result, find
 
 _TOLERANCE = 0.01
 
@@ -51,8 +51,8 @@ def define(values: flags.FlagValues):
 
 
 def _multiply_adds(model, result: Result) -> int:
-    from deeplab_tf.cost import model_cost
-    from deeplab_tf.resizing import scale_dimension
+    from deeplab_tf.network.cost import model_cost
+    from deeplab_tf.ops.resizing import scale_dimension
 
     sizes = [tuple(scale_dimension(side, scale) for side in result.size) for scale in result.scales]
     sizes = [None] if result.config.crop_size else sizes
@@ -62,8 +62,8 @@ def _multiply_adds(model, result: Result) -> int:
 
 def comparisons(results: list[Result]) -> Iterator[Comparison]:
     """Yields each row beside our counts; a network that several rows share is built once."""
-    from deeplab_tf.cost import model_cost
-    from deeplab_tf.model import build_model
+    from deeplab_tf.network.cost import model_cost
+    from deeplab_tf.network.model import build_model
 
     rows = collections.defaultdict(list)
     for result in results:
@@ -133,8 +133,8 @@ def _check(results: list[Result]) -> int:
 
 def _print_lineage():
     options.start_tensorflow()
-    from deeplab_tf.cost import model_cost
-    from deeplab_tf.model import build_model
+    from deeplab_tf.network.cost import model_cost
+    from deeplab_tf.network.model import build_model
 
     columns = ("system", "backbone", "parameters", "multiply-adds", "published", "command")
     print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")

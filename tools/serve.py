@@ -43,9 +43,9 @@ def main(values: flags.FlagValues) -> None:
     changes = options.given(values, ModelConfig)
     _require_packages()
     options.start_tensorflow()
-    from deeplab_tf.loading import open_model
     from deeplab_tf.serving.engine import Engine
     from deeplab_tf.serving.server import serving
+    from deeplab_tf.weights.loading import open_model
 
     loaded = open_model(values.checkpoint, changes)
     engine = Engine(loaded.model, loaded.card, choice)

@@ -19,13 +19,13 @@ from collections.abc import Mapping
 from absl import flags
 
 from deeplab_tf import configs
+from deeplab_tf.catalog.datasets import find_dataset
 from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, RunConfig, TrainConfig
-from deeplab_tf.contamination import contamination
-from deeplab_tf.data.catalog import find_dataset
 from deeplab_tf.doctor.findings import WARNING
 from deeplab_tf.doctor.network import training_findings
 from deeplab_tf.errors import unknown_name
 from deeplab_tf.tools import options, passes
+from deeplab_tf.zoo.contamination import contamination
 
 _OF_DATA = {"crop_size": "train_crop_size", "batch_size": "train_batch_size", "model_variant": None}
 # The data set has the number of classes and the ignore label, the data's crop is the model's.
@@ -150,7 +150,7 @@ def main(values: flags.FlagValues) -> None:
         given = options.given(values, ModelConfig, _OF_MODEL)
         passes.run_passes(evaluation, options.given(values, DataConfig, passes.OF_DATA), given)
         return
-    from deeplab_tf.train import train
+    from deeplab_tf.training.train import train
 
     for line in concerns(run, model, update, data, evaluation.eval_split):
         print(f"Note: {line}")

@@ -34,16 +34,16 @@ def define(values: flags.FlagValues):
 
 
 def _entries(values: flags.FlagValues) -> list:
-    from deeplab_tf import zoo
+    from deeplab_tf.zoo import lookup
 
     if bool(values.names) == values.all:
         raise DeepLabError("expected names of the zoo, or --all; `deeplab-tf zoo` lists them")
-    return list(zoo.CHECKPOINTS.values()) if values.all else [zoo.find(name) for name in values.names]
+    return list(lookup.CHECKPOINTS.values()) if values.all else [lookup.find(name) for name in values.names]
 
 
 def _folder_for(entry, values: flags.FlagValues) -> str | None:
     """The folder with the data set of a checkpoint. One folder for one name is taken, whatever it holds."""
-    from deeplab_tf.verify import data_name
+    from deeplab_tf.evaluation.verify import data_name
 
     if len(values.dataset_dir) == len(values.names) == 1:
         return values.dataset_dir[0]
@@ -104,7 +104,7 @@ def main(values: flags.FlagValues) -> int:
     entries = _entries(values)
     _require_writable(values.output)
     options.start_tensorflow()
-    from deeplab_tf import verify
+    from deeplab_tf.evaluation import verify
 
     if values.record:
         for entry in entries:

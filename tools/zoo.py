@@ -20,8 +20,8 @@ def _write_manifests(folder: str):
     import pathlib
 
     options.start_tensorflow()
-    from deeplab_tf.loading import manifest_of
-    from deeplab_tf.zoo import CHECKPOINTS
+    from deeplab_tf.weights.loading import manifest_of
+    from deeplab_tf.zoo.lookup import CHECKPOINTS
 
     for entry in CHECKPOINTS.values():
         if entry.file:
@@ -32,19 +32,19 @@ def _write_manifests(folder: str):
 
 def main(values: flags.FlagValues) -> None:
     """Prints the table."""
-    from deeplab_tf import zoo
+    from deeplab_tf.zoo import lookup
 
     if values.write_manifests:
         _write_manifests(values.write_manifests)
         return
     if values.markdown:
-        print(zoo.zoo_markdown(), end="")
+        print(lookup.zoo_markdown(), end="")
         return
     import rich.box
     import rich.console
     import rich.table
 
-    rows = zoo.zoo_table()
+    rows = lookup.zoo_table()
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
     for column in rows[0]:
         table.add_column(column, overflow="fold", no_wrap=column in ("name", "cached", "size"))

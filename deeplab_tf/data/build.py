@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.data import catalog, places, records
+from deeplab_tf.catalog import datasets
+from deeplab_tf.data import places, records
 from deeplab_tf.data.pairs import LabelRules, Packed, Pair, binary_mask_fault, pack, pack_all
 from deeplab_tf.errors import DeepLabError
 
@@ -56,7 +57,7 @@ Writer = Callable[[Sequence[Shard], LabelRules], Iterable[Written]]
 
 def build_records(
     splits: Mapping[str, Sequence[Pair]],
-    facts: catalog.Dataset,
+    facts: datasets.Dataset,
     output_dir: str | os.PathLike,
     options: BuildOptions | None = None,
     *,
@@ -96,7 +97,7 @@ def build_records(
         built = dataclasses.replace(
             facts, splits={split: len(pairs) for split, pairs in splits.items()}, label_map=options.label_map
         )
-        places.write_text(os.path.join(growing, catalog.DATASET_FILE), catalog.dataset_json(built))
+        places.write_text(os.path.join(growing, datasets.DATASET_FILE), datasets.dataset_json(built))
     return counts
 
 

@@ -3,7 +3,8 @@
 import os
 from collections.abc import Sequence
 
-from deeplab_tf.data import catalog, places
+from deeplab_tf.catalog import datasets
+from deeplab_tf.data import places
 from deeplab_tf.data.pairs import Pair
 from deeplab_tf.errors import DeepLabError, unknown_name
 
@@ -58,5 +59,5 @@ def _pair(folder: str, labels: str, image: str) -> Pair:
         os.path.join(folder, city, f"{name}_{labels}_{kind}.png") for kind in ("labelTrainIds", "labelIds")
     )
     if places.is_file(ids) and not places.is_file(train_ids):
-        return Pair(image, ids, name, catalog.DATASETS["cityscapes"].evaluation_ids)
+        return Pair(image, ids, name, datasets.DATASETS["cityscapes"].evaluation_ids)
     return Pair(image, train_ids, name)

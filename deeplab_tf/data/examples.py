@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 import tensorflow as tf
 
+from deeplab_tf.catalog import datasets
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import catalog, records, transforms
+from deeplab_tf.data import records, transforms
 from deeplab_tf.data.locate import Located, locate_records
 from deeplab_tf.errors import DeepLabError
 
@@ -40,9 +41,9 @@ def named_errors() -> Iterator[None]:
         raise DeepLabError(found[1].strip()) from None
 
 
-def dataset_of(config: DataConfig) -> catalog.Dataset:
+def dataset_of(config: DataConfig) -> datasets.Dataset:
     """Returns the facts of `config.dataset`. DeepLabError as catalog.find_dataset."""
-    return catalog.find_dataset(config.dataset, config.dataset_dir, config.tfds_features)
+    return datasets.find_dataset(config.dataset, config.dataset_dir, config.tfds_features)
 
 
 # ---- records
@@ -56,7 +57,7 @@ class Source:
     release's, and the `identity`: a name for all that decides which pixels and labels come of them."""
 
     config: DataConfig
-    facts: catalog.Dataset
+    facts: datasets.Dataset
     labelled: bool
     keys: Mapping[str, str]
     count: int
@@ -135,7 +136,7 @@ def open_source(config: DataConfig, split: str) -> Source:
     return Source(config, facts, located.labelled, located.keys, len(index), identity, *tensors)
 
 
-def _identity(config: DataConfig, facts: catalog.Dataset, located: Located) -> str:
+def _identity(config: DataConfig, facts: datasets.Dataset, located: Located) -> str:
     """Returns a digest of what the records hold, by their checksums, and of how they are decoded and checked."""
     stored = [getattr(located.index, name).tobytes() for name in ("checksum", "offset", "shard")]
     policy = [config.label_policy, *config.label_table.items()]

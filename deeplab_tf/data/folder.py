@@ -7,7 +7,8 @@ Other usual names are known: PASCAL VOC's folders, and one folder a split (image
 
 import os
 
-from deeplab_tf.data import catalog, places
+from deeplab_tf.catalog import datasets
+from deeplab_tf.data import places
 from deeplab_tf.data.pairs import IMAGE_EXTENSIONS, Pair, pair_files, read_list, split_name
 from deeplab_tf.errors import DeepLabError
 
@@ -17,24 +18,24 @@ _LABEL_FOLDERS = ("labels", "SegmentationClassRaw", "SegmentationClass", "masks"
 _LIST_FOLDERS = ("ImageSets/Segmentation", "lists", "splits", ".")
 
 
-def folder_facts(root: str | os.PathLike) -> catalog.Dataset:
+def folder_facts(root: str | os.PathLike) -> datasets.Dataset:
     """Returns the facts of the data in `root`, from its dataset.json or its class_names.txt (a name a line).
 
     DeepLabError where there is neither.
     """
-    described, names_file = (os.path.join(root, name) for name in (catalog.DATASET_FILE, CLASS_NAMES_FILE))
+    described, names_file = (os.path.join(root, name) for name in (datasets.DATASET_FILE, CLASS_NAMES_FILE))
     if places.is_file(described):
-        return catalog.parse_dataset(places.read_bytes(described), described)
+        return datasets.parse_dataset(places.read_bytes(described), described)
     if not places.is_file(names_file):
         wanted = f"write the names of the classes, one a line, in label order, into {names_file}"
-        raise DeepLabError(f"{root}: neither {catalog.DATASET_FILE} nor {CLASS_NAMES_FILE}; {wanted}")
+        raise DeepLabError(f"{root}: neither {datasets.DATASET_FILE} nor {CLASS_NAMES_FILE}; {wanted}")
     names = tuple(read_list(names_file))
-    return catalog.Dataset(
+    return datasets.Dataset(
         name=os.path.basename(str(root).rstrip("/") if places.is_remote(root) else os.path.realpath(root)),
         num_classes=len(names),
         ignore_label=255,
         class_names=names,
-        palette=catalog.pascal_palette(len(names)),
+        palette=datasets.pascal_palette(len(names)),
         splits={},
         colour_map="pascal",
     )

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 import numpy as np
 import PIL.Image
 
+from deeplab_tf.catalog.datasets import Colour
 from deeplab_tf.data import places
-from deeplab_tf.data.catalog import Colour
 from deeplab_tf.errors import DeepLabError
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")

@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from PIL import Image
 
-from deeplab_tf import visualize
-from deeplab_tf.data import catalog, places
+from deeplab_tf.catalog import datasets
+from deeplab_tf.data import places
 from deeplab_tf.data.outlines import OUTLINES
 from deeplab_tf.errors import DeepLabError, unknown_name
+from deeplab_tf.ops import pictures
 
 SMALLEST_SIDE = 16
 # Each split draws from its own stretch of indices, so that the size of one never moves an image into another.
 FIRST_INDEX = {"train": 0, "val": 1_000_000, "test": 2_000_000}
 
-_DATASET = catalog.DATASETS["shapes"]
+_DATASET = datasets.DATASETS["shapes"]
 _VISIBLE = 0.55  # a shape that would leave less than this of an earlier one is not drawn
 
 
@@ -85,7 +86,7 @@ def _write_split(folder: pathlib.Path, split: str, count: int, seed: int, size: 
     names = []
     for name, image, label in encoded_shapes(split, count, seed=seed, height=size[0], width=size[1]):
         (images / f"{name}.jpg").write_bytes(image)
-        (labels / f"{name}.png").write_bytes(visualize.palette_png(label, _DATASET.palette))
+        (labels / f"{name}.png").write_bytes(pictures.palette_png(label, _DATASET.palette))
         names.append(name)
     (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="ascii")
 

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import tensorflow_datasets as tfds
 
-from deeplab_tf.data import ade20k, catalog, cityscapes, shapes, voc
+from deeplab_tf.catalog import datasets
+from deeplab_tf.data import ade20k, cityscapes, shapes, voc
 from deeplab_tf.data.pairs import LabelRules, Pair, label_png, pack
 from deeplab_tf.data.tfds_folder import CATALOGUE
 from deeplab_tf.errors import DeepLabError
@@ -29,9 +30,9 @@ class _Segmentation(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
 
     @property
-    def facts(self) -> catalog.Dataset:
+    def facts(self) -> datasets.Dataset:
         """The entry of the catalogue."""
-        return catalog.DATASETS[CATALOGUE[self.name]]
+        return datasets.DATASETS[CATALOGUE[self.name]]
 
     def _info(self) -> tfds.core.DatasetInfo:
         mask = tfds.features.LabeledImage(labels=list(self.facts.class_names), shape=(None, None, 1))

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.checkpoint import ModelCard, variable_map
-from deeplab_tf.contamination import contamination
-from deeplab_tf.data.catalog import DATASETS
+from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
 from deeplab_tf.doctor.network import network_findings
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.loading import Loaded, open_model
-from deeplab_tf.zoo import CHECKPOINTS, find_by_file
+from deeplab_tf.weights.loading import Loaded, open_model
+from deeplab_tf.weights.tf1 import ModelCard, variable_map
+from deeplab_tf.zoo.contamination import contamination
+from deeplab_tf.zoo.lookup import CHECKPOINTS, find_by_file
 
 _LOGITS = "logits/"
 _FRESH = 0.0201  # initial logits are drawn within two standard deviations, 0.01 each

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from deeplab_tf.contamination import share_images
-from deeplab_tf.data.catalog import Dataset
+from deeplab_tf.catalog.datasets import Dataset
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
 from deeplab_tf.doctor.labels import explain_values, wrong_values
 from deeplab_tf.doctor.likeness import alike
 from deeplab_tf.doctor.samples import Data, open_data
 from deeplab_tf.doctor.split import Split
+from deeplab_tf.zoo.contamination import share_images
 
 # Kinds of faults that single examples have: code -> severity, what they share, cure.
 _FAULTS = {

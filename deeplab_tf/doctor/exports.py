@@ -6,14 +6,14 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping
 
-from deeplab_tf.artefacts import FORMATS, files_of
-from deeplab_tf.certificate import CERTIFICATE
 from deeplab_tf.config import ExportConfig
+from deeplab_tf.config.export import SUFFIXES
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.export_config import SUFFIXES
-from deeplab_tf.loading import weights_path
-from deeplab_tf.sources import MODEL_FILE, open_source, sha256_of
+from deeplab_tf.exporting.certificate import CERTIFICATE
+from deeplab_tf.exporting.formats import FORMATS, files_of
+from deeplab_tf.weights.loading import weights_path
+from deeplab_tf.weights.sources import MODEL_FILE, open_source, sha256_of
 
 _LOST = 0.01  # of mean IoU
 _CURE = "export again: deeplab-tf export --checkpoint_path={} --export_path=..."

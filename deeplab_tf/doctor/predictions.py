@@ -8,18 +8,18 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import PIL.Image
 
-from deeplab_tf.batch_statistics import recalibrate_batch_norm
-from deeplab_tf.checkpoint import variable_map
 from deeplab_tf.doctor.checkpoint import has_fresh_head
 from deeplab_tf.doctor.findings import ERROR, NOTE, Diagnosis, Finding
 from deeplab_tf.doctor.run import default_split
 from deeplab_tf.doctor.samples import Data, open_data
 from deeplab_tf.doctor.split import Split
 from deeplab_tf.errors import DeepLabError, unknown_name
-from deeplab_tf.images import read_image, resize_longest
-from deeplab_tf.loading import Loaded, open_model
-from deeplab_tf.predictor import predictor_of
-from deeplab_tf.zoo import CHECKPOINTS
+from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.ops.images import read_image, resize_longest
+from deeplab_tf.training.batch_statistics import recalibrate_batch_norm
+from deeplab_tf.weights.loading import Loaded, open_model
+from deeplab_tf.weights.tf1 import variable_map
+from deeplab_tf.zoo.lookup import CHECKPOINTS
 
 ONE_CLASS = 0.995
 _LONGEST = 513  # pixels; larger images are shrunk

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from deeplab_tf.catalog import datasets
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import catalog, cityscapes, folder, places, records, tfds_folder
+from deeplab_tf.data import cityscapes, folder, places, records, tfds_folder
 from deeplab_tf.data.locate import Located, locate_records
 from deeplab_tf.data.pairs import Pair
 from deeplab_tf.errors import DeepLabError, unknown_name
@@ -40,7 +41,7 @@ class Data:
       unused: label files that belong to no example.
     """
 
-    facts: catalog.Dataset
+    facts: datasets.Dataset
     assumed: bool
     stored: bool
     splits: Mapping[str, int]
@@ -84,15 +85,15 @@ def open_data(
     return dataclasses.replace(data, splits=chosen)
 
 
-def _facts(path: str, dataset: str | None, stored: bool, features) -> tuple[catalog.Dataset, bool]:
+def _facts(path: str, dataset: str | None, stored: bool, features) -> tuple[datasets.Dataset, bool]:
     if dataset:
-        return catalog.find_dataset(dataset, path, features), False
-    known = (catalog.DATASET_FILE, *(() if stored else (folder.CLASS_NAMES_FILE,)))
+        return datasets.find_dataset(dataset, path, features), False
+    known = (datasets.DATASET_FILE, *(() if stored else (folder.CLASS_NAMES_FILE,)))
     if any(places.is_file(os.path.join(path, name)) for name in known):
         return folder.folder_facts(path), False
     if _is_cityscapes(path):
-        return catalog.dataset("cityscapes"), False
-    return catalog.dataset(DEFAULT), True
+        return datasets.dataset("cityscapes"), False
+    return datasets.dataset(DEFAULT), True
 
 
 def _is_cityscapes(path: str) -> bool:
@@ -102,7 +103,7 @@ def _is_cityscapes(path: str) -> bool:
 # ---- records
 
 
-def _of_records(path: str, facts: catalog.Dataset, assumed: bool, prepared: bool, features) -> Data:
+def _of_records(path: str, facts: datasets.Dataset, assumed: bool, prepared: bool, features) -> Data:
     names = facts.splits if prepared else records.find_splits(path)
     # Records are found by the folder; what their labels mean is known already.
     config = DataConfig(dataset=facts.name if prepared else DEFAULT, dataset_dir=path, tfds_features=features)
@@ -137,7 +138,7 @@ def _records(located: Located) -> Iterator[Sample]:
 # ---- files
 
 
-def _of_files(path: str, facts: catalog.Dataset, assumed: bool) -> Data:
+def _of_files(path: str, facts: datasets.Dataset, assumed: bool) -> Data:
     pairs = cityscapes.cityscapes_splits(path) if _is_cityscapes(path) else folder.folder_splits(path)
     used = {pair.label for of_split in pairs.values() for pair in of_split}
     folders = () if _is_cityscapes(path) else {os.path.dirname(label) for label in used}  # there each has four files

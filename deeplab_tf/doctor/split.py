@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import PIL.Image
 
-from deeplab_tf.data.catalog import Dataset
+from deeplab_tf.catalog.datasets import Dataset
 from deeplab_tf.data.pairs import PILLOW_ERRORS
 from deeplab_tf.doctor.labels import look_at_label, undecoded, wrong_values
 from deeplab_tf.doctor.likeness import thumbnail

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.images import FORMATS, read_image
+from deeplab_tf.ops.images import FORMATS, read_image
 from deeplab_tf.serving.refusal import Refused
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deeplab_tf.export_config import INPUT, OUTPUTS
+from deeplab_tf.config.export import INPUT, OUTPUTS
 from deeplab_tf.serving.pictures import decoded
 from deeplab_tf.serving.refusal import Refused
 

@@ -1,0 +1,1 @@
+"""What `deeplab-tf benchmark` measures, a module for each value of --what."""

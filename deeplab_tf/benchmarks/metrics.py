@@ -1,0 +1,106 @@
+"""What `benchmark --what=metrics` measures: scores of PASCAL VOC's size, and a report of 500 images, network aside.
+
+All of it runs on one core, so that times are of the processor and do not depend on who else is at work.
+"""
+
+import dataclasses
+import itertools
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from deeplab_tf.benchmarks.pipeline import photograph, write_records
+from deeplab_tf.config import EvalConfig, ModelConfig
+from deeplab_tf.evaluation.evaluate import Evaluation, Example
+from deeplab_tf.evaluation.following import Opened
+from deeplab_tf.evaluation.report.report import Collector, write_report
+from deeplab_tf.network.model import build_model
+from deeplab_tf.ops.boundary import boundary_counts, contour_f_scores, trimap_matrices
+from deeplab_tf.ops.metrics import confusion_matrix
+from deeplab_tf.weights.loading import Loaded
+from deeplab_tf.weights.tf1 import ModelCard, Receipt
+
+_CLASSES, _IGNORED, _DIFFERENT = 21, 255, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much is measured: height and width of an image, images of a matrix, of boundaries, of a report."""
+
+    size: tuple[int, int] = (375, 500)
+    matrices: int = 1449
+    boundaries: int = 24
+    report: int = 500
+
+
+SMALL = Scale((30, 40), 9, 3, 5)
+
+
+def _maps(size: tuple[int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns label and prediction int32 [h, w]: blocks of all classes with void between, and shifted by a little."""
+    height, width = size
+    blocks = np.random.default_rng(seed).permutation(5 * 5) % _CLASSES
+    rows, columns = np.arange(height) * 5 // height, np.arange(width) * 5 // width
+    label = blocks.reshape(5, 5)[rows[:, None], columns].astype(np.int32)
+    prediction = np.roll(label, (2, 3), (0, 1))
+    for axis, places in enumerate((rows, columns)):
+        border = np.flatnonzero(np.diff(places))[:, None] + np.arange(-2, 3)
+        label[(slice(None),) * axis + (border.ravel(),)] = _IGNORED
+    return label, prediction
+
+
+def _near_boundaries(label: np.ndarray, prediction: np.ndarray):
+    trimap_matrices(label, prediction, _CLASSES)
+    boundary_counts(label, prediction, _CLASSES)
+    contour_f_scores(label, prediction, _CLASSES)
+
+
+def _seconds(deed: Callable, pairs: list[tuple], count: int) -> float:
+    start = time.process_time()
+    for pair in itertools.islice(itertools.cycle(pairs), count):
+        deed(*pair)
+    return time.process_time() - start
+
+
+def _report(scale: Scale) -> tuple[float, float]:
+    """Returns the processor time in s of all that a report does beside the network, and the memory it takes in MB."""
+    network = ModelConfig("tiny", num_classes=19)
+    loaded = Loaded(ModelCard(network), build_model(network), Receipt("tiny", "", {}, {}), {}, ())
+    opened, config = Opened("tiny", 0, loaded), EvalConfig(eval_split="train", eval_crop_size=None)
+    pictures = [photograph(scale.size, seed) for seed in range(_DIFFERENT)]
+    with tempfile.TemporaryDirectory() as folder:
+        place = write_records(f"{folder}/records", (30, 40), "PNG", scale.report, shards=1)  # to be counted only
+        before, start = _peak(), time.process_time()
+        collected = Collector(opened, config, {"dataset": "cityscapes", "dataset_dir": place})
+        for number, (image, label) in enumerate(itertools.islice(itertools.cycle(pictures), scale.report)):
+            found = np.roll(np.where(label == _IGNORED, 0, label), 3, 1).astype(np.int32)
+            collected.add(Example(image, label.astype(np.int32), found, str(number)))
+        write_report(folder, Evaluation("tiny", 0, {}, {}), collected)
+        return time.process_time() - start, (_peak() - before) / 1e6
+
+
+def _peak() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def measure(rounds: int, *, small: bool, tell: Callable[[str], None]) -> dict[str, list[float]]:
+    """Returns the figures by name, a list of one for each round. `tell` hears what is being measured."""
+    scale = SMALL if small else Scale()
+    pairs = [_maps(scale.size, seed) for seed in range(_DIFFERENT)]
+    tell(f"scores: {rounds} rounds")
+    matrices, boundaries = [], []
+    for _ in range(rounds):
+        matrices.append(_seconds(lambda *pair: confusion_matrix(*pair, _CLASSES), pairs, scale.matrices))
+        boundaries.append(1000 * _seconds(_near_boundaries, pairs, scale.boundaries) / scale.boundaries)
+    tell(f"report: {scale.report} images")
+    seconds, megabytes = _report(scale)
+    size = f"{scale.size[1]} x {scale.size[0]}"
+    return {
+        f"confusion matrix of {scale.matrices:,} images of {size}, s of processor time, at most 3": matrices,
+        f"trimap, boundary IoU and F of {size} with {_CLASSES} classes, ms of processor time, at most 40": boundaries,
+        f"report of {scale.report} images of {size}, network aside, s of processor time, at most 60": [seconds],
+        f"report of {scale.report} images of {size}, memory in MB": [megabytes],
+    }

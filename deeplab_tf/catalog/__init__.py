@@ -1,0 +1,1 @@
+"""Facts about data: the data sets with their classes, splits and palettes."""

@@ -1,0 +1,119 @@
+"""DataConfig: the options of records and their preprocessing. Import it from deeplab_tf.config."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from deeplab_tf.arch import ARCHITECTURES
+from deeplab_tf.config.fields import Options, option
+from deeplab_tf.errors import DeepLabError, unknown_name
+
+LABEL_POLICIES = ("error", "ignore", "map")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(Options):
+    """Which records are read and what becomes of them before the network: the release's data flags.
+
+    `crop_size` and `batch_size` are its train_crop_size, train_batch_size (8) and so on. Sizes are (height, width) in
+    pixels. Values are checked on construction; a DeepLabError names field, value and cure.
+    """
+
+    dataset: str = option(
+        "pascal_voc_seg",
+        "data set: a name of the catalogue, a folder that holds dataset.json, or tfds:name/config:version, a set that "
+        "TensorFlow Datasets has prepared",
+    )
+    dataset_dir: str | None = option(
+        None, "folder with the TFRecord shards <split>-00000-of-0000N.tfrecord; for tfds:name the data_dir of TFDS"
+    )
+    tfds_features: tuple[str, ...] | None = option(
+        None, "for tfds:name: the features of image and mask, image,segmentation_mask; unset: found by kind and name"
+    )
+    crop_size: tuple[int, int] | None = option(
+        (513, 513), "height,width that training crops to and smaller images are padded to; unset: evaluation only"
+    )
+    batch_size: int = option(8, "examples in a batch, over all devices")
+    min_resize_value: int | None = option(None, "resize images so that their shorter side has this many pixels")
+    max_resize_value: int | None = option(None, "but their longer side at most this many; needs min_resize_value")
+    resize_factor: int | None = option(None, "and both sides a multiple of this, plus one; needs min_resize_value")
+    keep_aspect_ratio: bool = option(True, "declared and not used by the release, whose resizing keeps the ratio")
+    min_scale_factor: float = option(0.5, "smallest random scale of training")
+    max_scale_factor: float = option(2.0, "largest random scale of training")
+    scale_factor_step_size: float = option(0.25, "distance of the random scales; 0: any between smallest and largest")
+    color_jitter: tuple[float, ...] | None = option(
+        None, "largest random change of brightness, contrast, saturation (shares) and hue (of a turn): 0.2,0.2,0.2,0.05"
+    )
+    gaussian_blur: float | None = option(None, "largest random blur: the width sigma of the bell in pixels")
+    grid_mask: float | None = option(
+        None, "hide squares of a random grid: their largest side as a share of its spacing"
+    )
+    cut_mix: float | None = option(None, "share of the pictures that get a rectangle of another one of their batch")
+    model_variant: str = option("mobilenet_v2", "backbone; it says which pixel fills the image's padding")
+    label_policy: str = option(
+        "error", "labels that are no class: error stops; ignore: not counted; map: renamed by label_map, or an error"
+    )
+    label_map: tuple[str, ...] | None = option(None, "for --label_policy=map: old:new pairs, for instance 255:1,7:0")
+    skip_corrupt_records: bool = option(False, "pass over records that cannot be read, instead of stopping")
+    decoded_cache: str | None = option(
+        None,
+        "folder on a fast disk of this machine that keeps training's pictures decoded: later epochs read only the "
+        "window that they crop. Takes 4 bytes a pixel: 8 MB a picture of Cityscapes, 25 GB for its train_fine",
+    )
+
+    def __post_init__(self):
+        for name in ("label_map", "tfds_features"):
+            value = getattr(self, name)
+            given = [value] if isinstance(value, str) else value or ()
+            object.__setattr__(self, name, tuple(p for v in given for p in v.split(",") if p) or None)
+        super().__post_init__()
+        if self.model_variant not in ARCHITECTURES:
+            raise unknown_name("model_variant", self.model_variant, ARCHITECTURES)
+        size = self.crop_size
+        self._require("crop_size", size is None or (len(size) == 2 and min(size) > 0), "expected two numbers, h,w")
+        features = self.tfds_features
+        self._require("tfds_features", features is None or len(features) == 2, "expected two names, image,mask")
+        self._require("batch_size", self.batch_size >= 1, "expected a number of at least 1")
+        self._require_resizing()
+        self._require_scales()
+        self._require_augmentation()
+        if self.label_policy not in LABEL_POLICIES:
+            raise unknown_name("label_policy", self.label_policy, LABEL_POLICIES)
+        expected = f"label_policy={self.label_policy}; pairs belong to label_policy=map and it needs some, as in 255:1"
+        self._require("label_map", bool(self.label_map) == (self.label_policy == "map"), expected)
+        _ = self.label_table
+
+    def _require_resizing(self):
+        for name in ("min_resize_value", "max_resize_value", "resize_factor"):
+            value = getattr(self, name)
+            self._require(name, value is None or value > 0, "expected a number of pixels")
+            needs = value is None or self.min_resize_value is not None
+            self._require(name, needs, "needs min_resize_value too (the release's code cannot do without)")
+
+    def _require_scales(self):
+        self._require("min_scale_factor", self.min_scale_factor > 0, "expected a scale above 0")
+        expected = f"expected at least min_scale_factor={self.min_scale_factor}"
+        self._require("max_scale_factor", self.max_scale_factor >= self.min_scale_factor, expected)
+        self._require("scale_factor_step_size", self.scale_factor_step_size >= 0, "expected 0 or more")
+
+    def _require_augmentation(self):
+        jitter, blur = self.color_jitter, self.gaussian_blur
+        in_range = jitter is None or (len(jitter) == 4 and all(0 <= v <= 1 for v in jitter) and jitter[3] <= 0.5)
+        expected = "expected brightness,contrast,saturation in 0..1 and hue in 0..0.5, as in 0.2,0.2,0.2,0.05"
+        self._require("color_jitter", in_range, expected)
+        self._require("gaussian_blur", blur is None or 0 <= blur <= 100, "expected pixels, 0 to 100")
+        for name in ("grid_mask", "cut_mix"):
+            value = getattr(self, name)
+            self._require(name, value is None or 0 <= value <= 1, "expected a share, 0 to 1")
+        alone = self.cut_mix and self.batch_size == 1
+        self._require("cut_mix", not alone, "needs a batch_size of at least 2; a picture alone has none to take from")
+
+    @property
+    def label_table(self) -> Mapping[int, int]:
+        """What `label_map` says: old label -> new label, both 0..255."""
+        pairs = [re.fullmatch(r"\s*(\d{1,3})\s*:\s*(\d{1,3})\s*", pair) for pair in self.label_map or ()]
+        if not all(pair and int(pair[1]) < 256 and int(pair[2]) < 256 for pair in pairs):
+            raise DeepLabError(
+                f"label_map={self.label_map!r}: expected old:new pairs of labels 0..255, as in 255:1,7:0"
+            )
+        return {int(pair[1]): int(pair[2]) for pair in pairs}

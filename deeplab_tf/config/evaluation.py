@@ -1,0 +1,79 @@
+"""EvalConfig and VisConfig: what is scored or drawn, and how often. Import them from deeplab_tf.config."""
+
+import dataclasses
+
+from deeplab_tf.catalog.datasets import colour_map
+from deeplab_tf.config.crf import CrfConfig
+from deeplab_tf.config.fields import Options, option
+from deeplab_tf.errors import unknown_name
+
+LARGE_IMAGES = ("pad", "tile")
+DATASET_COLOURS = "dataset"
+_LARGEST_SCALE = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Averaging(Options):
+    """The scales and flips whose probabilities are averaged."""
+
+    eval_scales: tuple[float, ...] = option((1.0,), "scales whose probabilities are averaged")
+    add_flipped_images: bool = option(False, "also average over the horizontally flipped image")
+
+    def __post_init__(self):
+        super().__post_init__()
+        good = bool(self.eval_scales) and all(0 < scale <= _LARGEST_SCALE for scale in self.eval_scales)
+        self._require("eval_scales", good, f"expected scales above 0, at most {_LARGEST_SCALE}")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig(Averaging, CrfConfig):
+    """Which checkpoints are run on which split, and where the results go: the flags of the release's eval.py.
+
+    vis.py has the same under its own names (vis_logdir for eval_logdir and so on). Sizes are (height, width) in pixels.
+    """
+
+    checkpoint_dir: str | None = option(
+        None,
+        "folder of a training run, whose new checkpoints are followed; or one checkpoint: model directory, TF1 prefix, "
+        ".tar.gz, frozen .pb, float .tflite or a name of the zoo",
+    )
+    eval_logdir: str | None = option(None, "folder to write")
+    report: str | None = option(None, "folder to write metrics.json, per_image.csv and report.html to")
+    eval_split: str = option("val", "split of the data set")
+    eval_batch_size: int = option(1, "images run together")
+    eval_crop_size: tuple[int, int] | None = option(
+        (513, 513), "height,width that images are padded to, as the release does; unset: each as little as it needs"
+    )
+    large_images: str = option(
+        "pad", "images larger than the crop: pad runs them whole; tile in overlapping pieces of the crop's size"
+    )
+    eval_interval_secs: int = option(300, "a followed run: at least so many seconds from one checkpoint to the next")
+    max_number_of_evaluations: int = option(0, "a followed run: end after so many checkpoints; 0 or less: never")
+
+    def __post_init__(self):
+        super().__post_init__()
+        size = self.eval_crop_size
+        self._require("eval_crop_size", size is None or (len(size) == 2 and min(size) > 0), "expected two numbers, h,w")
+        self._require("eval_batch_size", self.eval_batch_size >= 1, "expected a number of at least 1")
+        self._require("eval_interval_secs", self.eval_interval_secs >= 0, "expected seconds, 0 or more")
+        if self.large_images not in LARGE_IMAGES:
+            raise unknown_name("large_images", self.large_images, LARGE_IMAGES)
+        needs = "tile needs eval_crop_size, the size of the pieces"
+        self._require("large_images", self.large_images == "pad" or size is not None, needs)
+
+
+@dataclasses.dataclass(frozen=True)
+class VisConfig(EvalConfig):
+    """What pictures are drawn: `EvalConfig` and the release's vis flags."""
+
+    colormap_type: str = option(
+        "pascal", "colours: pascal, cityscapes, ade20k, mapillary_vistas, shapes, or dataset for the data set's own"
+    )
+    also_save_raw_predictions: bool = option(
+        False, "also write the class indices, for Cityscapes as its evaluation server wants them"
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.colormap_type != DATASET_COLOURS:
+            colour_map(self.colormap_type)

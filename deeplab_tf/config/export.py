@@ -1,0 +1,154 @@
+"""ExportConfig: what an exported file takes, gives and must prove. Import it from deeplab_tf.config."""
+
+import dataclasses
+import os
+
+from deeplab_tf.config.fields import Options, option
+from deeplab_tf.errors import DeepLabError, unknown_name
+
+FORMATS = ("saved_model", "frozen_pb", "tflite", "onnx")
+SUFFIXES = {".pb": "frozen_pb", ".tflite": "tflite", ".onnx": "onnx"}
+# What an exported graph calls its input and outputs: the names of the release's frozen graphs, and one more.
+INPUT = "ImageTensor"
+OUTPUTS = {"predictions": "SemanticPredictions", "probabilities": "SemanticProbabilities", "logits": "SemanticLogits"}
+PRECISIONS = ("float32", "float16", "dynamic", "int8")
+UPSAMPLINGS = ("none", "logits", "argmax")
+# The share of pixels that must agree with the Keras model where min_agreement does not say.
+_AGREEMENT = {"float32": 0.9999, "float16": 0.999, "dynamic": 0.97, "int8": 0.9}
+_LARGEST_SCALE = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig(Options):
+    """How a model is exported: the flags of the release's export_model.py that are no model flags, and what TFLite and
+    the certificate need beyond them.
+
+    Values are checked on construction; a DeepLabError names field, value and cure.
+    """
+
+    format: str | None = option(
+        None,
+        "saved_model, frozen_pb (the release's frozen graph), tflite or onnx; unset: by the ending of the path (.pb, "
+        ".tflite, .onnx), else saved_model",
+    )
+    outputs: tuple[str, ...] | None = option(
+        None,
+        "what the graph gives: predictions, probabilities, logits; unset: predictions, and for frozen_pb probabilities "
+        "too, as the release's; for tflite see export_upsample",
+    )
+    inference_scales: tuple[float, ...] = option((1.0,), "scales whose probabilities are averaged inside the graph")
+    add_flipped_images: bool = option(False, "also average over the horizontally flipped image inside the graph")
+    min_resize_value: int | None = option(
+        None, "the graph first resizes images so that their shorter side has this many pixels"
+    )
+    max_resize_value: int | None = option(None, "but their longer side at most this many; needs min_resize_value")
+    resize_factor: int | None = option(None, "and both sides a multiple of this, plus one; needs min_resize_value")
+    save_inference_graph: bool = option(
+        False, "also write the graph, without its weights, as inference_graph.pbtxt beside the export"
+    )
+    precision: str = option("float32", "of a tflite: float32, float16 or dynamic (weights only), int8 (all of it)")
+    export_upsample: str = option(
+        "argmax",
+        "where a tflite ends: none: logits at the network's stride; logits: at the size of the image; argmax: classes",
+    )
+    uint8_io: bool = option(True, "a tflite takes uint8 pixels, and an int8 one gives uint8 logits; false: float32")
+    representative_images: tuple[str, ...] | None = option(
+        None,
+        "files, folders or globs of images like those to come, about a hundred, from which int8 takes its ranges; a "
+        "network of quantised training has its own",
+    )
+    images: tuple[str, ...] | None = option(
+        None, "files, folders or globs of images for the certificate; unset: pictures of drawn shapes"
+    )
+    labels: str | None = option(None, "folder of labels, <stem>.png for each of these images, to score both by")
+    num_images: int = option(8, "images the certificate is made from, at most")
+    min_agreement: float | None = option(
+        None,
+        "share of pixels in which the exported file must give the Keras model's class; unset: "
+        + ", ".join(f"{share} for {precision}" for precision, share in _AGREEMENT.items()),
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, known in (("format", (None, *FORMATS)), ("precision", PRECISIONS), ("export_upsample", UPSAMPLINGS)):
+            if getattr(self, name) not in known:
+                raise unknown_name(name, getattr(self, name), [value for value in known if value])
+        for output in self.outputs or ():
+            if output not in OUTPUTS:
+                raise unknown_name("value of outputs", output, OUTPUTS)
+        scales = self.inference_scales
+        good = bool(scales) and all(0 < scale <= _LARGEST_SCALE for scale in scales)
+        self._require("inference_scales", good, f"expected scales above 0, at most {_LARGEST_SCALE}")
+        self._require("num_images", self.num_images >= 1, "expected a number of at least 1")
+        share = self.min_agreement
+        self._require("min_agreement", share is None or 0 <= share <= 1, "expected a share from 0 to 1")
+        self._require_resizing()
+        self._require_scores()
+
+    def _require_resizing(self):
+        for name in ("min_resize_value", "max_resize_value", "resize_factor"):
+            value = getattr(self, name)
+            self._require(name, value is None or value > 0, "expected a number of pixels")
+            self._require(name, value is None or self.min_resize_value is not None, "needs min_resize_value too")
+
+    def _require_scores(self):
+        averaged = "probabilities are averaged over scales and flips, so there are no logits; expected {}"
+        expected = averaged.format("predictions or probabilities")
+        self._require("outputs", not (self.averages and "logits" in (self.outputs or ())), expected)
+        expected = averaged.format("argmax")
+        self._require("export_upsample", not self.averages or self.export_upsample == "argmax", expected)
+
+    def require_ranges(self, *, learned: bool):
+        """Raises DeepLabError where int8 would have no ranges, or two: those of representative_images, and those that
+        the network has `learned`."""
+        if self.precision != "int8":
+            return
+        expected = "--precision=int8 needs them for its ranges: a folder of about a hundred images like those to come"
+        self._require("representative_images", learned or bool(self.representative_images), expected)
+        expected = "quantised training has given the network its ranges; leave it out, or give --quantize_delay_step=-1"
+        self._require("representative_images", not (learned and self.representative_images), expected)
+
+    @property
+    def averages(self) -> bool:
+        """Whether probabilities are averaged over scales or flips."""
+        return self.inference_scales != (1.0,) or self.add_flipped_images
+
+    @property
+    def required_agreement(self) -> float:
+        """The share of pixels that must agree with the Keras model."""
+        return _AGREEMENT[self.precision] if self.min_agreement is None else self.min_agreement
+
+    def for_path(self, path: str | os.PathLike) -> "ExportConfig":
+        """Returns the options with format and outputs set, for an export to `path`.
+
+        DeepLabError where format and ending contradict each other, or an option belongs to another format.
+        """
+        ending = SUFFIXES.get(os.path.splitext(os.fspath(path))[1].lower())
+        chosen = self.format or ending or "saved_model"
+        if ending not in (None, chosen):
+            raise DeepLabError(f"--format={chosen} contradicts the ending of --export_path={path}; change one of them")
+        outputs = {
+            "tflite": ("predictions",) if self.export_upsample == "argmax" else ("logits",),
+            "frozen_pb": self.outputs or ("predictions", "probabilities"),
+        }.get(chosen, self.outputs or ("predictions",))
+        found = dataclasses.replace(self, format=chosen, outputs=outputs)
+        found._require_format()
+        expected = "a tflite has one output; choose it by --export_upsample"
+        self._require("outputs", chosen != "tflite" or self.outputs in (None, outputs), expected)
+        return found
+
+    def _require_format(self):
+        lite = self.format == "tflite"
+        for name, neutral in (("precision", "float32"), ("export_upsample", "argmax"), ("uint8_io", True)):
+            self._require(
+                name, lite or getattr(self, name) == neutral, f"belongs to --format=tflite, not {self.format}"
+            )
+        expected = "a tflite takes images of one size; resize them before, or choose another format"
+        self._require("min_resize_value", not lite or self.min_resize_value is None, expected)
+        expected = "belongs to --precision=int8; the others need no ranges"
+        self._require("representative_images", self.precision == "int8" or not self.representative_images, expected)
+        expected = "belongs to saved_model and frozen_pb"
+        self._require(
+            "save_inference_graph", not self.save_inference_graph or not (lite or self.format == "onnx"), expected
+        )
+        self._require("labels", not self.labels or bool(self.images), "needs --images, the pictures they belong to")

@@ -1,0 +1,233 @@
+"""ModelConfig: the network. Import it from deeplab_tf.config."""
+
+import dataclasses
+import typing
+from collections.abc import Iterable, Mapping
+
+from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
+from deeplab_tf.config.crf import CrfConfig
+from deeplab_tf.config.evaluation import Averaging
+from deeplab_tf.config.fields import Options, option
+from deeplab_tf.config.serve import RUNTIMES
+from deeplab_tf.errors import DeepLabError, unknown_name
+
+MERGE_METHODS = ("max", "avg")
+_COUNTS = (
+    *("num_classes", "aspp_convs_filters", "nas_stem_output_num_conv_filters", "fc_kernel_size", "fc_filters"),
+    *("decoder_filters", "decoder_projection_filters", "decoder_convs", "decoder_kernel_size"),
+)
+SAVE_CHOICES = ("mask", "overlay", "raw", "probabilities")
+RESIZE_CHOICES = ("longest", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(Options):
+    """The network: every model flag of the release (its common.py, train.py and export_model.py), and what the papers
+    have beyond it: the fields after `image_se_uses_qsigmoid`.
+
+    Sizes are (height, width) in pixels. Values are checked on construction; a DeepLabError names field, value and cure.
+    """
+
+    model_variant: str = option("mobilenet_v2", "backbone, for instance xception_65, resnet_v1_101_beta or vgg16")
+    num_classes: int = option(21, "number of classes, background included")
+    output_stride: int = option(16, "input size over size of the backbone's last feature map: 32, 16, 8 or lower")
+    atrous_rates: tuple[int, ...] | None = option(None, "ASPP rates; 6,12,18 at output stride 16, doubled at 8")
+    crop_size: tuple[int, int] | None = option(None, "input height,width the graph is built for; unset: any size")
+    logits_kernel_size: int = option(1, "kernel of the last convolution; other than 1 only without ASPP")
+    image_pyramid: tuple[float, ...] | None = option(None, "scales the network runs at inside one graph")
+    add_image_level_feature: bool = option(True, "add the globally pooled feature to ASPP")
+    image_pooling_crop_size: tuple[int, int] | None = option(None, "height,width that sets the pooling window")
+    image_pooling_stride: tuple[int, int] = option((1, 1), "stride of the image pooling, vertical,horizontal")
+    aspp_with_batch_norm: bool = option(True, "run ASPP (or the dense prediction cell); false is DeepLab-v2 style")
+    aspp_with_separable_conv: bool = option(True, "separable atrous convolutions in ASPP")
+    multi_grid: tuple[int, ...] | None = option(
+        None, "unit rates of the last block (Xception), or of block4 and its copies (ResNet)"
+    )
+    depth_multiplier: float = option(1.0, "scales the channels of a MobileNet or of VGG-16")
+    divisible_by: int | None = option(None, "MobileNetV2 channels become a multiple of this")
+    decoder_output_stride: tuple[int, ...] | None = option(
+        None, "strides of the decoder, descending; unset: no decoder"
+    )
+    decoder_use_separable_conv: bool = option(True, "separable convolutions in the decoder")
+    merge_method: str = option("max", "how an image pyramid's logits are merged: max or avg")
+    prediction_with_upsampled_logits: bool = option(True, "upsample logits, then argmax; false: the other way round")
+    dense_prediction_cell_json: typing.Any = option(None, "JSON file of a dense prediction cell, instead of ASPP")
+    nas_stem_output_num_conv_filters: int = option(20, "filters of the first NAS cell")
+    nas_use_classification_head: bool = option(False, "append the classification head to a NAS backbone")
+    nas_remove_os32_stride: bool = option(False, "no stride on a NAS step to output stride 32")
+    use_bounded_activation: bool = option(False, "bound activations to [-6, 6] (Xception, ASPP, decoder)")
+    aspp_with_concat_projection: bool = option(True, "project the concatenated ASPP branches with a 1x1 convolution")
+    aspp_with_squeeze_and_excitation: bool = option(False, "multiply ASPP by a gate from the pooled feature")
+    aspp_convs_filters: int = option(256, "filters of the ASPP convolutions")
+    decoder_use_sum_merge: bool = option(False, "the decoder adds instead of concatenating")
+    decoder_filters: int = option(256, "filters of the decoder convolutions")
+    decoder_output_is_logits: bool = option(False, "the decoder's output is the logits")
+    image_se_uses_qsigmoid: bool = option(False, "the squeeze-and-excitation gate is relu6(x + 3) * 0.16667")
+    fc_kernel_size: int = option(3, "kernel of VGG-16's fc6: 3, or 4 or 7 (DeepLab-v1's other fields of view)")
+    fc_filters: int = option(1024, "filters of VGG-16's fc6 and fc7; 4096 with the kernels 4 and 7")
+    multi_scale_features: bool = option(False, "DeepLab-v1's MSc: the image and four poolings join VGG-16's fc7")
+    cascade_blocks: int = option(0, "copies of a ResNet's block4 behind it: block5 to block7 in DeepLab-v3's cascade")
+    decoder_projection_filters: int = option(48, "filters of the 1x1 convolution on the decoder's low-level features")
+    decoder_convs: int = option(2, "convolutions of each decoder stage")
+    decoder_kernel_size: int = option(3, "kernel of the decoder's convolutions")
+    quantize_delay_step: int = option(
+        -1,
+        "quantised training: from this step on, and afterwards always, the network calculates with what eight bits "
+        "hold of kernels and maps; -1: never",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        cell = dense_prediction_cell.parse(self.dense_prediction_cell_json)
+        object.__setattr__(self, "dense_prediction_cell_json", cell)
+        if self.model_variant not in ARCHITECTURES:
+            raise unknown_name("model_variant", self.model_variant, ARCHITECTURES)
+        self._require_sizes()
+        self._require_strides()
+        self._require_head()
+
+    def _require_sizes(self):
+        for name in _COUNTS:
+            self._require(name, getattr(self, name) >= 1, "expected a number of at least 1")
+        self._require("cascade_blocks", self.cascade_blocks >= 0, "expected 0 or more")
+        for name in ("crop_size", "image_pooling_crop_size", "image_pooling_stride"):
+            value = getattr(self, name)
+            self._require(name, value is None or (len(value) == 2 and min(value) > 0), "expected two numbers, h,w")
+        self._require("depth_multiplier", self.depth_multiplier > 0, "expected a number above 0")
+        self._require("merge_method", self.merge_method in MERGE_METHODS, "expected max or avg")
+        scales = self.image_pyramid
+        self._require("image_pyramid", scales is None or min(scales) > 0, "expected scales above 0")
+        expected = "expected -1 with an image pyramid of several scales, which share no range of values"
+        self._require("quantize_delay_step", not self.quantized or len(scales or ()) < 2, expected)
+
+    def _require_strides(self):
+        architecture = ARCHITECTURES[self.model_variant]
+        expected = f"{self.model_variant} has no block to copy; expected a ResNet, or 0"
+        self._require("cascade_blocks", architecture.cascades or not self.cascade_blocks, expected)
+        smallest, largest = architecture.smallest_output_stride, architecture.largest_output_stride(self)
+        stride = self.output_stride
+        good = smallest <= stride <= largest and stride & (stride - 1) == 0
+        self._require("output_stride", good, f"{self.model_variant} takes a power of two from {smallest} to {largest}")
+        rates = self.atrous_rates
+        self._require("atrous_rates", rates is None or min(rates) >= 1, "expected rates of at least 1")
+        grid = self.multi_grid
+        length = architecture.multi_grid_length
+        if grid is not None and length:
+            self._require("multi_grid", len(grid) == length, f"{self.model_variant} takes {length} unit rates")
+        strides = self.decoder_output_stride or ()
+        ordered = all(a > b for a, b in zip(strides, strides[1:], strict=False))
+        self._require("decoder_output_stride", ordered, "expected strides in descending order, for instance 8,4")
+        for stride in strides:
+            known = sorted(architecture.decoder_end_points)
+            expected = f"{self.model_variant} has decoder inputs at strides {known}" if known else "it has no decoder"
+            self._require("decoder_output_stride", stride in known, expected)
+
+    def _require_head(self):
+        fully_connected = ARCHITECTURES[self.model_variant].fully_connected and not self.aspp_with_batch_norm
+        v2_style = not self.aspp_with_batch_norm and self.atrous_rates and not fully_connected
+        expected = "expected 1, unless aspp_with_batch_norm is false and atrous_rates are given (not with VGG-16's fc7)"
+        self._require("logits_kernel_size", self.logits_kernel_size == 1 or bool(v2_style), expected)
+        if fully_connected:
+            expected = "expected the rates of fc6: 12 (LargeFOV), 4 (7x7), 4 or 8 (4x4), 6,12,18,24 (ASPP-L)"
+            self._require("atrous_rates", bool(self.atrous_rates), expected)
+        alone = fully_connected and len(self.atrous_rates) == 1
+        expected = "belongs to DeepLab-v1: VGG-16, aspp_with_batch_norm=False and one rate in atrous_rates"
+        self._require("multi_scale_features", not self.multi_scale_features or alone, expected)
+        if self.decoder_output_is_logits:
+            self._require(
+                "decoder_output_stride", bool(self.decoder_output_stride), "decoder_output_is_logits needs it"
+            )
+            expected = f"must equal num_classes={self.num_classes} when decoder_output_is_logits"
+            self._require("decoder_filters", self.decoder_filters == self.num_classes, expected)
+        if self.dense_prediction_cell_json and self.aspp_with_batch_norm:
+            expected = (
+                "a dense prediction cell works at output stride 16 or lower (its rates are multiplied by 16 // stride)"
+            )
+            self._require("output_stride", self.output_stride <= 16, expected)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the network calculates with what eight bits hold (fake_quantization.py)."""
+        return self.quantize_delay_step >= 0
+
+    def at_output_stride(self, output_stride: int) -> "ModelConfig":
+        """Returns the configuration at another output stride, its ASPP rates scaled alike (paper: 6,12,18 at 16 are
+        12,24,36 at 8). The release never does this by itself; the commands that do it say so."""
+        rates = self.atrous_rates
+        if rates is not None:
+            rates = tuple(max(1, rate * self.output_stride // output_stride) for rate in rates)
+        return dataclasses.replace(self, output_stride=output_stride, atrous_rates=rates)
+
+    def to_json(self) -> dict:
+        """Returns the fields that differ from the defaults, and the variant, as JSON types."""
+        changed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        changed = {k: v for k, v in changed.items() if k == "model_variant" or v != _DEFAULTS[k]}
+        if self.dense_prediction_cell_json:
+            changed["dense_prediction_cell_json"] = [b.to_json() for b in self.dense_prediction_cell_json]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in changed.items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping, *, source: str = "deeplab.json") -> "ModelConfig":
+        """Returns the configuration of `to_json`; an unknown field is an error that names `source`."""
+        for name in values:
+            if name not in _DEFAULTS:
+                raise unknown_name(f"model option in {source}", name, _DEFAULTS)
+        return cls(**values)
+
+
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
+
+# What may rightly differ between the model as it was trained and as it is run.
+INFERENCE_FIELDS = (
+    "output_stride",
+    "atrous_rates",
+    "crop_size",
+    "image_pyramid",
+    "merge_method",
+    "image_pooling_crop_size",
+    "image_pooling_stride",
+    "prediction_with_upsampled_logits",
+    "quantize_delay_step",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictConfig(CrfConfig, Averaging):
+    """What `predict` does with images: the release's eval_scales and add_flipped_images, the demo's resize rule, and
+    the CRF of DeepLab v1 and v2."""
+
+    resize: str = option("longest", "longest: shrink or enlarge to the longest side first; none: keep the size")
+    longest_side: int = option(513, "longest side in pixels for --resize=longest")
+    save: tuple[str, ...] = option(("mask", "overlay", "raw"), "what to write: " + ", ".join(SAVE_CHOICES))
+    max_pixels: int = option(4_200_000, "an image with more pixels (after resizing) is run in overlapping tiles")
+    runtime: str = option(
+        "auto",
+        "what runs the network: tf; tflite (LiteRT with XNNPACK, the extra litert); auto: on a processor, and for so "
+        "many images that converting pays, tflite where it is installed, else tf",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.runtime not in RUNTIMES:
+            raise unknown_name("runtime", self.runtime, RUNTIMES)
+        self._require("resize", self.resize in RESIZE_CHOICES, "expected longest or none")
+        for choice in self.save:
+            if choice not in SAVE_CHOICES:
+                raise unknown_name("value of save", choice, SAVE_CHOICES)
+        self._require("longest_side", self.longest_side > 0, "expected a number of pixels")
+        self._require("max_pixels", self.max_pixels >= 66_049, "expected at least 66049 (257 x 257)")
+
+
+def override(config: ModelConfig, changes: Mapping, *, remembered: Iterable[str], source: str) -> ModelConfig:
+    """Returns `config` with the explicit `changes`.
+
+    A change of a field in `remembered` that is not one of INFERENCE_FIELDS contradicts what `source` (a model
+    directory, a checkpoint's shapes) says: DeepLabError, naming both values.
+    """
+    remembered = set(remembered)
+    changed = dataclasses.replace(config, **changes)
+    for name in changes:
+        old, new = getattr(config, name), getattr(changed, name)
+        if old != new and name in remembered and name not in INFERENCE_FIELDS:
+            raise DeepLabError(f"--{name}={new} contradicts {source}, which has {name}={old}; leave the flag out")
+    return changed

@@ -1,0 +1,39 @@
+"""PackConfig: which predictions go to which evaluation server. Import it from deeplab_tf.config."""
+
+import dataclasses
+
+from deeplab_tf.config.fields import Options, option
+from deeplab_tf.errors import unknown_name
+
+SERVERS = ("voc", "cityscapes", "ade20k")
+COMPETITIONS = ("comp5", "comp6")
+ID_CHOICES = ("auto", "train_ids", "label_ids")
+
+
+@dataclasses.dataclass(frozen=True)
+class PackConfig(Options):
+    """What an archive for an evaluation server is made of.
+
+    Values are checked on construction; a DeepLabError names field, value and cure.
+    """
+
+    server: str | None = option(None, f"server: {', '.join(SERVERS)}")
+    predictions: str | None = option(
+        None, "folder of class indices, one PNG an image: raw_segmentation_results of vis, or what predict wrote"
+    )
+    images: str | None = option(None, "folder of the test images: which predictions must be there, and of which size")
+    list_file: str | None = option(None, "file with the ids of the test images, one a line, instead of all in --images")
+    output: str | None = option(None, "archive to write (default: results.tgz for voc, else <server>.zip)")
+    competition: str = option("comp6", "voc: comp5, trained on VOC 2012 alone, or comp6, on any data")
+    ids: str = option(
+        "auto",
+        "cityscapes: what the predictions hold: train_ids (0 is road), label_ids (7 is road, as vis writes them)",
+    )
+    dry_run: bool = option(False, "only check, write nothing")
+
+    def __post_init__(self):
+        super().__post_init__()
+        known = {"server": SERVERS, "competition": COMPETITIONS, "ids": ID_CHOICES}
+        for name, choices in known.items():
+            if getattr(self, name) not in (*choices, None):
+                raise unknown_name(name, getattr(self, name), choices)

@@ -1,0 +1,111 @@
+"""TrainConfig: the options of losses, schedule and update. Import it from deeplab_tf.config, as the other options."""
+
+import dataclasses
+
+from deeplab_tf.config.fields import Options, option
+
+OPTIMIZERS = ("momentum", "adam")
+LEARNING_POLICIES = ("poly", "step", "cosine")
+BURN_IN_TYPES = ("none", "linear")
+LOSSES = ("cross_entropy", "focal", "dice", "lovasz")
+PRECISIONS = ("none", "bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(Options):
+    """How a network learns: the release's train flags about losses, schedule and update, and the additions of today.
+
+    Values are checked on construction; a DeepLabError names field, value and cure.
+    """
+
+    optimizer: str = option("momentum", "momentum or adam, as TensorFlow 1 computes them")
+    learning_policy: str = option("poly", "how the rate falls: poly, step or cosine")
+    base_learning_rate: float = option(1e-4, "rate to begin with; 0.007 for PASCAL VOC train_aug, 1e-4 for trainval")
+    decay_steps: float = option(0.0, "steps of the poly and cosine policies; 0: all steps after the slow start")
+    end_learning_rate: float = option(0.0, "rate at the end of the poly and cosine policies")
+    learning_rate_decay_factor: float = option(0.1, "factor of the step policy")
+    learning_rate_decay_step: int = option(2000, "the step policy multiplies by its factor after every so many steps")
+    learning_power: float = option(0.9, "power of the poly policy")
+    training_number_of_steps: int = option(30000, "steps to train for; the rate's schedule ends there")
+    slow_start_step: int = option(0, "steps at the slow start's rate, before the policy begins")
+    slow_start_learning_rate: float = option(1e-4, "rate of the slow start")
+    slow_start_burnin_type: str = option("none", "none: constant slow start; linear: ramp up to base_learning_rate")
+    momentum: float = option(0.9, "momentum of the momentum optimizer")
+    adam_learning_rate: float = option(0.001, "constant rate of the adam optimizer; 0: the policy's rate")
+    adam_epsilon: float = option(1e-8, "epsilon of the adam optimizer")
+    weight_decay: float = option(0.00004, "L2 of the convolution kernels, with a half; 0.0001 for ResNet")
+    last_layer_gradient_multiplier: float = option(1.0, "multiplies the gradients of the head's variables")
+    last_layers_contain_logits_only: bool = option(False, "only the logits count as the head (else ASPP and decoder)")
+    fine_tune_batch_norm: bool = option(True, "train with batch statistics and update the moving ones")
+    freeze_batch_norm: bool = option(False, "keep gamma, beta and the moving statistics as they are")
+    sync_batch_norm: bool = option(False, "batch statistics over all replicas instead of each one's own")
+    upsample_logits: bool = option(True, "loss at the labels' size; false: labels shrink to the logits' size")
+    label_weights: tuple[float, ...] | None = option(None, "loss weight of each class; unset: 1 for all")
+    hard_example_mining_step: int = option(0, "steps in which mining narrows from all pixels to top_k_percent_pixels")
+    top_k_percent_pixels: float = option(1.0, "share of the pixels, the hardest, that count in the loss")
+    loss: str = option("cross_entropy", "cross_entropy, focal, dice or lovasz")
+    focal_gamma: float = option(2.0, "exponent of the focal loss")
+    ignore_label: int = option(255, "label whose pixels count nowhere; 0 for ADE20K")
+    dropout: bool = option(True, "drop features in the head, as the release always does")
+    drop_path_keep_prob: float = option(1.0, "how likely a path of a NAS cell is kept")
+    seed: int = option(0, "dropout is a function of this seed, the step and the layer")
+    gradient_accumulation_steps: int = option(1, "parts of the batch that are run one after the other for one update")
+    ema_decay: float = option(0.0, "decay of an exponential moving average of the weights; 0: none is kept")
+    mixed_precision: str = option("none", "compute in bfloat16 or float16, with weights in float32; none: all float32")
+    jit_compile: bool = option(False, "compile the step with XLA")
+    num_clones: int = option(1, "devices of this machine that share the batch (today --strategy=mirrored)")
+    clone_on_cpu: bool = option(False, "put the clones on the CPU")
+    num_replicas: int = option(1, "machines that train together (today TF_CONFIG with --strategy=multi_worker)")
+    startup_delay_steps: int = option(15, "had workers start one after the other; synchronous training starts at once")
+    num_ps_tasks: int = option(0, "parameter servers; synchronous training has none")
+    master: str = option("", "address of the TensorFlow 1 master; today TF_CONFIG says it")
+    task: int = option(0, "number of this worker; today TF_CONFIG says it")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._require_names()
+        self._require_schedule()
+        self._require_loss()
+        self._require_update()
+
+    def _require_names(self):
+        for name, known in (
+            ("optimizer", OPTIMIZERS),
+            ("learning_policy", LEARNING_POLICIES),
+            ("slow_start_burnin_type", BURN_IN_TYPES),
+            ("loss", LOSSES),
+            ("mixed_precision", PRECISIONS),
+        ):
+            self._require(name, getattr(self, name) in known, f"expected one of {', '.join(known)}")
+
+    def _require_at_least(self, least: float, *names: str):
+        for name in names:
+            self._require(name, getattr(self, name) >= least, f"expected a number of at least {least}")
+
+    def _require_schedule(self):
+        rates = ("base_learning_rate", "end_learning_rate", "slow_start_learning_rate", "learning_rate_decay_factor")
+        self._require_at_least(0, *rates, "learning_power", "slow_start_step", "decay_steps")
+        self._require_at_least(1, "training_number_of_steps", "learning_rate_decay_step")
+        expected = f"expected fewer than training_number_of_steps={self.training_number_of_steps}, or give decay_steps"
+        endless = self.learning_policy == "step" or self.decay_steps > 0
+        self._require("slow_start_step", endless or self.slow_start_step < self.training_number_of_steps, expected)
+
+    def _require_loss(self):
+        self._require_at_least(0, "hard_example_mining_step", "focal_gamma")
+        share = self.top_k_percent_pixels
+        self._require("top_k_percent_pixels", 0 < share <= 1, "expected a share above 0 and at most 1")
+        by_pixel = self.loss in ("cross_entropy", "focal")
+        expected = f"expected 1 with loss={self.loss}, which is no sum over pixels; cross_entropy and focal can mine"
+        self._require("top_k_percent_pixels", by_pixel or share == 1, expected)
+        weights = self.label_weights
+        self._require("label_weights", weights is None or min(weights) >= 0, "expected weights of at least 0")
+
+    def _require_update(self):
+        for name in ("momentum", "ema_decay"):
+            self._require(name, 0 <= getattr(self, name) < 1, "expected a number from 0 to below 1")
+        keep = self.drop_path_keep_prob
+        self._require("drop_path_keep_prob", 0 < keep <= 1, "expected a probability above 0 and at most 1")
+        self._require("adam_epsilon", self.adam_epsilon > 0, "expected a number above 0")
+        self._require_at_least(0, "adam_learning_rate", "weight_decay", "last_layer_gradient_multiplier", "seed")
+        self._require_at_least(0, "num_ps_tasks", "task", "startup_delay_steps")
+        self._require_at_least(1, "gradient_accumulation_steps", "num_clones", "num_replicas")

@@ -1,0 +1,1 @@
+"""Scores and pictures of a checkpoint: evaluate, vis, verify, pack, and the report."""

@@ -1,0 +1,1 @@
+"""The report of an evaluation: metrics.json, per_image.csv and report.html."""

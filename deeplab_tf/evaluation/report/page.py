@@ -1,0 +1,301 @@
+"""The page of a report: one HTML file with its pictures, style and script in it, which asks for nothing else.
+
+`render` makes it of what metrics.json says and of the pictures that were chosen.
+"""
+
+import base64
+import dataclasses
+import importlib.resources
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from deeplab_tf.evaluation.report.charts import calibration_chart, line_chart
+from deeplab_tf.evaluation.report.tally import ImageScores
+from deeplab_tf.ops.pictures import IGNORE_COLOUR, Colour
+
+_MOST_CLASSES, _MOST_ROWS = 40, 2000  # of a confusion matrix that is shown; of the table of images
+_CARDS = {
+    "miou": ("mean IoU", "as the release counts"),
+    "pixel_accuracy": ("pixel accuracy", "right pixels"),
+    "mean_accuracy": ("mean accuracy", "mPA, over classes"),
+    "frequency_weighted_iou": ("weighted IoU", "by frequency"),
+    "mean_dice": ("mean Dice", "F1, over classes"),
+    "kappa": ("kappa", "0 is chance, 1 perfect"),
+    "boundary_iou": ("boundary IoU", "within 2&nbsp;% of the diagonal"),
+    "boundary_f": ("boundary F", "contours within 0.75&nbsp;%"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A file of the `kind` png or jpeg, and where in it classes are named: (index, x, y), in shares of its sides."""
+
+    caption: str
+    kind: str
+    content: bytes
+    marks: Sequence[tuple[int, float, float]] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """An image that is shown: its scores, its pictures, and its classes: (index, labelled, predicted), in shares."""
+
+    group: str
+    scores: ImageScores
+    pictures: Sequence[Picture]
+    classes: Sequence[tuple[int, float, float]]
+
+
+def _percent(value: float | None, digits: int = 1) -> str:
+    return "&ndash;" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}&nbsp;%"
+
+
+def _swatch(colour: Colour) -> str:
+    return f'<i class="swatch" style="background:rgb{tuple(colour)}"></i>'
+
+
+def _cell(value: float | None, digits: int = 1) -> str:
+    number = math.nan if value is None else value
+    return f'<td class="n" data-v="{number:.6g}">{_percent(value, digits)}</td>'
+
+
+def _bar(value: float | None, kind: str = "") -> str:
+    if value is None or math.isnan(value):
+        return f'<td class="bar {kind}" data-v="nan">&ndash;</td>'
+    return f'<td class="bar {kind}" data-v="{value:.6g}">{_percent(value)}<i style="--v:{value:.4f}"></i></td>'
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "") -> str:
+    """Returns a table that sorts by its columns, of cells with their tags; where it is too wide it scrolls."""
+    head = "".join(f'<th scope="col"><button type="button">{column}</button></th>' for column in columns)
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+    told = f"<caption>{caption}</caption>" if caption else ""
+    table = f'<table class="sortable">{told}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="wide">{table}</div>'
+
+
+def _cards(metrics: Mapping) -> str:
+    parts, ends = [], metrics["intervals"]["scores"]
+    for name, (title, meaning) in _CARDS.items():
+        value = metrics["scores"][name]
+        shown = _percent(value, 2) if name != "kappa" else ("&ndash;" if value is None else f"{value:.4f}")
+        low, high = ends.get(name, (None, None))
+        between = "" if low is None else f"<span>{100 * low:.1f} to {100 * high:.1f}</span>"
+        if low is not None and name == "kappa":
+            between = f"<span>{low:.3f} to {high:.3f}</span>"
+        parts.append(f'<div class="card"><span>{title}</span><b>{shown}</b>{between}<span>{meaning}</span></div>')
+    return f'<div class="cards">{"".join(parts)}</div>'
+
+
+def _overview(metrics: Mapping) -> str:
+    level, resamples = metrics["intervals"]["level"], metrics["intervals"]["resamples"]
+    alarm = f'<p class="alarm">Contaminated: {escape(metrics["contaminated"])}</p>' if metrics["contaminated"] else ""
+    others = [f"{escape(name)} {_percent(value, 2)}" for name, value in metrics["conventions"].items()]
+    conventions = f"<p>Mean IoU by convention: {', '.join(others)}.</p>" if others[1:] else ""
+    intervals = f"""Below a score: its {100 * level:.0f} % interval, from {resamples:,} draws of as many images with
+replacement. It tells how far other images like these would move the score; training again moves it besides."""
+    if metrics["examples"] < 2:
+        intervals = "There are no intervals: of one image alone, nothing tells how far another would move the scores."
+    return f"""
+<p class="faint">{escape(metrics["checkpoint"])}, step {metrics["step"]:,} &middot; {metrics["examples"]:,} images</p>
+{alarm}{_cards(metrics)}
+<p class="faint">{intervals}</p>
+{conventions}"""
+
+
+def _published(metrics: Mapping) -> str:
+    rows, ours = metrics["published"], metrics["scores"]["miou"]
+    if not rows:
+        return "<p>No published score of this network on this data set and split is known here.</p>"
+    if rows[0]["same"]:
+        words = "The published score of this network at these settings:"
+    else:
+        words = (
+            "None is published of this network at these settings. The nearest, of the same backbone on the same split:"
+        )
+    cells = [
+        (
+            f'<td class="wrap">{escape(row["name"])}</td>',
+            _cell(row["miou"], 2),
+            f'<td class="n" data-v="{ours - row["miou"]:.6g}">{100 * (ours - row["miou"]):+.2f}</td>',
+            f'<td class="wrap">{escape(row["settings"])}; {escape(row["source"])}</td>',
+        )
+        for row in rows
+    ]
+    return f"<p>{words}</p>{_table(('result', 'published', 'this one, points', 'settings and source'), cells)}"
+
+
+def _classes(metrics: Mapping, palette: Sequence[Colour]) -> str:
+    total = sum(row["labelled"] for row in metrics["classes"]) or 1
+    rows = [
+        (
+            f"<td>{_swatch(palette[row['index']])}{escape(row['name'])}</td>",
+            _bar(row["iou"]),
+            _bar(row["accuracy"], "second"),
+            *(_cell(row[name]) for name in ("precision", "dice", "boundary_iou", "boundary_f")),
+            _cell(row["labelled"] / total, 2),
+        )
+        for row in metrics["classes"]
+    ]
+    columns = ("class", "IoU", "accuracy", "precision", "Dice", "boundary IoU", "boundary F", "labelled")
+    return _table(columns, rows)
+
+
+def _confusion(metrics: Mapping) -> str:
+    names, matrix = [row["name"] for row in metrics["classes"]], metrics["confusion_matrix"]
+    total = sum(map(sum, matrix)) or 1
+    rows = [
+        (
+            f"<td>{escape(names[pair['class']])}</td><td>{escape(names[pair['prediction']])}</td>",
+            _cell(pair["pixels"] / total, 2),
+            _cell(pair["pixels"] / sum(matrix[pair["class"]])),
+        )
+        for pair in metrics["most_confused"]
+    ]
+    pairs = _table(("class", "taken for", "of all pixels", "of the class"), rows)
+    if len(names) > _MOST_CLASSES:
+        return f"{pairs}<p>metrics.json has the matrix of all {len(names)} classes.</p>"
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    body = []
+    for index, (name, row) in enumerate(zip(names, matrix, strict=True)):
+        shares = [value / (sum(row) or 1) for value in row]
+        cells = [_shaded(share, index == column, name, names[column]) for column, share in enumerate(shares)]
+        body.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>')
+    corner = '<th class="corner">is &darr; &nbsp; taken for &rarr;</th>'
+    table = f"<thead><tr>{corner}{head}</tr></thead><tbody>{''.join(body)}</tbody>"
+    told = "<p>Percent of the pixels of each class, row by row; the diagonal, framed, is the class's accuracy.</p>"
+    return f'{pairs}{told}<div class="wide"><table class="matrix">{table}</table></div>'
+
+
+def _shaded(share: float, hit: bool, name: str, prediction: str) -> str:
+    text = "" if share < 0.0005 else f"{100 * share:.1f}" if share < 0.0995 else f"{100 * share:.0f}"
+    title = f"{name} taken for {prediction}: {100 * share:.2f} %"
+    style = f' style="background:rgba(var(--wash),{0.75 * share**0.6:.2f})"' if text else ""
+    return f'<td{" class=hit" if hit else ""} title="{escape(title)}"{style}>{text}</td>'
+
+
+def _curves(metrics: Mapping) -> str:
+    bands, calibration = metrics["trimap"], metrics["calibration"]
+    values = [(n, [math.nan if v is None else v for v in bands[k]]) for n, k in _BANDS]
+    trimap = line_chart("Scores near boundaries", bands["widths"], values, x_label="width of the band, pixels")
+    said = f"Scores of the pixels within so many of {bands['around']} (the papers' trimaps)."
+    if all(value is None for value in bands["miou"]):
+        trimap, said = "", f"The labels have no {bands['around']}, around which the papers' trimaps are: no scores."
+    parts = [f"<div><h2>Near boundaries</h2><p>{said}</p>{trimap}</div>"]
+    if calibration:
+        bins = [[math.nan if v is None else v for v in calibration[k]] for k in ("confidence", "accuracy", "share")]
+        chart = calibration_chart("Accuracy by confidence", *bins)
+        said = (
+            "Of the pixels that the network is so sure of, how many are right: on the dotted line it knows how good "
+            f"it is. Expected calibration error {_percent(calibration['ece'], 2)}, of {calibration['images']:,} images."
+        )
+        parts.append(f"<div><h2>Calibration</h2><p>{said}</p>{chart}</div>")
+    return f'<div class="pair">{"".join(parts)}</div>'
+
+
+_BANDS = (("mean IoU", "miou"), ("pixel accuracy", "pixel_accuracy"))
+
+
+def _pictures(shown: Sequence[Shown], names: Sequence[str], palette: Sequence[Colour]) -> str:
+    parts, group = [], None
+    for one in shown:
+        if one.group != group:
+            group = one.group
+            parts.append(f"<h2>{escape(group)}</h2><p>Of each class: share labelled &rarr; share predicted.</p>")
+        scores = one.scores
+        parts.append(f'<h3 id="image-{scores.index}">{escape(_name(scores))}</h3>{_said(scores, names)}')
+        figures = [_figure(picture, _name(scores), names) for picture in one.pictures]
+        entries = [
+            f"<li>{_swatch(palette[index])}{escape(names[index])} {_percent(true)} &rarr; {_percent(found)}</li>"
+            for index, true, found in one.classes
+        ]
+        if scores.ignored:
+            entries.append(f"<li>{_swatch(IGNORE_COLOUR)}not scored {_percent(scores.ignored)} of the image</li>")
+        parts.append(f'<div class="four">{"".join(figures)}</div><ul class="legend">{"".join(entries)}</ul>')
+    return "".join(parts)
+
+
+def _figure(picture: Picture, name: str, names: Sequence[str]) -> str:
+    source = f"data:image/{picture.kind};base64,{base64.b64encode(picture.content).decode()}"
+    image = f'<img src="{source}" alt="{escape(f"{picture.caption} of {name}")}">'
+    marks = (
+        # Moved by as much of itself as of the picture, it stays inside.
+        f'<span style="left:{x:.0%};top:{y:.0%};transform:translate(-{x:.0%},-{y:.0%})">{escape(names[index])}</span>'
+        for index, x, y in picture.marks
+    )
+    caption = f"<figcaption>{escape(picture.caption)}</figcaption>"
+    return f'<figure><div class="named">{image}{"".join(marks)}</div>{caption}</figure>'
+
+
+def _name(scores: ImageScores) -> str:
+    return scores.name or f"image {scores.index}"
+
+
+def _said(scores: ImageScores, names: Sequence[str]) -> str:
+    numbers = {"mean IoU": scores.miou, "pixel accuracy": scores.pixel_accuracy, "boundary F": scores.boundary_f}
+    words = ", ".join(f"{name} {_percent(value)}" for name, value in numbers.items())
+    if scores.confused:
+        true, found = (escape(names[index]) for index in scores.confused)
+        words += f"; most of all {true} taken for {found}, {_percent(scores.confused_share)} of the pixels"
+    return f'<p class="faint">{words}</p>'
+
+
+def _images(images: Sequence[ImageScores], shown: Sequence[Shown], names: Sequence[str]) -> str:
+    linked = {one.scores.index for one in shown}
+    order = sorted(images, key=lambda image: (math.isnan(image.miou), image.miou))
+    rows = []
+    for image in order[:_MOST_ROWS]:
+        name = escape(_name(image))
+        name = f'<a href="#image-{image.index}">{name}</a>' if image.index in linked else name
+        pair = "" if image.confused is None else " &rarr; ".join(escape(names[index]) for index in image.confused)
+        numbers = (image.miou, image.pixel_accuracy, image.boundary_iou, image.boundary_f, image.ignored)
+        rows.append((f"<td>{name}</td>", *map(_cell, numbers), f"<td>{pair}</td>", _cell(image.confused_share)))
+    columns = ("image", "mean IoU", "pixel accuracy", "boundary IoU", "boundary F", "not scored", "worst mistake")
+    left = f" The {_MOST_ROWS:,} worst of {len(images):,}; per_image.csv has all." if len(images) > len(rows) else ""
+    said = f"<p>Each image by itself: the mean is over the classes in it, or predicted in it.{left}</p>"
+    return said + _table((*columns, "its share"), rows)
+
+
+def _asset(name: str) -> str:
+    return (importlib.resources.files("deeplab_tf.evaluation.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def render(metrics: Mapping, images: Sequence[ImageScores], shown: Sequence[Shown], palette: Sequence[Colour]) -> str:
+    """Returns the page.
+
+    Args:
+      metrics: what metrics.json holds (`report.metrics_of`): None where a score is undefined.
+      images: every image, for the table.
+      shown: the images with pictures, in groups.
+      palette: a colour a class.
+    """
+    names = [row["name"] for row in metrics["classes"]]
+    what = escape(f"{metrics['dataset']} {metrics['split']}")
+    options = "\n".join(f"{name}: {value}" for name, value in metrics["configuration"].items() if value is not None)
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{what} - deeplab_tf report</title>
+<style>{_asset("report.css")}</style>
+</head>
+<body>
+<h1>{what}: mean IoU {_percent(metrics["scores"]["miou"], 2)}</h1>{_overview(metrics)}
+<h2>Beside the published score</h2>{_published(metrics)}
+<h2>Classes</h2>{_classes(metrics, palette)}
+<h2>What is taken for what</h2>{_confusion(metrics)}
+{_curves(metrics)}
+{_pictures(shown, names, palette)}
+<h2>All images</h2>{_images(images, shown, names)}
+<h2>How this was measured</h2>
+<pre>{escape(metrics["command"] or "from Python")}</pre>
+<pre>{escape(options)}</pre>
+<p class="faint">deeplab_tf {escape(metrics["version"])}; metrics.json and per_image.csv have the numbers.</p>
+<script>{_asset("report.js")}</script>
+</body>
+</html>
+"""

@@ -1,0 +1,140 @@
+"""Drawing what a model sees in the images of a split, as the release's vis.py does."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from deeplab_tf.catalog.datasets import Colour, Dataset, colour_map
+from deeplab_tf.config import VisConfig
+from deeplab_tf.config.evaluation import DATASET_COLOURS
+from deeplab_tf.data.examples import named_errors
+from deeplab_tf.data.pipeline import make_dataset
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.evaluation.following import Opened, data_for, follow
+from deeplab_tf.inference.predictor import predictor_of, segment_batch
+from deeplab_tf.ops.images import resize_labels, write_png
+from deeplab_tf.ops.pictures import colour_mask
+
+PICTURES, RAW = "segmentation_results", "raw_segmentation_results"
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """What became of one checkpoint: the number of images drawn, and the folder of the pictures."""
+
+    checkpoint: str
+    step: int
+    images: int
+    folder: str
+
+
+class _Pictures:
+    """Numbered pictures of images and predictions, and raw predictions under the images' own names."""
+
+    def __init__(self, config: VisConfig, facts: Dataset):
+        self._palette: tuple[Colour, ...] = (
+            facts.palette if config.colormap_type == DATASET_COLOURS else colour_map(config.colormap_type)
+        )
+        self._raw = config.also_save_raw_predictions
+        if self._raw and facts.num_classes > 256:
+            raise DeepLabError(
+                f"--also_save_raw_predictions: {facts.num_classes} classes do not fit a PNG of 8 bits; leave it out"
+            )
+        self._ids = np.arange(256, dtype=np.uint8)
+        self._ids[: len(facts.evaluation_ids or ())] = facts.evaluation_ids or ()
+        self.folder, self._names, self.count = pathlib.Path(config.eval_logdir), set(), 0
+        try:
+            for name in (PICTURES, RAW) if self._raw else (PICTURES,):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> DeepLabError:
+        return DeepLabError(f"--vis_logdir={self.folder}: cannot be written ({error}); choose another folder")
+
+    def _raw_name(self, stored: bytes) -> str:
+        """The stored name's last part. Where a record has none, its number; a name that came before gets -2."""
+        name = base = os.path.basename(stored.decode(errors="replace")) or f"{self.count:06d}"
+        number = 1
+        while name in self._names:
+            number += 1
+            name = f"{base}-{number}"
+        self._names.add(name)
+        return name
+
+    def add(self, image: np.ndarray, labels: np.ndarray, name: bytes):
+        """Writes the pictures of one image (uint8 [h, w, 3]) and its class map (integers [h, w])."""
+        try:
+            write_png(image, self.folder / PICTURES / f"{self.count:06d}_image.png")
+            write_png(colour_mask(labels, self._palette), self.folder / PICTURES / f"{self.count:06d}_prediction.png")
+            if self._raw:
+                write_png(self._ids[labels], self.folder / RAW / f"{self._raw_name(name)}.png")
+        except OSError as error:
+            raise self._unwritable(error) from None
+        self.count += 1
+
+
+def _own_maps(batch: Mapping[str, np.ndarray], found: np.ndarray, *, resized: bool) -> Iterator[tuple]:
+    """Yields picture, class map and name of each example, without padding; the map at the size that is stored."""
+    for i, (height, width) in enumerate(batch["size"]):
+        labels = found[i, :height, :width]
+        if resized:
+            labels = resize_labels(labels, int(batch["height"][i]), int(batch["width"][i]))
+        yield batch["original_image"][i, :height, :width], labels, batch["image_name"][i]
+
+
+def vis_checkpoint(
+    opened: Opened, config: VisConfig, data: Mapping, *, advance: Callable[[int], None] = lambda count: None
+) -> Drawn:
+    """Draws one checkpoint's predictions for the images of config.eval_split; see `vis_checkpoints`.
+
+    Args:
+      opened: from `following.follow`.
+      config: split, crop, batch, scales, flips, colours; eval_logdir is the release's vis_logdir.
+      data: explicit DataConfig fields; dataset_dir is needed.
+      advance: called with the number of images after each batch.
+
+    Raises:
+      DeepLabError: as `make_dataset`; the folder cannot be written, a class has no colour, or memory does not suffice.
+    """
+    options, facts = data_for(opened, config, data)
+    predictor, pictures = predictor_of(opened.loaded.model), _Pictures(config, facts)
+    how = {"scales": config.eval_scales, "flip": config.add_flipped_images}
+    how |= {"large_images": config.large_images, "crf": config.crf_parameters}
+    with named_errors():
+        dataset = make_dataset(options, split=config.eval_split, training=False)
+        for batch in dataset.as_numpy_iterator():
+            found = segment_batch(predictor, batch["image"], batch["size"], **how)
+            for image, labels, name in _own_maps(batch, found, resized=options.min_resize_value is not None):
+                pictures.add(image, labels, name)
+            advance(len(found))
+    return Drawn(opened.path, opened.step, pictures.count, str(pictures.folder))
+
+
+def vis_checkpoints(
+    config: VisConfig,
+    data: Mapping,
+    changes: Mapping | None = None,
+    *,
+    tell: Callable[[str], None] = lambda line: None,
+    begin: Callable[[Opened], None] = lambda opened: None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Iterator[Drawn]:
+    """Draws the predictions of the checkpoint that config.checkpoint_dir names, or of a training run's as they come.
+
+    In config.eval_logdir (the release's vis_logdir): segmentation_results/000000_image.png, the picture as the network
+    saw it (resized where min_resize_value says so), and 000000_prediction.png, in colours and at the picture's stored
+    size; numbers follow the order of the records. With also_save_raw_predictions, raw_segmentation_results/<stored
+    name>.png: class indices as grey levels, for Cityscapes the ids of its evaluation server. Each checkpoint of a run
+    replaces the pictures of the one before; each file is complete or not there.
+
+    Args, errors: as `evaluate.evaluate_checkpoints`.
+    """
+    if not config.eval_logdir:
+        raise DeepLabError("--vis_logdir is missing; expected the folder to write")
+    for opened in follow(config, data, changes, tell=tell):
+        begin(opened)
+        yield vis_checkpoint(opened, config, data, advance=advance)

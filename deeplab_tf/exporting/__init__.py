@@ -1,0 +1,1 @@
+"""Exported forms of a model and the certificate that they agree with it."""

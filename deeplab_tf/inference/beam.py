@@ -1,0 +1,147 @@
+"""Segmenting more images than one machine can: `predict_files` as an Apache Beam pipeline (the extra `beam`).
+
+Workers open the model once and segment batches of files by the code that segments them here, so that what is written is
+the same. They need this package, and must see images, checkpoint and output under the paths given here.
+"""
+
+import dataclasses
+import glob
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import apache_beam as beam
+from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
+
+from deeplab_tf.config import PredictConfig
+from deeplab_tf.data.beam import run_pipeline, runner_flags
+from deeplab_tf.data.places import is_remote
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.inference.predict import Line, require_apart, stems
+from deeplab_tf.inference.runtime import runtime_predictor
+from deeplab_tf.weights.loading import open_model
+
+_LEAST_BATCH, _MOST_BATCH = 8, 64  # files: a worker reads and writes beside the network within a batch
+_RESULTS = "results"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What each worker does: the checkpoint (whatever `load` takes), changes of its ModelConfig, options, and where
+    the outputs go."""
+
+    checkpoint: str
+    changes: Mapping[str, object]
+    options: PredictConfig
+    output_dir: str
+
+
+class _Worker:
+    """An opened model, ready for batches of files."""
+
+    def __init__(self, job: Job):
+        loaded = open_model(job.checkpoint, job.changes)
+        self._model = loaded.model  # which a predictor does not keep
+        predictor = runtime_predictor(self._model, job.options.runtime, pixels=math.inf)
+        self.line = Line(predictor, loaded.card, job.output_dir, job.options)
+
+
+class _Segmenting(ModelHandler[tuple[str, str], PredictionResult, _Worker]):
+    """How RunInference opens and runs the network: (file, stem) -> what became of it, as JSON."""
+
+    def __init__(self, job: Job):
+        self._job = job
+
+    def load_model(self) -> _Worker:
+        return _Worker(self._job)
+
+    def run_inference(self, batch: Sequence[tuple[str, str]], model: _Worker, inference_args=None):
+        files, names = zip(*batch, strict=True)
+        for pair, result in zip(batch, model.line.results(files, names), strict=True):
+            yield PredictionResult(pair, _as_json(result))
+
+    def batch_elements_kwargs(self) -> Mapping[str, int]:
+        return {"min_batch_size": _LEAST_BATCH, "max_batch_size": _MOST_BATCH}
+
+
+def _as_json(result) -> str:
+    values = {**dataclasses.asdict(result), "files": list(map(str, result.files))}
+    return json.dumps({name: value for name, value in values.items() if value not in (None, (), [])})
+
+
+def _pairs(plan: str) -> Iterator[tuple[str, str]]:
+    with open(plan, encoding="utf-8") as lines:
+        for line in lines:
+            yield tuple(json.loads(line))
+
+
+def _shared(path: str, flag: str) -> str:
+    if is_remote(path):
+        raise DeepLabError(f"--{flag}={path}: pictures are written to folders only; expected one that all workers see")
+    return os.path.abspath(path)
+
+
+def predict_with_beam(files: Sequence[str], job: Job, runner: str, beam_options: Iterable[str] = ()) -> dict[str, int]:
+    """Segments files on a Beam runner, and waits for its end.
+
+    Writes what `predict_files` writes, and results-*.jsonl: a line for each file, with its size, classes and shares, or
+    its error.
+
+    Args:
+      files: from `expand_inputs`; millions are fine, since the pipeline reads their names from a file.
+      job: what is done with each.
+      runner: one of `data.beam.RUNNERS`.
+      beam_options: the runner's own options, as on its command line.
+
+    Returns:
+      "images" and "failed": how many there were, and how many of them are faulty.
+
+    Raises:
+      DeepLabError: an unknown runner or option, a folder that is no folder, an output that would replace an input, a
+        pipeline that fails.
+    """
+    flags = runner_flags(runner, list(beam_options))
+    if "-" in files:
+        raise DeepLabError("--input=-: a pipeline cannot read standard input; expected files")
+    output, checkpoint = _shared(job.output_dir, "output_dir"), job.checkpoint
+    require_apart(files, output, job.options)
+    job = dataclasses.replace(
+        job, output_dir=output, checkpoint=os.path.abspath(checkpoint) if os.path.exists(checkpoint) else checkpoint
+    )
+    os.makedirs(output, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".work-", dir=output) as work:
+        plan = os.path.join(work, "plan.jsonl")
+        with open(plan, "w", encoding="utf-8") as lines:
+            lines.writelines(
+                json.dumps([os.path.abspath(f), s]) + "\n" for f, s in zip(files, stems(files), strict=True)
+            )
+
+        def build(pipeline):
+            pairs = pipeline | beam.Create([plan]) | "Files" >> beam.FlatMap(_pairs) | beam.Reshuffle()
+            found = pairs | "Segment" >> RunInference(_Segmenting(job)) | "Result" >> beam.Map(lambda p: p.inference)
+            _ = found | "Write" >> beam.io.WriteToText(os.path.join(work, _RESULTS), file_name_suffix=".jsonl")
+
+        run_pipeline(runner, flags, build)
+        for name in _results(output):  # of an earlier run
+            os.remove(name)
+        for name in _results(work):
+            os.replace(name, os.path.join(output, os.path.basename(name)))
+    return _counted(output)
+
+
+def _results(output_dir: str) -> list[str]:
+    return sorted(glob.glob(os.path.join(glob.escape(output_dir), f"{_RESULTS}-*.jsonl")))
+
+
+def read_results(output_dir: str) -> Iterator[dict]:
+    """Yields the lines of results-*.jsonl."""
+    for name in _results(output_dir):
+        with open(name, encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+
+def _counted(output: str) -> dict[str, int]:
+    failed = [("error" in result) for result in read_results(output)]
+    return {"images": len(failed), "failed": sum(failed)}

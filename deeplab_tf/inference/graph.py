@@ -1,0 +1,287 @@
+"""The network as it is exported: one graph from uint8 pixels to classes, its weights constants, batch norms folded.
+
+The code that builds the Keras model (backbone.py, head.py) runs here on an InferenceGraph, which emits plain TensorFlow
+operations where Graph makes layers: there is no second description of any network.
+"""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deeplab_tf.arch import ARCHITECTURES
+from deeplab_tf.arch.spec import Architecture
+from deeplab_tf.config import ExportConfig, ModelConfig
+from deeplab_tf.config.export import INPUT, OUTPUTS
+from deeplab_tf.data.transforms import range_size
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.inference.convolutions import Rates, depthwise_convolution, full_convolution, sides_of, taken_in
+from deeplab_tf.inference.predictor import needs_fixed_size, padded_size
+from deeplab_tf.network.fake_quantization import FakeQuantize, fake_quantized, held_weights
+from deeplab_tf.network.layers import PIXEL_SCALE, Graph
+from deeplab_tf.network.model import MERGED, build_outputs, logits_stride
+from deeplab_tf.ops.resizing import resize_bilinear, resize_nearest, scale_dimension
+from deeplab_tf.ops.upsampling import strip_classes
+
+Weights = Mapping[str, Mapping[str, np.ndarray]]
+
+
+def read_weights(model: keras.Model) -> Weights:
+    """Returns layer name -> variable name -> array, kernels rounded where the model is for quantised training."""
+    return {layer.name: held_weights(layer) for layer in model.layers if layer.weights}
+
+
+# ---- convolutions
+
+# The kernels of a layer, and whether each is depthwise; strides and rates belong to the first, a norm to the last.
+_KERNELS: dict[type, tuple[tuple[str, bool], ...]] = {
+    keras.layers.Conv2D: (("kernel", False),),
+    keras.layers.DepthwiseConv2D: (("kernel", True),),
+    keras.layers.SeparableConv2D: (("depthwise_kernel", True), ("pointwise_kernel", False)),
+}
+
+
+def _pair(value: int | Sequence[int]) -> Rates:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+class InferenceGraph(Graph):
+    """Emits the operations of the network, with constant weights and batch norms folded into the convolutions.
+
+    Takes and returns tensors of the graph that is being built, where `Graph` has Keras tensors.
+    """
+
+    def __init__(self, weights: Weights, *, target: str):
+        super().__init__()
+        self._weights, self._target = weights, target
+        self._emitters: dict = {}  # output of a convolution -> what emits it anew with a norm folded in
+        self._constants: dict[tuple, tf.Tensor] = {}  # one of each, however many scales use it
+        self._padded: dict = {}  # output of a padding -> what was padded, and the margins
+
+    def op(self, make: Callable[..., keras.layers.Layer], scope: str, inputs, **options):
+        """Returns the output of a layer without weights. Dropout is no operation at all."""
+        return inputs if issubclass(make, keras.layers.Dropout) else super().op(make, scope, inputs, **options)
+
+    def pad(self, x, scope: str, kernel: int, rate: int = 1):
+        """Returns `x` with zeros around as `Graph.pad`; a convolution that follows takes them in."""
+        padded, total = super().pad(x, scope, kernel, rate), (kernel - 1) * rate
+        margin = [total // 2, total - total // 2]
+        self._padded[padded.ref()] = x, [[0, 0], margin, margin, [0, 0]]
+        return padded
+
+    def norm(self, x, scope: str, constants):
+        """Returns `x` normalised by the moving statistics: the convolution it came from, with other weights.
+
+        The convolution without the norm is left unused, and dropped with the other dead ends of the graph.
+        """
+        values = {name: value.astype(np.float64) for name, value in self._values(scope).items()}
+        factor = values["gamma"] / np.sqrt(values["moving_variance"] + constants.epsilon)
+        offset = values["beta"] - values["moving_mean"] * factor
+        if x.ref() in self._emitters:
+            return self._emitters[x.ref()](norm=(factor, offset))
+        return x * factor.astype(np.float32) + offset.astype(np.float32)
+
+    def _values(self, scope: str) -> Mapping[str, np.ndarray]:
+        return self._weights[scope.replace("/", ".")]
+
+    def preprocess(self, images, scope: str, architecture: Architecture):
+        """Returns `images` as the backbone reads them; for eight bits in steps of known ranges."""
+        if not (self.quantized and self._target == "tflite"):
+            return super().preprocess(images, scope, architecture)
+        images = fake_quantized(images, 0.0, 255.0)
+        if architecture.preprocessing != "scale":
+            return super().preprocess(images, scope, architecture)
+        return self.held(fake_quantized(images * PIXEL_SCALE, 0.0, 2.0) - 1.0, f"{scope}/preprocess_quant")
+
+    def _weighted(self, scope: str, make: Callable[..., keras.layers.Layer], inputs, **options):
+        if make is FakeQuantize:
+            return fake_quantized(inputs, *(self._values(scope)[leaf] for leaf in ("min", "max")))
+        if make not in _KERNELS:
+            raise DeepLabError(f"layer {scope} ({make.__name__}) cannot be exported; expected a convolution")
+        emit = functools.partial(self._convolution, scope, _KERNELS[make], inputs, **options)
+        outputs = emit()
+        self._emitters[outputs.ref()] = emit
+        return outputs
+
+    def _constant(self, value: np.ndarray, *key: object) -> tf.Tensor:
+        if key not in self._constants:
+            self._constants[key] = tf.constant(value.astype(np.float32))
+        return self._constants[key]
+
+    def _convolution(self, scope, kernels, x, *, strides, dilation_rate, padding, norm=None, **_):
+        """Emits a convolution; `norm` is the (factor, offset) of each of its outputs."""
+        values, target = self._values(scope), self._target
+        rates, padding = _pair(dilation_rate), padding.upper()
+        if rates == (1, 1) and padding == "VALID" and x.ref() in self._padded:
+            inner, margins = self._padded[x.ref()]
+            margins_in = taken_in(inner, margins, values[kernels[0][0]].shape[0], strides, target)
+            x, padding = (x, padding) if margins_in is None else (inner, margins_in)
+        place = (strides, rates, padding)
+        bias = values.get("bias")
+        with tf.name_scope(scope):
+            for number, (leaf, depthwise) in enumerate(kernels, start=1):
+                kernel = values[leaf]
+                if norm and number == len(kernels):
+                    kernel = kernel * (norm[0][:, None] if depthwise else norm[0])
+                if depthwise and target == "tensorflow":
+                    kernel = np.tile(kernel, (1, 1, place[1][1], 1))
+                kernel = self._constant(kernel, scope, leaf, norm is None)
+                x = (depthwise_convolution if depthwise else full_convolution)(x, kernel, *place, target)
+                place = (1, (1, 1), "SAME")
+            if norm:
+                bias = norm[1] + (0.0 if bias is None else bias * norm[0])
+            return x if bias is None else tf.nn.bias_add(x, self._constant(bias, scope, "bias", norm is None))
+
+
+# ---- from pixels to classes
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """What an exported graph computes: `predictor.Predictor`, for images of the sizes that come.
+
+    Attributes:
+      config: of the model. Images no larger than its crop_size are padded to it, others to k * output_stride + 1.
+      weights: from `read_weights`.
+      options: from `ExportConfig.for_path`.
+      target: one of portable_convolutions.TARGETS.
+    """
+
+    config: ModelConfig
+    weights: Weights
+    options: ExportConfig
+    target: str
+
+    def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the outputs that options.outputs says, by their names in `OUTPUTS`.
+
+        Args:
+          images: [b, h, w, 3], RGB in 0..255, any numeric dtype.
+
+        Returns:
+          predictions int32 [b, h, w]; probabilities float32 [b, h, w, classes]; logits float32 [b, h, w, classes], or
+          [b, h', w', classes] at the network's stride for export_upsample none.
+        """
+        size, pixels = sides_of(images), self._resized(tf.cast(images, tf.float32))
+        inner = sides_of(pixels)
+        padded = self._padded(pixels, inner)
+        maps, outputs = self._maps(padded), {}
+        for output in self.options.outputs:
+            result = maps[output]
+            if not (output == "logits" and self.options.export_upsample == "none"):
+                result = result if padded is pixels else result[:, : inner[0], : inner[1]]
+                resize = resize_nearest if output == "predictions" else resize_bilinear
+                result = result if self.options.min_resize_value is None else resize(result, size)
+            outputs[OUTPUTS[output]] = tf.identity(result, name=OUTPUTS[output])
+        return outputs
+
+    def _resized(self, pixels):
+        options = self.options
+        if options.min_resize_value is None:
+            return pixels
+        limits = {"maximum": options.max_resize_value, "factor": options.resize_factor}
+        return resize_bilinear(pixels, range_size(*sides_of(pixels), minimum=options.min_resize_value, **limits))
+
+    def _padded(self, pixels, inner):
+        known = all(isinstance(side, int) for side in inner)
+        target = padded_size(self.config, *inner) if known else self._padded_size(*inner)
+        if known and tuple(inner) == tuple(target):
+            return pixels
+        # tf.pad knows one value for all channels: zeros, around what the pixels have above the padding's colour.
+        colour = tf.constant(ARCHITECTURES[self.config.model_variant].pad_pixel, tf.float32)
+        missing = [[0, new - old] for new, old in zip(target, inner, strict=True)]
+        padded = tf.pad(pixels - colour, [[0, 0], *missing, [0, 0]]) + colour
+        return tf.ensure_shape(padded, [None, *target, 3]) if needs_fixed_size(self.config) else padded
+
+    def _padded_size(self, height, width) -> list:
+        """`predictor.padded_size` of a size that is known only when the graph runs."""
+        crop, stride = self.config.crop_size, self.config.output_stride
+        if needs_fixed_size(self.config):
+            return list(crop)
+        sides = [(side + stride - 2) // stride * stride + 1 for side in (height, width)]
+        if not crop:
+            return sides
+        fits = tf.logical_and(height <= crop[0], width <= crop[1])
+        return [tf.where(fits, fixed, side) for fixed, side in zip(crop, sides, strict=True)]
+
+    def _maps(self, images) -> dict:
+        """All outputs at the size of the (padded) images; what is not asked for is dropped with the dead ends."""
+        graph, size = InferenceGraph(self.weights, target=self.target), sides_of(images)
+        if self.options.averages:
+            probabilities = self._averaged(graph, images, size)
+            return {"predictions": _classes(probabilities, self.target), "probabilities": probabilities}
+        small = self._logits(graph, images, pyramid=self.config.image_pyramid)
+        full = resize_bilinear(small, size)
+        logits = small if self.options.export_upsample == "none" else full
+        if self.config.prediction_with_upsampled_logits:
+            classes, probabilities = self._upsampled_classes(small, full), tf.nn.softmax(full)
+        else:
+            classes = resize_nearest(_classes(small, self.target), size)
+            probabilities = resize_bilinear(tf.nn.softmax(small), size)
+        return {"predictions": classes, "probabilities": probabilities, "logits": logits}
+
+    def _upsampled_classes(self, small, full):
+        classes = strip_classes(small, tuple(full.shape[1:3])) if self.target == "tflite" else None
+        return _classes(full, self.target) if classes is None else classes
+
+    def _logits(self, graph: InferenceGraph, images, scale: float = 1.0, pyramid: tuple[float, ...] | None = None):
+        pooling = self.config.image_pooling_crop_size
+        config = dataclasses.replace(
+            self.config,
+            crop_size=None if None in images.shape[1:3] else tuple(images.shape[1:3]),
+            image_pooling_crop_size=pooling and tuple(scale_dimension(side, scale) for side in pooling),
+            image_pyramid=pyramid,
+        )
+        return build_outputs(graph, images, config)[MERGED]
+
+    def _averaged(self, graph: InferenceGraph, images, size):
+        """Probabilities averaged over scales and flips, as in `Predictor`."""
+        flips = (False, True) if self.options.add_flipped_images else (False,)
+        maps = []
+        for scale in self.options.inference_scales:
+            inputs = images if scale == 1.0 else resize_bilinear(images, [scale_dimension(d, scale) for d in size])
+            canvas = [scale_dimension(d, max(1.0, scale) / logits_stride(self.config)) for d in size]
+            for flip in flips:
+                logits = self._logits(graph, tf.reverse(inputs, [2]) if flip else inputs, scale)
+                logits = resize_bilinear(logits, canvas)
+                logits = tf.reverse(logits, [2]) if flip else logits
+                maps.append(tf.nn.softmax(resize_bilinear(logits, size)))
+        return tf.add_n(maps) / len(maps)
+
+
+def _classes(scores: tf.Tensor, target: str) -> tf.Tensor:
+    if target == "tensorflow":  # the same classes in two thirds of the time
+        return tf.math.top_k(scores, 1, sorted=False).indices[..., 0]
+    return tf.argmax(scores, axis=-1, output_type=tf.int32)
+
+
+def build_graph_def(
+    segmentation: Segmentation, shape: Sequence[int | None], dtype: tf.DType = tf.uint8
+) -> tf.compat.v1.GraphDef:
+    """Returns the graph of `segmentation` with nothing in it but what its outputs need.
+
+    Args:
+      segmentation: what to compute.
+      shape: of the images [b, h, w, 3]; None where it is open.
+      dtype: of the images.
+
+    Returns:
+      A graph without variables or functions, whose input is "ImageTensor:0" and whose outputs are called as in OUTPUTS.
+    """
+    signature = [tf.TensorSpec(shape, dtype, name=INPUT)]
+    run = tf.function(segmentation.__call__, input_signature=signature, autograph=False)
+    whole = run.get_concrete_function().graph.as_graph_def()
+    nodes = {node.name: node for node in whole.node}
+    needed, waiting = {INPUT}, collections.deque(OUTPUTS[output] for output in segmentation.options.outputs)
+    while waiting:
+        name = waiting.popleft()
+        if name not in needed:
+            needed.add(name)
+            waiting.extend(source.lstrip("^").partition(":")[0] for source in nodes[name].input)
+    graph_def = tf.compat.v1.GraphDef(versions=whole.versions)
+    graph_def.node.extend(node for node in whole.node if node.name in needed)
+    return graph_def

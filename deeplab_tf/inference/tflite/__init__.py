@@ -1,0 +1,1 @@
+"""TFLite files: conversion, half precision, quantisation, and the flatbuffer itself."""

@@ -1,0 +1,1 @@
+"""Keras layers, backbones, heads and the model that `build_model` assembles from them."""

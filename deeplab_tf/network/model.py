@@ -1,0 +1,109 @@
+"""build_model: backbone, head and image pyramid as one flat functional graph (release: model.py)."""
+
+import dataclasses
+import weakref
+
+import keras
+
+from deeplab_tf.config import ModelConfig
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.network.backbone import backbone
+from deeplab_tf.network.head import head_logits
+from deeplab_tf.network.layers import Graph
+from deeplab_tf.ops.resizing import scale_dimension
+
+MERGED = "merged_logits"
+_CONFIGS: "weakref.WeakKeyDictionary[keras.Model, ModelConfig]" = weakref.WeakKeyDictionary()
+
+
+def logits_stride(config: ModelConfig) -> int:
+    """Returns the stride of the logits: the last decoder stride, or the output stride."""
+    return min(config.decoder_output_stride or (config.output_stride,))
+
+
+def _scaled(config: ModelConfig, scale: float) -> ModelConfig:
+    def resized(size):
+        return size and tuple(scale_dimension(d, scale) for d in size)
+
+    crop, pooling = resized(config.crop_size), resized(config.image_pooling_crop_size)
+    return dataclasses.replace(config, crop_size=crop, image_pooling_crop_size=pooling)
+
+
+def build_outputs(graph: Graph, images, config: ModelConfig) -> dict:
+    """Returns "merged_logits" and, for an image pyramid of several scales, one "logits_%.2f" a scale.
+
+    All have the size scale_dimension(input, max(1, largest scale) / stride of the logits).
+    """
+    scales = config.image_pyramid or (1.0,)
+    canvas = max(1.0, *scales) / logits_stride(config)
+    outputs, graph.quantized = {}, config.quantized
+    for copy, scale in enumerate(scales):
+        graph.copy = f".copy{copy}" if copy else ""
+        scaled, inputs = config, images
+        if scale != 1.0:
+            scaled = _scaled(config, scale)
+            inputs = graph.resize(images, "image_pyramid", like=images, scale=scale)
+        logits = head_logits(graph, *backbone(graph, inputs, scaled), inputs, scaled)
+        outputs[f"logits_{scale:.2f}"] = graph.resize(logits, "logits/canvas", like=images, scale=canvas)
+    graph.copy = ""
+    if len(scales) == 1:
+        return {MERGED: next(iter(outputs.values()))}
+    merge = keras.layers.Maximum if config.merge_method == "max" else keras.layers.Average
+    return {**outputs, MERGED: graph.op(merge, MERGED, list(outputs.values()))}
+
+
+# What two graphs that share weights may differ in. Strides, rates and padding are the layers' own.
+_PER_GRAPH = (
+    "crop_size",
+    "image_pooling_crop_size",
+    "image_pooling_stride",
+    "image_pyramid",
+    "merge_method",
+    "prediction_with_upsampled_logits",
+)
+
+
+def _shared_layers(model: keras.Model, config: ModelConfig) -> dict[str, keras.layers.Layer]:
+    theirs = config_of(model)
+    same = dataclasses.replace(theirs, **{name: getattr(config, name) for name in _PER_GRAPH})
+    if same != config:
+        fields = [f.name for f in dataclasses.fields(config) if getattr(same, f.name) != getattr(config, f.name)]
+        raise DeepLabError(
+            f"share_with: the models differ in {', '.join(fields)}, which belongs to the layers; expected the same "
+            "network for another input size (for another output stride build anew and load the weights)"
+        )
+    return {layer.name: layer for layer in model.layers if layer.weights}
+
+
+def build_model(
+    config: ModelConfig, *, share_with: keras.Model | None = None, all_scales: bool = False, zeros: bool = False
+) -> keras.Model:
+    """Returns the network: images [b, h, w, 3], float32 RGB in 0..255 -> logits [b, h', w', num_classes].
+
+    The logits are those before the last upsampling. With a crop_size the graph takes images of that size only (the
+    pooling window of ASPP depends on it, as in the release); without one, any size. Layers are named by their TF1
+    scopes with "." for "/".
+
+    Args:
+      config: the options.
+      share_with: a model built here whose weights this one uses too (the same network for another input size).
+      all_scales: return a dictionary of the logits of each scale of the image pyramid and "merged_logits" instead.
+      zeros: start all kernels at 0 instead of drawing them, which takes most of the time: for counting, or loading.
+
+    Raises:
+      DeepLabError: options that cannot go together.
+    """
+    height, width = config.crop_size or (None, None)
+    images = keras.Input((height, width, 3), name="images")
+    shared = _shared_layers(share_with, config) if share_with else None
+    outputs = build_outputs(Graph(shared=shared, zeros=zeros), images, config)
+    model = keras.Model(images, outputs if all_scales else outputs[MERGED], name=config.model_variant)
+    _CONFIGS[model] = config
+    return model
+
+
+def config_of(model: keras.Model) -> ModelConfig:
+    """Returns the configuration that `build_model` made `model` from."""
+    if model not in _CONFIGS:
+        raise DeepLabError(f"model {model.name!r}: expected one made by deeplab_tf.build_model or deeplab_tf.load")
+    return _CONFIGS[model]

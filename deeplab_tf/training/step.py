@@ -1,0 +1,293 @@
+"""make_train_step: one update of a network as the release's train.py computes it, compiled, of static shape."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deeplab_tf.config import ModelConfig, TrainConfig
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.network import fake_quantization
+from deeplab_tf.network.cost import regularized_kernels
+from deeplab_tf.network.layers import Dropout, DropPath, FusedBatchNorm, ScalePixels, SubtractMean
+from deeplab_tf.network.model import MERGED, config_of
+from deeplab_tf.ops.resizing import ResizeBilinear, resize_bilinear, resize_bilinear_by_matrix, resize_nearest
+from deeplab_tf.training import losses, optimizers
+from deeplab_tf.training.schedules import learning_rate
+from deeplab_tf.weights.tf1 import variable_map
+
+LOSS_SCALE = "loss_scale"
+_GOOD_STEPS = "loss_scale_good_steps"
+_LAYER_SEED, _REPLICA_SEED = 1_000_003, 2**32
+_FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE = 2.0**15, 2000
+# Pixels keep float32: bfloat16 has eight bits, which a resized or shifted pixel does not fit in.
+_FLOAT32_LAYERS = (keras.layers.InputLayer, ScalePixels, SubtractMean)
+
+
+def _settings(layer: keras.layers.Layer, config: TrainConfig) -> dict[str, object]:
+    """Returns the attributes that `layer` has while the step is traced."""
+    values: dict[str, object] = {}
+    if isinstance(layer, FusedBatchNorm):
+        values["fixed_statistics"] = config.freeze_batch_norm or not config.fine_tune_batch_norm
+        values["synchronized"] = config.sync_batch_norm
+    if isinstance(layer, Dropout):
+        values |= {"step_seed": None, **({} if config.dropout else {"rate": 0.0})}
+    if isinstance(layer, DropPath):
+        values |= {"step_seed": None, "keep_prob": None}
+    values |= fake_quantization.settings(layer)
+    if isinstance(layer, ResizeBilinear):
+        values["by_matrix"] = config.jit_compile
+    if config.mixed_precision != "none" and not isinstance(layer, _FLOAT32_LAYERS):
+        values["dtype_policy"] = f"mixed_{config.mixed_precision}"
+    return values
+
+
+@contextlib.contextmanager
+def _as_trained(model: keras.Model, config: TrainConfig) -> Iterator[None]:
+    """Sets the layers' attributes for a trace; afterwards the model is as it was, for evaluation and export."""
+    changes = [(layer, name, value) for layer in model.layers for name, value in _settings(layer, config).items()]
+    before = [getattr(layer, name) for layer, name, _ in changes]
+    try:
+        for layer, name, value in changes:
+            setattr(layer, name, value)
+        yield
+    finally:
+        for (layer, name, _), value in zip(changes, before, strict=True):
+            setattr(layer, name, value)
+
+
+def trained_variables(model: keras.Model, config: TrainConfig) -> dict[str, tf.Variable]:
+    """Returns TF1 name -> variable of what the step trains: what Keras calls trainable, less a frozen batch norm's."""
+    norms = [layer for layer in model.layers if isinstance(layer, FusedBatchNorm)]
+    frozen = {id(weight) for layer in norms for weight in layer.weights} if config.freeze_batch_norm else set()
+    return {
+        name: variable.value
+        for name, variable in variable_map(model).items()
+        if variable.trainable and id(variable) not in frozen
+    }
+
+
+class TrainStep:
+    """One training step, called with a batch; made by `make_train_step`.
+
+    Attributes:
+      model, config: what is trained, and how.
+      variables: TF1 name -> variable, of those that are trained.
+      state: TF1 name -> variable: global_step, the optimiser's slots, moving averages (and the loss scale of float16).
+        With the model's weights this is all that a run needs to go on bit for bit.
+    """
+
+    def __init__(self, model: keras.Model, config: TrainConfig, *, strategy: tf.distribute.Strategy | None = None):
+        self.model, self.config = model, config
+        self._strategy = strategy
+        self._several = bool(strategy) and strategy.num_replicas_in_sync > 1
+        # A batch in one piece is divided before its gradient is taken, as the release does: the same rounding.
+        self._whole = not self._several and config.gradient_accumulation_steps == 1
+        self._check()
+        self.variables = trained_variables(model, config)
+        self.state = optimizers.initial_state(config, self.variables)
+        if config.mixed_precision == "float16":
+            once = {"trainable": False, "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
+            self.state[LOSS_SCALE] = tf.Variable(_FIRST_LOSS_SCALE, name=LOSS_SCALE, **once)
+            self.state[_GOOD_STEPS] = tf.Variable(0, dtype=tf.int64, name=_GOOD_STEPS, **once)
+        self._kernels = regularized_kernels(model)
+        self.compiled = tf.function(self._call, jit_compile=config.jit_compile, autograph=False)
+
+    def _check(self):
+        """Raises DeepLabError for options that do not fit the model or the devices."""
+        model, config = self.model, self.config
+        built_from = config_of(model)
+        losses.class_weights(config.label_weights, built_from.num_classes)
+        scales = built_from.image_pyramid or (1.0,)
+        if len(scales) > 1 and not isinstance(model.output, dict):
+            raise DeepLabError(
+                f"image_pyramid={scales}: every scale has a loss; build the model with all_scales=True to train it"
+            )
+        self._check_quantized(built_from)
+        if config.jit_compile and self._several:
+            raise DeepLabError("jit_compile=True: expected one device (a TPU's step is always compiled); leave it out")
+
+    def _check_quantized(self, built_from: ModelConfig):
+        if not built_from.quantized:
+            return
+        given, precision = f"quantize_delay_step={built_from.quantize_delay_step}", self.config.mixed_precision
+        if precision != "none":
+            raise DeepLabError(
+                f"mixed_precision={precision} with {given}: ranges of eight bits need float32; expected none"
+            )
+        if self._several:
+            raise DeepLabError(
+                f"{given} on several devices: expected one, as in the release (--num_clones=1, --strategy=one_device)"
+            )
+
+    def __call__(self, images, labels) -> dict[str, tf.Tensor]:
+        """Trains on one batch; see `make_train_step`. With a strategy, the arguments may be its per-replica values."""
+        if not isinstance(images, tf.distribute.DistributedValues):
+            images, labels = tf.convert_to_tensor(images, tf.float32), tf.cast(labels, tf.int32)
+        results = self.compiled(images, labels)
+        if self._several:
+            results = {name: self._strategy.experimental_local_results(value)[0] for name, value in results.items()}
+        return results
+
+    def _call(self, images, labels):
+        with _as_trained(self.model, self.config):
+            if self._strategy is None:
+                return self.replica_step(images, labels)
+            return self._strategy.run(self.replica_step, args=(images, labels))
+
+    def replica_step(self, images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the losses of this replica's share of the batch, all-reduced, and updates; for `strategy.run`."""
+        config, step = self.config, tf.identity(self.state[optimizers.GLOBAL_STEP])
+        rate = learning_rate(config, step)
+        labels = _checked_labels(self.model, images, labels, config.gradient_accumulation_steps)
+        total, count, gradients = self._all_reduced(self._accumulated(images, labels, step))
+        cross_entropy = losses.divided(total, count)
+        regularization = losses.l2(self._kernels, config.weight_decay)
+        gradients = self._complete(gradients, self._scale(labels, count))
+        good = self._adapt_loss_scale(gradients)
+        used = optimizers.rate_used(config, rate)
+        optimizers.apply_gradients(config, self.variables, self.state, gradients, used, good=good)
+        return {
+            "total_loss": cross_entropy + regularization,
+            "cross_entropy": cross_entropy,
+            "regularization": regularization,
+            "learning_rate": rate,
+            "step": step,
+        }
+
+    def _seed(self, step, part: int):
+        """Makes what dropout and drop path draw a function of seed, layer, replica and draw: a run that resumes draws
+        the same. Fewer paths are kept from step to step, down to drop_path_keep_prob (nas_cell.py). Layers of quantised
+        training learn how far it is."""
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group if self._several else 0
+        draw = step * self.config.gradient_accumulation_steps + part
+        delay = config_of(self.model).quantize_delay_step
+        fake_quantization.follow_batches(self.model.layers, step, draw, delay=delay)
+        drawing = [layer for layer in self.model.layers if isinstance(layer, Dropout | DropPath)]
+        for index, layer in enumerate(drawing):
+            first = (self.config.seed + index * _LAYER_SEED) % 2**31
+            layer.step_seed = tf.stack([first + _REPLICA_SEED * tf.cast(replica, tf.int64), draw])
+            if isinstance(layer, DropPath) and self.config.drop_path_keep_prob < 1:
+                progress = tf.cast(step, tf.float32) / self.config.training_number_of_steps
+                cell = 1.0 - layer.depth * (1.0 - self.config.drop_path_keep_prob)
+                layer.keep_prob = 1.0 - tf.minimum(1.0, progress) * (1.0 - cell)
+
+    def _loss(self, logits: Mapping[str, tf.Tensor], labels, step):
+        """Returns (sum, count) over all scales: each has a loss of weight 1, and all count the same pixels."""
+        terms = []
+        for output in logits.values():
+            output, fitted = tf.cast(output, tf.float32), labels
+            if not self.config.upsample_logits:
+                fitted = resize_nearest(labels, output.shape[1:3])
+            elif output.shape[1:3] != labels.shape[1:3]:
+                resize = resize_bilinear_by_matrix if self.config.jit_compile else resize_bilinear
+                output = resize(output, labels.shape[1:3])
+            terms.append(losses.loss_terms(self.config, output, fitted, step))
+        return tf.add_n([total for total, _ in terms]), terms[0][1]
+
+    def _unit(self, labels) -> float:
+        """Returns what the sum is divided by before its gradient is taken, to keep that in the range of float16."""
+        pixels = np.prod(labels.shape) / self.config.gradient_accumulation_steps
+        return float(pixels) if losses.counts_pixels(self.config) else 1.0
+
+    def _part(self, images, labels, step, unit: float) -> list[tf.Tensor]:
+        """Returns sum, count and the gradients of the sum over `unit`, times the loss scale, of a part of the batch."""
+        with tf.GradientTape() as tape:
+            logits = self.model(images, training=True)
+            total, count = self._loss(logits if isinstance(logits, dict) else {MERGED: logits}, labels, step)
+            target = losses.divided(total, count) if self._whole else total / unit
+            if LOSS_SCALE in self.state:
+                target *= self.state[LOSS_SCALE]
+        sources = list(self.variables.values())
+        return [total, count, *tape.gradient(target, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)]
+
+    def _accumulated(self, images, labels, step) -> list[tf.Tensor]:
+        """Returns the sums of `_part` over gradient_accumulation_steps parts, one after the other to save memory."""
+        parts, unit, sums = self.config.gradient_accumulation_steps, self._unit(labels), None
+        for number, part in enumerate(zip(tf.split(images, parts), tf.split(labels, parts), strict=True)):
+            self._seed(step, number)
+            with tf.control_dependencies(sums or []):
+                values = self._part(*part, step, unit)
+                sums = values if sums is None else [a + b for a, b in zip(sums, values, strict=True)]
+        return sums
+
+    def _all_reduced(self, values: list[tf.Tensor]):
+        if self._several:
+            replica = tf.distribute.get_replica_context()
+            values = replica.all_reduce(tf.distribute.ReduceOp.SUM, values)
+        return values[0], values[1], dict(zip(self.variables, values[2:], strict=True))
+
+    def _scale(self, labels, count) -> tf.Tensor | None:
+        """Returns what makes the gradients those of the mean loss; None where they are."""
+        scale = None if self._whole else losses.divided(tf.constant(self._unit(labels)), count)
+        if LOSS_SCALE in self.state:
+            scale = (1.0 if scale is None else scale) / self.state[LOSS_SCALE]
+        return scale
+
+    def _complete(self, gradients: dict[str, tf.Tensor], scale: tf.Tensor | None) -> dict[str, tf.Tensor]:
+        """Returns the gradients as they are applied: of the mean loss, plus L2, times the multipliers."""
+        decayed = {id(kernel.value) for kernel in self._kernels} if self.config.weight_decay else set()
+        complete = {}
+        for name, gradient in gradients.items():
+            gradient = gradient if scale is None else gradient * scale
+            if id(self.variables[name]) in decayed:
+                gradient += self.config.weight_decay * self.variables[name]
+            multiplier = optimizers.gradient_multiplier(name, self.config)
+            complete[name] = gradient if multiplier == 1 else gradient * multiplier
+        return complete
+
+    def _adapt_loss_scale(self, gradients: Mapping[str, tf.Tensor]) -> tf.Tensor | None:
+        """Halves the loss scale and returns false where a gradient is not finite; doubles it after 2000 good steps."""
+        if LOSS_SCALE not in self.state:
+            return None
+        scale, steps = self.state[LOSS_SCALE], self.state[_GOOD_STEPS]
+        good = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients.values()])
+        double = steps + 1 >= _STEPS_TO_DOUBLE
+        scale.assign(tf.where(good, tf.where(double, scale * 2.0, scale), scale / 2.0))
+        steps.assign(tf.where(tf.logical_and(good, tf.logical_not(double)), steps + 1, 0))
+        return good
+
+
+def _checked_labels(model: keras.Model, images, labels, parts: int):
+    """Returns the labels as [b, h, w]; DeepLabError where the batch does not fit the model or itself."""
+    if labels.shape.rank == 4:
+        labels = tf.squeeze(labels, axis=3)
+    if not images.shape.is_fully_defined() or images.shape[:3] != labels.shape:
+        raise DeepLabError(
+            f"images {images.shape} and labels {labels.shape}: expected [b, h, w, 3] and [b, h, w] or [b, h, w, 1] of "
+            "one fixed size; crop or pad both, and drop an incomplete last batch"
+        )
+    crop = model.input_shape[1:3]
+    if None not in crop and tuple(images.shape[1:3]) != tuple(crop):
+        raise DeepLabError(f"images {images.shape}: the model was built for crop_size={crop}; give both the same size")
+    if images.shape[0] % parts:
+        raise DeepLabError(f"gradient_accumulation_steps={parts}: does not divide the batch of {images.shape[0]}")
+    return labels
+
+
+def make_train_step(
+    model: keras.Model, config: TrainConfig, *, strategy: tf.distribute.Strategy | None = None
+) -> TrainStep:
+    """Returns a compiled step that trains `model`, in place, as the release does.
+
+    step(images, labels) takes images [b, h, w, 3] float32 RGB in 0..255 and labels [b, h, w] or [b, h, w, 1] int32, of
+    the same shapes in every call, and returns scalars from before the update: "total_loss", "cross_entropy" (of
+    whichever loss is configured, summed over the scales of an image pyramid), "regularization", "learning_rate" (that
+    of the policy, which Adam ignores) and "step".
+
+    Batch norm uses and updates statistics of the batch if config.fine_tune_batch_norm; without it the moving ones are
+    used and stay, while gamma and beta are trained (release: --fine_tune_batch_norm=false), and with
+    config.freeze_batch_norm these stay too. Dropout is independent of it. A layer whose `trainable` is False stays.
+
+    Args:
+      model: made by build_model or load; with all_scales=True if its image_pyramid has several scales.
+      config: the options. Its num_clones and the like do nothing here; `strategy` says what runs where.
+      strategy: train on its replicas; call this, and build the model, in its scope. The losses are then those of the
+        batch of all replicas.
+
+    Raises:
+      DeepLabError: options that do not fit the model; when called, a batch that does not.
+    """
+    return TrainStep(model, config, strategy=strategy)

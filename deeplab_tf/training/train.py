@@ -1,0 +1,332 @@
+"""The training run: data in, updates, a log, scores, checkpoints that nothing can lose."""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.data.examples import dataset_of, named_errors
+from deeplab_tf.data.pipeline import make_dataset
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.evaluation.summaries import Summaries
+from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.network.model import build_model
+from deeplab_tf.training.batch_statistics import recalibrate_batch_norm, unfold_batch_norm
+from deeplab_tf.training.distribution import make_devices
+from deeplab_tf.training.optimizers import GLOBAL_STEP, last_layer_scopes
+from deeplab_tf.training.progress import Meter, Progress, StopSignals
+from deeplab_tf.training.step import TrainStep, make_train_step
+from deeplab_tf.training.validation import Validation, averages_in_place
+from deeplab_tf.weights.initialize import Initialized, initialize
+from deeplab_tf.weights.loading import weights_path
+from deeplab_tf.weights.run_directory import RunDirectory
+from deeplab_tf.weights.tf1 import ModelCard, variable_map
+
+# What makes a run what it is, beside update and data, and may not change between its parts. Where things lie and when
+# the run ends may.
+_IDENTITY = ("train_split", "initialize_last_layer", "unfold_batch_norm", "recalibrate_batch_norm", "deterministic")
+_FREE = ("dataset_dir", "decoded_cache", "training_number_of_steps", "num_clones", "num_replicas")
+_PROFILED = (10, 20)  # updates of this process
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the updates done, the last checkpoint, and why: "done", "signal" or "patience"."""
+
+    step: int
+    checkpoint: str
+    reason: str
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal stopped it before its end; the same call goes on."""
+        return self.reason == "signal"
+
+
+class _Run:
+    """One run: its model, its step, its folder, its devices."""
+
+    def __init__(self, model_config: ModelConfig, train_config: TrainConfig, data: DataConfig, run: RunConfig):
+        self.data, self.run = data, run
+        facts = dataset_of(data)
+        self.config = dataclasses.replace(model_config, num_classes=facts.num_classes, crop_size=data.crop_size)
+        self.train = dataclasses.replace(train_config, ignore_label=facts.ignore_label)
+        self.card = ModelCard(
+            self.config,
+            dataset=facts.name,
+            class_names=facts.class_names,
+            palette=tuple(facts.palette)[:256],
+            ignore_label=facts.ignore_label,
+            train_split=run.train_split,
+            source_checkpoint=run.tf_initial_checkpoint,
+            output_stride=self.config.output_stride,
+            averages=train_config.ema_decay > 0,
+        )
+        if run.unfold_batch_norm and not run.tf_initial_checkpoint:
+            raise DeepLabError(
+                f"unfold_batch_norm={run.unfold_batch_norm}: needs tf_initial_checkpoint, to unfold its own"
+            )
+        self.directory = RunDirectory(run.train_logdir)
+        self.devices = make_devices(run, clones=train_config.num_clones, on_cpu=train_config.clone_on_cpu)
+        if data.batch_size % self.devices.replicas:
+            expected = f"expected a multiple of {self.devices.replicas}, the devices"
+            raise DeepLabError(f"batch_size={data.batch_size}: {expected}")
+
+    def described(self) -> dict:
+        """The options that make the run what it is."""
+        options = {**dataclasses.asdict(self.train), **dataclasses.asdict(self.data)}
+        kept = {name: value for name, value in options.items() if name not in _FREE}
+        return {"model": self.config.to_json(), **kept, **{name: getattr(self.run, name) for name in _IDENTITY}}
+
+    def build(self):
+        keras.utils.set_random_seed(self.train.seed)
+        if self.run.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        several = len(self.config.image_pyramid or ()) > 1
+        with self.devices.scope():
+            self.model = build_model(self.config, all_scales=several)
+            self.step: TrainStep = make_train_step(self.model, self.train, strategy=self.devices.strategy)
+
+    def variables(self) -> dict[str, tf.Variable]:
+        """Everything that a checkpoint holds, by TF1 name."""
+        return {**{name: v.value for name, v in variable_map(self.model).items()}, **self.step.state}
+
+    def resume(self, latest: str):
+        """Takes everything over from a checkpoint of this run, or of one of TensorFlow 1 that it goes on with."""
+        reader, variables = tf.train.load_checkpoint(latest), self.variables()
+        shapes = reader.get_variable_to_shape_map()
+        wrong = [name for name, v in variables.items() if shapes.get(name) != v.shape.as_list()]
+        if wrong:
+            found = shapes.get(wrong[0], "not there")
+            raise DeepLabError(
+                f"{latest}: {len(wrong)} variables do not fit this run ({wrong[0]}: {found}, expected "
+                f"{variables[wrong[0]].shape.as_list()}); give the run's own flags, or another --train_logdir and this "
+                "as --tf_initial_checkpoint"
+            )
+        for name, variable in variables.items():
+            variable.assign(reader.get_tensor(name))
+
+    def start(self) -> Initialized | None:
+        """Takes over initial weights, where they are asked for."""
+        found = None
+        if self.run.tf_initial_checkpoint:
+            excluded = () if self.run.initialize_last_layer else last_layer_scopes(self.train)
+            path = weights_path(self.run.tf_initial_checkpoint)
+            found = initialize(self.variables(), path, excluded_scopes=excluded)
+            scopes = {name.rsplit("/", 1)[0] for name in found.loaded if name.endswith("/moving_mean")}
+            if self.run.unfold_batch_norm:
+                unfold_batch_norm(self.model, self._images(self.run.unfold_batch_norm), scopes=scopes)
+        return found
+
+    def _images(self, count: int) -> Iterator[tf.Tensor]:
+        return (batch["image"] for batch in itertools.islice(self.dataset((0, 1), 1), count))
+
+    def done(self) -> int:
+        return int(self.step.state[GLOBAL_STEP].numpy())
+
+    def recalibrate(self):
+        """Measures batch norm's statistics for the final weights, or their averages, where that is asked for."""
+        if self.run.recalibrate_batch_norm:
+            weights = {name: v.value for name, v in variable_map(self.model).items()}
+            with averages_in_place(weights, self.step.state):
+                recalibrate_batch_norm(self.model, self._images(self.run.recalibrate_batch_norm))
+
+    def save(self):
+        if self.devices.is_chief:
+            self.directory.save(self.done(), self.variables(), keep=self.run.keep_checkpoints)
+
+    def dataset(self, part: tuple[int, int], pieces: int) -> tf.data.Dataset:
+        options = {"split": self.run.train_split, "training": True, "seed": self.train.seed, "start_step": self.done()}
+        batches = make_dataset(self.data, **options, part=part, pieces=pieces)
+        return batches.map(lambda batch: {key: batch[key] for key in ("image", "label")})
+
+    def local(self, value) -> np.ndarray:
+        """Returns what the first device here has of a distributed value."""
+        strategy = self.devices.strategy
+        return (strategy.experimental_local_results(value)[0] if strategy else value).numpy()
+
+
+class _Watch:
+    """What a run does besides updates: lines of the log, TensorBoard, checkpoints and scores, when each is due."""
+
+    def __init__(self, run: _Run, validation: Validation | None, report: Callable, tell: Callable):
+        self._run, self._validation, self._report, self._tell = run, validation, report, tell
+        self._is_chief, self._steps = run.devices.is_chief, run.train.training_number_of_steps
+        self._summaries = Summaries(run.directory.path, write=self._is_chief)
+        self._meter, self._first = Meter(run.data.batch_size), run.done()
+        self._saved = self._shown = time.monotonic()
+        self.patience = validation is None or validation.patience()
+
+    def after(self, step: int, batch: Mapping, results: Mapping, waited: float):
+        """Does what is due after update number `step`, which had `batch` and gave `results`."""
+        options, now = self._run.run, time.monotonic()
+        self._meter.add(results, waited)
+        self._profile(step - self._first)
+        if step == self._steps:
+            self._run.recalibrate()
+        save = step == self._steps or now - self._saved >= options.save_interval_secs
+        if save or step % options.log_steps == 0:
+            self._line(step)
+        if save:
+            self._run.save()
+            self._saved = time.monotonic()
+        if self._is_chief and now - self._shown >= options.save_summaries_secs:
+            self._show(step, batch)
+            self._shown = time.monotonic()
+        if self._validation and self._validation.due(step, last=step == self._steps, saved=save):
+            self._score(step)
+
+    def finish(self, step: int):
+        """Logs and saves what is not yet."""
+        if self._meter:
+            self._line(step)
+        if self._run.directory.steps()[-1] != step:
+            self._run.save()
+
+    def _line(self, step: int):
+        progress, directory = self._meter.line(step, self._steps), self._run.directory
+        _check_finite(progress, directory)
+        if self._is_chief:
+            directory.log(dataclasses.asdict(progress))
+            self._summaries.scalars(step, progress.tags())
+            self._report(progress)
+
+    def _score(self, step: int):
+        scores = self._validation.score(step, self._run.model, self._run.step.state)
+        self.patience = scores["patience"]
+        self._summaries.scalars(step, scores["tags"])
+        best = "  the best so far" if scores["best"] else ""
+        self._tell(f"step {step}: mIoU {scores['miou']:.4f} on {scores['examples']} images{best}")
+
+    def _show(self, step: int, batch: Mapping):
+        run = self._run
+        self._summaries.histograms(step, {name: variable.value for name, variable in variable_map(run.model).items()})
+        if run.run.save_summaries_images:
+            images, labels = (run.local(batch[key]) for key in ("image", "label"))
+            found = predictor_of(run.model).labels(images)
+            self._summaries.samples(step, images, labels[..., 0], found, run.config.num_classes)
+
+    def _profile(self, step: int):
+        folder = self._run.run.profile_logdir
+        if folder and self._is_chief and step == _PROFILED[0]:
+            tf.profiler.experimental.start(folder)
+        if folder and self._is_chief and step == _PROFILED[1]:
+            tf.profiler.experimental.stop()
+
+
+def _check_finite(progress: Progress, directory: RunDirectory):
+    if not math.isfinite(progress.total_loss):
+        raise DeepLabError(
+            f"the loss is {progress.total_loss} before step {progress.step}; {directory.latest()} is intact. Likely "
+            "cures: a lower --base_learning_rate, a slow start, labels in range (--label_policy=error), a larger batch "
+            "where batch norm is trained"
+        )
+
+
+@contextlib.contextmanager
+def _workers_present(run: _Run) -> Iterator[None]:
+    """Makes a DeepLabError of what TensorFlow says when another worker has gone."""
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+        if run.devices.workers == 1:
+            raise
+        raise DeepLabError(
+            f"another worker has gone ({str(error).splitlines()[0]}); start all of them again with the same commands: "
+            f"the run goes on from {run.directory.latest()}"
+        ) from None
+
+
+def _loop(run: _Run, watch: _Watch) -> str:
+    """Trains to the end, to a signal or until the scores' patience ends; returns which, as in Outcome."""
+    steps, reason = run.train.training_number_of_steps, "done"
+    batches, step = run.devices.iterate(run.dataset), run.done()
+    with StopSignals() as signals, named_errors(), _workers_present(run):
+        while step < steps and reason == "done":
+            if run.devices.workers == 1 or step % run.run.log_steps == 0:  # all of them stop after the same step
+                if run.devices.any(not watch.patience):
+                    reason = "patience"
+                elif run.devices.any(signals.received):
+                    reason = "signal"
+                if reason != "done":
+                    break
+            start = time.monotonic()
+            batch = next(batches)
+            waited = time.monotonic() - start
+            results = run.step(batch["image"], batch["label"])
+            step += 1
+            watch.after(step, batch, results, waited)
+        watch.finish(step)
+    return reason
+
+
+def train(
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    data_config: DataConfig,
+    run_config: RunConfig,
+    eval_config: EvalConfig | None = None,
+    *,
+    report: Callable[[Progress], None] = lambda progress: None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Trains a network, or goes on with a run that was interrupted.
+
+    The folder holds the newest checkpoints (TF1 names, with the optimiser's slots and global_step) and is a model
+    directory: the other commands read it. A run that is stopped by SIGTERM or SIGINT saves first; one that is killed
+    goes on from its last checkpoint with the same data and the same draws, bit for bit with `deterministic` on one
+    device. Checkpoints of TensorFlow 1 in the folder, with their slots and global_step, are gone on with too.
+
+    With several devices (`run_config.strategy`) the batch is that of all of them. Every worker of TF_CONFIG makes this
+    same call and sees the same folder, which the chief writes.
+
+    Args:
+      model_config: the network; its number of classes follows the data set, its crop_size the data's.
+      train_config, data_config, run_config: update, input, folders and devices.
+      eval_config: what run_config.mode=train_and_eval scores; unset: the defaults.
+      report: called with the progress every log_steps.
+      tell: called with lines that a user should see: what was restored or loaded, scores.
+
+    Raises:
+      DeepLabError: options, data or devices that do not fit, a folder of another experiment, a loss that is not finite,
+        bad records, a full disk, a worker that has gone. The last checkpoint is intact.
+    """
+    if not run_config.train_logdir:
+        raise DeepLabError("--train_logdir is missing; expected the folder of the run")
+    run = _Run(model_config, train_config, data_config, run_config)
+    is_chief = run.devices.is_chief
+    tell, report = (tell, report) if is_chief else (lambda line: None, lambda progress: None)
+    with run.directory.locked() if is_chief else contextlib.nullcontext():
+        run.directory.check(run.described())
+        run.build()
+        _begin(run, tell)
+        validation = None
+        if run_config.mode == "train_and_eval" and is_chief:
+            validation = Validation(run_config, eval_config or EvalConfig(), data_config, run.card)
+        reason = _loop(run, _Watch(run, validation, report, tell))
+        return Outcome(run.done(), str(run.directory.latest()), reason)
+
+
+def _begin(run: _Run, tell: Callable[[str], None]):
+    """Brings the run to where it begins: its last checkpoint, or initial weights, which become the first one."""
+    latest, is_chief = run.directory.latest(), run.devices.is_chief
+    if latest:
+        run.resume(str(latest))
+        tell(f"Going on from {latest}")
+    else:
+        found = run.start()
+        if found:
+            tell(f"Started from {run.run.tf_initial_checkpoint}\n{found.summary()}")
+    run.devices.require_equal(run.done(), "the step they begin at")
+    if is_chief:
+        run.directory.describe(run.card, run.described())
+        run.directory.forget_after(run.done())
+    if not latest:
+        run.save()

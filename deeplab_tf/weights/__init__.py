@@ -1,0 +1,1 @@
+"""Files of weights: TF1 checkpoints, archives, frozen graphs, model directories, and how they enter a model."""

@@ -1,0 +1,220 @@
+"""Where weights come from: TF1 checkpoints, the release's frozen graphs and float TFLite models, Caffe.
+
+Each gives the same view: TF1 variable names with their shapes, and the values one at a time.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import pathlib
+import struct
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from deeplab_tf.arch import ARCHITECTURES
+from deeplab_tf.arch.spec import HEAD_BATCH_NORM
+from deeplab_tf.errors import DamagedError, DeepLabError
+from deeplab_tf.weights import archives, caffe
+
+MODEL_FILE = "deeplab.json"
+MODEL_PREFIX = "model.ckpt"
+_LEAVES = ("weights", "biases", "depthwise_weights", "pointwise_weights")
+# The checkpoint reader turns its statuses into Python's own errors: OutOfRange into IndexError, and so on.
+_READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError, OSError, SystemError, TypeError)
+_NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Named tensors of a file.
+
+    Attributes:
+      path: what the user named.
+      sha256: of the file; of data and index, in this order, for a checkpoint.
+      shapes: TF1 variable name -> shape.
+      read: name -> array; raises DeepLabError where the file is damaged.
+      notes: what a user should know of how the file was read.
+      model_variant: the backbone, where the format tells one of several with the same variables.
+    """
+
+    path: str
+    sha256: str
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], np.ndarray]
+    notes: tuple[str, ...] = ()
+    model_variant: str | None = None
+
+
+def sha256_of(*paths: pathlib.Path | str) -> str:
+    """Returns the hexadecimal SHA-256 of the files' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _damaged(path: object, error: Exception) -> DamagedError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return DamagedError(f"{path}: damaged or truncated ({reason}); expected an intact file, fetch or copy it again")
+
+
+def _checkpoint(prefix: pathlib.Path, shown: str) -> Source:
+    data = sorted(prefix.parent.glob(glob_escape(prefix.name) + ".data-*"))
+    index = prefix.with_name(prefix.name + ".index")
+    files = [*data, index] if index.is_file() else [prefix]
+    if index.is_file() and not data:
+        raise DeepLabError(f"{index}: its {prefix.name}.data-00000-of-00001 is missing; copy both files")
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+    except _READ_ERRORS as error:
+        raise _damaged(prefix, error) from None
+
+    def read(name: str) -> np.ndarray:
+        try:
+            return reader.get_tensor(name)
+        except _READ_ERRORS as error:
+            raise _damaged(f"{prefix}: variable {name}", error) from None
+
+    return Source(shown, sha256_of(*files), dict(sorted(shapes.items())), read)
+
+
+def glob_escape(text: str) -> str:
+    """Returns `text` with the special characters of glob patterns taken literally."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
+
+
+def _arrays(path: pathlib.Path, arrays: dict[str, np.ndarray], notes: tuple[str, ...]) -> Source:
+    if not arrays:
+        raise DeepLabError(f"{path}: holds no weights under the release's names; expected a model of the release")
+    shapes = {name: array.shape for name, array in sorted(arrays.items())}
+    return Source(str(path), sha256_of(path), shapes, arrays.__getitem__, notes)
+
+
+def _frozen_graph(path: pathlib.Path) -> Source:
+    graph = tf.compat.v1.GraphDef()
+    try:
+        graph.ParseFromString(path.read_bytes())
+        constants = {
+            node.name: tf.make_ndarray(node.attr["value"].tensor)
+            for node in graph.node
+            if node.op == "Const" and node.name.rpartition("/")[2] in _LEAVES + _NORM_LEAVES
+        }
+    except (DecodeError, ValueError, TypeError) as error:
+        raise _damaged(path, error) from None
+    arrays = {name: value for name, value in constants.items() if value.ndim and value.dtype == np.float32}
+    return _arrays(path, arrays, ())
+
+
+def _tflite_constants(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    content = path.read_bytes()
+    if content[4:8] != b"TFL3":
+        raise DeepLabError(f"{path}: not a TFLite model (no TFL3 mark); expected the release's float .tflite")
+    model = schema.Model.GetRootAs(content)
+    graph = model.Subgraphs(0)
+    for i in range(graph.TensorsLength()):
+        tensor = graph.Tensors(i)
+        buffer, name = model.Buffers(tensor.Buffer()), tensor.Name().decode()
+        if not buffer.DataLength() or name.rpartition("/")[2] not in (*_LEAVES, "Conv2D_bias", "depthwise_bias"):
+            continue
+        if tensor.Type() != schema.TensorType.FLOAT32:
+            raise DeepLabError(
+                f"{path}: tensor {name} is quantised; expected a float model (the 8-bit archives hold a float "
+                "checkpoint beside their .tflite: convert that)"
+            )
+        yield name, buffer.DataAsNumpy().view("<f4").reshape(tensor.ShapeAsNumpy())
+
+
+def _epsilon(scope: str) -> float:
+    for architecture in ARCHITECTURES.values():
+        if scope.startswith(architecture.scope + "/"):
+            return architecture.batch_norm.epsilon
+    return HEAD_BATCH_NORM.epsilon
+
+
+def _unfolded(scope: str, bias: np.ndarray, *, has_norm: bool) -> dict[str, np.ndarray]:
+    if not has_norm:
+        return {f"{scope}/biases": bias}
+    one = np.ones_like(bias)
+    variance = np.full_like(bias, 1.0 - _epsilon(scope))
+    values = (one, bias, np.zeros_like(bias), variance)
+    return {f"{scope}/BatchNorm/{leaf}": value for leaf, value in zip(_NORM_LEAVES, values, strict=True)}
+
+
+def _tflite(path: pathlib.Path) -> Source:
+    """Reads the constants by their tensor names. The batch norms are folded: gamma 1, beta the bias, mean 0,
+    variance 1 - epsilon give them back."""
+    try:
+        constants = dict(_tflite_constants(path))
+    except (struct.error, ValueError, IndexError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        raise error if isinstance(error, DeepLabError) else _damaged(path, error) from None
+    has_logits = any(name.startswith("logits/") for name in constants)
+    arrays = {}
+    for name, value in constants.items():
+        scope, _, leaf = name.rpartition("/")
+        if leaf.endswith("_bias"):
+            # Squeeze-and-excitation and logits have true biases; so has the head whose decoder makes the logits.
+            plain = scope.startswith("logits/") or "/squeeze_excite/" in scope
+            plain = plain or (not has_logits and scope.startswith(("image_pooling", "decoder/")))
+            arrays |= _unfolded(scope, value, has_norm=not plain)
+        else:  # [cout, kh, kw, cin], depthwise [1, kh, kw, c]
+            arrays[name] = np.ascontiguousarray(value.transpose(1, 2, 3, 0))
+    return _arrays(path, arrays, ("batch norm is folded in a .tflite: statistics are 0 and 1, so keep them frozen",))
+
+
+def _caffemodel(path: pathlib.Path) -> Source:
+    layers = caffe.read_caffemodel(path)
+    try:
+        arrays, variant, notes = caffe.tf1_variables(layers)
+    except DeepLabError as error:
+        raise DeepLabError(f"{path}: {error}") from None
+    return dataclasses.replace(_arrays(path, arrays, notes), model_variant=variant)
+
+
+_FORMATS = {".pb": _frozen_graph, ".tflite": _tflite, ".caffemodel": _caffemodel}
+
+
+def strip_checkpoint_suffix(path: pathlib.Path) -> pathlib.Path:
+    """Returns the prefix of a checkpoint named by one of its files (.index, .data-*, .meta); else the path itself."""
+    if path.suffix in (".index", ".meta") or path.suffix.startswith(".data-"):
+        return path.with_suffix("")
+    return path
+
+
+@contextlib.contextmanager
+def open_source(path: str | pathlib.Path) -> Iterator[Source]:
+    """Opens weights wherever they are: a checkpoint prefix (or one of its files), a folder, a .tar.gz, a frozen .pb, a
+    float .tflite, a .caffemodel of DeepLab v1 or v2.
+
+    Raises:
+      DeepLabError: nothing is there, it is none of these, or it is damaged.
+    """
+    shown, path = str(path), pathlib.Path(path).expanduser()
+    prefix = strip_checkpoint_suffix(path)
+    if path.is_dir():
+        yield _checkpoint(pathlib.Path(archives.find_prefix(path)), shown)
+    elif prefix.with_name(prefix.name + ".index").is_file():
+        yield _checkpoint(prefix, shown)
+    elif not path.is_file():
+        raise DeepLabError(
+            f"checkpoint {shown!r}: no such file; expected a model directory, a checkpoint prefix (model.ckpt for "
+            "model.ckpt.index), a folder, a .tar.gz, a frozen .pb, a float .tflite, a .caffemodel or a name from "
+            "`deeplab-tf zoo`"
+        )
+    elif path.name.endswith((".tar.gz", ".tgz")):
+        with tempfile.TemporaryDirectory(prefix="deeplab_tf-") as folder:
+            archives.unpack(path, pathlib.Path(folder) / "archive")
+            found = pathlib.Path(archives.find_prefix(pathlib.Path(folder) / "archive"))
+            yield dataclasses.replace(_checkpoint(found, shown), sha256=sha256_of(path))
+    elif path.suffix in _FORMATS:
+        yield _FORMATS[path.suffix](path)
+    else:
+        yield _checkpoint(path, shown)

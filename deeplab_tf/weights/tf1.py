@@ -1,0 +1,335 @@
+"""TF1 checkpoints in and out of Keras models, strictly and with a receipt; the model directory.
+
+The name is the map: a layer is named by its TF1 scope with "." for "/", and a table keyed by layer type gives the
+leaves. There are no lists of names, in either direction.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deeplab_tf.config import ModelConfig
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.network.fake_quantization import HELD, FakeQuantize
+from deeplab_tf.network.layers import FusedBatchNorm
+from deeplab_tf.training.optimizers import AVERAGE
+from deeplab_tf.version import __version__
+from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX, Source, open_source, strip_checkpoint_suffix
+
+_LEAVES: dict[type, dict[str, str]] = {
+    keras.layers.Conv2D: {"kernel": "weights", "bias": "biases"},
+    keras.layers.DepthwiseConv2D: {"kernel": "depthwise_weights"},
+    keras.layers.SeparableConv2D: {"depthwise_kernel": "depthwise_weights", "pointwise_kernel": "pointwise_weights"},
+    FusedBatchNorm: {leaf: leaf for leaf in ("gamma", "beta", "moving_mean", "moving_variance")},
+    FakeQuantize: {"min": "min", "max": "max"},
+}
+_LEAVES |= {held: _LEAVES[plain] for plain, held in HELD.items()}
+# What training leaves beside the weights: <variable>/<slot>, lone counters, the ranges of quantised training.
+_SLOTS = {
+    "Momentum": "optimiser slot",
+    "Adam": "optimiser slot",
+    "Adam_1": "optimiser slot",
+    "RMSProp": "optimiser slot",
+    "RMSProp_1": "optimiser slot",
+    AVERAGE: "moving average of the weights",
+}
+_COUNTERS = ("global_step", "beta1_power", "beta2_power", "loss_scale", "loss_scale_good_steps")
+_SHOWN = 5
+
+
+def variable_map(model: keras.Model) -> dict[str, keras.Variable]:
+    """Returns TF1 variable name -> Keras variable, in the order of the layers."""
+    variables = {}
+    for layer in model.layers:
+        for variable in layer.weights if layer.weights else ():
+            leaf = _LEAVES.get(type(layer), {}).get(variable.name)
+            if leaf is not None:
+                variables[f"{layer.name.replace('.', '/')}/{leaf}"] = variable
+            elif "seed" not in variable.name:
+                raise DeepLabError(f"layer {layer.name} ({type(layer).__name__}) has no TF1 name for {variable.name}")
+    return variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Receipt:
+    """What became of every variable of a source.
+
+    Attributes:
+      source, sha256: where the weights came from.
+      loaded: TF1 name -> {"target": Keras path, "shape", "sum": float64 sum of the values}.
+      skipped: TF1 name -> {"shape", "reason"}.
+      notes: what the user was told.
+    """
+
+    source: str
+    sha256: str
+    loaded: dict[str, dict]
+    skipped: dict[str, dict]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict:
+        """Returns the receipt as it is written to receipt.json."""
+        counts = {"loaded": len(self.loaded), "skipped": len(self.skipped)}
+        return {**dataclasses.asdict(self), "counts": counts}
+
+    def summary(self) -> str:
+        """Returns one line: how many variables were loaded, and how many skipped for which reasons."""
+        reasons: dict[str, int] = {}
+        for entry in self.skipped.values():
+            reasons[entry["reason"]] = reasons.get(entry["reason"], 0) + 1
+        skipped = "; ".join(f"{count} skipped: {reason}" for reason, count in sorted(reasons.items()))
+        return f"{len(self.loaded)} variables loaded, none missing" + (f"; {skipped}" if skipped else "")
+
+
+def training_state(names: Sequence[str]) -> dict[str, str]:
+    """Returns name -> reason for those `names` that are training state, not weights: slots of a variable that is
+    there too, step counters, ranges of quantised training."""
+    known, state = set(names), {}
+    for name in names:
+        variable, _, leaf = name.rpartition("/")
+        if name in _COUNTERS:
+            state[name] = "counter of the training"
+        elif leaf in _SLOTS and variable in known:
+            state[name] = _SLOTS[leaf]
+        elif leaf in ("min", "max") and "quant" in variable.rpartition("/")[2]:
+            state[name] = "range of quantised training"
+    return state
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _check_match(source: Source, targets: Mapping[str, tuple], extra: Sequence[str]):
+    problems = []
+    missing = [name for name in targets if name not in source.shapes]
+    wrong = [n for n, shape in targets.items() if n in source.shapes and source.shapes[n] != shape]
+    if missing:
+        problems.append(f"{len(missing)} variables are missing: {_listed(missing)}")
+    if extra:
+        problems.append(f"{len(extra)} have no place in the model: {_listed(extra)}")
+    if wrong:
+        shown = _listed([f"{n} {list(source.shapes[n])} instead of {list(targets[n])}" for n in wrong])
+        problems.append(f"{len(wrong)} have another shape: {shown}")
+    if problems:
+        cure = (
+            "Give the flags the weights were trained with (num_classes, model_variant, decoder_output_stride, ...), or "
+            "leave them out to infer them"
+        )
+        if missing and len(training_state(missing)) == len(missing):
+            cure = "They were not trained quantised: leave --quantize_delay_step out, or train with it first"
+        raise DeepLabError(f"{source.path}: does not fit the model; {'; '.join(problems)}. {cure}")
+
+
+def _read_all(source: Source, names: Sequence[str]) -> dict[str, np.ndarray]:
+    values = {}
+    for name in names:
+        value = source.read(name)
+        if value.dtype not in (np.float32, np.float16):
+            raise DeepLabError(f"{source.path}: {name} is {value.dtype}; expected float32 weights (or float16)")
+        values[name] = value.astype(np.float32, copy=False)
+    return values
+
+
+def averaged(source: Source) -> Source:
+    """Returns `source` with the moving averages of its weights in their place, of those that have one (ema_decay)."""
+
+    def read(name: str) -> np.ndarray:
+        average = f"{name}/{AVERAGE}"
+        return source.read(average if average in source.shapes else name)
+
+    notes = (*source.notes, "the weights are their moving averages, as the run scores them (ema_decay)")
+    return dataclasses.replace(source, read=read, notes=notes)
+
+
+def load_source(model: keras.Model, source: Source, *, skip: Sequence[str] = ()) -> Receipt:
+    """Assigns the weights of `source` to `model`: every variable of either side, or none.
+
+    Args:
+      model: a model of `build_model` or `build_backbone`.
+      source: the weights.
+      skip: scopes of `source` that are left out on purpose, for instance the classifier of an ImageNet backbone.
+
+    Raises:
+      DeepLabError: a variable is missing, has no place, has another shape or dtype, or is damaged; the model keeps its
+        weights.
+    """
+    variables = variable_map(model)
+    state = training_state(list(source.shapes))
+    left_out = {n: "left out on request" for n in source.shapes if n.startswith(tuple(f"{s}/" for s in skip))}
+    reasons = {name: reason for name, reason in {**state, **left_out}.items() if name not in variables}
+    extra = [name for name in source.shapes if name not in variables and name not in reasons]
+    _check_match(source, {name: tuple(v.shape) for name, v in variables.items()}, extra)
+    values = _read_all(source, list(variables))
+    for name in reasons:
+        source.read(name)  # a damaged file is refused as a whole
+    loaded = {}
+    for name, variable in variables.items():
+        value = values.pop(name)
+        variable.assign(value)
+        total = float(value.sum(dtype=np.float64))
+        loaded[name] = {"target": variable.path, "shape": list(value.shape), "sum": total}
+    skipped = {n: {"shape": list(source.shapes[n]), "reason": reasons[n]} for n in sorted(reasons)}
+    return Receipt(source.path, source.sha256, loaded, skipped, source.notes)
+
+
+def load_tf1_checkpoint(model: keras.Model, path: str | os.PathLike, *, skip: Sequence[str] = ()) -> Receipt:
+    """Loads weights strictly by their TF1 names; see `load_source`. `path` is anything `sources.open_source` takes."""
+    with open_source(os.fspath(path)) as source:
+        return load_source(model, source, skip=skip)
+
+
+def write_tensors(prefix: str | os.PathLike, tensors: Mapping[str, object]):
+    """Writes a TensorFlow checkpoint of named tensors, completely or not at all (data first, then the index).
+
+    Raises:
+      DeepLabError: the folder cannot be written.
+    """
+    prefix = strip_checkpoint_suffix(pathlib.Path(prefix))
+    names = sorted(tensors)
+    try:
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=prefix.parent) as folder:
+            partial = pathlib.Path(folder) / prefix.name
+            values = [tf.convert_to_tensor(tensors[name]) for name in names]
+            tf.raw_ops.SaveV2(
+                prefix=str(partial), tensor_names=names, shape_and_slices=[""] * len(names), tensors=values
+            )
+            for suffix in (".data-00000-of-00001", ".index"):
+                with open(f"{partial}{suffix}", "rb") as stream:
+                    os.fsync(stream.fileno())
+                os.replace(f"{partial}{suffix}", f"{prefix}{suffix}")
+    except (OSError, tf.errors.OpError) as error:
+        raise DeepLabError(
+            f"{prefix}: cannot be written ({error}); check the folder, its rights and the disk"
+        ) from None
+
+
+def save_tf1_checkpoint(
+    model: keras.Model, path: str | os.PathLike, *, state: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Writes the weights as a checkpoint under the TF1 names, bit for bit; the original graph restores it.
+
+    Args:
+      model: a model of `build_model` or `build_backbone`.
+      path: the prefix, for instance "out/model.ckpt".
+      state: more tensors by name: global_step (which the release's eval, vis and export ask for), optimiser slots.
+    """
+    tensors = {name: variable.value for name, variable in variable_map(model).items()}
+    write_tensors(path, {**tensors, **(state or {})})
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """What a model directory remembers (deeplab.json).
+
+    Attributes:
+      config: the network.
+      kind: "segmentation" or "backbone" (no head: weights to start from).
+      dataset, class_names, palette, ignore_label: what its classes mean; palette is a list of RGB.
+      train_split: the split it was trained on, where that is known.
+      source_checkpoint, source_sha256: the weights' origin.
+      output_stride: the stride it was trained at, where that is known.
+      averages: whether the moving averages beside the weights are what is meant by them.
+    """
+
+    config: ModelConfig
+    kind: str = "segmentation"
+    dataset: str | None = None
+    class_names: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
+    ignore_label: int = 255
+    train_split: str | None = None
+    source_checkpoint: str | None = None
+    source_sha256: str | None = None
+    output_stride: int | None = None
+    averages: bool = False
+
+    def to_json(self) -> dict:
+        """Returns the card as it is written to deeplab.json."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {"version": __version__, **values, "config": self.config.to_json()}
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike) -> "ModelCard":
+        """Reads deeplab.json of a model directory; DeepLabError where it is missing or not ours."""
+        path = pathlib.Path(folder) / MODEL_FILE
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            values.pop("version", None)
+            values["config"] = ModelConfig.from_json(values["config"], source=str(path))
+            values["class_names"] = tuple(values.get("class_names", ()))
+            values["palette"] = tuple(tuple(colour) for colour in values.get("palette", ()))
+            return cls(**values)
+        except DeepLabError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DeepLabError(f"{path}: not a model directory's description ({error}); convert again") from None
+
+
+_FILES = (f"{MODEL_PREFIX}.data-00000-of-00001", f"{MODEL_PREFIX}.index", "checkpoint", "receipt.json", MODEL_FILE)
+
+
+def check_target(folder: str | os.PathLike):
+    """Raises DeepLabError where `folder` is not a place for a new model: it is a file, or holds a model already."""
+    folder = pathlib.Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise DeepLabError(f"{folder}: is a file; expected a folder to write")
+    present = [name for name in _FILES if (folder / name).exists()]
+    if present:
+        raise DeepLabError(f"{folder}: already holds {', '.join(present)}; choose another folder or delete them first")
+
+
+@contextlib.contextmanager
+def _new_files(folder: str | os.PathLike, names: Sequence[str]) -> Iterator[pathlib.Path]:
+    """Gives a temporary folder; on success moves the files `names` from it into `folder`, in this order."""
+    check_target(folder)
+    folder = pathlib.Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
+            yield pathlib.Path(partial)
+            for name in names:
+                os.replace(pathlib.Path(partial) / name, folder / name)
+    except OSError as error:
+        raise DeepLabError(
+            f"{folder}: cannot be written ({error}); check the folder, its rights and the disk"
+        ) from None
+
+
+def _write_json(path: pathlib.Path, values: dict):
+    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def save_model(
+    folder: str | os.PathLike,
+    model: keras.Model,
+    receipt: Receipt,
+    *,
+    card: ModelCard | None,
+    state: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Writes a model directory: model.ckpt under the TF1 names, receipt.json and, with a `card`, deeplab.json.
+
+    Without a card the folder is a plain TF1 checkpoint for the original code. A `checkpoint` file lets TensorFlow find
+    it. global_step is always there (0 where the source had none), since the original's graphs ask for it.
+
+    Raises:
+      DeepLabError: the folder already holds a model, or cannot be written; nothing half-written stays.
+    """
+    with _new_files(folder, _FILES if card else _FILES[:-1]) as partial:
+        state = {"global_step": np.int64(0), **(state or {})}
+        save_tf1_checkpoint(model, partial / MODEL_PREFIX, state=state)
+        (partial / "checkpoint").write_text(f'model_checkpoint_path: "{MODEL_PREFIX}"\n', encoding="utf-8")
+        _write_json(partial / "receipt.json", receipt.to_json())
+        if card:
+            _write_json(partial / MODEL_FILE, card.to_json())

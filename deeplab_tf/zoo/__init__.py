@@ -1,0 +1,1 @@
+"""Released checkpoints and published results: where they are and what they score."""
