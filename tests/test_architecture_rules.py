@@ -1,6 +1,6 @@
 """The rules of the house, read from the source: who may import whom, and what no module does when it is imported.
 
-A new module fails here until LAYERS says where it belongs.
+A new package fails here until FLOORS says where it belongs.
 """
 
 import ast
@@ -16,115 +16,29 @@ import deeplab_tf
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = ("deeplab_tf", "tools", "configs", "checkpoints")
-TABLE = "LAYERS in tests/test_architecture_rules.py"
 
-# Each layer may import those above it. "arch.*" stands for every module of the folder; a module may be listed before it
-# exists. Names are those below deeplab_tf; tools, configs and checkpoints are packages below it once installed.
-LAYERS = {
-    "facts": """
-        errors version arch arch.* fields train_config data_config run_config evaluation_config export_config
-        crf_config config data data.catalog data.tfds_folder released papers papers.* serve_config
-        pack_config contamination doctor.findings published""",
-    "pure functions": """
-        resizing portable_convolutions fake_quantization layers losses metrics schedules optimizers cost lattice crf
-        visualize images
-        upsampling boundary charts
-        data.records data.transforms data.outlines data.pairs data.places
-        doctor.labels doctor.likeness doctor.network""",
-    "assemblers": """
-        archives artefacts caffe download lite_file half_precision quantization tflite xnnpack
-        sources recognize backbone head checkpoint initialize
-        run_directory batch_statistics
-        distribution progress summaries tally report_page thumbnails
-        data.locate data.examples data.decoded_cache data.augment data.pipeline data.build data.beam data.voc
-        data.ade20k data.cityscapes data.folder data.shapes data.tfds_builders""",
-    "model": "model",
-    "zoo": "zoo loading following inference_graph predictor runtime train_step",
-    "verbs": """
-        train evaluate validation vis predict certificate export report doctor doctor.* verify packers serving serving.*
-        predict_beam""",
-    "edge": "tools tools.* configs configs.* checkpoints",
-}
-# Steps within a layer. Facts and tools may import each other, as long as no circle comes of it; nothing else may.
-SIDEWAYS = {
-    ("crf", "lattice"),
-    ("crf", "metrics"),
-    ("boundary", "metrics"),
-    ("layers", "fake_quantization"),
-    ("layers", "resizing"),
-    ("report_page", "tally"),
-    ("thumbnails", "report_page"),
-    ("report", "evaluate"),
-    ("doctor.dataset", "doctor.samples"),
-    ("doctor.dataset", "doctor.split"),
-    ("doctor.split", "doctor.samples"),
-    ("doctor.exports", "certificate"),
-    ("doctor.predictions", "doctor.checkpoint"),
-    ("doctor.predictions", "doctor.run"),
-    ("doctor.run", "doctor.checkpoint"),
-    ("doctor.predictions", "doctor.samples"),
-    ("doctor.predictions", "doctor.split"),
-    ("verify", "evaluate"),
-    ("sources", "archives"),
-    ("sources", "caffe"),
-    ("checkpoint", "sources"),
-    ("initialize", "sources"),
-    ("run_directory", "checkpoint"),
-    ("run_directory", "sources"),
-    ("loading", "zoo"),
-    ("following", "loading"),
-    ("following", "zoo"),
-    ("data.pairs", "data.places"),
-    ("doctor.labels", "data.pairs"),
-    ("data.pipeline", "data.augment"),
-    ("data.pipeline", "data.decoded_cache"),
-    ("data.pipeline", "data.examples"),
-    ("data.beam", "data.build"),
-    ("data.examples", "data.locate"),
-    ("data.tfds_builders", "data.ade20k"),
-    ("data.tfds_builders", "data.cityscapes"),
-    ("data.tfds_builders", "data.shapes"),
-    ("data.tfds_builders", "data.voc"),
-    ("artefacts", "tflite"),
-    ("half_precision", "lite_file"),
-    ("quantization", "lite_file"),
-    ("quantization", "xnnpack"),
-    ("xnnpack", "lite_file"),
-    ("tflite", "half_precision"),
-    ("tflite", "lite_file"),
-    ("tflite", "quantization"),
-    ("inference_graph", "predictor"),
-    ("runtime", "inference_graph"),
-    ("runtime", "predictor"),
-    ("upsampling", "resizing"),
-    ("visualize", "images"),
-    ("certificate", "predict"),
-    ("export", "certificate"),
-    ("export", "predict"),
-    ("predict_beam", "predict"),
-    ("serving.app", "serving.engine"),
-    ("serving.app", "serving.protocol"),
-    ("serving.app", "serving.refusal"),
-    ("serving.engine", "serving"),
-    ("serving.engine", "serving.batching"),
-    ("serving.engine", "serving.pictures"),
-    ("serving.engine", "serving.protocol"),
-    ("serving.engine", "serving.refusal"),
-    ("serving.pictures", "serving.refusal"),
-    ("serving.protocol", "serving.pictures"),
-    ("serving.protocol", "serving.refusal"),
-    ("serving.server", "serving.app"),
-    ("serving.server", "serving.engine"),
-    ("validation", "evaluate"),
-    ("train", "validation"),
-}
-FREE_LAYERS = ("facts", "edge")
-# What a layer may import besides the standard library and deeplab_tf; layers that are not named here: anything.
+# A package imports packages of the floors below its own; inside a package modules import each other freely.
+FLOORS = (
+    ("errors", "version", "files"),
+    ("arch", "catalog"),  # facts: backbones; data sets and palettes
+    ("config",),  # every option
+    ("ops", "zoo"),  # pure functions; released checkpoints and published rows
+    ("network", "data", "configs"),  # Keras layers and the model; records and batches; recipes
+    ("weights",),  # files of weights and the model directory
+    ("inference",),  # images to classes, in TensorFlow or LiteRT
+    ("evaluation", "exporting", "serving"),
+    ("training",),
+    ("doctor", "benchmarks"),
+    ("tools",),  # the commands
+    ("checkpoints",),  # data alone
+)
+# What a package may import besides the standard library and deeplab_tf, where that is limited.
+FACTS = {"numpy"}
 PACKAGES = {
-    "facts": {"numpy"},
-    "pure functions": {"numpy", "tensorflow", "keras", "scipy", "PIL", "matplotlib"},
-    "configs": {"numpy"},
+    **dict.fromkeys(("errors", "version", "arch", "catalog", "config", "configs"), FACTS),
+    "ops": {*FACTS, "tensorflow", "keras", "scipy", "PIL"},
 }
+FACT_MODULES = ("config", "arch", "catalog.datasets", "zoo.released")
 
 BANNED_NAMES = {"utils", "common", "misc", "helpers", "base", "core", "manager"}
 LONGEST_FUNCTION = 60
@@ -159,11 +73,13 @@ def tree(path: pathlib.Path) -> ast.Module:
 MODULES = {module_name(path): path for path in source_files()}
 
 
-def layer_of(module: str) -> str | None:
-    for layer, names in LAYERS.items():
-        if module in names.split() or f"{module.rpartition('.')[0]}.*" in names.split():
-            return layer
-    return None
+def room_of(module: str) -> str:
+    """Returns the package, or the module of the root, that `module` lies in."""
+    return module.partition(".")[0]
+
+
+def floor_of(module: str) -> int | None:
+    return next((number for number, rooms in enumerate(FLOORS) if room_of(module) in rooms), None)
 
 
 def imported_names(root: ast.AST, module: str, *, package: bool) -> Iterator[str]:
@@ -198,41 +114,36 @@ def imports_of(module: str) -> tuple[set[str], set[str]]:
 
 def import_problem(importer: str, imported: str) -> str | None:
     """Returns what is wrong with the import, or None."""
-    layers, (low, high) = list(LAYERS), (layer_of(imported), layer_of(importer))
-    if importer.startswith("configs") and low != "facts" and not imported.startswith("configs"):
-        return f"{importer} imports {imported}: recipes import facts only"
     if imported == "":
         return f"{importer} imports a name from deeplab_tf itself that is neither a module nor public"
-    if low == high:
-        fine = high in FREE_LAYERS or (importer, imported) in SIDEWAYS
-        return None if fine else f"{importer} imports {imported}: {high} do not import each other; see SIDEWAYS"
-    if layers.index(low) > layers.index(high):
-        return f"{importer} ({high}) imports {imported} ({low}): imports flow down from the table's first layer"
-    return None
+    if room_of(importer) == room_of(imported) or floor_of(imported) < floor_of(importer):
+        return None
+    return f"{importer} imports {imported}, which is not on a floor below; see FLOORS"
 
 
 def package_problem(importer: str, package: str) -> str | None:
-    layer = "configs" if importer.startswith("configs") else layer_of(importer)
-    if layer in PACKAGES and package not in PACKAGES[layer]:
-        return f"{importer} imports {package}: {layer} may import {', '.join(sorted(PACKAGES[layer]))} only"
+    allowed = PACKAGES.get(room_of(importer))
+    if allowed is not None and package not in allowed:
+        return f"{importer} imports {package}: {room_of(importer)} may import {', '.join(sorted(allowed))} only"
     return None
 
 
 LISTED = [module for module in MODULES if module]
 
 
-@pytest.mark.parametrize("module", LISTED)
-def test_every_module_has_a_layer(module):
-    assert layer_of(module), f"{MODULES[module].relative_to(ROOT)} is new: say in {TABLE} where it belongs"
+def test_every_package_has_a_floor():
+    rooms = {room_of(module) for module in LISTED}
+    assert {room for room in rooms if floor_of(room) is None} == set(), "new: say in FLOORS where it belongs"
+
+
+def test_the_root_holds_packages_and_four_files():
+    names = {path.name for path in (ROOT / "deeplab_tf").iterdir() if path.is_file()}
+    assert names == {"__init__.py", "errors.py", "files.py", "version.py", "py.typed"}
 
 
 @pytest.mark.parametrize("module", LISTED)
 def test_imports_flow_down(module):
-    if layer_of(module) is None:
-        pytest.fail(f"{module} is not in {TABLE}")
     ours, packages = imports_of(module)
-    unknown = [other for other in ours if other and layer_of(other) is None]
-    assert not unknown, f"not in {TABLE}"
     problems = [import_problem(module, other) for other in sorted(ours)]
     problems += [package_problem(module, package) for package in sorted(packages)]
     assert not [problem for problem in problems if problem]
@@ -254,41 +165,41 @@ def test_no_imports_run_in_a_circle():
 @pytest.mark.parametrize(
     ("importer", "imported", "good"),
     [
-        ("layers", "arch.spec", True),
-        ("layers", "losses", False),
-        ("config", "layers", False),
+        ("network.layers", "arch.spec", True),
+        ("network.layers", "network.graph", True),
+        ("network.layers", "data.records", False),
+        ("config", "network.layers", False),
         ("config", "arch", True),
-        ("backbone", "head", False),
-        ("checkpoint", "model", False),
-        ("validation", "evaluate", True),
-        ("evaluate", "train", False),
-        ("model", "zoo", False),
-        ("zoo", "model", True),
+        ("weights.tf1", "training.optimizers", False),
+        ("training.validation", "evaluation.evaluate", True),
+        ("evaluation.evaluate", "training.train", False),
+        ("exporting.export", "evaluation.evaluate", False),
         ("configs.voc", "config", True),
-        ("configs.voc", "train", False),
-        ("tools.train", "train", True),
-        ("train", "tools.train", False),
-        ("predict", "", False),
+        ("configs.voc", "training.train", False),
+        ("tools.train", "training.train", True),
+        ("training.train", "tools.train", False),
+        ("inference.predict", "", False),
     ],
 )
-def test_the_table_means_what_it_says(importer, imported, good):
+def test_the_floors_mean_what_they_say(importer, imported, good):
     assert (import_problem(importer, imported) is None) == good
 
 
 def test_imports_are_read_in_every_form():
     source = """
 import deeplab_tf.arch.spec
-from deeplab_tf import ModelConfig, layers
+from deeplab_tf import ModelConfig
+from deeplab_tf.network import layers
 from deeplab_tf.arch.nas import cells
 from . import errors
-from .data.catalog import DATASETS
+from .catalog.datasets import DATASETS
 def late():
     from deeplab_tf.version import __version__
     import absl.flags
 """
     names = list(imported_names(ast.parse(source), "model", package=False))
     ours = {resolve(name) for name in names if name.startswith("deeplab_tf")}
-    assert ours == {"arch.spec", "config", "layers", "arch.nas", "errors", "data.catalog", "version"}
+    assert ours == {"arch.spec", "config", "network.layers", "arch.nas", "errors", "catalog.datasets", "version"}
     assert "absl.flags" in names
     nested = ast.parse("from . import spec\nfrom ..errors import DeepLabError")
     assert list(imported_names(nested, "arch.nas", package=False)) == [
@@ -386,7 +297,7 @@ def test_what_is_no_deed_passes(line):
 
 
 def test_facts_do_not_import_tensorflow():
-    names = ["deeplab_tf", *(f"deeplab_tf.{name}" for name in ("config", "arch", "data.catalog", "released"))]
+    names = ["deeplab_tf", *(f"deeplab_tf.{name}" for name in FACT_MODULES)]
     code = f"import sys, {', '.join(names)}; print(*{{'tensorflow', 'keras', 'absl', 'PIL'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout.strip()) == (0, ""), result.stderr

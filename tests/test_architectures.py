@@ -17,7 +17,8 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network import layers
 from deeplab_tf.network.backbone import build_backbone
 from deeplab_tf.network.cost import regularized_kernels
-from deeplab_tf.network.model import build_model, logits_stride
+from deeplab_tf.network.model import build_model
+from deeplab_tf.network.sizes import logits_stride
 from deeplab_tf.ops.resizing import scale_dimension
 from deeplab_tf.weights.tf1 import variable_map
 

@@ -18,8 +18,8 @@ from deeplab_tf.arch import ARCHITECTURES, spec
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.certificate import require_portable
-from deeplab_tf.exporting.formats import FORMATS, as_function, write_graph_text
-from deeplab_tf.inference.graph import Segmentation, build_graph_def, read_weights
+from deeplab_tf.exporting.formats import FORMATS, write_graph_text
+from deeplab_tf.inference.graph import Segmentation, as_function, build_graph_def, read_weights
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.ops.resizing import resize_bilinear
 

@@ -14,7 +14,7 @@ import scipy.io
 import tensorflow as tf
 from PIL import Image
 
-from deeplab_tf.catalog import datasets
+from deeplab_tf.catalog import datasets, palettes
 from deeplab_tf.config.data import DataConfig
 from deeplab_tf.data import ade20k, cityscapes, folder, pairs, records, voc
 from deeplab_tf.data.build import BuildOptions, build_records
@@ -46,7 +46,7 @@ def classes(height: int = 6, width: int = 8) -> np.ndarray:
 
 def palette_image(array: np.ndarray) -> Image.Image:
     image = Image.fromarray(array)
-    image.putpalette([channel for colour in datasets.pascal_palette(256) for channel in colour])
+    image.putpalette([channel for colour in palettes.pascal_palette(256) for channel in colour])
     return image
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from deeplab_tf.catalog import datasets
+from deeplab_tf.catalog import datasets, palettes
 from deeplab_tf.errors import DeepLabError
 
 ALL = list(datasets.DATASETS.values())
@@ -16,7 +16,7 @@ def test_names_and_colours_match_the_class_count(dataset):
     assert len(dataset.class_names) == len(set(dataset.class_names)) == dataset.num_classes
     assert len(dataset.palette) == dataset.num_classes
     assert all(name and name == name.strip() for name in dataset.class_names)
-    assert datasets.colour_map(dataset.colour_map)[: dataset.num_classes] == dataset.palette
+    assert palettes.colour_map(dataset.colour_map)[: dataset.num_classes] == dataset.palette
     assert datasets.dataset(dataset.name) is dataset
 
 
@@ -60,7 +60,7 @@ def test_class_order(name, places):
 
 
 def test_pascal_rule_against_the_release_test():
-    palette = datasets.pascal_palette(256)
+    palette = palettes.pascal_palette(256)
     expected = {5: (128, 0, 128), 23: (128, 192, 128), 37: (128, 0, 192), 127: (224, 192, 192), 175: (192, 160, 192)}
     assert {i: palette[i] for i in expected} == expected
     assert palette[0] == (0, 0, 0)
@@ -68,11 +68,11 @@ def test_pascal_rule_against_the_release_test():
 
 
 def test_pascal_palette_sizes():
-    assert datasets.pascal_palette(0) == ()
-    assert len(set(datasets.pascal_palette(512))) == 512
+    assert palettes.pascal_palette(0) == ()
+    assert len(set(palettes.pascal_palette(512))) == 512
     for size in (-1, 513):
         with pytest.raises(DeepLabError, match="0 to 512"):
-            datasets.pascal_palette(size)
+            palettes.pascal_palette(size)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_pascal_palette_sizes():
     ],
 )
 def test_colour_maps_are_as_long_as_the_release_tables(name, size, places):
-    table = datasets.colour_map(name)
+    table = palettes.colour_map(name)
     assert len(table) == size
     assert {i: table[i] for i in places} == places
     assert table[-1] == (92, 0, 255) if name == "ade20k" else True
@@ -101,7 +101,7 @@ def test_unknown_names_are_told_with_the_nearest():
     with pytest.raises(DeepLabError, match="cityscape'.*did you mean cityscapes"):
         datasets.dataset("cityscape")
     with pytest.raises(DeepLabError, match="colormap_type 'pascl'.*pascal"):
-        datasets.colour_map("pascl")
+        palettes.colour_map("pascl")
     with pytest.raises(DeepLabError, match="split of pascal_voc_seg 'trainaug'.*train_aug"):
         datasets.dataset("pascal_voc_seg").split_size("trainaug")
     assert datasets.dataset("pascal_voc_seg").split_size("train_aug") == 10582

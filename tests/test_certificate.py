@@ -28,7 +28,7 @@ from deeplab_tf.exporting.certificate import (
 )
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.ops.metrics import confusion_matrix, mean_iou
-from deeplab_tf.weights.tf1 import ModelCard
+from deeplab_tf.weights.model_directory import ModelCard
 
 CARD = ModelCard(SMALL)
 

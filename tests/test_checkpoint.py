@@ -17,15 +17,8 @@ from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.backbone import build_backbone
 from deeplab_tf.network.model import build_model
-from deeplab_tf.weights.tf1 import (
-    ModelCard,
-    check_target,
-    load_tf1_checkpoint,
-    save_model,
-    save_tf1_checkpoint,
-    variable_map,
-    write_tensors,
-)
+from deeplab_tf.weights.model_directory import ModelCard, check_target, save_model
+from deeplab_tf.weights.tf1 import load_tf1_checkpoint, save_tf1_checkpoint, variable_map, write_tensors
 
 v1 = tf.compat.v1
 SMALL = ModelConfig(depth_multiplier=0.25, num_classes=3, aspp_convs_filters=16, crop_size=(33, 33))

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from golden import golden_image, golden_label
 
-from deeplab_tf.catalog import datasets
+from deeplab_tf.catalog import datasets, palettes
 from deeplab_tf.data import records
 from deeplab_tf.doctor.dataset import check_dataset, label_weights
 from deeplab_tf.doctor.labels import explain_values, look_at_label
@@ -20,7 +20,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import doctor
 
 CLASSES, SIZE = 4, (48, 64)
-PALETTE = datasets.pascal_palette(CLASSES)
+PALETTE = palettes.pascal_palette(CLASSES)
 IDS = {"train": ("a", "b", "c"), "val": ("d", "e")}
 
 

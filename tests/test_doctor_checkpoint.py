@@ -20,7 +20,8 @@ from deeplab_tf.doctor.samples import open_data
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import build_model
 from deeplab_tf.tools import doctor
-from deeplab_tf.weights.tf1 import ModelCard, Receipt, load_tf1_checkpoint, save_model, variable_map, write_tensors
+from deeplab_tf.weights.model_directory import ModelCard, save_model
+from deeplab_tf.weights.tf1 import Receipt, load_tf1_checkpoint, variable_map, write_tensors
 
 TINY = ModelConfig(model_variant="tiny", num_classes=9, aspp_convs_filters=16)
 

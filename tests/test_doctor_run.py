@@ -15,8 +15,9 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import build_model
 from deeplab_tf.tools import doctor
 from deeplab_tf.tools.train import concerns
+from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.run_directory import RunDirectory
-from deeplab_tf.weights.tf1 import ModelCard, variable_map, write_tensors
+from deeplab_tf.weights.tf1 import variable_map, write_tensors
 
 MODEL = ModelConfig(model_variant="tiny", num_classes=9, crop_size=(65, 65), aspp_convs_filters=16)
 DATA = DataConfig(dataset="shapes", model_variant="tiny", crop_size=(65, 65), batch_size=16)

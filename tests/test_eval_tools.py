@@ -17,7 +17,8 @@ from conftest import GOLDENS
 from test_predictor import lively
 
 import deeplab_tf
-from deeplab_tf.catalog.datasets import DATASETS, colour_map
+from deeplab_tf.catalog.datasets import DATASETS
+from deeplab_tf.catalog.palettes import colour_map
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.data import records
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example

@@ -23,7 +23,8 @@ from deeplab_tf.inference import convolutions
 from deeplab_tf.inference.predict import predict
 from deeplab_tf.inference.tflite.convert import LiteModel
 from deeplab_tf.ops.images import read_image, resize_longest
-from deeplab_tf.weights.tf1 import ModelCard, Receipt, save_model, save_tf1_checkpoint
+from deeplab_tf.weights.model_directory import ModelCard, save_model
+from deeplab_tf.weights.tf1 import Receipt, save_tf1_checkpoint
 
 # ---- the embedded network, in every format
 

@@ -19,7 +19,8 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting import formats
 from deeplab_tf.inference import convolutions, graph
 from deeplab_tf.tools import export_model as tool
-from deeplab_tf.weights.tf1 import ModelCard, Receipt, save_model
+from deeplab_tf.weights.model_directory import ModelCard, save_model
+from deeplab_tf.weights.tf1 import Receipt
 
 # The module: deeplab_tf.export is the function.
 EXPORT = importlib.import_module("deeplab_tf.exporting.export")

@@ -28,7 +28,8 @@ from deeplab_tf.tools import export_model as export_tool
 from deeplab_tf.training.batch_statistics import recalibrate_batch_norm
 from deeplab_tf.training.train import train
 from deeplab_tf.weights.loading import open_model
-from deeplab_tf.weights.tf1 import ModelCard, Receipt, save_model, variable_map
+from deeplab_tf.weights.model_directory import ModelCard, save_model
+from deeplab_tf.weights.tf1 import Receipt, variable_map
 
 FLOAT = ModelConfig(model_variant="tiny", num_classes=9, aspp_convs_filters=16, crop_size=(33, 33))
 QUANTISED = dataclasses.replace(FLOAT, quantize_delay_step=0)

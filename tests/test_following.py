@@ -15,7 +15,8 @@ from deeplab_tf.evaluation import following
 from deeplab_tf.evaluation.following import data_for, follow, is_run
 from deeplab_tf.inference.predict import predict
 from deeplab_tf.network.model import build_model
-from deeplab_tf.weights.tf1 import ModelCard, Receipt, save_model, variable_map, write_tensors
+from deeplab_tf.weights.model_directory import ModelCard, save_model
+from deeplab_tf.weights.tf1 import Receipt, variable_map, write_tensors
 from deeplab_tf.zoo import lookup
 
 SMALL = ModelConfig(depth_multiplier=0.25, num_classes=9, aspp_convs_filters=16)

@@ -13,9 +13,8 @@ from networks import DECODER, SMALL, V3, lively
 from deeplab_tf.arch.spec import BatchNorm
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.exporting.formats import as_function
 from deeplab_tf.inference.convolutions import _neighbours_by_reshaping
-from deeplab_tf.inference.graph import InferenceGraph, Segmentation, build_graph_def, read_weights
+from deeplab_tf.inference.graph import InferenceGraph, Segmentation, as_function, build_graph_def, read_weights
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.network.model import build_model, config_of
 from deeplab_tf.weights.tf1 import variable_map

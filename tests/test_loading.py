@@ -13,7 +13,8 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import build_model, config_of
 from deeplab_tf.weights import loading
 from deeplab_tf.weights.loading import load, open_model
-from deeplab_tf.weights.tf1 import ModelCard, load_tf1_checkpoint, save_model, variable_map, write_tensors
+from deeplab_tf.weights.model_directory import ModelCard, save_model
+from deeplab_tf.weights.tf1 import load_tf1_checkpoint, variable_map, write_tensors
 from deeplab_tf.zoo import lookup
 
 SMALL = ModelConfig(depth_multiplier=0.25, num_classes=3, aspp_convs_filters=16, atrous_rates=(6, 12, 18))

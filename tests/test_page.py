@@ -12,10 +12,11 @@ from golden import golden_image
 from networks import SMALL, lively
 from test_serving import NAMES, encoded
 
-from deeplab_tf.catalog.datasets import pascal_palette
+from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig, ServeConfig
-from deeplab_tf.inference.predictor import predictor_of, segment
-from deeplab_tf.weights.tf1 import ModelCard
+from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.inference.tiles import segment
+from deeplab_tf.weights.model_directory import ModelCard
 
 pytest.importorskip("starlette", reason="the extra `serve` is not installed")
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no chromium: apt-get install chromium-headless-shell")

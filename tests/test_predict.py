@@ -18,15 +18,17 @@ from conftest import GOLDENS, ROOT
 from golden import golden_image
 from networks import SMALL, lively
 
-from deeplab_tf.catalog.datasets import pascal_palette
+from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.inference.predict import expand_inputs, expected_pixels, predict, predict_files
+from deeplab_tf.inference.files import expand_inputs, expected_pixels, predict_files
+from deeplab_tf.inference.predict import predict
 from deeplab_tf.inference.runtime import litert_is_here
 from deeplab_tf.ops.pictures import overlay
 from deeplab_tf.tools import convert as convert_tool
 from deeplab_tf.tools import predict as predict_tool
-from deeplab_tf.weights.tf1 import ModelCard, Receipt, save_model
+from deeplab_tf.weights.model_directory import ModelCard, save_model
+from deeplab_tf.weights.tf1 import Receipt
 
 NAMES = ("ground", "sky", "tree", "house", "lake", "road")
 
@@ -214,7 +216,7 @@ def test_a_failed_write_leaves_nothing_of_its_picture(model, card, photos, tmp_p
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sys.modules["deeplab_tf.inference.predict"], "palette_png", full)
+    monkeypatch.setattr(sys.modules["deeplab_tf.inference.files"], "palette_png", full)
     results = predict_files(model, card, [str(photos / "a.png")], tmp_path / "out", PredictConfig(resize="none"))
     with pytest.raises(DeepLabError, match="output_dir=.*No space left"):
         list(results)
@@ -262,7 +264,7 @@ def test_who_has_seen_enough_may_go(model, card, photos, tmp_path):
 
 
 def test_too_little_memory_is_told_and_the_others_go_on(model, card, photos, tmp_path, monkeypatch):
-    module = sys.modules["deeplab_tf.inference.predict"]
+    module = sys.modules["deeplab_tf.inference.files"]
     network_labels = module.network_labels
 
     def hungry(predictor, image, options):

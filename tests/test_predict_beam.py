@@ -11,7 +11,8 @@ from test_predict import everything, finished
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import predict as predict_tool
-from deeplab_tf.weights.tf1 import ModelCard, Receipt, save_model
+from deeplab_tf.weights.model_directory import ModelCard, save_model
+from deeplab_tf.weights.tf1 import Receipt
 
 pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
 
@@ -98,7 +99,7 @@ def test_a_pipeline_that_fails(directory, photos, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sys.modules["deeplab_tf.inference.predict"], "palette_png", full)
+    monkeypatch.setattr(sys.modules["deeplab_tf.inference.files"], "palette_png", full)
     job = beam.Job(str(directory), {}, PredictConfig(save=("raw",)), str(tmp_path / "out"))
     with pytest.raises(DeepLabError, match=r"--beam_runner=DirectRunner: .*No space left"):
         beam.predict_with_beam([str(photos / "a/0.png")], job, "DirectRunner")

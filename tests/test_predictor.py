@@ -15,8 +15,10 @@ from deeplab_tf.config import ModelConfig, PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference import predictor as predictor_module
 from deeplab_tf.inference.predict import predict
-from deeplab_tf.inference.predictor import padded_size, predictor_of, segment, write_probabilities
-from deeplab_tf.network.model import build_model, config_of, logits_stride
+from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.inference.tiles import segment, write_probabilities
+from deeplab_tf.network.model import build_model, config_of
+from deeplab_tf.network.sizes import logits_stride, padded_size
 from deeplab_tf.ops.crf import densecrf
 from deeplab_tf.ops.images import resize_longest
 from deeplab_tf.ops.resizing import scale_dimension

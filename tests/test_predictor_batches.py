@@ -10,7 +10,8 @@ from networks import SMALL, lively
 
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.predict import predict
-from deeplab_tf.inference.predictor import predictor_of, segment_batch
+from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.inference.tiles import segment_batch
 
 SIZES = ((33, 49), (65, 65), (40, 90), (100, 30))
 

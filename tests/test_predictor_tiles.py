@@ -9,7 +9,8 @@ from networks import SMALL, lively
 
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.inference.predict import predict
-from deeplab_tf.inference.predictor import predictor_of, segment, tiles, write_probabilities
+from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.inference.tiles import segment, tiles, write_probabilities
 
 
 def test_tiles_cover_every_pixel_once():

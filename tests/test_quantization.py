@@ -9,7 +9,7 @@ from golden import golden_image, golden_tensor
 from networks import SMALL, lively
 from test_inference_graph import graph_of
 
-from deeplab_tf.exporting.formats import as_function
+from deeplab_tf.inference.graph import as_function
 from deeplab_tf.inference.tflite.convert import LiteModel, convert, operations
 from deeplab_tf.inference.tflite.file import convolutions, schema, unpack
 from deeplab_tf.inference.tflite.quantization import eight_bits, lost_by_rounding, observe

@@ -6,8 +6,8 @@ import pytest
 from absl import flags
 
 from deeplab_tf.arch import dense_prediction_cell
-from deeplab_tf.catalog.datasets import find_dataset
 from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, RunConfig, TrainConfig, VisConfig
+from deeplab_tf.data.find import find_dataset
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import eval as eval_tool
 from deeplab_tf.tools import options, passes, train, vis

@@ -29,9 +29,10 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.formats import FORMATS
 from deeplab_tf.inference.graph import Segmentation, build_graph_def, read_weights
 from deeplab_tf.inference.predict import predict
-from deeplab_tf.inference.predictor import predictor_of, segment
+from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.inference.tiles import segment
 from deeplab_tf.tools import serve as serve_tool
-from deeplab_tf.weights.tf1 import ModelCard
+from deeplab_tf.weights.model_directory import ModelCard
 
 pytest.importorskip("starlette", reason="the extra `serve` is not installed")
 pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")

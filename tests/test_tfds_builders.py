@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 import deeplab_tf.data.tfds_builders  # noqa: F401
-from deeplab_tf.catalog import datasets
+from deeplab_tf.catalog import datasets, palettes
 from deeplab_tf.config import DataConfig
 from deeplab_tf.data import records, shapes, tfds_folder, voc
 from deeplab_tf.data.build import build_records
@@ -46,7 +46,7 @@ def label(file: pathlib.Path, array: np.ndarray, palette: bool = False):
     file.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(array)
     if palette:
-        image.putpalette([channel for colour in datasets.pascal_palette(256) for channel in colour])
+        image.putpalette([channel for colour in palettes.pascal_palette(256) for channel in colour])
     image.save(file)
 
 

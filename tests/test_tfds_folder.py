@@ -10,9 +10,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from deeplab_tf.catalog import datasets
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import tfds_folder
+from deeplab_tf.data import find, tfds_folder
 from deeplab_tf.data.examples import named_errors
 from deeplab_tf.data.locate import count_records
 from deeplab_tf.data.pipeline import make_dataset
@@ -170,7 +169,7 @@ def test_the_usual_data_dir(data_dir, monkeypatch):
 
 
 def test_the_classes_are_those_of_the_mask(data_dir):
-    facts = datasets.find_dataset("tfds:tiny_pets", data_dir)
+    facts = find.find_dataset("tfds:tiny_pets", data_dir)
     assert (facts.name, facts.class_names, facts.num_classes) == ("tfds:tiny_pets", tuple(CLASSES), 3)
     assert (facts.ignore_label, dict(facts.splits)) == (255, {"train": 11, "test": 3})
 
@@ -180,10 +179,10 @@ def test_classes_that_the_set_does_not_tell(tmp_path):
     name = prepare(tmp_path, {"image": tfds.features.Image(), "annotation": mask},
                    lambda image, label: {"image": image, "annotation": label})  # fmt: skip
     with pytest.raises(DeepLabError, match="annotation does not say which classes there are; write them into .*json"):
-        datasets.find_dataset(name, str(tmp_path))
+        find.find_dataset(name, str(tmp_path))
     file = tmp_path / "other" / "1.2.0" / "dataset.json"
     file.write_text(json.dumps({"class_names": ["a", "b"], "ignore_label": 9, "name": "anything"}))
-    facts = datasets.find_dataset(name, str(tmp_path))
+    facts = find.find_dataset(name, str(tmp_path))
     assert (facts.name, facts.class_names, facts.ignore_label, facts.splits) == (name, ("a", "b"), 9, {"train": 1})
     with pytest.raises(DeepLabError, match="record 0 .*label 2 .*tfds:other has classes 0..1 and 9"), named_errors():
         list(make_dataset(config(tmp_path, name), split="train", training=False))
@@ -196,7 +195,7 @@ def test_a_number_of_classes_without_names(tmp_path):
     mask = tfds.features.LabeledImage(labels=3)
     name = prepare(tmp_path, {"image": tfds.features.Image(), "mask": mask},
                    lambda image, label: {"image": image, "mask": label})  # fmt: skip
-    assert datasets.find_dataset(name, str(tmp_path)).class_names == ("0", "1", "2")
+    assert find.find_dataset(name, str(tmp_path)).class_names == ("0", "1", "2")
 
 
 # ---- which features

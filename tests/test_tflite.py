@@ -10,7 +10,7 @@ from networks import SMALL, lively
 from test_inference_graph import graph_of
 
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.exporting.formats import as_function
+from deeplab_tf.inference.graph import as_function
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.inference.tflite import convert
 from deeplab_tf.ops.resizing import resize_bilinear

@@ -16,12 +16,14 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import build_model
 from deeplab_tf.training import validation
 from deeplab_tf.training.batch_statistics import recalibrate_batch_norm
-from deeplab_tf.training.optimizers import AVERAGE, initial_state
+from deeplab_tf.training.optimizers import initial_state
 from deeplab_tf.training.step import trained_variables
 from deeplab_tf.training.train import train
 from deeplab_tf.weights.loading import open_model
+from deeplab_tf.weights.model_directory import ModelCard
+from deeplab_tf.weights.names import AVERAGE
 from deeplab_tf.weights.run_directory import SCORES, RunDirectory
-from deeplab_tf.weights.tf1 import ModelCard, variable_map
+from deeplab_tf.weights.tf1 import variable_map
 
 MODEL = ModelConfig(model_variant="tiny", aspp_convs_filters=16)
 

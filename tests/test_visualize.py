@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_tf.catalog import datasets
+from deeplab_tf.catalog import datasets, palettes
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.ops import pictures
 
-PALETTE = datasets.pascal_palette(21)
+PALETTE = palettes.pascal_palette(21)
 NAMES = datasets.dataset("pascal_voc_seg").class_names
 
 
@@ -33,10 +33,10 @@ def _halves(height, width):
 def test_colour_mask_against_the_release_test():
     labels = np.array([[0, 16, 16], [52, 7, 52]])
     expected = [[(0, 0, 0), (0, 64, 0), (0, 64, 0)], [(0, 64, 192), (128, 128, 128), (0, 64, 192)]]
-    mask = pictures.colour_mask(labels, datasets.colour_map("pascal"))
+    mask = pictures.colour_mask(labels, palettes.colour_map("pascal"))
     assert mask.dtype == np.uint8
     np.testing.assert_array_equal(mask, expected)
-    mask = pictures.colour_mask(np.array([[1, 3], [10, 20]]), datasets.colour_map("ade20k"))
+    mask = pictures.colour_mask(np.array([[1, 3], [10, 20]]), palettes.colour_map("ade20k"))
     np.testing.assert_array_equal(mask, [[(120, 120, 120), (6, 230, 230)], [(4, 250, 7), (204, 70, 3)]])
 
 
@@ -78,7 +78,7 @@ def test_colour_mask_across_strips():
 )
 def test_wrong_labels(labels):
     with pytest.raises(DeepLabError, match="label"):
-        pictures.colour_mask(labels, datasets.colour_map("pascal"))
+        pictures.colour_mask(labels, palettes.colour_map("pascal"))
 
 
 def test_wrong_palette():
@@ -201,7 +201,7 @@ def test_wrong_images(image, alpha, message):
 def test_palette_png_gives_the_indices_back(size, count):
     labels = np.random.default_rng(1).integers(0, min(count, 256), size)
     labels[-1, -1] = 255
-    picture = Image.open(io.BytesIO(pictures.palette_png(labels, datasets.pascal_palette(count))))
+    picture = Image.open(io.BytesIO(pictures.palette_png(labels, palettes.pascal_palette(count))))
     assert picture.mode == "P"
     decoded = np.array(picture)
     assert decoded.dtype == np.uint8

@@ -38,7 +38,7 @@ def main(values: flags.FlagValues) -> None:
     options.require_writable(values, "output_dir")
     options.start_tensorflow()
     from deeplab_tf.weights.loading import open_model
-    from deeplab_tf.weights.tf1 import check_target, save_model
+    from deeplab_tf.weights.model_directory import check_target, save_model
 
     check_target(values.output_dir)
     loaded = open_model(values.checkpoint, changes, dataset=values.dataset, keep_state=values.keep_training_state)

@@ -132,10 +132,10 @@ def main(values: flags.FlagValues) -> None:
     options.start_tensorflow()
     import PIL.Image
 
-    from deeplab_tf.inference.predict import predict_files
+    from deeplab_tf.inference.files import predict_files
     from deeplab_tf.ops.metrics import iou_per_class, mean_iou
     from deeplab_tf.weights.loading import open_model
-    from deeplab_tf.weights.tf1 import save_model
+    from deeplab_tf.weights.model_directory import save_model
 
     print(f"1. Converting the embedded checkpoint {_NAME}")
     source = open_model(_NAME)

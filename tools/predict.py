@@ -75,7 +75,7 @@ def _predict(loaded, files, values, choice) -> list[str]:
     import rich.console
     import rich.progress
 
-    from deeplab_tf.inference.predict import expected_pixels, predict_files
+    from deeplab_tf.inference.files import expected_pixels, predict_files
     from deeplab_tf.inference.runtime import runtime_predictor
 
     predictor = runtime_predictor(loaded.model, choice.runtime, pixels=expected_pixels(files, choice))
@@ -133,7 +133,7 @@ def main(values: flags.FlagValues) -> int:
         from deeplab_tf.data.beam import runner_flags
 
         runner_flags(values.beam_runner, values.beam_options)
-    from deeplab_tf.inference.predict import expand_inputs
+    from deeplab_tf.inference.files import expand_inputs
     from deeplab_tf.weights.loading import open_model
 
     files = expand_inputs(values.input) if values.input else []
@@ -162,7 +162,7 @@ def main(values: flags.FlagValues) -> int:
 
 
 def _asked_result(name: str, loaded, values, choice) -> list[str]:
-    from deeplab_tf.inference.predict import expand_inputs
+    from deeplab_tf.inference.files import expand_inputs
 
     try:
         return _predict(loaded, expand_inputs([name]), values, choice)

@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from absl import flags
 
 from deeplab_tf import configs
-from deeplab_tf.catalog.datasets import find_dataset
 from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.data.find import find_dataset
 from deeplab_tf.doctor.findings import WARNING
 from deeplab_tf.doctor.network import training_findings
 from deeplab_tf.errors import unknown_name

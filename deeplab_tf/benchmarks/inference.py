@@ -22,13 +22,13 @@ from deeplab_tf.benchmarks.pipeline import photograph
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.export import INPUT, OUTPUTS
 from deeplab_tf.errors import DeepLabError, unknown_name
-from deeplab_tf.exporting.formats import FORMATS, GraphDef
-from deeplab_tf.inference.graph import Segmentation, build_graph_def, read_weights
-from deeplab_tf.inference.predictor import padded_size
+from deeplab_tf.exporting.formats import FORMATS
+from deeplab_tf.inference.graph import GraphDef, Segmentation, build_graph_def, read_weights
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tflite.convert import LiteModel
 from deeplab_tf.network.cost import model_cost
 from deeplab_tf.network.model import config_of
+from deeplab_tf.network.sizes import padded_size
 from deeplab_tf.ops.resizing import resize_bilinear
 from deeplab_tf.weights.loading import open_model
 

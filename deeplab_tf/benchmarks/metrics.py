@@ -21,7 +21,8 @@ from deeplab_tf.network.model import build_model
 from deeplab_tf.ops.boundary import boundary_counts, contour_f_scores, trimap_matrices
 from deeplab_tf.ops.metrics import confusion_matrix
 from deeplab_tf.weights.loading import Loaded
-from deeplab_tf.weights.tf1 import ModelCard, Receipt
+from deeplab_tf.weights.model_directory import ModelCard
+from deeplab_tf.weights.tf1 import Receipt
 
 _CLASSES, _IGNORED, _DIFFERENT = 21, 255, 8
 

@@ -8,15 +8,18 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from deeplab_tf.data import tfds_folder
+from deeplab_tf.catalog.palettes import (
+    ADE20K_COLOURS,
+    CITYSCAPES_COLOURS,
+    SHAPES_COLOURS,
+    Palette,
+    pascal_palette,
+)
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 DATASET_FILE = "dataset.json"
-
-Colour = tuple[int, int, int]
-Palette = tuple[Colour, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,58 +51,9 @@ class Dataset:
         return self.splits[split]
 
 
-def pascal_palette(size: int) -> Palette:
-    """Returns the first `size` (0..512) colours of the PASCAL VOC rule.
-
-    Bits 3j, 3j+1 and 3j+2 of the label become bit 7-j of red, green and blue: near labels get far colours.
-    """
-    if not 0 <= size <= 512:
-        raise DeepLabError(
-            f"a PASCAL palette of {size} colours: expected 0 to 512, where the rule has them all distinct"
-        )
-    return tuple(_pascal_colour(label) for label in range(size))
-
-
-def _pascal_colour(label: int) -> Colour:
-    channels = [sum((label >> (3 * j + channel) & 1) << (7 - j) for j in range(8)) for channel in range(3)]
-    return channels[0], channels[1], channels[2]
-
-
-def _colours(text: str) -> Palette:
-    """Returns the palette written as six hexadecimal digits a colour."""
-    return tuple((int(c[:2], 16), int(c[2:4], 16), int(c[4:], 16)) for c in text.split())
-
-
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
-
-_ADE20K_COLOURS = _colours(
-    """000000 787878 b47878 06e6e6 503232 04c803 787850 8c8c8c cc05ff e6e6e6 04fa07 e005ff ebff07 96053d 787846
-    08ff33 ff0652 8fff8c ccff04 ff3307 cc4603 0066c8 3de6fa ff0633 0b66ff ff0747 ff09e0 0907e6 dcdcdc ff095c
-    7009ff 08ffd6 07ffe0 ffb806 0aff47 ff290a 07ffff e0ff08 6608ff ff3d06 ffc207 ff7a08 00ff14 ff0829 ff0599
-    0633ff eb0cff a09614 00a3ff 8c8c8c fa0a0f 14ff00 1fff00 ff1f00 ffe000 99ff00 0000ff ff4700 00ebff 00adff
-    1f00ff 0bc8c8 ff5200 00fff5 003dff 00ff70 00ff85 ff0000 ffa300 ff6600 c2ff00 008fff 33ff00 0052ff 00ff29
-    00ffad 0a00ff adff00 00ff99 ff5c00 ff00ff ff00f5 ff0066 ffad00 ff0014 ffb8b8 001fff 00ff3d 0047ff ff00cc
-    00ffc2 00ff52 000aff 0070ff 3300ff 00c2ff 007aff 00ffa3 ff9900 00ff0a ff7000 8fff00 5200ff a3ff00 ffeb00
-    08b8aa 8500ff 00ff5c b800ff ff001f 00b8ff 00d6ff ff0070 5cff00 00e0ff 70e0ff 46b8a0 a300ff 9900ff 47ff00
-    ff00a3 ffcc00 ff008f 00ffeb 85ff00 ff00eb f500ff ff007a fff500 0abed4 d6ff00 00ccff 1400ff ffff00 0099ff
-    0029ff 00ffcc 2900ff 29ff00 ad00ff 00f5ff 4700ff 7a00ff 00ffb8 005cff b8ff00 0085ff ffd600 19c2c2 66ff00
-    5c00ff"""
-)
-
-_MAPILLARY_VISTAS_COLOURS = _colours(
-    """a52a2a 00c000 c4c4c4 be9999 b4a5b4 66669c 66669c 8040ff 8c8cc8 aaaaaa faaaa0 606060 e6968c 804080 6e6e6e
-    f423e8 966464 464646 96785a dc143c ff0000 ff0000 ff0000 c88080 ffffff 40aa40 804040 4682b4 ffffff 98fb98
-    6b8e23 00aa1e ffff80 fa001e 000000 dcdcdc aaaaaa de2828 64aa1e 282828 212121 aaaaaa 00008e aaaaaa d2aa64
-    999999 808080 00008e faaa1e c0c0c0 dcdc00 b4a5b4 770b20 00008e 003c64 00008e 00005a 0000e6 005064 804040
-    00006e 000046 0000c0 202020 000000 000000"""
-)
-
-_CITYSCAPES_COLOURS = _colours(
-    """804080 f423e8 464646 66669c be9999 999999 faaa1e dcdc00 6b8e23 98fb98 4682b4 dc143c ff0000 00008e 000046
-    003c64 005064 0000e6 770b20"""
-)
 
 _VOC_NAMES = _names(
     """background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse,
@@ -130,19 +84,9 @@ _ADE20K_NAMES = _names(
     pier, crt screen, plate, monitor, bulletin board, shower, radiator, glass, clock, flag"""
 )
 
-_SHAPES_COLOURS = _colours("000000 e6484d 3fa34d f2c12e 3d7be0 a44ac2 19b5c9 a0744a ff8fc0")
 
 _SHAPES_NAMES = _names("background, circle, triangle, square, star, ring, cross, crescent, heart")
 
-# As long as the release's, whose vis draws any label below the length: VOC's 255 comes out as (224, 224, 192).
-# The last is ours.
-COLOUR_MAPS: dict[str, Palette] = {
-    "pascal": pascal_palette(512),
-    "cityscapes": _CITYSCAPES_COLOURS + ((0, 0, 0),) * (256 - len(_CITYSCAPES_COLOURS)),
-    "ade20k": _ADE20K_COLOURS,
-    "mapillary_vistas": _MAPILLARY_VISTAS_COLOURS,
-    "shapes": _SHAPES_COLOURS,
-}
 
 _PASCAL_VOC_SEG = Dataset(
     name="pascal_voc_seg",
@@ -161,7 +105,7 @@ _CITYSCAPES = Dataset(
     num_classes=19,
     ignore_label=255,
     class_names=_CITYSCAPES_NAMES,
-    palette=_CITYSCAPES_COLOURS,
+    palette=CITYSCAPES_COLOURS,
     splits={
         "train_fine": 2975,
         "train_coarse": 22973,
@@ -181,7 +125,7 @@ _ADE20K = Dataset(
     num_classes=151,
     ignore_label=0,
     class_names=_ADE20K_NAMES,
-    palette=_ADE20K_COLOURS,
+    palette=ADE20K_COLOURS,
     splits={"train": 20210, "val": 2000},
     colour_map="ade20k",
     homepage="http://sceneparsing.csail.mit.edu/",
@@ -193,7 +137,7 @@ _SHAPES = Dataset(
     num_classes=9,
     ignore_label=255,
     class_names=_SHAPES_NAMES,
-    palette=_SHAPES_COLOURS,
+    palette=SHAPES_COLOURS,
     splits={"train": 96000, "val": 500},
     colour_map="shapes",
     terms="generated by deeplab_tf.data.shapes",
@@ -207,13 +151,6 @@ def dataset(name: str) -> Dataset:
     if name not in DATASETS:
         raise unknown_name("dataset", name, DATASETS)
     return DATASETS[name]
-
-
-def colour_map(name: str) -> Palette:
-    """Returns the table for `--colormap_type=name`; an unknown name is a DeepLabError."""
-    if name not in COLOUR_MAPS:
-        raise unknown_name("colormap_type", name, COLOUR_MAPS)
-    return COLOUR_MAPS[name]
 
 
 def read_dataset(source: str | os.PathLike) -> Dataset:
@@ -244,39 +181,7 @@ def parse_dataset(content: bytes, path: str | os.PathLike) -> Dataset:
         values = json.loads(content)
     except ValueError as error:
         raise DeepLabError(f"{path}: not JSON ({error})") from None
-    return _described(values, pathlib.Path(path))
-
-
-def find_dataset(name: str, dataset_dir: str | None = None, tfds_features: Sequence[str] | None = None) -> Dataset:
-    """Returns the data set called `name`: of the catalogue, of a folder or file, of the dataset.json beside the records
-    in `dataset_dir`, or one that TensorFlow Datasets has prepared (tfds_folder.read_prepared says how they are named).
-    DeepLabError as read_dataset and read_prepared."""
-    if name.startswith(tfds_folder.PREFIX):
-        return _prepared_dataset(tfds_folder.read_prepared(name, dataset_dir, tfds_features))
-    beside = pathlib.Path(dataset_dir or "") / DATASET_FILE
-    if name not in DATASETS and dataset_dir and beside.is_file():
-        facts = read_dataset(beside)
-        if facts.name == name:
-            return facts
-    return read_dataset(name)
-
-
-def _prepared_dataset(prepared: tfds_folder.Prepared) -> Dataset:
-    """Returns the facts of a set of TFDS: from a dataset.json in its folder, the catalogue, or its mask's feature."""
-    names = prepared.class_names
-    if (prepared.folder / DATASET_FILE).is_file():
-        facts = read_dataset(prepared.folder)
-    elif prepared.builder in tfds_folder.CATALOGUE:
-        facts = DATASETS[tfds_folder.CATALOGUE[prepared.builder]]
-    elif names:
-        facts = _described({"class_names": list(names)}, prepared.folder / DATASET_FILE)
-    else:
-        raise DeepLabError(
-            f"{prepared.name}: the feature {prepared.mask} does not say which classes there are; write them into "
-            f'{prepared.folder / DATASET_FILE}, as in {{"class_names": ["background", "cat"]}}'
-        )
-    sizes = {split: sum(lengths) for split, lengths in prepared.lengths.items()}
-    return dataclasses.replace(facts, name=prepared.name, splits=sizes)
+    return described(values, pathlib.Path(path))
 
 
 _DESCRIBED = {"name": str, "class_names": list, "palette": list, "ignore_label": int, "splits": dict}
@@ -291,7 +196,7 @@ def dataset_json(facts: Dataset) -> str:
     return json.dumps({key: value for key, value in values.items() if value or key not in optional}) + "\n"
 
 
-def _described(values: Mapping, path: pathlib.Path) -> Dataset:
+def described(values: Mapping, path: pathlib.Path) -> Dataset:
     """Returns the data set of the contents of `path`, checked."""
 
     def require(good: bool, expected: str):

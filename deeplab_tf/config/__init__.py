@@ -10,9 +10,9 @@ from deeplab_tf.config.evaluation import VisConfig as VisConfig
 from deeplab_tf.config.export import ExportConfig as ExportConfig
 from deeplab_tf.config.model import INFERENCE_FIELDS as INFERENCE_FIELDS
 from deeplab_tf.config.model import ModelConfig as ModelConfig
-from deeplab_tf.config.model import PredictConfig as PredictConfig
 from deeplab_tf.config.model import override as override
 from deeplab_tf.config.pack import PackConfig as PackConfig
+from deeplab_tf.config.predict import PredictConfig as PredictConfig
 from deeplab_tf.config.run import RunConfig as RunConfig
 from deeplab_tf.config.serve import RUNTIMES as RUNTIMES
 from deeplab_tf.config.serve import ServeConfig as ServeConfig

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from deeplab_tf.catalog.datasets import colour_map
+from deeplab_tf.catalog.palettes import colour_map
 from deeplab_tf.config.crf import CrfConfig
 from deeplab_tf.config.fields import Options, option
 from deeplab_tf.errors import unknown_name

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from deeplab_tf.catalog import datasets
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import records, transforms
+from deeplab_tf.data import find, records, transforms
 from deeplab_tf.data.locate import Located, locate_records
 from deeplab_tf.errors import DeepLabError
 
@@ -43,7 +43,7 @@ def named_errors() -> Iterator[None]:
 
 def dataset_of(config: DataConfig) -> datasets.Dataset:
     """Returns the facts of `config.dataset`. DeepLabError as catalog.find_dataset."""
-    return datasets.find_dataset(config.dataset, config.dataset_dir, config.tfds_features)
+    return find.find_dataset(config.dataset, config.dataset_dir, config.tfds_features)
 
 
 # ---- records

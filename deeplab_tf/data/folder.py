@@ -7,7 +7,7 @@ Other usual names are known: PASCAL VOC's folders, and one folder a split (image
 
 import os
 
-from deeplab_tf.catalog import datasets
+from deeplab_tf.catalog import datasets, palettes
 from deeplab_tf.data import places
 from deeplab_tf.data.pairs import IMAGE_EXTENSIONS, Pair, pair_files, read_list, split_name
 from deeplab_tf.errors import DeepLabError
@@ -35,7 +35,7 @@ def folder_facts(root: str | os.PathLike) -> datasets.Dataset:
         num_classes=len(names),
         ignore_label=255,
         class_names=names,
-        palette=datasets.pascal_palette(len(names)),
+        palette=palettes.pascal_palette(len(names)),
         splits={},
         colour_map="pascal",
     )

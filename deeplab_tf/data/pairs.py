@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 import PIL.Image
 
-from deeplab_tf.catalog.datasets import Colour
+from deeplab_tf.catalog.palettes import Colour
 from deeplab_tf.data import places
 from deeplab_tf.errors import DeepLabError
 

@@ -11,7 +11,8 @@ from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
 from deeplab_tf.doctor.network import network_findings
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.weights.loading import Loaded, open_model
-from deeplab_tf.weights.tf1 import ModelCard, variable_map
+from deeplab_tf.weights.model_directory import ModelCard
+from deeplab_tf.weights.tf1 import variable_map
 from deeplab_tf.zoo.contamination import contamination
 from deeplab_tf.zoo.lookup import CHECKPOINTS, find_by_file
 

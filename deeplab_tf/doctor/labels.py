@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import PIL.Image
 
-from deeplab_tf.catalog.datasets import Colour
+from deeplab_tf.catalog.palettes import Colour
 from deeplab_tf.data.pairs import PILLOW_ERRORS, VOID
 
 _SHOWN = 4

@@ -16,9 +16,10 @@ from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
 from deeplab_tf.doctor.network import training_findings
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import build_model
+from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.run_directory import METRICS, RUN_FILE, RunDirectory
 from deeplab_tf.weights.sources import MODEL_FILE, open_source
-from deeplab_tf.weights.tf1 import ModelCard, variable_map
+from deeplab_tf.weights.tf1 import variable_map
 
 _FOLLOW_DATA = ("num_classes", "crop_size", "ignore_label", "dataset", "model_variant")  # told by other options
 _SHOWN = 12

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from deeplab_tf.catalog import datasets
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import cityscapes, folder, places, records, tfds_folder
+from deeplab_tf.data import cityscapes, find, folder, places, records, tfds_folder
 from deeplab_tf.data.locate import Located, locate_records
 from deeplab_tf.data.pairs import Pair
 from deeplab_tf.errors import DeepLabError, unknown_name
@@ -87,7 +87,7 @@ def open_data(
 
 def _facts(path: str, dataset: str | None, stored: bool, features) -> tuple[datasets.Dataset, bool]:
     if dataset:
-        return datasets.find_dataset(dataset, path, features), False
+        return find.find_dataset(dataset, path, features), False
     known = (datasets.DATASET_FILE, *(() if stored else (folder.CLASS_NAMES_FILE,)))
     if any(places.is_file(os.path.join(path, name)) for name in known):
         return folder.folder_facts(path), False

@@ -18,7 +18,8 @@ from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.following import Opened, data_for, follow
 from deeplab_tf.evaluation.summaries import Summaries
-from deeplab_tf.inference.predictor import predictor_of, segment_batch
+from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.inference.tiles import segment_batch
 from deeplab_tf.network.model import config_of
 from deeplab_tf.ops.metrics import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
 from deeplab_tf.zoo.contamination import contamination

@@ -10,8 +10,8 @@ from deeplab_tf.config import DataConfig, EvalConfig
 from deeplab_tf.data.examples import dataset_of
 from deeplab_tf.data.locate import locate_records
 from deeplab_tf.errors import DamagedError, DeepLabError
-from deeplab_tf.training.optimizers import GLOBAL_STEP
 from deeplab_tf.weights.loading import Loaded, open_model
+from deeplab_tf.weights.names import GLOBAL_STEP
 from deeplab_tf.weights.run_directory import RUN_FILE, RunDirectory
 from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX, open_source, strip_checkpoint_suffix
 from deeplab_tf.weights.tf1 import averaged, load_source

@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from deeplab_tf.catalog.datasets import Colour, Dataset, colour_map
+from deeplab_tf.catalog.datasets import Dataset
+from deeplab_tf.catalog.palettes import Colour, colour_map
 from deeplab_tf.config import VisConfig
 from deeplab_tf.config.evaluation import DATASET_COLOURS
 from deeplab_tf.data.examples import named_errors
 from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.following import Opened, data_for, follow
-from deeplab_tf.inference.predictor import predictor_of, segment_batch
+from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.inference.tiles import segment_batch
 from deeplab_tf.ops.images import resize_labels, write_png
 from deeplab_tf.ops.pictures import colour_mask
 

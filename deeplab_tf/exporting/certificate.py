@@ -16,19 +16,19 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.catalog.datasets import pascal_palette
+from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.data.pairs import LabelRules, read_label
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.data.transforms import resize_to_range
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.formats import Run
-from deeplab_tf.inference.predict import expand_inputs
+from deeplab_tf.inference.files import expand_inputs
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.ops.images import read_image, resize_labels, resize_longest
 from deeplab_tf.ops.metrics import confusion_matrix, mean_iou
 from deeplab_tf.ops.resizing import resize_bilinear
-from deeplab_tf.weights.tf1 import ModelCard
+from deeplab_tf.weights.model_directory import ModelCard
 
 CERTIFICATE = "certificate.json"
 _LONGEST = 513  # larger photographs are shrunk, as `predict` does

@@ -27,14 +27,14 @@ from deeplab_tf.exporting.certificate import (
     write_certificate,
 )
 from deeplab_tf.exporting.formats import FORMATS, Format, Run, files_of, open_with_scores, write_graph_text
+from deeplab_tf.inference.files import expand_inputs
 from deeplab_tf.inference.graph import Segmentation, build_graph_def, read_weights
-from deeplab_tf.inference.predict import expand_inputs
-from deeplab_tf.inference.predictor import needs_fixed_size
 from deeplab_tf.network.model import build_model
+from deeplab_tf.network.sizes import needs_fixed_size
 from deeplab_tf.ops.images import read_image
 from deeplab_tf.weights.loading import Loaded, open_model
+from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.sources import MODEL_FILE, sha256_of, strip_checkpoint_suffix
-from deeplab_tf.weights.tf1 import ModelCard
 from deeplab_tf.zoo import lookup
 
 # The release's defaults of export_model.py, for weights that do not say what they were trained at.

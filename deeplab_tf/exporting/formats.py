@@ -6,7 +6,7 @@ An image goes in as uint8 [b, h, w, 3] named ImageTensor; what comes out is call
 import collections
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -15,11 +15,11 @@ from google.protobuf import text_format
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.export import INPUT, OUTPUTS
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.inference.graph import GraphDef, as_function, tensor_names
 from deeplab_tf.inference.tflite import convert
 
 # images uint8 [b, h, w, 3] -> outputs by their short names (predictions, probabilities, logits)
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
-GraphDef = tf.compat.v1.GraphDef
 _OPSET = 17
 _BEYOND = 255  # in the label maps of a batch, what lies outside of the smaller pictures
 _LARGEST_SHOWN = 256  # bytes of a constant that stay in the text of a graph
@@ -31,27 +31,9 @@ def files_of(path: pathlib.Path) -> list[pathlib.Path]:
     return [file for part in _OF_A_SAVED_MODEL for file in sorted(path.glob(part))] if path.is_dir() else [path]
 
 
-def _names(outputs: Sequence[str]) -> list[str]:
-    return [f"{OUTPUTS[output]}:0" for output in outputs]
-
-
 def _short(results: Mapping[str, object]) -> dict[str, np.ndarray]:
     short = {name: output for output, name in OUTPUTS.items()}
     return {short[name]: np.asarray(value) for name, value in results.items()}
-
-
-def as_function(graph_def: GraphDef, outputs: Sequence[str]) -> tf.types.experimental.GenericFunction:
-    """Returns `graph_def` as a tf.function of its input, giving {name: output}."""
-    attributes = next(node.attr for node in graph_def.node if node.name == INPUT)
-    shape, dtype = tf.TensorShape(attributes["shape"].shape), attributes["dtype"].type
-
-    @tf.function(input_signature=[tf.TensorSpec(shape, dtype, name=INPUT)], autograph=False)
-    def run(images):
-        names = _names(outputs)
-        results = tf.graph_util.import_graph_def(graph_def, {f"{INPUT}:0": images}, names, name="")
-        return {name.removesuffix(":0"): value for name, value in zip(names, results, strict=True)}
-
-    return run
 
 
 def _counted(kinds: Iterable[str]) -> dict[str, int]:
@@ -119,7 +101,7 @@ def _open_frozen(path: pathlib.Path, options: ExportConfig) -> Run:
     graph = tf.Graph()
     with graph.as_default():
         tf.graph_util.import_graph_def(GraphDef.FromString(path.read_bytes()), name="")
-    session, names = tf.compat.v1.Session(graph=graph), _names(options.outputs)
+    session, names = tf.compat.v1.Session(graph=graph), tensor_names(options.outputs)
     return lambda images: dict(zip(options.outputs, session.run(names, {f"{INPUT}:0": images}), strict=True))
 
 
@@ -185,7 +167,7 @@ def _mend_scales(model):
 
 def _write_onnx(graph_def: GraphDef, options: ExportConfig, path: pathlib.Path, _):
     tf2onnx, _ = _onnx_packages()
-    names = {"input_names": [f"{INPUT}:0"], "output_names": _names(options.outputs)}
+    names = {"input_names": [f"{INPUT}:0"], "output_names": tensor_names(options.outputs)}
     model, _ = tf2onnx.convert.from_graph_def(graph_def, **names, opset=_OPSET)
     _mend_scales(model)
     path.write_bytes(model.SerializeToString())
@@ -194,7 +176,7 @@ def _write_onnx(graph_def: GraphDef, options: ExportConfig, path: pathlib.Path, 
 def _open_onnx(path: pathlib.Path, options: ExportConfig) -> Run:
     _, onnxruntime = _onnx_packages()
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = _names(options.outputs)
+    names = tensor_names(options.outputs)
     return lambda images: dict(zip(options.outputs, session.run(names, {f"{INPUT}:0": images}), strict=True))
 
 

@@ -19,7 +19,7 @@ from deeplab_tf.config import PredictConfig
 from deeplab_tf.data.beam import run_pipeline, runner_flags
 from deeplab_tf.data.places import is_remote
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.inference.predict import Line, require_apart, stems
+from deeplab_tf.inference.files import Line, require_apart, stems
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.weights.loading import open_model
 

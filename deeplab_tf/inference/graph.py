@@ -20,13 +20,14 @@ from deeplab_tf.config.export import INPUT, OUTPUTS
 from deeplab_tf.data.transforms import range_size
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.convolutions import Rates, depthwise_convolution, full_convolution, sides_of, taken_in
-from deeplab_tf.inference.predictor import needs_fixed_size, padded_size
 from deeplab_tf.network.fake_quantization import FakeQuantize, fake_quantized, held_weights
 from deeplab_tf.network.layers import PIXEL_SCALE, Graph
-from deeplab_tf.network.model import MERGED, build_outputs, logits_stride
+from deeplab_tf.network.model import MERGED, build_outputs
+from deeplab_tf.network.sizes import logits_stride, needs_fixed_size, padded_size
 from deeplab_tf.ops.resizing import resize_bilinear, resize_nearest, scale_dimension
 from deeplab_tf.ops.upsampling import strip_classes
 
+GraphDef = tf.compat.v1.GraphDef
 Weights = Mapping[str, Mapping[str, np.ndarray]]
 
 
@@ -259,9 +260,7 @@ def _classes(scores: tf.Tensor, target: str) -> tf.Tensor:
     return tf.argmax(scores, axis=-1, output_type=tf.int32)
 
 
-def build_graph_def(
-    segmentation: Segmentation, shape: Sequence[int | None], dtype: tf.DType = tf.uint8
-) -> tf.compat.v1.GraphDef:
+def build_graph_def(segmentation: Segmentation, shape: Sequence[int | None], dtype: tf.DType = tf.uint8) -> GraphDef:
     """Returns the graph of `segmentation` with nothing in it but what its outputs need.
 
     Args:
@@ -282,6 +281,25 @@ def build_graph_def(
         if name not in needed:
             needed.add(name)
             waiting.extend(source.lstrip("^").partition(":")[0] for source in nodes[name].input)
-    graph_def = tf.compat.v1.GraphDef(versions=whole.versions)
+    graph_def = GraphDef(versions=whole.versions)
     graph_def.node.extend(node for node in whole.node if node.name in needed)
     return graph_def
+
+
+def tensor_names(outputs: Sequence[str]) -> list[str]:
+    """Returns the names of the tensors of `outputs` (predictions, probabilities, logits) in an exported graph."""
+    return [f"{OUTPUTS[output]}:0" for output in outputs]
+
+
+def as_function(graph_def: GraphDef, outputs: Sequence[str]) -> tf.types.experimental.GenericFunction:
+    """Returns `graph_def` as a tf.function of its input, giving {name: output}."""
+    attributes = next(node.attr for node in graph_def.node if node.name == INPUT)
+    shape, dtype = tf.TensorShape(attributes["shape"].shape), attributes["dtype"].type
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, dtype, name=INPUT)], autograph=False)
+    def run(images):
+        names = tensor_names(outputs)
+        results = tf.graph_util.import_graph_def(graph_def, {f"{INPUT}:0": images}, names, name="")
+        return {name.removesuffix(":0"): value for name, value in zip(names, results, strict=True)}
+
+    return run

@@ -20,12 +20,12 @@ import tensorflow as tf
 
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.exporting.formats import as_function
-from deeplab_tf.inference.graph import Segmentation, build_graph_def, read_weights
-from deeplab_tf.inference.predictor import Predictor, needs_fixed_size, predictor_of
+from deeplab_tf.inference.graph import Segmentation, as_function, build_graph_def, read_weights
+from deeplab_tf.inference.predictor import Predictor, predictor_of
 from deeplab_tf.inference.tflite import convert, file
 from deeplab_tf.network.cost import model_cost
 from deeplab_tf.network.model import config_of
+from deeplab_tf.network.sizes import needs_fixed_size
 from deeplab_tf.ops.resizing import scale_dimension
 from deeplab_tf.ops.upsampling import upsampled_classes
 

@@ -10,15 +10,11 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.backbone import backbone
 from deeplab_tf.network.head import head_logits
 from deeplab_tf.network.layers import Graph
+from deeplab_tf.network.sizes import logits_stride
 from deeplab_tf.ops.resizing import scale_dimension
 
 MERGED = "merged_logits"
 _CONFIGS: "weakref.WeakKeyDictionary[keras.Model, ModelConfig]" = weakref.WeakKeyDictionary()
-
-
-def logits_stride(config: ModelConfig) -> int:
-    """Returns the stride of the logits: the last decoder stride, or the output stride."""
-    return min(config.decoder_output_stride or (config.output_stride,))
 
 
 def _scaled(config: ModelConfig, scale: float) -> ModelConfig:

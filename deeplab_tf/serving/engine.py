@@ -16,19 +16,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.catalog.datasets import pascal_palette
+from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig, ServeConfig
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.inference.predictor import network_labels, network_size
 from deeplab_tf.inference.runtime import LitePredictor, runtime_predictor
+from deeplab_tf.inference.tiles import network_labels, network_size
 from deeplab_tf.ops.images import EXTENSIONS, jpeg_bytes, png_bytes, read_image, resize_labels, resize_longest
 from deeplab_tf.ops.pictures import class_shares, palette_png
 from deeplab_tf.serving import protocol
 from deeplab_tf.serving.batching import Batcher
 from deeplab_tf.serving.pictures import decoded
 from deeplab_tf.serving.refusal import Refused
-from deeplab_tf.weights.tf1 import ModelCard
+from deeplab_tf.weights.model_directory import ModelCard
 
 _EXAMPLES, _EXAMPLE_SIDE = 6, 1024
 _MOST_BODIES = 16  # of the largest size that are held at a time, whatever the number of requests

@@ -9,12 +9,10 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 
 from deeplab_tf.config import TrainConfig
+from deeplab_tf.weights.names import AVERAGE, GLOBAL_STEP, SLOTS
 
-GLOBAL_STEP = "global_step"
 LOGITS_SCOPE = "logits"
 HEAD_SCOPES = (LOGITS_SCOPE, "image_pooling", "aspp", "concat_projection", "decoder", "meta_architecture")
-AVERAGE = "ExponentialMovingAverage"
-_SLOTS = {"momentum": ("Momentum",), "adam": ("Adam", "Adam_1")}
 _ADAM_POWERS = {"beta1_power": 0.9, "beta2_power": 0.999}
 
 
@@ -55,7 +53,7 @@ def initial_state(config: TrainConfig, variables: Mapping[str, tf.Variable]) -> 
         for name, value in _ADAM_POWERS.items():
             state[name] = tf.Variable(value, dtype=tf.float32, trainable=False, aggregation=once, name=name)
     for name, variable in variables.items():
-        for slot in _SLOTS[config.optimizer]:
+        for slot in SLOTS[config.optimizer]:
             zeros = tf.zeros(variable.shape, variable.dtype)
             state[f"{name}/{slot}"] = tf.Variable(zeros, trainable=False, name=f"{name}/{slot}")
         if config.ema_decay:
@@ -128,7 +126,7 @@ def apply_gradients(
         if config.optimizer == "adam":
             scalars.update({name: state[name] for name in _ADAM_POWERS})
         for name, gradient in zip(names, gradients, strict=True):
-            slots = [state[f"{name}/{slot}"] for slot in _SLOTS[config.optimizer]]
+            slots = [state[f"{name}/{slot}"] for slot in SLOTS[config.optimizer]]
             average = state.get(f"{name}/{AVERAGE}")
             arguments = (gradient, slots, average, scalars, config)
             strategy.extended.update(variables[name], _update, args=arguments, group=False)

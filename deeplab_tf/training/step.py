@@ -16,6 +16,7 @@ from deeplab_tf.network.model import MERGED, config_of
 from deeplab_tf.ops.resizing import ResizeBilinear, resize_bilinear, resize_bilinear_by_matrix, resize_nearest
 from deeplab_tf.training import losses, optimizers
 from deeplab_tf.training.schedules import learning_rate
+from deeplab_tf.weights import names
 from deeplab_tf.weights.tf1 import variable_map
 
 LOSS_SCALE = "loss_scale"
@@ -139,7 +140,7 @@ class TrainStep:
 
     def replica_step(self, images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the losses of this replica's share of the batch, all-reduced, and updates; for `strategy.run`."""
-        config, step = self.config, tf.identity(self.state[optimizers.GLOBAL_STEP])
+        config, step = self.config, tf.identity(self.state[names.GLOBAL_STEP])
         rate = learning_rate(config, step)
         labels = _checked_labels(self.model, images, labels, config.gradient_accumulation_steps)
         total, count, gradients = self._all_reduced(self._accumulated(images, labels, step))

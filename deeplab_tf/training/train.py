@@ -20,14 +20,16 @@ from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.network.model import build_model
 from deeplab_tf.training.batch_statistics import recalibrate_batch_norm, unfold_batch_norm
 from deeplab_tf.training.distribution import make_devices
-from deeplab_tf.training.optimizers import GLOBAL_STEP, last_layer_scopes
+from deeplab_tf.training.optimizers import last_layer_scopes
 from deeplab_tf.training.progress import Meter, Progress, StopSignals
 from deeplab_tf.training.step import TrainStep, make_train_step
 from deeplab_tf.training.validation import Validation, averages_in_place
 from deeplab_tf.weights.initialize import Initialized, initialize
 from deeplab_tf.weights.loading import weights_path
+from deeplab_tf.weights.model_directory import ModelCard
+from deeplab_tf.weights.names import GLOBAL_STEP
 from deeplab_tf.weights.run_directory import RunDirectory
-from deeplab_tf.weights.tf1 import ModelCard, variable_map
+from deeplab_tf.weights.tf1 import variable_map
 
 # What makes a run what it is, beside update and data, and may not change between its parts. Where things lie and when
 # the run ends may.

@@ -11,9 +11,10 @@ import tensorflow as tf
 from deeplab_tf.config import DataConfig, EvalConfig, RunConfig
 from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.evaluation.evaluate import evaluate, tagged_scores
-from deeplab_tf.training.optimizers import AVERAGE
+from deeplab_tf.weights.model_directory import ModelCard
+from deeplab_tf.weights.names import AVERAGE
 from deeplab_tf.weights.run_directory import SCORES, RunDirectory
-from deeplab_tf.weights.tf1 import ModelCard, variable_map
+from deeplab_tf.weights.tf1 import variable_map
 
 BEST = "best"
 

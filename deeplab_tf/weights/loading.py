@@ -14,9 +14,10 @@ from deeplab_tf.config import ModelConfig, override
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.network.backbone import build_backbone
 from deeplab_tf.network.model import build_model
+from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.recognize import Recognized, recognize
 from deeplab_tf.weights.sources import MODEL_FILE, Source, open_source, strip_checkpoint_suffix
-from deeplab_tf.weights.tf1 import ModelCard, Receipt, averaged, load_source, save_model, training_state, variable_map
+from deeplab_tf.weights.tf1 import Receipt, averaged, load_source, training_state, variable_map
 from deeplab_tf.zoo import download, lookup
 from deeplab_tf.zoo.released import Released
 

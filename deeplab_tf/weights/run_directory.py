@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX
-from deeplab_tf.weights.tf1 import ModelCard, write_tensors
+from deeplab_tf.weights.tf1 import write_tensors
 
 try:
     import fcntl

@@ -1,28 +1,24 @@
-"""TF1 checkpoints in and out of Keras models, strictly and with a receipt; the model directory.
+"""TF1 checkpoints in and out of Keras models, strictly and with a receipt.
 
 The name is the map: a layer is named by its TF1 scope with "." for "/", and a table keyed by layer type gives the
 leaves. There are no lists of names, in either direction.
 """
 
-import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.fake_quantization import HELD, FakeQuantize
 from deeplab_tf.network.layers import FusedBatchNorm
-from deeplab_tf.training.optimizers import AVERAGE
-from deeplab_tf.version import __version__
-from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX, Source, open_source, strip_checkpoint_suffix
+from deeplab_tf.weights.names import AVERAGE, COUNTERS, SLOTS
+from deeplab_tf.weights.sources import Source, open_source, strip_checkpoint_suffix
 
 _LEAVES: dict[type, dict[str, str]] = {
     keras.layers.Conv2D: {"kernel": "weights", "bias": "biases"},
@@ -32,16 +28,9 @@ _LEAVES: dict[type, dict[str, str]] = {
     FakeQuantize: {"min": "min", "max": "max"},
 }
 _LEAVES |= {held: _LEAVES[plain] for plain, held in HELD.items()}
-# What training leaves beside the weights: <variable>/<slot>, lone counters, the ranges of quantised training.
-_SLOTS = {
-    "Momentum": "optimiser slot",
-    "Adam": "optimiser slot",
-    "Adam_1": "optimiser slot",
-    "RMSProp": "optimiser slot",
-    "RMSProp_1": "optimiser slot",
-    AVERAGE: "moving average of the weights",
-}
-_COUNTERS = ("global_step", "beta1_power", "beta2_power", "loss_scale", "loss_scale_good_steps")
+# The leaves that training leaves beside a weight, and what they are.
+_STATE_LEAVES = {slot: "optimiser slot" for slots in SLOTS.values() for slot in slots}
+_STATE_LEAVES |= {AVERAGE: "moving average of the weights"}
 _SHOWN = 5
 
 
@@ -95,10 +84,10 @@ def training_state(names: Sequence[str]) -> dict[str, str]:
     known, state = set(names), {}
     for name in names:
         variable, _, leaf = name.rpartition("/")
-        if name in _COUNTERS:
+        if name in COUNTERS:
             state[name] = "counter of the training"
-        elif leaf in _SLOTS and variable in known:
-            state[name] = _SLOTS[leaf]
+        elif leaf in _STATE_LEAVES and variable in known:
+            state[name] = _STATE_LEAVES[leaf]
         elif leaf in ("min", "max") and "quant" in variable.rpartition("/")[2]:
             state[name] = "range of quantised training"
     return state
@@ -226,110 +215,3 @@ def save_tf1_checkpoint(
     """
     tensors = {name: variable.value for name, variable in variable_map(model).items()}
     write_tensors(path, {**tensors, **(state or {})})
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelCard:
-    """What a model directory remembers (deeplab.json).
-
-    Attributes:
-      config: the network.
-      kind: "segmentation" or "backbone" (no head: weights to start from).
-      dataset, class_names, palette, ignore_label: what its classes mean; palette is a list of RGB.
-      train_split: the split it was trained on, where that is known.
-      source_checkpoint, source_sha256: the weights' origin.
-      output_stride: the stride it was trained at, where that is known.
-      averages: whether the moving averages beside the weights are what is meant by them.
-    """
-
-    config: ModelConfig
-    kind: str = "segmentation"
-    dataset: str | None = None
-    class_names: tuple[str, ...] = ()
-    palette: tuple[tuple[int, int, int], ...] = ()
-    ignore_label: int = 255
-    train_split: str | None = None
-    source_checkpoint: str | None = None
-    source_sha256: str | None = None
-    output_stride: int | None = None
-    averages: bool = False
-
-    def to_json(self) -> dict:
-        """Returns the card as it is written to deeplab.json."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {"version": __version__, **values, "config": self.config.to_json()}
-
-    @classmethod
-    def read(cls, folder: str | os.PathLike) -> "ModelCard":
-        """Reads deeplab.json of a model directory; DeepLabError where it is missing or not ours."""
-        path = pathlib.Path(folder) / MODEL_FILE
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            values.pop("version", None)
-            values["config"] = ModelConfig.from_json(values["config"], source=str(path))
-            values["class_names"] = tuple(values.get("class_names", ()))
-            values["palette"] = tuple(tuple(colour) for colour in values.get("palette", ()))
-            return cls(**values)
-        except DeepLabError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DeepLabError(f"{path}: not a model directory's description ({error}); convert again") from None
-
-
-_FILES = (f"{MODEL_PREFIX}.data-00000-of-00001", f"{MODEL_PREFIX}.index", "checkpoint", "receipt.json", MODEL_FILE)
-
-
-def check_target(folder: str | os.PathLike):
-    """Raises DeepLabError where `folder` is not a place for a new model: it is a file, or holds a model already."""
-    folder = pathlib.Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise DeepLabError(f"{folder}: is a file; expected a folder to write")
-    present = [name for name in _FILES if (folder / name).exists()]
-    if present:
-        raise DeepLabError(f"{folder}: already holds {', '.join(present)}; choose another folder or delete them first")
-
-
-@contextlib.contextmanager
-def _new_files(folder: str | os.PathLike, names: Sequence[str]) -> Iterator[pathlib.Path]:
-    """Gives a temporary folder; on success moves the files `names` from it into `folder`, in this order."""
-    check_target(folder)
-    folder = pathlib.Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
-            yield pathlib.Path(partial)
-            for name in names:
-                os.replace(pathlib.Path(partial) / name, folder / name)
-    except OSError as error:
-        raise DeepLabError(
-            f"{folder}: cannot be written ({error}); check the folder, its rights and the disk"
-        ) from None
-
-
-def _write_json(path: pathlib.Path, values: dict):
-    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-
-
-def save_model(
-    folder: str | os.PathLike,
-    model: keras.Model,
-    receipt: Receipt,
-    *,
-    card: ModelCard | None,
-    state: Mapping[str, np.ndarray] | None = None,
-) -> None:
-    """Writes a model directory: model.ckpt under the TF1 names, receipt.json and, with a `card`, deeplab.json.
-
-    Without a card the folder is a plain TF1 checkpoint for the original code. A `checkpoint` file lets TensorFlow find
-    it. global_step is always there (0 where the source had none), since the original's graphs ask for it.
-
-    Raises:
-      DeepLabError: the folder already holds a model, or cannot be written; nothing half-written stays.
-    """
-    with _new_files(folder, _FILES if card else _FILES[:-1]) as partial:
-        state = {"global_step": np.int64(0), **(state or {})}
-        save_tf1_checkpoint(model, partial / MODEL_PREFIX, state=state)
-        (partial / "checkpoint").write_text(f'model_checkpoint_path: "{MODEL_PREFIX}"\n', encoding="utf-8")
-        _write_json(partial / "receipt.json", receipt.to_json())
-        if card:
-            _write_json(partial / MODEL_FILE, card.to_json())

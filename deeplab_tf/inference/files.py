@@ -1,0 +1,278 @@
+"""Image files to masks, overlays, raw labels and probabilities, read and written while the network runs."""
+
+import collections
+import contextlib
+import dataclasses
+import errno
+import glob
+import os
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deeplab_tf.catalog.palettes import pascal_palette
+from deeplab_tf.config import PredictConfig
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.inference.predictor import Predictor
+from deeplab_tf.inference.runtime import runtime_predictor
+from deeplab_tf.inference.tiles import network_labels, network_size, segment, write_probabilities
+from deeplab_tf.ops.images import EXTENSIONS, jpeg_bytes, png_bytes, read_image, resize_labels
+from deeplab_tf.ops.pictures import blend, class_shares, colour_mask, palette_png, with_legend
+from deeplab_tf.weights.model_directory import ModelCard
+
+# Pictures that are read before their turn and written after it: enough for the network never to wait, and bounded.
+_READ_AHEAD, _WRITE_BEHIND, _THREADS = 3, 6, 3
+
+
+_SUFFIXES = {"mask": "mask.png", "overlay": "overlay.jpg", "raw": "raw.png", "probabilities": "probabilities.npy"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What became of one image: its size (h, w), the files written, seconds in the network (and the CRF), and the
+    classes found as (index, name, share); or `error`, one line."""
+
+    name: str
+    size: tuple[int, int] = (0, 0)
+    files: tuple[pathlib.Path, ...] = ()
+    seconds: float = 0.0
+    shares: tuple[tuple[int, str, float], ...] = ()
+    error: str | None = None
+
+
+def _entries(folder: str) -> list[pathlib.Path]:
+    try:
+        return sorted(pathlib.Path(folder).iterdir())
+    except OSError as error:
+        raise DeepLabError(f"{folder}: cannot be read ({error.strerror or error}); expected a folder") from None
+
+
+def expand_inputs(inputs: Sequence[str]) -> list[str]:
+    """Returns the image files of `inputs`: files, folders (their images, by extension), globs, "-" (standard input).
+
+    Raises:
+      DeepLabError: nothing matches one of them.
+    """
+    files: dict[str, None] = {}
+    for item in inputs:
+        if item == "-" or os.path.isfile(item):
+            found = [item]
+        elif os.path.isdir(item):
+            entries = _entries(item)
+            found = [str(path) for path in entries if path.suffix.lower() in EXTENSIONS and path.is_file()]
+            if not found:
+                raise DeepLabError(f"{item}: no images in this folder; expected {', '.join(EXTENSIONS)}")
+        else:
+            found = sorted(path for path in glob.glob(item, recursive=True) if os.path.isfile(path))
+            if not found:
+                raise DeepLabError(f"{item}: no such file, and nothing matches it; expected image files or a folder")
+        files |= dict.fromkeys(found)
+    return list(files)
+
+
+def stems(files: Sequence[str]) -> Iterator[str]:
+    """Yields a stem for each file; the second of a name gets -2, so that none overwrites another's output."""
+    used: set[str] = set()
+    numbers: collections.Counter[str] = collections.Counter()
+    for file in files:
+        stem = base = "stdin" if file == "-" else pathlib.Path(file).stem
+        while stem in used:
+            numbers[base] += 1
+            stem = f"{base}-{numbers[base] + 1}"
+        used.add(stem)
+        yield stem
+
+
+def expected_pixels(files: Sequence[str], options: PredictConfig) -> int:
+    """Returns about how many pixels the network will see at their own scale, which is what `runtime.runtime_predictor`
+    wants to know; of photographs that keep their size, at least so many."""
+    runs = options.eval_scales.count(1.0) * (2 if options.add_flipped_images else 1)
+    return runs * len(files) * options.longest_side**2
+
+
+def require_apart(files: Sequence[str], output_dir: str | os.PathLike, options: PredictConfig):
+    """Raises DeepLabError where what `predict_files` writes of one picture would take the place of another."""
+    folder = os.path.realpath(output_dir)
+    folders = {name: os.path.realpath(name) for name in set(map(os.path.dirname, files))}
+    inputs = {os.path.basename(file) for file in files if folders[os.path.dirname(file)] == folder}
+    for file, stem in zip(files, stems(files), strict=True) if inputs else ():
+        for name in (f"{stem}_{_SUFFIXES[choice]}" for choice in options.save):
+            if name in inputs:
+                raise DeepLabError(
+                    f"--output_dir={output_dir}: {name} would be written of {file}, and is one of the images itself; "
+                    "choose another folder"
+                )
+
+
+class _Writer:
+    """Writes what was asked for of one image after the other; each file appears complete or not at all."""
+
+    def __init__(self, predictor: Predictor, card: ModelCard, output_dir: str | os.PathLike, options: PredictConfig):
+        self._predictor, self._options = predictor, options
+        self._choices = tuple(dict.fromkeys(options.save))
+        self._names = card.class_names or tuple(f"class {i}" for i in range(card.config.num_classes))
+        self._palette = card.palette or pascal_palette(card.config.num_classes)
+        self._kind = np.uint8 if card.config.num_classes <= 256 else np.int32  # small maps are written faster
+        self._folder = pathlib.Path(output_dir)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".partial-", dir=self._folder):
+                pass
+        except OSError as error:
+            raise self._unwritable(error) from None
+        if "raw" in options.save and card.config.num_classes > 256:
+            raise DeepLabError(
+                f"--save=raw: {card.config.num_classes} classes do not fit a PNG of 8 bits; leave it out"
+            )
+
+    @property
+    def runs_the_network(self) -> bool:
+        """Whether writing needs the network again."""
+        return "probabilities" in self._choices
+
+    def _unwritable(self, error: Exception) -> DeepLabError:
+        return DeepLabError(f"--output_dir={self._folder}: cannot be written ({error}); choose another folder")
+
+    def _write(self, choice: str, path: pathlib.Path, image: np.ndarray, labels: np.ndarray, shares: Sequence):
+        if choice == "mask":
+            path.write_bytes(png_bytes(colour_mask(labels, self._palette)))
+        elif choice == "overlay":
+            path.write_bytes(jpeg_bytes(with_legend(blend(image, labels, self._palette), shares, self._palette)))
+        elif choice == "raw":
+            path.write_bytes(palette_png(labels, self._palette))
+        else:
+            write_probabilities(self._predictor, image, self._options, str(path))
+
+    def write(self, name: str, stem: str, image: np.ndarray, labels: np.ndarray, seconds: float) -> Result:
+        """Writes the outputs of one picture. DeepLabError: the folder cannot be written."""
+        labels = resize_labels(labels.astype(self._kind), *image.shape[:2])
+        shares = class_shares(labels, self._names)
+        targets = [self._folder / f"{stem}_{_SUFFIXES[choice]}" for choice in self._choices]
+        partial = [target.with_name(f".{target.name}.partial") for target in targets]
+        try:
+            for choice, path in zip(self._choices, partial, strict=True):
+                self._write(choice, path, image, labels, shares)
+            for path, target in zip(partial, targets, strict=True):
+                os.replace(path, target)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise DeepLabError(f"{name}: too long a name to add to; expected a shorter one") from None
+            raise self._unwritable(error) from None
+        finally:
+            for path in partial:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        return Result(name, labels.shape, tuple(targets), seconds, tuple(shares))
+
+
+def _name(file: str) -> str:
+    return "standard input" if file == "-" else file
+
+
+class Line:
+    """Pictures on their way: read by threads, segmented here one after the other, written by threads.
+
+    Arguments and errors are those of `predict_files`.
+    """
+
+    def __init__(self, predictor: Predictor, card: ModelCard, output_dir: str | os.PathLike, options: PredictConfig):
+        if card.kind != "segmentation":
+            raise DeepLabError(
+                f"{card.source_checkpoint}: a backbone without classes, to start training from; not to predict"
+            )
+        self._predictor, self._options = predictor, options
+        self._writer = _Writer(predictor, card, output_dir, options)
+
+    def _read(self, file: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns a picture, and the same at the size that the network gets."""
+        image = read_image(sys.stdin.buffer.read() if file == "-" else file, name=_name(file))
+        return image, network_size(image, self._options)
+
+    def _ahead(self, pool: ThreadPoolExecutor, files: Sequence[str]) -> Iterator[Future]:
+        """Yields what `_read` gives of each file as a future; while one is worked on the next are read."""
+        waiting: collections.deque[Future] = collections.deque()
+        for file in files:
+            waiting.append(pool.submit(self._read, file))
+            if len(waiting) > _READ_AHEAD:
+                yield waiting.popleft()
+        yield from waiting
+
+    def _segmented(self, picture: Future, name: str, stem: str, pool: ThreadPoolExecutor) -> Callable[[], Result]:
+        """Segments a picture when it is read; returns what waits for its outputs to be written."""
+        image, sized = picture.result()
+        start = time.perf_counter()
+        if self._options.crf:
+            labels = segment(self._predictor, image, self._options)
+        else:
+            labels = network_labels(self._predictor, sized, self._options)
+        arguments = (name, stem, image, labels, time.perf_counter() - start)
+        if self._writer.runs_the_network:
+            result = self._writer.write(*arguments)
+            return lambda: result
+        return pool.submit(self._writer.write, *arguments).result
+
+    def results(self, files: Sequence[str], names: Iterable[str]) -> Iterator[Result]:
+        """Yields the results of the files in their order; `names` are the stems of what is written of each."""
+        written: collections.deque[tuple[str, Callable[[], Result]]] = collections.deque()
+        with ThreadPoolExecutor(_THREADS) as pool:
+            pictures = self._ahead(pool, files)
+            try:
+                for file, stem in zip(files, names, strict=True):
+                    name, picture = _name(file), next(pictures)
+                    result = _caught(name, lambda p=picture, n=name, s=stem: self._segmented(p, n, s, pool))
+                    written.append((name, result if callable(result) else lambda r=result: r))
+                    if len(written) > _WRITE_BEHIND:
+                        yield _caught(*written.popleft())
+                while written:
+                    yield _caught(*written.popleft())
+            finally:  # an error, or a reader who has seen enough
+                pool.shutdown(cancel_futures=True)
+
+
+def _caught(name: str, work: Callable) -> object:
+    """Returns what `work` returns, or where the picture is at fault a result that says so."""
+    try:
+        return work()
+    except DeepLabError as error:
+        if str(error).startswith("--"):  # the fault is not the picture's
+            raise
+        return Result(name, error=str(error))
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        return Result(name, error=f"{name}: not enough memory; give --resize=longest or a smaller --max_pixels")
+
+
+def predict_files(
+    model: keras.Model,
+    card: ModelCard,
+    files: Sequence[str],
+    output_dir: str | os.PathLike,
+    options: PredictConfig,
+    *,
+    predictor: Predictor | None = None,
+) -> Iterator[Result]:
+    """Yields the result of each file, in their order; a bad picture is a result with an error, the others go on.
+
+    While the network runs, threads read the next pictures and write the last ones.
+
+    Args:
+      model, card: from `loading.open_model`.
+      files: from `expand_inputs`.
+      output_dir: gets <stem>_mask.png, <stem>_overlay.jpg, <stem>_raw.png (palette PNG of class indices, at the
+        picture's size) and <stem>_probabilities.npy (float32 [h, w, classes]), as `options.save` says.
+      options: resize rule, scales, flips, CRF, what to save, runtime.
+      predictor: from `runtime.runtime_predictor`; None: the one that `options.runtime` says.
+
+    Raises:
+      DeepLabError: the folder cannot be written, or an output would replace an input; the runtime is not installed,
+        or the model is a backbone without classes.
+    """
+    require_apart(files, output_dir, options)
+    predictor = predictor or runtime_predictor(model, options.runtime, pixels=expected_pixels(files, options))
+    yield from Line(predictor, card, output_dir, options).results(files, stems(files))
