@@ -122,7 +122,7 @@ def test_records_are_written_in_shards(tmp_path):
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("size", [(40, 60), (150, 200)], ids=["small", "large"])
 def test_the_plain_pipeline_computes_the_same(tmp_path, kind, size):
-    scale = pipeline.Scale(crop=65, batch=4)
+    scale = pipeline.PipelineScale(crop=65, batch=4)
     folder = pipeline.write_records(str(tmp_path / "r"), size, kind, 4, shards=1)
     stored = list(tf.data.TFRecordDataset(records.find_shards(folder, "train")))
     for epoch, batch in enumerate(pipeline.our_dataset(folder, scale).take(3)):

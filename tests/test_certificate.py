@@ -13,7 +13,7 @@ from deeplab_tf.config import ExportConfig
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.certificate import (
-    Example,
+    ComparedImage,
     compare,
     examples,
     file_answer,
@@ -126,7 +126,7 @@ def right(model, *, probabilities=False):
 
 
 def test_a_file_that_agrees(model):
-    pictures = [Example(picture(), (40, 50)), Example(picture(33, 34, "b"), (33, 34))]
+    pictures = [ComparedImage(picture(), (40, 50)), ComparedImage(picture(33, 34, "b"), (33, 34))]
     figures = compare(model, right(model, probabilities=True), pictures, CARD, ExportConfig())
     assert figures == {
         "images": 2,
@@ -148,7 +148,7 @@ def test_a_file_that_differs(model):
     changed[30:], scores[30:] = 5, 0.0  # outside of the picture itself
     label = np.full((30, 50), 255, np.uint8)
     label[:20] = truth[:20]
-    example = Example(image, (30, 50), label)
+    example = ComparedImage(image, (30, 50), label)
     run = lambda images: {"predictions": changed[None], "probabilities": scores[None]}  # noqa: E731
     figures = compare(model, run, [example], CARD, options)
     assert figures["pixels"] == 1500 and figures["agreement"] == 1 - 20 / 1500

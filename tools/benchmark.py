@@ -184,7 +184,7 @@ def _inference(values: flags.FlagValues) -> dict[str, list[dict]]:
 
     batches = tuple(map(int, values.batches))
     what = tuple(values.checkpoints), tuple(values.runtimes), sizes, batches, tuple(values.originals)
-    plan = inference.Plan(*what, values.output_stride, values.rounds)
+    plan = inference.InferenceBenchmark(*what, values.output_stride, values.rounds)
     with options.silenced():
         rows = inference.measure(plan)
     print(f"{inference.table(rows)}\n")

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from absl import flags
 
 from deeplab_tf.tools import options
-from deeplab_tf.zoo.published import LINEAGE, RESULTS, Result, find
+from deeplab_tf.zoo.published import LINEAGE, RESULTS, PublishedResult, find
 
 _TOLERANCE = 0.01
 
@@ -25,7 +25,7 @@ _TOLERANCE = 0.01
 class Comparison:
     """A published row beside our counts (None: the paper gives no such figure)."""
 
-    result: Result
+    result: PublishedResult
     parameters: float | None
     multiply_adds: float | None
 
@@ -50,7 +50,7 @@ def define(values: flags.FlagValues):
     flags.DEFINE_boolean("lineage", False, text, flag_values=values)
 
 
-def _multiply_adds(model, result: Result) -> int:
+def _multiply_adds(model, result: PublishedResult) -> int:
     from deeplab_tf.network.cost import model_cost
     from deeplab_tf.ops.resizing import scale_dimension
 
@@ -60,7 +60,7 @@ def _multiply_adds(model, result: Result) -> int:
     return total * (2 if result.flip else 1)
 
 
-def comparisons(results: list[Result]) -> Iterator[Comparison]:
+def comparisons(results: list[PublishedResult]) -> Iterator[Comparison]:
     """Yields each row beside our counts; a network that several rows share is built once."""
     from deeplab_tf.network.cost import model_cost
     from deeplab_tf.network.model import build_model
@@ -82,13 +82,13 @@ def _amount(value: float | None) -> str:
     return f"{value / 1e9:.2f}B" if value >= 1e9 else f"{value / 1e6:.2f}M"
 
 
-def _row(result: Result) -> tuple[str, ...]:
+def _row(result: PublishedResult) -> tuple[str, ...]:
     where = f"{result.dataset} {result.split}" + ("" if result.metric == "mIoU" else f", {result.metric}")
     cost = _amount(result.parameters), _amount(result.multiply_adds)
     return result.name, f"{result.score:.2f}", where, result.settings, *cost, result.source
 
 
-def _print_rows(results: list[Result]):
+def _print_rows(results: list[PublishedResult]):
     import rich.box
     import rich.console
     import rich.table
@@ -115,7 +115,7 @@ def _said(comparison: Comparison) -> str:
     return f"{result.name}: {counts}{'' if comparison.met else ' DIFFERS'}{reason}"
 
 
-def _check(results: list[Result]) -> int:
+def _check(results: list[PublishedResult]) -> int:
     """Prints every comparison; 1 where a row differs without a reason, or has one and does not differ."""
     options.start_tensorflow()
     wrong, met, excused = [], 0, 0

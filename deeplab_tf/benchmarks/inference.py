@@ -32,7 +32,7 @@ from deeplab_tf.network.sizes import padded_size
 from deeplab_tf.ops.resizing import resize_bilinear
 from deeplab_tf.weights.loading import open_model
 
-Run = Callable[[np.ndarray], object]  # images uint8 [b, h, w, 3] -> labels
+Segment = Callable[[np.ndarray], object]  # images uint8 [b, h, w, 3] -> labels
 _MATRIX = 1536
 _CALIBRATION = 8  # images that int8 takes its ranges from; enough to time it, not to use it
 
@@ -81,7 +81,7 @@ class Row:
 # ---- the runtimes
 
 
-def _in_tensorflow(model: keras.Model, size: tuple[int, int], *, whole: bool) -> Run:
+def _in_tensorflow(model: keras.Model, size: tuple[int, int], *, whole: bool) -> Segment:
     """The Keras model in a plain tf.function."""
 
     @tf.function(input_signature=[tf.TensorSpec([None, *size, 3], tf.uint8)])
@@ -92,8 +92,8 @@ def _in_tensorflow(model: keras.Model, size: tuple[int, int], *, whole: bool) ->
     return lambda images: run(tf.constant(images)).numpy()
 
 
-def _exported(kind: str, precision: str) -> Callable[..., Run]:
-    def opened(model: keras.Model, size: tuple[int, int], *, whole: bool) -> Run:
+def _exported(kind: str, precision: str) -> Callable[..., Segment]:
+    def opened(model: keras.Model, size: tuple[int, int], *, whole: bool) -> Segment:
         lite, outputs = kind == "tflite", ("predictions",) if whole else ("logits",)
         upsample = "argmax" if whole else "none"
         options = ExportConfig(format=kind, outputs=outputs, export_upsample=upsample, precision=precision)
@@ -115,7 +115,7 @@ def _exported(kind: str, precision: str) -> Callable[..., Run]:
     return opened
 
 
-def _predicted(model: keras.Model, size: tuple[int, int], *, whole: bool) -> Run:
+def _predicted(model: keras.Model, size: tuple[int, int], *, whole: bool) -> Segment:
     """What `predict` runs."""
     predictor = runtime_predictor(model, "tflite")
     if whole:
@@ -123,7 +123,7 @@ def _predicted(model: keras.Model, size: tuple[int, int], *, whole: bool) -> Run
     return lambda images: predictor._network(size)(images.astype(np.float32))
 
 
-_RUNTIMES: Mapping[str, Callable[..., Run]] = {
+_RUNTIMES: Mapping[str, Callable[..., Segment]] = {
     "keras": _in_tensorflow,
     "saved_model": _exported("saved_model", "float32"),
     "tflite": _exported("tflite", "float32"),
@@ -133,7 +133,7 @@ _RUNTIMES: Mapping[str, Callable[..., Run]] = {
 RUNTIMES = tuple(_RUNTIMES)
 
 
-def _original(path: str, size: tuple[int, int]) -> Run | None:
+def _original(path: str, size: tuple[int, int]) -> Segment | None:
     """A frozen graph or a .tflite, or None where it does not take images of `size`.
 
     A .tflite that takes floats takes them from -1 to 1, as the release's do; else it takes the pixels. Of scores the
@@ -175,7 +175,7 @@ def _reset_peak():
         pathlib.Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def _opened(make: Callable[[], Run | None], images: np.ndarray, row: Row) -> Run | None:
+def _opened(make: Callable[[], Segment | None], images: np.ndarray, row: Row) -> Segment | None:
     """Opens a runtime and runs it once, noting the memory in `row`."""
     _reset_peak()
     before = _resident("VmRSS")
@@ -200,14 +200,18 @@ def _matmul() -> Callable[[], float]:
     return once
 
 
-def _makers(model: keras.Model, size: tuple[int, int], plan: "Plan") -> dict[str, Callable[[], Run | None]]:
+def _makers(
+    model: keras.Model, size: tuple[int, int], plan: "InferenceBenchmark"
+) -> dict[str, Callable[[], Segment | None]]:
     """What is to be measured for images of `size`, by name."""
     whole = {kind: functools.partial(_RUNTIMES[kind], model, size, whole=True) for kind in plan.runtimes}
     bare = {f"{kind}, logits": functools.partial(_RUNTIMES[kind], model, size, whole=False) for kind in plan.runtimes}
     return whole | bare | {os.path.basename(p): functools.partial(_original, p, size) for p in plan.originals}
 
 
-def _combinations(models: Mapping[str, keras.Model], plan: "Plan", tell) -> Iterable[tuple[Row, Run, np.ndarray]]:
+def _combinations(
+    models: Mapping[str, keras.Model], plan: "InferenceBenchmark", tell
+) -> Iterable[tuple[Row, Segment, np.ndarray]]:
     for name, model in models.items():
         for size in plan.sizes:
             if padded_size(dataclasses.replace(config_of(model), crop_size=None), *size) != size:
@@ -226,7 +230,7 @@ def _combinations(models: Mapping[str, keras.Model], plan: "Plan", tell) -> Iter
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class InferenceBenchmark:
     """What is measured: checkpoints (whatever `load` takes), runtimes, sizes (height, width), batches, files of the
     release to set beside, the output stride (None: the model's own), and rounds."""
 
@@ -247,7 +251,7 @@ class Plan:
                 raise DeepLabError(f"--originals={path}: no such file; expected a frozen .pb or a .tflite")
 
 
-def measure(plan: Plan, *, tell: Callable[[str], None] = lambda line: None) -> list[dict]:
+def measure(plan: InferenceBenchmark, *, tell: Callable[[str], None] = lambda line: None) -> list[dict]:
     """Returns the figures of each combination, and last of the matrix product; see `Row.figures`."""
     changes = {"output_stride": plan.output_stride} if plan.output_stride else {}
     models = {os.path.basename(os.path.normpath(c)): open_model(c, changes).model for c in plan.checkpoints}

@@ -14,7 +14,7 @@ import numpy as np
 
 from deeplab_tf.benchmarks.pipeline import photograph, write_records
 from deeplab_tf.config import EvalConfig, ModelConfig
-from deeplab_tf.evaluation.evaluate import Evaluation, Example
+from deeplab_tf.evaluation.evaluate import Evaluation, ScoredImage
 from deeplab_tf.evaluation.following import Opened
 from deeplab_tf.evaluation.report.report import Collector, write_report
 from deeplab_tf.network.model import build_model
@@ -28,7 +28,7 @@ _CLASSES, _IGNORED, _DIFFERENT = 21, 255, 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Scale:
+class MetricsScale:
     """How much is measured: height and width of an image, images of a matrix, of boundaries, of a report."""
 
     size: tuple[int, int] = (375, 500)
@@ -37,7 +37,7 @@ class Scale:
     report: int = 500
 
 
-SMALL = Scale((30, 40), 9, 3, 5)
+SMALL = MetricsScale((30, 40), 9, 3, 5)
 
 
 def _maps(size: tuple[int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +66,7 @@ def _seconds(deed: Callable, pairs: list[tuple], count: int) -> float:
     return time.process_time() - start
 
 
-def _report(scale: Scale) -> tuple[float, float]:
+def _report(scale: MetricsScale) -> tuple[float, float]:
     """Returns the processor time in s of all that a report does beside the network, and the memory it takes in MB."""
     network = ModelConfig("tiny", num_classes=19)
     loaded = Loaded(ModelCard(network), build_model(network), Receipt("tiny", "", {}, {}), {}, ())
@@ -78,7 +78,7 @@ def _report(scale: Scale) -> tuple[float, float]:
         collected = Collector(opened, config, {"dataset": "cityscapes", "dataset_dir": place})
         for number, (image, label) in enumerate(itertools.islice(itertools.cycle(pictures), scale.report)):
             found = np.roll(np.where(label == _IGNORED, 0, label), 3, 1).astype(np.int32)
-            collected.add(Example(image, label.astype(np.int32), found, str(number)))
+            collected.add(ScoredImage(image, label.astype(np.int32), found, str(number)))
         write_report(folder, Evaluation("tiny", 0, {}, {}), collected)
         return time.process_time() - start, (_peak() - before) / 1e6
 
@@ -89,7 +89,7 @@ def _peak() -> int:
 
 def measure(rounds: int, *, small: bool, tell: Callable[[str], None]) -> dict[str, list[float]]:
     """Returns the figures by name, a list of one for each round. `tell` hears what is being measured."""
-    scale = SMALL if small else Scale()
+    scale = SMALL if small else MetricsScale()
     pairs = [_maps(scale.size, seed) for seed in range(_DIFFERENT)]
     tell(f"scores: {rounds} rounds")
     matrices, boundaries = [], []

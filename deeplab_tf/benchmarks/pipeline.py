@@ -27,7 +27,7 @@ _SPLIT = "train"
 
 
 @dataclasses.dataclass(frozen=True)
-class Scale:
+class PipelineScale:
     """How much is measured: sizes in pixels, numbers of records, batches before and in a measurement."""
 
     crop: int = 513
@@ -42,7 +42,7 @@ class Scale:
     pictures: int = 160  # in a measurement
 
 
-SMALL = Scale(49, 2, (30, 40), (64, 96), 6, 4, (4, 8, 12), (24, 32), 1, 4)
+SMALL = PipelineScale(49, 2, (30, 40), (64, 96), 6, 4, (4, 8, 12), (24, 32), 1, 4)
 
 # ---- photographs
 
@@ -96,7 +96,7 @@ def write_records(folder: str, size: tuple[int, int], kind: str, count: int, *, 
 # ---- the two pipelines
 
 
-def our_dataset(folder: str, scale: Scale, *, cache: str | None = None) -> tf.data.Dataset:
+def our_dataset(folder: str, scale: PipelineScale, *, cache: str | None = None) -> tf.data.Dataset:
     """Returns the batches that training takes; decoded pictures are kept in the folder `cache`."""
     options = {"dataset_dir": folder, "crop_size": (scale.crop, scale.crop), "batch_size": scale.batch}
     config = DataConfig(dataset="cityscapes", **options, decoded_cache=cache)
@@ -134,7 +134,7 @@ def _decoded(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return image, tf.io.decode_png(example[records.LABEL], channels=1)
 
 
-def plain_dataset(folder: str, scale: Scale) -> tf.data.Dataset:
+def plain_dataset(folder: str, scale: PipelineScale) -> tf.data.Dataset:
     """Returns the batches of a pipeline as tutorials write it."""
 
     def example_of(serialized):
@@ -149,7 +149,7 @@ def _serialized(folder: str) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(records.find_shards(folder, _SPLIT)).shuffle(100).repeat()
 
 
-def decoding_dataset(folder: str, scale: Scale) -> tf.data.Dataset:
+def decoding_dataset(folder: str, scale: PipelineScale) -> tf.data.Dataset:
     """Yields a number for each batch whose pictures and labels are decoded, and no more is done."""
 
     def decoded(serialized):
@@ -161,7 +161,7 @@ def decoding_dataset(folder: str, scale: Scale) -> tf.data.Dataset:
 # ---- measuring
 
 
-def _seconds(dataset: tf.data.Dataset, scale: Scale) -> tuple[float, float]:
+def _seconds(dataset: tf.data.Dataset, scale: PipelineScale) -> tuple[float, float]:
     """Returns seconds, and seconds of all processors, an image; from a fresh start, after some batches."""
     batches, count = iter(dataset), max(1, scale.pictures // scale.batch)
     for _ in range(scale.warm):
@@ -173,7 +173,7 @@ def _seconds(dataset: tf.data.Dataset, scale: Scale) -> tuple[float, float]:
     return (time.perf_counter() - wall) / images, (time.process_time() - processor) / images
 
 
-def _in_turn(datasets: Mapping[str, tf.data.Dataset], scale: Scale, rounds: int) -> dict[str, np.ndarray]:
+def _in_turn(datasets: Mapping[str, tf.data.Dataset], scale: PipelineScale, rounds: int) -> dict[str, np.ndarray]:
     """Returns seconds and processor seconds an image, [rounds, 2] each; in turn, as a shared machine's speed drifts."""
     found = {name: [] for name in datasets}
     for _ in range(rounds):
@@ -182,7 +182,9 @@ def _in_turn(datasets: Mapping[str, tf.data.Dataset], scale: Scale, rounds: int)
     return {name: np.array(rows) for name, rows in found.items()}
 
 
-def _beside_the_plain_one(folder: str, title: str, least: float, scale: Scale, rounds: int) -> dict[str, list[float]]:
+def _beside_the_plain_one(
+    folder: str, title: str, least: float, scale: PipelineScale, rounds: int
+) -> dict[str, list[float]]:
     kept = f"{folder}.decoded"
     cached = our_dataset(folder, scale, cache=kept)
     datasets = {"ours": our_dataset(folder, scale), "plain": plain_dataset(folder, scale), "cached": cached}
@@ -208,7 +210,7 @@ def _beside_the_plain_one(folder: str, title: str, least: float, scale: Scale, r
 
 
 def _first_epoch(
-    without: tf.data.Dataset, filling: tf.data.Dataset, kept: str, scale: Scale, rounds: int
+    without: tf.data.Dataset, filling: tf.data.Dataset, kept: str, scale: PipelineScale, rounds: int
 ) -> np.ndarray:
     """Returns how many times as fast an epoch is that fills the folder `kept`, [rounds, 2] as `_in_turn`."""
     epoch = dataclasses.replace(scale, warm=1, pictures=scale.city_records - scale.batch)
@@ -220,7 +222,7 @@ def _first_epoch(
     return np.array(ratios)
 
 
-def _growth(folder: str, scale: Scale, rounds: int) -> dict[str, Sequence[float]]:
+def _growth(folder: str, scale: PipelineScale, rounds: int) -> dict[str, Sequence[float]]:
     """Returns what an image costs among many records, over what it costs among few; and the time to open many."""
     few, some, many = scale.many
     sets = {(few, 1): None, (some, 1): None, (many, 1): None, (many, few): None}
@@ -241,7 +243,7 @@ def _growth(folder: str, scale: Scale, rounds: int) -> dict[str, Sequence[float]
 
 def measure(rounds: int, *, small: bool, tell: Callable[[str], None]) -> dict[str, float | list[float]]:
     """Returns the figures by name: numbers, or a list of one for each round. `tell` hears what is being measured."""
-    scale = SMALL if small else Scale()
+    scale = SMALL if small else PipelineScale()
     cases = [
         (scale.voc, "JPEG", scale.voc_records, 1.5),
         (scale.city, "JPEG", scale.city_records, 4),

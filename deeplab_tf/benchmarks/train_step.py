@@ -18,7 +18,7 @@ from deeplab_tf.training.train import train
 
 
 @dataclasses.dataclass(frozen=True)
-class Scale:
+class TrainStepScale:
     """How much is measured: network, pixels, steps of a turn and of the training run."""
 
     model_variant: str = "mobilenet_v2"
@@ -32,7 +32,7 @@ class Scale:
     log_steps: int = 10
 
 
-SMALL = Scale("tiny", 1.0, (33, 33), 2, 1, (30, 40), 4, 4, 2)
+SMALL = TrainStepScale("tiny", 1.0, (33, 33), 2, 1, (30, 40), 4, 4, 2)
 _RATE, _MOMENTUM, _IGNORED = 1e-4, 0.9, 255
 
 
@@ -55,11 +55,11 @@ def bare_step(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
     return step
 
 
-def _model_config(scale: Scale) -> ModelConfig:
+def _model_config(scale: TrainStepScale) -> ModelConfig:
     return ModelConfig(scale.model_variant, depth_multiplier=scale.depth_multiplier, crop_size=scale.crop)
 
 
-def _steps(scale: Scale, rounds: int) -> dict[str, list[float]]:
+def _steps(scale: TrainStepScale, rounds: int) -> dict[str, list[float]]:
     model = build_model(_model_config(scale))
     config = TrainConfig(base_learning_rate=_RATE, momentum=_MOMENTUM)
     ours, bare = make_train_step(model, config), bare_step(model)
@@ -88,7 +88,7 @@ def _steps(scale: Scale, rounds: int) -> dict[str, list[float]]:
     }
 
 
-def _run(scale: Scale) -> dict[str, list[float]]:
+def _run(scale: TrainStepScale) -> dict[str, list[float]]:
     """Returns the share of the time that is not spent waiting for data, of each stretch of a training run."""
     lines = []
     with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +105,7 @@ def _run(scale: Scale) -> dict[str, list[float]]:
 
 def measure(rounds: int, *, small: bool, tell: Callable[[str], None]) -> dict[str, list[float]]:
     """Returns the figures by name, a list of one for each round. `tell` hears what is being measured."""
-    scale = SMALL if small else Scale()
+    scale = SMALL if small else TrainStepScale()
     tell(f"step: {rounds} rounds")
     figures = _steps(scale, rounds)
     tell(f"training run: {scale.run_steps} steps")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.data.build import Shard, Writer, Written, write_shard
+from deeplab_tf.data.build import PlannedShard, Writer, Written, write_shard
 from deeplab_tf.data.pairs import LabelRules, Pair, pack
 from deeplab_tf.data.places import is_remote
 from deeplab_tf.errors import DeepLabError, unknown_name
@@ -43,7 +43,7 @@ def beam_writer(runner: str, beam_options: Sequence[str] = ()) -> Writer:
     """
     flags = runner_flags(runner, beam_options)
 
-    def write(shards: Sequence[Shard], rules: LabelRules) -> Iterator[Written]:
+    def write(shards: Sequence[PlannedShard], rules: LabelRules) -> Iterator[Written]:
         work = os.path.join(os.path.dirname(shards[0].file), _WORK)
         tf.io.gfile.makedirs(work)
         with tf.io.gfile.GFile(os.path.join(work, _PLAN), "w") as plan:

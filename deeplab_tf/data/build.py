@@ -35,7 +35,7 @@ class BuildOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class Shard:
+class PlannedShard:
     """One file to come: the split it belongs to, and its pairs in order."""
 
     file: str
@@ -52,7 +52,7 @@ class Written:
 
 
 # Writes all shards, and yields what became of them in their order.
-Writer = Callable[[Sequence[Shard], LabelRules], Iterable[Written]]
+Writer = Callable[[Sequence[PlannedShard], LabelRules], Iterable[Written]]
 
 
 def build_records(
@@ -101,10 +101,10 @@ def build_records(
     return counts
 
 
-def _shards(folder: str, split: str, pairs: Sequence[Pair], shards: int) -> Iterator[Shard]:
+def _shards(folder: str, split: str, pairs: Sequence[Pair], shards: int) -> Iterator[PlannedShard]:
     for number, part in enumerate(records.shard_ranges(len(pairs), shards)):
         file = os.path.join(folder, records.shard_name(split, number, shards))
-        yield Shard(file, split, pairs[part.start : part.stop])
+        yield PlannedShard(file, split, pairs[part.start : part.stop])
 
 
 @contextlib.contextmanager
@@ -142,7 +142,7 @@ def example_of(packed: Packed) -> bytes:
 def _local_writer(processes: int, advance: Callable[[], object]) -> Writer:
     """Returns the writer that works here, in so many processes."""
 
-    def write(shards: Sequence[Shard], rules: LabelRules) -> Iterator[Written]:
+    def write(shards: Sequence[PlannedShard], rules: LabelRules) -> Iterator[Written]:
         def told(results: Iterable[Packed | list[str]]) -> Iterator[Packed | list[str]]:
             for result in results:
                 advance()

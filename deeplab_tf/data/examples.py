@@ -52,7 +52,7 @@ WindowOf = Callable[[tf.Tensor], transforms.Window]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Source:
+class ExampleSource:
     """The records of a split: how many, where each lies (tensors [count] and [files]), the keys that differ from the
     release's, and the `identity`: a name for all that decides which pixels and labels come of them."""
 
@@ -120,7 +120,7 @@ def _decode(content: tf.Tensor, window_of: WindowOf | None) -> tuple[tf.Tensor, 
     return whole() if window_of is None else tf.cond(tf.io.is_jpeg(content), part, whole)
 
 
-def open_source(config: DataConfig, split: str) -> Source:
+def open_source(config: DataConfig, split: str) -> ExampleSource:
     """Returns the records of a split. DeepLabError where there are none, or where a file is damaged between records."""
     facts, located = dataset_of(config), locate_records(config, split)
     index = located.index
@@ -133,7 +133,7 @@ def open_source(config: DataConfig, split: str) -> Source:
     with tf.device("CPU"):
         tensors = [tf.constant(v) for v in (index.files, index.shard, index.offset, index.number)]
     identity = _identity(config, facts, located)
-    return Source(config, facts, located.labelled, located.keys, len(index), identity, *tensors)
+    return ExampleSource(config, facts, located.labelled, located.keys, len(index), identity, *tensors)
 
 
 def _identity(config: DataConfig, facts: datasets.Dataset, located: Located) -> str:
@@ -146,7 +146,7 @@ def _identity(config: DataConfig, facts: datasets.Dataset, located: Located) -> 
 
 
 def attempt(
-    source: Source, record: tf.Tensor, window_of: WindowOf | None = None
+    source: ExampleSource, record: tf.Tensor, window_of: WindowOf | None = None
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Returns whether the record is sound, and the example (something small if it is not).
 
@@ -172,7 +172,7 @@ def unconverted(function: Callable) -> Callable:
     return tf.autograph.experimental.do_not_convert(function)
 
 
-def _complaint(source: Source, record: tf.Tensor) -> tf.Tensor:
+def _complaint(source: ExampleSource, record: tf.Tensor) -> tf.Tensor:
     """Returns what is wrong with a record that is not sound: a string that names it. Reads it once more."""
 
     def passes(part: Callable) -> tf.Tensor:
@@ -190,7 +190,7 @@ def _complaint(source: Source, record: tf.Tensor) -> tf.Tensor:
     return tf.strings.join([_named(source, record), ": ", reason])
 
 
-def _named(source: Source, record: tf.Tensor, name: tf.Tensor | None = None) -> tf.Tensor:
+def _named(source: ExampleSource, record: tf.Tensor, name: tf.Tensor | None = None) -> tf.Tensor:
     words = [source.file(record), ": record ", tf.strings.as_string(tf.gather(source.number, record))]
     return tf.strings.join(words if name is None else [*words, " (", name, ")"])
 
@@ -206,7 +206,7 @@ def _fail_unless(good: tf.Tensor, message: Callable[[], tf.Tensor]):
     return tf.cond(good, lambda: tf.constant(True), fail)
 
 
-def sound_example(source: Source, record: tf.Tensor, window_of: WindowOf | None = None) -> dict[str, tf.Tensor]:
+def sound_example(source: ExampleSource, record: tf.Tensor, window_of: WindowOf | None = None) -> dict[str, tf.Tensor]:
     """Returns the example of a record, or ends the iteration with its complaint."""
     good, example = attempt(source, record, window_of)
     with tf.control_dependencies([_fail_unless(good, lambda: _complaint(source, record))]):
@@ -214,7 +214,7 @@ def sound_example(source: Source, record: tf.Tensor, window_of: WindowOf | None 
 
 
 def next_sound_example(
-    source: Source, record: tf.Tensor, window_of: WindowOf | None = None
+    source: ExampleSource, record: tf.Tensor, window_of: WindowOf | None = None
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     """Returns the example of the first sound record from `record` on, and how many (int32) were passed over.
 
@@ -241,7 +241,7 @@ def _open_shape(tensor: tf.Tensor) -> tf.TensorShape:
     return tf.TensorShape([None, None, tensor.shape[-1]]) if tensor.shape.rank == 3 else tensor.shape
 
 
-def tell(source: Source, record: tf.Tensor) -> tf.Tensor:
+def tell(source: ExampleSource, record: tf.Tensor) -> tf.Tensor:
     """Prints which record is passed over, and returns 0."""
     with tf.control_dependencies([tf.print("Left out:", _complaint(source, record), output_stream=sys.stderr)]):
         return tf.constant(0)
@@ -250,7 +250,9 @@ def tell(source: Source, record: tf.Tensor) -> tf.Tensor:
 # ---- labels
 
 
-def checked_example(source: Source, record: tf.Tensor, window_of: WindowOf | None = None) -> dict[str, tf.Tensor]:
+def checked_example(
+    source: ExampleSource, record: tf.Tensor, window_of: WindowOf | None = None
+) -> dict[str, tf.Tensor]:
     """Returns the example of a record with its label checked, or ends the iteration with what is wrong.
 
     As `attempt` gives it, and "skipped" (int32): how many records, as skip_corrupt_records allows, it stands in for.
@@ -263,7 +265,7 @@ def checked_example(source: Source, record: tf.Tensor, window_of: WindowOf | Non
     return {**example, "label": checked_label(source, record, example), "skipped": skipped}
 
 
-def checked_label(source: Source, record: tf.Tensor, example: dict[str, tf.Tensor]) -> tf.Tensor:
+def checked_label(source: ExampleSource, record: tf.Tensor, example: dict[str, tf.Tensor]) -> tf.Tensor:
     """Returns the label with `label_policy` carried out: every value a class or the ignore label."""
     label, policy = example["label"], source.config.label_policy
     if policy == "map":
@@ -293,7 +295,7 @@ def checked_label(source: Source, record: tf.Tensor, example: dict[str, tf.Tenso
         return tf.identity(label)
 
 
-def _label_complaint(source: Source, name: tf.Tensor, wrong: tf.Tensor) -> tf.Tensor:
+def _label_complaint(source: ExampleSource, name: tf.Tensor, wrong: tf.Tensor) -> tf.Tensor:
     """Returns which labels are out of range, how often, and the likely cure."""
     values, _, counts = tf.unique_with_counts(tf.cast(wrong, tf.int32))
     parts = tf.strings.join([tf.strings.as_string(values), " (", tf.strings.as_string(counts), " pixels)"])

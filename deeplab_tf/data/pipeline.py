@@ -13,7 +13,7 @@ from deeplab_tf.data import transforms
 from deeplab_tf.data.augment import DRAWS, make_augmentation
 from deeplab_tf.data.decoded_cache import open_cache
 from deeplab_tf.data.examples import (
-    Source,
+    ExampleSource,
     attempt,
     checked_example,
     checked_label,
@@ -81,7 +81,7 @@ def make_dataset(
 
 
 def _training_batches(
-    source: Source, seed: int, start_step: int, part: tuple[int, int], pieces: int
+    source: ExampleSource, seed: int, start_step: int, part: tuple[int, int], pieces: int
 ) -> tf.data.Dataset:
     config = source.config
     size = config.batch_size // part[1]
@@ -149,7 +149,7 @@ def _shuffled(seed: int, place: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Te
     return epoch, record
 
 
-def _pad_values(source: Source) -> tuple[tuple[float, ...], int]:
+def _pad_values(source: ExampleSource) -> tuple[tuple[float, ...], int]:
     return ARCHITECTURES[source.config.model_variant].pad_pixel, source.facts.ignore_label
 
 
@@ -168,7 +168,7 @@ def _resized(config: DataConfig, image: tf.Tensor, label: tf.Tensor) -> tuple[tf
 # ---- evaluation
 
 
-def _evaluation_batches(source: Source, start_step: int, part: tuple[int, int]) -> tf.data.Dataset:
+def _evaluation_batches(source: ExampleSource, start_step: int, part: tuple[int, int]) -> tf.data.Dataset:
     config = source.config
     pixel, ignored = _pad_values(source)
 

@@ -29,7 +29,7 @@ _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
 @dataclasses.dataclass(frozen=True)
-class Shard:
+class PreparedShard:
     """A file of a split, and which of its records belong to it: from `first` up to `last`."""
 
     file: str
@@ -61,7 +61,7 @@ class Prepared:
             return tuple(file.read_text(encoding="utf-8").splitlines())
         return tuple(map(str, range(self.num_classes))) if self.num_classes else None
 
-    def shards(self, split: str) -> list[Shard]:
+    def shards(self, split: str) -> list[PreparedShard]:
         """Returns the files of a split, or of a part of one: "train[:90%]", "train[100:200]" as TFDS writes it.
 
         DeepLabError for a split that is not there, and for a file that is missing.
@@ -78,7 +78,7 @@ class Prepared:
         for number, length in enumerate(lengths):
             begin, end = max(first - start, 0), min(last - start, length)
             if begin < end:
-                found.append(Shard(self._file(match[1], number, len(lengths)), begin, end))
+                found.append(PreparedShard(self._file(match[1], number, len(lengths)), begin, end))
             start += length
         if not found:
             raise DeepLabError(f"{self.name}: split {split} has no records; {match[1]} has {count}")

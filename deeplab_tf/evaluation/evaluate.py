@@ -29,7 +29,7 @@ _STEP = re.compile(r"-\d+$")
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
+class ScoredImage:
     """One picture as it was scored, at its own size: image uint8 [h, w, 3], label and prediction integers [h, w]."""
 
     image: np.ndarray
@@ -38,7 +38,7 @@ class Example:
     name: str = ""
 
 
-def _examples(batch: Mapping, labels: np.ndarray, found: np.ndarray) -> Iterator[Example]:
+def _examples(batch: Mapping, labels: np.ndarray, found: np.ndarray) -> Iterator[ScoredImage]:
     """Yields the pictures of a batch without its padding."""
     images = np.asarray(batch["original_image"] if "original_image" in batch else batch["image"])
     images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
@@ -46,7 +46,7 @@ def _examples(batch: Mapping, labels: np.ndarray, found: np.ndarray) -> Iterator
     names = np.asarray(batch["image_name"]) if "image_name" in batch else [b""] * len(labels)
     for image, label, prediction, (height, width), name in zip(images, labels, found, sizes, names, strict=True):
         parts = (values[:height, :width] for values in (image, label, prediction))
-        yield Example(*parts, name.decode(errors="replace"))
+        yield ScoredImage(*parts, name.decode(errors="replace"))
 
 
 def evaluate(
@@ -58,7 +58,7 @@ def evaluate(
     ignore_label: int = 255,
     large_images: str = "pad",
     crf: Mapping[str, float] | None = None,
-    watch: Callable[[Example], None] | None = None,
+    watch: Callable[[ScoredImage], None] | None = None,
 ) -> dict:
     """Returns the scores of `model` over all of `dataset`, in the release's convention (its eval.py).
 
@@ -192,7 +192,7 @@ def evaluate_checkpoint(
     data: Mapping,
     *,
     advance: Callable[[int], None] = lambda count: None,
-    watch: Callable[[Example], None] | None = None,
+    watch: Callable[[ScoredImage], None] | None = None,
 ) -> Evaluation:
     """Returns the scores of one checkpoint over config.eval_split.
 
@@ -238,7 +238,7 @@ def evaluate_checkpoints(
     tell: Callable[[str], None] = lambda line: None,
     begin: Callable[[Opened], None] = lambda opened: None,
     advance: Callable[[int], None] = lambda count: None,
-    watch: Callable[[Example], None] | None = None,
+    watch: Callable[[ScoredImage], None] | None = None,
 ) -> Iterator[Evaluation]:
     """Scores the checkpoint that config.checkpoint_dir names, or those of a training run as they come.
 

@@ -62,7 +62,7 @@ def _again(loaded: Loaded, prefix: pathlib.Path) -> Loaded:
     return dataclasses.replace(loaded, receipt=receipt, state=state)
 
 
-class _Run:
+class _FollowedRun:
     """The checkpoints of a training run, of which old ones vanish."""
 
     def __init__(self, config: EvalConfig, changes: Mapping, dataset: str | None, tell: Callable[[str], None]):
@@ -140,7 +140,7 @@ def follow(
     if not is_run(config.checkpoint_dir):
         yield _opened(config.checkpoint_dir, open_model(config.checkpoint_dir, changes, dataset=dataset))
         return
-    run, limit = _Run(config, changes, dataset, tell), config.max_number_of_evaluations
+    run, limit = _FollowedRun(config, changes, dataset, tell), config.max_number_of_evaluations
     done, earliest = 0, 0.0
     while limit <= 0 or done < limit:
         opened = run.next(earliest)

@@ -71,7 +71,7 @@ SERVERS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class PackPlan:
     """What will be packed: id -> file; the archive; whether the values are translated; notes for the user."""
 
     server: Server
@@ -121,7 +121,7 @@ def _by_stem(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     return found
 
 
-def make_plan(config: PackConfig) -> Plan:
+def make_plan(config: PackConfig) -> PackPlan:
     """Returns what to pack, every prediction having been looked at.
 
     Raises:
@@ -152,7 +152,7 @@ def make_plan(config: PackConfig) -> Plan:
     _require_none(_wrong_values(server, values, translate))
     output = pathlib.Path(config.output or server.output)
     notes = tuple(_notes(config, sizes, values, len(there) - len(files), translate))
-    return Plan(server, files, output, config.competition, translate, notes)
+    return PackPlan(server, files, output, config.competition, translate, notes)
 
 
 def _require_none(faults: Sequence[str]):
@@ -227,7 +227,7 @@ def _wrong_values(server: Server, values: np.ndarray, translate: bool) -> list[s
 # ---- writing
 
 
-def _encoded(plan: Plan, file: pathlib.Path) -> bytes:
+def _encoded(plan: PackPlan, file: pathlib.Path) -> bytes:
     classes = _read(file)
     if plan.server.dataset == "pascal_voc_seg":
         return palette_png(classes, DATASETS["pascal_voc_seg"].palette)
@@ -251,7 +251,7 @@ def _archive(path: pathlib.Path) -> Iterator[Callable[[str, bytes], None]]:
         yield add
 
 
-def pack(plan: Plan, *, advance: Callable[[], object] = lambda: None) -> pathlib.Path:
+def pack(plan: PackPlan, *, advance: Callable[[], object] = lambda: None) -> pathlib.Path:
     """Writes the archive of a plan, which takes its name when it is complete, and returns it.
 
     DeepLabError where it cannot be written.

@@ -22,7 +22,7 @@ from deeplab_tf.data.pairs import LabelRules, read_label
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.data.transforms import resize_to_range
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.exporting.formats import Run
+from deeplab_tf.exporting.formats import RunExport
 from deeplab_tf.inference.files import expand_inputs
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.ops.images import read_image, resize_labels, resize_longest
@@ -38,7 +38,7 @@ _FORBIDDEN = ("spacetobatch", "batchtospace", "flex")
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
+class ComparedImage:
     """A picture to compare on.
 
     Attributes:
@@ -61,28 +61,28 @@ def _shrunk(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     return resize_longest(image, max(1, int(ratio * max(height, width)))) if ratio < 1 else image
 
 
-def fitted(image: np.ndarray, card: ModelCard, size: tuple[int, int] | None) -> Example:
+def fitted(image: np.ndarray, card: ModelCard, size: tuple[int, int] | None) -> ComparedImage:
     """Returns a picture as a file for images of `size` takes it (None: of any size): shrunk, then padded."""
     image = _shrunk(image, size or card.config.crop_size)
     if size is None or image.shape[:2] == size:
-        return Example(image, image.shape[:2])
+        return ComparedImage(image, image.shape[:2])
     padded = np.empty((*size, 3), np.uint8)
     padded[:] = ARCHITECTURES[card.config.model_variant].pad_pixel
     padded[: image.shape[0], : image.shape[1]] = image
-    return Example(padded, image.shape[:2])
+    return ComparedImage(padded, image.shape[:2])
 
 
-def _drawn(card: ModelCard, size: tuple[int, int] | None, count: int) -> Iterator[Example]:
+def _drawn(card: ModelCard, size: tuple[int, int] | None, count: int) -> Iterator[ComparedImage]:
     """Pictures of drawn shapes; of sizes odd and even where any is taken, with labels where the model knows them."""
     height, width = size or card.config.crop_size or _SHAPES_SIZE
     for number in range(count):
         less = (0, 0) if size else (number % 2, number // 2 % 2)
         shape = (height - less[0], width - less[1])
         image, label = shapes_example(0, FIRST_INDEX["test"] + number, height=shape[0], width=shape[1])
-        yield Example(image, shape, label if card.dataset == "shapes" else None)
+        yield ComparedImage(image, shape, label if card.dataset == "shapes" else None)
 
 
-def examples(options: ExportConfig, card: ModelCard, size: tuple[int, int] | None) -> Iterator[Example]:
+def examples(options: ExportConfig, card: ModelCard, size: tuple[int, int] | None) -> Iterator[ComparedImage]:
     """Yields the pictures of the certificate: the user's, or drawn shapes.
 
     Args:
@@ -132,7 +132,9 @@ def keras_answer(model: keras.Model, image: np.ndarray, options: ExportConfig) -
     return labels, _resized(predictor.probabilities(image[None], **averaged), size)[0]
 
 
-def file_answer(run: Run, image: np.ndarray, *, upsampled_logits: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+def file_answer(
+    run: RunExport, image: np.ndarray, *, upsampled_logits: bool = True
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns what the exported file says: classes [h, w] and, if it gives any scores, probabilities [h, w, classes].
 
     `upsampled_logits` is the model's prediction_with_upsampled_logits; it says what becomes of logits of a low
@@ -166,7 +168,7 @@ class _Tally:
     difference: float | None = None
     matrices: np.ndarray | None = None
 
-    def add(self, example: Example, truth: np.ndarray, probabilities: np.ndarray, found: np.ndarray, scores):
+    def add(self, example: ComparedImage, truth: np.ndarray, probabilities: np.ndarray, found: np.ndarray, scores):
         """Counts one picture: the Keras model's classes and probabilities, the file's classes and, if any, scores."""
         own = tuple(slice(side) for side in example.size)
         truth, probabilities, found = truth[own], probabilities[own], found[own]
@@ -197,7 +199,9 @@ class _Tally:
         }
 
 
-def compare(model: keras.Model, run: Run, pictures: Iterable[Example], card: ModelCard, options: ExportConfig) -> dict:
+def compare(
+    model: keras.Model, run: RunExport, pictures: Iterable[ComparedImage], card: ModelCard, options: ExportConfig
+) -> dict:
     """Returns how far the exported file and the Keras model agree.
 
     Returns:
@@ -219,7 +223,7 @@ def compare(model: keras.Model, run: Run, pictures: Iterable[Example], card: Mod
     return tally.result()
 
 
-def latency(run: Run, image: np.ndarray) -> dict:
+def latency(run: RunExport, image: np.ndarray) -> dict:
     """Returns the median time of one picture in milliseconds, from pixels to the file's output, after a warm-up."""
     times, start = [], time.perf_counter()
     run(image[None])

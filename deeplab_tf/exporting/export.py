@@ -26,7 +26,7 @@ from deeplab_tf.exporting.certificate import (
     versions,
     write_certificate,
 )
-from deeplab_tf.exporting.formats import FORMATS, Format, Run, files_of, open_with_scores, write_graph_text
+from deeplab_tf.exporting.formats import FORMATS, Format, RunExport, files_of, open_with_scores, write_graph_text
 from deeplab_tf.inference.files import expand_inputs
 from deeplab_tf.inference.graph import Segmentation, build_graph_def, read_weights
 from deeplab_tf.network.model import build_model
@@ -55,7 +55,7 @@ def _remembers(path: str | os.PathLike) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Opened:
+class ExportSource:
     """Weights opened for an export: at which output stride, why, and which one they were trained at, where that is
     known."""
 
@@ -64,7 +64,7 @@ class Opened:
     trained_stride: int | None
 
 
-def open_for_export(path: str | os.PathLike, changes: Mapping | None = None) -> Opened:
+def open_for_export(path: str | os.PathLike, changes: Mapping | None = None) -> ExportSource:
     """Opens weights at the output stride they are exported with.
 
     An explicit output_stride wins, then the one that was trained; weights that do not remember theirs get the
@@ -80,7 +80,7 @@ def open_for_export(path: str | os.PathLike, changes: Mapping | None = None) -> 
         if trained is None:
             loaded = open_model(path, {**changes, "output_stride": RELEASE_STRIDE})
             origin = "the release's default for export"
-    return Opened(loaded, origin, trained)
+    return ExportSource(loaded, origin, trained)
 
 
 def _at_size(loaded: Loaded, options: ExportConfig) -> tuple[keras.Model, ModelCard]:
@@ -196,7 +196,7 @@ def _target(export_path: str | os.PathLike, options: ExportConfig) -> _Target:
 # ---- the verb
 
 
-def _description(opened: Opened, card: ModelCard, options: ExportConfig) -> dict:
+def _description(opened: ExportSource, card: ModelCard, options: ExportConfig) -> dict:
     defaults = ExportConfig()
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     stride = {"exported": card.config.output_stride, "from": opened.stride_from, "trained": opened.trained_stride}
@@ -214,7 +214,7 @@ def _description(opened: Opened, card: ModelCard, options: ExportConfig) -> dict
     }
 
 
-def _scored(segmentation: Segmentation, inputs: tuple, path: pathlib.Path, run: Run) -> Run:
+def _scored(segmentation: Segmentation, inputs: tuple, path: pathlib.Path, run: RunExport) -> RunExport:
     """Returns what runs the file and also gives scores, so that probabilities can be compared."""
     options = segmentation.options
     if options.outputs != ("predictions",):
@@ -229,7 +229,7 @@ def _scored(segmentation: Segmentation, inputs: tuple, path: pathlib.Path, run: 
         return form.open(twin, options)
 
 
-def export_opened(opened: Opened, export_path: str | os.PathLike, options: ExportConfig) -> dict:
+def export_opened(opened: ExportSource, export_path: str | os.PathLike, options: ExportConfig) -> dict:
     """Exports opened weights; see `export`."""
     options = options.for_path(export_path)
     target = _target(export_path, options)

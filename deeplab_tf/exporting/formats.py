@@ -19,7 +19,7 @@ from deeplab_tf.inference.graph import GraphDef, as_function, tensor_names
 from deeplab_tf.inference.tflite import convert
 
 # images uint8 [b, h, w, 3] -> outputs by their short names (predictions, probabilities, logits)
-Run = Callable[[np.ndarray], dict[str, np.ndarray]]
+RunExport = Callable[[np.ndarray], dict[str, np.ndarray]]
 _OPSET = 17
 _BEYOND = 255  # in the label maps of a batch, what lies outside of the smaller pictures
 _LARGEST_SHOWN = 256  # bytes of a constant that stay in the text of a graph
@@ -74,7 +74,7 @@ def _write_saved_model(graph_def: GraphDef, options: ExportConfig, path: pathlib
         raise OSError(error.message) from None
 
 
-def _open_saved_model(path: pathlib.Path, _: ExportConfig) -> Run:
+def _open_saved_model(path: pathlib.Path, _: ExportConfig) -> RunExport:
     loaded = tf.saved_model.load(str(path))
     segment = loaded.signatures["serving_default"]
     return lambda images: _short({n: v.numpy() for n, v in segment(**{INPUT: tf.constant(images)}).items()})
@@ -97,7 +97,7 @@ def _write_frozen(graph_def: GraphDef, options: ExportConfig, path: pathlib.Path
     path.write_bytes(graph_def.SerializeToString(deterministic=True))
 
 
-def _open_frozen(path: pathlib.Path, options: ExportConfig) -> Run:
+def _open_frozen(path: pathlib.Path, options: ExportConfig) -> RunExport:
     graph = tf.Graph()
     with graph.as_default():
         tf.graph_util.import_graph_def(GraphDef.FromString(path.read_bytes()), name="")
@@ -128,12 +128,12 @@ def _write_tflite(graph_def: GraphDef, options: ExportConfig, path: pathlib.Path
     path.write_bytes(convert.convert(function, representative=representative, **kind))
 
 
-def _open_tflite(path: pathlib.Path, options: ExportConfig) -> Run:
+def _open_tflite(path: pathlib.Path, options: ExportConfig) -> RunExport:
     model = convert.LiteModel(path.read_bytes())
     return lambda images: dict(zip(options.outputs, model(images), strict=True))
 
 
-def open_with_scores(path: pathlib.Path, options: ExportConfig) -> Run:
+def open_with_scores(path: pathlib.Path, options: ExportConfig) -> RunExport:
     """Returns what runs a .tflite that gives classes and has it give also what they are taken from."""
     model = convert.LiteModel(convert.with_scores(path.read_bytes()))
     outputs = (*options.outputs, "probabilities" if options.averages else "logits")
@@ -173,7 +173,7 @@ def _write_onnx(graph_def: GraphDef, options: ExportConfig, path: pathlib.Path, 
     path.write_bytes(model.SerializeToString())
 
 
-def _open_onnx(path: pathlib.Path, options: ExportConfig) -> Run:
+def _open_onnx(path: pathlib.Path, options: ExportConfig) -> RunExport:
     _, onnxruntime = _onnx_packages()
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = tensor_names(options.outputs)
@@ -207,7 +207,7 @@ class Format:
     file: str | None
     packages: tuple[str, ...]
     write: Callable[[GraphDef, ExportConfig, pathlib.Path, Iterable[np.ndarray]], None]
-    open: Callable[[pathlib.Path, ExportConfig], Run]
+    open: Callable[[pathlib.Path, ExportConfig], RunExport]
     operations: Callable[[pathlib.Path], dict[str, int]]
     needs: Callable[[], object] = lambda: None
 

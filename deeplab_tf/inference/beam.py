@@ -19,7 +19,7 @@ from deeplab_tf.config import PredictConfig
 from deeplab_tf.data.beam import run_pipeline, runner_flags
 from deeplab_tf.data.places import is_remote
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.inference.files import Line, require_apart, stems
+from deeplab_tf.inference.files import SegmentationPipeline, require_apart, stems
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.weights.loading import open_model
 
@@ -45,7 +45,7 @@ class _Worker:
         loaded = open_model(job.checkpoint, job.changes)
         self._model = loaded.model  # which a predictor does not keep
         predictor = runtime_predictor(self._model, job.options.runtime, pixels=math.inf)
-        self.line = Line(predictor, loaded.card, job.output_dir, job.options)
+        self.line = SegmentationPipeline(predictor, loaded.card, job.output_dir, job.options)
 
 
 class _Segmenting(ModelHandler[tuple[str, str], PredictionResult, _Worker]):

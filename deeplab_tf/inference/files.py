@@ -35,7 +35,7 @@ _SUFFIXES = {"mask": "mask.png", "overlay": "overlay.jpg", "raw": "raw.png", "pr
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class ImageResult:
     """What became of one image: its size (h, w), the files written, seconds in the network (and the CRF), and the
     classes found as (index, name, share); or `error`, one line."""
 
@@ -150,7 +150,7 @@ class _Writer:
         else:
             write_probabilities(self._predictor, image, self._options, str(path))
 
-    def write(self, name: str, stem: str, image: np.ndarray, labels: np.ndarray, seconds: float) -> Result:
+    def write(self, name: str, stem: str, image: np.ndarray, labels: np.ndarray, seconds: float) -> ImageResult:
         """Writes the outputs of one picture. DeepLabError: the folder cannot be written."""
         labels = resize_labels(labels.astype(self._kind), *image.shape[:2])
         shares = class_shares(labels, self._names)
@@ -169,14 +169,14 @@ class _Writer:
             for path in partial:
                 with contextlib.suppress(OSError):
                     path.unlink()
-        return Result(name, labels.shape, tuple(targets), seconds, tuple(shares))
+        return ImageResult(name, labels.shape, tuple(targets), seconds, tuple(shares))
 
 
 def _name(file: str) -> str:
     return "standard input" if file == "-" else file
 
 
-class Line:
+class SegmentationPipeline:
     """Pictures on their way: read by threads, segmented here one after the other, written by threads.
 
     Arguments and errors are those of `predict_files`.
@@ -204,7 +204,7 @@ class Line:
                 yield waiting.popleft()
         yield from waiting
 
-    def _segmented(self, picture: Future, name: str, stem: str, pool: ThreadPoolExecutor) -> Callable[[], Result]:
+    def _segmented(self, picture: Future, name: str, stem: str, pool: ThreadPoolExecutor) -> Callable[[], ImageResult]:
         """Segments a picture when it is read; returns what waits for its outputs to be written."""
         image, sized = picture.result()
         start = time.perf_counter()
@@ -218,9 +218,9 @@ class Line:
             return lambda: result
         return pool.submit(self._writer.write, *arguments).result
 
-    def results(self, files: Sequence[str], names: Iterable[str]) -> Iterator[Result]:
+    def results(self, files: Sequence[str], names: Iterable[str]) -> Iterator[ImageResult]:
         """Yields the results of the files in their order; `names` are the stems of what is written of each."""
-        written: collections.deque[tuple[str, Callable[[], Result]]] = collections.deque()
+        written: collections.deque[tuple[str, Callable[[], ImageResult]]] = collections.deque()
         with ThreadPoolExecutor(_THREADS) as pool:
             pictures = self._ahead(pool, files)
             try:
@@ -243,9 +243,9 @@ def _caught(name: str, work: Callable) -> object:
     except DeepLabError as error:
         if str(error).startswith("--"):  # the fault is not the picture's
             raise
-        return Result(name, error=str(error))
+        return ImageResult(name, error=str(error))
     except (MemoryError, tf.errors.ResourceExhaustedError):
-        return Result(name, error=f"{name}: not enough memory; give --resize=longest or a smaller --max_pixels")
+        return ImageResult(name, error=f"{name}: not enough memory; give --resize=longest or a smaller --max_pixels")
 
 
 def predict_files(
@@ -256,7 +256,7 @@ def predict_files(
     options: PredictConfig,
     *,
     predictor: Predictor | None = None,
-) -> Iterator[Result]:
+) -> Iterator[ImageResult]:
     """Yields the result of each file, in their order; a bad picture is a result with an error, the others go on.
 
     While the network runs, threads read the next pictures and write the last ones.
@@ -275,4 +275,4 @@ def predict_files(
     """
     require_apart(files, output_dir, options)
     predictor = predictor or runtime_predictor(model, options.runtime, pixels=expected_pixels(files, options))
-    yield from Line(predictor, card, output_dir, options).results(files, stems(files))
+    yield from SegmentationPipeline(predictor, card, output_dir, options).results(files, stems(files))

@@ -52,7 +52,7 @@ class Outcome:
         return self.reason == "signal"
 
 
-class _Run:
+class _Session:
     """One run: its model, its step, its folder, its devices."""
 
     def __init__(self, model_config: ModelConfig, train_config: TrainConfig, data: DataConfig, run: RunConfig):
@@ -158,7 +158,7 @@ class _Run:
 class _Watch:
     """What a run does besides updates: lines of the log, TensorBoard, checkpoints and scores, when each is due."""
 
-    def __init__(self, run: _Run, validation: Validation | None, report: Callable, tell: Callable):
+    def __init__(self, run: _Session, validation: Validation | None, report: Callable, tell: Callable):
         self._run, self._validation, self._report, self._tell = run, validation, report, tell
         self._is_chief, self._steps = run.devices.is_chief, run.train.training_number_of_steps
         self._summaries = Summaries(run.directory.path, write=self._is_chief)
@@ -233,7 +233,7 @@ def _check_finite(progress: Progress, directory: RunDirectory):
 
 
 @contextlib.contextmanager
-def _workers_present(run: _Run) -> Iterator[None]:
+def _workers_present(run: _Session) -> Iterator[None]:
     """Makes a DeepLabError of what TensorFlow says when another worker has gone."""
     try:
         yield
@@ -246,7 +246,7 @@ def _workers_present(run: _Run) -> Iterator[None]:
         ) from None
 
 
-def _loop(run: _Run, watch: _Watch) -> str:
+def _loop(run: _Session, watch: _Watch) -> str:
     """Trains to the end, to a signal or until the scores' patience ends; returns which, as in Outcome."""
     steps, reason = run.train.training_number_of_steps, "done"
     batches, step = run.devices.iterate(run.dataset), run.done()
@@ -302,7 +302,7 @@ def train(
     """
     if not run_config.train_logdir:
         raise DeepLabError("--train_logdir is missing; expected the folder of the run")
-    run = _Run(model_config, train_config, data_config, run_config)
+    run = _Session(model_config, train_config, data_config, run_config)
     is_chief = run.devices.is_chief
     tell, report = (tell, report) if is_chief else (lambda line: None, lambda progress: None)
     with run.directory.locked() if is_chief else contextlib.nullcontext():
@@ -316,7 +316,7 @@ def train(
         return Outcome(run.done(), str(run.directory.latest()), reason)
 
 
-def _begin(run: _Run, tell: Callable[[str], None]):
+def _begin(run: _Session, tell: Callable[[str], None]):
     """Brings the run to where it begins: its last checkpoint, or initial weights, which become the first one."""
     latest, is_chief = run.directory.latest(), run.devices.is_chief
     if latest:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.weights.sources import Source, open_source
+from deeplab_tf.weights.sources import WeightSource, open_source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _check_shapes(source: Source, variables: Mapping[str, tf.Variable], names: Sequence[str]):
+def _check_shapes(source: WeightSource, variables: Mapping[str, tf.Variable], names: Sequence[str]):
     wrong = [n for n in names if tuple(source.shapes[n]) != tuple(variables[n].shape)]
     if wrong:
         first = f"{wrong[0]} is {list(source.shapes[wrong[0]])} there and {list(variables[wrong[0]].shape)} here"

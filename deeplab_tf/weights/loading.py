@@ -16,7 +16,7 @@ from deeplab_tf.network.backbone import build_backbone
 from deeplab_tf.network.model import build_model
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.recognize import Recognized, recognize
-from deeplab_tf.weights.sources import MODEL_FILE, Source, open_source, strip_checkpoint_suffix
+from deeplab_tf.weights.sources import MODEL_FILE, WeightSource, open_source, strip_checkpoint_suffix
 from deeplab_tf.weights.tf1 import Receipt, averaged, load_source, training_state, variable_map
 from deeplab_tf.zoo import download, lookup
 from deeplab_tf.zoo.released import Released
@@ -64,7 +64,7 @@ def _notes(config: ModelConfig, recognized: Recognized, changes: Mapping, entry:
     return [f"--{name}={value} assumed {origin}: shapes cannot tell" for name, value in shown.items()]
 
 
-def _inferred(source: Source, changes: Mapping, entry: Released | None) -> tuple[ModelConfig, str, list[str]]:
+def _inferred(source: WeightSource, changes: Mapping, entry: Released | None) -> tuple[ModelConfig, str, list[str]]:
     """Returns the configuration of bare weights, their kind, and what was assumed."""
     state = training_state(list(source.shapes))
     shapes = {name: shape for name, shape in source.shapes.items() if name not in state}
@@ -110,7 +110,7 @@ def _meaning(config: ModelConfig, dataset: str | None, entry: Released | None) -
     return {**values, "palette": tuple(known.palette)[:_LARGEST_PALETTE]}, notes
 
 
-def _kept_state(source: Source, *, everything: bool) -> dict[str, np.ndarray]:
+def _kept_state(source: WeightSource, *, everything: bool) -> dict[str, np.ndarray]:
     names = training_state(list(source.shapes))
     return {name: source.read(name) for name in names if everything or name == "global_step"}
 

@@ -29,7 +29,7 @@ _NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class WeightSource:
     """Named tensors of a file.
 
     Attributes:
@@ -64,7 +64,7 @@ def _damaged(path: object, error: Exception) -> DamagedError:
     return DamagedError(f"{path}: damaged or truncated ({reason}); expected an intact file, fetch or copy it again")
 
 
-def _checkpoint(prefix: pathlib.Path, shown: str) -> Source:
+def _checkpoint(prefix: pathlib.Path, shown: str) -> WeightSource:
     data = sorted(prefix.parent.glob(glob_escape(prefix.name) + ".data-*"))
     index = prefix.with_name(prefix.name + ".index")
     files = [*data, index] if index.is_file() else [prefix]
@@ -82,7 +82,7 @@ def _checkpoint(prefix: pathlib.Path, shown: str) -> Source:
         except _READ_ERRORS as error:
             raise _damaged(f"{prefix}: variable {name}", error) from None
 
-    return Source(shown, sha256_of(*files), dict(sorted(shapes.items())), read)
+    return WeightSource(shown, sha256_of(*files), dict(sorted(shapes.items())), read)
 
 
 def glob_escape(text: str) -> str:
@@ -90,14 +90,14 @@ def glob_escape(text: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in text)
 
 
-def _arrays(path: pathlib.Path, arrays: dict[str, np.ndarray], notes: tuple[str, ...]) -> Source:
+def _arrays(path: pathlib.Path, arrays: dict[str, np.ndarray], notes: tuple[str, ...]) -> WeightSource:
     if not arrays:
         raise DeepLabError(f"{path}: holds no weights under the release's names; expected a model of the release")
     shapes = {name: array.shape for name, array in sorted(arrays.items())}
-    return Source(str(path), sha256_of(path), shapes, arrays.__getitem__, notes)
+    return WeightSource(str(path), sha256_of(path), shapes, arrays.__getitem__, notes)
 
 
-def _frozen_graph(path: pathlib.Path) -> Source:
+def _frozen_graph(path: pathlib.Path) -> WeightSource:
     graph = tf.compat.v1.GraphDef()
     try:
         graph.ParseFromString(path.read_bytes())
@@ -149,7 +149,7 @@ def _unfolded(scope: str, bias: np.ndarray, *, has_norm: bool) -> dict[str, np.n
     return {f"{scope}/BatchNorm/{leaf}": value for leaf, value in zip(_NORM_LEAVES, values, strict=True)}
 
 
-def _tflite(path: pathlib.Path) -> Source:
+def _tflite(path: pathlib.Path) -> WeightSource:
     """Reads the constants by their tensor names. The batch norms are folded: gamma 1, beta the bias, mean 0,
     variance 1 - epsilon give them back."""
     try:
@@ -170,7 +170,7 @@ def _tflite(path: pathlib.Path) -> Source:
     return _arrays(path, arrays, ("batch norm is folded in a .tflite: statistics are 0 and 1, so keep them frozen",))
 
 
-def _caffemodel(path: pathlib.Path) -> Source:
+def _caffemodel(path: pathlib.Path) -> WeightSource:
     layers = caffe.read_caffemodel(path)
     try:
         arrays, variant, notes = caffe.tf1_variables(layers)
@@ -190,7 +190,7 @@ def strip_checkpoint_suffix(path: pathlib.Path) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def open_source(path: str | pathlib.Path) -> Iterator[Source]:
+def open_source(path: str | pathlib.Path) -> Iterator[WeightSource]:
     """Opens weights wherever they are: a checkpoint prefix (or one of its files), a folder, a .tar.gz, a frozen .pb, a
     float .tflite, a .caffemodel of DeepLab v1 or v2.
 

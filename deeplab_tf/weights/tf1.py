@@ -18,7 +18,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.fake_quantization import HELD, FakeQuantize
 from deeplab_tf.network.layers import FusedBatchNorm
 from deeplab_tf.weights.names import AVERAGE, COUNTERS, SLOTS
-from deeplab_tf.weights.sources import Source, open_source, strip_checkpoint_suffix
+from deeplab_tf.weights.sources import WeightSource, open_source, strip_checkpoint_suffix
 
 _LEAVES: dict[type, dict[str, str]] = {
     keras.layers.Conv2D: {"kernel": "weights", "bias": "biases"},
@@ -98,7 +98,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _check_match(source: Source, targets: Mapping[str, tuple], extra: Sequence[str]):
+def _check_match(source: WeightSource, targets: Mapping[str, tuple], extra: Sequence[str]):
     problems = []
     missing = [name for name in targets if name not in source.shapes]
     wrong = [n for n, shape in targets.items() if n in source.shapes and source.shapes[n] != shape]
@@ -119,7 +119,7 @@ def _check_match(source: Source, targets: Mapping[str, tuple], extra: Sequence[s
         raise DeepLabError(f"{source.path}: does not fit the model; {'; '.join(problems)}. {cure}")
 
 
-def _read_all(source: Source, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _read_all(source: WeightSource, names: Sequence[str]) -> dict[str, np.ndarray]:
     values = {}
     for name in names:
         value = source.read(name)
@@ -129,7 +129,7 @@ def _read_all(source: Source, names: Sequence[str]) -> dict[str, np.ndarray]:
     return values
 
 
-def averaged(source: Source) -> Source:
+def averaged(source: WeightSource) -> WeightSource:
     """Returns `source` with the moving averages of its weights in their place, of those that have one (ema_decay)."""
 
     def read(name: str) -> np.ndarray:
@@ -140,7 +140,7 @@ def averaged(source: Source) -> Source:
     return dataclasses.replace(source, read=read, notes=notes)
 
 
-def load_source(model: keras.Model, source: Source, *, skip: Sequence[str] = ()) -> Receipt:
+def load_source(model: keras.Model, source: WeightSource, *, skip: Sequence[str] = ()) -> Receipt:
     """Assigns the weights of `source` to `model`: every variable of either side, or none.
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.zoo.papers import auto_deeplab, mobilenet_v2, v1, v2, v3, v3plus
 from deeplab_tf.zoo.papers.row import CITYSCAPES, CITYSCAPES_SIZE, VOC_SIZE
-from deeplab_tf.zoo.papers.row import Result as Result
+from deeplab_tf.zoo.papers.row import PublishedResult as PublishedResult
 from deeplab_tf.zoo.released import CHECKPOINTS, Released
 
 # Published figures that the release's own graphs, counted, do not give: what they give instead.
@@ -35,12 +35,12 @@ def _zoo_name(entry: Released, index: int) -> str:
     return f"zoo/{entry.name}/{'-'.join(words)}"
 
 
-def _zoo_rows() -> Iterator[Result]:
+def _zoo_rows() -> Iterator[PublishedResult]:
     """The scores of the released checkpoints (released.py has them). The EdgeTPU's multiply-adds are for 513 x 513."""
     for entry in CHECKPOINTS.values():
         city = entry.dataset == CITYSCAPES and not entry.name.startswith("edgetpu")
         for index, score in enumerate(entry.scores if entry.kind == "segmentation" else ()):
-            yield Result(
+            yield PublishedResult(
                 name=_zoo_name(entry, index),
                 source="the release's g3doc/model_zoo.md and quantize.md",
                 score=score.value,
@@ -61,7 +61,7 @@ def _zoo_rows() -> Iterator[Result]:
 
 
 _PAPERS = (v1, v2, v3, v3plus, mobilenet_v2, auto_deeplab)
-RESULTS: dict[str, Result] = {
+RESULTS: dict[str, PublishedResult] = {
     row.name: row for rows in (*(paper.ROWS for paper in _PAPERS), _zoo_rows()) for row in rows
 }
 
@@ -75,7 +75,7 @@ LINEAGE = {
 }
 
 
-def find(words: str) -> list[Result]:
+def find(words: str) -> list[PublishedResult]:
     """Returns the rows whose name, source or settings have all of the space-separated `words`, in any case.
 
     Raises:

@@ -20,7 +20,7 @@ from deeplab_tf.catalog.datasets import DATASETS, Dataset
 from deeplab_tf.config import EvalConfig, ModelConfig
 from deeplab_tf.data.locate import count_records
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.evaluation.evaluate import Evaluation, Example, evaluate_checkpoints
+from deeplab_tf.evaluation.evaluate import Evaluation, ScoredImage, evaluate_checkpoints
 from deeplab_tf.evaluation.following import Opened, data_for
 from deeplab_tf.evaluation.report.page import Shown, render
 from deeplab_tf.evaluation.report.tally import ImageScores, Tally, confused_pairs
@@ -74,7 +74,7 @@ class Collector:
         self._every = max(1, -(-count_records(self.options, config.eval_split) // _CALIBRATED))
         self._calibration, self._calibrated = np.zeros((3, _BINS)), 0
 
-    def add(self, example: Example):
+    def add(self, example: ScoredImage):
         """Adds an image."""
         scores = self.tally.add(example.label, example.prediction, example.name)
         self._thumbnails.add(example.image, example.label, example.prediction)
@@ -82,7 +82,7 @@ class Collector:
         if scores.index % self._every == 0 and not self.config.crf and self.config.large_images != "tile":
             self._calibrate(example)
 
-    def _calibrate(self, example: Example):
+    def _calibrate(self, example: ScoredImage):
         how = {"scales": self.config.eval_scales, "flip": self.config.add_flipped_images}
         predictor, seen = predictor_of(self.opened.loaded.model), example.label != self.facts.ignore_label
         found = predictor.probabilities(example.image[None].astype(np.float32), **how)[0]

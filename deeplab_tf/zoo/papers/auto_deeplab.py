@@ -6,7 +6,7 @@ v3plus.py, are there its multiply-adds.
 """
 
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.zoo.papers.row import ADE20K, CITYSCAPES, CITYSCAPES_SIZE, Result, each, merged, table
+from deeplab_tf.zoo.papers.row import ADE20K, CITYSCAPES, CITYSCAPES_SIZE, PublishedResult, each, merged, table
 
 _PAPER = "arXiv 1901.02985"
 S = ModelConfig(
@@ -68,11 +68,11 @@ _ADE = [
 ]
 
 
-def _rows(number: int, config: ModelConfig, rows, *facts: dict) -> tuple[Result, ...]:
+def _rows(number: int, config: ModelConfig, rows, *facts: dict) -> tuple[PublishedResult, ...]:
     return table(f"auto-deeplab/table{number}", f"{_PAPER}, table {number}", config, each(rows, *facts))
 
 
-ROWS: tuple[Result, ...] = (
+ROWS: tuple[PublishedResult, ...] = (
     *_rows(2, S, _SIZES, _SCRATCH, _CITY),
     *_rows(2, _X71, _V3PLUS, _CITY),
     *_rows(3, S, _STEPS, _SCRATCH, _CITY),

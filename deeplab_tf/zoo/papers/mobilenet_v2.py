@@ -4,7 +4,7 @@ Its MobileNetV2 is read at the last but one layer (320 channels), as in the rele
 """
 
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.zoo.papers.row import COCO, FLIP, MULTI_SCALE, Result, each, merged, table
+from deeplab_tf.zoo.papers.row import COCO, FLIP, MULTI_SCALE, PublishedResult, each, merged, table
 from deeplab_tf.zoo.papers.v3 import AT_8, V3
 
 _PAPER = "arXiv 1801.04381, table 7"
@@ -35,11 +35,11 @@ _RESNET = (
 )
 
 
-def _rows(config: ModelConfig, rows, *facts: dict) -> tuple[Result, ...]:
+def _rows(config: ModelConfig, rows, *facts: dict) -> tuple[PublishedResult, ...]:
     return table("mobilenet-v2/table7", _PAPER, config, each(rows, COCO, *facts))
 
 
-ROWS: tuple[Result, ...] = (
+ROWS: tuple[PublishedResult, ...] = (
     *(
         result
         for row, parameters in zip(_ROWS, _PARAMETERS, strict=True)

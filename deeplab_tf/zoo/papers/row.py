@@ -17,7 +17,7 @@ _FIELDS = {field.name for field in dataclasses.fields(ModelConfig)}
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class PublishedResult:
     """One row of a published table.
 
     Attributes:
@@ -66,17 +66,17 @@ class Result:
         return ", ".join([*parts, self.note] if self.note else parts)
 
 
-def table(place: str, source: str, config: ModelConfig, rows: Iterable[tuple], **facts) -> tuple[Result, ...]:
+def table(place: str, source: str, config: ModelConfig, rows: Iterable[tuple], **facts) -> tuple[PublishedResult, ...]:
     """Returns the rows of a table, given as (label, score[, changes]).
 
-    `facts` and then the row's `changes` are fields of ModelConfig, for `config`, or of Result. A row is called
+    `facts` and then the row's `changes` are fields of ModelConfig, for `config`, or of PublishedResult. A row is called
     <place>/<label>.
     """
 
-    def row(label: str, score: float, changes=None) -> Result:
+    def row(label: str, score: float, changes=None) -> PublishedResult:
         values = {**facts, **(changes or {})}
         options = {name: values.pop(name) for name in list(values) if name in _FIELDS}
-        return Result(f"{place}/{label}", source, score, dataclasses.replace(config, **options), **values)
+        return PublishedResult(f"{place}/{label}", source, score, dataclasses.replace(config, **options), **values)
 
     return tuple(row(*entry) for entry in rows)
 

@@ -1,7 +1,7 @@
 """DeepLab-v1 (arXiv 1412.7062). Where a row's name says nothing about its field of view, fc6 is 4x4 at rate 4."""
 
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.zoo.papers.row import CRF, Result, merged, table
+from deeplab_tf.zoo.papers.row import CRF, PublishedResult, merged, table
 
 _PAPER = "arXiv 1412.7062"
 LARGE_FOV = ModelConfig(model_variant="vgg16", output_stride=8, aspp_with_batch_norm=False, atrous_rates=(12,))
@@ -36,7 +36,7 @@ _TEST = (
 )
 _AFTER_CRF = [(name, after, changes) for name, changes, _, after in FIELDS_OF_VIEW]
 
-ROWS: tuple[Result, ...] = (
+ROWS: tuple[PublishedResult, ...] = (
     *table("v1/table1a", f"{_PAPER}, table 1a", LARGE_FOV, _VAL),
     *table(
         "v1/table1b", f"{_PAPER}, tables 1b, 3", LARGE_FOV, _TEST, split="test", train_split="trainval_aug", crf=True

@@ -5,7 +5,7 @@ gives for the scores. Its ResNet-101 is a Caffe model.
 """
 
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.zoo.papers.row import CITYSCAPES, COCO, CRF, Result, each, merged, table
+from deeplab_tf.zoo.papers.row import CITYSCAPES, COCO, CRF, PublishedResult, each, merged, table
 from deeplab_tf.zoo.papers.v1 import FIELDS_OF_VIEW, LARGE_FOV
 
 _PAPER = "arXiv 1606.00915"
@@ -88,11 +88,11 @@ _CITY_ROWS = (
 )
 
 
-def _rows(number: str, config: ModelConfig, rows, *facts: dict) -> tuple[Result, ...]:
+def _rows(number: str, config: ModelConfig, rows, *facts: dict) -> tuple[PublishedResult, ...]:
     return table(f"v2/table{number}", f"{_PAPER}, table {number}", config, each(rows, *facts))
 
 
-ROWS: tuple[Result, ...] = (
+ROWS: tuple[PublishedResult, ...] = (
     *_rows("1", LARGE_FOV, _FIELD_OF_VIEW_ROWS),
     *_rows("2", LARGE_FOV, _POLICIES),
     *table("v2/text", f"{_PAPER}, section 4.1.2", LARGE_FOV, _IN_TEXT, **_TEST),

@@ -2,7 +2,7 @@
 multiply-adds that the papers after it quote."""
 
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.zoo.papers.row import CITYSCAPES, COCO, FLIP, JFT, MULTI_SCALE, Result, each, merged, table
+from deeplab_tf.zoo.papers.row import CITYSCAPES, COCO, FLIP, JFT, MULTI_SCALE, PublishedResult, each, merged, table
 
 _PAPER = "arXiv 1706.05587"
 _CASCADE = ModelConfig(model_variant="resnet_v1_101_beta", output_stride=16, aspp_with_batch_norm=False)
@@ -97,11 +97,11 @@ _CITY_ROWS = (
 )
 
 
-def _rows(number: int, config: ModelConfig, rows, *facts: dict) -> tuple[Result, ...]:
+def _rows(number: int, config: ModelConfig, rows, *facts: dict) -> tuple[PublishedResult, ...]:
     return table(f"v3/table{number}", f"{_PAPER}, table {number}", config, each(rows, *facts))
 
 
-ROWS: tuple[Result, ...] = (
+ROWS: tuple[PublishedResult, ...] = (
     *_rows(1, _CASCADE, _STRIDES, _50, {"cascade_blocks": 3}),
     *_rows(2, _CASCADE, _DEPTHS),
     *_rows(3, _CASCADE, _GRID_ROWS),

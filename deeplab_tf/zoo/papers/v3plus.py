@@ -8,7 +8,7 @@ from deeplab_tf.zoo.papers.row import (
     FLIP,
     JFT,
     MULTI_SCALE,
-    Result,
+    PublishedResult,
     each,
     merged,
     table,
@@ -100,11 +100,11 @@ _CITY_ROWS = (
 _X71 = {"add_image_level_feature": False, "model_variant": "xception_71", "size": CITYSCAPES_SIZE}
 
 
-def _rows(number: str, config: ModelConfig, rows, *facts: dict) -> tuple[Result, ...]:
+def _rows(number: str, config: ModelConfig, rows, *facts: dict) -> tuple[PublishedResult, ...]:
     return table(f"v3plus/table{number}", f"{_PAPER}, table {number}", config, each(rows, *facts))
 
 
-ROWS: tuple[Result, ...] = (
+ROWS: tuple[PublishedResult, ...] = (
     *_rows("1", V3, _PROJECTIONS, _ONE_CONV),
     *_rows("2", V3, _REFINEMENTS, _DECODER),
     *_rows("3", V3, _RESNET),
