@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import deeplab_tf
-from deeplab_tf.config import EvalConfig, PredictConfig, VisConfig
+from deeplab_tf.config import EvalConfig, Inference, PredictConfig, VisConfig
 from deeplab_tf.config.crf import CrfConfig
 from deeplab_tf.errors import DeepLabError
 
@@ -82,3 +82,27 @@ def test_it_needs_no_tensorflow():
     code = "import sys; from deeplab_tf.config import VisConfig; VisConfig(); print('tensorflow' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+def test_inference_is_passed_whole():
+    assert EvalConfig().inference == PredictConfig().inference == Inference()
+    options = {"eval_scales": "0.5,1", "add_flipped_images": True, "crf": True}
+    crf = EvalConfig(crf=True).crf_parameters
+    assert PredictConfig(**options).inference == Inference((0.5, 1.0), flip=True, crf=crf)
+    expected = Inference((0.5, 1.0), flip=True, large_images="tile", crf=crf)
+    assert VisConfig(**options, large_images="tile").inference == expected
+    assert not Inference([1.0], crf={}).averages
+    assert Inference(flip=True).averages and Inference((0.5,)).averages
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"scales": ()}, "scales.*above 0"),
+        ({"scales": (1.0, -0.5)}, "scales.*above 0"),
+        ({"large_images": "tiles"}, "did you mean tile"),
+    ],
+)
+def test_wrong_inference(options, match):
+    with pytest.raises(DeepLabError, match=match):
+        Inference(**options)

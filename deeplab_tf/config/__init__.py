@@ -8,6 +8,7 @@ from deeplab_tf.config.data import DataConfig as DataConfig
 from deeplab_tf.config.evaluation import EvalConfig as EvalConfig
 from deeplab_tf.config.evaluation import VisConfig as VisConfig
 from deeplab_tf.config.export import ExportConfig as ExportConfig
+from deeplab_tf.config.inference import Inference as Inference
 from deeplab_tf.config.model import INFERENCE_FIELDS as INFERENCE_FIELDS
 from deeplab_tf.config.model import ModelConfig as ModelConfig
 from deeplab_tf.config.model import override as override

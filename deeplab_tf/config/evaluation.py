@@ -5,9 +5,9 @@ import dataclasses
 from deeplab_tf.catalog.palettes import colour_map
 from deeplab_tf.config.crf import CrfConfig
 from deeplab_tf.config.fields import Options, option
+from deeplab_tf.config.inference import LARGE_IMAGES, Inference
 from deeplab_tf.errors import unknown_name
 
-LARGE_IMAGES = ("pad", "tile")
 DATASET_COLOURS = "dataset"
 _LARGEST_SCALE = 16
 
@@ -60,6 +60,11 @@ class EvalConfig(Averaging, CrfConfig):
             raise unknown_name("large_images", self.large_images, LARGE_IMAGES)
         needs = "tile needs eval_crop_size, the size of the pieces"
         self._require("large_images", self.large_images == "pad" or size is not None, needs)
+
+    @property
+    def inference(self) -> Inference:
+        """How images become classes: scales, flip, large images and CRF."""
+        return Inference(self.eval_scales, self.add_flipped_images, self.large_images, self.crf_parameters)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ import dataclasses
 from deeplab_tf.config.crf import CrfConfig
 from deeplab_tf.config.evaluation import Averaging
 from deeplab_tf.config.fields import option
+from deeplab_tf.config.inference import Inference
 from deeplab_tf.config.serve import RUNTIMES
 from deeplab_tf.errors import unknown_name
 
@@ -39,3 +40,8 @@ class PredictConfig(CrfConfig, Averaging):
                 raise unknown_name("value of save", choice, SAVE_CHOICES)
         self._require("longest_side", self.longest_side > 0, "expected a number of pixels")
         self._require("max_pixels", self.max_pixels >= 66_049, "expected at least 66049 (257 x 257)")
+
+    @property
+    def inference(self) -> Inference:
+        """How images become classes: scales, flip and CRF. Large images are tiled by `max_pixels` instead."""
+        return Inference(self.eval_scales, self.add_flipped_images, crf=self.crf_parameters)

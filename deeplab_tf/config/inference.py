@@ -1,0 +1,44 @@
+"""Inference: how images become classes, as one value that is passed whole. Import it from deeplab_tf.config."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+from deeplab_tf.errors import DeepLabError, unknown_name
+
+LargeImages = Literal["pad", "tile"]
+LARGE_IMAGES: tuple[LargeImages, ...] = get_args(LargeImages)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inference:
+    """What is done with a network's logits beyond upsampling them, for one image or a batch.
+
+    `EvalConfig.inference` and `PredictConfig.inference` give it for the commands' options. Values are checked on
+    construction; a DeepLabError names field, value and cure.
+
+    Attributes:
+      scales: of the input; softmax probabilities at full size are averaged over them (release: eval_scales).
+      flip: also average over the horizontally mirrored images (release: add_flipped_images). Unlike the release, it
+        also counts where the only scale is 1.
+      large_images: images larger than the model's crop_size are run whole (pad) or in overlapping tiles of that size
+        (tile), so that memory stays bounded.
+      crf: keyword arguments of `crf.densecrf`, by which each image is refined ({}: its defaults); None: no CRF.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    large_images: LargeImages = "pad"
+    crf: Mapping[str, float] | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "scales", tuple(self.scales))
+        if not self.scales or min(self.scales) <= 0:
+            raise DeepLabError(f"scales={self.scales!r}: expected numbers above 0")
+        if self.large_images not in LARGE_IMAGES:
+            raise unknown_name("large_images", self.large_images, LARGE_IMAGES)
+
+    @property
+    def averages(self) -> bool:
+        """Whether probabilities are averaged over scales or flips."""
+        return self.scales != (1.0,) or self.flip
