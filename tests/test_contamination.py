@@ -1,8 +1,14 @@
 """Which splits share images, and what is said of weights that have seen what they are scored on."""
 
+import dataclasses
+import pathlib
+
 import pytest
 
 from deeplab_tf.catalog.datasets import DATASETS
+from deeplab_tf.config import ModelConfig
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.zoo.contamination import contamination, share_images
 from deeplab_tf.zoo.released import CHECKPOINTS
 
@@ -52,6 +58,23 @@ def test_what_training_began_from_counts_too(source):
         "nothing of new images"
     )
     assert contamination("pascal_voc_seg", "val", **trained, source="model.ckpt") is None
+
+
+def test_a_card_tells_what_its_weights_have_seen():
+    card = ModelCard(ModelConfig(), dataset="pascal_voc_seg", train_split="train_aug")
+    assert card.seen("pascal_voc_seg", "val") is None and card.seen("shapes", "train_aug") is None
+    assert card.seen("pascal_voc_seg", "train").startswith("the weights were trained on train_aug, which shares images")
+    begun = dataclasses.replace(card, source_checkpoint="xception65_coco_voc_trainval")
+    assert begun.seen("pascal_voc_seg", "val").startswith("they began as xception65_coco_voc_trainval")
+
+
+def test_a_card_without_classes_is_refused():
+    ModelCard(ModelConfig()).require_classes("export")
+    card = ModelCard(ModelConfig(), kind="backbone", source_checkpoint="imagenet")
+    with pytest.raises(DeepLabError, match="^imagenet: a backbone without classes.*expected a model to export$"):
+        card.require_classes("export")
+    with pytest.raises(DeepLabError, match="^own/path: a backbone without classes.*expected a model to score$"):
+        card.require_classes("score", pathlib.Path("own/path"))
 
 
 def test_nothing_known_is_nothing_said():

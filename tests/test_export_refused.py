@@ -19,6 +19,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting import formats
 from deeplab_tf.inference import convolutions, graph
 from deeplab_tf.tools import export_model as tool
+from deeplab_tf.weights import loading
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.tf1 import Receipt
 
@@ -167,7 +168,7 @@ def test_a_full_disk(name, tmp_path):
 
 def test_a_backbone_has_nothing_to_export(tmp_path):
     config = ModelConfig(depth_multiplier=0.25)
-    loaded = deeplab_tf.loading.Loaded(
+    loaded = loading.Loaded(
         ModelCard(config, kind="backbone", source_checkpoint="imagenet"), None, Receipt("", "", {}, {}), {}, ()
     )
     opened = EXPORT.Opened(loaded, "--output_stride", None)

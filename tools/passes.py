@@ -11,7 +11,6 @@ from absl import flags
 from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, VisConfig
 from deeplab_tf.data.tfds_folder import PREFIX
 from deeplab_tf.tools import options
-from deeplab_tf.zoo.contamination import contamination
 
 # The data set has the number of classes, the checkpoint the backbone; what is random is training's.
 OF_DATA = dict.fromkeys(("crop_size", "batch_size", "model_variant", "min_scale_factor", "max_scale_factor"))
@@ -69,9 +68,9 @@ def _described(opened, config: EvalConfig, data: Mapping) -> str:
     rows |= {"add_flipped_images": config.add_flipped_images, "parameters": f"{cost.parameters:,}"}
     if cost.multiply_adds:
         rows |= {"multiply-adds": f"{cost.multiply_adds:,} an image of the crop's size"}
-    notes, trained_on = list(opened.loaded.notes), {"train_dataset": card.dataset, "train_split": card.train_split}
-    words = contamination(facts.name, config.eval_split, **trained_on, source=card.source_checkpoint)
-    notes += [f"contaminated: {words}"] if words else []
+    notes = list(opened.loaded.notes)
+    contaminated = card.seen(facts.name, config.eval_split)
+    notes += [f"contaminated: {contaminated}"] if contaminated else []
     return "\n".join([f"Configuration\n{options.table(rows)}", *(f"Note: {note}" for note in notes)])
 
 

@@ -95,9 +95,16 @@ def concerns(run: RunConfig, model: ModelConfig, update: TrainConfig, data: Data
     config = dataclasses.replace(model, crop_size=data.crop_size)
     found = training_findings(config, {**dataclasses.asdict(update), **dataclasses.asdict(data)})
     lines = [f"{finding.evidence[0]}; {finding.cure}" for finding in found if finding.severity == WARNING]
-    trained = {"train_dataset": data.dataset, "train_split": run.train_split, "source": run.tf_initial_checkpoint}
-    words = contamination(data.dataset, scored, **trained) if run.mode == "train_and_eval" else None
-    return [*lines, *([f"the scores are contaminated: {words}"] if words else [])]
+    if run.mode == "train_and_eval":
+        contaminated = contamination(
+            data.dataset,
+            scored,
+            train_dataset=data.dataset,
+            train_split=run.train_split,
+            source=run.tf_initial_checkpoint,
+        )
+        lines += [f"the scores are contaminated: {contaminated}"] if contaminated else []
+    return lines
 
 
 def _line(progress) -> str:

@@ -1,5 +1,6 @@
 """The doctor's look at weights: what they are, what they were trained on, and what they may be scored on."""
 
+import dataclasses
 import os
 from collections.abc import Iterator
 
@@ -13,7 +14,6 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.weights.loading import Loaded, open_model
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.tf1 import variable_map
-from deeplab_tf.zoo.contamination import contamination
 from deeplab_tf.zoo.lookup import CHECKPOINTS, find_by_file
 
 _LOGITS = "logits/"
@@ -78,24 +78,21 @@ def _training(card: ModelCard, path: str) -> Iterator[Finding]:
 
 def _scoring(card: ModelCard, path: str, eval_split: str | None) -> Iterator[Finding]:
     """Yields which splits the weights have not seen, as far as their description tells."""
-    trained = {"train_dataset": card.dataset, "train_split": card.train_split}
-    trained["source"] = card.source_checkpoint or path
+    card = dataclasses.replace(card, source_checkpoint=card.source_checkpoint or path)
     if card.train_split:
         splits = DATASETS[card.dataset].splits if card.dataset in DATASETS else ()
-        unseen = [split for split in splits if not contamination(card.dataset, split, **trained)]
+        unseen = [split for split in splits if not card.seen(card.dataset, split)]
         shown = ", ".join(unseen) or ("its test server alone" if splits else f"what has no image of {card.train_split}")
         yield Finding("may-be-scored-on", NOTE, (f"of {card.dataset}: {shown}",))
     if eval_split:
-        yield from seen_findings(card, eval_split, source=trained["source"])
+        yield from seen_findings(card, eval_split)
 
 
-def seen_findings(card: ModelCard, eval_split: str, *, source: str | None) -> Iterator[Finding]:
-    """Yields whether weights that began as `source` have seen the split that they are to be scored on, or that this
-    cannot be told."""
-    trained = {"train_dataset": card.dataset, "train_split": card.train_split, "source": source}
-    words = contamination(card.dataset, eval_split, **trained)
-    if words:
-        yield Finding("contaminated", WARNING, (words,), "score another split, or mark the score as contaminated")
+def seen_findings(card: ModelCard, eval_split: str) -> Iterator[Finding]:
+    """Yields whether the weights have seen the split that they are to be scored on, or that this cannot be told."""
+    reason = card.seen(card.dataset, eval_split)
+    if reason:
+        yield Finding("contaminated", WARNING, (reason,), "score another split, or mark the score as contaminated")
     elif card.dataset in DATASETS and eval_split not in DATASETS[card.dataset].splits:
         known = ", ".join(DATASETS[card.dataset].splits)
         lines = (f"--eval_split={eval_split}: {card.dataset} has none of that name; expected {known}",)

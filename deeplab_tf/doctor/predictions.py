@@ -63,8 +63,7 @@ def check_predictions(
       DeepLabError: nothing to open, or not one image that can be read.
     """
     loaded = open_model(checkpoint)
-    if loaded.card.kind != "segmentation":
-        raise DeepLabError(f"{checkpoint}: a backbone without classes predicts nothing; give a trained network")
+    loaded.card.require_classes("predict with", checkpoint)
     data = open_data(dataset_dir, dataset=dataset, tfds_features=tfds_features)
     split = split or next(s for s in (default_split(data.facts.name), *reversed(data.splits)) if s in data.splits)
     if split not in data.splits:

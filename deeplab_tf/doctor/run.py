@@ -72,7 +72,7 @@ def check_run(
             *_log(directory, config),
             *_deviations(options, config, dataset, recipes),
         ]
-        findings += seen_findings(card, eval_split or default_split(dataset), source=card.source_checkpoint)
+        findings += seen_findings(card, eval_split or default_split(dataset))
         facts |= {"dataset": dataset, "train_split": card.train_split, "model": config.to_json()}
     return Diagnosis(_subject(directory, card), tuple(findings), facts)
 

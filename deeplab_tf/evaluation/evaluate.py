@@ -22,7 +22,6 @@ from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.inference.tiles import segment_batch
 from deeplab_tf.network.model import config_of
 from deeplab_tf.ops.metrics import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
-from deeplab_tf.zoo.contamination import contamination
 
 METRICS_FILE = "metrics.jsonl"
 _STEP = re.compile(r"-\d+$")
@@ -224,10 +223,9 @@ def evaluate_checkpoint(
             f"--eval_split={config.eval_split}: every pixel of its {scores['examples']} examples is ignored, there is "
             "nothing to score; is it a split without labels? vis draws the predictions"
         )
-    card = opened.loaded.card
-    trained = {"train_dataset": card.dataset, "train_split": card.train_split, "source": card.source_checkpoint}
-    words = contamination(facts.name, config.eval_split, **trained)
-    return Evaluation(opened.path, opened.step, scores, tagged_scores(scores, **how), facts.class_names, words)
+    contaminated = opened.loaded.card.seen(facts.name, config.eval_split)
+    tagged = tagged_scores(scores, **how)
+    return Evaluation(opened.path, opened.step, scores, tagged, facts.class_names, contaminated)
 
 
 def evaluate_checkpoints(

@@ -32,8 +32,7 @@ class Opened:
 
 
 def _opened(path: str, loaded: Loaded) -> Opened:
-    if loaded.card.kind != "segmentation":
-        raise DeepLabError(f"{path}: a backbone without classes, to start training from; it segments nothing")
+    loaded.card.require_classes("score", path)
     return Opened(path, int(loaded.state.get(GLOBAL_STEP, 0)), loaded)
 
 

@@ -291,8 +291,7 @@ def _measured(entry: Released, score: Score, path: pathlib.Path, dataset_dir, ad
         batches = counted(make_dataset(data, split=split, training=False), advance)
         how = {"scales": score.scales, "flip": score.flip, "ignore_label": DATASETS[entry.dataset].ignore_label}
         found = 100 * float(evaluate(model, batches, **how)[_SCORES[score.metric]])
-    trained = {"train_dataset": entry.dataset, "train_split": entry.train_split}
-    contaminated = contamination(entry.dataset, split, **trained)
+    contaminated = contamination(entry.dataset, split, train_dataset=entry.dataset, train_split=entry.train_split)
     return Measured(
         str(score), score.value, found, _verdict(found - score.value, score, split, contaminated), contaminated
     )

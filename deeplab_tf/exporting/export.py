@@ -235,8 +235,7 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
     target = _target(export_path, options)
     target.check()
     target.form.needs()
-    if opened.loaded.card.kind != "segmentation":
-        raise DeepLabError(f"{opened.loaded.card.source_checkpoint}: a backbone without classes; not to export")
+    opened.loaded.card.require_classes("export")
     options.require_ranges(learned=opened.loaded.card.config.quantized)
     model, card = _at_size(opened.loaded, options)
     shape, dtype = _input(card.config, options)

@@ -183,10 +183,7 @@ class SegmentationPipeline:
     """
 
     def __init__(self, predictor: Predictor, card: ModelCard, output_dir: str | os.PathLike, options: PredictConfig):
-        if card.kind != "segmentation":
-            raise DeepLabError(
-                f"{card.source_checkpoint}: a backbone without classes, to start training from; not to predict"
-            )
+        card.require_classes("predict with")
         self._predictor, self._options = predictor, options
         self._writer = _Writer(predictor, card, output_dir, options)
 

@@ -38,8 +38,7 @@ class Engine:
     """A model that answers many at once."""
 
     def __init__(self, model: keras.Model, card: ModelCard, options: ServeConfig):
-        if card.kind != "segmentation":
-            raise DeepLabError(f"{card.source_checkpoint}: a backbone without classes; not to serve")
+        card.require_classes("serve")
         self._model, self._card, self.options = model, card, options
         self._predictor = runtime_predictor(model, options.runtime, pixels=math.inf)
         self._lite = isinstance(self._predictor, LitePredictor)

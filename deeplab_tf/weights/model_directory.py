@@ -16,6 +16,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.version import __version__
 from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX
 from deeplab_tf.weights.tf1 import Receipt, save_tf1_checkpoint
+from deeplab_tf.zoo.contamination import contamination
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,30 @@ class ModelCard:
     source_sha256: str | None = None
     output_stride: int | None = None
     averages: bool = False
+
+    def require_classes(self, verb: str, name: str | os.PathLike | None = None):
+        """Raises DeepLabError where the model is a backbone, which cannot be asked to `verb` ("export", "serve").
+
+        `name` is what the user calls the weights; by default it is their origin.
+        """
+        if self.kind != "segmentation":
+            called = self.source_checkpoint if name is None else os.fspath(name)
+            raise DeepLabError(
+                f"{called}: a backbone without classes, to start training from; expected a model to {verb}"
+            )
+
+    def seen(self, dataset: str | None, split: str) -> str | None:
+        """Returns why the weights have seen images of a split, in one sentence; None where nothing says so.
+
+        The training split counts, and the checkpoint that training began from; see `zoo.contamination`.
+        """
+        return contamination(
+            dataset,
+            split,
+            train_dataset=self.dataset,
+            train_split=self.train_split,
+            source=self.source_checkpoint,
+        )
 
     def to_json(self) -> dict:
         """Returns the card as it is written to deeplab.json."""
