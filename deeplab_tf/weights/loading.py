@@ -226,10 +226,24 @@ def _no_such(name: str) -> DeepLabError:
 
 
 def load(path: str | os.PathLike, **changes) -> tuple[ModelConfig, keras.Model]:
-    """Returns (configuration, model with its weights) of anything that holds weights; see `open_model`.
+    """Returns (configuration, model with its weights) of anything that holds weights.
 
-    For instance `load("model directory")`, `load("model.ckpt", output_stride=8, atrous_rates=(12, 24, 36))`,
-    `load("xception65_coco_voc_trainval")`.
+    The checkpoint that ships with the package needs no network:
+
+    >>> config, model = deeplab_tf.load("shapes_resnet")
+    >>> config.model_variant, config.num_classes, config.output_stride
+    ('small_resnet', 9, 16)
+    >>> model.output_shape
+    (None, None, None, 9)
+
+    Args:
+      path: a model directory, a TF1 checkpoint (prefix, folder or .tar.gz), a frozen .pb or float .tflite of the
+        release, a .caffemodel of DeepLab v1 or v2, or a name that `deeplab-tf zoo` lists (downloaded once).
+      **changes: fields of ModelConfig that the weights do not tell, such as `crop_size=(513, 513)`, or that may differ
+        from training, such as `output_stride=8`.
+
+    Raises:
+      DeepLabError: nothing is there, it is damaged or not recognised, or it contradicts `changes`.
     """
     loaded = open_model(path, changes)
     return loaded.card.config, loaded.model
