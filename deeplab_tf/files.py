@@ -1,1 +1,229 @@
-"""The one place that writes: files that appear complete or not at all, on any file system TensorFlow knows."""
+"""Files and folders wherever they are: what a path is, and the one way to write, completely or not at all.
+
+A path is one of this machine, or has a scheme that TensorFlow's file systems know: gs://bucket/run, ram://run. `path`
+makes a pathlib.Path of the one and a RemotePath, which has the same methods, of the other. TensorFlow is imported for
+paths with a scheme alone.
+"""
+
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from deeplab_tf.errors import DeepLabError
+
+if TYPE_CHECKING:
+    from deeplab_tf.filesystems.remote import RemotePath
+
+AnyPath: TypeAlias = "pathlib.Path | RemotePath"
+
+PARTIAL = ".partial-"  # begins the name of what is being written
+_PATTERN = frozenset("*?[\\")  # what TensorFlow takes for a pattern where it looks for the files of a checkpoint
+_CURE = "make room, check its rights or choose another"
+
+# ---- paths
+
+
+def is_remote(place: str | os.PathLike) -> bool:
+    """Returns whether a path has a scheme, as gs://bucket has."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", os.fspath(place)) is not None
+
+
+def clean(text: str) -> str:
+    """Returns a path that a user typed as everything else expects it: `~` expanded, no slash at its end."""
+    if is_remote(text):
+        return re.sub(r"(?<![:/])/+$", "", text)
+    text = os.path.expanduser(text)
+    return text.rstrip("/") or text[:1]
+
+
+def path(place: str | os.PathLike) -> AnyPath:
+    """Returns a path to work with, `~` being expanded. Characters such as * and [ mean themselves.
+
+    DeepLabError for a scheme that TensorFlow has no file system for.
+    """
+    if is_remote(place):
+        from deeplab_tf.filesystems import remote
+
+        return remote.remote_path(place)
+    local = pathlib.Path(os.path.expanduser(place))
+    # A name that begins with ~ and means itself, ./~draft, must still do so when it comes here again.
+    return local.absolute() if local.parts and local.parts[0].startswith("~") else local
+
+
+def local_path(place: str | os.PathLike, *, flag: str, why: str) -> pathlib.Path:
+    """Returns a path of this machine; where `place` is elsewhere, DeepLabError with `flag` and `why` that cannot be."""
+    text = os.fspath(place).removeprefix("file://")
+    if is_remote(text):
+        raise DeepLabError(f"{flag}={text}: {why}; give a path of this machine")
+    return pathlib.Path(path(text))
+
+
+@contextlib.contextmanager
+def plain(place: str | os.PathLike) -> Iterator[str]:
+    """Gives a name for a file, a folder or a checkpoint's prefix that TensorFlow does not take for a pattern.
+
+    Where it looks for the files of a checkpoint, run [2]/model.ckpt is one: then it gets a link of a plain name to
+    read, or of what is not on this machine a copy. They go when the context ends.
+    """
+    meant = path(place)
+    if not _PATTERN & set(str(meant)):
+        yield str(meant)
+        return
+    with tempfile.TemporaryDirectory(prefix="deeplab_tf-") as folder:
+        for entry in meant.parent.iterdir():
+            if entry.name == meant.name or entry.name.startswith(f"{meant.name}."):
+                alias = pathlib.Path(folder) / f"plain{entry.name.removeprefix(meant.name)}"
+                if isinstance(entry, pathlib.Path):
+                    alias.symlink_to(entry.absolute())
+                else:
+                    copy(entry, alias)
+        yield os.path.join(folder, "plain")
+
+
+# ---- writing
+
+
+def unwritable(
+    place: str | os.PathLike, reason: Exception | str, *, flag: str | None = None, cure: str = _CURE
+) -> DeepLabError:
+    """Returns the one error for a place that cannot be written: it names flag and path, the reason and the cure."""
+    words = getattr(reason, "strerror", None) or reason
+    return DeepLabError(f"{f'{flag}=' if flag else ''}{place}: cannot be written ({words}); {cure}")
+
+
+@contextlib.contextmanager
+def writing(place: str | os.PathLike, *, flag: str | None = None, cure: str = _CURE) -> Iterator[None]:
+    """Makes the error `unwritable` of what the operating system says against writing to `place`."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(place, error, flag=flag, cure=cure) from None
+
+
+def _partial(folder: AnyPath, end: str = "") -> AnyPath:
+    """Returns the name of something to be written in a folder: short, as a name as long as can be may follow."""
+    return folder / f"{PARTIAL}{uuid.uuid4().hex[:12]}{end}"
+
+
+@contextlib.contextmanager
+def written(
+    place: str | os.PathLike, *, flag: str | None = None, cure: str = _CURE, durable: bool = True
+) -> Iterator[pathlib.Path]:
+    """Gives a file of this machine to write, which takes the place of `place` if all goes well and vanishes if not.
+
+    The folder of `place` is made. Whoever reads `place` sees what was there before, or the whole of what is new.
+
+    Args:
+      place: the file; where it is not on this machine, what is given is copied there in the end.
+      flag: what named it, for the error: --output.
+      cure: what the error advises.
+      durable: wait until the disk has it, so that it is whole after a loss of power too. It takes a while: not for
+        pictures by the thousand that can be made again.
+
+    Raises:
+      DeepLabError: `unwritable`.
+    """
+    target = path(place)
+    with writing(target, flag=flag, cure=cure), contextlib.ExitStack() as stack:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        near = _partial(target.parent, target.suffix)
+        stack.callback(_remove, near)
+        near.open("wb").close()  # what forbids it is told before the work
+        if isinstance(near, pathlib.Path):
+            yield near
+            if durable:
+                _flush(near)
+        else:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="deeplab_tf-"))
+            here = pathlib.Path(scratch) / target.name
+            yield here
+            copy(here, near)
+        near.replace(target)
+
+
+@contextlib.contextmanager
+def growing(
+    place: str | os.PathLike,
+    names: Sequence[str] | None = None,
+    *,
+    flag: str | None = None,
+    cure: str = _CURE,
+    durable: bool = True,
+) -> Iterator[AnyPath]:
+    """Gives a folder to fill: it becomes `place` if all goes well, and vanishes if not.
+
+    Args:
+      place: the folder, which is not there yet or is empty; with `names` it may be there and full.
+      names: of files that go from the folder into `place` in this order, each taking the place of its like. The last
+        should be what says that all are there.
+      flag: as `written`.
+      cure: as `written`.
+      durable: as `written`.
+
+    Raises:
+      DeepLabError: `unwritable`.
+    """
+    target = path(place)
+    with writing(target, flag=flag, cure=cure), contextlib.ExitStack() as stack:
+        home = target.parent if names is None else target
+        home.mkdir(parents=True, exist_ok=True)
+        partial = _partial(home)
+        stack.callback(_remove, partial)
+        partial.mkdir()
+        yield partial
+        for file in partial.rglob("*") if durable and isinstance(partial, pathlib.Path) else ():
+            _flush(file)
+        if names is None:
+            _move(partial, target)
+        for name in names or ():
+            _move(partial / name, target / name)
+
+
+def _move(source: AnyPath, target: AnyPath):
+    if not isinstance(source, pathlib.Path) and source.is_dir():  # a bucket has no folders to rename
+        target.mkdir(parents=True, exist_ok=True)
+        for entry in source.iterdir():
+            _move(entry, target / entry.name)
+    else:
+        source.replace(target)
+
+
+def copy(source: AnyPath, target: AnyPath) -> None:
+    """Copies a file, or a folder with what is in it."""
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        for entry in source.iterdir():
+            copy(entry, target / entry.name)
+    else:
+        with source.open("rb") as old, target.open("wb") as new:
+            shutil.copyfileobj(old, new, 1 << 20)
+
+
+def _flush(file: pathlib.Path):
+    """Waits until the disk has a file."""
+    if file.is_file():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+
+
+def _remove(place: AnyPath):
+    """Removes a file or a folder, if it is there."""
+    with contextlib.suppress(OSError):
+        if not place.is_dir():
+            place.unlink(missing_ok=True)
+        elif isinstance(place, pathlib.Path):
+            shutil.rmtree(place)
+        else:
+            place.rmtree()
+
+
+def remove_partial(folder: AnyPath) -> None:
+    """Removes what a process that was killed had been writing in `folder`, for the one process that writes there."""
+    for left_over in folder.glob(f"{PARTIAL}*"):
+        _remove(left_over)

@@ -19,7 +19,9 @@ FOLDERS = ("deeplab_tf", "tools", "configs", "checkpoints")
 
 # A package imports packages of the floors below its own; inside a package modules import each other freely.
 FLOORS = (
-    ("errors", "version", "files"),
+    ("errors", "version"),
+    ("filesystems",),  # gs:// and its like
+    ("files",),  # paths, and the one way to write
     ("arch", "catalog"),  # facts: backbones; data sets and palettes
     ("config",),  # every option
     ("ops", "zoo"),  # pure functions; released checkpoints and published rows

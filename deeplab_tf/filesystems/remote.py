@@ -1,0 +1,297 @@
+"""RemotePath: a path with a scheme, such as gs://bucket/run, with the methods of pathlib.Path.
+
+It is an epath.Path over tf.io.gfile. TensorFlow is imported when a file system is asked something, not before.
+"""
+
+import contextlib
+import fnmatch
+import functools
+import io
+import os
+import re
+import sys
+import types
+from collections.abc import Iterator
+from typing import IO, TypeVar
+
+from etils import epath
+
+from deeplab_tf.errors import DeepLabError
+
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*"
+_Path = TypeVar("_Path", bound="RemotePath")
+
+
+class RemoteError(DeepLabError, OSError):
+    """A file system of TensorFlow's has failed: no connection, no such bucket."""
+
+
+def remote_path(place: str | os.PathLike) -> "RemotePath":
+    """Returns a path with a scheme. DeepLabError where TensorFlow has no file system for that."""
+    found = RemotePath(place)
+    _require_file_system(os.fspath(place).partition("://")[0])
+    return found
+
+
+@functools.cache
+def _require_file_system(scheme: str):
+    """Tells epath, hence TensorFlow Datasets too, of a scheme, if TensorFlow has a file system for it."""
+    known = sorted(name for name in _gfile().get_registered_schemes() if name)
+    if scheme not in known:
+        listed = ", ".join(f"{name}://" for name in known)
+        raise DeepLabError(
+            f"{scheme}:// is no file system that TensorFlow has here; expected a path, or one of {listed}"
+        )
+    try:
+        epath.Path(f"{scheme}://")
+    except KeyError:
+        epath.register_path_cls(f"{scheme}://")(RemotePath)
+
+
+def _gfile():
+    import tensorflow as tf
+
+    return tf.io.gfile
+
+
+@contextlib.contextmanager
+def os_errors(place: object = None) -> Iterator[None]:
+    """Makes TensorFlow's errors those of the operating system, about `place` where that is given."""
+    import tensorflow as tf
+
+    named = () if place is None else (str(place),)
+    try:
+        yield
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(2, "No such file or directory", *named) from error
+    except tf.errors.AlreadyExistsError as error:
+        raise FileExistsError(17, "File exists", *named) from error
+    except tf.errors.PermissionDeniedError as error:
+        raise PermissionError(13, "Permission denied", *named) from error
+    except tf.errors.OpError as error:
+        reason = (error.message.strip() or type(error).__name__).splitlines()[0]
+        raise RemoteError(": ".join([*named, reason])) from error
+
+
+class _Stream(io.RawIOBase):
+    """The bytes of a file of TensorFlow's as a stream of Python's, to read (r), to write (w) or to add to (a)."""
+
+    def __init__(self, place: str, mode: str) -> None:
+        self._place = place
+        self._mode = mode
+        self._file = _gfile().GFile(place, f"{mode}b")
+        with os_errors(place):
+            self._size = _gfile().stat(place).length if mode == "r" else 0
+            if mode != "r":
+                self._file.write(b"")  # makes the file: what forbids it is told here
+
+    def readable(self) -> bool:
+        return self._mode == "r"
+
+    def writable(self) -> bool:
+        return self._mode != "r"
+
+    def seekable(self) -> bool:
+        return self._mode == "r"
+
+    def readinto(self, buffer: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with os_errors(self._place):
+            content = self._file.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def write(self, content: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with os_errors(self._place):
+            self._file.write(bytes(content))
+        return len(content)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        place = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self._size}[whence] + offset
+        self._file.seek(place)
+        return place
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        if not self.closed:
+            with os_errors(self._place):
+                self._file.close()
+        super().close()
+
+
+def _encoded(part: str | os.PathLike) -> str:
+    return re.sub(f"^({_SCHEME}:)///", r"/\1/", os.fspath(part))
+
+
+class RemotePath(epath.Path):
+    """A path with a scheme, on one of TensorFlow's file systems: what pathlib.Path is for this machine.
+
+    Its errors are Python's own: FileNotFoundError and its like, and RemoteError for what has none.
+    """
+
+    # To its base ram://a/b is ram:/a/b, and file:///a, with nothing between // and /, is /file:/a: a root marks that.
+    if sys.version_info < (3, 12):
+
+        def __new__(cls, *parts: str | os.PathLike) -> "RemotePath":
+            """Returns the path of `parts`, one below the other."""
+            return super().__new__(cls, *map(_encoded, parts))
+
+    else:
+
+        def __init__(self, *parts: str | os.PathLike) -> None:
+            super().__init__(*map(_encoded, parts))
+
+    def __str__(self) -> str:
+        names = self.parts[bool(self.root) :]
+        if not names or not names[0].endswith(":"):
+            return "/".join(names)
+        return f"{names[0]}//{self.root}{'/'.join(names[1:])}"
+
+    def __fspath__(self) -> str:
+        return str(self)
+
+    def __repr__(self) -> str:
+        return f"RemotePath({str(self)!r})"
+
+    def is_absolute(self) -> bool:
+        """Returns True: a scheme leaves nothing open."""
+        return True
+
+    def absolute(self: _Path) -> _Path:
+        """Returns the path itself."""
+        return self
+
+    def resolve(self: _Path, strict: bool = False) -> _Path:
+        """Returns the path itself."""
+        return self
+
+    def expanduser(self: _Path) -> _Path:
+        """Returns the path itself."""
+        return self
+
+    # ---- looking
+
+    def stat(self) -> types.SimpleNamespace:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Returns st_size in bytes, st_mtime in seconds, and is_directory."""
+        with os_errors(self):
+            found = _gfile().stat(str(self))
+        seconds = found.mtime_nsec / 1e9
+        return types.SimpleNamespace(st_size=found.length, st_mtime=seconds, is_directory=found.is_directory)
+
+    def exists(self) -> bool:
+        """Returns whether there is a file or a folder."""
+        return self.is_file() or self.is_dir()
+
+    def is_file(self) -> bool:
+        """Returns whether there is a file."""
+        with contextlib.suppress(FileNotFoundError):
+            return not self.stat().is_directory
+        return False
+
+    def is_dir(self) -> bool:
+        """Returns whether there is a folder."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.stat().is_directory and (not self._in_memory or self._is_folder_of_memory())
+        return False
+
+    # TensorFlow's ram:// takes whatever a name begins with for a folder (run/mod, where there is run/model.ckpt), lists
+    # what begins like a folder as if it were inside, and adds to a file that is written anew.
+
+    @property
+    def _in_memory(self) -> bool:
+        return self.parts[0] == "ram:"
+
+    def _in_memory_glob(self, end: str) -> list[str]:
+        return _gfile().glob(re.sub(r"([*?[\\])", r"\\\1", str(self)) + end)
+
+    def _is_folder_of_memory(self) -> bool:
+        return len(self.parts) == 1 or bool(self._in_memory_glob("") or self._in_memory_glob("/*"))
+
+    def _names(self) -> list[str]:
+        if self._in_memory:
+            return [name.rpartition("/")[2] for name in self._in_memory_glob("/*")]
+        return [name.rstrip("/") for name in _gfile().listdir(str(self))]
+
+    def iterdir(self: _Path) -> Iterator[_Path]:
+        """Yields what is in the folder, in any order."""
+        if self.is_file():
+            raise NotADirectoryError(20, "Not a directory", str(self))
+        if not self.is_dir():
+            raise FileNotFoundError(2, "No such file or directory", str(self))
+        with os_errors(self):
+            names = self._names()
+        yield from (self / name for name in names)
+
+    def glob(self: _Path, pattern: str) -> Iterator[_Path]:
+        """Yields what matches `pattern` in the folder, in any order; the folder itself is no pattern."""
+        first, _, rest = pattern.partition("/")
+        entries = list(self.iterdir()) if self.is_dir() else []
+        if first == "**":
+            yield from self.glob(rest)
+            for folder in (entry for entry in entries if entry.is_dir()):
+                yield from folder.glob(pattern)
+            return
+        for entry in entries:
+            if fnmatch.fnmatchcase(entry.name, first):
+                yield from entry.glob(rest) if rest else (entry,)
+
+    # ---- reading and writing
+
+    def open(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> IO:
+        """Opens the file for reading (r), writing (w) or adding at its end (a), as bytes (b) or UTF-8."""
+        kind = mode.strip("bt")
+        if kind not in ("r", "w", "a"):
+            raise ValueError(f"mode={mode!r}: expected r, w or a, and b for bytes")
+        if self.is_dir():
+            raise IsADirectoryError(21, "Is a directory", str(self))
+        if kind == "w" and self._in_memory:
+            self.unlink(missing_ok=True)
+        stream = _Stream(str(self), kind)
+        buffered = io.BufferedReader(stream) if kind == "r" else io.BufferedWriter(stream)  # pyright: ignore[reportArgumentType]
+        return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding or "utf-8", errors, newline)
+
+    def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
+        """Returns the contents of a text file."""
+        with self.open("r", encoding=encoding, errors=errors) as stream:
+            return stream.read()
+
+    def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
+        """Makes a folder, with `parents` those above it too."""
+        if self.is_file() or (self.is_dir() and not exist_ok):
+            raise FileExistsError(17, "File exists", str(self))
+        with os_errors(self):
+            (_gfile().makedirs if parents else _gfile().mkdir)(str(self))
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Removes a file."""
+        try:
+            with os_errors(self):
+                _gfile().remove(str(self))
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def rmtree(self, missing_ok: bool = False) -> None:
+        """Removes a folder with what is in it."""
+        try:
+            for entry in list(self.iterdir()):
+                (entry.rmtree if entry.is_dir() else entry.unlink)(missing_ok=True)
+            with os_errors(self):
+                _gfile().rmtree(str(self))
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def replace(self: _Path, target: str | os.PathLike) -> _Path:
+        """Gives a file another name, in place of what has that name."""
+        with os_errors(target):
+            _gfile().rename(str(self), os.fspath(target), overwrite=True)
+        return type(self)(target)
