@@ -1,4 +1,7 @@
-"""The backbones as data. `ARCHITECTURES` is the only list of their names; backbone.py turns rows into layers."""
+"""The backbones as data: `ARCHITECTURES`, the only list of their names.
+
+deeplab_tf/network/backbone.py turns their rows into layers.
+"""
 
 from deeplab_tf.arch import (
     edgetpu,

@@ -2,37 +2,45 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from deeplab_tf.errors import DeepLabError
 
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
-    """One branch. `op` is conv or pyramid_pooling; `input` is -1 for the backbone's features or an earlier branch;
-    `kernel` and `rate` (vertical, horizontal) belong to conv, `grid_size` (rows, columns) to pyramid_pooling."""
+    """One branch of a cell.
 
-    op: str
+    `input` is -1 for the backbone's features, or the number of an earlier branch; `kernel` and `rate` (vertical,
+    horizontal) belong to conv, `grid_size` (rows, columns) to pyramid_pooling.
+    """
+
+    op: Literal["conv", "pyramid_pooling"]
     input: int
     kernel: tuple[int, int] | None = None
     rate: tuple[int, int] | None = None
     grid_size: tuple[int, int] | None = None
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """Returns the branch as the release's JSON writes it."""
-        values = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        values: dict[str, Any] = {"op": self.op, "input": self.input}
+        pairs = {"kernel": self.kernel, "rate": self.rate, "grid_size": self.grid_size}
+        return values | {name: list(pair) for name, pair in pairs.items() if pair is not None}
 
 
-def _pair(value) -> tuple[int, int]:
+def _pair(value: Any) -> tuple[int, int]:
     return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
-def _branch(entry, index: int) -> Branch:
+def _branch(entry: Branch | Mapping[str, Any], index: int) -> Branch:
     if isinstance(entry, Branch):
         return entry
     try:
-        op, source = entry["op"], int(entry["input"])
+        op = entry["op"]
+        source = int(entry["input"])
         if op == "conv":
             branch = Branch(op, source, kernel=_pair(entry["kernel"]), rate=_pair(entry.get("rate", 1)))
         else:
@@ -51,7 +59,7 @@ def _branch(entry, index: int) -> Branch:
 
 
 # The release's dense_prediction_cell_branch5_top1_cityscapes.json: the best cell found on Cityscapes.
-CITYSCAPES_TOP1 = (
+CITYSCAPES_TOP1: tuple[Branch, ...] = (
     Branch("conv", -1, kernel=(3, 3), rate=(1, 6)),
     Branch("conv", 0, kernel=(3, 3), rate=(18, 15)),
     Branch("conv", 1, kernel=(3, 3), rate=(6, 3)),
@@ -61,10 +69,11 @@ CITYSCAPES_TOP1 = (
 SHIPPED = {"dense_prediction_cell_branch5_top1_cityscapes.json": CITYSCAPES_TOP1}
 
 
-def parse(cell) -> tuple[Branch, ...] | None:
+def parse(cell: str | os.PathLike[str] | Sequence[Branch | Mapping[str, Any]] | None) -> tuple[Branch, ...] | None:
     """Returns the branches of a cell given as a path to its JSON, as the parsed list, or as branches.
 
-    The file name of the cell that the release ships needs no file. Nothing (None, "", an empty list) is None.
+    The file name of the cell that the release ships works without the file. An empty cell (None, "" or an empty list)
+    gives None.
 
     Raises:
       DeepLabError: the file is missing or is not a list of branches.

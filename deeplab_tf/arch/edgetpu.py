@@ -1,7 +1,7 @@
 """MobileNet EdgeTPU: fused inverted residuals first, ReLU throughout, the last 1x1 kept (slim's mobilenet_v3.py)."""
 
 from deeplab_tf.arch.mobilenet_v2 import block_scope
-from deeplab_tf.arch.spec import Architecture, BatchNorm, Conv, InvertedResidual, Unit, make_divisible
+from deeplab_tf.arch.spec import Architecture, BackboneOptions, BatchNorm, Conv, InvertedResidual, Unit, make_divisible
 
 # (fused, kernel, expansion factor, output, stride, residual allowed) at depth multiplier 1.
 _BLOCKS = (
@@ -20,7 +20,7 @@ _BLOCKS = (
 )
 
 
-def units(config) -> tuple[Unit, ...]:
+def units(config: BackboneOptions) -> tuple[Unit, ...]:
     """Returns the rows; every width is a multiple of 8 whatever the depth multiplier."""
 
     def width(channels: int) -> int:

@@ -1,6 +1,6 @@
 """MobileNetV2 without its classification tail (arXiv 1801.04381; release: slim's mobilenet_v2.py)."""
 
-from deeplab_tf.arch.spec import Architecture, BatchNorm, Conv, InvertedResidual, Unit, make_divisible
+from deeplab_tf.arch.spec import Architecture, BackboneOptions, BatchNorm, Conv, InvertedResidual, Unit, make_divisible
 
 # (output channels, stride) of layers 2 to 18 at depth multiplier 1; every block but the first expands six times.
 _BLOCKS = (
@@ -19,10 +19,12 @@ def block_scope(index: int) -> str:
     return f"expanded_conv_{index}" if index else "expanded_conv"
 
 
-def units(config) -> tuple[Unit, ...]:
-    """Returns the rows. A depth multiplier other than 1 rounds channels to 1 instead of 8 (release:
-    core/feature_extractor.py); `divisible_by` overrides the divisor but not the smallest width. Expansions stay
-    multiples of 8."""
+def units(config: BackboneOptions) -> tuple[Unit, ...]:
+    """Returns the rows.
+
+    A depth multiplier other than 1 rounds channels to 1 instead of 8 (release: core/feature_extractor.py);
+    `divisible_by` overrides the divisor but not the smallest width. Expansions stay multiples of 8.
+    """
     smallest = 8 if config.depth_multiplier == 1.0 else 1
     divisor = config.divisible_by or smallest
 

@@ -1,10 +1,20 @@
 """MobileNetV3 large and small for segmentation: the last block halved (arXiv 1905.02244; slim's mobilenet_v3.py)."""
 
 from deeplab_tf.arch.mobilenet_v2 import block_scope
-from deeplab_tf.arch.spec import Architecture, BatchNorm, Conv, InvertedResidual, Unit, make_divisible
+from deeplab_tf.arch.spec import (
+    ActivationName,
+    Architecture,
+    BackboneOptions,
+    BatchNorm,
+    Conv,
+    InvertedResidual,
+    Unit,
+    make_divisible,
+)
 
-# (kernel, expanded, output, squeeze-and-excite, activation, stride) at depth multiplier 1, and the last 1x1's width.
-_LARGE = (
+# (kernel, expanded, output, squeeze-and-excite, activation, stride) at depth multiplier 1.
+_Block = tuple[int, int, int, bool, ActivationName, int]
+_LARGE: tuple[_Block, ...] = (
     (3, 16, 16, False, "relu", 1),
     (3, 64, 24, False, "relu", 2),
     (3, 72, 24, False, "relu", 1),
@@ -21,7 +31,7 @@ _LARGE = (
     (5, 480, 80, True, "hard_swish", 1),
     (5, 480, 80, True, "hard_swish", 1),
 )
-_SMALL = (
+_SMALL: tuple[_Block, ...] = (
     (3, 16, 16, True, "relu", 2),
     (3, 72, 24, False, "relu", 2),
     (3, 88, 24, False, "relu", 1),
@@ -36,11 +46,12 @@ _SMALL = (
 )
 
 
-def _units(blocks, last: int, config) -> tuple[Unit, ...]:
+def _units(blocks: tuple[_Block, ...], last: int, config: BackboneOptions) -> tuple[Unit, ...]:
     def width(channels: float) -> int:
         return make_divisible(channels * config.depth_multiplier, 8)
 
-    nominal, channels = 16, width(16)
+    nominal = 16
+    channels = width(nominal)
     rows: list[Unit] = [Conv("Conv", channels, stride=2, activation="hard_swish", end_point="layer_1")]
     for index, (kernel, expanded, filters, squeeze, activation, stride) in enumerate(blocks):
         expanded = make_divisible(expanded / nominal * channels, 8)
@@ -57,12 +68,14 @@ def _units(blocks, last: int, config) -> tuple[Unit, ...]:
                 squeeze=make_divisible(expanded / 4, 8) if squeeze else None,
             )
         )
-        nominal, channels = filters, width(filters)
+        nominal = filters
+        channels = width(filters)
     end_point = f"layer_{len(blocks) + 2}"
     return (*rows, Conv("Conv_1", width(last), kernel=1, activation="hard_swish", end_point=end_point))
 
 
-def _architecture(name: str, blocks, last: int, taps: tuple[int, int, int]) -> Architecture:
+def _architecture(name: str, blocks: tuple[_Block, ...], last: int, taps: tuple[int, int, int]) -> Architecture:
+    """`last` is the width of the last 1x1 convolution, `taps` the layers that a decoder reads at strides 4, 8, 16."""
     return Architecture(
         name=name,
         scope="MobilenetV3",

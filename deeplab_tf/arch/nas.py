@@ -1,21 +1,34 @@
 """The searched backbones: PNASNet's cell and Auto-DeepLab's (arXiv 1712.00559, 1901.02985; release: nas_network.py)."""
 
-from deeplab_tf.arch.spec import Activation, Architecture, BatchNorm, Conv, NasCell, Unit, strides_and_rates
+from collections.abc import Callable, Sequence
 
-_PNAS = (
+from deeplab_tf.arch.spec import (
+    Activation,
+    Architecture,
+    BackboneOptions,
+    BatchNorm,
+    Combination,
+    Conv,
+    NasCell,
+    Unit,
+    strides_and_rates,
+)
+
+_PNAS: tuple[Combination, ...] = (
     ((1, "separable_5x5"), (1, "max_3x3")),
     ((0, "separable_7x7"), (0, "max_3x3")),
     ((0, "separable_5x5"), (0, "separable_3x3")),
     ((4, "separable_3x3"), (0, "max_3x3")),
     ((1, "separable_3x3"), (0, "none")),
 )
-_HNAS = (
+_HNAS: tuple[Combination, ...] = (
     ((1, "atrous_5x5"), (0, "separable_3x3")),
     ((1, "separable_3x3"), (0, "atrous_3x3")),
     ((3, "separable_3x3"), (1, "separable_3x3")),
     ((4, "separable_5x5"), (2, "separable_5x5")),
     ((3, "separable_5x5"), (5, "atrous_5x5")),
 )
+# The level of each cell: PNASNet's by output stride, Auto-DeepLab's always the same.
 _PNAS_LEVELS = {8: (1,) * 12, 16: (1,) * 4 + (2,) * 8, 32: (1,) * 4 + (2,) * 4 + (3,) * 4}
 _HNAS_LEVELS = (0, 0, 0, 1, 2, 1, 2, 2, 3, 3, 2, 1)
 
@@ -35,10 +48,14 @@ _STEM: tuple[Unit, ...] = (
 )
 
 
-def cells(levels, operations, config) -> tuple[NasCell, ...]:
-    """Returns the cells that visit `levels` (level n has stride 4 * 2**n). A step up has stride 2 and doubles the
-    width, a step down enlarges the running tensor and halves it."""
-    rows, level, scale = [], 0, 1.0
+def cells(levels: Sequence[int], operations: tuple[Combination, ...], config: BackboneOptions) -> tuple[NasCell, ...]:
+    """Returns the cells that visit `levels` (level n has stride 4 * 2**n).
+
+    A step up has stride 2 and doubles the width, a step down enlarges the running tensor and halves the width.
+    """
+    rows: list[NasCell] = []
+    level = 0
+    scale = 1.0
     for index, target in enumerate(levels):
         # With nas_remove_os32_stride a step to or from level 3 changes the width alone.
         same_size = config.nas_remove_os32_stride and 3 in (level, target)
@@ -77,7 +94,10 @@ def _classification_head(stride: int, output_stride: int) -> list[Unit]:
     return [*rows, Conv(f"{head}_conv", 2048, kernel=1, norm_scope=f"{head}_bn")]
 
 
-def _units(levels_of, operations, config) -> tuple[Unit, ...]:
+_LevelsOf = Callable[[int], Sequence[int]]
+
+
+def _units(levels_of: _LevelsOf, operations: tuple[Combination, ...], config: BackboneOptions) -> tuple[Unit, ...]:
     rows = cells(levels_of(config.output_stride), operations, config)
     units: tuple[Unit, ...] = (*_STEM, *rows, Activation())
     if config.nas_use_classification_head:
@@ -85,10 +105,13 @@ def _units(levels_of, operations, config) -> tuple[Unit, ...]:
     return units
 
 
-def _architecture(name: str, scope: str, levels_of, operations, taps) -> Architecture:
+def _architecture(
+    name: str, levels_of: _LevelsOf, operations: tuple[Combination, ...], taps: tuple[str, str, str]
+) -> Architecture:
+    """`levels_of` gives the cells' levels at an output stride, `taps` are what a decoder reads at strides 4, 8, 16."""
     return Architecture(
-        name=name,
-        scope=scope,
+        name=f"nas_{name}",
+        scope=name,
         units=lambda config: _units(levels_of, operations, config),
         batch_norm=BatchNorm(decay=0.9997, epsilon=1e-3),
         decoder_end_points=dict(zip((4, 8, 16), taps, strict=True)),
@@ -99,6 +122,6 @@ def _architecture(name: str, scope: str, levels_of, operations, taps) -> Archite
 
 
 ARCHITECTURES = (
-    _architecture("nas_pnasnet", "pnasnet", _PNAS_LEVELS.__getitem__, _PNAS, ("Stem", "Cell_3", "Cell_7")),
-    _architecture("nas_hnasnet", "hnasnet", lambda _: _HNAS_LEVELS, _HNAS, ("Cell_2", "Cell_5", "Cell_7")),
+    _architecture("pnasnet", lambda output_stride: _PNAS_LEVELS[output_stride], _PNAS, ("Stem", "Cell_3", "Cell_7")),
+    _architecture("hnasnet", lambda output_stride: _HNAS_LEVELS, _HNAS, ("Cell_2", "Cell_5", "Cell_7")),
 )

@@ -3,11 +3,14 @@
 `cascade_blocks` puts copies of block4 behind it: block5, block6, block7 (arXiv 1706.05587, section 3.2).
 """
 
+from typing import Literal
+
 from deeplab_tf.arch.spec import (
     CAFFE_MEAN,
     RGB_MEAN,
     SCALE_PIXEL,
     Architecture,
+    BackboneOptions,
     BatchNorm,
     Conv,
     MaxPool,
@@ -17,13 +20,13 @@ from deeplab_tf.arch.spec import (
 
 # Units in each block; the last unit of every block but the last one has stride 2.
 _UNITS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-_BETA, _CAFFE = "_beta", "_caffe"
+_Kind = Literal["", "_beta", "_caffe"]
 
 
-def _stem(depth: int, kind: str) -> list[Unit]:
-    if kind != _BETA:
+def _stem(depth: int, kind: _Kind) -> list[Unit]:
+    if kind != "_beta":
         stem = Conv("conv1", 64, kernel=7, stride=2, explicit_padding=True, end_point="conv1")
-        return [stem, MaxPool(explicit_padding=kind == _CAFFE)]
+        return [stem, MaxPool(explicit_padding=kind == "_caffe")]
     widths = (16, 16, 32) if depth == 18 else (64, 64, 128)
     return [
         Conv("conv1_1", widths[0], stride=2, explicit_padding=True, end_point="conv1_1"),
@@ -35,7 +38,8 @@ def _stem(depth: int, kind: str) -> list[Unit]:
 
 def _block(depth: int, block: int, stride: int, grid: tuple[int, ...]) -> list[Unit]:
     kind = "lite_bottleneck_v1" if depth == 18 else "bottleneck_v1"
-    width, count = 32 * 2 ** min(block, 4), len(grid)
+    width = 32 * 2 ** min(block, 4)
+    count = len(grid)
     return [
         ResNetUnit(
             scope=f"block{block}/unit_{n}/{kind}",
@@ -49,8 +53,9 @@ def _block(depth: int, block: int, stride: int, grid: tuple[int, ...]) -> list[U
     ]
 
 
-def _units(depth: int, kind: str, config) -> tuple[Unit, ...]:
-    rows, last = _stem(depth, kind), 4 + config.cascade_blocks
+def _units(depth: int, kind: _Kind, config: BackboneOptions) -> tuple[Unit, ...]:
+    rows = _stem(depth, kind)
+    last = 4 + config.cascade_blocks
     for block in range(1, last + 1):
         count = _UNITS[depth][min(block, 4) - 1]
         grid = (config.multi_grid if block >= 4 else None) or (1,) * count
@@ -58,23 +63,23 @@ def _units(depth: int, kind: str, config) -> tuple[Unit, ...]:
     return tuple(rows)
 
 
-def _architecture(depth: int, kind: str = "") -> Architecture:
+def _architecture(depth: int, kind: _Kind) -> Architecture:
     scope = f"resnet_v1_{depth}"
     if depth == 18:
         taps = {4 * 2**i: f"{scope}/block{i + 1}/unit_1/lite_bottleneck_v1/conv2" for i in range(3)}
     else:
         units = {4: "block1/unit_2", 8: "block2/unit_3", 16: f"block3/unit_{_UNITS[depth][2] - 1}"}
         taps = {stride: f"{scope}/{unit}/bottleneck_v1/conv3" for stride, unit in units.items()}
-    mean = CAFFE_MEAN if kind == _CAFFE else RGB_MEAN
+    mean = CAFFE_MEAN if kind == "_caffe" else RGB_MEAN
     return Architecture(
         name=scope + kind,
         scope=scope,
         units=lambda config: _units(depth, kind, config),
         batch_norm=BatchNorm(decay=0.95, epsilon=1e-5),
-        preprocessing="scale" if kind == _BETA else "subtract_mean",
+        preprocessing="scale" if kind == "_beta" else "subtract_mean",
         mean=mean,
         # The release pads resnet_v1_18 with 127.5 although its network subtracts the mean.
-        pad_pixel=SCALE_PIXEL if kind == _BETA or depth == 18 else mean,
+        pad_pixel=SCALE_PIXEL if kind == "_beta" or depth == 18 else mean,
         decoder_end_points=taps,
         initializer="resnet",
         smallest_output_stride=4,
@@ -83,8 +88,10 @@ def _architecture(depth: int, kind: str = "") -> Architecture:
     )
 
 
+_RELEASED: tuple[_Kind, ...] = ("", "_beta")
+
 ARCHITECTURES = (
-    *(_architecture(depth, kind) for depth in (18, 50, 101) for kind in ("", _BETA)),
+    *(_architecture(depth, kind) for depth in (18, 50, 101) for kind in _RELEASED),
     # DeepLab-v2's ResNet-101: the same variables, with the mean and the padding of its Caffe model.
-    _architecture(101, _CAFFE),
+    _architecture(101, "_caffe"),
 )

@@ -4,14 +4,14 @@ ResNet's lite units behind a strided 3x3 convolution a block. On a CPU its plain
 set in half the time of MobileNetV2's depthwise ones, which wait for memory.
 """
 
-from deeplab_tf.arch.spec import Architecture, BatchNorm, Conv, ResNetUnit, Unit
+from deeplab_tf.arch.spec import Architecture, BackboneOptions, BatchNorm, Conv, ResNetUnit, Unit
 
 _STEM = 24
 # Channels of the three blocks, each a strided convolution and two units.
 _BLOCKS = (48, 96, 128)
 
 
-def units(config) -> tuple[Unit, ...]:
+def units(config: BackboneOptions) -> tuple[Unit, ...]:
     """Returns the rows; no option changes them. The very last unit's stride leads from 16 to 32."""
     del config
     rows: list[Unit] = [Conv("conv1", _STEM, stride=2, end_point="conv1")]

@@ -2,13 +2,67 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
 
 from deeplab_tf.errors import DeepLabError
 
-SCALE_PIXEL = (127.5, 127.5, 127.5)
-RGB_MEAN = (123.15, 115.90, 103.06)
+# Red, green, blue in 0..255.
+Pixel = tuple[float, float, float]
+SCALE_PIXEL: Pixel = (127.5, 127.5, 127.5)
+RGB_MEAN: Pixel = (123.15, 115.90, 103.06)
 # What the Caffe models of DeepLab-v1 and v2 subtract (there in the order blue, green, red).
-CAFFE_MEAN = (122.675, 116.669, 104.008)
+CAFFE_MEAN: Pixel = (122.675, 116.669, 104.008)
+
+ActivationName = Literal["relu", "relu6", "hard_swish"]
+Skip = Literal["conv", "sum", "none"]
+Preprocessing = Literal["scale", "subtract_mean"]
+Initializer = Literal["truncated_normal", "resnet", "nas"]
+# What a NAS cell adds up: two pairs of (number of the state, operation).
+Combination = tuple[tuple[int, str], tuple[int, str]]
+
+
+class BackboneOptions(Protocol):
+    """The fields of `deeplab_tf.config.ModelConfig` that backbones read; ModelConfig lies on a floor above."""
+
+    @property
+    def output_stride(self) -> int:
+        """Input size over size of the last feature map."""
+        ...
+
+    @property
+    def depth_multiplier(self) -> float:
+        """Scales the channels of a MobileNet or of VGG-16."""
+        ...
+
+    @property
+    def divisible_by(self) -> int | None:
+        """MobileNetV2 channels become a multiple of this."""
+        ...
+
+    @property
+    def multi_grid(self) -> tuple[int, ...] | None:
+        """Unit rates of the last block (Xception), or of block4 and its copies (ResNet)."""
+        ...
+
+    @property
+    def cascade_blocks(self) -> int:
+        """Copies of a ResNet's block4 behind it."""
+        ...
+
+    @property
+    def nas_stem_output_num_conv_filters(self) -> int:
+        """Filters of the first NAS cell."""
+        ...
+
+    @property
+    def nas_use_classification_head(self) -> bool:
+        """Whether a NAS backbone ends in its classification head."""
+        ...
+
+    @property
+    def nas_remove_os32_stride(self) -> bool:
+        """Whether a NAS step to output stride 32 has no stride."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +89,7 @@ class Conv:
     kernel: int = 3
     stride: int = 1
     rate: int = 1
-    activation: str | None = "relu"
+    activation: ActivationName | None = "relu"
     explicit_padding: bool = False
     norm_scope: str | None = None
     end_point: str | None = None
@@ -43,7 +97,7 @@ class Conv:
 
     @property
     def output_weights(self) -> tuple[str, int]:
-        """The variable (below the backbone's scope) that shows the width of the unit, and that width."""
+        """The kernel (below the backbone's scope) whose shape shows the width of the unit, and that width."""
         return f"{self.scope}/weights", self.filters
 
     @property
@@ -67,22 +121,24 @@ class MaxPool:
 
 @dataclasses.dataclass(frozen=True)
 class SeparableUnit:
-    """Depthwise 3x3 and pointwise convolution under <scope>_depthwise and <scope>_pointwise, each with norm and
-    activation (MobileNetV1)."""
+    """Depthwise 3x3 and pointwise convolution, each with batch norm and activation (MobileNetV1).
+
+    They lie under <scope>_depthwise and <scope>_pointwise.
+    """
 
     scope: str
     filters: int
     stride: int = 1
-    activation: str = "relu6"
+    activation: ActivationName = "relu6"
 
     @property
     def scopes(self) -> tuple[str, str]:
-        """Where its variables are."""
+        """The scopes of its two convolutions."""
         return f"{self.scope}_depthwise", f"{self.scope}_pointwise"
 
     @property
     def output_weights(self) -> tuple[str, int]:
-        """See Conv."""
+        """The pointwise kernel, whose shape shows the width of the unit, and that width."""
         return f"{self.scope}_pointwise/weights", self.filters
 
 
@@ -96,7 +152,7 @@ class XceptionUnit:
 
     scope: str
     filters: tuple[int, int, int]
-    skip: str
+    skip: Skip
     stride: int = 1
     activation_inside: bool = False
     rates: tuple[int, ...] = (1, 1, 1)
@@ -104,12 +160,12 @@ class XceptionUnit:
 
     @property
     def output_weights(self) -> tuple[str, int]:
-        """See Conv."""
+        """The third pointwise kernel, whose shape shows the width of the unit, and that width."""
         return f"{self.scope}/separable_conv3_pointwise/weights", self.filters[-1]
 
     @property
     def tap_widths(self) -> dict[str, int]:
-        """See Conv."""
+        """The three pointwise outputs, which a decoder may read, and their channels."""
         return {f"{self.scope}/separable_conv{i}_pointwise": f for i, f in enumerate(self.filters, start=1)}
 
 
@@ -129,19 +185,19 @@ class InvertedResidual:
     filters: int
     kernel: int = 3
     stride: int = 1
-    activation: str = "relu"
+    activation: ActivationName = "relu"
     squeeze: int | None = None
     fused: bool = False
     residual: bool = True
 
     @property
     def output_weights(self) -> tuple[str, int]:
-        """See Conv."""
+        """The projection's kernel, whose shape shows the width of the unit, and that width."""
         return f"{self.scope}/project/weights", self.filters
 
     @property
     def tap_widths(self) -> dict[str, int]:
-        """See Conv."""
+        """The depthwise output, which a decoder may read, and its channels."""
         return {f"{self.end_point}/depthwise_output": self.expanded}
 
 
@@ -158,38 +214,40 @@ class ResNetUnit:
 
     @property
     def output_weights(self) -> tuple[str, int]:
-        """See Conv."""
+        """The last convolution's kernel, whose shape shows the width of the unit, and that width."""
         return f"{self.scope}/conv{3 if self.bottleneck else 2}/weights", self.filters
 
     @property
     def tap_widths(self) -> dict[str, int]:
-        """See Conv."""
+        """The last convolution's output, which a decoder may read, and its channels."""
         return {self.output_weights[0].removesuffix("/weights"): self.filters}
 
 
 @dataclasses.dataclass(frozen=True)
 class NasCell:
-    """A cell of a searched network. `operations` are five pairs of (state, operation); `level` is log2(stride) - 2;
-    `enlarge` resizes the running tensor to 2 d - 1 before the cell; `depth` is the share of all cells up to this one,
-    by which drop path grows."""
+    """A cell of a searched network.
+
+    `operations` are its five combinations; `level` is log2(stride) - 2; `enlarge` resizes the running tensor from d to
+    2 d - 1 pixels before the cell; `depth` is the share of all cells up to this one, by which drop path grows.
+    """
 
     scope: str
     end_point: str
     filters: int
     level: int
-    operations: tuple[tuple[tuple[int, str], tuple[int, str]], ...]
+    operations: tuple[Combination, ...]
     stride: int = 1
     enlarge: bool = False
     depth: float = 1.0
 
     @property
     def output_weights(self) -> tuple[str, int]:
-        """See Conv."""
+        """The first kernel, whose shape shows the width of each of the five combinations, and that width."""
         return f"{self.scope}/1x1/weights", self.filters
 
     @property
     def tap_widths(self) -> dict[str, int]:
-        """See Conv. A cell concatenates its five combinations."""
+        """The output, which a decoder may read, and its channels: the five combinations are concatenated."""
         return {self.end_point: len(self.operations) * self.filters}
 
 
@@ -197,7 +255,7 @@ class NasCell:
 class Activation:
     """A lone activation."""
 
-    activation: str = "relu"
+    activation: ActivationName = "relu"
     stride: int = 1
 
 
@@ -211,13 +269,13 @@ class Architecture:
     Attributes:
       name: the release's model_variant.
       scope: its TF1 variable scope.
-      units: rows for a ModelConfig, widths final, strides nominal (as if the output stride were the largest).
+      units: the rows for given options, widths final, strides nominal (as if the output stride were the largest).
       batch_norm: constants of the backbone's batch norms; None: its convolutions have biases instead.
       preprocessing: "scale" maps 0..255 to [-1, 1]; "subtract_mean" subtracts `mean` (RGB).
       pad_pixel: RGB the data pipeline pads images with.
       decoder_end_points: stride -> end point that the decoder reads.
-      initializer: "truncated_normal" (std 0.09), "resnet" or "nas" (see layers.py).
-      smallest_output_stride: below it the graph cannot be built.
+      initializer: "truncated_normal" (std 0.09), "resnet" or "nas" (see deeplab_tf/network/layers.py).
+      smallest_output_stride: the smallest output stride that the rows can be built at.
       multi_grid_length: number of unit rates `multi_grid` takes; 0: the variant ignores it.
       strides_from_rows: the rows already realise the output stride (NAS), nothing is converted to rates.
       cascades: it takes `cascade_blocks`, each of which doubles the nominal output stride of 32.
@@ -227,13 +285,13 @@ class Architecture:
 
     name: str
     scope: str
-    units: Callable[..., tuple[Unit, ...]]
+    units: Callable[[BackboneOptions], tuple[Unit, ...]]
     batch_norm: BatchNorm | None
-    preprocessing: str = "scale"
-    mean: tuple[float, float, float] = RGB_MEAN
-    pad_pixel: tuple[float, float, float] = SCALE_PIXEL
-    decoder_end_points: dict[int, str] = dataclasses.field(default_factory=dict)
-    initializer: str = "truncated_normal"
+    preprocessing: Preprocessing = "scale"
+    mean: Pixel = RGB_MEAN
+    pad_pixel: Pixel = SCALE_PIXEL
+    decoder_end_points: dict[int, str] = dataclasses.field(default_factory=dict[int, str])
+    initializer: Initializer = "truncated_normal"
     smallest_output_stride: int = 1
     multi_grid_length: int = 0
     strides_from_rows: bool = False
@@ -241,13 +299,13 @@ class Architecture:
     fully_connected: bool = False
     multi_scale_end_points: tuple[str, ...] = ()
 
-    def largest_output_stride(self, config) -> int:
+    def largest_output_stride(self, config: BackboneOptions) -> int:
         """Returns the output stride without any atrous convolution."""
         return 32 * 2**config.cascade_blocks if self.cascades else 32
 
-    def decoder_widths(self, config) -> dict[int, int]:
+    def decoder_widths(self, config: BackboneOptions) -> dict[int, int]:
         """Returns stride -> channels of the end points that the decoder reads."""
-        widths = {}
+        widths: dict[str, int] = {}
         for row in self.units(config):
             widths.update(getattr(row, "tap_widths", {}))
         taps = {stride: name.removeprefix(f"{self.scope}/") for stride, name in self.decoder_end_points.items()}
@@ -263,7 +321,9 @@ def strides_and_rates(strides: Sequence[int], output_stride: int | None) -> list
     Raises:
       DeepLabError: the strides cannot give `output_stride`.
     """
-    result, current, rate = [], 1, 1
+    result: list[tuple[int, int]] = []
+    current = 1
+    rate = 1
     for stride in strides:
         if current == output_stride:
             result.append((1, rate))

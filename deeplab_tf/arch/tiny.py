@@ -4,14 +4,14 @@ It learns the `shapes` data set in minutes on a CPU, and shallow as it is, round
 runs on one device and on several can be compared digit by digit.
 """
 
-from deeplab_tf.arch.spec import Architecture, BatchNorm, Conv, InvertedResidual, Unit
+from deeplab_tf.arch.spec import Architecture, BackboneOptions, BatchNorm, Conv, InvertedResidual, Unit
 
 # (output channels, stride) of layers 2 to 6; every block expands three times.
 _BLOCKS = ((24, 2), (24, 1), (32, 2), (48, 2), (64, 2))
 _STEM = 16
 
 
-def units(config) -> tuple[Unit, ...]:
+def units(config: BackboneOptions) -> tuple[Unit, ...]:
     """Returns the rows; no option changes them."""
     del config
     rows: list[Unit] = [Conv("Conv", _STEM, stride=2, activation="relu6", end_point="layer_1")]

@@ -1,16 +1,16 @@
 """VGG-16 as DeepLab-v1 and v2 use it (arXiv 1412.7062, 1606.00915; pooling and mean of their public Caffe models).
 
 Their networks pool over 3x3 instead of 2x2 pixels, so that the maps of images of 8 k + 1 pixels stay aligned. fc6 and
-fc7 are in the head (head.py), which knows their rates.
+fc7 are in the head (deeplab_tf/network/head.py), which knows their rates.
 """
 
-from deeplab_tf.arch.spec import CAFFE_MEAN, Architecture, Conv, MaxPool, Unit, make_divisible
+from deeplab_tf.arch.spec import CAFFE_MEAN, Architecture, BackboneOptions, Conv, MaxPool, Unit, make_divisible
 
 # (number of convolutions, channels) of the five blocks at depth multiplier 1; each ends in a max pooling of stride 2.
 _BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 
 
-def units(config) -> tuple[Unit, ...]:
+def units(config: BackboneOptions) -> tuple[Unit, ...]:
     """Returns the rows; a depth multiplier other than 1 rounds channels to multiples of 8."""
     rows: list[Unit] = []
     for block, (count, channels) in enumerate(_BLOCKS, start=1):

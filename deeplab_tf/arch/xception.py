@@ -1,14 +1,15 @@
 """The modified aligned Xception: 41, 65 and 71 layers (arXiv 1802.02611, section 3.2; release: core/xception.py)."""
 
-from deeplab_tf.arch.spec import Architecture, BatchNorm, Conv, Unit, XceptionUnit
+from deeplab_tf.arch.spec import Architecture, BackboneOptions, BatchNorm, Conv, Skip, Unit, XceptionUnit
 
-# (block, widths of the three separable convolutions, skip, stride, number of units)
-_ENTRY_41 = (
+# (scope, widths of the three separable convolutions, skip, stride, number of units)
+_Block = tuple[str, tuple[int, int, int], Skip, int, int]
+_ENTRY_41: tuple[_Block, ...] = (
     ("entry_flow/block1", (128, 128, 128), "conv", 2, 1),
     ("entry_flow/block2", (256, 256, 256), "conv", 2, 1),
     ("entry_flow/block3", (728, 728, 728), "conv", 2, 1),
 )
-_ENTRY_71 = (
+_ENTRY_71: tuple[_Block, ...] = (
     ("entry_flow/block1", (128, 128, 128), "conv", 2, 1),
     ("entry_flow/block2", (256, 256, 256), "conv", 1, 1),
     ("entry_flow/block3", (256, 256, 256), "conv", 2, 1),
@@ -17,7 +18,7 @@ _ENTRY_71 = (
 )
 
 
-def _blocks(entry, middle_units: int):
+def _blocks(entry: tuple[_Block, ...], middle_units: int) -> tuple[_Block, ...]:
     return (
         *entry,
         ("middle_flow/block1", (728, 728, 728), "sum", 1, middle_units),
@@ -26,7 +27,7 @@ def _blocks(entry, middle_units: int):
     )
 
 
-def units(blocks, config) -> tuple[Unit, ...]:
+def units(blocks: tuple[_Block, ...], config: BackboneOptions) -> tuple[Unit, ...]:
     """Returns the rows of `blocks`; the last block takes `config.multi_grid` and activates inside."""
     rows: list[Unit] = [
         Conv("entry_flow/conv1_1", 32, stride=2, explicit_padding=True, end_point="entry_flow/conv1_1"),
@@ -50,7 +51,8 @@ def units(blocks, config) -> tuple[Unit, ...]:
     return tuple(rows)
 
 
-def _architecture(name: str, blocks, taps: tuple[str, str, str]) -> Architecture:
+def _architecture(name: str, blocks: tuple[_Block, ...], taps: tuple[str, str, str]) -> Architecture:
+    """`taps` are the blocks that a decoder reads at strides 4, 8, 16."""
     tap = "{}/{}/unit_1/xception_module/separable_conv2_pointwise"
     return Architecture(
         name=name,
