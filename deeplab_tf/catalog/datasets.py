@@ -1,14 +1,14 @@
-"""The data sets and the colour maps of the release, as facts: `DATASETS`, `COLOUR_MAPS`. Importing this is cheap.
+"""The data sets of the release as facts (`DATASETS`), and dataset.json, which describes a data set of the user's own.
 
-Class counts, ignore labels and split sizes are the release's data_generator.py; colours are its
-utils/get_dataset_colormap.py (index order, RGB 0..255).
+Class counts, ignore labels and split sizes are from the release's data_generator.py.
 """
 
 import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from deeplab_tf.catalog.palettes import (
     ADE20K_COLOURS,
@@ -24,12 +24,19 @@ DATASET_FILE = "dataset.json"
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """One data set. `class_names` and `palette` have `num_classes` entries, in label order.
+    """What is known of one data set.
 
-    `splits` maps the name of a split to its number of images. `ignore_label` is the label that neither loss nor score
-    counts. `colour_map` names the entry of COLOUR_MAPS that the set is drawn with. `evaluation_ids`, where
-    given, are the label values that the set's own evaluation server wants in place of 0, 1, 2... `label_map` says which
-    labels were renamed when its records were built: (old, new) pairs.
+    Attributes:
+      name: as `--dataset` takes it.
+      num_classes: the number of classes, background included.
+      ignore_label: the label that neither loss nor score counts.
+      class_names: a name for each class, in label order.
+      palette: a colour for each class, in label order.
+      splits: split name -> number of images.
+      colour_map: the entry of `deeplab_tf.catalog.palettes.COLOUR_MAPS` that the set is drawn with.
+      homepage, terms: where it is published, and under which terms of use.
+      evaluation_ids: the label values that the set's own evaluation server wants in place of 0, 1, 2..., if others.
+      label_map: (old, new) pairs of the labels that were renamed when its records were built.
     """
 
     name: str
@@ -45,7 +52,7 @@ class Dataset:
     label_map: tuple[tuple[int, int], ...] = ()
 
     def split_size(self, split: str) -> int:
-        """Returns the number of images in `split`; an unknown name is a DeepLabError."""
+        """Returns the number of images in `split`; an unknown name is a DeepLabError that lists the nearest."""
         if split not in self.splits:
             raise unknown_name(f"split of {self.name}", split, self.splits)
         return self.splits[split]
@@ -65,7 +72,7 @@ _CITYSCAPES_NAMES = _names(
     rider, car, truck, bus, train, motorcycle, bicycle"""
 )
 
-# The first synonym of each line of the scene parsing challenge's objectInfo150.txt; 0 is whatever is none of them.
+# The first synonym of each line of the scene parsing challenge's objectInfo150.txt; 0 is everything else.
 _ADE20K_NAMES = _names(
     """other, wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass,
     cabinet, sidewalk, person, earth, door, table, mountain, plant, curtain, chair,
@@ -153,13 +160,29 @@ def dataset(name: str) -> Dataset:
     return DATASETS[name]
 
 
-def read_dataset(source: str | os.PathLike) -> Dataset:
+# The keys of dataset.json and the types of their values.
+_KEY_TYPES = {
+    "name": str,
+    "class_names": list,
+    "palette": list,
+    "ignore_label": int,
+    "splits": dict,
+    "homepage": str,
+    "terms": str,
+    "label_map": list,
+}
+_LEFT_OUT_WHEN_EMPTY = ("homepage", "terms", "label_map")
+
+
+def read_dataset(source: str | os.PathLike[str]) -> Dataset:
     """Returns the data set of a name of DATASETS, of a dataset.json, or of the folder that holds one.
 
-    dataset.json: `class_names` (in label order), and as wanted `name` (default: the folder's), `palette` (a colour
-    [red, green, blue] a class; default: the PASCAL rule), `ignore_label` (255), `splits` (name -> number of images),
-    `homepage`, `terms`, `label_map` (pairs [old, new] that were renamed in building it). DeepLabError for an unknown
-    name, and for a file that is none of that.
+    dataset.json is an object with `class_names` (in label order) and, optionally, `name` (default: the folder's),
+    `palette` (a colour [red, green, blue] for each class; default: the PASCAL rule), `ignore_label` (255), `splits`
+    (name -> number of images), `homepage`, `terms` and `label_map` (pairs [old, new] that were renamed in building it).
+
+    Raises:
+      DeepLabError: the name is unknown, or the file is missing or is not such an object.
     """
     path = pathlib.Path(source)
     if str(source) in DATASETS:
@@ -175,62 +198,63 @@ def read_dataset(source: str | os.PathLike) -> Dataset:
         raise DeepLabError(f"{path}: cannot be read ({error.strerror}); expected class_names, palette...") from None
 
 
-def parse_dataset(content: bytes, path: str | os.PathLike) -> Dataset:
-    """Returns the data set of the contents of a dataset.json. DeepLabError as read_dataset."""
+def parse_dataset(content: bytes, path: str | os.PathLike[str]) -> Dataset:
+    """Returns the data set of the contents of the dataset.json at `path`, which must be as `read_dataset` says."""
     try:
         values = json.loads(content)
     except ValueError as error:
         raise DeepLabError(f"{path}: not JSON ({error})") from None
-    return described(values, pathlib.Path(path))
-
-
-_DESCRIBED = {"name": str, "class_names": list, "palette": list, "ignore_label": int, "splits": dict}
-_DESCRIBED |= {"homepage": str, "terms": str, "label_map": list}
+    return dataset_from_json(values, pathlib.Path(path))
 
 
 def dataset_json(facts: Dataset) -> str:
-    """Returns the contents of the dataset.json that `read_dataset` reads as `facts`; what is empty is left out."""
-    values = {key: getattr(facts, key) for key in _DESCRIBED}
+    """Returns the contents of the dataset.json that `read_dataset` reads as `facts`; empty values are left out."""
+    values = {key: getattr(facts, key) for key in _KEY_TYPES}
     values["splits"] = dict(facts.splits)
-    optional = ("homepage", "terms", "label_map")
-    return json.dumps({key: value for key, value in values.items() if value or key not in optional}) + "\n"
+    return json.dumps({key: value for key, value in values.items() if value or key not in _LEFT_OUT_WHEN_EMPTY}) + "\n"
 
 
-def described(values: Mapping, path: pathlib.Path) -> Dataset:
-    """Returns the data set of the contents of `path`, checked."""
+def dataset_from_json(values: Mapping[str, Any], path: pathlib.Path) -> Dataset:
+    """Returns the data set of the object in the dataset.json at `path`, which must be as `read_dataset` says."""
 
-    def require(good: bool, expected: str):
+    def require(good: bool, expected: str) -> None:
         if not good:
             raise DeepLabError(f"{path}: {expected}")
 
     require(isinstance(values, dict), "expected an object with class_names, palette, ignore_label, splits")
     for key, value in values.items():
-        if key not in _DESCRIBED:
-            raise unknown_name(f"key in {path}", key, _DESCRIBED)
-        kind = _DESCRIBED[key]
+        if key not in _KEY_TYPES:
+            raise unknown_name(f"key in {path}", key, _KEY_TYPES)
+        kind = _KEY_TYPES[key]
         require(isinstance(value, kind) and not isinstance(value, bool), f"{key}={value!r}: expected a {kind.__name__}")
     names = values.get("class_names", [])
     require(all(isinstance(name, str) and name for name in names), "class_names: expected strings")
     require(0 < len(set(names)) == len(names) <= 256, "class_names: expected 1 to 256 different names, in label order")
-    palette = [tuple(c) if isinstance(c, list) else c for c in values.get("palette", pascal_palette(len(names)))]
-    require(len(palette) == len(names), f"palette has {len(palette)} colours for {len(names)} classes")
-    whole = all(len(c) == 3 and all(type(v) is int and 0 <= v <= 255 for v in c) for c in palette if type(c) is tuple)
-    require(whole and all(type(c) is tuple for c in palette), "palette: expected [red, green, blue] of 0..255 each")
-    ignore_label, splits = values.get("ignore_label", 255), values.get("splits", {})
+    colours = values.get("palette", pascal_palette(len(names)))
+    require(len(colours) == len(names), f"palette has {len(colours)} colours for {len(names)} classes")
+    require(_are_bytes(colours, 3), "palette: expected [red, green, blue] of 0..255 each")
+    ignore_label = values.get("ignore_label", 255)
     require(0 <= ignore_label <= 255, f"ignore_label={ignore_label}: expected 0..255 (labels are 8-bit PNGs)")
+    splits = values.get("splits", {})
     require(all(type(n) is int and n >= 0 for n in splits.values()), "splits: expected name -> number of images")
-    renamed = [tuple(pair) if isinstance(pair, list) else () for pair in values.get("label_map", [])]
-    good = all(len(pair) == 2 and all(type(v) is int and 0 <= v <= 255 for v in pair) for pair in renamed)
-    require(good, "label_map: expected pairs [old, new] of labels 0..255")
+    renamed = values.get("label_map", [])
+    require(_are_bytes(renamed, 2), "label_map: expected pairs [old, new] of labels 0..255")
     return Dataset(
         name=values.get("name", path.resolve().parent.name),
         num_classes=len(names),
         ignore_label=ignore_label,
         class_names=tuple(names),
-        palette=tuple(palette),
+        palette=tuple((red, green, blue) for red, green, blue in colours),
         splits=splits,
         colour_map="pascal",
         homepage=values.get("homepage", ""),
         terms=values.get("terms", ""),
-        label_map=tuple(renamed),
+        label_map=tuple((old, new) for old, new in renamed),
     )
+
+
+def _are_bytes(rows: Sequence[Any], length: int) -> bool:
+    """Returns whether each of `rows` is a list (or a tuple) of `length` integers in 0..255."""
+    if not all(isinstance(row, list | tuple) for row in rows):
+        return False
+    return all(len(row) == length and all(type(v) is int and 0 <= v <= 255 for v in row) for row in rows)

@@ -1,10 +1,10 @@
-"""The colour maps of the release, as facts: RGB in 0..255, in label order (its utils/get_dataset_colormap.py)."""
+"""The colour maps of the release, as facts (its utils/get_dataset_colormap.py)."""
 
 from deeplab_tf.errors import DeepLabError, unknown_name
 
+# Red, green, blue in 0..255.
 Colour = tuple[int, int, int]
-
-
+# A colour for each label, in label order.
 Palette = tuple[Colour, ...]
 
 
@@ -12,10 +12,14 @@ def pascal_palette(size: int) -> Palette:
     """Returns the first `size` (0..512) colours of the PASCAL VOC rule.
 
     Bits 3j, 3j+1 and 3j+2 of the label become bit 7-j of red, green and blue: near labels get far colours.
+
+    >>> from deeplab_tf.catalog.palettes import pascal_palette
+    >>> pascal_palette(4)
+    ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
     """
     if not 0 <= size <= 512:
         raise DeepLabError(
-            f"a PASCAL palette of {size} colours: expected 0 to 512, where the rule has them all distinct"
+            f"a PASCAL palette of {size} colours: expected 0 to 512, all of which the rule makes distinct"
         )
     return tuple(_pascal_colour(label) for label in range(size))
 
@@ -26,7 +30,7 @@ def _pascal_colour(label: int) -> Colour:
 
 
 def _colours(text: str) -> Palette:
-    """Returns the palette written as six hexadecimal digits a colour."""
+    """Returns the palette of colours written in six hexadecimal digits each."""
     return tuple((int(c[:2], 16), int(c[2:4], 16), int(c[4:], 16)) for c in text.split())
 
 
@@ -75,7 +79,7 @@ COLOUR_MAPS: dict[str, Palette] = {
 
 
 def colour_map(name: str) -> Palette:
-    """Returns the table for `--colormap_type=name`; an unknown name is a DeepLabError."""
+    """Returns the colours for `--colormap_type=name`; an unknown name is a DeepLabError that lists the nearest."""
     if name not in COLOUR_MAPS:
         raise unknown_name("colormap_type", name, COLOUR_MAPS)
     return COLOUR_MAPS[name]

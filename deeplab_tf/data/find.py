@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from deeplab_tf.catalog.datasets import DATASET_FILE, DATASETS, Dataset, described, read_dataset
+from deeplab_tf.catalog.datasets import DATASET_FILE, DATASETS, Dataset, dataset_from_json, read_dataset
 from deeplab_tf.data import tfds_folder
 from deeplab_tf.errors import DeepLabError
 
@@ -31,7 +31,7 @@ def _prepared_dataset(prepared: tfds_folder.Prepared) -> Dataset:
     elif prepared.builder in tfds_folder.CATALOGUE:
         facts = DATASETS[tfds_folder.CATALOGUE[prepared.builder]]
     elif names:
-        facts = described({"class_names": list(names)}, prepared.folder / DATASET_FILE)
+        facts = dataset_from_json({"class_names": list(names)}, prepared.folder / DATASET_FILE)
     else:
         raise DeepLabError(
             f"{prepared.name}: the feature {prepared.mask} does not say which classes there are; write them into "
