@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import sys
-import weakref
 
 import numpy as np
 import pytest
@@ -106,7 +105,7 @@ def test_new_weights_are_noticed(model):
 
 
 def test_auto_changes_over_when_it_pays(model, monkeypatch, conversions):
-    monkeypatch.setattr(runtime_module, "_FROZEN", weakref.WeakKeyDictionary())
+    model.derived.clear()
     weight, image = model.weights[0], golden_image("x", 65, 65)
     monkeypatch.setattr(runtime_module, "_pays_from", lambda model: 7.5)
     assert runtime_predictor(model, pixels=3) is predictor_of(model)

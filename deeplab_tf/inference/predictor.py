@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.model import build_model, config_of
+from deeplab_tf.network.model import as_network, build_model, config_of
 from deeplab_tf.network.sizes import logits_stride, needs_fixed_size, padded_size
 from deeplab_tf.ops.crf import densecrf
 from deeplab_tf.ops.images import resize_labels
@@ -125,11 +125,6 @@ class Predictor:
         return result[:, : images.shape[1], : images.shape[2]].numpy()
 
 
-_PREDICTORS: "weakref.WeakKeyDictionary[keras.Model, Predictor]" = weakref.WeakKeyDictionary()
-
-
 def predictor_of(model: keras.Model) -> Predictor:
     """Returns the one Predictor of `model`, so that its graphs are compiled once."""
-    if model not in _PREDICTORS:
-        _PREDICTORS[model] = Predictor(model)
-    return _PREDICTORS[model]
+    return as_network(model).derived.get(Predictor, lambda: Predictor(model))

@@ -11,7 +11,6 @@ import dataclasses
 import importlib.util
 import math
 import threading
-import weakref
 from collections.abc import Callable
 
 import keras
@@ -24,7 +23,7 @@ from deeplab_tf.inference.graph import Segmentation, as_function, build_graph_de
 from deeplab_tf.inference.predictor import Predictor, predictor_of
 from deeplab_tf.inference.tflite import convert, file
 from deeplab_tf.network.cost import model_cost
-from deeplab_tf.network.model import config_of
+from deeplab_tf.network.model import as_network, config_of
 from deeplab_tf.network.sizes import needs_fixed_size
 from deeplab_tf.ops.resizing import scale_dimension
 from deeplab_tf.ops.upsampling import upsampled_classes
@@ -240,9 +239,6 @@ class _Frozen:
     predictor: LitePredictor | None = None
 
 
-_FROZEN: "weakref.WeakKeyDictionary[keras.Model, _Frozen]" = weakref.WeakKeyDictionary()
-
-
 def _mark(model: keras.Model) -> tuple[int, ...]:
     """A number for each weight that changes when the weight does, quickly computed."""
     return tuple(int(np.asarray(weight).view(np.uint32).sum(dtype=np.uint64)) for weight in model.weights)
@@ -265,9 +261,8 @@ def runtime_predictor(model: keras.Model, runtime: str = "auto", *, pixels: floa
         _require_litert()
     if runtime == "tf" or (runtime == "auto" and not (litert_is_here() and _on_cpu())):
         return predictor_of(model)
-    if model not in _FROZEN:
-        _FROZEN[model] = _Frozen(_pays_from(model))
-    state, mark = _FROZEN[model], _mark(model)
+    state = as_network(model).derived.get(_Frozen, lambda: _Frozen(_pays_from(model)))
+    mark = _mark(model)
     if mark != state.mark:
         state.mark, state.pixels, state.predictor = mark, 0, None
     state.pixels += pixels

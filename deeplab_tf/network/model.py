@@ -1,7 +1,10 @@
-"""build_model: backbone, head and image pyramid as one flat functional graph (release: model.py)."""
+"""Network, a functional Keras model that knows its configuration, and build_model, which makes it from backbone, head
+and image pyramid (release: model.py)."""
 
 import dataclasses
-import weakref
+import threading
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import keras
 
@@ -14,7 +17,74 @@ from deeplab_tf.network.sizes import logits_stride
 from deeplab_tf.ops.resizing import scale_dimension
 
 MERGED = "merged_logits"
-_CONFIGS: "weakref.WeakKeyDictionary[keras.Model, ModelConfig]" = weakref.WeakKeyDictionary()
+_Value = TypeVar("_Value")
+
+
+class Derived:
+    """What is worked out from a model once and kept with it, for instance its compiled predictors: one of each type.
+
+    Keras neither tracks nor saves an object of this kind, so that copies and files of the model begin without.
+    """
+
+    def __init__(self):
+        self._values: dict[type, object] = {}
+        self._turn = threading.RLock()  # predictions may come from several threads
+
+    def get(self, kind: type[_Value], make: Callable[[], _Value]) -> _Value:
+        """Returns the value of type `kind`, which `make` gives when it is first asked for."""
+        with self._turn:
+            if kind not in self._values:
+                self._values[kind] = make()
+            value = self._values[kind]
+        assert isinstance(value, kind)
+        return value
+
+    def clear(self):
+        """Forgets all values."""
+        with self._turn:
+            self._values.clear()
+
+
+@keras.saving.register_keras_serializable(package="deeplab_tf")
+class Network(keras.Model):
+    """A functional Keras model that knows the configuration it was built from; saved and loaded, it still does.
+
+    The arguments are those of `keras.Model`, and `config`. Keras's `clone_model` makes one without a configuration; copy
+    a model by `copy.deepcopy`, or `Network.from_config(model.get_config())` for other weights.
+
+    Attributes:
+      derived: what other modules have worked out from this model; not saved.
+    """
+
+    # Keras saves the layers of a functional subclass, and clones it, only where its constructor takes *args, **kwargs,
+    # under these names.
+    def __init__(self, *args, config: ModelConfig | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._config = config
+        self.derived = Derived()
+
+    @property
+    def config(self) -> ModelConfig:
+        """The configuration that `build_model` made this network from; DeepLabError where there is none."""
+        if self._config is None:
+            raise DeepLabError(
+                f"model {self.name!r}: has no configuration, as a clone by keras.models.clone_model; copy a model by "
+                "copy.deepcopy, which keeps it"
+            )
+        return self._config
+
+    def get_config(self) -> dict:
+        """Returns Keras's description of the layers and, as "model_config", the configuration."""
+        return {**super().get_config(), "model_config": self._config and self._config.to_json()}
+
+    @classmethod
+    def from_config(cls, config: Mapping, custom_objects: Mapping | None = None) -> "Network":
+        """Returns a network of the same layers and configuration, with weights of its own."""
+        layers = {key: value for key, value in config.items() if key != "model_config"}
+        model = super().from_config(layers, custom_objects=custom_objects)
+        if values := config.get("model_config"):
+            model._config = ModelConfig.from_json(values, source=f"the saved model {model.name!r}")
+        return model
 
 
 def _scaled(config: ModelConfig, scale: float) -> ModelConfig:
@@ -73,7 +143,7 @@ def _shared_layers(model: keras.Model, config: ModelConfig) -> dict[str, keras.l
 
 def build_model(
     config: ModelConfig, *, share_with: keras.Model | None = None, all_scales: bool = False, zeros: bool = False
-) -> keras.Model:
+) -> Network:
     """Returns the network: images [b, h, w, 3], float32 RGB in 0..255 -> logits [b, h', w', num_classes].
 
     The logits are those before the last upsampling. With a crop_size the graph takes images of that size only (the
@@ -93,13 +163,16 @@ def build_model(
     images = keras.Input((height, width, 3), name="images")
     shared = _shared_layers(share_with, config) if share_with else None
     outputs = build_outputs(Graph(shared=shared, zeros=zeros), images, config)
-    model = keras.Model(images, outputs if all_scales else outputs[MERGED], name=config.model_variant)
-    _CONFIGS[model] = config
+    return Network(images, outputs if all_scales else outputs[MERGED], name=config.model_variant, config=config)
+
+
+def as_network(model: keras.Model) -> Network:
+    """Returns `model` as what it is; DeepLabError where it was not made here."""
+    if not isinstance(model, Network):
+        raise DeepLabError(f"model {model.name!r}: expected one made by deeplab_tf.build_model or deeplab_tf.load")
     return model
 
 
 def config_of(model: keras.Model) -> ModelConfig:
-    """Returns the configuration that `build_model` made `model` from."""
-    if model not in _CONFIGS:
-        raise DeepLabError(f"model {model.name!r}: expected one made by deeplab_tf.build_model or deeplab_tf.load")
-    return _CONFIGS[model]
+    """Returns the configuration that `build_model` made `model` from; DeepLabError where it has none."""
+    return as_network(model).config
