@@ -14,6 +14,7 @@ from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.config import ModelConfig, PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference import predictor as predictor_module
+from deeplab_tf.inference import tiles as tiles_module
 from deeplab_tf.inference.predict import predict
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.inference.tiles import segment, write_probabilities
@@ -439,7 +440,7 @@ def test_the_crf_of_a_large_picture_runs_in_tiles(small, monkeypatch):
         sizes.append(image.shape[:2])
         return densecrf(image, probabilities, **parameters)
 
-    monkeypatch.setattr(predictor_module, "densecrf", counted)
+    monkeypatch.setattr(tiles_module, "densecrf", counted)
     whole = segment(predictor_of(small), image, PredictConfig(longest_side=129, **CRF_OPTIONS))
     assert sizes == [(300, 400)]
     tiled = segment(predictor_of(small), image, PredictConfig(max_pixels=66_049, longest_side=129, **CRF_OPTIONS))

@@ -49,8 +49,8 @@ class Derived:
 class Network(keras.Model):
     """A functional Keras model that knows the configuration it was built from; saved and loaded, it still does.
 
-    The arguments are those of `keras.Model`, and `config`. Keras's `clone_model` makes one without a configuration; copy
-    a model by `copy.deepcopy`, or `Network.from_config(model.get_config())` for other weights.
+    The arguments are those of `keras.Model`, and `config`. Keras's `clone_model` makes one without a configuration;
+    copy a model by `copy.deepcopy`, or `Network.from_config(model.get_config())` for other weights.
 
     Attributes:
       derived: what other modules have worked out from this model; not saved.
