@@ -89,17 +89,29 @@ def plain(place: str | os.PathLike) -> Iterator[str]:
 # ---- writing
 
 
+class UnwritableError(DeepLabError, OSError):
+    """A place cannot be written; `errno` and `strerror` are those of the reason."""
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
 def unwritable(
     place: str | os.PathLike, reason: Exception | str, *, flag: str | None = None, cure: str = _CURE
-) -> DeepLabError:
+) -> UnwritableError:
     """Returns the one error for a place that cannot be written: it names flag and path, the reason and the cure."""
-    words = getattr(reason, "strerror", None) or reason
-    return DeepLabError(f"{f'{flag}=' if flag else ''}{place}: cannot be written ({words}); {cure}")
+    words = str(getattr(reason, "strerror", None) or reason)
+    error = UnwritableError(f"{f'{flag}=' if flag else ''}{place}: cannot be written ({words}); {cure}")
+    error.errno, error.strerror = getattr(reason, "errno", None), words
+    return error
 
 
 @contextlib.contextmanager
 def writing(place: str | os.PathLike, *, flag: str | None = None, cure: str = _CURE) -> Iterator[None]:
-    """Makes the error `unwritable` of what the operating system says against writing to `place`."""
+    """Makes the error `unwritable` of what the operating system says against writing to `place`.
+
+    Around what writes below `place`, so that the error names the folder the user gave, not a file in it.
+    """
     try:
         yield
     except OSError as error:
@@ -127,7 +139,7 @@ def written(
         pictures by the thousand that can be made again.
 
     Raises:
-      DeepLabError: `unwritable`.
+      UnwritableError: it cannot be written.
     """
     target = path(place)
     with writing(target, flag=flag, cure=cure), contextlib.ExitStack() as stack:
@@ -167,7 +179,7 @@ def growing(
       durable: as `written`.
 
     Raises:
-      DeepLabError: `unwritable`.
+      UnwritableError: it cannot be written.
     """
     target = path(place)
     with writing(target, flag=flag, cure=cure), contextlib.ExitStack() as stack:

@@ -306,6 +306,15 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     assert names(tmp_path) == ["file", "folder", "locked"]
 
 
+def test_the_folder_that_was_asked_for_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    named = files.writing(tmp_path, flag="--output_dir", cure="mend it")
+    with pytest.raises(files.UnwritableError) as caught, named, files.written(tmp_path / "file" / "a.png") as file:
+        file.write_text("x")
+    assert str(caught.value) == f"--output_dir={tmp_path}: cannot be written (File exists); mend it"
+    assert caught.value.errno == errno.EEXIST
+
+
 def test_a_file_has_the_rights_that_any_other_has(tmp_path):
     old = os.umask(0o027)
     try:

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags
 
+from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.tools import options
 
@@ -62,7 +63,6 @@ _XCEPTION_65 = {"model_variant": "xception_65", "atrous_rates": [6, 12, 18], "de
 
 
 _PREDICTING = (
-    ("checkpoints", ("shapes_resnet",), "models, as --checkpoint of predict; serve takes the first"),
     ("runtimes", ("keras", "saved_model", "tflite", "tflite_int8", "predict"), "what runs them"),
     ("sizes", ("257x257", "513x513"), "heights x widths, each a multiple of the output stride plus one"),
     ("batches", ("1",), "images at a time"),
@@ -77,17 +77,19 @@ def define(values: flags.FlagValues):
     flags.DEFINE_integer("rounds", 9, "turns of pipeline and train_step (default: 9)", flag_values=values)
     text = "tiny pictures and networks in pipeline and train_step, to try the command; the figures mean nothing"
     flags.DEFINE_boolean("small", False, text, flag_values=values)
+    text = "inference: models, as --checkpoint of predict; serve takes the first (default: shapes_resnet)"
+    options.define_path_list(values, "checkpoints", ["shapes_resnet"], text)
     for name, default, text in _PREDICTING:
         flags.DEFINE_list(name, list(default), f"inference: {text} (default: {','.join(default)})", flag_values=values)
     text = "inference: files of the release, .pb or .tflite, or other .tflite, to set beside (default: none)"
-    flags.DEFINE_list("originals", [], text, flag_values=values)
+    options.define_path_list(values, "originals", [], text)
     text = "inference: output stride of the models (default: their own)"
     flags.DEFINE_integer("output_stride", None, text, flag_values=values)
     text = "inference: also write a bar chart to this SVG file"
-    flags.DEFINE_string("chart", None, text, flag_values=values)
+    options.define_path(values, "chart", None, text)
     flags.DEFINE_integer("clients", 200, "serve: clients at a time (default: 200)", flag_values=values)
     flags.DEFINE_float("seconds", 60.0, "serve: how long they ask (default: 60)", flag_values=values)
-    flags.DEFINE_string("json", None, "also write the figures to this file", flag_values=values)
+    options.define_path(values, "json", None, "also write the figures to this file")
 
 
 def _process(code: str, *arguments: str) -> str:
@@ -189,8 +191,8 @@ def _inference(values: flags.FlagValues) -> dict[str, list[dict]]:
         rows = inference.measure(plan)
     print(f"{inference.table(rows)}\n")
     if values.chart:
-        with open(values.chart, "w", encoding="utf-8") as stream:
-            stream.write(inference.chart(rows))
+        with files.written(values.chart, flag="--chart") as file:
+            file.write_text(inference.chart(rows), encoding="utf-8")
     return {"inference": rows}
 
 
@@ -246,6 +248,8 @@ def main(values: flags.FlagValues) -> None:
     for name in ("repeats", "rounds"):
         if values[name].value < 1:
             raise DeepLabError(f"--{name}={values[name].value}: expected a number of at least 1")
+    for name in ("json", "chart"):
+        options.require_writable_file(values, name)
     figures = {}
     for what in values.what:
         figures |= _WHAT[what](values)
@@ -253,8 +257,8 @@ def main(values: flags.FlagValues) -> None:
     rest = {name: value for name, value in figures.items() if name != "inference"}
     print(f"{_machine()}; {medians}" + (f"\n\n{_table(rest)}" if rest else ""))
     if values.json:
-        with open(values.json, "w", encoding="utf-8") as stream:
-            json.dump({"machine": _machine(), "figures": figures}, stream, indent=1)
+        with files.written(values.json, flag="--json") as file:
+            file.write_text(json.dumps({"machine": _machine(), "figures": figures}, indent=1), encoding="utf-8")
 
 
 def run(argv=None):

@@ -47,9 +47,9 @@ def define(values: flags.FlagValues):
     """Defines the flags of this command."""
     flags.DEFINE_string("dataset", None, f"what to build: {', '.join(_DATASETS)}", flag_values=values)
     text = "folder to write; it must not exist, or be empty (default: ./tfrecord)"
-    flags.DEFINE_string("output_dir", "./tfrecord", text, flag_values=values)
+    options.define_path(values, "output_dir", "./tfrecord", text)
     for name, text in _FOLDERS.items():
-        flags.DEFINE_string(name, None, text, flag_values=values)
+        options.define_path(values, name, None, text)
     text = "extension of the photographs (default: jpg for PASCAL VOC); what a file holds is seen by its bytes"
     flags.DEFINE_enum("image_format", "jpg", ["jpg", "jpeg", "png"], text, flag_values=values)
     flags.DEFINE_enum("label_format", "png", ["png"], "extension of the labels (default: png)", flag_values=values)
@@ -181,8 +181,7 @@ def main(values: flags.FlagValues) -> None:
         raise unknown_name("dataset", values.dataset, _DATASETS)
     if values.num_shards is not None and values.num_shards < 1:
         raise DeepLabError(f"--num_shards={values.num_shards}: expected a number of at least 1")
-    if "://" not in values.output_dir:
-        options.require_writable(values, "output_dir")
+    options.require_writable(values, "output_dir")
     options.start_tensorflow()
     if values.dataset != "shapes":
         _build(*_PAIRS[values.dataset](values), values)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from deeplab_tf.errors import unknown_name
+from deeplab_tf.tools.ending import ending
 from deeplab_tf.version import __version__
 
 COMMANDS = {
@@ -43,7 +44,11 @@ def _usage() -> str:
 
 def main(argv: Sequence[str] | None = None):
     """Runs the command that the first argument names; imports no other."""
-    argv = list(sys.argv if argv is None else argv)
+    with ending("deeplab-tf"):
+        _run(list(sys.argv if argv is None else argv))
+
+
+def _run(argv: list[str]):
     if len(argv) < 2 or argv[1] in ("--help", "-h", "help"):
         print(_usage())
         sys.exit(0 if len(argv) > 1 else 1)

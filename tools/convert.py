@@ -20,8 +20,8 @@ def define(values: flags.FlagValues):
         "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite of the release, "
         ".caffemodel of DeepLab v1 or v2, or a name of the zoo"
     )
-    flags.DEFINE_string("checkpoint", None, text, flag_values=values)
-    flags.DEFINE_string("output_dir", None, "folder to write; it must not hold a model yet", flag_values=values)
+    options.define_path(values, "checkpoint", None, text)
+    options.define_path(values, "output_dir", None, "folder to write; it must not hold a model yet")
     text = "write a TF1 checkpoint for the original code instead of a model directory"
     flags.DEFINE_boolean("to_tf1", False, text, flag_values=values)
     text = "keep optimiser slots, step and moving averages, so that training can go on"

@@ -8,11 +8,11 @@ Writes DIR/model (model directory), DIR/images, DIR/predictions, DIR/sheet.png, 
 training.
 """
 
-import pathlib
 import time
 
 from absl import flags
 
+from deeplab_tf import files
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import options
@@ -23,7 +23,7 @@ _DUSK_PICTURES, _DUSK_STEPS = 96, 30
 
 def define(values: flags.FlagValues):
     """Defines the flags of this command."""
-    flags.DEFINE_string("output_dir", "demo", "folder to write (default: demo)", flag_values=values)
+    options.define_path(values, "output_dir", "demo", "folder to write (default: demo)")
     text = "held-out pictures that are scored (default: 200)"
     flags.DEFINE_integer("held_out", 200, text, flag_values=values)
 
@@ -58,17 +58,18 @@ def _score(model, count: int, seen=lambda images: images):
     return total
 
 
-def _write_images(folder: pathlib.Path, images) -> list[str]:
-    import PIL.Image
+def _write_images(folder: files.AnyPath, images) -> list[str]:
+    from deeplab_tf.ops.images import write_png
 
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"shapes_{number:02d}.png" for number in range(len(images))]
-    for file, image in zip(files, images, strict=True):
-        PIL.Image.fromarray(image).save(file)
-    return [str(file) for file in files]
+    places = [folder / f"shapes_{number:02d}.png" for number in range(len(images))]
+    for place, image in zip(places, images, strict=True):
+        write_png(image, place)
+    return [str(place) for place in places]
 
 
 def _sheet(card, images, labels, results, miou: float):
+    import io
+
     import numpy as np
     import PIL.Image
 
@@ -77,7 +78,7 @@ def _sheet(card, images, labels, results, miou: float):
     rows = []
     for image, label, result in zip(images, labels, results, strict=True):
         raw = next(file for file in result.files if file.name.endswith("_raw.png"))
-        found = np.array(PIL.Image.open(raw))
+        found = np.array(PIL.Image.open(io.BytesIO(raw.read_bytes())))
         truth = colour_mask(label, card.palette, ignore_label=card.ignore_label)
         rows.append([image, truth, colour_mask(found, card.palette), blend(image, found, card.palette)])
     legend = [*zip(card.class_names, card.palette, strict=True), ("not scored", IGNORE_COLOUR)]
@@ -85,21 +86,21 @@ def _sheet(card, images, labels, results, miou: float):
     return picture_sheet(rows, column_titles=("picture", "label", "prediction", "overlay"), legend=legend, title=title)
 
 
-def _write_records(folder: pathlib.Path):
+def _write_records(folder: files.AnyPath):
     """Pictures at dusk as TFRecords; of the test split, for the network was trained on the others."""
     import tensorflow as tf
 
     from deeplab_tf.data import records
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with tf.io.TFRecordWriter(str(folder / records.shard_name("train", 0, 1))) as writer:
+    place = folder / records.shard_name("train", 0, 1)
+    with files.written(place, flag="--output_dir") as file, tf.io.TFRecordWriter(str(file)) as writer:
         for number, (image, label) in enumerate(zip(*_held_out(0, _DUSK_PICTURES, "test"), strict=True)):
             names = {"filename": f"dusk_{number:03d}", "height": label.shape[0], "width": label.shape[1]}
-            files = (tf.io.encode_png(array).numpy() for array in (_at_dusk(image), label[..., None]))
-            writer.write(records.make_example(*files, **names))
+            encoded = (tf.io.encode_png(array).numpy() for array in (_at_dusk(image), label[..., None]))
+            writer.write(records.make_example(*encoded, **names))
 
 
-def _fine_tune(loaded, folder: pathlib.Path):
+def _fine_tune(loaded, folder: files.AnyPath):
     """Trains the converted model for a few seconds on pictures at dusk; returns what came of it."""
     from deeplab_tf.config import DataConfig, RunConfig, TrainConfig
     from deeplab_tf.training.train import train
@@ -128,11 +129,11 @@ def main(values: flags.FlagValues) -> None:
     """Runs the demonstration."""
     if values.held_out < 1:
         raise DeepLabError(f"--held_out={values.held_out}: expected a number of at least 1")
-    start, folder = time.monotonic(), pathlib.Path(values.output_dir)
+    start = time.monotonic()
     options.start_tensorflow()
-    import PIL.Image
-
+    folder = files.path(values.output_dir)
     from deeplab_tf.inference.files import predict_files
+    from deeplab_tf.ops.images import write_png
     from deeplab_tf.ops.metrics import iou_per_class, mean_iou
     from deeplab_tf.weights.loading import open_model
     from deeplab_tf.weights.model_directory import save_model
@@ -148,9 +149,9 @@ def main(values: flags.FlagValues) -> None:
 
     print(f"2. Segmenting {_SHOWN} pictures")
     images, labels = _held_out(values.held_out, _SHOWN)
-    files = _write_images(folder / "images", images)
+    pictures = _write_images(folder / "images", images)
     choice = PredictConfig(resize="none")
-    results = list(predict_files(loaded.model, loaded.card, files, folder / "predictions", choice))
+    results = list(predict_files(loaded.model, loaded.card, pictures, folder / "predictions", choice))
     print(f"   written to {folder / 'predictions'}")
 
     print(f"3. Scoring {values.held_out} held-out pictures")
@@ -166,7 +167,7 @@ def main(values: flags.FlagValues) -> None:
     after = mean_iou(_score(tuned.model, values.held_out, _at_dusk))
     print(f"   mean IoU on held-out pictures at dusk: {before:.3f} before, {after:.3f} after")
 
-    PIL.Image.fromarray(_sheet(loaded.card, images, labels, results, miou)).save(folder / "sheet.png")
+    write_png(_sheet(loaded.card, images, labels, results, miou), folder / "sheet.png")
     print(f"Look at {folder / 'sheet.png'} ({time.monotonic() - start:.0f} s)")
 
 

@@ -24,18 +24,18 @@ _SUBJECTS = ("dataset_dir", "train_logdir", "checkpoint", "export_dir")
 def define(values: flags.FlagValues):
     """Defines the flags of this command."""
     text = "folder of TFRecords, or of images and labels as build-data --dataset=folder takes it"
-    flags.DEFINE_string("dataset_dir", None, text, flag_values=values)
+    options.define_path(values, "dataset_dir", None, text)
     text = "what the labels mean, as train's (default: what the folder says, else pascal_voc_seg)"
-    flags.DEFINE_string("dataset", None, text, flag_values=values)
+    options.define_path(values, "dataset", None, text)
     text = "with --dataset=tfds:..., as train's: image,mask (default: the only ones of their kind)"
     flags.DEFINE_list("tfds_features", None, text, flag_values=values)
     flags.DEFINE_list("splits", [], "only these splits of the data set (default: all)", flag_values=values)
-    flags.DEFINE_string("train_logdir", None, "folder of a training run", flag_values=values)
+    options.define_path(values, "train_logdir", None, "folder of a training run")
     text = "recipe to compare the run with (default: the nearest one)"
     flags.DEFINE_string("config", None, text, flag_values=values)
-    flags.DEFINE_string("checkpoint", None, "anything that holds weights, as predict takes it", flag_values=values)
+    options.define_path(values, "checkpoint", None, "anything that holds weights, as predict takes it")
     text = "exported file or folder; --checkpoint then says of which weights it should be"
-    flags.DEFINE_string("export_dir", None, text, flag_values=values)
+    options.define_path(values, "export_dir", None, text)
     text = "split that the weights are to be scored on (default: val, val_fine for Cityscapes)"
     flags.DEFINE_string("eval_split", None, text, flag_values=values)
     text = "images that weights are run on, with --dataset_dir (default: 8)"

@@ -22,10 +22,10 @@ def define(values: flags.FlagValues):
     text = (
         "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite, or a name of the zoo"
     )
-    flags.DEFINE_string("checkpoint_path", None, text, flag_values=values)
+    options.define_path(values, "checkpoint_path", None, text)
     flags.DEFINE_alias("checkpoint", "checkpoint_path", flag_values=values)
     text = "file to write (.pb, .tflite, .onnx), or folder to make; neither may be there yet"
-    flags.DEFINE_string("export_path", None, text, flag_values=values)
+    options.define_path(values, "export_path", None, text)
     options.define_flags(values, ExportConfig)
     options.define_flags(values, ModelConfig)
     options.define_retired(values, {})

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from absl import flags
 
+from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.tools.ending import ending
 
 _DEFINE = {
     bool: flags.DEFINE_boolean,
@@ -29,6 +31,75 @@ def _kind(annotation) -> type:
     return kinds[0] if kinds[0] in (bool, int, float) else str
 
 
+class PathParser(flags.ArgumentParser):
+    """Makes of what is typed the path that everything below expects; a flag that has this parser holds paths.
+
+    Every path flag of every command has it, so that `~` and a slash at the end mean the same to all of them.
+    """
+
+    def parse(self, argument: str) -> str:
+        """Returns the path."""
+        return files.clean(argument)
+
+
+class PathListParser(PathParser):
+    """A parser of several paths with commas between them."""
+
+    def parse(self, argument: str) -> str:
+        """Returns the paths, again with commas between them."""
+        return ",".join(map(files.clean, argument.split(",")))
+
+
+class _PathsParser(flags.ListParser, PathParser):
+    """A parser of several paths with commas between them, to a list."""
+
+    def parse(self, argument: str | list[str]) -> list[str]:
+        return [files.clean(place) for place in flags.ListParser.parse(self, argument)]
+
+
+def define_path(values: flags.FlagValues, name: str, default: str | None, text: str):
+    """Defines a flag that holds a path."""
+    flags.DEFINE(PathParser(), name, default, text, values, flags.ArgumentSerializer())
+
+
+def define_path_list(values: flags.FlagValues, name: str, default: Sequence[str], text: str):
+    """Defines a flag that holds paths with commas between them; its value is a list."""
+    flags.DEFINE(_PathsParser(), name, list(default), text, values, flags.ListSerializer(","))
+
+
+def define_paths(values: flags.FlagValues, name: str, default: Sequence[str] | None, text: str):
+    """Defines a flag that holds a path and may be given several times."""
+    flags.DEFINE_multi(PathParser(), flags.ArgumentSerializer(), name, default, text, values)
+
+
+def _define_field(values: flags.FlagValues, name: str, kind: type, text: str, *, is_path: bool):
+    if not is_path:
+        _DEFINE[kind](name, None, text, flag_values=values)
+    elif kind is tuple:
+        flags.DEFINE_multi(PathListParser(), flags.ArgumentSerializer(), name, None, text, values)
+    else:
+        define_path(values, name, None, text)
+
+
+def path_flags(values: flags.FlagValues) -> list[str]:
+    """Returns the names of the flags that hold paths."""
+    return [name for name in values if isinstance(values[name].parser, PathParser)]
+
+
+def _require_file_systems(values: flags.FlagValues):
+    """Raises DeepLabError where a flag holds a path with a scheme that TensorFlow has no file system for."""
+    for name in path_flags(values):
+        value = values[name].value
+        for place in value if isinstance(value, list) else [value or ""]:
+            for part in place.split(",") if isinstance(values[name].parser, PathListParser) else [place]:
+                if files.is_remote(part):
+                    start_tensorflow()
+                    try:
+                        files.path(part)
+                    except DeepLabError as error:
+                        raise DeepLabError(f"--{name}={part}: {error}") from None
+
+
 def _shown(value) -> str:
     return ",".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
 
@@ -43,7 +114,7 @@ def define_flags(values: flags.FlagValues, config_class: type, names: Mapping[st
         if name:
             default = "unset" if field.default is None else _shown(field.default)
             text = f"{field.metadata['help']} (default: {default})"
-            _DEFINE[_kind(field.type)](name, None, text, flag_values=values)
+            _define_field(values, name, _kind(field.type), text, is_path=field.metadata.get("path", False))
 
 
 def given(values: flags.FlagValues, config_class: type, names: Mapping[str, str | None] | None = None) -> dict:
@@ -87,13 +158,25 @@ def require(values: flags.FlagValues, *names: str):
 def require_writable(values: flags.FlagValues, name: str):
     """Raises DeepLabError where the folder that the flag `name` gives can be neither made nor written, before any
     work is done for it. Makes nothing."""
-    folder = os.path.abspath(values[name].value)
-    present = folder
-    while not os.path.exists(present):
-        present = os.path.dirname(present)
-    if not os.path.isdir(present) or not os.access(present, os.W_OK | os.X_OK):
-        reason = f"no right to write to {present}" if os.path.isdir(present) else f"{present} is a file"
-        raise DeepLabError(f"--{name}={values[name].value}: cannot be written ({reason}); choose another folder")
+    if files.is_remote(values[name].value):
+        return
+    present = files.path(values[name].value).absolute()
+    while not present.exists():
+        present = present.parent
+    if not present.is_dir() or not os.access(present, os.W_OK | os.X_OK):
+        reason = f"no right to write to {present}" if present.is_dir() else f"{present} is a file"
+        raise files.unwritable(values[name].value, reason, flag=f"--{name}", cure="choose another folder")
+
+
+def require_writable_file(values: flags.FlagValues, name: str):
+    """Raises DeepLabError where the file that the flag `name` gives, if any, cannot be written: it is a folder, or in
+    none that is there. Before hours of work are done for it; makes nothing."""
+    if not values[name].value or files.is_remote(values[name].value):
+        return
+    file = files.path(values[name].value).absolute()
+    if file.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
+        reason = "it is a folder" if file.is_dir() else f"no folder {file.parent} that can be written"
+        raise files.unwritable(values[name].value, reason, flag=f"--{name}", cure="choose another file")
 
 
 def table(values: Mapping[str, object]) -> str:
@@ -149,35 +232,35 @@ def run(
     Arguments that are no flags are more values of the flag `rest_is`, or a mistake.
 
     A mistake of the user (DeepLabError, a flag that does not parse) is one line on standard error and status 1.
-    `--help` prints the tool's text and flags, with status 0 and without importing TensorFlow.
+    `--help` prints the tool's text and flags, with status 0 and without importing TensorFlow. Control-C ends it with
+    status 130.
     """
     argv = list(sys.argv if argv is None else argv)
     name = os.path.basename(argv[0]).removesuffix(".py")
-    values = flags.FlagValues()
-    values.set_gnu_getopt(True)
-    define(values)
-    if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
-        print(_help(sys.modules[main.__module__].__doc__ or "", values))
-        sys.exit(0)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        rest = values(argv)
-        if len(rest) > 1 and not rest_is:
-            raise DeepLabError(f"unexpected argument {rest[1]!r}; every option is a flag, --name=value")
-        if len(rest) > 1:
-            values[rest_is].value = [*(values[rest_is].value or []), *rest[1:]]
-        status = main(values)
-    except flags.Error as error:
-        print(f"{name}: {str(error).splitlines()[0]} (--help lists the flags)", file=sys.stderr)
-        status = 1
-    except DeepLabError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        status = 1
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        status = 130
-    except BrokenPipeError:
-        # The reader of our output went away (a pager, head): nothing to tell anyone.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
-    sys.exit(status or 0)
+    with ending(name):
+        values = flags.FlagValues()
+        values.set_gnu_getopt(True)
+        define(values)
+        if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
+            print(_help(sys.modules[main.__module__].__doc__ or "", values))
+            sys.exit(0)
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        try:
+            _parse(values, argv, rest_is)
+            status = main(values)
+        except flags.Error as error:
+            print(f"{name}: {str(error).splitlines()[0]} (--help lists the flags)", file=sys.stderr)
+            status = 1
+        except DeepLabError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            status = 1
+        sys.exit(status or 0)
+
+
+def _parse(values: flags.FlagValues, argv: Sequence[str], rest_is: str | None):
+    rest = values(argv)[1:]
+    if rest and not rest_is:
+        raise DeepLabError(f"unexpected argument {rest[0]!r}; every option is a flag, --name=value")
+    if rest:
+        values[rest_is].value = [*(values[rest_is].value or []), *map(values[rest_is].parser.parse, rest)]
+    _require_file_systems(values)

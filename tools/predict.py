@@ -33,10 +33,10 @@ def define(values: flags.FlagValues):
         "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite of the release, "
         ".caffemodel of DeepLab v1 or v2, or a name of the zoo"
     )
-    flags.DEFINE_string("checkpoint", None, text, flag_values=values)
+    options.define_path(values, "checkpoint", None, text)
     text = "image file, folder, glob, or - for standard input; several are allowed"
-    flags.DEFINE_multi_string("input", None, text, flag_values=values)
-    flags.DEFINE_string("output_dir", "output", "folder to write (default: output)", flag_values=values)
+    options.define_paths(values, "input", None, text)
+    options.define_path(values, "output_dir", "output", "folder to write (default: output)")
     text = (
         "segment as an Apache Beam pipeline: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner (default: without)"
     )

@@ -23,7 +23,7 @@ def define(values: flags.FlagValues):
         "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite of the release, or a "
         "name of the zoo"
     )
-    flags.DEFINE_string("checkpoint", None, text, flag_values=values)
+    options.define_path(values, "checkpoint", None, text)
     options.define_flags(values, ServeConfig)
     options.define_flags(values, ModelConfig)
 

@@ -25,6 +25,7 @@ from deeplab_tf.doctor.findings import WARNING
 from deeplab_tf.doctor.network import training_findings
 from deeplab_tf.errors import unknown_name
 from deeplab_tf.tools import options, passes
+from deeplab_tf.tools.ending import INTERRUPTED
 from deeplab_tf.zoo.contamination import contamination
 
 _OF_DATA = {"crop_size": "train_crop_size", "batch_size": "train_batch_size", "model_variant": None}
@@ -145,8 +146,8 @@ class _Display:
         self._console.print(line)
 
 
-def main(values: flags.FlagValues) -> None:
-    """Trains."""
+def main(values: flags.FlagValues) -> int | None:
+    """Trains; returns 130 where control-C ended it, the run being saved."""
     options.require(values, "train_logdir")
     passes.require_records(values)
     run, model, update, data, evaluation = configurations(values)
@@ -156,7 +157,7 @@ def main(values: flags.FlagValues) -> None:
     if run.mode in ("eval", "continuous_eval"):
         given = options.given(values, ModelConfig, _OF_MODEL)
         passes.run_passes(evaluation, options.given(values, DataConfig, passes.OF_DATA), given)
-        return
+        return None
     from deeplab_tf.training.train import train
 
     for line in concerns(run, model, update, data, evaluation.eval_split):
@@ -165,6 +166,7 @@ def main(values: flags.FlagValues) -> None:
         outcome = train(model, update, data, run, evaluation, report=display.report, tell=display.tell)
     end = "Stopped by a signal; the same command goes on" if outcome.stopped else "Done"
     print(f"{end}: step {outcome.step}, {outcome.checkpoint}")
+    return INTERRUPTED if outcome.reason == "interrupt" else None
 
 
 def run(argv=None):

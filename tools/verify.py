@@ -8,13 +8,11 @@ Each published score is measured at its own output stride, rates, scales and fli
 on what they are scored on are marked as contaminated. The exit status is 1 unless everything passed.
 """
 
-import contextlib
 import json
-import os
-import pathlib
 
 from absl import flags
 
+from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import options
 
@@ -27,10 +25,10 @@ def define(values: flags.FlagValues):
     flags.DEFINE_multi_string("names", [], text, flag_values=values)
     flags.DEFINE_boolean("all", False, "all of the zoo, as a table in Markdown", flag_values=values)
     text = "folder with the TFRecords of the data set; may be given once a data set"
-    flags.DEFINE_multi_string("dataset_dir", [], text, flag_values=values)
-    flags.DEFINE_string("output", "verify.json", "file to write (default: verify.json)", flag_values=values)
+    options.define_paths(values, "dataset_dir", [], text)
+    options.define_path(values, "output", "verify.json", "file to write (default: verify.json)")
     text = "for developers: write <name>.reference.json, what the weights sum to and predict, to this folder"
-    flags.DEFINE_string("record", None, text, flag_values=values)
+    options.define_path(values, "record", None, text)
 
 
 def _entries(values: flags.FlagValues) -> list:
@@ -78,37 +76,21 @@ def _markdown(verifications) -> str:
     return "\n".join(lines)
 
 
-def _write(path: str, content: object):
-    file = pathlib.Path(path)
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, file)
-    except OSError as error:
-        raise DeepLabError(f"{path}: cannot be written ({error.strerror}); choose another file") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def _require_writable(path: str):
-    """Raises DeepLabError where --output cannot be written, before hours of work are done for it."""
-    folder = os.path.dirname(os.path.abspath(path))
-    if os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
-        reason = "it is a folder" if os.path.isdir(path) else f"no folder {folder} that can be written"
-        raise DeepLabError(f"--output={path}: cannot be written ({reason}); choose another file")
+def _write(place: files.AnyPath, content: object, flag: str):
+    with files.written(place, flag=flag, cure="choose another") as file:
+        file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def main(values: flags.FlagValues) -> int:
     """Verifies, prints and writes."""
     entries = _entries(values)
-    _require_writable(values.output)
+    options.require_writable_file(values, "output")
     options.start_tensorflow()
     from deeplab_tf.evaluation import verify
 
     if values.record:
         for entry in entries:
-            _write(os.path.join(values.record, f"{entry.name}.reference.json"), verify.record(entry))
+            _write(files.path(values.record) / f"{entry.name}.reference.json", verify.record(entry), "--record")
         return 0
     found = []
     for entry in entries:
@@ -117,7 +99,7 @@ def main(values: flags.FlagValues) -> int:
             print("\n".join(_lines(found[-1])), flush=True)
     if values.all:
         print(_markdown(found))
-    _write(values.output, [verification.to_json() for verification in found])
+    _write(files.path(values.output), [verification.to_json() for verification in found], "--output")
     print(f"Written: {values.output}")
     return int(any(verification.verdict != verify.PASSED for verification in found))
 

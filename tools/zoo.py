@@ -12,12 +12,13 @@ def define(values: flags.FlagValues):
     """Defines the flags of this command."""
     flags.DEFINE_boolean("markdown", False, "print the table as Markdown, as the README has it", flag_values=values)
     text = "for developers: write <name>.json, the variables each archive must have, to this folder"
-    flags.DEFINE_string("write_manifests", None, text, flag_values=values)
+    options.define_path(values, "write_manifests", None, text)
 
 
 def _write_manifests(folder: str):
     import json
-    import pathlib
+
+    from deeplab_tf import files
 
     options.start_tensorflow()
     from deeplab_tf.weights.loading import manifest_of
@@ -26,7 +27,8 @@ def _write_manifests(folder: str):
     for entry in CHECKPOINTS.values():
         if entry.file:
             rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(shape)}" for name, shape in manifest_of(entry).items())
-            (pathlib.Path(folder) / f"{entry.name}.json").write_text(f"{{\n{rows}\n}}\n", encoding="utf-8")
+            with files.written(files.path(folder) / f"{entry.name}.json", flag="--write_manifests") as file:
+                file.write_text(f"{{\n{rows}\n}}\n", encoding="utf-8")
             print(entry.name)
 
 

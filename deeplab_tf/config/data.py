@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 
 from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.config.fields import Options, option
+from deeplab_tf.config.fields import Options, option, path_option
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 LABEL_POLICIES = ("error", "ignore", "map")
@@ -19,12 +19,12 @@ class DataConfig(Options):
     pixels. Values are checked on construction; a DeepLabError names field, value and cure.
     """
 
-    dataset: str = option(
+    dataset: str = path_option(
         "pascal_voc_seg",
         "data set: a name of the catalogue, a folder that holds dataset.json, or tfds:name/config:version, a set that "
         "TensorFlow Datasets has prepared",
     )
-    dataset_dir: str | None = option(
+    dataset_dir: str | None = path_option(
         None, "folder with the TFRecord shards <split>-00000-of-0000N.tfrecord; for tfds:name the data_dir of TFDS"
     )
     tfds_features: tuple[str, ...] | None = option(
@@ -55,7 +55,7 @@ class DataConfig(Options):
     )
     label_map: tuple[str, ...] | None = option(None, "for --label_policy=map: old:new pairs, for instance 255:1,7:0")
     skip_corrupt_records: bool = option(False, "pass over records that cannot be read, instead of stopping")
-    decoded_cache: str | None = option(
+    decoded_cache: str | None = path_option(
         None,
         "folder on a fast disk of this machine that keeps training's pictures decoded: later epochs read only the "
         "window that they crop. Takes 4 bytes a pixel: 8 MB a picture of Cityscapes, 25 GB for its train_fine",

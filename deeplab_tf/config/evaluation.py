@@ -4,7 +4,7 @@ import dataclasses
 
 from deeplab_tf.catalog.palettes import colour_map
 from deeplab_tf.config.crf import CrfConfig
-from deeplab_tf.config.fields import Options, option
+from deeplab_tf.config.fields import Options, option, path_option
 from deeplab_tf.config.inference import LARGE_IMAGES, Inference
 from deeplab_tf.errors import unknown_name
 
@@ -32,13 +32,13 @@ class EvalConfig(Averaging, CrfConfig):
     vis.py has the same under its own names (vis_logdir for eval_logdir and so on). Sizes are (height, width) in pixels.
     """
 
-    checkpoint_dir: str | None = option(
+    checkpoint_dir: str | None = path_option(
         None,
         "folder of a training run, whose new checkpoints are followed; or one checkpoint: model directory, TF1 prefix, "
         ".tar.gz, frozen .pb, float .tflite or a name of the zoo",
     )
-    eval_logdir: str | None = option(None, "folder to write")
-    report: str | None = option(None, "folder to write metrics.json, per_image.csv and report.html to")
+    eval_logdir: str | None = path_option(None, "folder to write")
+    report: str | None = path_option(None, "folder to write metrics.json, per_image.csv and report.html to")
     eval_split: str = option("val", "split of the data set")
     eval_batch_size: int = option(1, "images run together")
     eval_crop_size: tuple[int, int] | None = option(

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 
-from deeplab_tf.config.fields import Options, option
+from deeplab_tf.config.fields import Options, option, path_option
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 FORMATS = ("saved_model", "frozen_pb", "tflite", "onnx")
@@ -52,15 +52,15 @@ class ExportConfig(Options):
         "where a tflite ends: none: logits at the network's stride; logits: at the size of the image; argmax: classes",
     )
     uint8_io: bool = option(True, "a tflite takes uint8 pixels, and an int8 one gives uint8 logits; false: float32")
-    representative_images: tuple[str, ...] | None = option(
+    representative_images: tuple[str, ...] | None = path_option(
         None,
         "files, folders or globs of images like those to come, about a hundred, from which int8 takes its ranges; a "
         "network of quantised training has its own",
     )
-    images: tuple[str, ...] | None = option(
+    images: tuple[str, ...] | None = path_option(
         None, "files, folders or globs of images for the certificate; unset: pictures of drawn shapes"
     )
-    labels: str | None = option(None, "folder of labels, <stem>.png for each of these images, to score both by")
+    labels: str | None = path_option(None, "folder of labels, <stem>.png for each of these images, to score both by")
     num_images: int = option(8, "images the certificate is made from, at most")
     min_agreement: float | None = option(
         None,

@@ -14,6 +14,11 @@ def option(default, help_text: str):
     return dataclasses.field(default=default, metadata={"help": help_text})
 
 
+def path_option(default, help_text: str):
+    """Returns a field, as `option`, that holds a path, or several of them: its flag expands `~`, for instance."""
+    return dataclasses.field(default=default, metadata={"help": help_text, "path": True})
+
+
 def _as_tuple(name: str, value, kind: type):
     """Returns `value` (a scalar, a string such as "6,12", or a sequence of either) as a tuple; empty is None."""
     if isinstance(value, str | int | float):

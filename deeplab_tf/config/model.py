@@ -5,7 +5,7 @@ import typing
 from collections.abc import Iterable, Mapping
 
 from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
-from deeplab_tf.config.fields import Options, option
+from deeplab_tf.config.fields import Options, option, path_option
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 MERGE_METHODS = ("max", "avg")
@@ -46,7 +46,7 @@ class ModelConfig(Options):
     decoder_use_separable_conv: bool = option(True, "separable convolutions in the decoder")
     merge_method: str = option("max", "how an image pyramid's logits are merged: max or avg")
     prediction_with_upsampled_logits: bool = option(True, "upsample logits, then argmax; false: the other way round")
-    dense_prediction_cell_json: typing.Any = option(None, "JSON file of a dense prediction cell, instead of ASPP")
+    dense_prediction_cell_json: typing.Any = path_option(None, "JSON file of a dense prediction cell, instead of ASPP")
     nas_stem_output_num_conv_filters: int = option(20, "filters of the first NAS cell")
     nas_use_classification_head: bool = option(False, "append the classification head to a NAS backbone")
     nas_remove_os32_stride: bool = option(False, "no stride on a NAS step to output stride 32")

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from deeplab_tf.config.fields import Options, option
+from deeplab_tf.config.fields import Options, option, path_option
 from deeplab_tf.errors import unknown_name
 
 SERVERS = ("voc", "cityscapes", "ade20k")
@@ -18,12 +18,16 @@ class PackConfig(Options):
     """
 
     server: str | None = option(None, f"server: {', '.join(SERVERS)}")
-    predictions: str | None = option(
+    predictions: str | None = path_option(
         None, "folder of class indices, one PNG an image: raw_segmentation_results of vis, or what predict wrote"
     )
-    images: str | None = option(None, "folder of the test images: which predictions must be there, and of which size")
-    list_file: str | None = option(None, "file with the ids of the test images, one a line, instead of all in --images")
-    output: str | None = option(None, "archive to write (default: results.tgz for voc, else <server>.zip)")
+    images: str | None = path_option(
+        None, "folder of the test images: which predictions must be there, and of which size"
+    )
+    list_file: str | None = path_option(
+        None, "file with the ids of the test images, one a line, instead of all in --images"
+    )
+    output: str | None = path_option(None, "archive to write (default: results.tgz for voc, else <server>.zip)")
     competition: str = option("comp6", "voc: comp5, trained on VOC 2012 alone, or comp6, on any data")
     ids: str = option(
         "auto",

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from deeplab_tf.config.fields import Options, option
+from deeplab_tf.config.fields import Options, option, path_option
 from deeplab_tf.errors import unknown_name
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
@@ -15,9 +15,11 @@ _BATCHES = ("unfold_batch_norm", "recalibrate_batch_norm")
 class RunConfig(Options):
     """What surrounds the update: the release's train flags for folders, initial weights, logs and checkpoints."""
 
-    train_logdir: str | None = option(None, "folder of the run: checkpoints, logs and the description of the model")
+    train_logdir: str | None = path_option(
+        None, "folder of the run: checkpoints, logs and the description of the model"
+    )
     train_split: str = option("train", "split to train on")
-    tf_initial_checkpoint: str | None = option(None, "weights to start from: anything `convert` reads")
+    tf_initial_checkpoint: str | None = path_option(None, "weights to start from: anything `convert` reads")
     initialize_last_layer: bool = option(True, "also start the head from these weights")
     unfold_batch_norm: int = option(
         0, "batches that statistics are measured on for folded initial weights, the network staying the same function"
@@ -28,7 +30,7 @@ class RunConfig(Options):
     keep_checkpoints: int = option(5, "number of the newest checkpoints that are kept")
     save_summaries_secs: int = option(600, "seconds between two sets of TensorBoard histograms, and images")
     save_summaries_images: bool = option(False, "show TensorBoard images, labels and predictions of a batch")
-    profile_logdir: str | None = option(None, "folder for a TensorBoard profile of steps 10 to 20 after the start")
+    profile_logdir: str | None = path_option(None, "folder for a TensorBoard profile of steps 10 to 20 after the start")
     deterministic: bool = option(False, "use deterministic operations only: equal runs give equal bits")
     strategy: str = option("auto", "devices: auto, one_device, mirrored, multi_worker (TF_CONFIG) or tpu")
     tpu: str | None = option(None, "name or address of the TPU; local on a TPU machine itself")

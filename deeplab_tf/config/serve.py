@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from deeplab_tf.config.fields import Options, option
+from deeplab_tf.config.fields import Options, option, path_option
 from deeplab_tf.errors import unknown_name
 
 RUNTIMES = ("auto", "tf", "tflite")
@@ -29,7 +29,7 @@ class ServeConfig(Options):
     max_requests: int = option(256, "requests at a time; more get status 503, to come back later")
     max_batch_size: int = option(8, "images of one size that run together where that is faster (not in LiteRT)")
     batch_wait_ms: float = option(2.0, "milliseconds that an image waits for others of its size to come")
-    examples: str | None = option(
+    examples: str | None = path_option(
         None, "folder of photographs that the page offers, the first six; unset: drawn shapes"
     )
 

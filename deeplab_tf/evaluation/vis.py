@@ -2,11 +2,11 @@
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from deeplab_tf import files
 from deeplab_tf.catalog.datasets import Dataset
 from deeplab_tf.catalog.palettes import Colour, colour_map
 from deeplab_tf.config import VisConfig
@@ -47,15 +47,15 @@ class _Pictures:
             )
         self._ids = np.arange(256, dtype=np.uint8)
         self._ids[: len(facts.evaluation_ids or ())] = facts.evaluation_ids or ()
-        self.folder, self._names, self.count = pathlib.Path(config.eval_logdir), set(), 0
-        try:
+        self.folder = files.path(config.eval_logdir)
+        self.count = 0
+        self._names: set[str] = set()
+        with self._writing():
             for name in (PICTURES, RAW) if self._raw else (PICTURES,):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._unwritable(error) from None
 
-    def _unwritable(self, error: OSError) -> DeepLabError:
-        return DeepLabError(f"--vis_logdir={self.folder}: cannot be written ({error}); choose another folder")
+    def _writing(self):
+        return files.writing(self.folder, flag="--vis_logdir", cure="choose another folder")
 
     def _raw_name(self, stored: bytes) -> str:
         """The stored name's last part. Where a record has none, its number; a name that came before gets -2."""
@@ -69,13 +69,11 @@ class _Pictures:
 
     def add(self, image: np.ndarray, labels: np.ndarray, name: bytes):
         """Writes the pictures of one image (uint8 [h, w, 3]) and its class map (integers [h, w])."""
-        try:
+        with self._writing():
             write_png(image, self.folder / PICTURES / f"{self.count:06d}_image.png")
             write_png(colour_mask(labels, self._palette), self.folder / PICTURES / f"{self.count:06d}_prediction.png")
             if self._raw:
                 write_png(self._ids[labels], self.folder / RAW / f"{self._raw_name(name)}.png")
-        except OSError as error:
-            raise self._unwritable(error) from None
         self.count += 1
 
 

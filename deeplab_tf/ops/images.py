@@ -2,7 +2,6 @@
 
 import io
 import os
-import pathlib
 import struct
 import warnings
 import zlib
@@ -11,6 +10,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
+from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
 
 # All that Pillow reads of these extensions, and no EPS: it would be run by Ghostscript, whatever the file is called.
@@ -38,7 +38,7 @@ def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
         return image  # the EXIF block is damaged, the pixels are not
 
 
-def read_image(source: str | pathlib.Path | bytes, *, name: str | None = None) -> np.ndarray:
+def read_image(source: str | os.PathLike | bytes, *, name: str | None = None) -> np.ndarray:
     """Returns a picture as RGB, uint8 [height, width, 3], upright (its EXIF orientation applied).
 
     Grey, palette, CMYK and 16-bit pictures become 8-bit RGB; transparency is dropped; of several frames the first is
@@ -53,7 +53,7 @@ def read_image(source: str | pathlib.Path | bytes, *, name: str | None = None) -
     """
     name = name or (str(source) if not isinstance(source, bytes) else "image")
     try:
-        content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
+        content = source if isinstance(source, bytes) else files.path(source).read_bytes()
     except OSError as error:
         raise DeepLabError(f"{name}: cannot be read ({error.strerror or error}); expected an image file") from None
     if not content:
@@ -105,17 +105,13 @@ def jpeg_bytes(picture: np.ndarray, *, quality: int = 92) -> bytes:
     return content.getvalue()
 
 
-def write_png(array: np.ndarray, path: str | pathlib.Path):
+def write_png(array: np.ndarray, place: str | os.PathLike, *, flag: str | None = None):
     """Writes a picture, uint8 [h, w] or [h, w, 3], as a PNG that is there completely or not at all.
 
-    OSError where the folder cannot be written.
+    UnwritableError, which names `flag`, where the folder cannot be written.
     """
-    partial = pathlib.Path(path).with_name(f".{pathlib.Path(path).name}.partial")
-    try:
-        partial.write_bytes(png_bytes(array))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with files.written(place, flag=flag, durable=False) as file:
+        file.write_bytes(png_bytes(array))
 
 
 def resize_longest(image: np.ndarray, longest: int) -> np.ndarray:

@@ -39,10 +39,10 @@ class Progress:
 
 
 class StopSignals:
-    """Notes SIGTERM and SIGINT while it is entered, so that the loop can end after the update at hand."""
+    """Notes SIGTERM and SIGINT (control-C) while it is entered, so that the loop can end after the update at hand."""
 
     def __init__(self):
-        self.received = False
+        self.received = self.interrupted = False
         self._before = {}
 
     def __enter__(self):
@@ -52,8 +52,9 @@ class StopSignals:
         return self
 
     def _note(self, number, frame):
-        del number, frame
+        del frame
         self.received = True
+        self.interrupted = self.interrupted or number == signal.SIGINT
 
     def __exit__(self, *_):
         for number, handler in self._before.items():

@@ -40,7 +40,8 @@ _PROFILED = (10, 20)  # updates of this process
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the updates done, the last checkpoint, and why: "done", "signal" or "patience"."""
+    """How a run ended: the updates done, the last checkpoint, and why: "done", "patience", "signal" or, where the
+    signal was this process's control-C, "interrupt"."""
 
     step: int
     checkpoint: str
@@ -49,7 +50,7 @@ class Outcome:
     @property
     def stopped(self) -> bool:
         """Whether a signal stopped it before its end; the same call goes on."""
-        return self.reason == "signal"
+        return self.reason in ("signal", "interrupt")
 
 
 class _Session:
@@ -256,7 +257,7 @@ def _loop(run: _Session, watch: _Watch) -> str:
                 if run.devices.any(not watch.patience):
                     reason = "patience"
                 elif run.devices.any(signals.received):
-                    reason = "signal"
+                    reason = "interrupt" if signals.interrupted else "signal"
                 if reason != "done":
                     break
             start = time.monotonic()
