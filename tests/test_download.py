@@ -278,7 +278,7 @@ def test_the_cache_folder_is_an_option_of_the_environment(monkeypatch, tmp_path)
 def test_processes_that_want_one_file_download_it_once(server, path):
     pytest.importorskip("fcntl", reason="Windows has no such locks")
     server.delay = 0.5
-    code = f"from deeplab_tf import download; download.fetch({server.url!r}, {str(path)!r})"
+    code = f"from deeplab_tf.zoo import download; download.fetch({server.url!r}, {str(path)!r})"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     workers = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(2)]
     assert [worker.wait(60) for worker in workers] == [0, 0]

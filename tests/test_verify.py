@@ -21,10 +21,11 @@ from deeplab_tf.weights.loading import manifest_of
 from deeplab_tf.weights.sources import sha256_of
 from deeplab_tf.weights.tf1 import write_tensors
 from deeplab_tf.zoo import lookup
-from deeplab_tf.zoo.released import CHECKPOINTS, Released, Score
+from deeplab_tf.zoo.entry import ReleasedCheckpoint, Score
+from deeplab_tf.zoo.released import CHECKPOINTS
 
 CONFIG = ModelConfig(model_variant="tiny", num_classes=9, aspp_convs_filters=16)
-ENTRY = Released(
+ENTRY = ReleasedCheckpoint(
     "fake",
     CONFIG,
     file="fake_2018_01_01.tar.gz",

@@ -33,7 +33,7 @@ from deeplab_tf.weights.sources import open_source
 from deeplab_tf.weights.tf1 import training_state, variable_map
 from deeplab_tf.zoo import download, lookup
 from deeplab_tf.zoo.contamination import contamination
-from deeplab_tf.zoo.released import Released, Score
+from deeplab_tf.zoo.entry import ReleasedCheckpoint, Score
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 UNAVAILABLE = "unavailable"
@@ -87,7 +87,7 @@ class Verification:
 
 
 def verify(
-    entry: Released,
+    entry: ReleasedCheckpoint,
     *,
     dataset_dir: str | os.PathLike | None = None,
     reference: Mapping | None = None,
@@ -128,7 +128,7 @@ def verify(
 # ---- the archive and its weights
 
 
-def _archive(entry: Released, reference: Mapping, cache) -> tuple[Check, pathlib.Path | None]:
+def _archive(entry: ReleasedCheckpoint, reference: Mapping, cache) -> tuple[Check, pathlib.Path | None]:
     """Returns the check of the file's sum, and where it is; a wrong file is looked at all the same."""
     if entry.kind == "embedded":
         path = lookup.embedded_folder(entry)
@@ -153,7 +153,7 @@ def _summed(found: str, expected: str | None, origin: str) -> Check:
     return Check("archive", PASSED, f"sha256 {found}, as {origin}")
 
 
-def _variables(entry: Released, path: pathlib.Path) -> Check:
+def _variables(entry: ReleasedCheckpoint, path: pathlib.Path) -> Check:
     wanted = lookup.manifest(entry.name) if entry.file else manifest_of(entry)
     try:
         with open_source(path) as source:
@@ -179,7 +179,7 @@ def _summary(value: np.ndarray) -> dict:
     return {"sum": float(value.sum(dtype=np.float64)), "sha256": digest}
 
 
-def _weights(entry: Released, path: pathlib.Path, reference: Mapping) -> tuple[Check, keras.Model | None]:
+def _weights(entry: ReleasedCheckpoint, path: pathlib.Path, reference: Mapping) -> tuple[Check, keras.Model | None]:
     """Returns the check that the model holds what the file does, and what is recorded; and the model."""
     try:
         loaded = open_model(path, dataset=entry.dataset)
@@ -228,7 +228,7 @@ def recorded_reference(name: str) -> dict:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-def record(entry: Released, *, cache: str | os.PathLike | None = None) -> dict:
+def record(entry: ReleasedCheckpoint, *, cache: str | os.PathLike | None = None) -> dict:
     """Returns the reference of a checkpoint: its archive's sum, its variables' sums and digests, its prediction.
 
     DeepLabError where it cannot be had or is not what it should be, as far as that is known.
@@ -257,7 +257,7 @@ def _split(score: Score) -> str:
     return _LABELLED.get(score.split, score.split)
 
 
-def _data(entry: Released, dataset_dir: str | os.PathLike) -> Check:
+def _data(entry: ReleasedCheckpoint, dataset_dir: str | os.PathLike) -> Check:
     """Returns the check that the records are those of the published scores."""
     facts = DATASETS[entry.dataset]
     try:
@@ -278,7 +278,7 @@ def _data(entry: Released, dataset_dir: str | os.PathLike) -> Check:
     return Check("data", PASSED, ", ".join(f"{count:,} records of {facts.name} {s}" for s, count in counts.items()))
 
 
-def _measured(entry: Released, score: Score, path: pathlib.Path, dataset_dir, advance) -> Measured:
+def _measured(entry: ReleasedCheckpoint, score: Score, path: pathlib.Path, dataset_dir, advance) -> Measured:
     """Returns one published score beside ours, measured at its settings."""
     side, split = score.longest_side, _split(score)
     crop = (side, side) if side else _CROPS[entry.dataset]

@@ -19,7 +19,7 @@ from deeplab_tf.weights.recognize import Recognized, recognize
 from deeplab_tf.weights.sources import MODEL_FILE, WeightSource, open_source, strip_checkpoint_suffix
 from deeplab_tf.weights.tf1 import Receipt, averaged, load_source, training_state, variable_map
 from deeplab_tf.zoo import download, lookup
-from deeplab_tf.zoo.released import Released
+from deeplab_tf.zoo.entry import ReleasedCheckpoint
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(ModelConfig))
 _LARGEST_PALETTE = 256
@@ -44,19 +44,21 @@ class Loaded:
     notes: tuple[str, ...]
 
 
-def _agrees(entry: Released, recognized: Recognized) -> bool:
+def _agrees(entry: ReleasedCheckpoint, recognized: Recognized) -> bool:
     told = all(getattr(entry.config, field) == value for field, value in recognized.known.items())
     same_kind = (entry.kind == "backbone") == (recognized.kind == "backbone")
     return told and same_kind and len(entry.config.atrous_rates or ()) == recognized.branches
 
 
-def _same_network(recognized: Recognized) -> Released | None:
+def _same_network(recognized: Recognized) -> ReleasedCheckpoint | None:
     """The first published segmentation checkpoint whose configuration agrees with everything the shapes tell."""
     entries = (entry for entry in lookup.CHECKPOINTS.values() if entry.kind == "segmentation")
     return next((entry for entry in entries if _agrees(entry, recognized)), None)
 
 
-def _notes(config: ModelConfig, recognized: Recognized, changes: Mapping, entry: Released | None) -> list[str]:
+def _notes(
+    config: ModelConfig, recognized: Recognized, changes: Mapping, entry: ReleasedCheckpoint | None
+) -> list[str]:
     origin = f"as {entry.name}" if entry else "by convention"
     untold = [name for name in recognized.assumed if name not in changes]
     values = {name: getattr(config, name) for name in untold}
@@ -64,7 +66,9 @@ def _notes(config: ModelConfig, recognized: Recognized, changes: Mapping, entry:
     return [f"--{name}={value} assumed {origin}: shapes cannot tell" for name, value in shown.items()]
 
 
-def _inferred(source: WeightSource, changes: Mapping, entry: Released | None) -> tuple[ModelConfig, str, list[str]]:
+def _inferred(
+    source: WeightSource, changes: Mapping, entry: ReleasedCheckpoint | None
+) -> tuple[ModelConfig, str, list[str]]:
     """Returns the configuration of bare weights, their kind, and what was assumed."""
     state = training_state(list(source.shapes))
     shapes = {name: shape for name, shape in source.shapes.items() if name not in state}
@@ -88,7 +92,7 @@ def _inferred(source: WeightSource, changes: Mapping, entry: Released | None) ->
     return config, recognized.kind, _notes(config, recognized, changes, entry)
 
 
-def _meaning(config: ModelConfig, dataset: str | None, entry: Released | None) -> tuple[dict, list[str]]:
+def _meaning(config: ModelConfig, dataset: str | None, entry: ReleasedCheckpoint | None) -> tuple[dict, list[str]]:
     """Returns the card's data set, class names and colours, and a note where the data set is a guess."""
     notes = []
     if dataset is not None and dataset not in DATASETS:
@@ -123,7 +127,7 @@ def _build(config: ModelConfig, kind: str) -> tuple[keras.Model, tuple[str, ...]
     return build_backbone(config), tuple(f"{scope}/{name}" for name in ("logits", "fc6", "fc7", "fc8"))
 
 
-def manifest_of(entry: Released) -> dict[str, list[int]]:
+def manifest_of(entry: ReleasedCheckpoint) -> dict[str, list[int]]:
     """Returns the TF1 names and shapes that the checkpoint of `entry` must have, from our own tables: what
     checkpoints/<name>.json records."""
     model, _ = _build(entry.config, entry.kind)
@@ -167,7 +171,7 @@ def _open_directory(
     return Loaded(dataclasses.replace(card, config=config), model, receipt, state, (*receipt.notes, *notes))
 
 
-def _zoo_directory(entry: Released) -> pathlib.Path:
+def _zoo_directory(entry: ReleasedCheckpoint) -> pathlib.Path:
     """Returns the model directory of a released checkpoint, which is downloaded and converted once."""
     archive = lookup.fetch(entry)
     folder = archive.parent / "converted" / f"{entry.name}-{download.verify(archive, sha256=entry.sha256)[:12]}"

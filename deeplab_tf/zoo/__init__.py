@@ -1,1 +1,1 @@
-"""Released checkpoints and published results: where they are and what they score."""
+"""Released checkpoints and published results: their networks, sources and scores, and the download of the former."""

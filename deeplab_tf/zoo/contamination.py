@@ -1,12 +1,12 @@
-"""Whether weights have seen the images that they are scored on: which splits share images, and what came before."""
+"""Contamination: whether weights were trained on images that they are scored on, and how that is known."""
 
 import os
 
 from deeplab_tf.zoo.released import CHECKPOINTS
 
-# The stretches of images that splits consist of, where their names do not say it. SBD's own images, without VOC's val,
-# are `more`; `extra` are Cityscapes' coarse ones.
-_PARTS = {
+# The disjoint sets of images that a split is made of, where its name does not say it: `more` are SBD's own images
+# without VOC's val, `extra` those that Cityscapes labels coarsely only.
+_PARTS: dict[str, dict[str, set[str]]] = {
     "pascal_voc_seg": {"train_aug": {"train", "more"}},
     "cityscapes": {
         "train_coarse": {"train", "extra"},
@@ -16,8 +16,10 @@ _PARTS = {
 
 
 def _parts(dataset: str | None, split: str) -> set[str]:
+    if dataset in _PARTS and split in _PARTS[dataset]:
+        return _PARTS[dataset][split]
     plain = split.removesuffix("_fine") if dataset == "cityscapes" else split
-    return _PARTS.get(dataset, {}).get(split) or ({"train", "val"} if plain == "trainval" else {plain})
+    return {"train", "val"} if plain == "trainval" else {plain}
 
 
 def share_images(dataset: str | None, first: str, second: str) -> bool:
@@ -26,30 +28,33 @@ def share_images(dataset: str | None, first: str, second: str) -> bool:
 
 
 def _ancestry(dataset: str | None, train_split: str | None, source: str | None) -> list[tuple[str | None, str, str]]:
-    """What weights were trained on: (data set, split, in which words), as far as it is known."""
-    seen = [(dataset, train_split, f"the weights were trained on {train_split}")] if train_split else []
+    """Returns what is known of the training: (data set, split, the beginning of a sentence that says so)."""
+    trained_on: list[tuple[str | None, str, str]] = []
+    if train_split:
+        trained_on.append((dataset, train_split, f"the weights were trained on {train_split}"))
     name = os.path.basename(os.path.normpath(source or ""))
     for entry in CHECKPOINTS.values():
         archive = (entry.file or "").removesuffix(".tar.gz")
         if entry.train_split and name in (entry.name, entry.file, archive):
-            seen.append(
-                (entry.dataset, entry.train_split, f"they began as {entry.name}, trained on {entry.train_split}")
-            )
-    return seen
+            began = f"they began as {entry.name}, trained on {entry.train_split}"
+            trained_on.append((entry.dataset, entry.train_split, began))
+    return trained_on
 
 
 def contamination(
     dataset: str | None, split: str, *, train_dataset: str | None, train_split: str | None, source: str | None = None
 ) -> str | None:
-    """Returns why a score would be of images the weights were trained on, one sentence; None where nothing says so.
+    """Returns a sentence that says why a score would be of images the weights were trained on, or None.
 
     Args:
-      dataset, split: what is scored.
-      train_dataset, train_split: what the weights were trained on; None: not known.
+      dataset: the data set that is scored.
+      split: the split that is scored.
+      train_dataset: the data set the weights were trained on; None: not known.
+      train_split: the split the weights were trained on; None: not known.
       source: the weights that training began from (a path, an archive, a name of the zoo).
     """
-    for seen, seen_split, words in _ancestry(train_dataset, train_split, source):
-        if seen == dataset and share_images(dataset, seen_split, split):
-            shared = "the split that is scored" if seen_split == split else f"which shares images with {split}"
-            return f"{words}, {shared}: the score says nothing of new images"
+    for trained_dataset, trained_split, sentence in _ancestry(train_dataset, train_split, source):
+        if trained_dataset == dataset and share_images(dataset, trained_split, split):
+            shared = "the split that is scored" if trained_split == split else f"which shares images with {split}"
+            return f"{sentence}, {shared}: the score says nothing of new images"
     return None

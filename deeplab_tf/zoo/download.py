@@ -1,4 +1,4 @@
-"""Downloads that resume and are verified: the cache of checkpoint archives."""
+"""The cache of checkpoint archives, and their downloads, which are resumed and verified."""
 
 import contextlib
 import hashlib
@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from typing import TypedDict
 
 import requests
 import rich.console
@@ -20,7 +21,7 @@ from deeplab_tf.errors import DeepLabError
 
 try:
     import fcntl
-except ImportError:  # Windows has no such locks; two downloads of one file at a time are then the user's to avoid.
+except ImportError:  # Windows has no such locks: there the user must not download one file twice at a time.
     fcntl = None
 
 CACHE_VARIABLE = "DEEPLAB_TF_CACHE"
@@ -31,10 +32,18 @@ _TRANSIENT_STATUS = {408, 416, 425, 429, 500, 502, 503, 504}
 
 
 class _Interrupted(Exception):
-    """An attempt that may go better if it is made again."""
+    """An attempt that failed and may succeed when repeated."""
 
 
-# requests.RequestException is an OSError: it is always told from the disk's errors by being caught first.
+class _PartState(TypedDict):
+    """What is known of an incomplete download."""
+
+    url: str
+    validator: str
+    length: int
+
+
+# requests.RequestException is an OSError: to tell it from an error of the disk, catch it first.
 _TRANSIENT = (
     _Interrupted,
     requests.ConnectionError,
@@ -45,18 +54,18 @@ _TRANSIENT = (
 
 
 def cache_folder() -> pathlib.Path:
-    """Returns the folder of downloaded archives: $DEEPLAB_TF_CACHE, else ~/.cache/deeplab_tf. It need not exist."""
+    """Returns the folder of downloaded archives: $DEEPLAB_TF_CACHE, else ~/.cache/deeplab_tf. It may not exist yet."""
     return pathlib.Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/deeplab_tf").expanduser()
 
 
 def fetch(url: str, path: str | os.PathLike, *, sha256: str | None = None) -> pathlib.Path:
-    """Returns `path` once it holds the archive of `url`; a file that is there already is verified, not downloaded.
+    """Downloads the archive at `url` to `path` and returns `path`; a file that is already there is only verified.
 
-    What is compared is `sha256` where it is known (64 hexadecimal digits), else the sum recorded in `<path>.sha256` at
-    the first sight of the file. Processes that want the same file wait for one another.
+    Its sum must be `sha256` (64 hexadecimal digits) if that is given, else the one that was recorded in `<path>.sha256`
+    when the file was first seen. Processes that want the same file wait for one another.
 
     Raises:
-      DeepLabError: no network, a refusal of the server, a wrong sum, something that is no archive, or a full disk.
+      DeepLabError: no network, a refusal of the server, a wrong sum, a file that is not an archive, or a full disk.
     """
     path = pathlib.Path(path)
     try:
@@ -75,7 +84,7 @@ def fetch(url: str, path: str | os.PathLike, *, sha256: str | None = None) -> pa
 
 
 def verify(path: str | os.PathLike, *, sha256: str | None = None) -> str:
-    """Returns the sha256 of an archive on disk; an archive without a recorded sum gets a record beside it.
+    """Returns the sha256 of an archive on disk, and records it beside an archive that has no record.
 
     Raises:
       DeepLabError: the sum is not `sha256` (or not the recorded one), or the file is not gzip.
@@ -89,7 +98,7 @@ def verify(path: str | os.PathLike, *, sha256: str | None = None) -> str:
         where = "the published sum" if sha256 else f"recorded in {_record_path(path).name}"
         raise DeepLabError(f"{path}: sha256 is {actual}, expected {expected} ({where}); delete the file and its record")
     if known != actual:
-        # A shared cache may be read-only: the file is as good, it is just not remembered.
+        # A shared cache may be read-only: then the file is verified, and not recorded.
         with contextlib.suppress(OSError):
             _record(path, actual)
     return actual
@@ -106,7 +115,7 @@ def recorded(path: str | os.PathLike) -> str | None:
     return match.group().lower()
 
 
-def _hash(path: pathlib.Path):
+def _hash(path: pathlib.Path) -> "hashlib._Hash":
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(CHUNK):
@@ -125,7 +134,7 @@ def _record_path(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _record(path: pathlib.Path, digest: str):
+def _record(path: pathlib.Path, digest: str) -> None:
     _replace_text(_record_path(path), f"{digest}  {path.name}\n")
 
 
@@ -137,7 +146,7 @@ def _replace_text(path: pathlib.Path, text: str):
 
 @contextlib.contextmanager
 def _locked(path: pathlib.Path) -> Iterator[None]:
-    """Holds `<path>.lock`. The system frees the lock of a process that dies; the empty file stays."""
+    """Locks `<path>.lock`. The system frees the lock of a process that dies; the empty file stays."""
     with path.with_name(f"{path.name}.lock").open("a") as lock:
         if fcntl:
             try:
@@ -164,7 +173,7 @@ def _download(url: str, path: pathlib.Path, sha256: str | None):
 
 
 def _download_part(url: str, part: pathlib.Path, path: pathlib.Path) -> str:
-    """Returns the sha256 of the complete `part`, after as many attempts as RETRY_DELAYS allow."""
+    """Completes `part`, in as many attempts as RETRY_DELAYS allow, and returns its sha256."""
     reason = ""
     for delay in (0.0, *RETRY_DELAYS):
         time.sleep(delay)
@@ -196,15 +205,15 @@ def _attempt(url: str, part: pathlib.Path) -> str:
     offset = part.stat().st_size if state else 0
     if state and offset == state["length"]:
         return _hash(part).hexdigest()
-    # Identity: an archive that a server declares as gzip-encoded text must not be decoded on the way.
+    # Some servers declare a .tar.gz as gzip-encoded: without this header requests would unpack it.
     headers = {"Accept-Encoding": "identity"}
-    if offset:
+    if state and offset:
         headers |= {"Range": f"bytes={offset}-", "If-Range": state["validator"]}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         _require_success(response, part)
         if response.status_code != 206:
             offset = 0
-        elif not offset or not _continues(response, state, offset):
+        elif not state or not offset or not _continues(response, state, offset):
             _discard(part)
             raise _Interrupted("the file on the server changed")
         length = _length(response, offset)
@@ -218,7 +227,7 @@ def _attempt(url: str, part: pathlib.Path) -> str:
 
 def _require_success(response: requests.Response, part: pathlib.Path):
     status = response.status_code
-    if status == 416:  # What is on the server is not longer than the part: nothing of the part can be trusted.
+    if status == 416:  # The server's file is not longer than the part, so nothing of the part can be trusted.
         _discard(part)
     if status in _TRANSIENT_STATUS:
         raise _Interrupted(f"HTTP {status}")
@@ -240,17 +249,18 @@ def _receive(response: requests.Response, part: pathlib.Path, offset: int, lengt
         raise _Interrupted(f"the connection was cut after {size} of {length} bytes")
     if length is not None and size > length:
         _discard(part)
-        raise _Interrupted(f"{size} bytes came, {length} were announced")
+        raise _Interrupted(f"the server announced {length} bytes and sent {size}")
     return digest.hexdigest()
 
 
 def _validator(response: requests.Response) -> str | None:
-    """What If-Range may carry: a strong ETag, else the date (RFC 9110, section 13.1.5)."""
+    """Returns a value for If-Range: a strong ETag, else the date (RFC 9110, section 13.1.5)."""
     tag = response.headers.get("ETag", "W/")
     return response.headers.get("Last-Modified") if tag.startswith("W/") else tag
 
 
-def _continues(response: requests.Response, state: dict, offset: int) -> bool:
+def _continues(response: requests.Response, state: _PartState, offset: int) -> bool:
+    """Returns whether a partial response is of the file that the part is of, and begins at `offset`."""
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
     same = _validator(response) in (None, state["validator"])
     return bool(match) and same and int(match[1]) == offset and match[2] in ("*", str(state["length"]))
@@ -265,8 +275,8 @@ def _state_path(part: pathlib.Path) -> pathlib.Path:
     return part.with_name(f"{part.name}.json")
 
 
-def _resumable(url: str, part: pathlib.Path) -> dict | None:
-    """Returns what is known of a part begun from the same `url`, or None where it cannot be continued safely."""
+def _resumable(url: str, part: pathlib.Path) -> _PartState | None:
+    """Returns the state of a part that was begun from the same `url`, or None: it cannot be continued safely."""
     try:
         state = json.loads(_state_path(part).read_text(encoding="utf-8"))
         good = state["url"] == url and state["validator"] and part.stat().st_size <= state["length"]
@@ -282,7 +292,11 @@ def _discard(part: pathlib.Path):
 
 @contextlib.contextmanager
 def _progress(name: str, done: int, length: int | None) -> Iterator[Callable[[int], object]]:
-    """Yields a function to tell the bytes that came: a bar on a terminal, a single line elsewhere (both on stderr)."""
+    """Shows the progress, as a bar on a terminal and as a line elsewhere, both on stderr.
+
+    Yields:
+      A function that is called with the number of bytes of each packet.
+    """
     console = rich.console.Console(stderr=True)
     if not console.is_terminal:
         size = f", {length / 1e6:.1f} MB" if length else ""

@@ -1,20 +1,29 @@
 """Every row of the published tables of the DeepLab papers and of the release's zoo, as data.
 
-RESULTS maps a name, <system>/<table>/<row>, to the network as it was evaluated, its published score and cost, and where
-these are published. Scores that the papers quote of other systems are left out. `deeplab-tf published --check` builds
-the networks and compares; `build_model(RESULTS["v1/table1b/msc-crf-largefov"].config)` builds one.
+RESULTS maps a name, <system>/<table>/<row>, to the network as it was evaluated, its published score and cost, and the
+source of these. Scores that the papers quote of other systems are left out. `deeplab-tf published --check` builds the
+networks and compares.
+
+>>> row = deeplab_tf.published.RESULTS["v3plus/table6/xception-65"]
+>>> row.score, row.split, row.config.model_variant, row.config.output_stride
+(87.8, 'test', 'xception_65', 8)
+>>> row.settings
+'OS 8, scales 0.5 to 1.75, flip, MS-COCO'
+
+`deeplab_tf.build_model(row.config)` builds its network.
 """
 
 import dataclasses
 from collections.abc import Iterator
 
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.zoo.entry import ReleasedCheckpoint
 from deeplab_tf.zoo.papers import auto_deeplab, mobilenet_v2, v1, v2, v3, v3plus
 from deeplab_tf.zoo.papers.row import CITYSCAPES, CITYSCAPES_SIZE, VOC_SIZE
 from deeplab_tf.zoo.papers.row import PublishedResult as PublishedResult
-from deeplab_tf.zoo.released import CHECKPOINTS, Released
+from deeplab_tf.zoo.released import CHECKPOINTS
 
-# Published figures that the release's own graphs, counted, do not give: what they give instead.
+# Published multiply-adds that counting the release's own graphs does not give, and what it gives instead.
 _TWICE = "the released graph does {}, about half: the figure looks like operations, two for a multiply-add"
 _ROUNDED = "the released graph does {} too; the page is coarser than 1 %"
 _UNMET = {
@@ -28,18 +37,26 @@ _UNMET = {
 }
 
 
-def _zoo_name(entry: Released, index: int) -> str:
+def _zoo_name(entry: ReleasedCheckpoint, index: int) -> str:
     score = entry.scores[index]
-    words = [f"os{score.output_stride}", *(["ms"] if len(score.scales) > 1 else []), *(["flip"] if score.flip else [])]
-    words += ["accuracy"] if score.metric != "mIoU" else []
-    return f"zoo/{entry.name}/{'-'.join(words)}"
+    parts = [f"os{score.output_stride}"]
+    if len(score.scales) > 1:
+        parts.append("ms")
+    if score.flip:
+        parts.append("flip")
+    if score.metric != "mIoU":
+        parts.append("accuracy")
+    return f"zoo/{entry.name}/{'-'.join(parts)}"
 
 
 def _zoo_rows() -> Iterator[PublishedResult]:
-    """The scores of the released checkpoints (released.py has them). The EdgeTPU's multiply-adds are for 513 x 513."""
+    """Yields the scores of `deeplab_tf.zoo.released.CHECKPOINTS`."""
     for entry in CHECKPOINTS.values():
-        city = entry.dataset == CITYSCAPES and not entry.name.startswith("edgetpu")
-        for index, score in enumerate(entry.scores if entry.kind == "segmentation" else ()):
+        if entry.kind != "segmentation" or entry.dataset is None:
+            continue
+        # The EdgeTPU's multiply-adds are for 513 x 513 although it is a network for Cityscapes.
+        whole_city = entry.dataset == CITYSCAPES and not entry.name.startswith("edgetpu")
+        for index, score in enumerate(entry.scores):
             yield PublishedResult(
                 name=_zoo_name(entry, index),
                 source="the release's g3doc/model_zoo.md and quantize.md",
@@ -55,7 +72,7 @@ def _zoo_rows() -> Iterator[PublishedResult]:
                 train_split=entry.train_split,
                 note="8 bits" if entry.quantized else "",
                 multiply_adds=score.multiply_adds,
-                size=CITYSCAPES_SIZE if city else VOC_SIZE,
+                size=CITYSCAPES_SIZE if whole_city else VOC_SIZE,
                 unmet=_UNMET.get((entry.name, score.output_stride), ""),
             )
 
@@ -65,7 +82,7 @@ RESULTS: dict[str, PublishedResult] = {
     row.name: row for rows in (*(paper.ROWS for paper in _PAPERS), _zoo_rows()) for row in rows
 }
 
-# One row a system, and the recipe of configs/ that leads to it.
+# For each system, its best row and the recipe of configs/ that leads to it.
 LINEAGE = {
     "DeepLab-v1": ("v1/table1b/msc-crf-largefov", "v1_vgg16_msc"),
     "DeepLab-v2": ("v2/table5/crf-resnet-101", "v2_resnet101_aspp"),
@@ -75,15 +92,15 @@ LINEAGE = {
 }
 
 
-def find(words: str) -> list[PublishedResult]:
-    """Returns the rows whose name, source or settings have all of the space-separated `words`, in any case.
+def find(text: str) -> list[PublishedResult]:
+    """Returns the rows whose name, source or settings contain every word of `text`, in upper or lower case.
 
     Raises:
-      DeepLabError: no row has them.
+      DeepLabError: there is no such row.
     """
-    wanted = words.lower().split()
-    found = [r for r in RESULTS.values() if all(w in f"{r.name} {r.source} {r.settings}".lower() for w in wanted)]
-    if not found:
+    words = text.lower().split()
+    rows = [r for r in RESULTS.values() if all(w in f"{r.name} {r.source} {r.settings}".lower() for w in words)]
+    if not rows:
         systems = ", ".join(sorted({name.partition("/")[0] for name in RESULTS}))
-        raise DeepLabError(f"--filter={words!r}: no published row has all of these words; systems are {systems}")
-    return found
+        raise DeepLabError(f"--filter={text!r}: no published row has all of these words; systems are {systems}")
+    return rows

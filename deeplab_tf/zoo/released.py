@@ -1,106 +1,65 @@
-"""The released checkpoints as facts: what each is, where it is published, what it scores under which settings.
+"""The released checkpoints as facts (`CHECKPOINTS`): what each is, where it is published, what it scores how.
 
-Source: the release's g3doc/model_zoo.md and g3doc/quantize.md. zoo.py gets the files; importing this is cheap.
+Source: the release's g3doc/model_zoo.md and g3doc/quantize.md. `deeplab_tf.zoo.lookup` gets the files; importing this
+module is cheap.
 """
 
 import dataclasses
+from typing import TypedDict
 
 from deeplab_tf.config import ModelConfig
-
-URL_FOLDER = "http://download.tensorflow.org/models/"
-
-_CPU = "Xeon E5-1650 v3, 3.5 GHz"
-_EDGE_TPU = "simulator of Pixel 4's EdgeTPU"
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """A published score and the settings it was measured with.
-
-    `value` is in percent; `multiply_adds` is per image, as published (the two MobileNetV3 figures are about twice what
-    the graph does, hence look like FLOPs; EdgeTPU's are for 513 x 513); `runtime_s` is seconds per image on
-    `runtime_on`. `longest_side`: images are resized to it (pixels) first. `split` is the catalog's name, or "test".
-    """
-
-    value: float
-    output_stride: int
-    metric: str = "mIoU"
-    split: str = "val"
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    multiply_adds: float | None = None
-    runtime_s: float | None = None
-    runtime_on: str = _CPU
-    atrous_rates: tuple[int, ...] | None = None
-    longest_side: int | None = None
-
-    def __str__(self) -> str:
-        scales = "" if self.scales == (1.0,) else f", scales {_range_text(self.scales)}"
-        side = f", longest side {self.longest_side}" if self.longest_side else ""
-        flip = ", flip" if self.flip else ""
-        return f"{self.value:g} % {self.metric}, {self.split} (OS {self.output_stride}{scales}{flip}{side})"
-
-
-@dataclasses.dataclass(frozen=True)
-class Released:
-    """One checkpoint.
-
-    Attributes:
-      name: the release's name for it (EdgeTPU's in lower case).
-      config: the network, at the output stride (and rates) it was trained at. Of a backbone only the variant counts.
-      kind: segmentation, backbone (ImageNet or COCO weights to train from) or embedded (part of this package).
-      file: the archive below URL_FOLDER; None where embedded.
-      dataset: the catalog's name of what the segmentation was trained on; None for a backbone.
-      train_split: the last split it was trained on; `pretraining` is what came before, in order.
-      size: of the archive, as published.
-      quantized: it also holds the ranges of quantisation-aware training; `tflite_size` is that of its 8-bit model.
-      sha256: where a public source states it for exactly this file.
-    """
-
-    name: str
-    config: ModelConfig
-    kind: str = "segmentation"
-    file: str | None = None
-    dataset: str | None = None
-    train_split: str | None = None
-    pretraining: tuple[str, ...] = ()
-    scores: tuple[Score, ...] = ()
-    size: str = ""
-    quantized: bool = False
-    tflite_size: str | None = None
-    sha256: str | None = None
-    licence: str = "Apache-2.0"
-
-    @property
-    def url(self) -> str | None:
-        """Where the archive is published; None where embedded."""
-        return URL_FOLDER + self.file if self.file else None
-
-    def config_for(self, score: Score) -> ModelConfig:
-        """Returns the network as `score` was measured: at its output stride and rates."""
-        return dataclasses.replace(self.config, output_stride=score.output_stride, atrous_rates=score.atrous_rates)
+from deeplab_tf.zoo.entry import ReleasedCheckpoint, Score
 
 
 def _scales(first: float, last: float) -> tuple[float, ...]:
-    """The release's first:0.25:last."""
+    """Returns the scales that the release writes as first:0.25:last."""
     return tuple(first + 0.25 * i for i in range(round((last - first) / 0.25) + 1))
 
 
-def _range_text(scales: tuple[float, ...]) -> str:
-    return f"{scales[0]:g}:{scales[1] - scales[0]:g}:{scales[-1]:g}" if len(scales) > 1 else f"{scales[0]:g}"
+class _Training(TypedDict):
+    """The fields of ReleasedCheckpoint that tell what it was trained on."""
+
+    dataset: str
+    train_split: str
+    pretraining: tuple[str, ...]
 
 
-def _checkpoint(name: str, file: str, size: str, config: ModelConfig, *scores: Score, **facts) -> Released:
-    return Released(name, config, file=file, size=size, scores=scores, **facts)
-
-
-def _trained(dataset: str, train_split: str, *pretraining: str) -> dict:
+def _trained(dataset: str, train_split: str, *pretraining: str) -> _Training:
     return {"dataset": dataset, "train_split": train_split, "pretraining": pretraining}
 
 
+def _checkpoint(
+    name: str,
+    file: str,
+    size: str,
+    config: ModelConfig,
+    *scores: Score,
+    training: _Training,
+    tflite_size: str | None = None,
+    sha256: str | None = None,
+) -> ReleasedCheckpoint:
+    """Returns a checkpoint of a segmentation; those with a `tflite_size` are the quantised ones."""
+    return ReleasedCheckpoint(
+        name,
+        config,
+        file=file,
+        **training,
+        scores=scores,
+        size=size,
+        quantized=tflite_size is not None,
+        tflite_size=tflite_size,
+        sha256=sha256,
+    )
+
+
 def _xception(variant: str, num_classes: int) -> ModelConfig:
-    head = {"atrous_rates": (6, 12, 18), "decoder_output_stride": (4,)}
-    return ModelConfig(model_variant=variant, num_classes=num_classes, output_stride=16, **head)
+    return ModelConfig(
+        model_variant=variant,
+        num_classes=num_classes,
+        output_stride=16,
+        atrous_rates=(6, 12, 18),
+        decoder_output_stride=(4,),
+    )
 
 
 _TRAIN_AUG = _trained("pascal_voc_seg", "train_aug", "ImageNet", "MS-COCO")
@@ -111,13 +70,11 @@ _COCO_TRAIN_FINE = _trained("cityscapes", "train_fine", "ImageNet", "MS-COCO")
 _COCO_TRAINVAL_FINE = _trained("cityscapes", "trainval_fine", "ImageNet", "MS-COCO", "Cityscapes coarse")
 _ADE20K_TRAIN = _trained("ade20k", "train", "ImageNet")
 
-_AT_16, _AT_8 = {"atrous_rates": (6, 12, 18)}, {"atrous_rates": (12, 24, 36)}
-_VOC_MULTI = {"scales": _scales(0.5, 1.75), "flip": True}
-_MNV2_VOC_MULTI = {**_VOC_MULTI, "multiply_adds": 152.59e9, "runtime_s": 26.9}
-_X65_VOC_MULTI = {**_VOC_MULTI, **_AT_8, "multiply_adds": 3055.35e9, "runtime_s": 223.2}
-_VAL_FINE = {"split": "val_fine"}
-_VAL_FINE_MULTI = {**_VAL_FINE, "scales": _scales(0.75, 1.25), "flip": True}
-_ACCURACY = {"metric": "pixel accuracy"}
+_AT_16 = (6, 12, 18)
+_AT_8 = (12, 24, 36)
+_VOC_SCALES = _scales(0.5, 1.75)
+_CITYSCAPES_SCALES = _scales(0.75, 1.25)
+_EDGE_TPU = "simulator of Pixel 4's EdgeTPU"
 
 _MNV2_VOC = ModelConfig(model_variant="mobilenet_v2", num_classes=21, output_stride=16)
 _MNV2_DM05_VOC = dataclasses.replace(_MNV2_VOC, depth_multiplier=0.5)
@@ -130,7 +87,7 @@ _PASCAL_VOC = (
         "7.6MB",
         _MNV2_DM05_VOC,
         Score(70.19, 16, multiply_adds=0.88e9),
-        **_TRAIN_AUG,
+        training=_TRAIN_AUG,
     ),
     _checkpoint(
         "mobilenetv2_dm05_coco_voc_trainval",
@@ -138,7 +95,7 @@ _PASCAL_VOC = (
         "7.6MB",
         _MNV2_DM05_VOC,
         Score(71.83, 8, split="test", multiply_adds=2.84e9),
-        **_TRAINVAL,
+        training=_TRAINVAL,
     ),
     _checkpoint(
         "mobilenetv2_coco_voc_trainaug",
@@ -146,8 +103,8 @@ _PASCAL_VOC = (
         "23MB",
         _MNV2_VOC,
         Score(75.32, 16, multiply_adds=2.75e9, runtime_s=0.1),
-        Score(77.33, 8, **_MNV2_VOC_MULTI),
-        **_TRAIN_AUG,
+        Score(77.33, 8, scales=_VOC_SCALES, flip=True, multiply_adds=152.59e9, runtime_s=26.9),
+        training=_TRAIN_AUG,
         # Stated for this URL by open_model_zoo's models/public/deeplabv3/model.yml of 2019 (23882985 bytes).
         sha256="cd506941e4f88fd053903913761df2e76ea00c01079cecfd35855304a4a5fb48",
     ),
@@ -156,25 +113,34 @@ _PASCAL_VOC = (
         "deeplabv3_mnv2_pascal_trainval_2018_01_29.tar.gz",
         "23MB",
         _MNV2_VOC,
-        Score(80.25, 8, split="test", **_MNV2_VOC_MULTI),
-        **_TRAINVAL,
+        Score(80.25, 8, split="test", scales=_VOC_SCALES, flip=True, multiply_adds=152.59e9, runtime_s=26.9),
+        training=_TRAINVAL,
     ),
     _checkpoint(
         "xception65_coco_voc_trainaug",
         "deeplabv3_pascal_train_aug_2018_01_04.tar.gz",
         "439MB",
         _X65_VOC,
-        Score(82.20, 16, multiply_adds=54.17e9, runtime_s=0.7, **_AT_16),
-        Score(83.58, 8, **_X65_VOC_MULTI),
-        **_TRAIN_AUG,
+        Score(82.20, 16, atrous_rates=_AT_16, multiply_adds=54.17e9, runtime_s=0.7),
+        Score(83.58, 8, scales=_VOC_SCALES, flip=True, atrous_rates=_AT_8, multiply_adds=3055.35e9, runtime_s=223.2),
+        training=_TRAIN_AUG,
     ),
     _checkpoint(
         "xception65_coco_voc_trainval",
         "deeplabv3_pascal_trainval_2018_01_04.tar.gz",
         "439MB",
         _X65_VOC,
-        Score(87.80, 8, split="test", **_X65_VOC_MULTI),
-        **_TRAINVAL,
+        Score(
+            87.80,
+            8,
+            split="test",
+            scales=_VOC_SCALES,
+            flip=True,
+            atrous_rates=_AT_8,
+            multiply_adds=3055.35e9,
+            runtime_s=223.2,
+        ),
+        training=_TRAINVAL,
     ),
     _checkpoint(
         "mobilenetv2_dm05_coco_voc_trainaug_8bit",
@@ -182,8 +148,7 @@ _PASCAL_VOC = (
         "8.2MB",
         _MNV2_DM05_VOC,
         Score(69.65, 16, multiply_adds=0.88e9),
-        **_TRAIN_AUG,
-        quantized=True,
+        training=_TRAIN_AUG,
         tflite_size="751.1KB",
     ),
     _checkpoint(
@@ -192,8 +157,7 @@ _PASCAL_VOC = (
         "24MB",
         _MNV2_VOC,
         Score(74.26, 16, multiply_adds=2.75e9),
-        **_TRAIN_AUG,
-        quantized=True,
+        training=_TRAIN_AUG,
         tflite_size="2.1MB",
     ),
 )
@@ -224,7 +188,6 @@ _X71_DPC = ModelConfig(
     dense_prediction_cell_json="dense_prediction_cell_branch5_top1_cityscapes.json",
 )
 _EDGETPU = dataclasses.replace(_MNV2_CITYSCAPES, model_variant="mobilenet_edgetpu")
-_ON_EDGETPU = {**_VAL_FINE, "runtime_on": _EDGE_TPU}
 
 _CITYSCAPES = (
     _checkpoint(
@@ -232,42 +195,53 @@ _CITYSCAPES = (
         "deeplabv3_mnv2_cityscapes_train_2018_02_05.tar.gz",
         "23MB",
         _MNV2_CITYSCAPES,
-        Score(70.71, 16, multiply_adds=21.27e9, runtime_s=0.8, **_VAL_FINE),
-        Score(73.57, 8, multiply_adds=433.24e9, runtime_s=51.12, **_VAL_FINE_MULTI),
-        **_COCO_TRAIN_FINE,
+        Score(70.71, 16, split="val_fine", multiply_adds=21.27e9, runtime_s=0.8),
+        Score(
+            73.57, 8, split="val_fine", scales=_CITYSCAPES_SCALES, flip=True, multiply_adds=433.24e9, runtime_s=51.12
+        ),
+        training=_COCO_TRAIN_FINE,
     ),
     _checkpoint(
         "mobilenetv3_large_cityscapes_trainfine",
         "deeplab_mnv3_large_cityscapes_trainfine_2019_11_15.tar.gz",
         "17MB",
         _MNV3_LARGE,
-        Score(72.41, 32, multiply_adds=15.95e9, runtime_s=0.6, **_VAL_FINE),
-        **_trained("cityscapes", "train_fine"),
+        Score(72.41, 32, split="val_fine", multiply_adds=15.95e9, runtime_s=0.6),
+        training=_trained("cityscapes", "train_fine"),
     ),
     _checkpoint(
         "mobilenetv3_small_cityscapes_trainfine",
         "deeplab_mnv3_small_cityscapes_trainfine_2019_11_15.tar.gz",
         "5MB",
         dataclasses.replace(_MNV3_LARGE, model_variant="mobilenet_v3_small_seg"),
-        Score(68.99, 32, multiply_adds=4.63e9, runtime_s=0.4, **_VAL_FINE),
-        **_trained("cityscapes", "train_fine"),
+        Score(68.99, 32, split="val_fine", multiply_adds=4.63e9, runtime_s=0.4),
+        training=_trained("cityscapes", "train_fine"),
     ),
     _checkpoint(
         "xception65_cityscapes_trainfine",
         "deeplabv3_cityscapes_train_2018_02_06.tar.gz",
         "439MB",
         _xception("xception_65", 19),
-        Score(78.79, 16, multiply_adds=418.64e9, runtime_s=5.0, **_VAL_FINE, **_AT_16),
-        Score(80.42, 8, multiply_adds=8677.92e9, runtime_s=422.8, **_VAL_FINE_MULTI, **_AT_8),
-        **_TRAIN_FINE,
+        Score(78.79, 16, split="val_fine", atrous_rates=_AT_16, multiply_adds=418.64e9, runtime_s=5.0),
+        Score(
+            80.42,
+            8,
+            split="val_fine",
+            scales=_CITYSCAPES_SCALES,
+            flip=True,
+            atrous_rates=_AT_8,
+            multiply_adds=8677.92e9,
+            runtime_s=422.8,
+        ),
+        training=_TRAIN_FINE,
     ),
     _checkpoint(
         "xception71_dpc_cityscapes_trainfine",
         "deeplab_cityscapes_xception71_trainfine_2018_09_08.tar.gz",
         "445MB",
         _X71_DPC,
-        Score(80.31, 16, multiply_adds=502.07e9, **_VAL_FINE),
-        **_COCO_TRAIN_FINE,
+        Score(80.31, 16, split="val_fine", multiply_adds=502.07e9),
+        training=_COCO_TRAIN_FINE,
     ),
     _checkpoint(
         "xception71_dpc_cityscapes_trainval",
@@ -275,25 +249,25 @@ _CITYSCAPES = (
         "446MB",
         _X71_DPC,
         Score(82.66, 8, split="test_fine", scales=_scales(0.75, 2.0), flip=True),
-        **_COCO_TRAINVAL_FINE,
+        training=_COCO_TRAINVAL_FINE,
     ),
     _checkpoint(
         "edgetpu_deeplab",
         "edgetpu-deeplab_2020_03_09.tar.gz",
         "",
         _EDGETPU,
-        Score(70.6, 32, multiply_adds=5.6e9, runtime_s=0.0138, **_ON_EDGETPU),
-        Score(74.1, 16, multiply_adds=7.1e9, runtime_s=0.0175, **_ON_EDGETPU),
-        **_TRAIN_FINE,
+        Score(70.6, 32, split="val_fine", multiply_adds=5.6e9, runtime_s=0.0138, runtime_on=_EDGE_TPU),
+        Score(74.1, 16, split="val_fine", multiply_adds=7.1e9, runtime_s=0.0175, runtime_on=_EDGE_TPU),
+        training=_TRAIN_FINE,
     ),
     _checkpoint(
         "edgetpu_deeplab_slim",
         "edgetpu-deeplab-slim_2020_03_09.tar.gz",
         "",
         dataclasses.replace(_EDGETPU, depth_multiplier=0.75, aspp_convs_filters=128),
-        Score(70.0, 32, multiply_adds=3.5e9, runtime_s=0.0099, **_ON_EDGETPU),
-        Score(73.2, 16, multiply_adds=4.3e9, runtime_s=0.0132, **_ON_EDGETPU),
-        **_TRAIN_FINE,
+        Score(70.0, 32, split="val_fine", multiply_adds=3.5e9, runtime_s=0.0099, runtime_on=_EDGE_TPU),
+        Score(73.2, 16, split="val_fine", multiply_adds=4.3e9, runtime_s=0.0132, runtime_on=_EDGE_TPU),
+        training=_TRAIN_FINE,
     ),
 )
 
@@ -304,24 +278,24 @@ _ADE20K = (
         "24.8MB",
         dataclasses.replace(_MNV2_VOC, num_classes=151, decoder_output_stride=(4,)),
         Score(32.04, 16, longest_side=257),
-        Score(75.41, 16, longest_side=257, **_ACCURACY),
-        **_ADE20K_TRAIN,
+        Score(75.41, 16, metric="pixel accuracy", longest_side=257),
+        training=_ADE20K_TRAIN,
     ),
     _checkpoint(
         "xception65_ade20k_train",
         "deeplabv3_xception_ade20k_train_2018_05_29.tar.gz",
         "439MB",
         _xception("xception_65", 151),
-        Score(45.65, 8, longest_side=513, **_VOC_MULTI, **_AT_8),
-        Score(82.52, 8, longest_side=513, **_VOC_MULTI, **_AT_8, **_ACCURACY),
-        **_ADE20K_TRAIN,
+        Score(45.65, 8, scales=_VOC_SCALES, flip=True, longest_side=513, atrous_rates=_AT_8),
+        Score(82.52, 8, metric="pixel accuracy", scales=_VOC_SCALES, flip=True, longest_side=513, atrous_rates=_AT_8),
+        training=_ADE20K_TRAIN,
     ),
 )
 
 
-def _backbone(name: str, file: str, size: str, variant: str, *then: str) -> Released:
+def _backbone(name: str, file: str, size: str, variant: str, *then: str) -> ReleasedCheckpoint:
     config = ModelConfig(model_variant=variant)
-    return _checkpoint(name, file, size, config, kind="backbone", pretraining=("ImageNet", *then))
+    return ReleasedCheckpoint(name, config, kind="backbone", file=file, size=size, pretraining=("ImageNet", *then))
 
 
 _BACKBONES = (
@@ -345,7 +319,7 @@ SHAPES_CONFIG = ModelConfig(
     decoder_filters=64,
 )
 # Trained by configs/shapes_resnet.py, kept in half precision; scored over the 500 held-out examples.
-SHAPES = Released(
+SHAPES = ReleasedCheckpoint(
     "shapes_resnet",
     SHAPES_CONFIG,
     kind="embedded",
@@ -354,6 +328,6 @@ SHAPES = Released(
     **_trained("shapes", "train"),
 )
 
-CHECKPOINTS: dict[str, Released] = {
+CHECKPOINTS: dict[str, ReleasedCheckpoint] = {
     entry.name: entry for entry in (*_PASCAL_VOC, *_CITYSCAPES, *_ADE20K, *_BACKBONES, SHAPES)
 }

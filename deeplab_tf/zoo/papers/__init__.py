@@ -1,1 +1,1 @@
-"""The tables of the DeepLab papers, one module a paper or two. published.py puts them together."""
+"""The tables of the DeepLab papers, a module for each paper; `deeplab_tf.zoo.published` puts them together."""

@@ -1,12 +1,24 @@
 """Auto-DeepLab (arXiv 1901.02985): a searched network, trained from scratch, with F = 20, 32 or 48 filters.
 
-Its ASPP and decoder are plain convolutions: only so are there its 10.15M, 21.62M and 44.42M parameters. Its image
-pooling has the window of the training crop, 769 x 769, at every place of a whole picture: only so, and counted as in
-v3plus.py, are there its multiply-adds.
+Its ASPP and decoder are plain convolutions: only these give its 10.15M, 21.62M and 44.42M parameters. Its image pooling
+has the window of the training crop, 769 x 769, all over a whole picture: only this gives its multiply-adds, counted as
+DeepLab-v3+'s are.
 """
 
+from collections.abc import Iterable
+
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.zoo.papers.row import ADE20K, CITYSCAPES, CITYSCAPES_SIZE, PublishedResult, each, merged, table
+from deeplab_tf.zoo.papers.row import (
+    ADE20K,
+    CITYSCAPES,
+    CITYSCAPES_SIZE,
+    Changes,
+    PublishedResult,
+    Row,
+    merged,
+    table,
+    with_changes,
+)
 
 _PAPER = "arXiv 1901.02985"
 S = ModelConfig(
@@ -21,9 +33,11 @@ S = ModelConfig(
 _X71 = ModelConfig(
     model_variant="xception_71", output_stride=8, atrous_rates=(12, 24, 36), decoder_output_stride=(4,), num_classes=19
 )
-_M, _L = ({"nas_stem_output_num_conv_filters": filters} for filters in (32, 48))
-_SCRATCH, _COCO = {"pretraining": ()}, {"pretraining": ("MS-COCO",)}
-_CITY = {
+_M: Changes = {"nas_stem_output_num_conv_filters": 32}
+_L: Changes = {"nas_stem_output_num_conv_filters": 48}
+_SCRATCH: Changes = {"pretraining": ()}
+_COCO: Changes = {"pretraining": ("MS-COCO",)}
+_CITY: Changes = {
     "dataset": CITYSCAPES,
     "num_classes": 19,
     "train_split": "train_fine",
@@ -31,8 +45,8 @@ _CITY = {
     "crop_size": CITYSCAPES_SIZE,
     "image_pooling_crop_size": (769, 769),
 }
-_SEVERAL = {"note": "several scales"}  # the paper does not say which
-_COARSE = {"note": "several scales, and coarse labels"}
+_SEVERAL: Changes = {"note": "several scales"}  # the paper does not say which
+_COARSE: Changes = {"note": "several scales, and coarse labels"}
 _SIZES = (
     ("s", 79.74, {"parameters": 10.15e6, "multiply_adds": 333.25e9, "note": "scheduled drop path"}),
     ("m", 80.04, merged(_M, {"parameters": 21.62e6, "multiply_adds": 460.93e9})),
@@ -52,7 +66,7 @@ _CITY_TEST = (
     ("l-coarse", 82.1, merged(_L, _COARSE)),
 )
 _VOC = [
-    (f"{name}{label}{'-ms' * several}", score, merged(size, before, _SEVERAL if several else {}))
+    (f"{name}{label}{'-ms' if several else ''}", score, merged(size, before, _SEVERAL if several else {}))
     for label, before, scores in (
         ("", _SCRATCH, ((71.68, 72.54), (72.78, 73.69), (73.76, 75.26))),
         ("-coco", _COCO, ((78.31, 80.27), (79.78, 80.73), (80.75, 82.04))),
@@ -68,8 +82,8 @@ _ADE = [
 ]
 
 
-def _rows(number: int, config: ModelConfig, rows, *facts: dict) -> tuple[PublishedResult, ...]:
-    return table(f"auto-deeplab/table{number}", f"{_PAPER}, table {number}", config, each(rows, *facts))
+def _rows(number: int, config: ModelConfig, rows: Iterable[Row], *facts: Changes) -> tuple[PublishedResult, ...]:
+    return table(f"auto-deeplab/table{number}", f"{_PAPER}, table {number}", config, with_changes(rows, *facts))
 
 
 ROWS: tuple[PublishedResult, ...] = (

@@ -1,17 +1,30 @@
 """MobileNetV2's table of semantic segmentation (arXiv 1801.04381): networks pretrained on MS-COCO, cheap ones first.
 
-Its MobileNetV2 is read at the last but one layer (320 channels), as in the release. Costs as in v3plus.py.
+Its MobileNetV2 is read at the last but one layer (320 channels), as in the release. Multiply-adds are counted as
+those of DeepLab-v3+ are.
 """
 
+from collections.abc import Iterable
+
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.zoo.papers.row import COCO, FLIP, MULTI_SCALE, PublishedResult, each, merged, table
+from deeplab_tf.zoo.papers.row import (
+    COCO,
+    FLIP,
+    MULTI_SCALE,
+    Changes,
+    PublishedResult,
+    Row,
+    merged,
+    table,
+    with_changes,
+)
 from deeplab_tf.zoo.papers.v3 import AT_8, V3
 
 _PAPER = "arXiv 1801.04381, table 7"
-_ASPP = {"atrous_rates": (6, 12, 18), "aspp_with_separable_conv": False}
-_AT_8 = {"output_stride": 8}
-_BOTH = merged(MULTI_SCALE, FLIP)
-_OTHER_RATES = {
+_ASPP: Changes = {"atrous_rates": (6, 12, 18), "aspp_with_separable_conv": False}
+_AT_8: Changes = {"output_stride": 8}
+_BOTH: Changes = merged(MULTI_SCALE, FLIP)
+_OTHER_RATES: Changes = {
     "unmet": "the figure is that of rates 12, 18, 24 (940.3B); with 12, 24, 36, twice those at OS 16 as in the other "
     "rows, it is 990.8B"
 }
@@ -35,8 +48,8 @@ _RESNET = (
 )
 
 
-def _rows(config: ModelConfig, rows, *facts: dict) -> tuple[PublishedResult, ...]:
-    return table("mobilenet-v2/table7", _PAPER, config, each(rows, COCO, *facts))
+def _rows(config: ModelConfig, rows: Iterable[Row], *facts: Changes) -> tuple[PublishedResult, ...]:
+    return table("mobilenet-v2/table7", _PAPER, config, with_changes(rows, COCO, *facts))
 
 
 ROWS: tuple[PublishedResult, ...] = (

@@ -1,15 +1,15 @@
-"""DeepLab-v1 (arXiv 1412.7062). Where a row's name says nothing about its field of view, fc6 is 4x4 at rate 4."""
+"""DeepLab-v1 (arXiv 1412.7062). If a row's name says nothing about its field of view, fc6 is 4x4 at rate 4."""
 
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.zoo.papers.row import CRF, PublishedResult, merged, table
+from deeplab_tf.zoo.papers.row import CRF, Changes, PublishedResult, merged, table
 
 _PAPER = "arXiv 1412.7062"
 LARGE_FOV = ModelConfig(model_variant="vgg16", output_stride=8, aspp_with_batch_norm=False, atrous_rates=(12,))
-_4X4 = {"fc_kernel_size": 4, "fc_filters": 4096, "atrous_rates": (4,)}
-_7X7 = merged(_4X4, {"fc_kernel_size": 7})
-_MSC = {"multi_scale_features": True}
+_4X4: Changes = {"fc_kernel_size": 4, "fc_filters": 4096, "atrous_rates": (4,)}
+_7X7: Changes = merged(_4X4, {"fc_kernel_size": 7})
+_MSC: Changes = {"multi_scale_features": True}
 # (name, changes of LARGE_FOV, score before and after the CRF); v2's table 1 has both, v1's table 2 the latter.
-FIELDS_OF_VIEW = (
+FIELDS_OF_VIEW: tuple[tuple[str, Changes, float, float], ...] = (
     ("7x7-rate-4", merged(_7X7, {"parameters": 134.3e6}), 64.38, 67.64),
     ("4x4-rate-4", merged(_4X4, {"parameters": 65.1e6}), 59.80, 63.74),
     ("4x4-rate-8", merged(_4X4, {"parameters": 65.1e6, "atrous_rates": (8,)}), 63.41, 67.14),

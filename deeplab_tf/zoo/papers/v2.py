@@ -1,30 +1,35 @@
 """DeepLab-v2 (arXiv 1606.00915).
 
-The stored texts of its tables 6, 7 and 9 lack the marks of their columns; the rows' settings are those that its text
-gives for the scores. Its ResNet-101 is a Caffe model.
+Copies of its tables 6, 7 and 9 as text lack the marks of their columns; the rows' settings are those that the paper's
+text gives for the scores. Its ResNet-101 is a Caffe model.
 """
 
+from collections.abc import Iterable
+
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.zoo.papers.row import CITYSCAPES, COCO, CRF, PublishedResult, each, merged, table
+from deeplab_tf.zoo.papers.row import CITYSCAPES, COCO, CRF, Changes, PublishedResult, Row, merged, table, with_changes
 from deeplab_tf.zoo.papers.v1 import FIELDS_OF_VIEW, LARGE_FOV
 
 _PAPER = "arXiv 1606.00915"
 _RESNET = ModelConfig(model_variant="resnet_v1_101_caffe", output_stride=8, aspp_with_batch_norm=False)
-_ASPP_S, _ASPP_L = {"atrous_rates": (2, 4, 8, 12)}, {"atrous_rates": (6, 12, 18, 24)}
-_MSC = {"image_pyramid": (0.5, 0.75, 1.0)}
-_R_LARGE_FOV, _R_ASPP = {"logits_kernel_size": 3, "atrous_rates": (12,)}, merged({"logits_kernel_size": 3}, _ASPP_L)
-_AUG = {"note": "random scales 0.5 to 1.5"}
-_BEST = merged(_MSC, COCO, _AUG)
-_TEST = {"split": "test", "train_split": "trainval_aug"}
-_CONTEXT = {"dataset": "pascal_context", "num_classes": 60, "train_split": "train"}
-_PERSON_PART = {"dataset": "pascal_person_part", "num_classes": 7, "train_split": "train"}
-_CITY = {"dataset": CITYSCAPES, "num_classes": 19, "train_split": "train_fine", "split": "val_fine"}
-_CITY_TEST = merged(_CITY, CRF, {"split": "test_fine"})
-_HALF, _FULL = {"note": "images of half the size"}, {"note": "whole images, in overlapping regions"}
-_FULL_AUG = {"note": "whole images, in overlapping regions; random scales"}
+_ASPP_S: Changes = {"atrous_rates": (2, 4, 8, 12)}
+_ASPP_L: Changes = {"atrous_rates": (6, 12, 18, 24)}
+_MSC: Changes = {"image_pyramid": (0.5, 0.75, 1.0)}
+_R_LARGE_FOV: Changes = {"logits_kernel_size": 3, "atrous_rates": (12,)}
+_R_ASPP: Changes = {"logits_kernel_size": 3, "atrous_rates": (6, 12, 18, 24)}
+_AUG: Changes = {"note": "random scales 0.5 to 1.5"}
+_BEST: Changes = merged(_MSC, COCO, _AUG)
+_TEST: Changes = {"split": "test", "train_split": "trainval_aug"}
+_CONTEXT: Changes = {"dataset": "pascal_context", "num_classes": 60, "train_split": "train"}
+_PERSON_PART: Changes = {"dataset": "pascal_person_part", "num_classes": 7, "train_split": "train"}
+_CITY: Changes = {"dataset": CITYSCAPES, "num_classes": 19, "train_split": "train_fine", "split": "val_fine"}
+_CITY_TEST: Changes = merged(_CITY, CRF, {"split": "test_fine"})
+_HALF: Changes = {"note": "images of half the size"}
+_FULL: Changes = {"note": "whole images, in overlapping regions"}
+_FULL_AUG: Changes = {"note": "whole images, in overlapping regions; random scales"}
 
 _FIELD_OF_VIEW_ROWS = [
-    (f"{name}{'-crf' * refined}", score, merged(changes, {"crf": refined}))
+    (f"{name}{'-crf' if refined else ''}", score, merged(changes, {"crf": refined}))
     for name, changes, *scores in FIELDS_OF_VIEW
     for refined, score in zip((False, True), scores, strict=True)
 ]
@@ -88,8 +93,8 @@ _CITY_ROWS = (
 )
 
 
-def _rows(number: str, config: ModelConfig, rows, *facts: dict) -> tuple[PublishedResult, ...]:
-    return table(f"v2/table{number}", f"{_PAPER}, table {number}", config, each(rows, *facts))
+def _rows(number: str, config: ModelConfig, rows: Iterable[Row], *facts: Changes) -> tuple[PublishedResult, ...]:
+    return table(f"v2/table{number}", f"{_PAPER}, table {number}", config, with_changes(rows, *facts))
 
 
 ROWS: tuple[PublishedResult, ...] = (

@@ -1,8 +1,25 @@
-"""DeepLab-v3 (arXiv 1706.05587). Its ResNets have the beta stem: only that gives the 58.16M parameters and the
-multiply-adds that the papers after it quote."""
+"""DeepLab-v3 (arXiv 1706.05587).
+
+Its ResNets have the beta stem: only that gives the 58.16M parameters and the multiply-adds that later papers quote.
+"""
+
+from collections.abc import Iterable
+from typing import Any
 
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.zoo.papers.row import CITYSCAPES, COCO, FLIP, JFT, MULTI_SCALE, PublishedResult, each, merged, table
+from deeplab_tf.zoo.papers.row import (
+    CITYSCAPES,
+    COCO,
+    FLIP,
+    JFT,
+    MULTI_SCALE,
+    Changes,
+    PublishedResult,
+    Row,
+    merged,
+    table,
+    with_changes,
+)
 
 _PAPER = "arXiv 1706.05587"
 _CASCADE = ModelConfig(model_variant="resnet_v1_101_beta", output_stride=16, aspp_with_batch_norm=False)
@@ -13,18 +30,21 @@ V3 = ModelConfig(
     aspp_with_separable_conv=False,
     multi_grid=(1, 2, 4),
 )
-_50 = {"model_variant": "resnet_v1_50_beta"}
-AT_8, AT_32 = (
-    {"output_stride": stride, "atrous_rates": V3.at_output_stride(stride).atrous_rates} for stride in (8, 32)
-)
-_AT_4 = {"output_stride": 4, "atrous_rates": V3.at_output_stride(4).atrous_rates}
-_OS_8 = {"output_stride": 8}
-_BLOCK_7 = {"cascade_blocks": 3, "multi_grid": (1, 2, 1)}
-_NO_POOLING = {"add_image_level_feature": False}
-_TEST = {"split": "test", "train_split": "trainval"}
-_CITY = {"dataset": CITYSCAPES, "num_classes": 19, "train_split": "train_fine", "split": "val_fine"}
-_CITY_SCALES = {"scales": (0.75, 1.0, 1.25)}
-_CITY_TEST = {"split": "test_fine", "train_split": "trainval_coarse", "scales": (0.75, 1.0, 1.25, 1.5, 1.75, 2.0)}
+_50: Changes = {"model_variant": "resnet_v1_50_beta"}
+AT_8: Changes = {"output_stride": 8, "atrous_rates": V3.at_output_stride(8).atrous_rates}
+AT_32: Changes = {"output_stride": 32, "atrous_rates": V3.at_output_stride(32).atrous_rates}
+_AT_4: Changes = {"output_stride": 4, "atrous_rates": V3.at_output_stride(4).atrous_rates}
+_OS_8: Changes = {"output_stride": 8}
+_BLOCK_7: Changes = {"cascade_blocks": 3, "multi_grid": (1, 2, 1)}
+_NO_POOLING: Changes = {"add_image_level_feature": False}
+_TEST: Changes = {"split": "test", "train_split": "trainval"}
+_CITY: Changes = {"dataset": CITYSCAPES, "num_classes": 19, "train_split": "train_fine", "split": "val_fine"}
+_CITY_SCALES: Changes = {"scales": (0.75, 1.0, 1.25)}
+_CITY_TEST: Changes = {
+    "split": "test_fine",
+    "train_split": "trainval_coarse",
+    "scales": (0.75, 1.0, 1.25, 1.5, 1.75, 2.0),
+}
 
 _STRIDES = [
     (f"os{stride}", score, {"output_stride": stride})
@@ -32,7 +52,7 @@ _STRIDES = [
 ]
 
 
-def _blocks(label: str, scores: tuple[float, ...], **changes) -> list[tuple]:
+def _blocks(label: str, scores: tuple[float, ...], **changes: Any) -> list[Row]:
     return [(f"{label}-block{4 + n}", score, merged(changes, {"cascade_blocks": n})) for n, score in enumerate(scores)]
 
 
@@ -81,8 +101,8 @@ _BATCHES = [
     for size, score in {4: 64.43, 8: 75.76, 12: 76.49, 16: 77.21}.items()
 ]
 _TRAIN_STRIDES = [
-    (f"train-os{trained}-os{'8' if at_8 else '16'}", score, merged({"note": f"trained at OS {trained}"}, at_8))
-    for at_8, scores in (({}, (74.45, 77.21, 75.90)), (AT_8, (75.62, 78.51, 75.75)))
+    (f"train-os{trained}-os{evaluated}", score, merged({"note": f"trained at OS {trained}"}, changes))
+    for evaluated, changes, scores in ((16, {}, (74.45, 77.21, 75.90)), (8, AT_8, (75.62, 78.51, 75.75)))
     for trained, score in zip((8, 16, 32), scores, strict=True)
 ]
 _REPLICAS = [
@@ -97,8 +117,8 @@ _CITY_ROWS = (
 )
 
 
-def _rows(number: int, config: ModelConfig, rows, *facts: dict) -> tuple[PublishedResult, ...]:
-    return table(f"v3/table{number}", f"{_PAPER}, table {number}", config, each(rows, *facts))
+def _rows(number: int, config: ModelConfig, rows: Iterable[Row], *facts: Changes) -> tuple[PublishedResult, ...]:
+    return table(f"v3/table{number}", f"{_PAPER}, table {number}", config, with_changes(rows, *facts))
 
 
 ROWS: tuple[PublishedResult, ...] = (

@@ -1,4 +1,9 @@
-"""DeepLab-v3+ (arXiv 1802.02611). Its multiply-adds are half the operations of TensorFlow 1's profiler (cost.py)."""
+"""DeepLab-v3+ (arXiv 1802.02611).
+
+Its multiply-adds are half the operations that TensorFlow 1's profiler counts (deeplab_tf/network/cost.py).
+"""
+
+from collections.abc import Iterable
 
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.zoo.papers.row import (
@@ -8,16 +13,18 @@ from deeplab_tf.zoo.papers.row import (
     FLIP,
     JFT,
     MULTI_SCALE,
+    Changes,
     PublishedResult,
-    each,
+    Row,
     merged,
     table,
+    with_changes,
 )
 from deeplab_tf.zoo.papers.v3 import AT_8, AT_32, V3
 
 _PAPER = "arXiv 1802.02611"
-_DECODER = {"decoder_output_stride": (4,), "decoder_use_separable_conv": False}
-_ONE_CONV = merged(_DECODER, {"decoder_convs": 1})
+_DECODER: Changes = {"decoder_output_stride": (4,), "decoder_use_separable_conv": False}
+_ONE_CONV: Changes = merged(_DECODER, {"decoder_convs": 1})
 XCEPTION = ModelConfig(
     model_variant="xception_65", output_stride=16, atrous_rates=(6, 12, 18), aspp_with_separable_conv=False
 )
@@ -25,10 +32,10 @@ XCEPTION = ModelConfig(
 V3PLUS = ModelConfig(
     model_variant="xception_65", output_stride=16, atrous_rates=(6, 12, 18), decoder_output_stride=(4,)
 )
-_BOTH = merged(MULTI_SCALE, FLIP)
-_TRAINED_AT_32 = {"note": "trained at OS 32"}
-_CITY = {"dataset": CITYSCAPES, "num_classes": 19, "train_split": "train_fine", "split": "val_fine"}
-_NO_GRID = {
+_BOTH: Changes = merged(MULTI_SCALE, FLIP)
+_TRAINED_AT_32: Changes = {"note": "trained at OS 32"}
+_CITY: Changes = {"dataset": CITYSCAPES, "num_classes": 19, "train_split": "train_fine", "split": "val_fine"}
+_NO_GRID: Changes = {
     "unmet": "the figure is that of unit rates (1, 1, 1), 101.2B; with the (1, 2, 4) of the paper's other rows, the "
     "multi-scale ones of the same network among them, it is 102.6B"
 }
@@ -97,11 +104,11 @@ _CITY_ROWS = (
     ("x65-decoder-no-pooling", 79.14, {"add_image_level_feature": False}),
     ("x71-decoder-no-pooling", 79.55, {"add_image_level_feature": False, "model_variant": "xception_71"}),
 )
-_X71 = {"add_image_level_feature": False, "model_variant": "xception_71", "size": CITYSCAPES_SIZE}
+_X71: Changes = {"add_image_level_feature": False, "model_variant": "xception_71", "size": CITYSCAPES_SIZE}
 
 
-def _rows(number: str, config: ModelConfig, rows, *facts: dict) -> tuple[PublishedResult, ...]:
-    return table(f"v3plus/table{number}", f"{_PAPER}, table {number}", config, each(rows, *facts))
+def _rows(number: str, config: ModelConfig, rows: Iterable[Row], *facts: Changes) -> tuple[PublishedResult, ...]:
+    return table(f"v3plus/table{number}", f"{_PAPER}, table {number}", config, with_changes(rows, *facts))
 
 
 ROWS: tuple[PublishedResult, ...] = (

@@ -1,0 +1,96 @@
+"""What an entry of the zoo is: a released checkpoint and its published scores."""
+
+import dataclasses
+from typing import Literal
+
+from deeplab_tf.config import ModelConfig
+
+URL_FOLDER = "http://download.tensorflow.org/models/"
+
+_CPU = "Xeon E5-1650 v3, 3.5 GHz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A published score and the settings it was measured with.
+
+    Attributes:
+      value: percent of `metric`.
+      output_stride, atrous_rates: the network's in the measurement.
+      metric: what was measured.
+      split: the catalog's name of the split, or "test".
+      scales, flip: evaluated on the image at these scales, and on its mirror images.
+      multiply_adds: for one image, as published. The two MobileNetV3 figures are about twice what the graph does, hence
+        look like FLOPs; EdgeTPU's are for 513 x 513.
+      runtime_s, runtime_on: seconds for one image, and the machine that took them.
+      longest_side: pixels that the longer side of an image is resized to first; None: it is not.
+    """
+
+    value: float
+    output_stride: int
+    metric: Literal["mIoU", "pixel accuracy"] = "mIoU"
+    split: str = "val"
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    multiply_adds: float | None = None
+    runtime_s: float | None = None
+    runtime_on: str = _CPU
+    atrous_rates: tuple[int, ...] | None = None
+    longest_side: int | None = None
+
+    def __str__(self) -> str:
+        scales = "" if self.scales == (1.0,) else f", scales {_range_text(self.scales)}"
+        side = f", longest side {self.longest_side}" if self.longest_side else ""
+        flip = ", flip" if self.flip else ""
+        return f"{self.value:g} % {self.metric}, {self.split} (OS {self.output_stride}{scales}{flip}{side})"
+
+
+@dataclasses.dataclass(frozen=True)
+class ReleasedCheckpoint:
+    """One checkpoint of the zoo.
+
+    Attributes:
+      name: the release's name for it (EdgeTPU's in lower case).
+      config: the network, at the output stride (and rates) it was trained at. Of a backbone only the variant counts.
+      kind: segmentation, backbone (ImageNet or COCO weights to train from) or embedded (part of this package).
+      file: the archive below URL_FOLDER; None: embedded.
+      dataset: the catalog's name of the data set the segmentation was trained on; None: a backbone.
+      train_split: the last split it was trained on.
+      pretraining: what it was trained on before, in order.
+      scores: as published.
+      size: of the archive, as published.
+      quantized: whether it also holds the ranges of quantisation-aware training.
+      tflite_size: of its 8-bit model, as published.
+      sha256: of the archive, if a public source states it for exactly this file.
+      licence: of the weights.
+    """
+
+    name: str
+    config: ModelConfig
+    kind: Literal["segmentation", "backbone", "embedded"] = "segmentation"
+    file: str | None = None
+    dataset: str | None = None
+    train_split: str | None = None
+    pretraining: tuple[str, ...] = ()
+    scores: tuple[Score, ...] = ()
+    size: str = ""
+    quantized: bool = False
+    tflite_size: str | None = None
+    sha256: str | None = None
+    licence: str = "Apache-2.0"
+
+    @property
+    def url(self) -> str | None:
+        """Where the archive is published; None: embedded."""
+        return URL_FOLDER + self.file if self.file else None
+
+    def config_for(self, score: Score) -> ModelConfig:
+        """Returns the network as `score` was measured: at its output stride and rates."""
+        return dataclasses.replace(self.config, output_stride=score.output_stride, atrous_rates=score.atrous_rates)
+
+
+def _range_text(scales: tuple[float, ...]) -> str:
+    """Returns the scales as the release writes them: first:step:last."""
+    if len(scales) == 1:
+        return f"{scales[0]:g}"
+    return f"{scales[0]:g}:{scales[1] - scales[0]:g}:{scales[-1]:g}"
