@@ -35,7 +35,7 @@ def changed(image: np.ndarray, draws: dict[int, float], **options) -> np.ndarray
     numbers = np.full(15, 0.5, np.float32)
     numbers[list(draws)] = list(draws.values())
     made = make_augmentation(DataConfig(**options), PIXEL)
-    graph = tf.function(made.picture, input_signature=[tf.TensorSpec([None, None, 3]), tf.TensorSpec([15])])
+    graph = tf.function(made.augment_image, input_signature=[tf.TensorSpec([None, None, 3]), tf.TensorSpec([15])])
     return graph(image, numbers).numpy()
 
 
@@ -126,7 +126,7 @@ def mixed(count: int = 8, share: float = 1.0, seed: int = 0) -> tuple[np.ndarray
         "image_name": tf.constant(["a"] * count),
         DRAWS: tf.constant(np.random.default_rng(seed).uniform(size=(count, 15)).astype(np.float32)),
     }
-    found = tf.function(made.mixed)(batch)
+    found = tf.function(made.mix_batch)(batch)
     assert set(found) == {"image", "label", "image_name"}
     assert (found["image"].dtype, found["label"].dtype) == (tf.float32, tf.int32)
     return found["image"].numpy(), found["label"].numpy()

@@ -1,1 +1,1 @@
-"""Data sets: the catalog of what exists, and how each is read, made and fed to the network."""
+"""Data sets on disk: how each is found, built into records, and read as batches for the network."""

@@ -1,4 +1,4 @@
-"""ADE20K (SceneParse150) as pairs of files (datasets/build_ade20k_data.py)."""
+"""The pairs of image and label files of ADE20K (SceneParse150), as datasets/build_ade20k_data.py pairs them."""
 
 import os
 
@@ -13,22 +13,25 @@ def ade20k_splits(
     val_images: str | os.PathLike,
     val_labels: str | os.PathLike,
 ) -> dict[str, list[Pair]]:
-    """Returns the pairs of train and val: all *.jpg of the image folders, each with the label <stem>.png.
+    """Returns the pairs of train and val: every *.jpg of an image folder, with the label <stem>.png.
 
-    In order of names; the release shuffles them without a seed, which reading does here. The stored name is the file's,
-    with its extension (the release stores the whole path, which no other machine has; what vis makes of it is equal).
-    DeepLabError for a folder without images.
+    The pairs are sorted by name. (The release shuffles them here, without a seed; this package shuffles when it reads.)
+    The stored name is the file's name with its extension. (The release stores the whole path, which differs between
+    machines; vis derives the same output name from either.)
+
+    Raises:
+      DeepLabError: a folder has no images.
     """
     folders = {"train": (train_images, train_labels), "val": (val_images, val_labels)}
-    return {split: _pairs(images, labels) for split, (images, labels) in folders.items()}
+    return {split: _pairs(image_folder, label_folder) for split, (image_folder, label_folder) in folders.items()}
 
 
-def _pairs(images: str | os.PathLike, labels: str | os.PathLike) -> list[Pair]:
-    found = places.find(images, "*.jpg")
-    if not found:
-        raise DeepLabError(f"{images}: no *.jpg images; expected a folder of ADEChallengeData2016/images")
-    names = map(os.path.basename, found)
-    return [
-        Pair(file, os.path.join(labels, f"{name.removesuffix('.jpg')}.png"), name)
-        for file, name in zip(found, names, strict=True)
-    ]
+def _pairs(image_folder: str | os.PathLike, label_folder: str | os.PathLike) -> list[Pair]:
+    images = places.find(image_folder, "*.jpg")
+    if not images:
+        raise DeepLabError(f"{image_folder}: no *.jpg images; expected a folder of ADEChallengeData2016/images")
+    pairs = []
+    for image in images:
+        name = os.path.basename(image)
+        pairs.append(Pair(image, os.path.join(label_folder, f"{name.removesuffix('.jpg')}.png"), name))
+    return pairs

@@ -1,8 +1,8 @@
-"""Building records as an Apache Beam pipeline, for data that one machine cannot build. The extra `beam` installs Beam.
+"""The Apache Beam pipeline that builds records, for data that one machine cannot build. The extra `beam` installs Beam.
 
-Each shard is one unit of work, written by the function that writes it here, so that records, files and faults are the
-same whatever the runner. What the pipeline is given (the pairs) and what it returns (counts and faults) lie in files
-beside the shards: a job's description has a size limit, millions of pairs have none.
+Each shard is one unit of work, written by the same function as without Beam, so that records, files and faults do not
+depend on the runner. The input of the pipeline (the pairs) and its results (counts and faults) lie in files beside the
+shards, because the size of a job's description is limited and the number of pairs is not.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import os
 import shlex
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -22,16 +23,19 @@ from deeplab_tf.data.pairs import LabelRules, Pair, pack
 from deeplab_tf.data.places import is_remote
 from deeplab_tf.errors import DeepLabError, unknown_name
 
+if TYPE_CHECKING:
+    from apache_beam import Pipeline
+
 RUNNERS = ("DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner")
-_OWN_OPTIONS = ("FlinkRunner", "SparkRunner")  # their job servers know more options than the Python side
+_OWN_OPTIONS = ("FlinkRunner", "SparkRunner")  # their job servers accept options that the Python side does not know
 _WORK, _PLAN = "work", "plan.jsonl"
 
 
 def beam_writer(runner: str, beam_options: Sequence[str] = ()) -> Writer:
-    """Returns the writer for `build_records` that runs on a Beam runner and waits for its end.
+    """Returns the writer for `build_records` that runs the pipeline on a Beam runner and waits for its end.
 
     All workers need this package and must see inputs and output under the paths given here. A shard is written under
-    another name and renamed, so that one that is tried twice is whole.
+    another name and then renamed, so that a shard that the runner tries twice is complete.
 
     Args:
       runner: one of RUNNERS.
@@ -39,7 +43,8 @@ def beam_writer(runner: str, beam_options: Sequence[str] = ()) -> Writer:
         string or several.
 
     Raises:
-      DeepLabError: an unknown runner or option, no Apache Beam; and when it writes, a pipeline that fails.
+      DeepLabError: the runner or an option is unknown, or Apache Beam is not installed. The writer raises it too, if
+        the pipeline fails.
     """
     flags = runner_flags(runner, beam_options)
 
@@ -48,18 +53,22 @@ def beam_writer(runner: str, beam_options: Sequence[str] = ()) -> Writer:
         tf.io.gfile.makedirs(work)
         with tf.io.gfile.GFile(os.path.join(work, _PLAN), "w") as plan:
             for number, shard in enumerate(shards):
-                pairs = [dataclasses.asdict(_absolute(pair)) for pair in shard.pairs]
+                pairs = [dataclasses.asdict(_with_absolute_paths(pair)) for pair in shard.pairs]
                 plan.write(json.dumps({"number": number, "file": shard.file, "pairs": pairs}) + "\n")
         _run(runner, flags, work, rules)
         for number in range(len(shards)):
-            yield _result(runner, work, number)
+            yield _read_result(runner, work, number)
         tf.io.gfile.rmtree(work)
 
     return write
 
 
 def runner_flags(runner: str, beam_options: Sequence[str]) -> list[str]:
-    """Returns the options of a runner one by one. DeepLabError for an unknown runner or option, or no Apache Beam."""
+    """Returns the options of a runner as separate strings.
+
+    Raises:
+      DeepLabError: the runner or an option is unknown, or Apache Beam is not installed.
+    """
     if runner not in RUNNERS:
         raise unknown_name("beam_runner", runner, RUNNERS)
     _require_beam()
@@ -71,7 +80,7 @@ def runner_flags(runner: str, beam_options: Sequence[str]) -> list[str]:
     return flags
 
 
-def _require_beam():
+def _require_beam() -> None:
     try:
         import apache_beam  # noqa: F401
     except ImportError as error:
@@ -81,17 +90,19 @@ def _require_beam():
         ) from None
 
 
-def _require_known(runner: str, flags: Sequence[str]):
-    """Raises DeepLabError for an option that Beam would pass over with a mere warning."""
+def _require_known(runner: str, flags: Sequence[str]) -> None:
+    """Raises DeepLabError for an option that Beam would ignore with only a warning."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    PipelineOptions([])  # Beam's first look at options sets up logging, which must not see what follows
+    # The first PipelineOptions of a process sets up Beam's logging, which would otherwise keep the redirected stream.
+    PipelineOptions([])
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
             options = PipelineOptions(list(flags))
-            known, everything = options.get_all_options(), options.get_all_options(retain_unknown_options=True)
-    except (SystemExit, ValueError) as error:  # argparse prints a page and ends the process
+            known = options.get_all_options()
+            everything = options.get_all_options(retain_unknown_options=True)
+    except (SystemExit, ValueError) as error:  # argparse prints its usage and exits
         reason = (complaint.getvalue().strip() or str(error)).splitlines()[-1]
         raise DeepLabError(f"--beam_options={shlex.join(flags)}: Beam cannot read it ({reason})") from None
     unknown = sorted(set(everything) - set(known))
@@ -99,50 +110,63 @@ def _require_known(runner: str, flags: Sequence[str]):
         raise unknown_name("option in --beam_options", unknown[0], known)
 
 
-def _absolute(pair: Pair) -> Pair:
-    """Returns the pair with paths that mean the same in a worker's folder."""
-    image, label = (path if not path or is_remote(path) else os.path.abspath(path) for path in (pair.image, pair.label))
-    return dataclasses.replace(pair, image=image, label=label)
+def _with_absolute_paths(pair: Pair) -> Pair:
+    """Returns the pair with paths that mean the same in a worker's working directory."""
+
+    def absolute(path: str) -> str:
+        return path if is_remote(path) else os.path.abspath(path)
+
+    return dataclasses.replace(pair, image=absolute(pair.image), label=absolute(pair.label) if pair.label else None)
 
 
-def _run(runner: str, flags: Sequence[str], work: str, rules: LabelRules):
+def _run(runner: str, flags: Sequence[str], work: str, rules: LabelRules) -> None:
     import apache_beam as beam
 
-    def build(pipeline):
+    def build(pipeline: beam.Pipeline) -> None:
         plan = pipeline | beam.Create([os.path.join(work, _PLAN)])
-        shards = plan | "Shards" >> beam.FlatMap(_shards) | beam.Reshuffle()
+        shards = plan | "Shards" >> beam.FlatMap(_read_plan) | beam.Reshuffle()
         _ = shards | "Write" >> beam.Map(_write, work, rules)
 
     run_pipeline(runner, flags, build)
 
 
-def run_pipeline(runner: str, flags: Sequence[str], build: Callable):
-    """Runs what `build` makes of an empty pipeline, and waits for its end. DeepLabError where it fails."""
+def run_pipeline(runner: str, flags: Sequence[str], build: Callable[["Pipeline"], None]) -> None:
+    """Runs a pipeline and waits for its end.
+
+    Args:
+      runner: one of RUNNERS.
+      flags: the runner's options, as `runner_flags` returns them.
+      build: adds the steps to an empty pipeline.
+
+    Raises:
+      DeepLabError: the pipeline fails.
+    """
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-    # By its name, DirectRunner would first try to download another runner.
+    # Given by name, DirectRunner would first try to download another runner.
     engine = FnApiRunner() if runner == "DirectRunner" else runner
     try:
         with beam.Pipeline(engine, PipelineOptions(list(flags))) as pipeline:
             build(pipeline)
-    except Exception as error:  # whatever a runner, its job server and its workers may raise
+    except Exception as error:  # a runner, its job server and its workers may raise anything
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
-        reason = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"  # between them lies a stack
+        reason = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"  # the lines between are a stack trace
         raise DeepLabError(f"--beam_runner={runner}: {type(error).__name__}: {reason}") from error
 
 
-# ---- the work of a worker
+# ---- on a worker
 
 
-def _shards(plan: str) -> Iterator[str]:
+def _read_plan(plan: str) -> Iterator[str]:
+    """Yields the lines of the plan, one for each shard."""
     with tf.io.gfile.GFile(plan) as lines:
         yield from lines
 
 
-def _write(line: str, work: str, rules: LabelRules):
-    """Writes the shard that a line of the plan describes, and notes what became of it."""
+def _write(line: str, work: str, rules: LabelRules) -> None:
+    """Writes the shard that a line of the plan describes, and its counts and faults to a file in `work`."""
     values = json.loads(line)
     pairs = (Pair(**pair) for pair in values["pairs"])
     attempt = os.path.join(work, f"{values['number']}.{uuid.uuid4().hex}")
@@ -153,7 +177,8 @@ def _write(line: str, work: str, rules: LabelRules):
     tf.io.gfile.rename(f"{attempt}.json", os.path.join(work, f"{values['number']}.json"), overwrite=True)
 
 
-def _result(runner: str, work: str, number: int) -> Written:
+def _read_result(runner: str, work: str, number: int) -> Written:
+    """Returns the counts and faults that `_write` noted for a shard."""
     try:
         with tf.io.gfile.GFile(os.path.join(work, f"{number}.json")) as note:
             values = json.load(note)

@@ -1,4 +1,4 @@
-"""Building TFRecords from pairs of files: all of it or nothing, and every fault at once, whoever does the work.
+"""The builder of TFRecords from pairs of files: writes everything or nothing, and reports every fault at once.
 
 Files and records are the same to the last byte whether one process writes them, several, or Apache Beam (data/beam.py).
 """
@@ -21,13 +21,19 @@ from deeplab_tf.data import places, records
 from deeplab_tf.data.pairs import LabelRules, Packed, Pair, binary_mask_fault, pack, pack_all
 from deeplab_tf.errors import DeepLabError
 
-_CHUNK = 8  # pairs that a process is given at a time
-_AHEAD = 3  # chunks a process may be ahead of the writer: what bounds the memory
+_CHUNK = 8  # pairs in one task of a process
+_AHEAD = 3  # chunks that a process may be ahead of the writer, which bounds the memory
 
 
 @dataclasses.dataclass(frozen=True)
 class BuildOptions:
-    """How records are built: shards a split, processes (1: this one alone), (old, new) pairs of labels to rename."""
+    """How records are built.
+
+    Attributes:
+      shards: files of each split.
+      processes: worker processes; with 1 the calling process does the work.
+      label_map: (old, new) pairs of labels to rename.
+    """
 
     shards: int = 4
     processes: int = 1
@@ -36,7 +42,7 @@ class BuildOptions:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedShard:
-    """One file to come: the split it belongs to, and its pairs in order."""
+    """One file to write: its path, the split it belongs to, and its pairs in order."""
 
     file: str
     split: str
@@ -45,13 +51,13 @@ class PlannedShard:
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """What became of a shard: how many pixels have each label, int64 [256], and what is wrong, one line a fault."""
+    """The result of writing a shard: the pixels of each label, and one line for each fault."""
 
-    counts: np.ndarray
+    counts: np.ndarray  # int64 [256]
     faults: list[str]
 
 
-# Writes all shards, and yields what became of them in their order.
+# Writes all shards, and yields their results in order.
 Writer = Callable[[Sequence[PlannedShard], LabelRules], Iterable[Written]]
 
 
@@ -61,18 +67,27 @@ def build_records(
     output_dir: str | os.PathLike,
     options: BuildOptions | None = None,
     *,
-    advance: Callable[[], object] = lambda: None,
+    advance: Callable[[], object] | None = None,
     writer: Writer | None = None,
 ) -> dict[str, np.ndarray]:
-    """Writes <output_dir>/<split>-0000i-of-0000n.tfrecord and dataset.json, and the data set's facts.
+    """Writes <output_dir>/<split>-0000i-of-0000n.tfrecord and dataset.json.
 
-    The files grow in a sibling folder that takes the name when it is complete. `advance` is called after each pair.
-    `writer` does the work instead of this machine's processes. Returns how many pixels of each split have each label,
-    int64 [256].
+    The files grow in a sibling folder that takes the name `output_dir` when it is complete.
+
+    Args:
+      splits: the pairs of each split.
+      facts: the data set's classes, palette and ignore label.
+      output_dir: the folder to write, which does not exist or is empty.
+      options: shards, processes and label map.
+      advance: called after each pair, unless a `writer` is given.
+      writer: writes the shards in place of this machine's processes.
+
+    Returns:
+      For each split the pixels of each label, int64 [256].
 
     Raises:
-      DeepLabError: some files are faulty (all are listed, one a line, and nothing is written), `output_dir` is there
-        and not empty, or there is nothing to build.
+      DeepLabError: files are faulty (all are listed, one a line, and nothing is written), `output_dir` exists and is
+        not empty, or there is nothing to build.
     """
     options = options or BuildOptions()
     if not splits or not all(splits.values()):
@@ -85,13 +100,14 @@ def build_records(
     rules = LabelRules(facts.num_classes, facts.ignore_label, facts.palette, options.label_map)
     writer = writer or _local_writer(options.processes, advance)
     with _growing(output_dir) as growing:
-        counts, faults = {split: np.zeros(256, np.int64) for split in splits}, []
+        counts = {split: np.zeros(256, np.int64) for split in splits}
+        faults = []
         shards = [shard for split, pairs in splits.items() for shard in _shards(growing, split, pairs, options.shards)]
         for shard, written in zip(shards, writer(shards, rules), strict=True):
             counts[shard.split] += written.counts
             faults += written.faults
-        fault = binary_mask_fault(sum(counts.values()), rules)
-        faults += [fault] if fault and not faults else []
+        if not faults and (fault := binary_mask_fault(sum(counts.values()), rules)):
+            faults.append(fault)
         if faults:
             raise DeepLabError(f"{len(faults)} faults, nothing was written:\n" + "\n".join(f"  {f}" for f in faults))
         built = dataclasses.replace(
@@ -109,7 +125,7 @@ def _shards(folder: str, split: str, pairs: Sequence[Pair], shards: int) -> Iter
 
 @contextlib.contextmanager
 def _growing(folder: str | os.PathLike) -> Iterator[str]:
-    """Gives places.growing(folder), whose errors name the option."""
+    """Yields the folder of `places.growing`, and makes its errors name the option."""
     try:
         with places.growing(folder) as growing:
             yield growing
@@ -119,8 +135,12 @@ def _growing(folder: str | os.PathLike) -> Iterator[str]:
 
 
 def write_shard(file: str, results: Iterable[Packed | list[str]]) -> Written:
-    """Writes a file of the examples of what was packed, until the first fault; one without records is a file too."""
-    counts, faults = np.zeros(256, np.int64), []
+    """Writes the packed pairs to a file, up to the first fault, and returns all counts and faults.
+
+    A shard without pairs becomes a file without records.
+    """
+    counts = np.zeros(256, np.int64)
+    faults = []
     with tf.io.TFRecordWriter(file) as writer:
         for result in results:
             if isinstance(result, list):
@@ -139,18 +159,19 @@ def example_of(packed: Packed) -> bytes:
     )
 
 
-def _local_writer(processes: int, advance: Callable[[], object]) -> Writer:
-    """Returns the writer that works here, in so many processes."""
+def _local_writer(processes: int, advance: Callable[[], object] | None) -> Writer:
+    """Returns the writer that works on this machine, in `processes` processes."""
 
     def write(shards: Sequence[PlannedShard], rules: LabelRules) -> Iterator[Written]:
-        def told(results: Iterable[Packed | list[str]]) -> Iterator[Packed | list[str]]:
+        def counted(results: Iterable[Packed | list[str]]) -> Iterator[Packed | list[str]]:
             for result in results:
-                advance()
+                if advance:
+                    advance()
                 yield result
 
-        with _packer(rules, processes) as packed:
-            # One stream over all shards: the processes need not wait where one ends.
-            results = told(packed(pair for shard in shards for pair in shard.pairs))
+        with _packer(rules, processes) as pack_pairs:
+            # One stream over all shards, so that no process waits for the end of a shard.
+            results = counted(pack_pairs(pair for shard in shards for pair in shard.pairs))
             for shard in shards:
                 yield write_shard(shard.file, itertools.islice(results, len(shard.pairs)))
 
@@ -158,17 +179,17 @@ def _local_writer(processes: int, advance: Callable[[], object]) -> Writer:
 
 
 @contextlib.contextmanager
-def _packer(rules: LabelRules, processes: int) -> Iterator[Callable]:
-    """Gives a function from pairs to what is packed of them, in order."""
+def _packer(rules: LabelRules, processes: int) -> Iterator[Callable[[Iterator[Pair]], Iterator[Packed | list[str]]]]:
+    """Yields a function from pairs to their packed contents or faults, in the same order."""
     if processes <= 1:
         yield lambda pairs: (pack(pair, rules) for pair in pairs)
         return
-    # TensorFlow runs threads, which a forked process would not have.
+    # A forked process would lack the threads of TensorFlow and hang waiting for them.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
 
-        def packed(pairs: Iterator[Pair]) -> Iterator[Packed | list[str]]:
-            waiting = deque()
+        def pack_pairs(pairs: Iterator[Pair]) -> Iterator[Packed | list[str]]:
+            waiting: deque[concurrent.futures.Future[list[Packed | list[str]]]] = deque()
             while chunk := list(itertools.islice(pairs, _CHUNK)):
                 waiting.append(pool.submit(pack_all, chunk, rules))
                 if len(waiting) > _AHEAD * processes:
@@ -177,7 +198,7 @@ def _packer(rules: LabelRules, processes: int) -> Iterator[Callable]:
                 yield from waiting.popleft().result()
 
         try:
-            yield packed
+            yield pack_pairs
         except concurrent.futures.process.BrokenProcessPool:
             raise DeepLabError("a process died (out of memory?); --num_processes=1 builds in this one") from None
         except BaseException:

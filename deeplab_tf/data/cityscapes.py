@@ -1,4 +1,4 @@
-"""Cityscapes as pairs of files, from the folders as they are downloaded (datasets/build_cityscapes_data.py)."""
+"""The pairs of image and label files of Cityscapes, from its downloaded folders (datasets/build_cityscapes_data.py)."""
 
 import os
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from deeplab_tf.data import places
 from deeplab_tf.data.pairs import Pair
 from deeplab_tf.errors import DeepLabError, unknown_name
 
-# Split -> label folder and the image folders it takes.
+# Split -> its label folder, and its image folders below leftImg8bit.
 _SPLITS = {
     "train_fine": ("gtFine", ("train",)),
     "val_fine": ("gtFine", ("val",)),
@@ -24,24 +24,31 @@ _IMAGE_END = "_leftImg8bit.png"
 def cityscapes_splits(
     root: str | os.PathLike, *, splits: Sequence[str] = (), label_root: str | os.PathLike | None = None
 ) -> dict[str, list[Pair]]:
-    """Returns the pairs of each split, in order of file names; the release's three by default, those that are there.
+    """Returns the pairs of each split, sorted by file name.
 
-    `label_root` is where gtFine is if not beside leftImg8bit. Labels are *_labelTrainIds.png where the data set's own
-    script has made them, else *_labelIds.png, whose ids are translated. DeepLabError for an unknown split, or where an
-    asked one has no images.
+    Labels are *_labelTrainIds.png where the data set's own script has made them, else *_labelIds.png, whose ids are
+    translated.
+
+    Args:
+      root: the folder that holds leftImg8bit.
+      splits: the splits to return; by default those of the release's three that have images.
+      label_root: the folder that holds gtFine and gtCoarse, if they are not in `root`.
+
+    Raises:
+      DeepLabError: a split is unknown, or a requested one has no images.
     """
     for split in splits:
         if split not in _SPLITS:
             raise unknown_name("split of cityscapes", split, _SPLITS)
-    found = {split: _pairs(root, label_root or root, *_SPLITS[split]) for split in splits or _DEFAULT}
+    pairs_of = {split: _pairs(root, label_root or root, *_SPLITS[split]) for split in splits or _DEFAULT}
     if not splits:
-        found = {split: pairs for split, pairs in found.items() if pairs}
-    if not found or not all(found.values()):
+        pairs_of = {split: pairs for split, pairs in pairs_of.items() if pairs}
+    if not pairs_of or not all(pairs_of.values()):
         raise DeepLabError(
             f"cityscapes_root={root}: no images leftImg8bit/<split>/<city>/*{_IMAGE_END}; expected the folder that "
             "holds leftImg8bit and gtFine"
         )
-    return found
+    return pairs_of
 
 
 def _pairs(root: str | os.PathLike, label_root: str | os.PathLike, labels: str, folders: Sequence[str]) -> list[Pair]:
@@ -55,9 +62,8 @@ def _pairs(root: str | os.PathLike, label_root: str | os.PathLike, labels: str, 
 def _pair(folder: str, labels: str, image: str) -> Pair:
     city, file = image.replace(os.sep, "/").split("/")[-2:]
     name = file.removesuffix(_IMAGE_END)
-    train_ids, ids = (
-        os.path.join(folder, city, f"{name}_{labels}_{kind}.png") for kind in ("labelTrainIds", "labelIds")
-    )
+    train_ids = os.path.join(folder, city, f"{name}_{labels}_labelTrainIds.png")
+    ids = os.path.join(folder, city, f"{name}_{labels}_labelIds.png")
     if places.is_file(ids) and not places.is_file(train_ids):
         return Pair(image, ids, name, datasets.DATASETS["cityscapes"].evaluation_ids)
     return Pair(image, train_ids, name)

@@ -1,8 +1,9 @@
-"""Decoded pictures on disk, so that a picture is decoded once and later epochs read only the pixels they look at.
+"""A cache of decoded pictures on disk: each is decoded once, and later epochs read only the pixels that they crop.
 
-A file a record, which is mapped into memory: a tensor lies on it, and of a window that is cut from the tensor only the
-pages are read. Files are written under another name first, so that any number of processes may share a folder, and it
-may be deleted at any time. The folder below it is named for all that decides the pixels: another set's are never found.
+Each record has a file that is mapped into memory. The tensor shares the mapped memory, so that cutting a window from it
+reads only the pages of that window. A file is written under another name and renamed, so that any number of processes
+may share a folder; the folder may be deleted at any time. The subfolder is named by a digest of everything that decides
+the pixels, so that no run reads the pictures of another data set.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import shutil
 import struct
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -20,28 +21,37 @@ import tensorflow as tf
 from deeplab_tf.data import places
 from deeplab_tf.errors import DeepLabError
 
-_HEAD = struct.Struct("<4qi")  # height, width; those that the record says; bytes of the name that follows
-_START = 4096  # where the image begins. TensorFlow copies what does not begin at a multiple of 64 bytes.
-_ALIGNED = 64
-_RESERVE = 1 << 30  # bytes of the disk that are left to others: a full one would stop the next checkpoint
-_NOTHING = (False, np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0, 1), np.uint8), b"", np.int64(0), np.int64(0))
+_HEAD = struct.Struct("<4qi")  # height and width of the image; those stored in the record; length of the name after it
+_START = 4096  # byte at which the image begins
+_ALIGNED = 64  # TensorFlow copies a tensor whose memory does not begin at a multiple of this
+_RESERVE = 1 << 30  # bytes of the disk that stay free: on a full disk the next checkpoint could not be saved
+_NOT_CACHED = (False, np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0, 1), np.uint8), b"", np.int64(0), np.int64(0))
 
 
 @dataclasses.dataclass
 class DecodedCache:
-    """The decoded examples of one split in `folder`, by the numbers of their records."""
+    """The decoded examples of one split in `folder`, by the numbers of their records.
+
+    Attributes:
+      folder: of this split's files.
+      writable: False once a file could not be written; the cache then only reads.
+    """
 
     folder: str
     writable: bool = True
 
     def example(self, record: tf.Tensor, decode: Callable[[], dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
-        """Returns what `decode` returns: from the file of `record`, or by decoding, and then there is such a file.
+        """Returns the example of `record` from its file, or decodes it and writes the file.
 
-        decode: gives an example as `examples.checked_example` does, of the whole picture. One that stands in for a
-        damaged record ("skipped" is not 0) is not kept. Runs in a graph, in the process that made it.
+        Runs in a graph, in the process that made it.
+
+        Args:
+          record: int64 scalar.
+          decode: returns an example of the whole picture, as `labels.checked_example` does. An example that stands in
+            for a damaged record ("skipped" is not 0) is not written.
         """
-        kinds = (tf.bool, tf.uint8, tf.uint8, tf.string, tf.int64, tf.int64)
-        found, image, label, name, height, width = tf.numpy_function(self._read, [record], kinds)
+        dtypes = (tf.bool, tf.uint8, tf.uint8, tf.string, tf.int64, tf.int64)
+        cached, image, label, name, height, width = tf.numpy_function(self._read, [record], dtypes)
 
         def read() -> dict[str, tf.Tensor]:
             return {
@@ -61,49 +71,64 @@ class DecodedCache:
             with tf.control_dependencies([tf.numpy_function(self._write, [record, *stored], tf.bool)]):
                 return {key: tf.identity(value) for key, value in example.items()}
 
-        return tf.cond(tf.ensure_shape(found, []), read, decoded)
+        return tf.cond(tf.ensure_shape(cached, []), read, decoded)
 
     def _file(self, record: int) -> str:
         return os.path.join(self.folder, f"{int(record):07d}.pixels")
 
-    def _read(self, record: int) -> tuple:
-        """Returns whether there is a whole file of `record`; image, label, name, height and width as the record says.
+    def _read(self, record: int) -> tuple[bool, np.ndarray, np.ndarray, bytes, np.int64, np.int64]:
+        """Returns whether `record` has a complete file; image, label, name, and height and width as in the record.
 
-        The arrays lie on the file: they are no copies, and no pixel is read.
+        The arrays are views of the mapped file: nothing is copied, and no pixel is read yet.
         """
         try:
             content = np.memmap(self._file(record), np.uint8, "r")
             *sides, length = _HEAD.unpack_from(content)
-        except (OSError, ValueError, struct.error):  # not there, empty, too short
-            return _NOTHING
-        (rows, columns), (middle, end) = sides[:2], _ends(*sides[:2])
-        if len(content) != end:  # the machine went down before all of it was on the disk
-            return _NOTHING
+        except (OSError, ValueError, struct.error):  # missing, empty, too short
+            return _NOT_CACHED
+        rows, columns, height, width = sides
+        label_start, end = _label_start_and_end(rows, columns)
+        if len(content) != end:  # the machine stopped before all of the file was on the disk
+            return _NOT_CACHED
         image = content[_START : _START + 3 * rows * columns].reshape(rows, columns, 3)
+        label = content[label_start:end].reshape(rows, columns, 1)
         name = content[_HEAD.size : _HEAD.size + length].tobytes()
-        return True, image, content[middle:end].reshape(rows, columns, 1), name, *map(np.int64, sides[2:])
+        return True, image, label, name, np.int64(height), np.int64(width)
 
-    def _write(self, record: int, image: np.ndarray, label: np.ndarray, name: bytes, height, width, skipped) -> bool:
-        """Writes the file of `record` and returns whether it did. An error ends the keeping, not the reading."""
-        (middle, end), sides = _ends(*image.shape[:2]), image.shape[:2]
-        head = _HEAD.pack(*sides, height, width, len(name)) + name
+    def _write(
+        self,
+        record: int,
+        image: np.ndarray,
+        label: np.ndarray,
+        name: bytes,
+        height: np.int64,
+        width: np.int64,
+        skipped: np.int32,
+    ) -> bool:
+        """Writes the file of `record` and returns whether it did.
+
+        After an error nothing more is written, and the run goes on by decoding.
+        """
+        rows, columns = image.shape[:2]
+        label_start, end = _label_start_and_end(rows, columns)
+        head = _HEAD.pack(rows, columns, height, width, len(name)) + name
         if skipped or not self.writable or len(head) > _START:
             return False
         try:
-            self._write_parts(self._file(record), ((0, head), (_START, image), (middle, label)), end)
+            self._write_parts(self._file(record), ((0, head), (_START, image), (label_start, label)), end)
         except OSError as error:
-            self._give_up(error)
+            self._stop_writing(error)
         return self.writable
 
-    def _write_parts(self, file: str, parts: tuple, size: int):
+    def _write_parts(self, file: str, parts: Sequence[tuple[int, bytes | np.ndarray]], size: int) -> None:
         os.makedirs(self.folder, exist_ok=True)
         if shutil.disk_usage(self.folder).free < _RESERVE + size:
             raise OSError(errno.ENOSPC, "the disk is full but for a last gibibyte, which is left to checkpoints")
         temporary = os.path.join(self.folder, f".{uuid.uuid4().hex}")
         try:
             with open(temporary, "wb") as stream:
-                for place, part in parts:
-                    stream.seek(place)
+                for start, part in parts:
+                    stream.seek(start)
                     stream.write(part)
             os.replace(temporary, file)
         except OSError:
@@ -111,27 +136,31 @@ class DecodedCache:
                 os.remove(temporary)
             raise
 
-    def _give_up(self, error: OSError):
+    def _stop_writing(self, error: OSError) -> None:
         if self.writable:
             self.writable = False
             print(
-                f"decoded_cache: {self.folder} cannot be written ({error.strerror or error}); what it holds is read, "
-                "other pictures are decoded each time. Make room, or name a folder on another disk",
+                f"decoded_cache: {self.folder} cannot be written ({error.strerror or error}); pictures that it "
+                "lacks are decoded each time. Make room, or name a folder on another disk",
                 file=sys.stderr,
             )
 
 
-def _ends(height: int, width: int) -> tuple[int, int]:
-    """Returns where in a file the label begins, and where the file ends."""
+def _label_start_and_end(height: int, width: int) -> tuple[int, int]:
+    """Returns the byte of a file at which the label begins, and the size of the file."""
     image = _START + 3 * height * width
     label = image + -image % _ALIGNED
     return label, label + height * width
 
 
 def open_cache(folder: str, identity: str) -> DecodedCache:
-    """Returns the cache of the split whose examples are `identity`. DeepLabError where its folder cannot be made."""
+    """Returns the cache of the split whose examples have the digest `identity` (see `examples.ExampleSource`).
+
+    Raises:
+      DeepLabError: the folder is not on this machine, or cannot be made.
+    """
     if places.is_remote(folder):
-        raise DeepLabError(f"decoded_cache={folder}: expected a folder of this machine; files elsewhere are not mapped")
+        raise DeepLabError(f"decoded_cache={folder}: expected a folder on this machine, whose files can be mapped")
     path = os.path.join(folder, identity)
     try:
         os.makedirs(path, exist_ok=True)

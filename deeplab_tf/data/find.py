@@ -1,4 +1,4 @@
-"""Finds a data set by its name: in the catalogue, in a folder, beside records, or among those TFDS has prepared."""
+"""The search for a data set by its name: in the catalogue, in a folder, beside records, or among those of TFDS."""
 
 import dataclasses
 import pathlib
@@ -10,9 +10,17 @@ from deeplab_tf.errors import DeepLabError
 
 
 def find_dataset(name: str, dataset_dir: str | None = None, tfds_features: Sequence[str] | None = None) -> Dataset:
-    """Returns the data set called `name`: of the catalogue, of a folder or file, of the dataset.json beside the records
-    in `dataset_dir`, or one that TensorFlow Datasets has prepared (tfds_folder.read_prepared says how they are named).
-    DeepLabError as read_dataset and read_prepared."""
+    """Returns the facts of the data set called `name`.
+
+    Args:
+      name: a name of the catalogue or of the dataset.json in `dataset_dir`, a folder or file that describes a data set,
+        or the name of one that TensorFlow Datasets has prepared (see `tfds_folder.read_prepared`).
+      dataset_dir: the folder with the records, or the data_dir of TensorFlow Datasets.
+      tfds_features: for TensorFlow Datasets, the features of image and mask.
+
+    Raises:
+      DeepLabError: there is no such data set, or its description cannot be read.
+    """
     if name.startswith(tfds_folder.PREFIX):
         return _prepared_dataset(tfds_folder.read_prepared(name, dataset_dir, tfds_features))
     beside = pathlib.Path(dataset_dir or "") / DATASET_FILE
@@ -24,7 +32,7 @@ def find_dataset(name: str, dataset_dir: str | None = None, tfds_features: Seque
 
 
 def _prepared_dataset(prepared: tfds_folder.Prepared) -> Dataset:
-    """Returns the facts of a set of TFDS: from a dataset.json in its folder, the catalogue, or its mask's feature."""
+    """Returns the facts of a data set of TFDS: of its dataset.json, of the catalogue, or of its mask's feature."""
     names = prepared.class_names
     if (prepared.folder / DATASET_FILE).is_file():
         facts = read_dataset(prepared.folder)

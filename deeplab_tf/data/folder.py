@@ -1,8 +1,9 @@
-"""The user's own data as pairs of files: a folder of images, one of labels, and the names of the classes.
+"""The user's own data as pairs of files: a folder of images, a folder of labels, and the names of the classes.
 
   my_data/images/*.jpg  my_data/labels/*.png  my_data/train.txt  my_data/val.txt  my_data/class_names.txt
 
-Other usual names are known: PASCAL VOC's folders, and one folder a split (images/train, labels/train) instead of lists.
+Other common names work too: PASCAL VOC's folders, and a folder for each split (images/train, labels/train) in place of
+the lists.
 """
 
 import os
@@ -19,13 +20,15 @@ _LIST_FOLDERS = ("ImageSets/Segmentation", "lists", "splits", ".")
 
 
 def folder_facts(root: str | os.PathLike) -> datasets.Dataset:
-    """Returns the facts of the data in `root`, from its dataset.json or its class_names.txt (a name a line).
+    """Returns the facts of the data in `root`, from its dataset.json or its class_names.txt (one name per line).
 
-    DeepLabError where there is neither.
+    Raises:
+      DeepLabError: neither file exists, or one cannot be read.
     """
-    described, names_file = (os.path.join(root, name) for name in (datasets.DATASET_FILE, CLASS_NAMES_FILE))
-    if places.is_file(described):
-        return datasets.parse_dataset(places.read_bytes(described), described)
+    description_file = os.path.join(root, datasets.DATASET_FILE)
+    names_file = os.path.join(root, CLASS_NAMES_FILE)
+    if places.is_file(description_file):
+        return datasets.parse_dataset(places.read_bytes(description_file), description_file)
     if not places.is_file(names_file):
         wanted = f"write the names of the classes, one a line, in label order, into {names_file}"
         raise DeepLabError(f"{root}: neither {datasets.DATASET_FILE} nor {CLASS_NAMES_FILE}; {wanted}")
@@ -42,24 +45,29 @@ def folder_facts(root: str | os.PathLike) -> datasets.Dataset:
 
 
 def folder_splits(root: str | os.PathLike) -> dict[str, list[Pair]]:
-    """Returns the pairs of each split: a list <split>.txt of ids, else a folder images/<split>, else all are `train`.
+    """Returns the pairs of each split.
 
-    An id is a path below the image folder without extension. DeepLabError where there are no images.
+    The splits are those of the lists <split>.txt of ids; without lists, those of the folders images/<split>; without
+    such folders, all images are `train`. An id is a path below the image folder without its extension.
+
+    Raises:
+      DeepLabError: a folder is missing, or a split has no images.
     """
-    images, labels = _first(root, _IMAGE_FOLDERS, "images"), _first(root, _LABEL_FOLDERS, "labels")
-    lists = next((found for name in _LIST_FOLDERS if (found := _lists(os.path.join(root, name)))), [])
+    images = _first_folder(root, _IMAGE_FOLDERS, "images")
+    labels = _first_folder(root, _LABEL_FOLDERS, "labels")
+    lists = _split_lists(root)
     if lists:
         return {split_name(file): pair_files(read_list(file), images, labels, IMAGE_EXTENSIONS) for file in lists}
-    parts = [os.path.basename(path) for path in places.find(images, "*") if places.is_dir(path)]
-    splits = {part: _listed(os.path.join(images, part), os.path.join(labels, part)) for part in parts}
-    splits = splits or {"train": _listed(images, labels)}
+    subfolders = [os.path.basename(path) for path in places.find(images, "*") if places.is_dir(path)]
+    splits = {name: _pairs_in(os.path.join(images, name), os.path.join(labels, name)) for name in subfolders}
+    splits = splits or {"train": _pairs_in(images, labels)}
     empty = [split for split, pairs in splits.items() if not pairs]
     if empty:
         raise DeepLabError(f"{images}: no JPEG or PNG images for {', '.join(empty)}")
     return splits
 
 
-def _first(root: str | os.PathLike, names: tuple[str, ...], what: str) -> str:
+def _first_folder(root: str | os.PathLike, names: tuple[str, ...], what: str) -> str:
     for name in names:
         if places.is_dir(os.path.join(root, name)):
             return os.path.join(root, name)
@@ -67,14 +75,21 @@ def _first(root: str | os.PathLike, names: tuple[str, ...], what: str) -> str:
     raise DeepLabError(f"{root}: no folder of {what}; expected {wanted} (or one of {', '.join(names[1:])})")
 
 
-def _lists(folder: str) -> list[str]:
-    return [file for file in places.find(folder, "*.txt") if os.path.basename(file) != CLASS_NAMES_FILE]
+def _split_lists(root: str | os.PathLike) -> list[str]:
+    """Returns the lists of the first of the usual folders that has any."""
+    for name in _LIST_FOLDERS:
+        files = places.find(os.path.join(root, name), "*.txt")
+        lists = [file for file in files if os.path.basename(file) != CLASS_NAMES_FILE]
+        if lists:
+            return lists
+    return []
 
 
-def _listed(images: str, labels: str) -> list[Pair]:
-    names = [os.path.splitext(os.path.basename(file)) + (file,) for file in places.find(images, "*")]
-    return [
-        Pair(file, os.path.join(labels, f"{stem}.png"), stem)
-        for stem, extension, file in names
-        if extension.lower() in IMAGE_EXTENSIONS
-    ]
+def _pairs_in(images: str, labels: str) -> list[Pair]:
+    """Returns the pairs of the images directly in a folder."""
+    pairs = []
+    for file in places.find(images, "*"):
+        stem, extension = os.path.splitext(os.path.basename(file))
+        if extension.lower() in IMAGE_EXTENSIONS:
+            pairs.append(Pair(file, os.path.join(labels, f"{stem}.png"), stem))
+    return pairs

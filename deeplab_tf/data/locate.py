@@ -1,4 +1,4 @@
-"""Where the records of a split lie, and under which keys they store what: TFRecords of build-data, or of TFDS."""
+"""The place of each record of a split, and the keys of its contents: TFRecords of build-data or of TFDS."""
 
 import dataclasses
 import struct
@@ -11,14 +11,20 @@ from deeplab_tf.config import DataConfig
 from deeplab_tf.data import records, tfds_folder
 from deeplab_tf.errors import DeepLabError
 
-_UNLABELLED_SPLIT = "test"  # the one split whose labels the release does not read
-_ABSENT = "deeplab_tf/absent/"  # begins keys that no record has
+_UNLABELLED_SPLIT = "test"  # the only split whose labels the release does not read
+_ABSENT = "deeplab_tf/absent/"  # the prefix of keys that no record has
 _PNG_KINDS = {0: "grey", 2: "colour", 3: "palette", 4: "grey", 6: "colour"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Located:
-    """The records of a split; the keys that differ from the release's, by the release's; whether there are labels."""
+    """The records of a split.
+
+    Attributes:
+      index: where each record begins.
+      keys: the release's key -> the key in these records, where they differ.
+      labelled: whether the split has labels to read.
+    """
 
     index: records.RecordIndex
     keys: Mapping[str, str]
@@ -26,10 +32,11 @@ class Located:
 
 
 def locate_records(config: DataConfig, split: str) -> Located:
-    """Returns where the records of a split are; only the head of each is read.
+    """Returns where the records of a split are. Of each record only the head is read.
 
-    DeepLabError where there are none: as records.find_shards, or tfds_folder.read_prepared for a set of TFDS, whose
-    masks must be plain index PNGs (the first is looked at: colours would be read as greys).
+    Raises:
+      DeepLabError: there are no such records, a file is missing, or the first mask of a data set of TFDS is not an
+        8-bit grey PNG (TensorFlow would read the greys of its colours as classes).
     """
     if config.dataset.startswith(tfds_folder.PREFIX):
         return _locate_prepared(config, split)
@@ -40,7 +47,7 @@ def locate_records(config: DataConfig, split: str) -> Located:
 
 
 def count_records(config: DataConfig, split: str) -> int:
-    """Returns the number of sound records of a split. DeepLabError as `locate_records`."""
+    """Returns the number of sound records of a split; raises DeepLabError like `locate_records`."""
     return len(locate_records(config, split).index)
 
 
@@ -48,10 +55,16 @@ def _locate_prepared(config: DataConfig, split: str) -> Located:
     prepared = tfds_folder.read_prepared(config.dataset, config.dataset_dir, config.tfds_features)
     shards = prepared.shards(split)
     index = records.index_shards([shard.file for shard in shards])
-    first, last = (np.array([getattr(shard, end) for shard in shards]) for end in ("first", "last"))
+    first = np.array([shard.first for shard in shards])
+    last = np.array([shard.last for shard in shards])
     wanted = (index.number >= first[index.shard]) & (index.number < last[index.shard])
-    parts = {name: getattr(index, name)[wanted] for name in ("shard", "offset", "number", "checksum")}
-    index = dataclasses.replace(index, **parts)
+    index = dataclasses.replace(
+        index,
+        shard=index.shard[wanted],
+        offset=index.offset[wanted],
+        number=index.number[wanted],
+        checksum=index.checksum[wanted],
+    )
     if len(index):
         _check_mask(prepared, index)
     keys = {key: _ABSENT + key for key in (records.FILENAME, records.HEIGHT, records.WIDTH)}
@@ -61,8 +74,8 @@ def _locate_prepared(config: DataConfig, split: str) -> Located:
     return Located(index, keys, labelled=True)
 
 
-def _check_mask(prepared: tfds_folder.Prepared, index: records.RecordIndex):
-    """Raises DeepLabError where the first mask is a picture of colours, whose greys would pass for labels."""
+def _check_mask(prepared: tfds_folder.Prepared, index: records.RecordIndex) -> None:
+    """Raises DeepLabError if the first mask is a colour picture, whose greys would be read as labels."""
     file = index.files[index.shard[0]]
     with open(file, "rb") as stream:
         stream.seek(index.offset[0])
@@ -70,13 +83,13 @@ def _check_mask(prepared: tfds_folder.Prepared, index: records.RecordIndex):
         features = tf.train.Example.FromString(stream.read(length)).features.feature
     content = b"".join(features[prepared.mask].bytes_list.value)
     if records.image_format(content) != "png":
-        found = f"begins with {content[:8]!r}"
+        problem = f"begins with {content[:8]!r}"
     else:
-        depth, kind = content[24:26]  # of the header that every PNG begins with
+        depth, kind = content[24:26]  # bit depth and colour type in the header of every PNG
         if depth == 8 and _PNG_KINDS.get(kind) == "grey":
             return
-        found = f"is a {depth}-bit {_PNG_KINDS.get(kind, 'strange')} PNG"
+        problem = f"is a {depth}-bit {_PNG_KINDS.get(kind, 'strange')} PNG"
     raise DeepLabError(
-        f"{prepared.name}: the first {prepared.mask} in {file} {found}; expected 8-bit grey PNGs of class indices; "
+        f"{prepared.name}: the first {prepared.mask} in {file} {problem}; expected 8-bit grey PNGs of class indices; "
         "write the set as files and build it with deeplab-tf build-data, which reads palettes and colours"
     )

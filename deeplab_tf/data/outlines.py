@@ -1,16 +1,20 @@
-"""The outlines of the shapes data set (data/shapes.py), each a function of the place.
+"""The outlines of the shapes data set (data/shapes.py): functions from coordinates to the distance to an outline.
 
-float32 x, y (any equal shape; y downwards) -> about the distance to the outline, negative inside. Each fits the circle
-of radius 1. Only arithmetic that IEEE 754 rounds one way, as there.
+Each takes float32 x and y of one shape, y downwards, and returns float32 of that shape: about the distance to the
+outline, negative inside. Each outline fits into the circle of radius 1. As in data/shapes.py only the arithmetic that
+IEEE 754 rounds in one way is used, so that pictures are equal on every machine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]  # [h, w], one number for each pixel
 
 
-def _half_planes(x, y, directions) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the largest and the second largest of the projections on `directions`."""
+def _half_planes(x: Floats, y: Floats, directions: Sequence[tuple[float, float]]) -> tuple[Floats, Floats]:
+    """Returns the largest and the second largest of the projections of (x, y) on `directions`."""
     first = np.full_like(x, -9)
     second = first
     for dx, dy in directions:
@@ -30,42 +34,42 @@ _FIFTHS = (
 )
 
 
-def _radius(x, y):
+def _radius(x: Floats, y: Floats) -> Floats:
     return np.sqrt(x * x + y * y)
 
 
-def _circle(x, y):
+def _circle(x: Floats, y: Floats) -> Floats:
     return _radius(x, y) - np.float32(0.9)
 
 
-def _triangle(x, y):
+def _triangle(x: Floats, y: Floats) -> Floats:
     return _half_planes(x, y, _THIRDS)[0] - np.float32(0.5)
 
 
-def _square(x, y):
+def _square(x: Floats, y: Floats) -> Floats:
     return np.maximum(abs(x), abs(y)) - np.float32(0.75)
 
 
-def _star(x, y):
-    # Inside at least four of the five half planes of a pentagon is the five-pointed star around it.
+def _star(x: Floats, y: Floats) -> Floats:
+    # The points inside at least four of the five half planes of a pentagon form the five-pointed star around it.
     return _half_planes(x, y, _FIFTHS)[1] - np.float32(0.33)
 
 
-def _ring(x, y):
+def _ring(x: Floats, y: Floats) -> Floats:
     return abs(_radius(x, y) - np.float32(0.74)) - np.float32(0.25)
 
 
-def _cross(x, y):
+def _cross(x: Floats, y: Floats) -> Floats:
     x, y = abs(x), abs(y)
     thin, long = np.float32(0.29), np.float32(0.95)
     return np.minimum(np.maximum(x - thin, y - long), np.maximum(x - long, y - thin))
 
 
-def _crescent(x, y):
+def _crescent(x: Floats, y: Floats) -> Floats:
     return np.maximum(_radius(x, y) - 1, np.float32(0.82) - _radius(x - np.float32(0.5), y))
 
 
-def _heart(x, y):
+def _heart(x: Floats, y: Floats) -> Floats:
     # A square on its corner, and a disc on each of its two upper edges.
     half, centre = np.float32(0.54), np.float32(0.38183766)
     x, y = abs(x), np.float32(0.08) - y
@@ -74,7 +78,7 @@ def _heart(x, y):
 
 
 # In the order of the classes from 1 on.
-OUTLINES: tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], ...] = (
+OUTLINES: tuple[Callable[[Floats, Floats], Floats], ...] = (
     _circle,
     _triangle,
     _square,

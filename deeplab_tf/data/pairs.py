@@ -1,7 +1,7 @@
-"""An image and its label as files: where they are, whether they are sound, and what a record stores of them.
+"""Pairs of an image file and a label file: their paths, the check of their contents, and what a record stores of them.
 
 Labels may be index PNGs, palette PNGs, colour PNGs of a known palette, or SBD's .mat files; they are read as indices.
-No TensorFlow here: worker processes start fast.
+This module does not import TensorFlow, so that worker processes start fast.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ from deeplab_tf.data import places
 from deeplab_tf.errors import DeepLabError
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
-VOID = (224, 224, 192)  # PASCAL VOC's colour of 255
-# What Pillow raises for files that are no pictures, or damaged.
+VOID = (224, 224, 192)  # PASCAL VOC's colour of the ignore label, 255
+# What Pillow raises for files that are not pictures, or damaged.
 PILLOW_ERRORS = (
     OSError,
     SyntaxError,
@@ -30,14 +30,19 @@ PILLOW_ERRORS = (
     zlib.error,
     PIL.Image.DecompressionBombError,
 )
-_ORIENTATION = 0x0112  # EXIF
+_ORIENTATION = 0x0112  # tag of the orientation in EXIF data
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """One example to come: its files, and the name that is stored.
+    """The files of one example.
 
-    label_ids: the values in the label that stand for 0, 1, 2...; all others are ignored. None: they are the classes.
+    Attributes:
+      image: path of the image.
+      label: path of the label, or None.
+      filename: the name that the record stores.
+      label_ids: the values in the label that stand for the classes 0, 1, 2...; all others are ignored. None: the values
+        are the classes.
     """
 
     image: str
@@ -48,8 +53,14 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class LabelRules:
-    """Which labels are right: 0..num_classes - 1 and ignore_label; how colours (palette) and other values
-    (label_map: (old, new) pairs) become them."""
+    """The valid labels of a data set, and how other values become valid.
+
+    Attributes:
+      num_classes: the classes are 0..num_classes - 1.
+      ignore_label: the value of pixels that are not counted.
+      palette: the colour of each class, for labels in colours.
+      label_map: (old, new) pairs of values to rename.
+    """
 
     num_classes: int
     ignore_label: int
@@ -59,22 +70,22 @@ class LabelRules:
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """What a record stores: encoded image and label, name, size; and how many pixels have each label, int64 [256]."""
+    """The contents of a record: encoded image and label, name and size; and the pixels of each label."""
 
     image: bytes
     label: bytes | None
     filename: str
     height: int
     width: int
-    counts: np.ndarray
+    counts: np.ndarray  # int64 [256]
 
 
 def pair_files(
     ids: Iterable[str], image_folder: str | os.PathLike, label_folder: str | os.PathLike, extensions: Iterable[str]
 ) -> list[Pair]:
-    """Returns the pairs <image_folder>/<id><extension> (the first extension that is there) and <label_folder>/<id>.png.
+    """Returns the pairs <image_folder>/<id><extension> and <label_folder>/<id>.png.
 
-    A file that is missing is found out when the pair is packed.
+    Of several extensions the first whose file exists is taken. A missing file is reported when the pair is packed.
     """
     extensions = tuple(extensions)
     pairs = []
@@ -86,7 +97,11 @@ def pair_files(
 
 
 def read_list(file: str | os.PathLike) -> list[str]:
-    """Returns the ids of a list file, one a line. DeepLabError for a missing file, an empty or a repeated one."""
+    """Returns the ids of a list file, which has one on each line.
+
+    Raises:
+      DeepLabError: the file is missing, not text or empty, or an id is repeated.
+    """
     try:
         ids = [line.strip() for line in places.read_bytes(file).decode().splitlines() if line.strip()]
     except OSError as error:
@@ -101,17 +116,18 @@ def read_list(file: str | os.PathLike) -> list[str]:
 
 
 def split_name(list_file: str) -> str:
-    """Returns the name of the split whose ids a list file has: the file's, without folder and extension."""
+    """Returns the split of a list file: the file's name without folder and extension."""
     return os.path.splitext(os.path.basename(list_file))[0]
 
 
 def pack(pair: Pair, rules: LabelRules) -> Packed | list[str]:
-    """Returns what is stored of a pair, or all that is wrong with it, one line a fault.
+    """Returns the contents of the record of a pair, or one line for each of its faults.
 
-    The image stays as it is encoded. The label does too where it is a plain index PNG; else its indices are encoded.
+    The image stays as it is encoded, and so does a label that is a plain index PNG; the indices of others are encoded.
     """
     image, size, faults = _checked_image(pair.image)
-    label, counts = None, np.zeros(256, np.int64)
+    label = None
+    counts = np.zeros(256, np.int64)
     if pair.label is not None:
         try:
             label, classes = _encoded_label(pair, rules)
@@ -124,7 +140,7 @@ def pack(pair: Pair, rules: LabelRules) -> Packed | list[str]:
 
 
 def pack_all(pairs: Iterable[Pair], rules: LabelRules) -> list[Packed | list[str]]:
-    """Returns `pack` of each pair: the work of a process."""
+    """Returns `pack` of each pair; the task of a worker process."""
     return [pack(pair, rules) for pair in pairs]
 
 
@@ -143,7 +159,7 @@ def _read(file: str, what: str) -> bytes:
 
 
 def _checked_image(file: str) -> tuple[bytes, tuple[int, int, bool] | None, list[str]]:
-    """Returns the bytes, (height, width, turned by EXIF) and the faults of an image; it is decoded once to be sure."""
+    """Decodes an image; returns its bytes, (height, width, whether EXIF data rotates it) and its faults."""
     content = b""
     try:
         content = _read(file, "image")
@@ -171,29 +187,30 @@ def _short(error: Exception, content: bytes) -> str:
 def _encoded_label(pair: Pair, rules: LabelRules) -> tuple[bytes, np.ndarray]:
     """Returns the PNG to store and its indices, uint8 [h, w]."""
     content = _read(pair.label, "label")
-    found, plain = _indices(pair.label, content, rules)
+    indices, plain = _indices(pair.label, content, rules)
     table = np.arange(256, dtype=np.uint8)
     if pair.label_ids is not None:
         table[:] = rules.ignore_label
         table[list(pair.label_ids)] = range(len(pair.label_ids))
     for old, new in rules.label_map:
         table[old] = new
-    classes = table[found]
+    classes = table[indices]
     _require_classes(pair.label, classes, rules)
-    return (content if plain and np.array_equal(classes, found) else label_png(classes)), classes
+    return (content if plain and np.array_equal(classes, indices) else label_png(classes)), classes
 
 
 def read_label(file: str, rules: LabelRules) -> np.ndarray:
-    """Returns the indices of a label file, uint8 [h, w], as they are stored in it.
+    """Returns the indices that a label file stores, uint8 [h, w].
 
-    DeepLabError for a missing or damaged file, a JPEG (its values are not exact any more), colours that are not in the
-    palette.
+    Raises:
+      DeepLabError: the file is missing, damaged or a JPEG, whose values are no longer exact; or a colour is not in the
+        palette.
     """
     return _indices(file, _read(file, "label"), rules)[0]
 
 
 def _indices(file: str, content: bytes, rules: LabelRules) -> tuple[np.ndarray, bool]:
-    """Returns the indices, and whether `content` is an 8-bit grey PNG of just these."""
+    """Returns the indices of a label, and whether `content` is an 8-bit grey PNG that stores exactly these."""
     if file.endswith(".mat"):
         return _sbd_label(file, content), False
     try:
@@ -215,23 +232,25 @@ def _indices(file: str, content: bytes, rules: LabelRules) -> tuple[np.ndarray, 
 
 
 def _from_colours(file: str, array: np.ndarray, rules: LabelRules) -> np.ndarray:
-    known = {VOID: rules.ignore_label, **{tuple(c): i for i, c in reversed([*enumerate(rules.palette)])}}
+    """Returns the indices, uint8 [h, w], of the colours uint8 [h, w, 3]."""
+    # Reversed, so that of several classes with one colour the first wins.
+    classes_of = {VOID: rules.ignore_label, **{tuple(c): i for i, c in reversed([*enumerate(rules.palette)])}}
     codes = array.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
-    colours, places, counts = np.unique(codes, return_inverse=True, return_counts=True)
-    named = [(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in colours]
-    unknown = [f"{c} ({n} pixels)" for c, n in zip(named, counts, strict=True) if c not in known]
+    unique_codes, positions, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    colours = [(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255) for code in unique_codes]
+    unknown = [f"{c} ({n} pixels)" for c, n in zip(colours, counts, strict=True) if c not in classes_of]
     if unknown:
         more = " and others" if len(unknown) > 3 else ""
         listed = ", ".join(unknown[:3]) + more
         raise DeepLabError(f"{file}: a colour label with {listed}, not in the palette; give it in dataset.json")
-    return np.array([known[c] for c in named], np.uint8)[places].reshape(codes.shape)
+    return np.array([classes_of[c] for c in colours], np.uint8)[positions].reshape(codes.shape)
 
 
 def _sbd_label(file: str, content: bytes) -> np.ndarray:
     """Returns the classes of an SBD annotation (cls/<id>.mat: GTcls.Segmentation), uint8 [h, w]."""
     import scipy.io
 
-    # NotImplementedError is what scipy raises for a file of MATLAB 7.3, which is HDF5; LookupError for a short one.
+    # SciPy raises NotImplementedError for a file of MATLAB 7.3, which is HDF5, and LookupError for a short file.
     unreadable = (scipy.io.matlab.MatReadError, NotImplementedError, LookupError, AttributeError, TypeError, ValueError)
     try:
         values = scipy.io.loadmat(io.BytesIO(content), squeeze_me=True, struct_as_record=False)
@@ -240,7 +259,7 @@ def _sbd_label(file: str, content: bytes) -> np.ndarray:
         raise DeepLabError(f"{file}: no SBD annotation with GTcls.Segmentation ({error})") from None
 
 
-def _require_classes(file: str, classes: np.ndarray, rules: LabelRules):
+def _require_classes(file: str, classes: np.ndarray, rules: LabelRules) -> None:
     counts = np.bincount(classes.ravel(), minlength=256)
     wrong = [i for i in np.flatnonzero(counts) if i >= rules.num_classes and i != rules.ignore_label]
     if wrong:
@@ -260,7 +279,10 @@ def label_png(classes: np.ndarray) -> bytes:
 
 
 def binary_mask_fault(counts: np.ndarray, rules: LabelRules) -> str | None:
-    """Returns the fault of a whole data set of 0/255 masks where 255 is the ignore label: nothing would be learned."""
+    """Returns the fault of a data set whose labels are all 0 or an ignored 255, or None.
+
+    Such labels are usually masks; no network could learn from them. counts: int64 [256], pixels of each label.
+    """
     if rules.ignore_label == 255 and counts[255] and set(np.flatnonzero(counts)) <= {0, 255}:
         return "all labels hold only 0 and 255 (ignored): masks of 0 and 255? --label_map=255:1 makes them 0 and 1"
     return None

@@ -1,9 +1,11 @@
-"""The input of training and evaluation: records to batches, as a pure function of the step.
+"""The input pipeline of training and evaluation: batches from records, as a pure function of the step.
 
-Which record comes at which place, and what is drawn for it, follows from (seed, epoch, record) in closed form: a run
-begins at any step at once, and equal steps see equal pixels. Everything runs in the graph of tf.data, on the host, but
-for the files of `decoded_cache`, which are Python's.
+Which record comes at which position, and the random numbers drawn for it, follow from (seed, epoch, record) in closed
+form: a run starts at any step at once, and equal steps see equal pixels. Everything runs in the graph of tf.data, on
+the host, except for the files of `decoded_cache`, which Python reads and writes.
 """
+
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -14,18 +16,32 @@ from deeplab_tf.data.augment import DRAWS, make_augmentation
 from deeplab_tf.data.decoded_cache import open_cache
 from deeplab_tf.data.examples import (
     ExampleSource,
-    attempt,
-    checked_example,
-    checked_label,
     open_source,
+    report_skipped,
     sound_example,
-    tell,
-    unconverted,
+    try_example,
+    without_autograph,
 )
+from deeplab_tf.data.labels import checked_example, checked_label
 from deeplab_tf.errors import DeepLabError
 
-_ORDER = -1  # takes the place of a record's number in the seed of an epoch's order
+_ORDER = -1  # the key of an epoch's order; records draw with their numbers, 0 and up
 _ROUNDS = 16
+
+
+class BatchPart(NamedTuple):
+    """The part of each batch that one of several input pipelines gives.
+
+    Attributes:
+      index: the number of this pipeline, from 0.
+      count: the number of pipelines. In training each gives a contiguous `count`-th of every batch; in evaluation every
+        `count`-th example.
+      pieces: training splits the part into this number of equal batches, one for each device; evaluation ignores it.
+    """
+
+    index: int = 0
+    count: int = 1
+    pieces: int = 1
 
 
 def make_dataset(
@@ -35,71 +51,81 @@ def make_dataset(
     training: bool,
     seed: int = 0,
     start_step: int = 0,
-    part: tuple[int, int] = (0, 1),
-    pieces: int = 1,
+    part: BatchPart | tuple[int, int] = BatchPart(),  # noqa: B008 (immutable)
 ) -> tf.data.Dataset:
-    """Returns batches of a split.
+    """Returns the batches of a split, with the order of operations of the release (datasets/data_generator.py).
 
     Each is {"image": float32 [b, h, w, 3] in 0..255, "label": int32 [b, h, w, 1], "image_name": string [b], "height",
-    "width": int64 [b], the stored sizes}. The order of operations is the release's (datasets/data_generator.py); mean
-    subtraction is the network's.
+    "width": int64 [b], the stored sizes}. The network subtracts the mean.
 
-    Training repeats for ever, in another order each epoch, with static shapes: random scale, crop, flip. Otherwise
-    every example comes once, in order, the last batch as small as it may be, with "original_image" (uint8, after
-    min_resize_value, before padding) and "size" (int32 [b, 2], height and width of that) too. There the image is padded
-    at the bottom right to the crop size, or to the largest of its batch; one that is larger than the crop stays whole,
-    which the network's predict function pads as it needs.
+    Training repeats for ever, in another order each epoch, with static shapes: random scale, crop and flip. Evaluation
+    gives every example once, in order; the last batch may be smaller. Its batches also have "original_image" (uint8,
+    after min_resize_value, before padding) and "size" (int32 [b, 2], the height and width of that). It pads images at
+    the bottom right to the crop size, or to the largest of their batch; an image larger than the crop stays whole, and
+    the predict function of the network pads it as it needs.
 
     Args:
       config: the options; `dataset_dir` is needed, and `crop_size` for training.
-      split: whose shards are read. Of one called `test` no labels are read, all are the ignore label.
+      split: the split whose shards are read. The labels of `test` are not read: all are the ignore label.
       training: augment, shuffle and repeat.
-      seed: of order and draws.
-      start_step: batches to leave out, at no cost.
-      part: (i, n): of each batch the i-th of n equal parts, for several input pipelines; in evaluation every n-th
-        example.
-      pieces: training gives this part of each batch in so many equal pieces, one after the other, one for each device.
+      seed: of the order and of the random numbers.
+      start_step: the number of batches to leave out, at no cost.
+      part: the part of each batch to give, where several pipelines share the batches: (index, count), or a BatchPart.
 
     Raises:
-      DeepLabError: an option is missing, there are no records, or a file is damaged where records begin. What is
-        found later is a tf.errors.InvalidArgumentError; `examples.named_errors` makes a DeepLabError of it.
+      DeepLabError: an option is missing, there are no records, or a file is damaged where records begin. A fault found
+        during the iteration is a tf.errors.InvalidArgumentError; `examples.named_errors` turns it into a DeepLabError.
+
+    Example:
+      Four drawn pictures, written as records and read as training batches of two crops of 33 x 33 pixels:
+
+      >>> import tempfile, deeplab_tf
+      >>> from deeplab_tf.catalog.datasets import DATASETS
+      >>> from deeplab_tf.data import build, folder, shapes
+      >>> root = tempfile.mkdtemp()
+      >>> pictures = shapes.write_shapes(f"{root}/pictures", splits={"train": 4}, height=40, width=50)
+      >>> counts = build.build_records(folder.folder_splits(pictures), DATASETS["shapes"], f"{root}/records")
+      >>> config = deeplab_tf.DataConfig("shapes", f"{root}/records", crop_size=(33, 33), batch_size=2)
+      >>> batch = next(iter(deeplab_tf.make_dataset(config, split="train", training=True)))
+      >>> batch["image"].shape, batch["label"].shape
+      (TensorShape([2, 33, 33, 3]), TensorShape([2, 33, 33, 1]))
     """
     source = open_source(config, split)
     if training and config.crop_size is None:
         raise DeepLabError("crop_size is not set; training crops to it, for instance crop_size=513,513")
-    shares = part[1] * pieces
-    if not 0 <= part[0] < part[1] or config.batch_size % shares:
+    part = BatchPart(*part)
+    devices = part.count * part.pieces
+    if not 0 <= part.index < part.count or config.batch_size % devices:
         raise DeepLabError(
-            f"batch_size={config.batch_size}: expected a multiple of {shares}, the devices that share it"
+            f"batch_size={config.batch_size}: expected a multiple of {devices}, the devices that share it"
         )
     if training:
-        return _training_batches(source, seed, start_step, part, pieces)
+        return _training_batches(source, seed, start_step, part)
     return _evaluation_batches(source, start_step, part)
 
 
 # ---- training
 
 
-def _training_batches(
-    source: ExampleSource, seed: int, start_step: int, part: tuple[int, int], pieces: int
-) -> tf.data.Dataset:
+def _training_batches(source: ExampleSource, seed: int, start_step: int, part: BatchPart) -> tf.data.Dataset:
     config = source.config
-    size = config.batch_size // part[1]
+    size = config.batch_size // part.count
     scales = transforms.scale_values(config.min_scale_factor, config.max_scale_factor, config.scale_factor_step_size)
     pixel, ignored = _pad_values(source)
     augmentation = make_augmentation(config, pixel)
     cache = open_cache(config.decoded_cache, source.identity) if config.decoded_cache else None
 
     def example_at(row: tf.Tensor) -> dict[str, tf.Tensor]:
-        place = row // size * config.batch_size + part[0] * size + row % size
-        epoch, record = _shuffled(seed, place, source.count)
-        draws = tf.random.stateless_uniform([4], tf.stack([_mixed(seed, epoch), record]), alg="philox")
+        # Counted over all pipelines, so that the examples of a step do not depend on how many share it.
+        position = row // size * config.batch_size + part.index * size + row % size
+        epoch, record = _shuffled(seed, position, source.count)
+        draws = tf.random.stateless_uniform([4], tf.stack([_epoch_key(seed, epoch), record]), alg="philox")
         scale = transforms.draw_scale(scales, config.scale_factor_step_size, draws[0])
 
         def window_of(shape: tf.Tensor) -> transforms.Window:
             return transforms.draw_window(shape, draws[1:], scale=scale, crop_size=config.crop_size)
 
-        # Only what is needed of a JPEG is decoded, unless all of it is resized first, or kept.
+        # Of a JPEG only the part under the window is decoded, unless the whole is resized first, or kept in the cache.
         partly = window_of if config.min_resize_value is None and not cache else None
         if cache:
             example = cache.example(record, lambda: checked_example(source, record))
@@ -110,41 +136,49 @@ def _training_batches(
         window = window_of(example["shape"] if partly else tf.shape(image)[:2])
         image = transforms.image_window(image, window, example["corner"])
         if augmentation:
-            extra[DRAWS] = augmentation.draws(_mixed(seed, epoch), record)
-            image = augmentation.picture(image, extra[DRAWS])
+            extra[DRAWS] = augmentation.draws(_epoch_key(seed, epoch), record)
+            image = augmentation.augment_image(image, extra[DRAWS])
         image = transforms.fill(image, window, config.crop_size, pixel)
         label = transforms.label_window(label, window, config.crop_size, ignored)
-        return {"image": image, "label": tf.cast(label, tf.int32), **_stored(example), **extra}
+        return {"image": image, "label": tf.cast(label, tf.int32), **_stored_facts(example), **extra}
 
     rows = tf.data.Dataset.counter(tf.constant(start_step * size, tf.int64), tf.constant(1, tf.int64))
-    examples = rows.map(unconverted(example_at), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    batches = examples.batch(size // pieces, drop_remainder=True)
+    examples = rows.map(without_autograph(example_at), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = examples.batch(size // part.pieces, drop_remainder=True)
     if augmentation:
-        batches = batches.map(unconverted(augmentation.mixed), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        mix_batch = without_autograph(augmentation.mix_batch)
+        batches = batches.map(mix_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def _stored(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+def _stored_facts(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     return {key: example[key] for key in ("image_name", "height", "width")}
 
 
-def _mixed(seed: int, epoch: tf.Tensor) -> tf.Tensor:
+def _epoch_key(seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """Returns the int64 key under which the random numbers of an epoch are drawn."""
     return tf.constant(seed % 2**31, tf.int64) * 1_000_003 + epoch
 
 
-def _shuffled(seed: int, place: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns epoch and record (int64) of a place in the endless sequence: a permutation of all records each epoch.
+def _shuffled(seed: int, position: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns epoch and record (int64) at a position (int64) of the endless sequence of `count` records.
 
-    Unlike the release's shuffle buffer of 100 this mixes whole data sets, and needs no memory.
+    Each epoch is a permutation of all records. Unlike the release's shuffle buffer of 100, this mixes the whole data
+    set, and it needs no memory.
     """
-    epoch, place = place // count, place % count
-    # The op's permutations are as good as its key: of small numbers, and in the public function's four rounds, they
-    # leave most places as they are.
+    epoch = position // count
+    # A shuffle buffer would have to be filled and replayed before a resumed run could go on. RandomIndexShuffle is a
+    # cipher instead: it gives the record at any position at once, and never the same record twice in an epoch. But its
+    # permutations are only as good as its key: with a key of small numbers, and with the four rounds of the public
+    # function, they leave most records in their places. Hence a key of drawn bits, and _ROUNDS rounds.
     key = tf.random.stateless_uniform(
-        [3], tf.stack([_mixed(seed, epoch), tf.constant(_ORDER, tf.int64)]), None, None, tf.uint32, alg="philox"
+        [3], tf.stack([_epoch_key(seed, epoch), tf.constant(_ORDER, tf.int64)]), None, None, tf.uint32, alg="philox"
     )
     record = tf.raw_ops.RandomIndexShuffle(
-        index=place, seed=tf.cast(key, tf.int64), max_index=tf.constant(count - 1, tf.int64), rounds=_ROUNDS
+        index=position % count,
+        seed=tf.cast(key, tf.int64),
+        max_index=tf.constant(count - 1, tf.int64),
+        rounds=_ROUNDS,
     )
     return epoch, record
 
@@ -168,33 +202,41 @@ def _resized(config: DataConfig, image: tf.Tensor, label: tf.Tensor) -> tuple[tf
 # ---- evaluation
 
 
-def _evaluation_batches(source: ExampleSource, start_step: int, part: tuple[int, int]) -> tf.data.Dataset:
+def _evaluation_batches(source: ExampleSource, start_step: int, part: BatchPart) -> tf.data.Dataset:
     config = source.config
     pixel, ignored = _pad_values(source)
 
     def example_at(record: tf.Tensor) -> dict[str, tf.Tensor]:
         if config.skip_corrupt_records:
-            good, example = attempt(source, record)
-            tf.cond(good, lambda: 0, lambda: tell(source, record))
+            good, example = try_example(source, record)
+            tf.cond(good, lambda: 0, lambda: report_skipped(source, record))
         else:
             good, example = True, sound_example(source, record)
         original, label = _resized(config, example["image"], checked_label(source, record, example))
-        image, label = tf.cast(original, tf.float32), tf.cast(label, tf.int32)
+        image = tf.cast(original, tf.float32)
+        label = tf.cast(label, tf.int32)
         if config.crop_size:
-            image, label = (transforms.pad_to(a, config.crop_size, v) for a, v in ((image, pixel), (label, ignored)))
-        # Batches pad with one number for all channels, so the image waits with its padding at 0.
-        image -= tf.constant(pixel)
-        found = {"image": image, "label": label, "original_image": tf.cast(original, tf.uint8)}
-        return {**found, "size": tf.shape(original)[:2], **_stored(example), "good": good}
+            image = transforms.pad_to(image, config.crop_size, pixel)
+            label = transforms.pad_to(label, config.crop_size, ignored)
+        return {
+            # A batch can be padded only with one number for all channels: subtract the padding's colour here, so that
+            # the number is 0, and add it again when the batch is made.
+            "image": image - tf.constant(pixel),
+            "label": label,
+            "original_image": tf.cast(original, tf.uint8),
+            "size": tf.shape(original)[:2],
+            **_stored_facts(example),
+            "good": good,
+        }
 
-    first = start_step * config.batch_size + part[0]
-    rows = tf.data.Dataset.range(first, max(first, source.count), part[1])
-    found = rows.map(unconverted(example_at), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    first = start_step * config.batch_size + part.index
+    rows = tf.data.Dataset.range(first, max(first, source.count), part.count)
+    examples = rows.map(without_autograph(example_at), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if config.skip_corrupt_records:
-        found = found.filter(lambda example: example["good"])
-    found = found.map(lambda example: {key: value for key, value in example.items() if key != "good"})
-    padding = {key: tf.constant(0, spec.dtype) for key, spec in found.element_spec.items() if key != "image_name"}
+        examples = examples.filter(lambda example: example["good"])
+    examples = examples.map(lambda example: {key: value for key, value in example.items() if key != "good"})
+    padding = {key: tf.constant(0, spec.dtype) for key, spec in examples.element_spec.items() if key != "image_name"}
     padding |= {"label": tf.constant(ignored), "image_name": ""}
-    batches = found.padded_batch(config.batch_size // part[1], padding_values=padding)
-    finish = unconverted(lambda batch: {**batch, "image": batch["image"] + tf.constant(pixel)})
-    return batches.map(finish).prefetch(tf.data.AUTOTUNE)
+    batches = examples.padded_batch(config.batch_size // part.count, padding_values=padding)
+    restore_colour = without_autograph(lambda batch: {**batch, "image": batch["image"] + tf.constant(pixel)})
+    return batches.map(restore_colour).prefetch(tf.data.AUTOTUNE)

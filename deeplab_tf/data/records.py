@@ -1,7 +1,7 @@
-"""The release's tf.train.Example, written and parsed here alone, and how records lie in shards.
+"""The release's tf.train.Example, which only this module writes and parses, and the shards that hold the records.
 
 Keys and defaults are those of datasets/build_data.py and datasets/data_generator.py. A record is found by its place:
-`index_shards` notes where every record begins (sixteen bytes are read of each), `RecordAt` reads one.
+`index_shards` notes where every record begins (it reads sixteen bytes of each), `RecordAt` reads one.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from deeplab_tf.errors import DeepLabError
 IMAGE, LABEL = "image/encoded", "image/segmentation/class/encoded"
 FILENAME, HEIGHT, WIDTH = "image/filename", "image/height", "image/width"
 
-# What the reader takes of a record, and what it takes instead of a key that is not there (data_generator.py).
+# What is read of a record, with the defaults for missing keys (data_generator.py).
 _FEATURES = {
     IMAGE: tf.io.FixedLenFeature([], tf.string, ""),
     LABEL: tf.io.FixedLenFeature([], tf.string, ""),
@@ -28,13 +28,13 @@ _FEATURES = {
 }
 _MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 _SHARD_NAME = re.compile(r"-(\d{5,})-of-(\d{5,})")
-_READ_BYTES = 1 << 17  # read ahead of one record; larger ones take several reads
+_READ_BYTES = 1 << 17  # the read buffer for one record; a larger record takes several reads
 
 # ---- one record
 
 
 def image_format(content: bytes) -> str | None:
-    """Returns jpeg or png by the first bytes, None for anything else: what a file is called may be wrong."""
+    """Returns "jpeg" or "png" by the first bytes, or None; the name of a file may be wrong."""
     return next((name for magic, name in _MAGIC.items() if content.startswith(magic)), None)
 
 
@@ -43,8 +43,17 @@ def make_example(
 ) -> bytes:
     """Returns a serialized tf.train.Example under the release's keys (datasets/build_data.py: image_seg_to_tfexample).
 
-    image: an encoded JPEG or PNG, stored as it is; label: an encoded index PNG, or None for a picture without one.
-    `image/format` tells the truth, unlike the release's, which is a flag. DeepLabError where the bytes are neither.
+    Args:
+      image: an encoded JPEG or PNG, which is stored as it is. `image/format` says which of the two; in the release it
+        is the value of a flag.
+      label: an encoded index PNG, or None for a picture without a label.
+      filename: the name to store.
+      height: of the image in pixels.
+      width: of the image in pixels.
+      channels: of the image.
+
+    Raises:
+      DeepLabError: the image is neither a JPEG nor a PNG, or the label is not a PNG.
     """
     format_name = image_format(image)
     if format_name is None:
@@ -62,7 +71,7 @@ def make_example(
     if label is not None:
         features[LABEL] = _bytes(label)
         features["image/segmentation/class/format"] = _bytes(b"png")
-    # A map field has no order of its own: equal records shall be equal bytes.
+    # Protobuf maps are unordered; serialise deterministically, so that equal records are equal bytes.
     example = tf.train.Example(features=tf.train.Features(feature=features))
     return example.SerializeToString(deterministic=True)
 
@@ -78,26 +87,30 @@ def _integer(value: int) -> tf.train.Feature:
 def parse_example(serialized: tf.Tensor, keys: Mapping[str, str] | None = None) -> dict[str, tf.Tensor]:
     """Returns the scalars that the release reads of a record: IMAGE, LABEL, FILENAME (strings), HEIGHT, WIDTH (int64).
 
-    A missing key becomes an empty string or 0. `keys` says under which other keys they are stored. Runs in a graph.
+    Runs in a graph.
+
+    Args:
+      serialized: string scalar, a tf.train.Example. A missing key becomes an empty string or 0.
+      keys: the release's key -> the key in the record, where they differ.
     """
     stored = {key: (keys or {}).get(key, key) for key in _FEATURES}
-    found = tf.io.parse_single_example(serialized, {stored[key]: feature for key, feature in _FEATURES.items()})
-    return {key: found[stored[key]] for key in _FEATURES}
+    values = tf.io.parse_single_example(serialized, {stored[key]: feature for key, feature in _FEATURES.items()})
+    return {key: values[stored[key]] for key in _FEATURES}
 
 
 def decode_image(content: tf.Tensor) -> tf.Tensor:
-    """Returns uint8 [h, w, 3] of an encoded JPEG or PNG: the op looks at the bytes, as the release does.
+    """Returns uint8 [h, w, 3] of an encoded JPEG or PNG; like in the release, the op recognises them by their bytes.
 
-    JPEGs are decoded as TensorFlow does by default (golden/README.md: up to 5 levels beside Pillow's).
+    JPEGs are decoded with TensorFlow's default method, whose values differ from Pillow's by up to 5 levels.
     """
     return tf.ensure_shape(tf.io.decode_png(content, channels=3), [None, None, 3])
 
 
 def decode_part(content: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
-    """Returns decode_image(content) cut to `box` (int32 [4]: top, left, height, width), for a JPEG alone.
+    """Returns the part of a JPEG in `box` (int32 [4]: top, left, height, width): uint8 [height, width, 3].
 
-    What lies to the sides of the box or below is not computed. The same pixels, but for one at the edge of the box,
-    where the decoder does not know the colour beyond: cut a little more than is needed.
+    Nothing beside or below the box is computed. The pixels equal those of `decode_image`, except at the edge of the
+    box, where the decoder lacks the colour beyond; cut a little more than is needed.
     """
     return tf.ensure_shape(tf.image.decode_and_crop_jpeg(content, box, channels=3), [None, None, 3])
 
@@ -105,7 +118,7 @@ def decode_part(content: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
 def decode_label(content: tf.Tensor) -> tf.Tensor:
     """Returns uint8 [h, w, 1] of an encoded index PNG.
 
-    A palette PNG would come out as the grey of its colours; the builder stores plain ones.
+    Of a palette PNG the op would return the greys of its colours; the builder stores indices as plain grey PNGs.
     """
     return tf.ensure_shape(tf.io.decode_png(content, channels=1), [None, None, 1])
 
@@ -119,13 +132,13 @@ def shard_name(split: str, number: int, shards: int) -> str:
 
 
 def shard_ranges(count: int, shards: int) -> list[range]:
-    """Returns which of `count` items each shard holds: ceil(count / shards) in all but the last ones (build_*.py)."""
+    """Returns the items of each shard, `count` in all: ceil(count / shards) in all but the last shards (build_*.py)."""
     size = -(-count // shards)
     return [range(min(i * size, count), min((i + 1) * size, count)) for i in range(shards)]
 
 
 def find_splits(dataset_dir: str | os.PathLike) -> list[str]:
-    """Returns the names of the splits that have shards in a folder that is there."""
+    """Returns the names of the splits that have shards in an existing folder."""
     names = tf.io.gfile.listdir(os.fspath(dataset_dir))
     return sorted({name[: match.start()] for name in names if (match := _SHARD_NAME.search(name))})
 
@@ -133,7 +146,8 @@ def find_splits(dataset_dir: str | os.PathLike) -> list[str]:
 def find_shards(dataset_dir: str | os.PathLike, split: str) -> tuple[str, ...]:
     """Returns the files `<dataset_dir>/<split>-*` in order, as the release finds them.
 
-    DeepLabError where there are none, where one of `-of-N` is missing, or where two builds lie in one folder.
+    Raises:
+      DeepLabError: there are none, one of `-of-N` is missing, or the folder holds two builds.
     """
     folder = os.fspath(dataset_dir)
     if not tf.io.gfile.isdir(folder):
@@ -147,7 +161,7 @@ def find_shards(dataset_dir: str | os.PathLike, split: str) -> tuple[str, ...]:
     return tuple(files)
 
 
-def _check_complete(folder: str, split: str, files: Sequence[str]):
+def _check_complete(folder: str, split: str, files: Sequence[str]) -> None:
     numbered = [match for file in files if (match := _SHARD_NAME.search(os.path.basename(file)))]
     totals = sorted({int(match[2]) for match in numbered})
     if len(totals) > 1:
@@ -160,9 +174,16 @@ def _check_complete(folder: str, split: str, files: Sequence[str]):
 
 @dataclasses.dataclass(frozen=True)
 class RecordIndex:
-    """Where the records of some files begin: record i is in `files[shard[i]]` at byte `offset[i]`, its shard's
-    `number[i]`-th (from 0), and `checksum[i]` is the one stored for its content. `faults` tells of stretches that hold
-    no records any more, one line each."""
+    """Where the records of some files begin.
+
+    Attributes:
+      files: paths of the shards.
+      shard: int32 [n], the index in `files` of each record.
+      offset: int64 [n], the byte of its file at which it begins.
+      number: int64 [n], its number in its file, from 0.
+      checksum: uint32 [n], the checksum that is stored for its content.
+      faults: one line for each file whose end holds no readable records.
+    """
 
     files: tuple[str, ...]
     shard: np.ndarray
@@ -176,9 +197,9 @@ class RecordIndex:
 
 
 def index_shards(files: Sequence[str]) -> RecordIndex:
-    """Returns the index of `files`: one small read a record, whatever its size, and nothing is decoded.
+    """Returns the index of `files`. Each record takes one small read, whatever its size; nothing is decoded.
 
-    A length whose checksum is wrong, or that reaches beyond the end, ends its file there and becomes a fault.
+    At a length whose checksum is wrong, or that reaches beyond the end, the index of a file ends, and that is a fault.
     """
     parts = [_index_file(file) for file in files]
     offsets, checksums, faults = zip(*parts, strict=True) if parts else ((), (), ())
@@ -194,9 +215,12 @@ def index_shards(files: Sequence[str]) -> RecordIndex:
 
 
 def _index_file(file: str) -> tuple[np.ndarray, np.ndarray, str | None]:
-    """Returns offsets and checksums of the sound records, and what ended them before the end of the file."""
-    offsets, headers, checksums, position = [], [], [], 0
-    # Unbuffered where it can be: a buffer would read the whole file.
+    """Returns offsets (int64) and checksums (uint32) of the sound records, and the fault at which they end, if any."""
+    offsets = []
+    headers = []
+    checksums = []
+    position = 0
+    # Unbuffered if possible: a buffer would read the whole file, record by record.
     local = os.path.isfile(file)
     size = os.path.getsize(file) if local else tf.io.gfile.stat(file).length
     with open(file, "rb", buffering=0) if local else tf.io.gfile.GFile(file, "rb") as stream:
@@ -204,11 +228,12 @@ def _index_file(file: str) -> tuple[np.ndarray, np.ndarray, str | None]:
         while position + 12 <= size:
             headers.append(following)
             offsets.append(position)
+            # One read for both: the checksum of this record's content, and the header of the next record.
             position += struct.unpack_from("<Q", following)[0] + 16
             stream.seek(min(position, size) - 4)
-            ends = stream.read(16)
-            checksums.append(ends[:4])
-            following = ends[4:]
+            content = stream.read(16)
+            checksums.append(content[:4])
+            following = content[4:]
     header = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, 12)
     sound = _masked_crc32c(header[:, :8]) == np.ascontiguousarray(header[:, 8:]).view("<u4")[:, 0]
     good = len(sound) if sound.all() else int(np.argmin(sound))
@@ -244,13 +269,17 @@ def _masked_crc32c(rows: np.ndarray) -> np.ndarray:
 
 
 class RecordAt(tf.data.Dataset):
-    """The one record (a scalar string) that begins at byte `offset` of `file`; tf.errors.DataLossError if damaged.
+    """The one record (string scalar) that begins at byte `offset` of `file`; tf.errors.DataLossError if damaged.
 
-    For `get_single_element`, in a graph. Nothing before the record is read, and its checksum is checked: this is the
-    reader of tf.data.TFRecordDataset, whose Python class cannot begin inside a file.
+    For `get_single_element`, in a graph. Nothing before the record is read, and its checksum is verified: this is the
+    op behind tf.data.TFRecordDataset, whose Python class cannot start inside a file.
+
+    Args:
+      file: string scalar, a path.
+      offset: int64 scalar.
     """
 
-    def __init__(self, file: tf.Tensor, offset: tf.Tensor):
+    def __init__(self, file: tf.Tensor, offset: tf.Tensor) -> None:
         records = tf.raw_ops.TFRecordDatasetV2(
             filenames=file[None],
             compression_type="",
@@ -262,7 +291,7 @@ class RecordAt(tf.data.Dataset):
         )
         super().__init__(one)
 
-    def _inputs(self):
+    def _inputs(self) -> list[tf.data.Dataset]:
         return []
 
     @property
@@ -272,5 +301,5 @@ class RecordAt(tf.data.Dataset):
 
 
 def count_examples(dataset_dir: str | os.PathLike, split: str) -> int:
-    """Returns the number of sound records of a split. DeepLabError as `find_shards`."""
+    """Returns the number of sound records of a split; raises DeepLabError like `find_shards`."""
     return len(index_shards(find_shards(dataset_dir, split)))

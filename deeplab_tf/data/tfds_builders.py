@@ -1,11 +1,11 @@
-"""The data sets of the catalogue as builders of TensorFlow Datasets; importing this module registers them.
+"""Builders of TensorFlow Datasets for the data sets of the catalogue; importing this module registers them.
 
   import deeplab_tf.data.tfds_builders
   tfds.load("deeplab_shapes", split="train")
   tfds.builder("deeplab_voc", data_dir=...).download_and_prepare(download_config=DownloadConfig(manual_dir=...))
 
 Examples are {"image": uint8 [h, w, 3], "segmentation_mask": uint8 [h, w, 1] of class indices, "file_name": text}; the
-feature of the mask knows the names of the classes. Training reads the prepared files by --dataset=tfds:deeplab_voc.
+feature of the mask has the names of the classes. Training reads the prepared files by --dataset=tfds:deeplab_voc.
 """
 
 import io
@@ -25,7 +25,7 @@ Examples = Iterator[tuple[str, dict]]
 
 
 class _Segmentation(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A data set of the catalogue; the builder's name says which."""
+    """A data set of the catalogue, whose name is `CATALOGUE[self.name]`."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -47,8 +47,13 @@ class _Segmentation(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _generate_examples(self, pairs: Iterable[Pair]) -> Examples:
-        """Yields the examples of a split, as they are encoded; DeepLabError at its end that lists all faulty files."""
-        rules, faults = LabelRules(self.facts.num_classes, self.facts.ignore_label, self.facts.palette), []
+        """Yields the encoded examples of a split.
+
+        Raises:
+          DeepLabError: at the end, if files are faulty; it lists all of them.
+        """
+        rules = LabelRules(self.facts.num_classes, self.facts.ignore_label, self.facts.palette)
+        faults = []
         for pair in pairs:
             packed = pack(pair, rules)
             if isinstance(packed, list):
@@ -66,8 +71,8 @@ def _example(name: str, image: bytes, label: bytes) -> dict:
     return {"image": io.BytesIO(image), "segmentation_mask": io.BytesIO(label), "file_name": name}
 
 
-def _found(manager: tfds.download.DownloadManager, folder: str, archives: Iterable[str]) -> pathlib.Path | None:
-    """Returns <manual_dir>/<folder>, else the one in an archive of manual_dir; None where there is neither."""
+def _find_folder(manager: tfds.download.DownloadManager, folder: str, archives: Iterable[str]) -> pathlib.Path | None:
+    """Returns <manual_dir>/<folder>, or that folder of an archive in manual_dir, or None if there is neither."""
     manual = pathlib.Path(os.fspath(manager.manual_dir))
     if (manual / folder).is_dir():
         return manual / folder
@@ -75,16 +80,16 @@ def _found(manager: tfds.download.DownloadManager, folder: str, archives: Iterab
     return pathlib.Path(os.fspath(manager.extract(archive))) / folder if archive else None
 
 
-def _required(manager: tfds.download.DownloadManager, folder: str, *archives: str) -> pathlib.Path:
-    found = _found(manager, folder, archives)
-    if found is None:
+def _require_folder(manager: tfds.download.DownloadManager, folder: str, *archives: str) -> pathlib.Path:
+    path = _find_folder(manager, folder, archives)
+    if path is None:
         listed = " or ".join((f"the folder {folder}", *archives))
         raise DeepLabError(f"manual_dir={manager.manual_dir}: expected {listed} there")
-    return found
+    return path
 
 
 class DeeplabVoc(_Segmentation):
-    """PASCAL VOC 2012, with the release's train_aug where SBD is there."""
+    """PASCAL VOC 2012, with the release's train_aug if manual_dir has SBD."""
 
     name = "deeplab_voc"
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
@@ -93,14 +98,14 @@ class DeeplabVoc(_Segmentation):
     """
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
-        root = _required(dl_manager, "VOCdevkit", "VOCtrainval_11-May-2012.tar") / "VOC2012"
+        root = _require_folder(dl_manager, "VOCdevkit", "VOCtrainval_11-May-2012.tar") / "VOC2012"
         splits = voc.voc_splits(root / "JPEGImages", root / "SegmentationClass", root / "ImageSets" / "Segmentation")
-        sbd = _found(dl_manager, "benchmark_RELEASE", ["benchmark.tgz"])
+        sbd = _find_folder(dl_manager, "benchmark_RELEASE", ["benchmark.tgz"])
         return self._generators({**splits, "train_aug": voc.train_aug(splits, sbd)} if sbd else splits)
 
 
 class DeeplabCityscapes(_Segmentation):
-    """Cityscapes: the fine splits, and the coarse ones where their labels are there."""
+    """Cityscapes: the fine splits, and the coarse ones if manual_dir has their labels."""
 
     name = "deeplab_cityscapes"
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
@@ -109,10 +114,10 @@ class DeeplabCityscapes(_Segmentation):
     """
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
-        images = _required(dl_manager, "leftImg8bit", "leftImg8bit_trainvaltest.zip").parent
-        labels = _required(dl_manager, "gtFine", "gtFine_trainvaltest.zip").parent
+        images = _require_folder(dl_manager, "leftImg8bit", "leftImg8bit_trainvaltest.zip").parent
+        labels = _require_folder(dl_manager, "gtFine", "gtFine_trainvaltest.zip").parent
         splits = cityscapes.cityscapes_splits(images, label_root=labels)
-        if _found(dl_manager, "gtCoarse", []):
+        if _find_folder(dl_manager, "gtCoarse", []):
             names = [name for name in self.facts.splits if name.endswith("_coarse")]
             splits |= cityscapes.cityscapes_splits(images, splits=names)
         return self._generators(splits)
@@ -127,19 +132,24 @@ class DeeplabAde20k(_Segmentation):
     """
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
-        root = _required(dl_manager, "ADEChallengeData2016", "ADEChallengeData2016.zip")
-        parts = [root / kind / split for split in ("training", "validation") for kind in ("images", "annotations")]
-        return self._generators(ade20k.ade20k_splits(*parts))
+        root = _require_folder(dl_manager, "ADEChallengeData2016", "ADEChallengeData2016.zip")
+        splits = ade20k.ade20k_splits(
+            train_images=root / "images" / "training",
+            train_labels=root / "annotations" / "training",
+            val_images=root / "images" / "validation",
+            val_labels=root / "annotations" / "validation",
+        )
+        return self._generators(splits)
 
 
 class DeeplabShapes(_Segmentation):
-    """The synthetic shapes, which are drawn, not downloaded."""
+    """The synthetic shapes, which the builder draws."""
 
     name = "deeplab_shapes"
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
-        return {split: self._drawn(split, count) for split, count in self.facts.splits.items()}
+        return {split: self._drawn_examples(split, count) for split, count in self.facts.splits.items()}
 
-    def _drawn(self, split: str, count: int) -> Examples:
+    def _drawn_examples(self, split: str, count: int) -> Examples:
         for name, image, label in shapes.encoded_shapes(split, count):
             yield name, _example(name, image, label_png(label))

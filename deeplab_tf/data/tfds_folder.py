@@ -1,8 +1,8 @@
-"""Data sets that TensorFlow Datasets has prepared, read as the files they are.
+"""The folders of data sets that TensorFlow Datasets has prepared, read without that package.
 
 A prepared folder, <data_dir>/<name>/[<config>/]<version>, describes itself: dataset_info.json has the splits and their
-shards, features.json what a record holds. Its records are tf.train.Examples in TFRecord files, so they are found and
-drawn like those of build-data, and neither the builder's code nor the package is needed to read them.
+shards, features.json the contents of a record. Its records are tf.train.Examples in TFRecord files, so they are indexed
+and read like those of build-data, and neither the builder's code nor the package is needed.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 PREFIX = "tfds:"
-# The builders of data/tfds_builders.py, and the entries of the catalogue that they prepare.
+# Builder of data/tfds_builders.py -> the data set of the catalogue that it prepares.
 CATALOGUE = {
     "deeplab_voc": "pascal_voc_seg",
     "deeplab_cityscapes": "cityscapes",
@@ -30,7 +30,7 @@ _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 @dataclasses.dataclass(frozen=True)
 class PreparedShard:
-    """A file of a split, and which of its records belong to it: from `first` up to `last`."""
+    """A file of a split, and the range of its records that belong to the split: from `first` to `last`, exclusive."""
 
     file: str
     first: int
@@ -39,9 +39,19 @@ class PreparedShard:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A prepared data set: as it was asked for, its builder and its folder; of each split how its files are called and
-    how many records each has; the keys of image, mask and file name (None: there is none) in a record; how many classes
-    the mask's feature knows (None: it does not say)."""
+    """A prepared data set.
+
+    Attributes:
+      name: as the user gave it, with the prefix "tfds:".
+      builder: its name in TFDS.
+      folder: of its files.
+      templates: split -> template of the names of its files.
+      lengths: split -> number of records in each of its files.
+      image: key of the image in a record.
+      mask: key of the mask in a record.
+      file_name: key of the file's name in a record; None without one.
+      num_classes: of the mask's feature; None if it does not say.
+    """
 
     name: str
     builder: str
@@ -55,16 +65,17 @@ class Prepared:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """The names of the classes, or their numbers where there are none; None where their number is not known."""
+        """The names of the classes, or their numbers if they have no names; None if their number is unknown."""
         file = self.folder / f"{self.mask.replace('/', '-')}.labels.txt"
         if file.is_file():
             return tuple(file.read_text(encoding="utf-8").splitlines())
         return tuple(map(str, range(self.num_classes))) if self.num_classes else None
 
     def shards(self, split: str) -> list[PreparedShard]:
-        """Returns the files of a split, or of a part of one: "train[:90%]", "train[100:200]" as TFDS writes it.
+        """Returns the files of a split, or of a part of one in the syntax of TFDS: "train[:90%]", "train[100:200]".
 
-        DeepLabError for a split that is not there, and for a file that is missing.
+        Raises:
+          DeepLabError: the split does not exist or is empty, or a file is missing.
         """
         match = re.fullmatch(r"([\w-]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", split)
         if not match or match[1] not in self.lengths:
@@ -74,15 +85,16 @@ class Prepared:
         first, last = _bound(match[2], count, 0), _bound(match[3], count, count)
         if not (0 <= first <= count and 0 <= last <= count):
             raise DeepLabError(f"{self.name}: split {split} reaches beyond the {count} records of {match[1]}")
-        found, start = [], 0
+        shards = []
+        start = 0
         for number, length in enumerate(lengths):
             begin, end = max(first - start, 0), min(last - start, length)
             if begin < end:
-                found.append(PreparedShard(self._file(match[1], number, len(lengths)), begin, end))
+                shards.append(PreparedShard(self._file(match[1], number, len(lengths)), begin, end))
             start += length
-        if not found:
+        if not shards:
             raise DeepLabError(f"{self.name}: split {split} has no records; {match[1]} has {count}")
-        return found
+        return shards
 
     def _file(self, split: str, number: int, shards: int) -> str:
         values = {"DATASET": self.builder, "SPLIT": split, "FILEFORMAT": "tfrecord"}
@@ -107,21 +119,22 @@ def _cure(name: str, data_dir: os.PathLike) -> str:
 def read_prepared(
     dataset: str, data_dir: str | os.PathLike | None = None, keys: Sequence[str] | None = None
 ) -> Prepared:
-    """Returns the description of a prepared data set. Nothing is downloaded or prepared.
+    """Returns the description of a prepared data set. Downloads and prepares nothing.
 
     Args:
-      dataset: "tfds:name", "tfds:name/config" or "tfds:name/config:1.0.0"; without a version the newest, without a
-        configuration the default one or the only one.
-      data_dir: TFDS's; by default $TFDS_DATA_DIR or ~/tensorflow_datasets, as there.
+      dataset: "tfds:name", "tfds:name/config" or "tfds:name/config:1.0.0". Without a version the newest is taken,
+        without a configuration the default one or the only one.
+      data_dir: the data_dir of TFDS; by default $TFDS_DATA_DIR or ~/tensorflow_datasets, like TFDS.
       keys: the features of image and mask, a/b for nested ones. By default the mask is the feature with class names,
-        or else one with a usual name (segmentation_mask, label...), and the image is "image" or the only other one.
+        or one with a common name (segmentation_mask, label...), and the image is "image" or the only other one.
 
     Raises:
-      DeepLabError: it is not prepared there, not as TFRecords, or it is not clear which are image and mask.
+      DeepLabError: the data set is not prepared there, its files are not TFRecords, or image and mask are ambiguous.
     """
     data_dir = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     folder = _folder(dataset, data_dir)
-    info, features = _json(folder / "dataset_info.json"), _json(folder / "features.json")
+    info = _read_json(folder / "dataset_info.json")
+    features = _read_json(folder / "features.json")
     if info.get("fileFormat", "tfrecord") != "tfrecord":
         raise DeepLabError(
             f"{dataset}: {folder} holds {info['fileFormat']} files; the pipeline reads TFRecords: prepare it again "
@@ -129,8 +142,9 @@ def read_prepared(
         )
     if "featuresDict" not in features:
         raise DeepLabError(f"{folder / 'features.json'}: no features; a recent tensorflow-datasets writes them")
-    images, texts = dict(_leaves(features, "image")), dict(_leaves(features, "text"))
-    image, mask = _chosen(dataset, images, keys)
+    images = dict(_leaves(features, "image"))
+    texts = dict(_leaves(features, "text"))
+    image, mask = _image_and_mask(dataset, images, keys)
     splits = {split["name"]: split for split in info.get("splits", [])}
     names = [text for wanted in _FILE_NAMES for text in texts if text.rpartition("/")[2] == wanted]
     return Prepared(
@@ -146,7 +160,7 @@ def read_prepared(
     )
 
 
-def _json(file: pathlib.Path) -> dict:
+def _read_json(file: pathlib.Path) -> dict:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -178,49 +192,49 @@ def _folder(dataset: str, data_dir: pathlib.Path) -> pathlib.Path:
 
 def _versions(folder: pathlib.Path) -> list[str]:
     """Returns the prepared versions, the newest last."""
-    found = [path.parent.name for path in folder.glob("*/features.json")]
-    numbered = [name for name in found if re.fullmatch(r"\d+\.\d+\.\d+", name)]
-    return sorted(numbered, key=lambda name: tuple(map(int, name.split("."))))
+    names = [path.parent.name for path in folder.glob("*/features.json")]
+    versions = [name for name in names if re.fullmatch(r"\d+\.\d+\.\d+", name)]
+    return sorted(versions, key=lambda name: tuple(map(int, name.split("."))))
 
 
 def _configurations(folder: pathlib.Path) -> list[str]:
-    """Returns the prepared configurations; the default alone where it is among them."""
+    """Returns the prepared configurations, or only the default one if that is prepared."""
     if _versions(folder) or not folder.is_dir():
         return []
-    found = sorted(path.name for path in folder.iterdir() if _versions(path))
+    configs = sorted(path.name for path in folder.iterdir() if _versions(path))
     file = folder / ".config" / "metadata.json"
-    default = _json(file).get("default_config_name") if file.is_file() else None
-    return [default] if default in found else found
+    default = _read_json(file).get("default_config_name") if file.is_file() else None
+    return [default] if default in configs else configs
 
 
 # ---- the features
 
 
 def _leaves(feature: Mapping, kind: str, path: str = "") -> Iterator[tuple[str, Mapping]]:
-    """Yields the key in a record and the description of each feature of a kind; those in sequences are none."""
+    """Yields the key in a record and the description of each feature of a kind, except those in sequences."""
     for name, inner in feature.get("featuresDict", {}).get("features", {}).items():
-        place = f"{path}/{name}" if path else name
+        key = f"{path}/{name}" if path else name
         if kind in inner:
-            yield place, inner[kind]
-        yield from _leaves(inner, kind, place)
+            yield key, inner[kind]
+        yield from _leaves(inner, kind, key)
 
 
 def _channels(image: Mapping) -> int:
     return int(image.get("shape", {}).get("dimensions", ["-1"])[-1])
 
 
-def _chosen(dataset: str, images: Mapping[str, Mapping], keys: Sequence[str] | None) -> tuple[str, str]:
+def _image_and_mask(dataset: str, images: Mapping[str, Mapping], keys: Sequence[str] | None) -> tuple[str, str]:
     """Returns the keys of image and mask."""
     for key in keys or ():
         if key not in images:
             raise unknown_name(f"image feature of {dataset}", key, images)
     image, mask = keys or (None, _mask(images))
     if mask is None:
-        raise _unclear(dataset, "mask", images)
+        raise _ambiguous(dataset, "mask", images)
     others = [key for key in images if key != mask and _channels(images[key]) != 1]
     image = image or next((key for key in others if key == "image"), others[0] if len(others) == 1 else None)
     if image is None:
-        raise _unclear(dataset, "image", images)
+        raise _ambiguous(dataset, "image", images)
     kind = images[mask].get("dtype")
     if kind not in (None, "uint8"):
         raise DeepLabError(f"{dataset}: its masks {mask} are {kind}; the pipeline reads 8-bit labels")
@@ -233,7 +247,7 @@ def _mask(images: Mapping[str, Mapping]) -> str | None:
     return labelled[0] if len(labelled) == 1 else next(iter(named), None)
 
 
-def _unclear(dataset: str, what: str, images: Mapping[str, Mapping]) -> DeepLabError:
+def _ambiguous(dataset: str, what: str, images: Mapping[str, Mapping]) -> DeepLabError:
     listed = ", ".join(f"{key} ({_channels(image)} channels)" for key, image in images.items()) or "none"
     return DeepLabError(
         f"{dataset}: which feature is the {what}? Image features are {listed}; name image and mask, "

@@ -1,8 +1,8 @@
-"""What the release does to one example before the network sees it, as pure functions (core/preprocess_utils.py).
+"""The release's preprocessing of one example, as pure functions (core/preprocess_utils.py).
 
-image is [h, w, c], label [h, w, 1]. Every resize has aligned corners: bilinear for images, nearest with halves away
-from zero for labels. The random ones take their numbers as arguments, so that image and label share them and a run can
-repeat them.
+An image is [h, w, c], a label [h, w, 1]. Every resize has aligned corners: bilinear for images, nearest with halves away
+from zero for labels. Functions with random effects take their random numbers as arguments, so that image and label
+share them and a run can repeat them.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from deeplab_tf.errors import DeepLabError
 
-# The whole picture is resized, by one fast op, unless it has so many times the pixels of the window that is kept.
+# One fast op resizes the whole picture, unless the result has this many times the pixels of the window that is kept.
 _WASTE = 2.1
-_BLOCK = 19  # rows that are sampled together; 513 is a multiple
+_BLOCK = 19  # rows that are sampled together; 513 is a multiple of it
 
 # ---- sizes
 
@@ -23,8 +23,17 @@ _BLOCK = 19  # rows that are sampled together; 513 is a multiple
 def range_size(
     height: tf.Tensor, width: tf.Tensor, *, minimum: int, maximum: int | None = None, factor: int | None = None
 ) -> tf.Tensor:
-    """Returns the int32 [2] size of `resize_to_range`, in the release's float32 arithmetic (trap 28)."""
-    height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    """Returns the size of `resize_to_range`, int32 [2], in the release's float32 arithmetic (trap 28).
+
+    Args:
+      height: int32 scalar, of the picture.
+      width: int32 scalar.
+      minimum: pixels of the shorter side.
+      maximum: pixels of the longer side at most.
+      factor: both sides become multiples of this, plus one.
+    """
+    height = tf.cast(height, tf.float32)
+    width = tf.cast(width, tf.float32)
     ratio = tf.constant(minimum, tf.float32) / tf.minimum(height, width)
     size = _floored(height * ratio, width * ratio)
     if maximum is not None:
@@ -42,9 +51,12 @@ def _floored(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
 
 
 def scale_values(minimum: float, maximum: float, step: float) -> np.ndarray:
-    """Returns the float32 scales that training chooses from: both ends, `step` apart (trap 29).
+    """Returns the scales that training chooses from, float32 [n]: both ends included, `step` apart (trap 29).
 
-    Step 0 gives the two ends between which any scale is drawn. DeepLabError for a negative or reversed range.
+    With a step of 0 these are the two ends, between which any scale is drawn.
+
+    Raises:
+      DeepLabError: the range is negative or reversed.
     """
     if minimum < 0 or minimum > maximum:
         raise DeepLabError(f"min_scale_factor={minimum}, max_scale_factor={maximum}: expected 0 <= min <= max")
@@ -56,7 +68,7 @@ def scale_values(minimum: float, maximum: float, step: float) -> np.ndarray:
 
 
 def draw_scale(values: np.ndarray, step: float, draw: tf.Tensor) -> tf.Tensor:
-    """Returns one of `scale_values` (any between two of them where `step` is 0) for a uniform draw in [0, 1)."""
+    """Returns one of `scale_values`, or any scale between two if `step` is 0, for a uniform draw in [0, 1)."""
     if step == 0 and len(values) == 2:
         return values[0] + draw * (values[1] - values[0])
     return tf.gather(tf.constant(values), _below(draw, len(values)))
@@ -68,29 +80,35 @@ def scaled_size(size: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
 
 
 def _below(draw: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
-    """Returns an int32 in [0, count), uniform for a uniform draw in [0, 1); or several for several."""
+    """Returns int32 numbers in [0, count), uniform for uniform draws in [0, 1), of the shape of `draw`."""
     product = tf.cast(draw * tf.cast(count, tf.float32), tf.int32)
-    return tf.minimum(product, count - 1)  # the product may round up
+    return tf.minimum(product, count - 1)  # the float32 product may round up to the count
 
 
 # ---- resizing
 
 
 def resize_image(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Returns float32 [*size, c], bilinear: the op of the release."""
-    image, size = tf.convert_to_tensor(image), tf.convert_to_tensor(size, tf.int32)
+    """Returns an image resized to `size` (int32 [2]) by the release's bilinear op: float32 [*size, c]."""
+    image = tf.convert_to_tensor(image)
+    size = tf.convert_to_tensor(size, tf.int32)
 
-    def resized(array):
+    def resized(array: tf.Tensor) -> tf.Tensor:
         return tf.raw_ops.ResizeBilinear(images=array[None], size=size, align_corners=True, half_pixel_centers=False)[0]
 
-    # The op makes a pixel of floats in half the time of one of bytes, to the same bits: worth a cast of few pixels.
+    # The op computes a pixel from floats in half the time that it takes from bytes, with the same bits. That pays for
+    # the cast if the input has fewer pixels than the output.
     enlarged = tf.reduce_prod(size) > tf.reduce_prod(tf.shape(image)[:2])
     return tf.cond(enlarged, lambda: resized(tf.cast(image, tf.float32)), lambda: resized(image))
 
 
 def resize_label(label: tf.Tensor, size: tf.Tensor, *, axis: int = 0) -> tf.Tensor:
-    """Returns an integer label resized to `size` along `axis` and the next (1 for the release's layout [n, h, w])."""
-    shape, size = tf.shape(label)[axis : axis + 2], tf.convert_to_tensor(size, tf.int32)
+    """Returns an integer label resized to `size` (int32 [2]) along `axis` and the next axis, by nearest neighbours.
+
+    axis: 0 for [h, w, c]; 1 for the release's layout [n, h, w].
+    """
+    shape = tf.shape(label)[axis : axis + 2]
+    size = tf.convert_to_tensor(size, tf.int32)
     rows, columns = _nearest(shape, _positions(shape, size, tf.zeros(2, tf.int32), size))
     return tf.gather(tf.gather(label, columns, axis=axis + 1), rows, axis=axis)
 
@@ -104,10 +122,16 @@ def resize_to_range(
     factor: int | None = None,
     keep_aspect_ratio: bool = True,
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Returns both resized so that the short side is `minimum`, or the long one at most `maximum`.
+    """Returns image and label resized so that the shorter side is `minimum`, or the longer one at most `maximum`.
 
-    The sides are rounded up to k * factor + 1. The release's scripts always keep the aspect ratio, up to that rounding;
-    otherwise both sides become the longer one.
+    Args:
+      image: [h, w, c].
+      label: [h, w, 1], or None.
+      minimum: pixels of the shorter side.
+      maximum: pixels of the longer side at most; it wins over `minimum`.
+      factor: both sides are rounded up to k * factor + 1.
+      keep_aspect_ratio: if False, both sides become the longer one. The release's scripts always keep the ratio, up to
+        the rounding.
     """
     shape = tf.shape(image)
     size = range_size(shape[0], shape[1], minimum=minimum, maximum=maximum, factor=factor)
@@ -117,25 +141,32 @@ def resize_to_range(
 
 
 def _ratio(shape: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Returns how far apart in the source two neighbours of the result lie, float32 [2]."""
+    """Returns the distance in the source of two neighbouring pixels of the result, float32 [2]: rows, columns."""
     return tf.cast(shape - 1, tf.float32) / tf.cast(tf.maximum(size - 1, 1), tf.float32)
 
 
 def _positions(shape: tf.Tensor, size: tf.Tensor, offset: tf.Tensor, extent: tf.Tensor) -> list[tf.Tensor]:
-    """Returns where the rows and the columns `extent` at `offset` of the result lie in the source.
+    """Returns the positions in the source of `extent` rows and columns of the result, from `offset` on.
 
-    float32, rounded as the release's ops do.
+    Two float32 vectors, rounded as the release's ops round them.
+
+    Args:
+      shape: int32 [2], height and width of the source.
+      size: int32 [2], of the whole result.
+      offset: int32 [2], the first row and column.
+      extent: int32 [2], the numbers of rows and columns.
     """
     spans = zip(tf.unstack(offset), tf.unstack(offset + extent), tf.unstack(_ratio(shape, size)), strict=True)
     return [tf.cast(tf.range(first, end), tf.float32) * ratio for first, end, ratio in spans]
 
 
 def _nearest(shape: tf.Tensor, positions: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns the rows and the columns (int32) of a source of `shape` that are nearest to its `positions`."""
+    """Returns the rows and the columns (int32) of a source of `shape` that are nearest to the float `positions`."""
     nearest = []
-    for at, last in zip(positions, tf.unstack(shape - 1), strict=True):
-        below = tf.floor(at)
-        up = tf.cast(at - below >= 0.5, tf.int32)  # floor(at + 0.5) would round once too often
+    for position, last in zip(positions, tf.unstack(shape - 1), strict=True):
+        below = tf.floor(position)
+        # floor(position + 0.5) would round the sum first, and so take a position just below a half for the half.
+        up = tf.cast(position - below >= 0.5, tf.int32)
         nearest.append(tf.minimum(tf.cast(below, tf.int32) + up, last))
     return nearest
 
@@ -144,8 +175,15 @@ def _nearest(shape: tf.Tensor, positions: Sequence[tf.Tensor]) -> list[tf.Tensor
 
 
 class Window(NamedTuple):
-    """What a random scale, crop and flip keep of a picture: `extent` at `offset` of the picture of `shape` resized to
-    `size` (int32 [2] each: height, width), mirrored or not (bool)."""
+    """The part of a picture that a random scale, crop and flip keep.
+
+    Attributes:
+      shape: int32 [2], height and width of the picture.
+      size: int32 [2], height and width that the picture is resized to.
+      offset: int32 [2], the first row and column of the resized picture that are kept.
+      extent: int32 [2], the numbers of rows and columns that are kept.
+      mirrored: bool, whether left and right are exchanged.
+    """
 
     shape: tf.Tensor
     size: tf.Tensor
@@ -155,7 +193,7 @@ class Window(NamedTuple):
 
     @property
     def positions(self) -> list[tf.Tensor]:
-        """Where the rows and the columns lie in the picture, float32."""
+        """The positions of the window's rows and columns in the picture, float32."""
         return _positions(self.shape, self.size, self.offset, self.extent)
 
     @property
@@ -165,15 +203,22 @@ class Window(NamedTuple):
 
     @property
     def wasteful(self) -> tf.Tensor:
-        """Whether resizing the whole picture costs more than sampling the window (which is slower a pixel)."""
+        """Whether resizing the whole picture costs more than sampling the window, which is slower for each pixel."""
         pixels, kept = (tf.cast(tf.reduce_prod(side), tf.float32) for side in (self.size, self.extent))
         return pixels > _WASTE * kept
 
 
 def draw_window(shape: tf.Tensor, draws: tf.Tensor, *, scale: tf.Tensor, crop_size: Sequence[int]) -> Window:
-    """Returns the window of a picture of `shape` for three uniform draws in [0, 1): row, column and flip.
+    """Returns the window of a picture for three uniform draws in [0, 1): row, column and flip.
 
-    As the release: offsets over all places in the scaled and padded picture, both ends included; a flip up to 0.5.
+    As in the release, the offset is uniform over all places in the scaled and padded picture, both ends included, and a
+    draw of at most 0.5 flips.
+
+    Args:
+      shape: int32 [2], height and width of the picture.
+      draws: float32 [3].
+      scale: float32 scalar.
+      crop_size: height and width.
     """
     size = scaled_size(shape, scale)
     extent = tf.minimum(size, crop_size)
@@ -182,9 +227,9 @@ def draw_window(shape: tf.Tensor, draws: tf.Tensor, *, scale: tf.Tensor, crop_si
 
 
 def source_box(window: Window) -> tf.Tensor:
-    """Returns the part of the picture that `image_window` looks at, int32 [4]: top, left, height, width.
+    """Returns the part of the picture that `image_window` reads, int32 [4]: top, left, height, width.
 
-    With two pixels more on each side, as the edge of a partly decoded JPEG is not exact.
+    It has two extra pixels on each side, because the edge of a partly decoded JPEG is not exact.
     """
     first, end = _needed(window)
     first, last = tf.maximum(first - 2, 0), tf.minimum(end + 2, window.shape)
@@ -193,15 +238,18 @@ def source_box(window: Window) -> tf.Tensor:
 
 
 def label_window(label: tf.Tensor, window: Window, crop_size: Sequence[int], ignored: int) -> tf.Tensor:
-    """Returns the window of an integer label [h, w, 1], padded to [*crop_size, 1] with `ignored` as `fill` pads."""
+    """Returns the window of an integer label [h, w, 1], padded to [*crop_size, 1] with `ignored` like `fill`."""
     rows, columns = _nearest(window.shape, window.positions)
     plane = label[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1, 0]
+    # The padding points at a row and a column of `ignored` that the loop below appends, so that one gather cuts, flips,
+    # resizes and pads.
     rows, columns = (
         tf.pad(index - index[0], [[0, side - tf.size(index)]], constant_values=tf.shape(plane)[axis])
         for axis, (index, side) in enumerate(zip((rows, columns), crop_size, strict=True))
     )
     columns = tf.cond(window.mirrored, lambda: tf.reverse(columns, [0]), lambda: columns)
-    # Picking rows copies them as they lie; so the columns are picked as rows of the transposed plane.
+    # Gathering rows copies contiguous memory, gathering columns does not: so the columns are gathered as rows of the
+    # transposed plane.
     for index in (rows, columns):
         nowhere = tf.fill([1, tf.shape(plane)[1]], tf.cast(ignored, plane.dtype))
         plane = tf.transpose(tf.gather(tf.concat([plane, nowhere], axis=0), index))
@@ -209,13 +257,18 @@ def label_window(label: tf.Tensor, window: Window, crop_size: Sequence[int], ign
 
 
 def image_window(image: tf.Tensor, window: Window, corner: tf.Tensor | Sequence[int] = (0, 0)) -> tf.Tensor:
-    """Returns the window of an image, float32. `image` begins at `corner` of the picture (see source_box).
+    """Returns the window of an image [h, w, 3], float32 [*window.extent, 3].
 
-    The values are those of the release's op but for their last bits: positions are rounded as it rounds them.
-    tf.image.crop_and_resize rounds otherwise, which on a sharp edge shows in the second decimal.
+    The values equal those of the release's op except in their last bits, because positions are rounded as it rounds
+    them. (tf.image.crop_and_resize rounds differently, which shows in the second decimal at a sharp edge.)
+
+    Args:
+      image: the picture, or the part of it in `source_box(window)`.
+      window: what to keep.
+      corner: row and column of the picture at which `image` begins.
     """
 
-    def cut(array, offset):
+    def cut(array: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
         part = tf.slice(array, tf.concat([offset, [0]], axis=0), tf.concat([window.extent, [3]], axis=0))
         return tf.cond(window.mirrored, lambda: tf.reverse(part, [1]), lambda: part)
 
@@ -234,28 +287,34 @@ def _sampled(image: tf.Tensor, window: Window, corner: tf.Tensor | Sequence[int]
     first, end = _needed(window)
     band = tf.slice(image, tf.concat([first - corner, [0]], axis=0), tf.concat([end - first, [3]], axis=0))
     start = tf.unstack(tf.cast(first, tf.float32))
-    rows, columns = (at - start[axis] for axis, at in enumerate(window.positions))
+    rows, columns = (position - start[axis] for axis, position in enumerate(window.positions))
     columns = tf.cond(window.mirrored, lambda: tf.reverse(columns, [0]), lambda: columns)
-    # A row lies together in memory; so the columns are sampled as rows of the transposed band.
+    # A row is contiguous in memory, a column is not: so the columns are sampled as rows of the transposed band.
     band = tf.cast(band, tf.float32)
-    for at in (columns, rows):
-        band = _sampled_rows(tf.transpose(band, [1, 0, 2]), at)
+    for positions in (columns, rows):
+        band = _sampled_rows(tf.transpose(band, [1, 0, 2]), positions)
     return band
 
 
-def _sampled_rows(array: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
-    """Returns the rows of [n, m, 3] at the positions `at` (float32, rising or falling), each between its neighbours.
+def _sampled_rows(array: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """Returns rows interpolated linearly between those of `array` [n, m, 3], float32 [count, m, 3].
 
-    As products of matrices: a block of the wanted rows needs but a few of the given ones, which are read once.
+    positions: float32 [count], rising or falling.
     """
-    (n, m), count = tf.unstack(tf.shape(array)[:2]), tf.size(at)
+    # Gathering two neighbours for each wanted row would read the array twice and more. Neighbouring positions share
+    # their neighbours, so each block of _BLOCK rows is one matrix product with the few rows that the block lies
+    # between: interpolation weights [_BLOCK, k] times rows [k, 3 m].
+    n, m = tf.unstack(tf.shape(array)[:2])
+    count = tf.size(positions)
     blocks = (count + _BLOCK - 1) // _BLOCK
-    at = tf.reshape(tf.concat([at, tf.repeat(at[-1:], blocks * _BLOCK - count)], axis=0), [blocks, _BLOCK])
-    low, high = tf.floor(tf.reduce_min(at, axis=1)), tf.math.ceil(tf.reduce_max(at, axis=1))
-    near = low[:, None] + tf.range(tf.reduce_max(high - low) + 1)
-    weights = tf.nn.relu(1 - tf.abs(at[:, :, None] - near[:, None, :]))
+    padding = tf.repeat(positions[-1:], blocks * _BLOCK - count)
+    positions = tf.reshape(tf.concat([positions, padding], axis=0), [blocks, _BLOCK])
+    low = tf.floor(tf.reduce_min(positions, axis=1))
+    high = tf.math.ceil(tf.reduce_max(positions, axis=1))
+    near = low[:, None] + tf.range(tf.reduce_max(high - low) + 1)  # the rows that each block lies between
+    weights = tf.nn.relu(1 - tf.abs(positions[:, :, None] - near[:, None, :]))
     rows = tf.gather(tf.reshape(array, [n, 3 * m]), tf.minimum(tf.cast(near, tf.int32), n - 1))
-    # Not the op behind @, whose library (oneDNN) keeps compiled code of each shape and thread: hundreds of MB.
+    # Not the op behind @: its library (oneDNN) keeps compiled code for each shape and thread, hundreds of MB in all.
     sampled = tf.raw_ops.BatchMatMulV3(x=weights, y=rows, Tout=tf.float32)
     return tf.reshape(tf.reshape(sampled, [blocks * _BLOCK, 3 * m])[:count], [count, m, 3])
 
@@ -263,7 +322,8 @@ def _sampled_rows(array: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
 def _needed(window: Window) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the first pixel that the window is interpolated from and the one after the last, int32 [2] each."""
     ratio = _ratio(window.shape, window.size)
-    first, last = (tf.cast(at, tf.float32) * ratio for at in (window.offset, window.offset + window.extent - 1))
+    first = tf.cast(window.offset, tf.float32) * ratio
+    last = tf.cast(window.offset + window.extent - 1, tf.float32) * ratio
     last = tf.minimum(tf.cast(tf.math.ceil(last), tf.int32), window.shape - 1)
     return tf.cast(tf.floor(first), tf.int32), last + 1
 
@@ -271,15 +331,28 @@ def _needed(window: Window) -> tuple[tf.Tensor, tf.Tensor]:
 # ---- padding, cropping, flipping
 
 
-def pad_to(array: tf.Tensor, size: Sequence[int] | tf.Tensor, value: Sequence[float] | float, *, left=0) -> tf.Tensor:
-    """Returns [h, w, c] padded with `value` (a number or one a channel) below, and right but for `left` columns.
+def pad_to(
+    array: tf.Tensor,
+    size: Sequence[int] | tf.Tensor,
+    value: Sequence[float] | float,
+    *,
+    left: tf.Tensor | int = 0,
+) -> tf.Tensor:
+    """Returns an array [h, w, c] padded to `size` below and on the right, or on the left with the `left` first columns.
 
-    A side that is long enough already stays.
+    Args:
+      array: [h, w, c]; a side that is long enough already stays.
+      size: height and width.
+      value: of the padding, one number or one for each channel.
+      left: the number of padding columns that go to the left.
     """
-    channels, (height, width) = array.shape[-1], tf.unstack(tf.shape(array)[:2])
-    below, beside = (tf.maximum(size[i] - side, 0) for i, side in enumerate((height, width)))
+    channels = array.shape[-1]
+    height, width = tf.unstack(tf.shape(array)[:2])
+    below = tf.maximum(size[0] - height, 0)
+    beside = tf.maximum(size[1] - width, 0)
 
-    def padded(pixels, value):  # as a matrix, which the op pads in half the time
+    def padded(pixels: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+        # As a matrix, which the op pads in half the time.
         paddings = [[0, below], [channels * left, channels * (beside - left)]]
         flat = tf.pad(tf.reshape(pixels, [height, channels * width]), paddings, constant_values=value)
         return tf.reshape(flat, [height + below, width + beside, channels])
@@ -343,7 +416,7 @@ def flip(images: Sequence[tf.Tensor], draw: tf.Tensor, *, probability: float = 0
 
 
 def fill(array: tf.Tensor, window: Window, crop_size: Sequence[int], value: Sequence[float] | float) -> tf.Tensor:
-    """Returns the window [h, w, c] padded to `crop_size`: below, and on the right, or left where it is mirrored."""
+    """Returns the window [h, w, c] padded to `crop_size`: below, and on the right, or on the left if it is mirrored."""
     left = tf.where(window.mirrored, crop_size[1] - window.extent[1], 0)
     short = tf.reduce_any(window.extent < crop_size)
     padded = tf.cond(short, lambda: pad_to(array, crop_size, value, left=left), lambda: array)

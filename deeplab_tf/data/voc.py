@@ -1,4 +1,7 @@
-"""PASCAL VOC 2012 as pairs of files, and train_aug: the split of 10,582 that the release uses and does not ship."""
+"""The pairs of image and label files of PASCAL VOC 2012, and train_aug, the release's training split of 10,582 images.
+
+The release uses train_aug but does not ship it; `train_aug` derives it from SBD.
+"""
 
 import os
 
@@ -16,10 +19,12 @@ def voc_splits(
     *,
     image_format: str = "jpg",
 ) -> dict[str, list[Pair]]:
-    """Returns the pairs of each split: every *.txt in `list_folder` is one (datasets/build_voc2012_data.py).
+    """Returns the pairs of each split, one for every *.txt in `list_folder` (datasets/build_voc2012_data.py).
 
-    Labels may be palette PNGs (SegmentationClass) as well as the release's SegmentationClassRaw. DeepLabError where
-    there are no lists.
+    Labels may be palette PNGs (SegmentationClass) as well as the release's SegmentationClassRaw.
+
+    Raises:
+      DeepLabError: there are no lists, or one cannot be read.
     """
     lists = places.find(list_folder, "*.txt")
     if not lists:
@@ -31,11 +36,17 @@ def voc_splits(
 def train_aug(
     splits: dict[str, list[Pair]], sbd_dir: str | os.PathLike, *, expected: int = TRAIN_AUG_SIZE
 ) -> list[Pair]:
-    """Returns the augmented training split: SBD's train and val and VOC's train, without VOC's val, in order of id.
+    """Returns the augmented training split: SBD's train and val and VOC's train, without VOC's val, sorted by id.
 
-    VOC's own labels are taken where there are some, SBD's (cls/<id>.mat) for the others; photographs are VOC's, or
-    SBD's where VOC has none. DeepLabError where SBD or a VOC list is missing, or where there are not `expected` (0: any
-    number).
+    Labels are VOC's own if it has them, else SBD's (cls/<id>.mat); photographs are VOC's, or SBD's if VOC lacks them.
+
+    Args:
+      splits: those of `voc_splits`; train and val are needed.
+      sbd_dir: SBD's folder, benchmark_RELEASE, or dataset below it.
+      expected: the number of images that the split must have; 0: any.
+
+    Raises:
+      DeepLabError: SBD or a VOC list is missing, or the number of images is not the expected one.
     """
     folder = _sbd_folder(sbd_dir)
     for split in ("train", "val"):
@@ -50,8 +61,9 @@ def train_aug(
             f"sbd_dir={sbd_dir}: train_aug would have {len(ids)} images, expected {expected}; are all lists complete? "
             f"--train_aug_size={len(ids)} takes it as it is"
         )
-    some = next(iter(own.values()))
-    photos, extension = os.path.split(some.image)[0], os.path.splitext(some.image)[1]
+    first = next(iter(own.values()))
+    photos = os.path.dirname(first.image)
+    extension = os.path.splitext(first.image)[1]
     return [own.get(name) or _sbd_pair(name, folder, photos, extension) for name in sorted(ids)]
 
 

@@ -147,7 +147,7 @@ class _Session:
 
     def dataset(self, part: tuple[int, int], pieces: int) -> tf.data.Dataset:
         options = {"split": self.run.train_split, "training": True, "seed": self.train.seed, "start_step": self.done()}
-        batches = make_dataset(self.data, **options, part=part, pieces=pieces)
+        batches = make_dataset(self.data, **options, part=(*part, pieces))
         return batches.map(lambda batch: {key: batch[key] for key in ("image", "label")})
 
     def local(self, value) -> np.ndarray:
