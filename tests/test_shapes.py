@@ -181,7 +181,7 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr(shapes.visualize, "palette_png", fail)
+    monkeypatch.setattr(shapes.pictures, "palette_png", fail)
     with pytest.raises(OSError, match="disk full"):
         write_shapes(tmp_path / "set", splits={"val": 1}, height=32, width=32)
     assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ the release's own scale, crop and flip.
 """
 
 import math
+from typing import cast
 
 import numpy as np
 import tensorflow as tf
@@ -66,19 +67,19 @@ class Augmentation:
         config = self._config
         shape = image.shape
         if config.color_jitter:
-            image = self._jittered(image, draws[:4])
+            image = self._jittered(image, draws[:4], config.color_jitter)
         if config.gaussian_blur:
             image = self._blurred(image, draws[4] * config.gaussian_blur)
         if config.grid_mask:
-            image = self._grid_masked(image, draws[5:10])
+            image = self._grid_masked(image, draws[5:10], config.grid_mask)
         return tf.ensure_shape(image, shape)
 
-    def _jittered(self, image: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    def _jittered(self, image: tf.Tensor, draws: tf.Tensor, largest: tuple[float, ...]) -> tf.Tensor:
         """Returns the image with brightness, contrast, saturation and hue changed, in keras-cv's order.
 
-        draws: float32 [4] in [0, 1).
+        draws: float32 [4] in [0, 1). largest: the largest change of each.
         """
-        brightness, contrast, saturation, hue = tf.unstack((2 * draws - 1) * self._config.color_jitter)
+        brightness, contrast, saturation, hue = tf.unstack((2 * draws - 1) * largest)
         images = self._brightness.augment_images(image[None], brightness * 255)
         images = self._contrast.augment_images(images, 1 + contrast)
         # The layer multiplies the saturation by f / (1 - f) of the f it is given; this f makes that 1 + saturation.
@@ -91,19 +92,20 @@ class Augmentation:
         transformation = tf.reshape(kernel, [-1, 1, 1, 1]), tf.reshape(kernel, [1, -1, 1, 1])
         # The layer reads black beyond the edge, which would darken the border; dividing by the share of the bell that
         # lies inside the image undoes that.
-        inside = self._blur.augment_image(tf.ones_like(image[..., :1]), transformation)
+        inside = self._blur.augment_image(tf.ones_like(image[:, :, :1]), transformation)
         return self._blur.augment_image(image, transformation) / inside
 
-    def _grid_masked(self, image: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    def _grid_masked(self, image: tf.Tensor, draws: tf.Tensor, largest: float) -> tf.Tensor:
         """Returns the image behind a rotated grid of squares, of the sizes and spacings that keras-cv draws.
 
-        draws: float32 [5] in [0, 1): spacing, side, offsets of rows and columns, angle.
+        draws: float32 [5] in [0, 1): spacing, side, offsets of rows and columns, angle. largest: the largest side of a
+        square as a share of the spacing.
         """
         height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(image)[:2]))
         least = tf.minimum(0.5 * height, 0.3 * width)
         most = tf.maximum(0.5 * height, 0.3 * width) + 1
         unit = least + draws[0] * (most - least)
-        side = draws[1] * self._config.grid_mask * unit
+        side = draws[1] * largest * unit
         # As long as the diagonal, so that the grid covers the whole image however it is rotated.
         along = tf.range(tf.math.ceil(tf.sqrt(height**2 + width**2)))
         rows, columns = (tf.math.floormod(along + draws[i] * unit, unit) < side for i in (2, 3))
@@ -124,7 +126,7 @@ class Augmentation:
         if not self._config.cut_mix:
             return batch
         chosen, order, area, row, column = tf.unstack(draws[:, 10:], axis=1)
-        height, width = batch["image"].shape[1:3]
+        height, width = cast(tuple[int, int], tuple(batch["image"].shape[1:3]))
         side = tf.where(chosen < self._config.cut_mix, tf.sqrt(area), 0.0)
         numbers = [tf.cast(part, tf.int32) for part in (row * height, column * width, side * width, side * height)]
         for key in ("image", "label"):

@@ -143,7 +143,7 @@ def run_pipeline(runner: str, flags: Sequence[str], build: Callable[["Pipeline"]
     """
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
-    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
     # Given by name, DirectRunner would first try to download another runner.
     engine = FnApiRunner() if runner == "DirectRunner" else runner

@@ -106,7 +106,7 @@ def build_records(
         for shard, written in zip(shards, writer(shards, rules), strict=True):
             counts[shard.split] += written.counts
             faults += written.faults
-        if not faults and (fault := binary_mask_fault(sum(counts.values()), rules)):
+        if not faults and (fault := binary_mask_fault(sum(counts.values(), np.zeros(256, np.int64)), rules)):
             faults.append(fault)
         if faults:
             raise DeepLabError(f"{len(faults)} faults, nothing was written:\n" + "\n".join(f"  {f}" for f in faults))

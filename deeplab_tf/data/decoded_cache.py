@@ -83,7 +83,7 @@ class DecodedCache:
         """
         try:
             content = np.memmap(self._file(record), np.uint8, "r")
-            *sides, length = _HEAD.unpack_from(content)
+            *sides, length = _HEAD.unpack_from(content.data)
         except (OSError, ValueError, struct.error):  # missing, empty, too short
             return _NOT_CACHED
         rows, columns, height, width = sides
@@ -115,12 +115,12 @@ class DecodedCache:
         if skipped or not self.writable or len(head) > _START:
             return False
         try:
-            self._write_parts(self._file(record), ((0, head), (_START, image), (label_start, label)), end)
+            self._write_parts(self._file(record), ((0, head), (_START, image.data), (label_start, label.data)), end)
         except OSError as error:
             self._stop_writing(error)
         return self.writable
 
-    def _write_parts(self, file: str, parts: Sequence[tuple[int, bytes | np.ndarray]], size: int) -> None:
+    def _write_parts(self, file: str, parts: Sequence[tuple[int, bytes | memoryview]], size: int) -> None:
         os.makedirs(self.folder, exist_ok=True)
         if shutil.disk_usage(self.folder).free < _RESERVE + size:
             raise OSError(errno.ENOSPC, "the disk is full but for a last gibibyte, which is left to checkpoints")

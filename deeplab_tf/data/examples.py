@@ -281,7 +281,7 @@ def next_sound_example(
     """
 
     def try_next(tried: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
-        number = (record + tf.cast(tried, tf.int64)) % source.count
+        number = tf.math.floormod(record + tf.cast(tried, tf.int64), source.count)
         good, example = try_example(source, number, window_of)
         reported = tf.cond(good, lambda: 0, lambda: report_skipped(source, number))
         with tf.control_dependencies([reported]):

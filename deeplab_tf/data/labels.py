@@ -22,7 +22,7 @@ def checked_example(
     """
     if source.config.skip_corrupt_records:
         example, skipped = next_sound_example(source, record, window_of)
-        record = (record + tf.cast(skipped, tf.int64)) % source.count
+        record = tf.math.floormod(record + tf.cast(skipped, tf.int64), source.count)
     else:
         example, skipped = sound_example(source, record, window_of), tf.constant(0)
     return {**example, "label": checked_label(source, record, example), "skipped": skipped}

@@ -8,9 +8,8 @@ IEEE 754 rounds in one way is used, so that pictures are equal on every machine.
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]  # [h, w], one number for each pixel
+Floats = np.ndarray  # float32 [h, w], one number for each pixel
 
 
 def _half_planes(x: Floats, y: Floats, directions: Sequence[tuple[float, float]]) -> tuple[Floats, Floats]:

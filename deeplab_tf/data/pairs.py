@@ -9,7 +9,7 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import PIL.Image
@@ -130,13 +130,15 @@ def pack(pair: Pair, rules: LabelRules) -> Packed | list[str]:
     counts = np.zeros(256, np.int64)
     if pair.label is not None:
         try:
-            label, classes = _encoded_label(pair, rules)
+            label, classes = _encoded_label(pair.label, pair.label_ids, rules)
             counts = np.bincount(classes.ravel(), minlength=256)
             if size and classes.shape != size[:2]:
                 faults.append(_mismatch(pair, size, classes.shape))
         except DeepLabError as error:
             faults.append(str(error))
-    return faults or Packed(image, label, pair.filename, *size[:2], counts)
+    if faults or size is None:
+        return faults
+    return Packed(image, label, pair.filename, size[0], size[1], counts)
 
 
 def pack_all(pairs: Iterable[Pair], rules: LabelRules) -> list[Packed | list[str]]:
@@ -184,18 +186,18 @@ def _short(error: Exception, content: bytes) -> str:
 # ---- labels
 
 
-def _encoded_label(pair: Pair, rules: LabelRules) -> tuple[bytes, np.ndarray]:
+def _encoded_label(file: str, label_ids: Sequence[int] | None, rules: LabelRules) -> tuple[bytes, np.ndarray]:
     """Returns the PNG to store and its indices, uint8 [h, w]."""
-    content = _read(pair.label, "label")
-    indices, plain = _indices(pair.label, content, rules)
+    content = _read(file, "label")
+    indices, plain = _indices(file, content, rules)
     table = np.arange(256, dtype=np.uint8)
-    if pair.label_ids is not None:
+    if label_ids is not None:
         table[:] = rules.ignore_label
-        table[list(pair.label_ids)] = range(len(pair.label_ids))
+        table[list(label_ids)] = range(len(label_ids))
     for old, new in rules.label_map:
         table[old] = new
     classes = table[indices]
-    _require_classes(pair.label, classes, rules)
+    _require_classes(file, classes, rules)
     return (content if plain and np.array_equal(classes, indices) else label_png(classes)), classes
 
 

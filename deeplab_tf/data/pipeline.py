@@ -5,7 +5,7 @@ form: a run starts at any step at once, and equal steps see equal pixels. Everyt
 the host, except for the files of `decoded_cache`, which Python reads and writes.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import tensorflow as tf
 
@@ -33,14 +33,14 @@ class BatchPart(NamedTuple):
     """The part of each batch that one of several input pipelines gives.
 
     Attributes:
-      index: the number of this pipeline, from 0.
-      count: the number of pipelines. In training each gives a contiguous `count`-th of every batch; in evaluation every
-        `count`-th example.
+      number: of this pipeline, from 0.
+      parts: the number of pipelines. In training each gives consecutive examples of every batch, 1 / parts of it; in
+        evaluation it gives one in `parts` examples.
       pieces: training splits the part into this number of equal batches, one for each device; evaluation ignores it.
     """
 
-    index: int = 0
-    count: int = 1
+    number: int = 0
+    parts: int = 1
     pieces: int = 1
 
 
@@ -70,7 +70,7 @@ def make_dataset(
       training: augment, shuffle and repeat.
       seed: of the order and of the random numbers.
       start_step: the number of batches to leave out, at no cost.
-      part: the part of each batch to give, where several pipelines share the batches: (index, count), or a BatchPart.
+      part: the part of each batch to give, where several pipelines share the batches: (number, parts), or a BatchPart.
 
     Raises:
       DeepLabError: an option is missing, there are no records, or a file is damaged where records begin. A fault found
@@ -91,11 +91,9 @@ def make_dataset(
       (TensorShape([2, 33, 33, 3]), TensorShape([2, 33, 33, 1]))
     """
     source = open_source(config, split)
-    if training and config.crop_size is None:
-        raise DeepLabError("crop_size is not set; training crops to it, for instance crop_size=513,513")
     part = BatchPart(*part)
-    devices = part.count * part.pieces
-    if not 0 <= part.index < part.count or config.batch_size % devices:
+    devices = part.parts * part.pieces
+    if not 0 <= part.number < part.parts or config.batch_size % devices:
         raise DeepLabError(
             f"batch_size={config.batch_size}: expected a multiple of {devices}, the devices that share it"
         )
@@ -108,8 +106,10 @@ def make_dataset(
 
 
 def _training_batches(source: ExampleSource, seed: int, start_step: int, part: BatchPart) -> tf.data.Dataset:
-    config = source.config
-    size = config.batch_size // part.count
+    config, crop_size = source.config, source.config.crop_size
+    if crop_size is None:
+        raise DeepLabError("crop_size is not set; training crops to it, for instance crop_size=513,513")
+    size = config.batch_size // part.parts
     scales = transforms.scale_values(config.min_scale_factor, config.max_scale_factor, config.scale_factor_step_size)
     pixel, ignored = _pad_values(source)
     augmentation = make_augmentation(config, pixel)
@@ -117,13 +117,13 @@ def _training_batches(source: ExampleSource, seed: int, start_step: int, part: B
 
     def example_at(row: tf.Tensor) -> dict[str, tf.Tensor]:
         # Counted over all pipelines, so that the examples of a step do not depend on how many share it.
-        position = row // size * config.batch_size + part.index * size + row % size
+        position = row // size * config.batch_size + part.number * size + tf.math.floormod(row, size)
         epoch, record = _shuffled(seed, position, source.count)
         draws = tf.random.stateless_uniform([4], tf.stack([_epoch_key(seed, epoch), record]), alg="philox")
         scale = transforms.draw_scale(scales, config.scale_factor_step_size, draws[0])
 
         def window_of(shape: tf.Tensor) -> transforms.Window:
-            return transforms.draw_window(shape, draws[1:], scale=scale, crop_size=config.crop_size)
+            return transforms.draw_window(shape, draws[1:], scale=scale, crop_size=crop_size)
 
         # Of a JPEG only the part under the window is decoded, unless the whole is resized first, or kept in the cache.
         partly = window_of if config.min_resize_value is None and not cache else None
@@ -138,8 +138,8 @@ def _training_batches(source: ExampleSource, seed: int, start_step: int, part: B
         if augmentation:
             extra[DRAWS] = augmentation.draws(_epoch_key(seed, epoch), record)
             image = augmentation.augment_image(image, extra[DRAWS])
-        image = transforms.fill(image, window, config.crop_size, pixel)
-        label = transforms.label_window(label, window, config.crop_size, ignored)
+        image = transforms.fill(image, window, crop_size, pixel)
+        label = transforms.label_window(label, window, crop_size, ignored)
         return {"image": image, "label": tf.cast(label, tf.int32), **_stored_facts(example), **extra}
 
     rows = tf.data.Dataset.counter(tf.constant(start_step * size, tf.int64), tf.constant(1, tf.int64))
@@ -171,11 +171,17 @@ def _shuffled(seed: int, position: tf.Tensor, count: int) -> tuple[tf.Tensor, tf
     # cipher instead: it gives the record at any position at once, and never the same record twice in an epoch. But its
     # permutations are only as good as its key: with a key of small numbers, and with the four rounds of the public
     # function, they leave most records in their places. Hence a key of drawn bits, and _ROUNDS rounds.
+    key_seed = tf.stack([_epoch_key(seed, epoch), tf.constant(_ORDER, tf.int64)])
     key = tf.random.stateless_uniform(
-        [3], tf.stack([_epoch_key(seed, epoch), tf.constant(_ORDER, tf.int64)]), None, None, tf.uint32, alg="philox"
+        [3],
+        key_seed,
+        minval=None,  # pyright: ignore[reportArgumentType] (the stubs lack None, which means all of uint32)
+        maxval=None,
+        dtype=tf.uint32,
+        alg="philox",
     )
     record = tf.raw_ops.RandomIndexShuffle(
-        index=position % count,
+        index=tf.math.floormod(position, count),
         seed=tf.cast(key, tf.int64),
         max_index=tf.constant(count - 1, tf.int64),
         rounds=_ROUNDS,
@@ -190,13 +196,15 @@ def _pad_values(source: ExampleSource) -> tuple[tuple[float, ...], int]:
 def _resized(config: DataConfig, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     if config.min_resize_value is None:
         return image, label
-    return transforms.resize_to_range(
-        image,
-        label,
+    height, width = tf.unstack(tf.shape(image)[:2])
+    size = transforms.range_size(
+        height,
+        width,
         minimum=config.min_resize_value,
         maximum=config.max_resize_value,
         factor=config.resize_factor,
     )
+    return transforms.resize_image(image, size), transforms.resize_label(label, size)
 
 
 # ---- evaluation
@@ -211,7 +219,8 @@ def _evaluation_batches(source: ExampleSource, start_step: int, part: BatchPart)
             good, example = try_example(source, record)
             tf.cond(good, lambda: 0, lambda: report_skipped(source, record))
         else:
-            good, example = True, sound_example(source, record)
+            good = tf.constant(True)
+            example = sound_example(source, record)
         original, label = _resized(config, example["image"], checked_label(source, record, example))
         image = tf.cast(original, tf.float32)
         label = tf.cast(label, tf.int32)
@@ -229,14 +238,15 @@ def _evaluation_batches(source: ExampleSource, start_step: int, part: BatchPart)
             "good": good,
         }
 
-    first = start_step * config.batch_size + part.index
-    rows = tf.data.Dataset.range(first, max(first, source.count), part.count)
+    first = start_step * config.batch_size + part.number
+    rows = tf.data.Dataset.range(first, max(first, source.count), part.parts)
     examples = rows.map(without_autograph(example_at), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if config.skip_corrupt_records:
         examples = examples.filter(lambda example: example["good"])
     examples = examples.map(lambda example: {key: value for key, value in example.items() if key != "good"})
-    padding = {key: tf.constant(0, spec.dtype) for key, spec in examples.element_spec.items() if key != "image_name"}
+    specs = cast(dict[str, tf.TensorSpec], examples.element_spec)
+    padding = {key: tf.constant(0, spec.dtype) for key, spec in specs.items() if key != "image_name"}
     padding |= {"label": tf.constant(ignored), "image_name": ""}
-    batches = examples.padded_batch(config.batch_size // part.count, padding_values=padding)
+    batches = examples.padded_batch(config.batch_size // part.parts, padding_values=padding)
     restore_colour = without_autograph(lambda batch: {**batch, "image": batch["image"] + tf.constant(pixel)})
     return batches.map(restore_colour).prefetch(tf.data.AUTOTUNE)

@@ -61,7 +61,7 @@ def find(folder: str | os.PathLike, pattern: str) -> list[str]:
     return sorted(_gfile().glob(os.path.join(folder, pattern)), key=lambda path: path.split("/"))
 
 
-def write_text(path: str, text: str):
+def write_text(path: str, text: str) -> None:
     """Writes a file."""
     if not is_remote(path):
         pathlib.Path(path).write_text(text, encoding="utf-8")

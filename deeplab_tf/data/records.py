@@ -289,7 +289,7 @@ class RecordAt(tf.data.Dataset):
         one = tf.raw_ops.TakeDataset(
             input_dataset=records, count=tf.constant(1, tf.int64), output_types=[tf.string], output_shapes=[[]]
         )
-        super().__init__(one)
+        super().__init__(one)  # pyright: ignore[reportCallIssue] (missing in the stubs)
 
     def _inputs(self) -> list[tf.data.Dataset]:
         return []

@@ -67,8 +67,8 @@ class _Segmentation(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {split: self._generate_examples(pairs) for split, pairs in splits.items()}
 
 
-def _example(name: str, image: bytes, label: bytes) -> dict:
-    return {"image": io.BytesIO(image), "segmentation_mask": io.BytesIO(label), "file_name": name}
+def _example(name: str, image: bytes, label: bytes | None) -> dict:
+    return {"image": io.BytesIO(image), "segmentation_mask": io.BytesIO(label or b""), "file_name": name}
 
 
 def _find_folder(manager: tfds.download.DownloadManager, folder: str, archives: Iterable[str]) -> pathlib.Path | None:

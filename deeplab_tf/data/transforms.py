@@ -1,12 +1,12 @@
 """The release's preprocessing of one example, as pure functions (core/preprocess_utils.py).
 
-An image is [h, w, c], a label [h, w, 1]. Every resize has aligned corners: bilinear for images, nearest with halves away
-from zero for labels. Functions with random effects take their random numbers as arguments, so that image and label
-share them and a run can repeat them.
+An image is [h, w, c], a label [h, w, 1]. Every resize has aligned corners: bilinear for images, nearest with halves
+away from zero for labels. Functions with random effects take their random numbers as arguments, so that image and
+label share them and a run can repeat them.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
@@ -42,7 +42,7 @@ def range_size(
         too_large = tf.cast(tf.reduce_max(size), tf.float32) > limit
         size = tf.where(too_large, _floored(height * ratio, width * ratio), size)
     if factor:
-        size += (factor - (size - 1) % factor) % factor
+        size += tf.math.floormod(factor - tf.math.floormod(size - 1, factor), factor)
     return size
 
 
@@ -346,7 +346,7 @@ def pad_to(
       value: of the padding, one number or one for each channel.
       left: the number of padding columns that go to the left.
     """
-    channels = array.shape[-1]
+    channels = cast(int, array.shape[-1])
     height, width = tf.unstack(tf.shape(array)[:2])
     below = tf.maximum(size[0] - height, 0)
     beside = tf.maximum(size[1] - width, 0)
@@ -360,8 +360,8 @@ def pad_to(
     values = {float(v) for v in np.ravel(value)}
     if len(values) == 1:
         return padded(array, tf.cast(values.pop(), array.dtype))
-    value = tf.constant(value, array.dtype)
-    return padded(array - value, tf.zeros([], array.dtype)) + value
+    colour = tf.constant(value, array.dtype)
+    return padded(array - colour, tf.zeros([], array.dtype)) + colour
 
 
 def pad_to_bounding_box(
