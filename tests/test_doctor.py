@@ -14,7 +14,7 @@ from golden import golden_image, golden_label
 from deeplab_tf.catalog import datasets, palettes
 from deeplab_tf.data import records
 from deeplab_tf.doctor.dataset import check_dataset, label_weights
-from deeplab_tf.doctor.labels import explain_values, look_at_label
+from deeplab_tf.doctor.labels import explain_values, inspect_label
 from deeplab_tf.doctor.likeness import alike, thumbnail
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import doctor
@@ -147,7 +147,7 @@ def test_evidence_names_file_value_and_count(folder):
 def test_a_label_of_sixteen_bits(folder):
     put(folder / "labels/a.png", encoded(label_of("a").astype(np.uint16) * 300))
     finding = check_dataset(folder).findings[0]
-    assert finding.code == "labels-out-of-range" and "no 8-bit numbers (mode I;16)" in finding.evidence[1]
+    assert finding.code == "labels-out-of-range" and "not 8-bit numbers (mode I;16)" in finding.evidence[1]
     for name in "abcde":
         put(folder / f"labels/{name}.png", encoded(label_of(name).astype(np.uint16) * 300))
     assert check_dataset(folder).codes == ("labels-out-of-range",)
@@ -192,7 +192,7 @@ def test_records_that_hold_no_examples(folder):
     found = check_dataset(out)
     assert found.codes == ("empty-split", "unreadable")
     assert found.findings[0].evidence == ("val: not one example that can be read",)
-    assert "record 0 is no tf.train.Example (damaged)" in found.findings[1].evidence[1]
+    assert "record 0 is not a tf.train.Example (damaged)" in found.findings[1].evidence[1]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_labels_that_are_no_whole_numbers(folder):
     values[0], values[1] = 0.5, np.nan
     put(folder / "labels/a.png", encoded(values, "TIFF"))
     finding = check_dataset(folder).findings[0]
-    assert finding.code == "labels-out-of-range" and "has label 0.5, nan: no 8-bit numbers" in finding.evidence[1]
+    assert finding.code == "labels-out-of-range" and "has label 0.5, nan: not 8-bit numbers" in finding.evidence[1]
 
 
 def test_what_is_all_ignored_is_no_mask(folder):
@@ -297,7 +297,7 @@ def counts(*values: int) -> np.ndarray:
         ((0, 7, 26, 33), (7, 26, 33), "labels-out-of-range", "Cityscapes' label ids"),
         ((0, 38, 75, 113), None, "palette-as-grey", "palette PNG was decoded as colours"),
         ((0, 1, 9), None, "labels-out-of-range", "--label_policy=ignore"),
-        (tuple(range(0, 250, 3)), None, "labels-out-of-range", "so many values are no classes"),
+        (tuple(range(0, 250, 3)), None, "labels-out-of-range", "this many values cannot be classes"),
     ],
 )
 def test_the_likely_cure(present, ids, code, cure):
@@ -307,8 +307,8 @@ def test_the_likely_cure(present, ids, code, cure):
 
 def test_one_bit_labels():
     content = encoded(np.eye(8, dtype=bool))
-    assert list(np.flatnonzero(look_at_label(content, PALETTE, stored=False).counts)) == [0, 1]
-    stored = look_at_label(content, PALETTE, stored=True).counts
+    assert list(np.flatnonzero(inspect_label(content, PALETTE, in_record=False).counts)) == [0, 1]
+    stored = inspect_label(content, PALETTE, in_record=True).counts
     assert list(np.flatnonzero(stored)) == [0, 255]
     assert np.array_equal(np.unique(records.decode_label(content)), [0, 255])  # what TensorFlow makes of it
 
@@ -330,7 +330,7 @@ def test_real_data(shared):
     assert voc.codes == () and voc.facts["examples"] == {"val": 3}
     bad = check_dataset(shared / "real")
     assert bad.codes == ("labels-out-of-range",)
-    assert "21, 22" in bad.findings[0].evidence[0] and "so many values" in bad.findings[0].cure
+    assert "21, 22" in bad.findings[0].evidence[0] and "this many values" in bad.findings[0].cure
     assert bad.findings[1].code == "assumed-dataset"
 
 

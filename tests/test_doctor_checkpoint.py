@@ -76,7 +76,7 @@ def test_a_split_that_the_data_set_has_not(tmp_path, trained):
     found = check_checkpoint(saved(tmp_path, trained, train_split="train"), eval_split="vall")
     assert found.codes == ("unknown-split",)
     (finding,) = (finding for finding in found.findings if finding.code == "unknown-split")
-    assert finding.evidence == ("--eval_split=vall: shapes has none of that name; expected train, val",)
+    assert finding.evidence == ("--eval_split=vall: shapes has no split of that name; expected train, val",)
 
 
 @pytest.mark.parametrize(
@@ -152,8 +152,8 @@ def test_labels_of_cityscapes_are_counted_by_class(tmp_path, monkeypatch):
         (tmp_path / part / "val" / "bonn" / f"{name}_{end}.png").write_bytes(encoded(array))
     monkeypatch.setattr(predictions, "_predicted", lambda *_: np.eye(19, dtype=np.int64)[3])
     loaded = types.SimpleNamespace(card=types.SimpleNamespace(config=types.SimpleNamespace(num_classes=19)))
-    seen = predictions._look(loaded, open_data(tmp_path), "val_fine", 1)
-    assert seen.labels[0] == seen.labels.sum() == 72 and seen.found[3] == 1
+    seen = predictions._predict(loaded, open_data(tmp_path), "val_fine", 1)
+    assert seen.labels[0] == seen.labels.sum() == 72 and seen.predicted[3] == 1
 
 
 def always(weights, answer: int) -> dict[str, np.ndarray]:

@@ -1,1 +1,1 @@
-"""The doctor: what is silently wrong with data, a training run or a checkpoint, each finding with evidence and cure."""
+"""The doctor: finds what is silently wrong with data, a training run, a checkpoint or an export, and names a cure."""

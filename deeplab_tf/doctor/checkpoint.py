@@ -1,4 +1,4 @@
-"""The doctor's look at weights: what they are, what they were trained on, and what they may be scored on."""
+"""The check of weights: what they are, what they were trained on, and which splits they may be scored on."""
 
 import dataclasses
 import os
@@ -17,22 +17,29 @@ from deeplab_tf.weights.tf1 import variable_map
 from deeplab_tf.zoo.lookup import CHECKPOINTS, find_by_file
 
 _LOGITS = "logits/"
-_FRESH = 0.0201  # initial logits are drawn within two standard deviations, 0.01 each
+_LARGEST_INITIAL = 0.0201  # initial logits are drawn within two standard deviations of 0.01
 
 
 def has_fresh_head(weights: dict[str, np.ndarray]) -> bool:
-    """Returns whether the logits are as they are before the first update: small, and biases that are exactly 0."""
+    """Returns whether the logits look as before the first update: small weights, and biases that are exactly 0.
+
+    weights: the release's name of a variable -> its value.
+    """
     logits = {name: value for name, value in weights.items() if name.startswith(_LOGITS)}
     biases = [value for name, value in logits.items() if name.endswith("/biases")]
-    return bool(biases) and not any(map(np.any, biases)) and all(np.abs(v).max() <= _FRESH for v in logits.values())
+    return (
+        bool(biases)
+        and not any(map(np.any, biases))
+        and all(np.abs(v).max() <= _LARGEST_INITIAL for v in logits.values())
+    )
 
 
 def check_checkpoint(path: str | os.PathLike, *, eval_split: str | None = None) -> Diagnosis:
-    """Returns what weights are and what is odd about them.
+    """Returns the facts about weights and the findings on them.
 
     Args:
-      path: anything that `loading.open_model` opens.
-      eval_split: the split that they are to be scored on.
+      path: anything that `weights.loading.open_model` opens.
+      eval_split: the split that they will be scored on.
     """
     try:
         loaded = open_model(path)
@@ -62,13 +69,12 @@ def _identity(loaded: Loaded, weights: dict[str, np.ndarray]) -> Iterator[Findin
 
 def _training(card: ModelCard, path: str) -> Iterator[Finding]:
     entry = CHECKPOINTS.get(path) or find_by_file(path) or find_by_file(card.source_checkpoint or "")
-    said = f"{card.dataset} {card.train_split}" if card.train_split else None
-    lines = [f"trained on {said}"] if said else []
+    lines = [f"trained on {card.dataset} {card.train_split}"] if card.train_split else []
     if entry and entry.pretraining:
         lines.append(f"before that on {', '.join(entry.pretraining)} ({entry.name})")
     elif card.source_checkpoint and card.source_checkpoint != path:
         lines.append(f"from {card.source_checkpoint}")
-    if said or card.kind == "backbone":
+    if card.train_split or card.kind == "backbone":
         yield Finding("trained-on", NOTE, tuple(lines or ["a backbone to start training from"]))
     else:
         lines = ("nothing says which split it was trained on", *lines)
@@ -77,7 +83,7 @@ def _training(card: ModelCard, path: str) -> Iterator[Finding]:
 
 
 def _scoring(card: ModelCard, path: str, eval_split: str | None) -> Iterator[Finding]:
-    """Yields which splits the weights have not seen, as far as their description tells."""
+    """Yields the splits that the weights have not seen, as far as their description says."""
     card = dataclasses.replace(card, source_checkpoint=card.source_checkpoint or path)
     if card.train_split:
         splits = DATASETS[card.dataset].splits if card.dataset in DATASETS else ()
@@ -89,14 +95,16 @@ def _scoring(card: ModelCard, path: str, eval_split: str | None) -> Iterator[Fin
 
 
 def seen_findings(card: ModelCard, eval_split: str) -> Iterator[Finding]:
-    """Yields whether the weights have seen the split that they are to be scored on, or that this cannot be told."""
+    """Yields a finding if the weights have seen the split that they will be scored on, or if that is unknown."""
     reason = card.seen(card.dataset, eval_split)
     if reason:
         yield Finding("contaminated", WARNING, (reason,), "score another split, or mark the score as contaminated")
     elif card.dataset in DATASETS and eval_split not in DATASETS[card.dataset].splits:
         known = ", ".join(DATASETS[card.dataset].splits)
-        lines = (f"--eval_split={eval_split}: {card.dataset} has none of that name; expected {known}",)
-        yield Finding("unknown-split", WARNING, lines, "whether the weights have seen your own split, you must know")
+        lines = (f"--eval_split={eval_split}: {card.dataset} has no split of that name; expected {known}",)
+        yield Finding(
+            "unknown-split", WARNING, lines, "only you know whether the weights have seen a split of your own"
+        )
 
 
 def _values(weights: dict[str, np.ndarray]) -> Iterator[Finding]:

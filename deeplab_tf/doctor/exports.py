@@ -1,5 +1,7 @@
-"""The doctor's look at exported files, by their certificates: what they are, whether they are still what was certified,
-and whether they are of the weights as these are now."""
+"""The check of exported files by their certificates.
+
+It says what they are, whether they are still the files that were certified, and whether they hold the newest weights.
+"""
 
 import json
 import os
@@ -20,43 +22,47 @@ _CURE = "export again: deeplab-tf export --checkpoint_path={} --export_path=..."
 
 
 def certificates_in(path: str | os.PathLike) -> dict[pathlib.Path, pathlib.Path]:
-    """Returns the exports at `path`, a file or a folder, and the certificate of each: exported file -> certificate."""
-    found = pathlib.Path(path).expanduser().absolute()
-    if found.is_file():
-        beside = found.with_name(f"{found.name}.{CERTIFICATE}")
-        return {found: beside} if beside.is_file() else {}
-    own = {found: found / CERTIFICATE} if (found / CERTIFICATE).is_file() else {}
-    end = f".{CERTIFICATE}"
-    return own | {file.with_name(file.name.removesuffix(end)): file for file in sorted(found.glob(f"*{end}"))}
+    """Returns the exports at `path`, a file or a folder: exported file or folder -> its certificate."""
+    root = pathlib.Path(path).expanduser().absolute()
+    if root.is_file():
+        beside = root.with_name(f"{root.name}.{CERTIFICATE}")
+        return {root: beside} if beside.is_file() else {}
+    own = {root: root / CERTIFICATE} if (root / CERTIFICATE).is_file() else {}
+    suffix = f".{CERTIFICATE}"
+    return own | {file.with_name(file.name.removesuffix(suffix)): file for file in sorted(root.glob(f"*{suffix}"))}
 
 
 def is_export(path: str | os.PathLike) -> bool:
-    """Returns whether `path` is an exported file or folder with its certificate, and no model directory."""
+    """Returns whether `path` is an exported file or folder with its certificate, and not a model directory."""
     return bool(certificates_in(path)) and not (pathlib.Path(path).expanduser() / MODEL_FILE).is_file()
 
 
 def check_exports(path: str | os.PathLike, *, checkpoint: str | None = None) -> Diagnosis:
-    """Returns what is odd about the exports at `path`.
+    """Returns the facts about the exports at `path` and the findings on them.
 
     Args:
-      path: an exported file, a folder that is an export, or one that holds such files.
-      checkpoint: the weights that they should be of; None: those that each certificate names.
+      path: an exported file, a folder that is an export, or a folder that holds exported files.
+      checkpoint: the weights that they should hold; None: those that each certificate names.
 
     Raises:
-      DeepLabError: there is nothing. What can be found is a finding.
+      DeepLabError: nothing is there. Anything else that is wrong becomes a finding.
     """
-    found = pathlib.Path(path).expanduser().absolute()
-    if not found.exists():
+    root = pathlib.Path(path).expanduser().absolute()
+    if not root.exists():
         raise DeepLabError(f"--export_dir={path}: nothing is there; expected an exported file or folder")
-    exports = certificates_in(found)
-    certificates = {artefact: _read(file) for artefact, file in exports.items()}
-    findings = [finding for artefact, read in certificates.items() for finding in _judged(artefact, read, checkpoint)]
-    facts = {artefact.name: dict(read) for artefact, read in certificates.items()}
-    return Diagnosis(str(path), (*findings, *_uncertified(found, exports)), facts)
+    exports = certificates_in(root)
+    certificates = {exported: _read(file) for exported, file in exports.items()}
+    findings = [
+        finding
+        for exported, certificate in certificates.items()
+        for finding in _check_export(exported, certificate, checkpoint)
+    ]
+    facts = {exported.name: dict(certificate) for exported, certificate in certificates.items()}
+    return Diagnosis(str(path), (*findings, *_uncertified(root, exports)), facts)
 
 
 def _read(file: pathlib.Path) -> Mapping:
-    """The certificate; without fields where it cannot be read."""
+    """Returns the fields of a certificate; none if it cannot be read."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -64,74 +70,76 @@ def _read(file: pathlib.Path) -> Mapping:
     return values if isinstance(values, dict) else {}
 
 
-def _judged(given: pathlib.Path, certificate: Mapping, checkpoint: str | None) -> Iterator[Finding]:
-    """Yields the findings on the export at `given`; one where the certificate lacks what ours have."""
+def _check_export(path: pathlib.Path, certificate: Mapping, checkpoint: str | None) -> Iterator[Finding]:
+    """Yields the findings on the export at `path`; only one if a field of the certificate is missing or wrong."""
     try:
-        inside = FORMATS[certificate["options"]["format"]].file if given.is_dir() else None
-        yield from _findings(given / (inside or ""), certificate, checkpoint)
+        inside = FORMATS[certificate["options"]["format"]].file if path.is_dir() else None
+        yield from _findings(path / (inside or ""), certificate, checkpoint)
     except (KeyError, TypeError, AttributeError) as error:
-        lines = (f"{given.name}: its certificate is damaged, or not of deeplab-tf export ({error!r})",)
+        lines = (f"{path.name}: its certificate is damaged, or not of deeplab-tf export ({error!r})",)
         yield Finding("unreadable-certificate", ERROR, lines, _CURE.format("..."))
 
 
-def _uncertified(found: pathlib.Path, exports: Mapping) -> Iterator[Finding]:
-    """Yields a finding of what looks exported and has no certificate."""
-    files = [found] if found.is_file() else sorted(found.iterdir())
+def _uncertified(root: pathlib.Path, exports: Mapping) -> Iterator[Finding]:
+    """Yields a finding on files that look exported and have no certificate."""
+    files = [root] if root.is_file() else sorted(root.iterdir())
     bare = [file for file in files if file.suffix in SUFFIXES and file.name != "saved_model.pb" and file not in exports]
-    if bare and found in exports:  # the folder's certificate is that of the file in it
+    if bare and root in exports:  # the certificate of the folder is that of the file in it
         return
     if bare or not exports:
-        names = ", ".join(file.name for file in bare[:3]) or str(found)
+        names = ", ".join(file.name for file in bare[:3]) or str(root)
         lines = (f"{names}: no certificate says what it is and that it does what the model does",)
         yield Finding("uncertified", WARNING, lines, _CURE.format("..."))
 
 
-def _findings(artefact: pathlib.Path, certificate: Mapping, checkpoint: str | None) -> Iterator[Finding]:
-    yield _identity(artefact, certificate)
-    if not artefact.exists():
-        lines = (f"{artefact.name} is not there, its certificate is",)
+def _findings(exported: pathlib.Path, certificate: Mapping, checkpoint: str | None) -> Iterator[Finding]:
+    yield _identity(exported, certificate)
+    if not exported.exists():
+        lines = (f"{exported.name} is missing, but its certificate is there",)
         yield Finding("artefact-changed", ERROR, lines, _CURE.format(certificate["checkpoint"]))
-    elif sha256_of(*files_of(artefact)) != certificate["sha256"]:
-        lines = (f"{artefact.name} is another file than the one that was certified: its SHA-256 differs",)
+    elif sha256_of(*files_of(exported)) != certificate["sha256"]:
+        lines = (f"{exported.name} is not the file that was certified: its SHA-256 differs",)
         yield Finding("artefact-changed", ERROR, lines, _CURE.format(certificate["checkpoint"]))
-    yield from _stride(artefact, certificate)
-    yield from _agreement(artefact, certificate)
-    yield from _weights(artefact, certificate, checkpoint)
+    yield from _stride(exported, certificate)
+    yield from _agreement(exported, certificate)
+    yield from _weights(exported, certificate, checkpoint)
 
 
-def _identity(artefact: pathlib.Path, certificate: Mapping) -> Finding:
+def _identity(exported: pathlib.Path, certificate: Mapping) -> Finding:
     options, sides = certificate["options"], certificate["input_shape"]
     kind = " ".join([options.get("format", "export"), *([options["precision"]] if "precision" in options else [])])
     model, shape = certificate["model"], " x ".join("any" if side is None else str(side) for side in sides)
     network = f"{model['model_variant']} for {len(certificate['class_names'])} classes of {certificate['dataset']}"
     made = ", ".join(f"{name} {value}" for name, value in certificate["versions"].items() if name != "python")
     lines = [
-        f"{artefact.name}: {kind}, {network}, images {shape}, {certificate['bytes'] / 1e6:.2f} MB",
+        f"{exported.name}: {kind}, {network}, images {shape}, {certificate['bytes'] / 1e6:.2f} MB",
         f"of {certificate['checkpoint']}; made by {made}",
     ]
     return Finding("what-it-is", NOTE, tuple(lines))
 
 
-def _stride(artefact: pathlib.Path, certificate: Mapping) -> Iterator[Finding]:
+def _stride(exported: pathlib.Path, certificate: Mapping) -> Iterator[Finding]:
     stride = certificate["output_stride"]
     exported, trained = stride["exported"], stride["trained"]
     if trained is None:
-        lines = (f"{artefact.name}: output stride {exported} ({stride['from']}); nothing says which was trained",)
+        lines = (f"{exported.name}: output stride {exported} ({stride['from']}); nothing says which was trained",)
         yield Finding("export-stride", NOTE, lines, f"evaluate with --output_stride={exported}, the file's")
     elif exported != trained:
         lines = (
-            f"{artefact.name}: output stride {exported} ({stride['from']}), trained and by default scored at {trained}",
+            f"{exported.name}: output stride {exported} ({stride['from']}), trained and by default scored at {trained}",
         )
         cure = f"export with --output_stride={trained}, or evaluate with --output_stride={exported} too"
         yield Finding("export-stride", WARNING, lines, cure)
 
 
-def _agreement(artefact: pathlib.Path, certificate: Mapping) -> Iterator[Finding]:
-    """Yields how far the file agrees with the model, and whether that is less than is asked by default."""
-    options, share, scores = certificate["options"], certificate["agreement"], certificate["miou"]
+def _agreement(exported: pathlib.Path, certificate: Mapping) -> Iterator[Finding]:
+    """Yields the agreement of the file with the model, as a warning if it is below the default requirement."""
+    options = certificate["options"]
+    share = certificate["agreement"]
+    scores = certificate["miou"]
     pictures = "" if "images" in options or certificate["dataset"] == "shapes" else " of drawn shapes, not photographs"
     line = (
-        f"{artefact.name}: the model's class in {share:.3%} of the pixels of {certificate['images']} pictures{pictures}"
+        f"{exported.name}: the model's class in {share:.3%} of the pixels of {certificate['images']} pictures{pictures}"
     )
     usual = ExportConfig(precision=options.get("precision", "float32")).required_agreement
     lost = scores["keras"] - scores["exported"] if scores else 0.0
@@ -143,16 +151,16 @@ def _agreement(artefact: pathlib.Path, certificate: Mapping) -> Iterator[Finding
     yield Finding("low-agreement" if poor else "agreement", WARNING if poor else NOTE, tuple(lines), cure)
 
 
-def _weights(artefact: pathlib.Path, certificate: Mapping, checkpoint: str | None) -> Iterator[Finding]:
-    """Yields a finding where the weights are others by now than those that were exported, or cannot be looked at."""
+def _weights(exported: pathlib.Path, certificate: Mapping, checkpoint: str | None) -> Iterator[Finding]:
+    """Yields a finding if the weights have changed since the export, or cannot be read."""
     path = checkpoint or certificate["checkpoint"]
     try:
         with open_source(weights_path(path)) as source:
             now = source.sha256
     except DeepLabError as error:
-        lines = (f"{artefact.name}: whether it is of the newest weights cannot be told: {error}",)
+        lines = (f"{exported.name}: cannot tell whether it has the newest weights: {error}",)
         yield Finding("weights-unknown", NOTE, lines, "--checkpoint names the weights to compare with")
         return
     if now != certificate["checkpoint_sha256"]:
-        lines = (f"{artefact.name}: the weights of {path} are others now than those that were exported",)
+        lines = (f"{exported.name}: the weights of {path} have changed since the export",)
         yield Finding("stale-export", WARNING, lines, _CURE.format(path))

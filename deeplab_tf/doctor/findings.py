@@ -1,25 +1,30 @@
-"""What the doctor says: findings with a code, a severity, evidence and a cure; and all of them on one subject."""
+"""Findings of the doctor, each with a code, a severity, evidence and a cure; and the diagnosis of one subject."""
 
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
-ERROR, WARNING, NOTE = SEVERITIES = ("error", "warning", "note")
+Severity = Literal["error", "warning", "note"]
+ERROR: Severity = "error"
+WARNING: Severity = "warning"
+NOTE: Severity = "note"
+SEVERITIES: tuple[Severity, ...] = (ERROR, WARNING, NOTE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One finding.
 
     Attributes:
-      code: what kind of thing, for scripts: small letters and dashes.
+      code: its kind, for scripts: small letters and dashes.
       severity: error (results will be wrong), warning (they may be), or note.
       evidence: lines; the first says what was found, the others where.
-      cure: what to do about it, if anything.
+      cure: what to do about it, or an empty string.
     """
 
     code: str
-    severity: str
+    severity: Severity
     evidence: tuple[str, ...]
     cure: str = ""
 
@@ -33,18 +38,25 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """All findings on one subject, the worst first. `facts` are figures as JSON has them; `table` is for people."""
+    """All findings on one subject, the most severe first.
+
+    Attributes:
+      subject: what was checked.
+      findings: sorted by severity.
+      facts: figures, as JSON types.
+      table: figures as text, for people.
+    """
 
     subject: str
     findings: tuple[Finding, ...]
     facts: Mapping[str, object] = dataclasses.field(default_factory=dict)
     table: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "findings", tuple(sorted(self.findings, key=lambda f: SEVERITIES.index(f.severity))))
 
-    def count(self, severity: str) -> int:
-        """Returns how many findings are of a severity."""
+    def count(self, severity: Severity) -> int:
+        """Returns the number of findings of a severity."""
         return sum(finding.severity == severity for finding in self.findings)
 
     @property
@@ -54,9 +66,13 @@ class Diagnosis:
 
     def to_json(self) -> dict:
         """Returns the diagnosis as JSON types."""
-        values = {name: getattr(self, name) for name in ("subject", "facts", "findings")}
-        values["findings"] = [dataclasses.asdict(finding) for finding in self.findings]
-        return json.loads(json.dumps({**values, **{f"{name}s": self.count(name) for name in SEVERITIES}}))
+        values = {
+            "subject": self.subject,
+            "facts": self.facts,
+            "findings": [dataclasses.asdict(finding) for finding in self.findings],
+            **{f"{severity}s": self.count(severity) for severity in SEVERITIES},
+        }
+        return json.loads(json.dumps(values))
 
     def text(self) -> str:
         """Returns the diagnosis as it is printed."""

@@ -1,4 +1,4 @@
-"""Looking at one encoded label: its values, and what is wrong with how it is stored."""
+"""The inspection of one encoded label: its values, and the faults of how it is stored."""
 
 import dataclasses
 import io
@@ -10,18 +10,18 @@ import PIL.Image
 from deeplab_tf.catalog.palettes import Colour
 from deeplab_tf.data.pairs import PILLOW_ERRORS, VOID
 
-_SHOWN = 4
-_MANY = 64  # more values than classes by so many are of another kind
+_SHOWN = 4  # values that a message lists
+_MANY = 64  # labels with this many more values than there are classes are not indices of classes
 
 
 @dataclasses.dataclass(frozen=True)
-class Label:
-    """What a label holds.
+class LabelContent:
+    """The content of a label.
 
     Attributes:
-      counts: int64 [256], pixels of each value; None where there are no values to speak of.
-      size: (height, width); None where it cannot be decoded.
-      faults: (code, words) of what is wrong with it.
+      counts: int64 [256], pixels of each value; None if its values are not indices.
+      size: (height, width); None if it cannot be decoded.
+      faults: (code, description) of each fault.
     """
 
     counts: np.ndarray | None
@@ -29,44 +29,45 @@ class Label:
     faults: tuple[tuple[str, str], ...] = ()
 
 
-def _counted(values: np.ndarray, *faults: tuple[str, str]) -> Label:
-    return Label(np.bincount(values.ravel(), minlength=256).astype(np.int64), values.shape[:2], faults)
+def _counted(values: np.ndarray, *faults: tuple[str, str]) -> LabelContent:
+    return LabelContent(np.bincount(values.ravel(), minlength=256).astype(np.int64), values.shape[:2], faults)
 
 
-def look_at_label(content: bytes, palette: Sequence[Colour], *, stored: bool) -> Label:
-    """Returns what an encoded label holds.
+def inspect_label(content: bytes, palette: Sequence[Colour], *, in_record: bool) -> LabelContent:
+    """Returns the content of an encoded label.
 
     Args:
       content: the bytes of the file, or of the record's field.
       palette: the colours of the classes.
-      stored: it is in a record, of which TensorFlow reads grey levels; as a file build-data reads palettes and colours.
+      in_record: whether it lies in a record, where TensorFlow reads grey levels; build-data reads palettes and colours
+        of a file.
     """
     try:
         with PIL.Image.open(io.BytesIO(content)) as image:
             array, mode, kind = np.asarray(image), image.mode, image.format
     except PILLOW_ERRORS as error:
-        return Label(None, None, (("unreadable", undecoded("label", content, error)),))
+        return LabelContent(None, None, (("unreadable", undecoded("label", content, error)),))
     size = array.shape[:2]
     if kind in ("JPEG", "MPO"):
-        return Label(None, size, (("jpeg-label", "has a JPEG for a label"),))
+        return LabelContent(None, size, (("jpeg-label", "has a JPEG for a label"),))
     if mode in ("RGB", "RGBA"):
-        return _coloured(array[..., :3], palette, stored)
-    if mode == "P" and stored:
+        return _colour_label(array[..., :3], palette, in_record)
+    if mode == "P" and in_record:
         return _counted(array, ("stored-colours", "holds a palette PNG"))
     array = array[..., 0] if array.ndim == 3 else array
     if mode == "1":  # TensorFlow stretches a single bit to 0 and 255
-        array = array.astype(np.uint8) * (255 if stored else 1)
+        array = array.astype(np.uint8) * (255 if in_record else 1)
     if array.dtype != np.uint8:
-        good = (array >= 0) & (array <= 255) & (array == np.floor(array))  # NaN is none of these
+        good = (array >= 0) & (array <= 255) & (array == np.floor(array))  # false for NaN
         if not good.all():
-            words = f"has label {_listed(np.unique(array[~good]))}: no 8-bit numbers (mode {mode})"
-            return Label(None, size, (("labels-out-of-range", words),))
+            fault = f"has label {_listed(np.unique(array[~good]))}: not 8-bit numbers (mode {mode})"
+            return LabelContent(None, size, (("labels-out-of-range", fault),))
         array = array.astype(np.uint8)
     return _counted(array)
 
 
 def undecoded(what: str, content: bytes, error: Exception) -> str:
-    """Returns the words for an image or a label (`what`) that could not be decoded, of which `error` came."""
+    """Returns the description of the fault of an image or a label (`what`) whose decoding raised `error`."""
     if not content:
         return f"has an empty {what}, of 0 bytes"
     unknown = isinstance(error, PIL.UnidentifiedImageError)
@@ -78,30 +79,40 @@ def _listed(values: Iterable[object]) -> str:
     return ", ".join(values[:_SHOWN]) + (f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else "")
 
 
-def _coloured(array: np.ndarray, palette: Sequence[Colour], stored: bool) -> Label:
-    """A label of colours: their classes are counted where the palette has all of them."""
+def _colour_label(array: np.ndarray, palette: Sequence[Colour], in_record: bool) -> LabelContent:
+    """Returns the content of a label in colours, uint8 [h, w, 3]; counts are None unless the palette has them all."""
     codes = array.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
-    found, places = np.unique(codes, return_inverse=True)
-    classes = {255: VOID, **dict(reversed([*enumerate(map(tuple, palette))]))}
-    known = {(r << 16) + (g << 8) + b: i for i, (r, g, b) in classes.items()}
-    unknown = [(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255) for code in found if int(code) not in known]
-    if stored:
-        return Label(None, array.shape[:2], (("stored-colours", "holds an RGB PNG"),))
+    unique_codes, positions = np.unique(codes, return_inverse=True)
+    colours = {255: VOID, **dict(reversed([*enumerate(palette)]))}
+    class_of = {(r << 16) + (g << 8) + b: i for i, (r, g, b) in colours.items()}
+    unknown = [
+        (int(code) >> 16, int(code) >> 8 & 255, int(code) & 255) for code in unique_codes if int(code) not in class_of
+    ]
+    if in_record:
+        return LabelContent(None, array.shape[:2], (("stored-colours", "holds an RGB PNG"),))
     if unknown:
-        return Label(None, array.shape[:2], (("unknown-colours", f"has a label with colours {_listed(unknown)}"),))
-    values = np.array([known[int(code)] for code in found], np.uint8)[places].reshape(codes.shape)
+        return LabelContent(
+            None, array.shape[:2], (("unknown-colours", f"has a label with colours {_listed(unknown)}"),)
+        )
+    values = np.array([class_of[int(code)] for code in unique_codes], np.uint8)[positions].reshape(codes.shape)
     return _counted(values, ("colour-label", "has an RGB label"))
 
 
 def wrong_values(counts: np.ndarray, num_classes: int, ignore_label: int) -> dict[int, int]:
-    """Returns label -> pixels of the labels in `counts` (int64 [256]) that are neither a class nor ignored."""
+    """Returns label -> pixels, for the labels in `counts` (int64 [256]) that are neither a class nor ignored."""
     return {int(i): int(counts[i]) for i in np.flatnonzero(counts) if i >= num_classes and i != ignore_label}
 
 
 def explain_values(
     counts: np.ndarray, palette: Sequence[Colour], evaluation_ids: Sequence[int] | None
 ) -> tuple[str, str]:
-    """Returns (code, likely cure) of labels that are out of range, from all that occur: int64 [256]."""
+    """Returns the code and the likely cure of labels that are out of range.
+
+    Args:
+      counts: int64 [256], pixels of each label that occurs.
+      palette: the colours of the classes.
+      evaluation_ids: the ids of the classes on the data set's evaluation server, if they differ.
+    """
     present = {int(i) for i in np.flatnonzero(counts)}
     classes, highest = len(palette), max(present - {255}, default=0)
     greys = {round(0.299 * r + 0.587 * g + 0.114 * b) for r, g, b in (*palette, VOID)}
@@ -113,8 +124,8 @@ def explain_values(
         )
     if len(present) > classes + _MANY:
         return "labels-out-of-range", (
-            "so many values are no classes: is it a photograph, a probability map, or the greys of colours? build the "
-            "records from index, palette or colour PNGs"
+            "this many values cannot be classes: is it a photograph, a probability map, or the greys of colours? build "
+            "the records from index, palette or colour PNGs"
         )
     if evaluation_ids and present <= {*range(34), 255}:
         return "labels-out-of-range", (

@@ -1,30 +1,32 @@
-"""The doctor's look at options alone: strides, rates, crops and batches that do not belong together."""
+"""The check of a network's options: strides, rates, crops and batches that do not belong together."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.doctor.findings import NOTE, WARNING, Finding
 
-_LEAST_BATCH = 12  # of batch norm that is trained, by the DeepLab-v3 paper
-_RATES_AT_16 = (6, 12, 18)  # the papers'
+_LEAST_BATCH = 12  # for training batch norm, by the DeepLab-v3 paper
+_RATES_AT_16 = (6, 12, 18)  # of the papers, at output stride 16
 
 
-def _of_stride(rates: tuple[int, ...]) -> int | None:
-    """The output stride that the papers give these rates to, if any."""
+def _stride_of(rates: tuple[int, ...]) -> int | None:
+    """Returns the output stride for which the papers give these rates, if any."""
     strides = (stride for stride in (4, 8, 16, 32) if tuple(rate * 16 // stride for rate in _RATES_AT_16) == rates)
     return next(strides, None)
 
 
 def network_findings(config: ModelConfig) -> Iterator[Finding]:
-    """Yields what is odd about a network's output stride, rates and crop."""
-    stride, rates = config.output_stride, config.atrous_rates or ()
-    belongs = _of_stride(rates) if config.aspp_with_batch_norm else None
-    if belongs and belongs != stride:
+    """Yields findings on a network's output stride, rates and crop."""
+    stride = config.output_stride
+    rates = config.atrous_rates or ()
+    expected = _stride_of(rates) if config.aspp_with_batch_norm else None
+    if expected and expected != stride:
         proper = ",".join(str(rate * 16 // stride) for rate in _RATES_AT_16)
         shown = ",".join(map(str, rates))
-        lines = (f"--atrous_rates={shown} belong to output stride {belongs}, but this network has {stride}",)
-        yield Finding("rates-for-stride", WARNING, lines, f"--atrous_rates={proper}, or --output_stride={belongs}")
+        lines = (f"--atrous_rates={shown} belong to output stride {expected}, but this network has {stride}",)
+        yield Finding("rates-for-stride", WARNING, lines, f"--atrous_rates={proper}, or --output_stride={expected}")
     if config.crop_size is None:
         return
     features = [-(-(side - 1) // stride) + 1 for side in config.crop_size]
@@ -33,15 +35,14 @@ def network_findings(config: ModelConfig) -> Iterator[Finding]:
         lines = (f"rate {max(rates)} on features of {shown}: all taps but the middle one see padding alone",)
         yield Finding("rates-exceed-features", WARNING, lines, "a larger crop, or lower rates")
     if any((side - 1) % stride for side in config.crop_size):
-        shown, better = (
-            ",".join(map(str, sides)) for sides in (config.crop_size, [(n - 1) * stride + 1 for n in features])
-        )
+        shown = ",".join(map(str, config.crop_size))
+        better = ",".join(str((side - 1) * stride + 1) for side in features)
         lines = (f"crop {shown} is not k * {stride} + 1: features and pixels are not aligned at the far edges",)
         yield Finding("crop-for-stride", NOTE, lines, f"a crop of {better}")
 
 
-def training_findings(config: ModelConfig, options: Mapping[str, object]) -> Iterator[Finding]:
-    """Yields `network_findings`, and whether batch norm is trained on too few images.
+def training_findings(config: ModelConfig, options: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yields `network_findings`, and a finding if batch norm is trained on too few images.
 
     options: those of TrainConfig and DataConfig, by name.
     """
@@ -54,7 +55,7 @@ def training_findings(config: ModelConfig, options: Mapping[str, object]) -> Ite
     batch = options.get("batch_size", _LEAST_BATCH) // parts
     if has_norms and learns and batch < _LEAST_BATCH:
         shared = options.get("num_clones", 1) > 1 and not options.get("sync_batch_norm")
-        several = "; each device has but a part of a batch" if shared else ""
+        several = "; each device has only a part of a batch" if shared else ""
         lines = (
             f"batch norm is trained on {batch} images at a time, the paper asks for {_LEAST_BATCH} or more{several}",
         )

@@ -1,4 +1,4 @@
-"""The doctor's look at a training run: its options, its folder, its log."""
+"""The check of a training run: its options, its folder and its log."""
 
 import dataclasses
 import json
@@ -21,14 +21,14 @@ from deeplab_tf.weights.run_directory import METRICS, RUN_FILE, RunDirectory
 from deeplab_tf.weights.sources import MODEL_FILE, open_source
 from deeplab_tf.weights.tf1 import variable_map
 
-_FOLLOW_DATA = ("num_classes", "crop_size", "ignore_label", "dataset", "model_variant")  # told by other options
-_SHOWN = 12
-_STUCK = 0.9  # of the loss of guessing
+_FOLLOW_DATA = ("num_classes", "crop_size", "ignore_label", "dataset", "model_variant")  # follow from other options
+_SHOWN = 12  # differences from a recipe that a finding lists
+_STUCK = 0.9  # a loss above this share of the loss of guessing has not learned
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What a recipe of configs/ says: its network, and all other options by name."""
+    """The contents of a recipe of configs/: its network, and all other options by name."""
 
     model: ModelConfig
     options: Mapping[str, object]
@@ -48,15 +48,16 @@ def default_split(dataset: str | None) -> str:
 def check_run(
     train_logdir: str | os.PathLike, recipes: Mapping[str, Recipe], *, eval_split: str | None = None
 ) -> Diagnosis:
-    """Returns what is odd about a training run, from its folder alone.
+    """Returns the facts about a training run and the findings on it, from its folder alone.
 
     Args:
       train_logdir: the folder.
-      recipes: name -> recipe to compare its options with; of several, the nearest with its network and data set.
-      eval_split: the split that it is to be scored on.
+      recipes: name -> recipe to compare the run's options with; of several, the most similar one with the run's network
+        and data set.
+      eval_split: the split that its weights will be scored on.
 
     Raises:
-      DeepLabError: no such folder. What can be found is a finding.
+      DeepLabError: there is no such folder. Anything else that is wrong becomes a finding.
     """
     directory = RunDirectory(train_logdir)
     if not directory.path.is_dir():
@@ -88,8 +89,10 @@ def _subject(directory: RunDirectory, card: ModelCard | None) -> str:
 
 
 def _described(directory: RunDirectory, findings: list[Finding]) -> tuple[ModelCard | None, dict | None]:
-    """Returns the two descriptions in the folder; what is wrong with them is added to `findings`."""
-    files, card, options = [directory.path / name for name in (MODEL_FILE, RUN_FILE)], None, None
+    """Returns the descriptions of model and run in the folder, and adds their faults to `findings`."""
+    files = [directory.path / name for name in (MODEL_FILE, RUN_FILE)]
+    card = None
+    options = None
     try:
         card = ModelCard.read(directory.path) if files[0].is_file() else None
         options = _options(files[1]) if files[1].is_file() else None
@@ -100,13 +103,13 @@ def _described(directory: RunDirectory, findings: list[Finding]) -> tuple[ModelC
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         what = f"{'checkpoints, but ' if directory.steps() else ''}no {' and no '.join(missing)}"
-        lines = (f"{what}: this is no run of deeplab-tf train (of TensorFlow 1, or copied?)",)
+        lines = (f"{what}: this is not a run of deeplab-tf train (of TensorFlow 1, or copied?)",)
         findings.append(Finding("foreign-directory", WARNING, lines, "look at the weights by --checkpoint"))
     return card, options
 
 
 def _options(file: pathlib.Path) -> dict:
-    """Returns the options of a run; DeepLabError where the file does not hold such."""
+    """Returns the options of a run; raises DeepLabError if the file does not hold the options of a run."""
     try:
         options = json.loads(file.read_text(encoding="utf-8"))
         ModelConfig.from_json(options["model"], source=str(file))
@@ -120,8 +123,9 @@ def _options(file: pathlib.Path) -> dict:
 
 
 def _folder(directory: RunDirectory) -> Iterator[Finding]:
-    """Yields what the names of the files tell."""
-    state, steps = directory.path / "checkpoint", directory.steps()
+    """Yields findings on the files of the folder, by their names."""
+    state = directory.path / "checkpoint"
+    steps = directory.steps()
     named = re.search(r'^model_checkpoint_path:\s*"([^"]+)"', _text(state), re.MULTILINE)
     if named and steps and pathlib.PurePath(named[1]).name != directory.prefix(steps[-1]).name:
         lines = (f"the file checkpoint names {named[1]}, the newest one here is {directory.prefix(steps[-1]).name}",)
@@ -138,13 +142,13 @@ def _folder(directory: RunDirectory) -> Iterator[Finding]:
         lines = (f"{METRICS} holds no line of a run: it is of something else, or damaged",)
         yield Finding("foreign-log", WARNING, lines, "move it away: training writes a log of that name")
     if logged and steps and steps[-1] > max(logged):
-        lines = (f"checkpoint {steps[-1]} is newer than all that the log knows (step {max(logged)})",)
+        lines = (f"checkpoint {steps[-1]} is newer than the last step of the log, {max(logged)}",)
         cure = "it is of another run: move it away, or training goes on from there"
         yield Finding("foreign-checkpoint", ERROR, lines, cure)
 
 
 def _log_lines(directory: RunDirectory) -> list[dict]:
-    """The lines of the log; none where it is no text."""
+    """Returns the lines of the log; none if it is not text."""
     try:
         return directory.lines()
     except (OSError, ValueError):
@@ -164,7 +168,7 @@ def _same_network(card: ModelCard, options: Mapping) -> Iterator[Finding]:
 
 
 def _newest(directory: RunDirectory, config: ModelConfig) -> Iterator[Finding]:
-    """Yields a finding where the newest checkpoint is not of the network that the folder describes."""
+    """Yields a finding if the newest checkpoint does not fit the network that the folder describes."""
     prefix = directory.latest()
     if prefix is None:
         return
@@ -190,7 +194,10 @@ def _log(directory: RunDirectory, config: ModelConfig) -> Iterator[Finding]:
         cure = "a lower --base_learning_rate, a slow start, labels in range"
         yield Finding("loss-not-finite", ERROR, ("the log has a loss that is not finite",), cure)
         return
-    last, guess = np.mean(losses[-(len(losses) // 4) :]) if len(losses) >= 8 else 0.0, math.log(config.num_classes)
+    if len(losses) < 8:
+        return
+    last = float(np.mean(losses[-(len(losses) // 4) :]))
+    guess = math.log(config.num_classes)
     if last > _STUCK * guess:
         lines = (f"the loss stands at {last:.2f}, that of guessing {config.num_classes} classes is {guess:.2f}",)
         cure = "is the data sound (--dataset_dir)? are the initial weights, the learning rate those of a recipe?"
@@ -198,7 +205,7 @@ def _log(directory: RunDirectory, config: ModelConfig) -> Iterator[Finding]:
 
 
 def _different(options: Mapping, config: ModelConfig, recipe: Recipe) -> list[str]:
-    """What differs from a recipe, a line each: network first."""
+    """Returns one line for each option that differs from a recipe, those of the network first."""
     fields = [field.name for field in dataclasses.fields(ModelConfig) if field.name not in _FOLLOW_DATA]
     here = {**{name: getattr(config, name) for name in fields}, **options}
     there = {**{name: getattr(recipe.model, name) for name in fields}, **recipe.options}

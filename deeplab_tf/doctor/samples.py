@@ -1,4 +1,4 @@
-"""Every image and label of a data set, encoded and with the place to name: from TFRecords or from folders."""
+"""The encoded images and labels of a data set on disk, with names for messages: from TFRecords or from folders."""
 
 import dataclasses
 import os
@@ -18,11 +18,18 @@ DEFAULT = "pascal_voc_seg"  # the release's default of --dataset
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample:
-    """One example: what to call it, its encoded image and label (None: not there), what is wrong with it already, and
-    the values of its label that stand for 0, 1, 2... (None: they are the classes)."""
+class EncodedExample:
+    """One example as it is stored.
 
-    place: str
+    Attributes:
+      name: for messages: its file, or file and number of its record.
+      image: encoded; None if it is missing.
+      label: encoded; None if it is missing.
+      faults: (code, description) of each fault found so far.
+      label_ids: the values of the label that stand for the classes 0, 1, 2...; None: the values are the classes.
+    """
+
+    name: str
     image: bytes | None
     label: bytes | None
     faults: tuple[tuple[str, str], ...] = ()
@@ -30,23 +37,24 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
+class DatasetOnDisk:
     """A data set on disk.
 
     Attributes:
-      facts: what its labels mean; `assumed` where nothing in the folder says so.
-      stored: whether it is records, whose labels TensorFlow reads, or files, which build-data reads.
+      facts: what its labels mean.
+      in_records: whether it lies in records, whose labels TensorFlow reads, or in files, which build-data reads.
       splits: split -> number of examples.
-      samples: split -> its examples, one after the other; those that cannot be read have faults.
+      examples: split -> its examples in order; those that cannot be read have faults.
       unused: label files that belong to no example.
+      assumed: whether `facts` are a guess, because nothing in the folder says what the labels mean.
     """
 
     facts: datasets.Dataset
-    assumed: bool
-    stored: bool
+    in_records: bool
     splits: Mapping[str, int]
-    samples: Callable[[str], Iterator[Sample]]
+    examples: Callable[[str], Iterator[EncodedExample]]
     unused: tuple[str, ...] = ()
+    assumed: bool = False
 
 
 def open_data(
@@ -55,41 +63,44 @@ def open_data(
     dataset: str | None = None,
     splits: Sequence[str] = (),
     tfds_features: Sequence[str] | None = None,
-) -> Data:
+) -> DatasetOnDisk:
     """Returns the data set in a folder: of TFRecords where it holds shards, else of images and labels.
 
     Args:
       dataset_dir: the folder.
       dataset: what the labels mean, as --dataset of the other commands; None: what the folder says, else the release's
         default.
-      splits: only these; none: all.
+      splits: the splits to open; none: all.
       tfds_features: as --tfds_features of the other commands.
 
     Raises:
-      DeepLabError: no such folder, data set or split, or nothing in it.
+      DeepLabError: there is no such folder, data set or split, or nothing in it.
     """
     path = os.fspath(dataset_dir)
     if not places.is_dir(path):
-        cure = f"is a file; give its folder, {os.path.dirname(path) or '.'}"
-        found = cure if places.is_file(path) else "no such folder"
-        raise DeepLabError(f"--dataset_dir={path}: {found}; expected TFRecords, or images and labels")
+        is_file = f"is a file; give its folder, {os.path.dirname(path) or '.'}"
+        problem = is_file if places.is_file(path) else "no such folder"
+        raise DeepLabError(f"--dataset_dir={path}: {problem}; expected TFRecords, or images and labels")
     prepared = (dataset or "").startswith(tfds_folder.PREFIX)
-    stored = prepared or bool(records.find_splits(path))
+    in_records = prepared or bool(records.find_splits(path))
     features = tuple(tfds_features) if tfds_features else None
-    facts, assumed = _facts(path, dataset, stored, features)
-    data = _of_records(path, facts, assumed, prepared, features) if stored else _of_files(path, facts, assumed)
+    facts, assumed = _facts(path, dataset, in_records, features)
+    data = _from_records(path, facts, prepared, features) if in_records else _from_files(path, facts)
     for split in splits:
         if split not in data.splits:
             raise unknown_name(f"split of {path}", split, data.splits)
     chosen = {split: count for split, count in data.splits.items() if not splits or split in splits}
-    return dataclasses.replace(data, splits=chosen)
+    return dataclasses.replace(data, splits=chosen, assumed=assumed)
 
 
-def _facts(path: str, dataset: str | None, stored: bool, features) -> tuple[datasets.Dataset, bool]:
+def _facts(
+    path: str, dataset: str | None, in_records: bool, features: tuple[str, ...] | None
+) -> tuple[datasets.Dataset, bool]:
+    """Returns the facts of the data set in a folder, and whether they are a guess."""
     if dataset:
         return find.find_dataset(dataset, path, features), False
-    known = (datasets.DATASET_FILE, *(() if stored else (folder.CLASS_NAMES_FILE,)))
-    if any(places.is_file(os.path.join(path, name)) for name in known):
+    descriptions = [datasets.DATASET_FILE] if in_records else [datasets.DATASET_FILE, folder.CLASS_NAMES_FILE]
+    if any(places.is_file(os.path.join(path, name)) for name in descriptions):
         return folder.folder_facts(path), False
     if _is_cityscapes(path):
         return datasets.dataset("cityscapes"), False
@@ -103,58 +114,66 @@ def _is_cityscapes(path: str) -> bool:
 # ---- records
 
 
-def _of_records(path: str, facts: datasets.Dataset, assumed: bool, prepared: bool, features) -> Data:
+def _from_records(
+    path: str, facts: datasets.Dataset, prepared: bool, features: tuple[str, ...] | None
+) -> DatasetOnDisk:
     names = facts.splits if prepared else records.find_splits(path)
-    # Records are found by the folder; what their labels mean is known already.
+    # Only the folder matters here: the facts are known already.
     config = DataConfig(dataset=facts.name if prepared else DEFAULT, dataset_dir=path, tfds_features=features)
     located = {split: locate_records(config, split) for split in names}
-    counts = {split: len(found.index) for split, found in located.items()}
-    return Data(facts, assumed, True, counts, lambda split: _records(located[split]))
+    counts = {split: len(where.index) for split, where in located.items()}
+    return DatasetOnDisk(facts, True, counts, lambda split: _records(located[split]))
 
 
-def _records(located: Located) -> Iterator[Sample]:
+def _records(located: Located) -> Iterator[EncodedExample]:
     index = located.index
     for fault in index.faults:
-        place, _, words = os.path.basename(fault).rpartition(": ")
-        yield Sample(place, None, None, (("unreadable", f"cannot be read: {words}"),))
+        name, _, reason = os.path.basename(fault).rpartition(": ")
+        yield EncodedExample(name, None, None, (("unreadable", f"cannot be read: {reason}"),))
     for shard, offset, number in zip(index.shard, index.offset, index.number, strict=True):
         file = index.files[shard]
-        place = f"{os.path.basename(file)}: record {number}"
+        name = f"{os.path.basename(file)}: record {number}"
         try:
             content = records.RecordAt(tf.constant(file), tf.constant(offset)).get_single_element().numpy()
             features = tf.train.Example.FromString(content).features.feature
         except (tf.errors.OpError, DecodeError) as error:
-            known = "is no tf.train.Example" if isinstance(error, DecodeError) else "does not match its checksum"
-            yield Sample(place, None, None, (("unreadable", f"{known} (damaged)"),))
+            problem = "is not a tf.train.Example" if isinstance(error, DecodeError) else "does not match its checksum"
+            yield EncodedExample(name, None, None, (("unreadable", f"{problem} (damaged)"),))
             continue
         keys = (located.keys.get(key, key) for key in (records.IMAGE, records.LABEL, records.FILENAME))
-        image, label, name = (b"".join(features[key].bytes_list.value) for key in keys)
-        named = name.decode(errors="replace")
+        image, label, image_name = (b"".join(features[key].bytes_list.value) for key in keys)
+        if image_name:
+            name += f" ({image_name.decode(errors='replace')})"
         missing = (("missing-label", "has no label"),) if located.labelled and not label else ()
-        label = label if located.labelled and label else None
-        yield Sample(f"{place} ({named})" if named else place, image, label, missing)
+        yield EncodedExample(name, image, label if located.labelled and label else None, missing)
 
 
 # ---- files
 
 
-def _of_files(path: str, facts: datasets.Dataset, assumed: bool) -> Data:
+def _from_files(path: str, facts: datasets.Dataset) -> DatasetOnDisk:
     pairs = cityscapes.cityscapes_splits(path) if _is_cityscapes(path) else folder.folder_splits(path)
-    used = {pair.label for of_split in pairs.values() for pair in of_split}
-    folders = () if _is_cityscapes(path) else {os.path.dirname(label) for label in used}  # there each has four files
-    there = sorted(file for label_dir in folders for file in places.find(label_dir, "*"))
-    unused = tuple(os.path.relpath(file, path) for file in there if file not in used and places.is_file(file))
+    used = {pair.label for of_split in pairs.values() for pair in of_split if pair.label}
+    # Cityscapes has four files for each label, of which one is used.
+    folders = () if _is_cityscapes(path) else {os.path.dirname(label) for label in used}
+    files = sorted(file for label_dir in folders for file in places.find(label_dir, "*"))
+    unused = tuple(os.path.relpath(file, path) for file in files if file not in used and places.is_file(file))
     counts = {split: len(of_split) for split, of_split in pairs.items()}
-    return Data(facts, assumed, False, counts, lambda split: (_sample(pair, path) for pair in pairs[split]), unused)
+
+    def examples(split: str) -> Iterator[EncodedExample]:
+        return (_encoded_example(pair, path) for pair in pairs[split])
+
+    return DatasetOnDisk(facts, False, counts, examples, unused)
 
 
-def _sample(pair: Pair, root: str) -> Sample:
+def _encoded_example(pair: Pair, root: str) -> EncodedExample:
     image, faults = _contents(pair.image, "image", root)
-    label, more = _contents(pair.label, "label", root)
-    return Sample(os.path.relpath(pair.image, root), image, label, faults + more, pair.label_ids)
+    label, label_faults = _contents(pair.label, "label", root) if pair.label else (None, ())
+    return EncodedExample(os.path.relpath(pair.image, root), image, label, faults + label_faults, pair.label_ids)
 
 
 def _contents(file: str, what: str, root: str) -> tuple[bytes | None, tuple[tuple[str, str], ...]]:
+    """Returns the bytes of an image or a label (`what`), or None and the fault of its file."""
     try:
         return places.read_bytes(file), ()
     except FileNotFoundError:
