@@ -150,10 +150,10 @@ def test_labels_of_cityscapes_are_counted_by_class(tmp_path, monkeypatch):
     ):
         (tmp_path / part / "val" / "bonn").mkdir(parents=True)
         (tmp_path / part / "val" / "bonn" / f"{name}_{end}.png").write_bytes(encoded(array))
-    monkeypatch.setattr(predictions, "_predicted", lambda *_: np.eye(19, dtype=np.int64)[3])
+    monkeypatch.setattr(predictions, "_predicted_pixels", lambda *_: np.eye(19, dtype=np.int64)[3])
     loaded = types.SimpleNamespace(card=types.SimpleNamespace(config=types.SimpleNamespace(num_classes=19)))
-    seen = predictions._predict(loaded, open_data(tmp_path), "val_fine", 1)
-    assert seen.labels[0] == seen.labels.sum() == 72 and seen.predicted[3] == 1
+    predicted = predictions._predict(loaded, open_data(tmp_path), "val_fine", 1)
+    assert predicted.labels[0] == predicted.labels.sum() == 72 and predicted.predicted[3] == 1
 
 
 def always(weights, answer: int) -> dict[str, np.ndarray]:

@@ -23,15 +23,15 @@ def decoded(content: bytes) -> np.ndarray:
 
 def test_a_set_of_tfds(data_dir):  # noqa: F811
     data = open_data(data_dir, dataset=NAME)
-    assert data.stored and not data.assumed and data.facts.class_names == tuple(CLASSES)
+    assert data.in_records and not data.assumed and data.facts.class_names == tuple(CLASSES)
     assert dict(data.splits) == {"train": 11, "test": 3}
     numbers = []
-    for sample in data.samples("train"):
-        assert not sample.faults
-        numbers.append(int(sample.place.rpartition(" ")[2].removesuffix(")")))
+    for example in data.examples("train"):
+        assert not example.faults
+        numbers.append(int(example.name.rpartition(" ")[2].removesuffix(")")))
         image, label = arrays(numbers[-1])
-        np.testing.assert_array_equal(decoded(sample.image), image)
-        np.testing.assert_array_equal(decoded(sample.label), label)
+        np.testing.assert_array_equal(decoded(example.image), image)
+        np.testing.assert_array_equal(decoded(example.label), label)
     assert sorted(numbers) == list(range(11))
 
 
@@ -51,8 +51,8 @@ def test_features_that_are_named(tmp_path, capsys):
     assert finished(doctor_tool.run, *flags) == 1
     assert "--tfds_features=" in one_line(capsys.readouterr().err)
     data = open_data(tmp_path, dataset=name, tfds_features=["right", "ground"])
-    (sample,) = data.samples("train")
-    np.testing.assert_array_equal(decoded(sample.image), 255 - arrays(0)[0])
+    (example,) = data.examples("train")
+    np.testing.assert_array_equal(decoded(example.image), 255 - arrays(0)[0])
     assert finished(doctor_tool.run, *flags, "--tfds_features=right,ground") == 0
     assert "1 in train" in capsys.readouterr().out
 

@@ -160,7 +160,9 @@ def open_cache(folder: str, identity: str) -> DecodedCache:
       DeepLabError: the folder is not on this machine, or cannot be made.
     """
     if places.is_remote(folder):
-        raise DeepLabError(f"decoded_cache={folder}: expected a folder of this machine; files elsewhere cannot be mapped")
+        raise DeepLabError(
+            f"decoded_cache={folder}: expected a folder of this machine; files elsewhere cannot be mapped"
+        )
     path = os.path.join(folder, identity)
     try:
         os.makedirs(path, exist_ok=True)

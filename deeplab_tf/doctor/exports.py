@@ -119,16 +119,16 @@ def _identity(exported: pathlib.Path, certificate: Mapping) -> Finding:
 
 
 def _stride(exported: pathlib.Path, certificate: Mapping) -> Iterator[Finding]:
-    stride = certificate["output_stride"]
-    exported, trained = stride["exported"], stride["trained"]
+    """Yields a finding if the file's output stride is not the trained one, or if that is unknown."""
+    origin = certificate["output_stride"]["from"]
+    stride = certificate["output_stride"]["exported"]
+    trained = certificate["output_stride"]["trained"]
     if trained is None:
-        lines = (f"{exported.name}: output stride {exported} ({stride['from']}); nothing says which was trained",)
-        yield Finding("export-stride", NOTE, lines, f"evaluate with --output_stride={exported}, the file's")
-    elif exported != trained:
-        lines = (
-            f"{exported.name}: output stride {exported} ({stride['from']}), trained and by default scored at {trained}",
-        )
-        cure = f"export with --output_stride={trained}, or evaluate with --output_stride={exported} too"
+        lines = (f"{exported.name}: output stride {stride} ({origin}); nothing says which was trained",)
+        yield Finding("export-stride", NOTE, lines, f"evaluate with --output_stride={stride}, the file's")
+    elif stride != trained:
+        lines = (f"{exported.name}: output stride {stride} ({origin}), trained and by default scored at {trained}",)
+        cure = f"export with --output_stride={trained}, or evaluate with --output_stride={stride} too"
         yield Finding("export-stride", WARNING, lines, cure)
 
 
