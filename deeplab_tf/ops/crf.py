@@ -1,8 +1,17 @@
 """The fully connected CRF that DeepLab v1 and v2 end with, and the papers' search for its parameters.
 
 Krahenbuhl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge potentials" (arXiv 1210.5644), as
-in arXiv 1412.7062, section 4.2, and arXiv 1606.00915, section 3.3. No compiled code: the kernels are sparse matrices
-(lattice.py).
+in arXiv 1412.7062, section 4.2, and arXiv 1606.00915, section 3.3. There is no compiled code: the kernels are sparse
+matrices (`deeplab_tf.ops.lattice`).
+
+>>> import numpy as np
+>>> image = np.zeros((20, 30, 3), np.uint8)
+>>> image[:, 15:] = 255
+>>> probabilities = np.where(image[..., :1] == 255, (0.2, 0.8), (0.8, 0.2))
+>>> probabilities[5, 5] = 0.4, 0.6  # a mistake within the black half
+>>> refined = deeplab_tf.crf.densecrf(image, probabilities)
+>>> refined.shape, int(refined[5, 5].argmax()), int(refined[5, 25].argmax())
+((20, 30, 2), 0, 1)
 """
 
 import dataclasses
@@ -19,15 +28,16 @@ from deeplab_tf.ops.metrics import confusion_matrix, mean_iou
 _DEFAULTS = CrfConfig()
 _LEAST_PROBABILITY = 1e-5
 
-# The first rounds of the papers' searches (of v1's w1 the paper gives the ends only).
-_FIXED = {"w2": (3,), "sigma_gamma": (3,)}
-SEARCH_V1 = {"w1": range(5, 11), "sigma_alpha": range(50, 101, 10), "sigma_beta": range(3, 11), **_FIXED}
-SEARCH_V2 = {"w1": range(3, 7), "sigma_alpha": range(30, 101, 10), "sigma_beta": range(3, 7), **_FIXED}
+# The first rounds of the papers' searches (of v1's w1 the paper gives only the ends).
+_Grid = Mapping[str, Sequence[float]]
+_FIXED: _Grid = {"w2": (3,), "sigma_gamma": (3,)}
+SEARCH_V1: _Grid = {"w1": range(5, 11), "sigma_alpha": range(50, 101, 10), "sigma_beta": range(3, 11), **_FIXED}
+SEARCH_V2: _Grid = {"w1": range(3, 7), "sigma_alpha": range(30, 101, 10), "sigma_beta": range(3, 7), **_FIXED}
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class _Setting:
-    """The parameters of the pairwise cost; in this order, since a new sigma_alpha or sigma_beta costs the most."""
+    """The parameters of the pairwise cost, in an order in which the sigmas, which cost a new lattice, vary slowest."""
 
     sigma_alpha: float
     sigma_beta: float
@@ -35,12 +45,20 @@ class _Setting:
     w1: float
     w2: float
 
-    def __post_init__(self):
-        values = {f"crf_{name}": value for name, value in dataclasses.asdict(self).items()}
-        CrfConfig(crf=True, **values)  # checks the ranges
+    def __post_init__(self) -> None:
+        # CrfConfig refuses values that are out of range.
+        CrfConfig(
+            crf=True,
+            crf_w1=self.w1,
+            crf_w2=self.w2,
+            crf_sigma_alpha=self.sigma_alpha,
+            crf_sigma_beta=self.sigma_beta,
+            crf_sigma_gamma=self.sigma_gamma,
+        )
 
 
 def _positions(height: int, width: int) -> np.ndarray:
+    """Returns the coordinates x, y of all pixels: float32 [2, height * width]."""
     rows, columns = np.indices((height, width), np.float32)
     return np.stack([columns.ravel(), rows.ravel()])
 
@@ -55,7 +73,7 @@ def _appearance(image: np.ndarray, sigma_alpha: float, sigma_beta: float) -> Ker
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    """Returns the softmax over the last axis of [n, c], written over `logits`."""
+    """Returns the softmax over the last axis of [n, c]; it overwrites `logits`."""
     # reduceat and einsum are several times as fast as max and sum along a short axis.
     logits -= np.maximum.reduceat(logits.ravel(), np.arange(0, logits.size, logits.shape[1]))[:, None]
     np.exp(logits, out=logits)
@@ -64,12 +82,18 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _mean_field(logs: np.ndarray, kernels: Sequence[Kernel], iterations: int) -> np.ndarray:
-    """Returns the marginals float32 [n, c] after so many parallel steps from softmax(logs)."""
+    """Returns the marginals float32 [n, c] after `iterations` parallel steps from softmax(logs).
+
+    `logs` are log probabilities float32 [n, c] (minus the unary cost); the weights are in the `kernels` already.
+    """
     marginals = _softmax(logs.copy())
     for _ in range(iterations):
+        # A step reads the marginals of all pixels before it writes any: in place, the order of the pixels would count.
         logits = logs.copy()
         for kernel in kernels:
-            # Potts: what a label costs is the mass of all others, which is a constant less its own.
+            # In the Potts model a label costs the kernel's mass of all other labels around. That is the mass of all
+            # labels, which is the same for each and which the softmax ignores, less its own mass: to subtract the cost
+            # is to add the label's own filtered marginals. No product with a matrix of label costs is needed.
             logits += kernel(marginals)
         marginals = _softmax(logits)
     return marginals
@@ -78,21 +102,24 @@ def _mean_field(logs: np.ndarray, kernels: Sequence[Kernel], iterations: int) ->
 def _refined(
     image: np.ndarray, probabilities: np.ndarray, settings: Iterable[_Setting], iterations: int
 ) -> Iterator[tuple[_Setting, np.ndarray]]:
-    """Yields the marginals [h, w, c] of each setting; those that follow each other share lattices."""
+    """Yields the marginals [h, w, c] of each setting; neighbours with the same sigmas share their lattices."""
     CrfConfig(crf=True, crf_iterations=iterations)
+    # One copy, worked on in place: with many classes it is the largest array here.
     values = probabilities.reshape(-1, probabilities.shape[-1]).astype(np.float32)
     logs = np.log(np.maximum(values, _LEAST_PROBABILITY, out=values), out=values)
     for sigmas, group in itertools.groupby(settings, lambda s: (s.sigma_alpha, s.sigma_beta, s.sigma_gamma)):
         group = list(group)
+        # A lattice takes longer to build than all iterations with it: none is built for a weight of 0.
         appearance = _appearance(image, *sigmas[:2]) if any(setting.w1 for setting in group) else None
         smoothness = _smoothness(image.shape[:2], sigmas[2]) if any(setting.w2 for setting in group) else None
         for setting in group:
             pairs = ((appearance, setting.w1), (smoothness, setting.w2))
-            weighted = [kernel.scaled(np.sqrt([weight])) for kernel, weight in pairs if weight]
+            # A kernel is scaled on both sides, by the weight's square root each.
+            weighted = [kernel.scaled(np.sqrt([weight])) for kernel, weight in pairs if kernel and weight]
             yield setting, _mean_field(logs, weighted, iterations).reshape(probabilities.shape)
 
 
-def _check(image: np.ndarray, probabilities: np.ndarray):
+def _check(image: np.ndarray, probabilities: np.ndarray) -> None:
     good = image.ndim == 3 and image.shape[-1] == 3 and image.size
     if not good or probabilities.ndim != 3 or probabilities.shape[:2] != image.shape[:2] or not probabilities.size:
         raise DeepLabError(
@@ -129,17 +156,21 @@ def densecrf(
     Args:
       image: [h, w, 3], RGB in 0..255, any numeric dtype.
       probabilities: [h, w, classes], in 0..1, at the size of the image.
-      iterations: parallel mean field steps; 0 gives the normalised input.
-      w1, w2: weights of appearance and smoothness, at least 0.
-      sigma_alpha, sigma_gamma: in pixels, above 0. sigma_beta: in colour levels, above 0.
+      iterations: number of parallel mean field steps; 0 gives the normalised input.
+      w1: weight of the appearance, at least 0.
+      w2: weight of the smoothness, at least 0.
+      sigma_alpha: distance between pixels that the appearance takes for near, in pixels, above 0.
+      sigma_beta: difference of colours that the appearance takes for small, in levels of 0..255, above 0.
+      sigma_gamma: distance between pixels that the smoothness takes for near, in pixels, above 0.
 
     Returns:
-      float32 [h, w, classes], sums 1.
+      float32 [h, w, classes]; each pixel's sum is 1.
 
     Raises:
-      DeepLabError: shapes that do not fit, values out of range, sigmas too small for the lattice.
+      DeepLabError: shapes that do not fit, values out of range, or sigmas too small for the lattice.
     """
-    image, probabilities = np.asarray(image), np.asarray(probabilities)
+    image = np.asarray(image)
+    probabilities = np.asarray(probabilities)
     _check(image, probabilities)
     setting = _Setting(sigma_alpha, sigma_beta, sigma_gamma, w1, w2)
     return next(_refined(image, probabilities, [setting], iterations))[1]
@@ -149,8 +180,8 @@ def densecrf(
 
 
 @dataclasses.dataclass(frozen=True)
-class Search:
-    """What `crf_search` found.
+class SearchResult:
+    """The outcome of `crf_search`.
 
     Attributes:
       best: w1, w2, sigma_alpha, sigma_beta, sigma_gamma of the highest score, the first of several; for `densecrf`.
@@ -163,15 +194,27 @@ class Search:
     table: tuple[dict[str, float], ...]
 
 
-def _scores(samples, settings: Sequence[_Setting], iterations: int, ignore_label: int) -> dict[_Setting, float]:
-    totals = dict.fromkeys(settings, 0)
+# A picture [h, w, 3], its probabilities [h, w, classes] and its label [h, w].
+Sample = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _scores(
+    samples: Iterable[Sample], settings: Sequence[_Setting], iterations: int, ignore_label: int
+) -> dict[_Setting, float]:
+    """Returns the mean IoU over all samples for each setting."""
+    totals = dict.fromkeys(settings, np.zeros((), np.int64))
     for image, probabilities, label in samples:
-        image, probabilities, label = map(np.asarray, (image, probabilities, label))
+        image = np.asarray(image)
+        probabilities = np.asarray(probabilities)
+        label = np.asarray(label)
         _check(image, probabilities)
+        classes = probabilities.shape[-1]
         for setting, marginals in _refined(image, probabilities, settings, iterations):
-            found, classes = marginals.argmax(-1), marginals.shape[-1]
+            predicted = marginals.argmax(-1)
             try:
-                totals[setting] = totals[setting] + confusion_matrix(label, found, classes, ignore_label=ignore_label)
+                totals[setting] = totals[setting] + confusion_matrix(
+                    label, predicted, classes, ignore_label=ignore_label
+                )
             except ValueError as error:
                 raise DeepLabError(f"crf_search: {error}; expected a label of each picture at its size") from None
     if not all(np.any(total) for total in totals.values()):
@@ -180,37 +223,46 @@ def _scores(samples, settings: Sequence[_Setting], iterations: int, ignore_label
 
 
 def _around(best: _Setting, steps: Mapping[str, float]) -> dict[str, list[float]]:
-    """Returns each parameter of `best` with its neighbours a step away, where they are above 0."""
-    centre = dataclasses.asdict(best)
-    return {n: sorted({centre[n], *(v for v in (centre[n] - s, centre[n] + s) if v > 0)}) for n, s in steps.items()}
+    """Returns the values to try of each parameter: that of `best` and those a step below and above, if above 0."""
+    values: dict[str, list[float]] = {}
+    for name, step in steps.items():
+        centre: float = getattr(best, name)
+        neighbours = {value for value in (centre - step, centre + step) if value > 0}
+        values[name] = sorted({centre, *neighbours})
+    return values
+
+
+def _best(scores: Mapping[_Setting, float]) -> _Setting:
+    """Returns the setting with the highest score, the first of several."""
+    return max(scores, key=lambda setting: scores[setting])
 
 
 def crf_search(
-    samples: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    samples: Iterable[Sample],
     *,
-    grid: Mapping[str, Sequence[float]] = SEARCH_V2,
+    grid: _Grid = SEARCH_V2,
     rounds: int = 2,
     iterations: int = 10,
     ignore_label: int = 255,
-) -> Search:
+) -> SearchResult:
     """Returns the CRF parameters with the highest mean IoU on a sample of the validation split, coarse to fine.
 
     The first round tries every combination of `grid`; each further one halves the step and tries the neighbours of the
     best so far. Source: arXiv 1412.7062, section 5 and 1606.00915, section 4.1 (100 images, `SEARCH_V1`, `SEARCH_V2`;
-    the papers do not give the later steps). The time is that of one `densecrf` a setting and image: at 500 x 375 and
-    21 classes about a second, so v2's 128 + 26 settings on 100 images take some hours.
+    the papers do not give the later steps). Each setting takes one `densecrf` for each image: at 500 x 375 and 21
+    classes about a second, so v2's 128 + 26 settings on 100 images take some hours.
 
     Args:
-      samples: (image [h, w, 3], probabilities [h, w, classes], label [h, w]) each; gone through once a round, so a list
-        or something that loads afresh each time, no iterator.
-      grid: values to try of w1, w2, sigma_alpha, sigma_beta, sigma_gamma; evenly spaced where there are several. What
+      samples: tuples (image [h, w, 3], probabilities [h, w, classes], label [h, w]). They are read once in each round,
+        so they must not be an iterator: give a list, or an object that loads them anew.
+      grid: values to try of w1, w2, sigma_alpha, sigma_beta and sigma_gamma, evenly spaced if several. A parameter that
         is left out has the default of `densecrf`.
-      rounds: at least 1.
-      iterations: as `densecrf`.
+      rounds: number of rounds, at least 1.
+      iterations: number of mean field steps of each `densecrf`.
       ignore_label: pixels with this label do not count.
 
     Raises:
-      DeepLabError: as `densecrf`; unknown parameters; labels that do not fit, or none.
+      DeepLabError: a sample that `densecrf` refuses, an unknown parameter, labels that do not fit, or none at all.
     """
     known = {field.name: (getattr(_DEFAULTS, f"crf_{field.name}"),) for field in dataclasses.fields(_Setting)}
     for name in grid:
@@ -226,8 +278,8 @@ def crf_search(
     for _ in range(rounds):
         settings = [_Setting(*combination) for combination in itertools.product(*values.values())]
         scores |= _scores(samples, [s for s in settings if s not in scores], iterations, ignore_label)
-        best = max(scores, key=scores.get)
         steps = {name: step / 2 for name, step in steps.items()}
-        values = _around(best, steps)
+        values = _around(_best(scores), steps)
+    best = _best(scores)
     table = tuple({**dataclasses.asdict(setting), "miou": score} for setting, score in scores.items())
-    return Search(dataclasses.asdict(best), scores[best], table)
+    return SearchResult(dataclasses.asdict(best), scores[best], table)

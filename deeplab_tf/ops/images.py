@@ -1,4 +1,4 @@
-"""Photographs in and out of arrays: decoding as Pillow does, PNGs, the demo's resize rule, nearest label resizing."""
+"""Photographs in and out of arrays: decoding as Pillow does, encoding, the demo's resize rule, resizing of labels."""
 
 import io
 import os
@@ -13,24 +13,25 @@ import PIL.ImageOps
 from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
 
-# All that Pillow reads of these extensions, and no EPS: it would be run by Ghostscript, whatever the file is called.
+# Pillow's formats that these extensions stand for. EPS must not be one: Ghostscript would run it, under any file name.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-_JPEG_SIDE = 65_500  # pixels that the library writes at most
+_JPEG_SIDE = 65_500  # pixels, the longest side that the library writes
 
 
 def _eight_bit(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Returns a picture of 16 or 32 bits a channel as 8-bit grey, 65535 becoming 255; others unchanged."""
+    """Returns a picture with 16 or 32 bits in a channel as 8-bit grey, with 255 for 65535; others unchanged."""
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.nan_to_num(np.asarray(image).astype(np.float32))
-    # A dark 16-bit picture stays dark; older Pillows open 16-bit PNGs with 32 bits, so there the values must tell.
+    # A dark 16-bit picture stays dark. Older Pillows open 16-bit PNGs with 32 bits; then only the values tell.
     if image.mode.startswith("I;16") or (image.mode == "I" and values.max(initial=0) > 255):
         values = values / 257.0
     return PIL.Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
 def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Returns the picture turned as its EXIF orientation says."""
     image.load()
     try:
         return PIL.ImageOps.exif_transpose(image)
@@ -38,15 +39,15 @@ def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
         return image  # the EXIF block is damaged, the pixels are not
 
 
-def read_image(source: str | os.PathLike | bytes, *, name: str | None = None) -> np.ndarray:
+def read_image(source: str | os.PathLike[str] | bytes, *, name: str | None = None) -> np.ndarray:
     """Returns a picture as RGB, uint8 [height, width, 3], upright (its EXIF orientation applied).
 
     Grey, palette, CMYK and 16-bit pictures become 8-bit RGB; transparency is dropped; of several frames the first is
-    taken. JPEGs are decoded as Pillow does, on which the recorded figures rest (golden/README.md).
+    taken. JPEGs are decoded by Pillow, as they were for the recorded figures in tests/goldens.
 
     Args:
       source: a file, or the encoded bytes.
-      name: what errors call it; by default the path.
+      name: the picture's name in errors; by default the path.
 
     Raises:
       DeepLabError: the file is missing, empty, not an image, truncated or absurdly large.
@@ -60,7 +61,7 @@ def read_image(source: str | os.PathLike | bytes, *, name: str | None = None) ->
         raise DeepLabError(f"{name}: the file is empty (0 bytes); expected an image")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a damaged EXIF block, a palette's transparency, many pixels
+            warnings.simplefilter("ignore")  # about a damaged EXIF block, a palette's transparency, many pixels
             with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 return np.array(_eight_bit(_upright(image)).convert("RGB"))
     except PIL.UnidentifiedImageError:
@@ -73,10 +74,14 @@ def read_image(source: str | os.PathLike | bytes, *, name: str | None = None) ->
 
 
 def png_bytes(picture: np.ndarray, palette: bytes = b"") -> bytes:
-    """Returns a picture, uint8 [h, w] (grey) or [h, w, 3] (RGB), as a PNG; with a `palette` [h, w] are its indices.
+    """Returns a picture as a PNG.
 
     Args:
+      picture: uint8 [h, w] (grey, or indices of the `palette`) or [h, w, 3] (RGB).
       palette: up to 256 colours, three bytes each.
+
+    Raises:
+      TypeError: the picture is not uint8.
     """
     if picture.dtype != np.uint8:
         raise TypeError(f"a picture of {picture.dtype}: expected uint8")
@@ -84,18 +89,19 @@ def png_bytes(picture: np.ndarray, palette: bytes = b"") -> bytes:
     if palette:
         image.putpalette(palette)
     content = io.BytesIO()
-    # Once rows are filtered, runs are all there is to find: searching further takes half as long again, for larger
-    # files.
+    # After the PNG's row filters, zlib finds little else than runs: its full search takes half as long again, and here
+    # makes larger files.
     image.save(content, format="PNG", compress_type=zlib.Z_RLE)
     return content.getvalue()
 
 
 def jpeg_bytes(picture: np.ndarray, *, quality: int = 92) -> bytes:
-    """Returns a picture to look at, uint8 [h, w, 3], as a JPEG; made smaller where a JPEG cannot be so large.
+    """Returns a picture to look at as a JPEG; one that is too large for a JPEG is made smaller.
 
-    Of a photograph it is a fifth of the PNG's size and takes a tenth of its time; fine lines keep their colours.
+    Of a photograph it has a fifth of the PNG's size and takes a tenth of its time; fine lines keep their colours.
 
     Args:
+      picture: uint8 [h, w, 3].
       quality: Pillow's, 1 to 95.
     """
     content = io.BytesIO()
@@ -105,19 +111,20 @@ def jpeg_bytes(picture: np.ndarray, *, quality: int = 92) -> bytes:
     return content.getvalue()
 
 
-def write_png(array: np.ndarray, place: str | os.PathLike, *, flag: str | None = None):
-    """Writes a picture, uint8 [h, w] or [h, w, 3], as a PNG that is there completely or not at all.
+def write_png(picture: np.ndarray, path: str | os.PathLike[str], *, flag: str | None = None) -> None:
+    """Writes a picture, uint8 [h, w] or [h, w, 3], as a PNG, completely or not at all.
 
-    UnwritableError, which names `flag`, where the folder cannot be written.
+    Raises:
+      UnwritableError: the folder cannot be written; the message names `flag`.
     """
-    with files.written(place, flag=flag, durable=False) as file:
-        file.write_bytes(png_bytes(array))
+    with files.written(path, flag=flag, durable=False) as file:
+        file.write_bytes(png_bytes(picture))
 
 
 def resize_longest(image: np.ndarray, longest: int) -> np.ndarray:
     """Returns the picture with its longest side `longest` pixels, the other truncated (release: deeplab_demo.ipynb).
 
-    The demo's filter is Pillow's Lanczos, which does not alias.
+    The filter is the demo's, Pillow's Lanczos, which does not alias.
     """
     height, width = image.shape[:2]
     ratio = longest / max(height, width)
@@ -128,7 +135,7 @@ def resize_longest(image: np.ndarray, longest: int) -> np.ndarray:
 
 
 def nearest_indices(size_in: int, size_out: int) -> np.ndarray:
-    """Returns the source index of each output index of an align-corners nearest resize: halves round away from 0."""
+    """Returns the source index of each output index of a nearest resize with aligned corners; halves go up."""
     scale = np.float32((size_in - 1) / (size_out - 1)) if size_out > 1 else np.float32(0)
     positions = np.arange(size_out, dtype=np.float32) * scale
     low = np.floor(positions)
@@ -140,5 +147,6 @@ def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
     """Returns a label map [h, w] at another size, nearest with aligned corners, as the release's export_model does."""
     if labels.shape == (height, width):
         return labels
-    rows, columns = nearest_indices(labels.shape[0], height), nearest_indices(labels.shape[1], width)
+    rows = nearest_indices(labels.shape[0], height)
+    columns = nearest_indices(labels.shape[1], width)
     return labels.take(columns, axis=1).take(rows, axis=0)

@@ -16,14 +16,17 @@ from deeplab_tf.errors import DeepLabError
 
 # A product of blurs saves passes over the vertices as long as its rows stay about this short.
 _LONGEST_ROW = 8
-_LARGEST_CODE = 2.0**62
+_LARGEST_CODE = 2.0**62  # leaves room for sums in 64 bits
 
 
 def _elevated(features: np.ndarray) -> np.ndarray:
-    """Returns float32 [d + 1, n]: features [d, n] on the plane of coordinates with sum 0, scaled so that splat, blur
-    and slice together have the standard deviation 1."""
+    """Returns features [d, n] embedded in the plane of coordinates with sum 0, float32 [d + 1, n].
+
+    They are scaled so that splat, blur and slice together have the standard deviation 1 in the features' unit.
+    """
     d, n = features.shape
-    result, total = np.empty((d + 1, n), np.float32), np.zeros(n, np.float32)
+    result = np.empty((d + 1, n), np.float32)
+    total = np.zeros(n, np.float32)
     for j in range(d, 0, -1):
         part = features[j - 1] * np.float32(math.sqrt(2 / 3) * (d + 1) / math.sqrt(j * (j + 1)))
         result[j] = total - j * part
@@ -33,33 +36,40 @@ def _elevated(features: np.ndarray) -> np.ndarray:
 
 
 def _simplex(elevated: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the simplex around each point: its vertex of remainder 0 (int64 [d + 1, n]), the offset from there, and
-    the rank of each coordinate of the offset, the largest first."""
+    """Returns the simplex of the lattice around each point.
+
+    Returns:
+      Its vertex of remainder 0, that is with multiples of d + 1 as coordinates, int64 [d + 1, n]; the point's offset
+      from there, float32 [d + 1, n]; the rank of each coordinate of the offset, 0 for the largest, int64 [d + 1, n].
+    """
     size = len(elevated)
     origin = np.rint(elevated * np.float32(1 / size))
     excess = origin.sum(0).astype(np.int64)
     origin *= size
     offset = elevated - origin
+    # So few coordinates are ranked faster by comparing all pairs than by sorting.
     rank = np.zeros(elevated.shape, np.int64)
     for i, j in itertools.combinations(range(size), 2):
         less = offset[i] < offset[j]
         rank[i] += less
         rank[j] += ~less
-    # Rounding left the plane: the coordinates that were rounded furthest move back onto it.
+    # Rounded one by one, the coordinates need not have the sum 0 any more. As many of them as `excess` says move by one
+    # multiple of d + 1 to restore it: those that were rounded furthest, whose ranks now lie outside 0..d and wrap.
     rank += excess
     shift = size * ((rank < 0).astype(np.int64) - (rank >= size))
     return origin.astype(np.int64) + shift, offset - shift, rank + shift
 
 
 def _by_rank(values: np.ndarray, rank: np.ndarray) -> np.ndarray:
-    """Returns `values` [d + 1, n or 1] in the order of `rank`."""
+    """Returns `values` [d + 1, n or 1] with each column in the order of its `rank`."""
     result = np.empty(rank.shape, values.dtype)
     np.put_along_axis(result, rank, np.broadcast_to(values, rank.shape), 0)
     return result
 
 
 def _weights(offset: np.ndarray, rank: np.ndarray) -> np.ndarray:
-    """Returns the barycentric coordinates float32 [n, d + 1], one for the vertex of each remainder."""
+    """Returns each point's barycentric coordinates float32 [n, d + 1], one for the vertex of each remainder."""
+    # A vertex's share is the difference between two neighbours among the offsets in the order of their ranks.
     steps = _by_rank(offset, rank) * np.float32(1 / len(rank))
     weights = np.empty(rank.T.shape, np.float32)
     weights[:, 0] = 1 + steps[-1] - steps[0]
@@ -68,42 +78,51 @@ def _weights(offset: np.ndarray, rank: np.ndarray) -> np.ndarray:
 
 
 def _codes(origin: np.ndarray, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns int64 codes of the vertices [n, d + 1], linear in their coordinates, and the difference of code between
-    neighbours along each of the d + 1 axes."""
+    """Returns the vertices as numbers, linear in their coordinates: what a hash table does elsewhere, a sort does here.
+
+    Returns:
+      int64 codes of the vertices [n, d + 1]; the difference of code between neighbours along each of the d + 1 axes.
+    """
     size = len(origin)
+    # The last coordinate follows from the others. The margin keeps neighbours' codes from running into the next row.
     low = origin[:-1].min(1) - 2 * size
     spans = origin[:-1].max(1) + 2 * size - low
     if math.prod(map(float, spans)) > _LARGEST_CODE:
         raise DeepLabError("the features of a Gaussian kernel spread too far; give larger sigmas")
-    places = np.append(np.cumprod(spans[:0:-1])[::-1], 1)
-    code = places @ (origin[:-1] - low[:, None])
-    # The vertex of the next remainder is one further along every coordinate but that of the largest rank left.
-    jumps = _by_rank(np.append(size * places, 0)[:, None], rank)
+    strides = np.append(np.cumprod(spans[:0:-1])[::-1], 1)
+    code = strides @ (origin[:-1] - low[:, None])
+    # The vertex of the next remainder is one further along every coordinate, but d back along that of the largest rank
+    # left.
+    backs = _by_rank(np.append(size * strides, 0)[:, None], rank)
     codes = np.empty(rank.T.shape, np.int64)
     for remainder in range(size):
         codes[:, remainder] = code
-        code = code + places.sum() - jumps[size - 1 - remainder]
-    return codes, places.sum() - np.append(size * places, 0)
+        code = code + strides.sum() - backs[size - 1 - remainder]
+    return codes, strides.sum() - np.append(size * strides, 0)
 
 
 def _blur(codes: np.ndarray, step: int) -> sparse.csr_matrix:
     """Returns the filter 1/2, 1, 1/2 along one axis between the vertices that exist; `codes` are sorted."""
-    wanted = codes + step
-    place = np.searchsorted(codes, wanted)
-    place[place == len(codes)] = 0
-    here = np.flatnonzero(codes[place] == wanted).astype(np.int32)
-    there, own = place[here].astype(np.int32), np.arange(len(codes), dtype=np.int32)
-    values = np.full(len(own) + 2 * len(here), 0.5, np.float32)
+    neighbours = codes + step
+    index = np.searchsorted(codes, neighbours)
+    index[index == len(codes)] = 0
+    # Most vertices of a photograph's lattice lack a neighbour; the filter takes it as 0, as the authors' does.
+    before = np.flatnonzero(codes[index] == neighbours).astype(np.int32)
+    after = index[before].astype(np.int32)
+    own = np.arange(len(codes), dtype=np.int32)
+    values = np.full(len(own) + 2 * len(before), 0.5, np.float32)
     values[: len(own)] = 1.0
-    pairs = np.concatenate([own, here, there]), np.concatenate([own, there, here])
-    return sparse.csr_matrix((values, pairs), shape=(len(own), len(own)))
+    rows = np.concatenate([own, before, after])
+    columns = np.concatenate([own, after, before])
+    return sparse.csr_matrix((values, (rows, columns)), shape=(len(own), len(own)))
 
 
 def _blurs(codes: np.ndarray, steps: np.ndarray) -> tuple[sparse.csr_matrix, ...]:
     """Returns the blurs along all axes, in order, some multiplied together."""
-    groups = []
+    groups: list[sparse.csr_matrix] = []
     for step in steps:
         blur = _blur(codes, step)
+        # The mean lengths of the two matrices' rows multiply, or less where rows overlap.
         if groups and groups[-1].nnz * blur.nnz <= _LONGEST_ROW * float(len(codes)) ** 2:
             groups[-1] = blur @ groups[-1]
         else:
@@ -113,7 +132,11 @@ def _blurs(codes: np.ndarray, steps: np.ndarray) -> tuple[sparse.csr_matrix, ...
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """A Gaussian of distance between features: `splat` is [points, vertices], `blurs` are [vertices, vertices]."""
+    """A Gaussian of the distance between features, as a chain of sparse matrices.
+
+    `splat` is [points, vertices] with d + 1 values in each row; `blurs` are [vertices, vertices], the first applied
+    first.
+    """
 
     splat: sparse.csr_matrix
     blurs: tuple[sparse.csr_matrix, ...]
@@ -126,9 +149,13 @@ class Kernel:
         return self.splat @ values
 
     def scaled(self, factors: np.ndarray) -> "Kernel":
-        """Returns the kernel between points i and j times factors[i] factors[j]; [points], or [1]."""
-        splat, row = self.splat, self.splat.indptr[1]
-        data = (splat.data.reshape(-1, row) * factors.astype(np.float32)[:, None]).ravel()
+        """Returns the kernel whose value between points i and j is factors[i] * factors[j] times this one's.
+
+        `factors` are [points], or [1] for all.
+        """
+        splat = self.splat
+        row_length = splat.indptr[1]
+        data = (splat.data.reshape(-1, row_length) * factors.astype(np.float32)[:, None]).ravel()
         return Kernel(sparse.csr_matrix((data, splat.indices, splat.indptr), shape=splat.shape), self.blurs)
 
 
@@ -146,10 +173,10 @@ def gaussian_kernel(features: np.ndarray) -> Kernel:
     """
     origin, offset, rank = _simplex(_elevated(features))
     codes, steps = _codes(origin, rank)
-    found, vertices = np.unique(codes, return_inverse=True)
+    vertices, columns = np.unique(codes, return_inverse=True)
     n, size = codes.shape
-    rows = np.arange(0, n * size + 1, size, dtype=np.int32)
-    splat = (_weights(offset, rank).ravel(), vertices.reshape(-1).astype(np.int32), rows)
-    kernel = Kernel(sparse.csr_matrix(splat, shape=(n, len(found))), _blurs(found, steps))
+    row_starts = np.arange(0, n * size + 1, size, dtype=np.int32)
+    splat = (_weights(offset, rank).ravel(), columns.reshape(-1).astype(np.int32), row_starts)
+    kernel = Kernel(sparse.csr_matrix(splat, shape=(n, len(vertices))), _blurs(vertices, steps))
     sums = kernel(np.ones((n, 1), np.float32))[:, 0]
     return kernel.scaled(1 / np.sqrt(np.maximum(sums, 1e-20)))

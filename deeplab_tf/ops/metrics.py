@@ -1,13 +1,13 @@
-"""Segmentation scores from one confusion matrix, int64, so that shards add up exactly.
+"""Segmentation scores from one confusion matrix, in int64 so that shards add up exactly.
 
-A score without anything to score (0/0) is NaN, and left out of the means over classes. `Counts`, three numbers a class,
-are all that the scores need of a matrix; their leading axes may be images, or resamplings of a data set.
+A score of no pixels (0/0) is NaN, and is left out of the means over classes. The scores need only `Counts` of a matrix,
+three numbers for each class; the leading axes of these may be images, or resamplings of a data set.
 """
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -25,17 +25,20 @@ CITYSCAPES_CATEGORIES: Mapping[str, tuple[int, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Convention:
-    """Over which classes a mean IoU is: those from `first` on; one in neither labels nor predictions scores `absent`,
-    or None: is left out."""
+    """The classes that a mean IoU is taken over.
+
+    They are those from `first` on; a class in neither labels nor predictions scores `absent`, or None: is left out.
+    """
 
     first: int = 0
     absent: float | None = None
 
 
-# release: tf.metrics.mean_iou. voc: VOCevalseg.m of the devkit, where 0/0 spoils the mean. cityscapes:
+ConventionName = Literal["release", "voc", "cityscapes", "ade"]
+# release: tf.metrics.mean_iou. voc: VOCevalseg.m of the devkit, in which 0/0 spoils the mean. cityscapes:
 # evalPixelLevelSemanticLabeling.py; `merged_classes` gives its categories. ade: the scene parsing challenge's
-# evaluation of 150 of our 151 classes (0 is unlabelled), where an absent one scores 0.
-CONVENTIONS: Mapping[str, Convention] = {
+# evaluation of 150 of our 151 classes (0 is unlabelled), in which an absent one scores 0.
+CONVENTIONS: Mapping[ConventionName, Convention] = {
     "release": Convention(),
     "voc": Convention(absent=math.nan),
     "cityscapes": Convention(),
@@ -44,7 +47,7 @@ CONVENTIONS: Mapping[str, Convention] = {
 
 
 class Counts(NamedTuple):
-    """Pixels of each class, int64 [..., classes]: those that are right, those labelled, those predicted."""
+    """Pixels of each class, int64 [..., classes]: those predicted rightly, those labelled, those predicted."""
 
     hits: np.ndarray
     labelled: np.ndarray
@@ -61,8 +64,10 @@ def confusion_matrix(
     """Returns counts int64 [num_classes, num_classes]: rows are the true classes, columns the predicted ones.
 
     Args:
-      labels, predictions: integers of equal shape; pixels labelled `ignore_label` count nowhere.
+      labels: integers of any shape.
+      predictions: integers of the same shape.
       num_classes: number of classes.
+      ignore_label: pixels with this label do not count.
 
     Raises:
       ValueError: the shapes differ, or a label or prediction is not in 0..num_classes - 1.
@@ -71,9 +76,11 @@ def confusion_matrix(
         raise ValueError(f"labels {labels.shape} and predictions {predictions.shape} differ in shape")
     rows = max(num_classes, ignore_label + 1)
     if not (_within(labels, rows) and _within(predictions, num_classes)):
-        # What is ignored may be anything; picking what is not takes ten times as long as counting.
-        seen = labels != ignore_label
-        labels, predictions = labels[seen], predictions[seen]
+        # Ignored pixels may hold any prediction. Taking them out takes ten times as long as counting, so it is not done
+        # unless a value is out of range.
+        counted = labels != ignore_label
+        labels = labels[counted]
+        predictions = predictions[counted]
         for name, values in (("label", labels), ("prediction", predictions)):
             if not _within(values, num_classes):
                 raise ValueError(f"{name} {values.min()}..{values.max()} outside 0..{num_classes - 1}")
@@ -84,22 +91,25 @@ def confusion_matrix(
     if ignore_label >= 0:
         counts[ignore_label] = 0
     if counts[num_classes:].any():
-        found = np.flatnonzero(counts.any(axis=1))
-        raise ValueError(f"label {found[0]}..{found[-1]} outside 0..{num_classes - 1}")
+        present = np.flatnonzero(counts.any(axis=1))
+        raise ValueError(f"label {present[0]}..{present[-1]} outside 0..{num_classes - 1}")
     return counts[:num_classes]
 
 
-def graph_confusion_matrix(labels, predictions, num_classes: int, *, ignore_label: int = 255):
-    """Returns `confusion_matrix` as an int64 tensor, of integer tensors: for use in a tf.function, XLA's too.
+def graph_confusion_matrix(labels: Any, predictions: Any, num_classes: int, *, ignore_label: int = 255) -> Any:
+    """Returns the confusion matrix of integer tensors as an int64 tensor, for use in a tf.function, XLA's too.
 
-    What is out of range is a tf.errors.InvalidArgumentError; under XLA, which has no such errors, it is not counted.
+    A value out of range is a tf.errors.InvalidArgumentError; under XLA, which has no such errors, it is not counted.
     """
-    import tensorflow as tf  # the scores themselves need NumPy alone
+    import tensorflow as tf  # the scores themselves need only NumPy
 
-    truth, found = (tf.cast(tf.reshape(values, [-1]), tf.int64) for values in (labels, predictions))
-    seen, good = truth != ignore_label, (truth >= 0) & (truth < num_classes) & (found >= 0) & (found < num_classes)
-    tf.debugging.assert_equal(tf.reduce_all(good | ~seen), True, f"a label or prediction outside 0..{num_classes - 1}")
-    cells = tf.where(seen & good, truth * num_classes + found, -1)  # negative segments are dropped
+    truth = tf.cast(tf.reshape(labels, [-1]), tf.int64)
+    predicted = tf.cast(tf.reshape(predictions, [-1]), tf.int64)
+    counted = truth != ignore_label
+    good = (truth >= 0) & (truth < num_classes) & (predicted >= 0) & (predicted < num_classes)
+    all_good = tf.reduce_all(tf.logical_or(good, tf.logical_not(counted)))
+    tf.debugging.assert_equal(all_good, True, f"a label or prediction outside 0..{num_classes - 1}")
+    cells = tf.where(counted & good, truth * num_classes + predicted, -1)  # negative segments are dropped
     counts = tf.math.unsorted_segment_sum(tf.ones_like(cells), cells, num_classes**2)
     return tf.reshape(counts, [num_classes, num_classes])
 
@@ -116,14 +126,14 @@ def merged_classes(matrix: np.ndarray, groups: Sequence[Sequence[int]]) -> np.nd
     return member @ matrix @ member.T
 
 
-def _ratio(part, whole) -> np.ndarray:
-    """part / whole in float64, NaN where both are 0."""
+def _ratio(part: Any, whole: Any) -> np.ndarray:
+    """Returns part / whole in float64, NaN where whole is 0; both are arrays or numbers."""
     part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
 def class_mean(values: np.ndarray) -> np.ndarray:
-    """Returns the mean over the last axis of what is not NaN; NaN where nothing is left."""
+    """Returns the mean over the last axis of the values that are not NaN; NaN if there are none."""
     good = ~np.isnan(values)
     return _ratio(np.where(good, values, 0).sum(-1), good.sum(-1))
 
@@ -139,11 +149,13 @@ def class_scores(counts: Counts) -> dict[str, np.ndarray]:
     }
 
 
-def convention_miou(counts: Counts, convention: str = "release") -> np.ndarray:
-    """Returns the mean IoU [...] over the classes that `convention`, a name of CONVENTIONS, says."""
+def convention_miou(counts: Counts, convention: ConventionName = "release") -> np.ndarray:
+    """Returns the mean IoU, float64 [...], over the classes of CONVENTIONS[convention]."""
     rule = CONVENTIONS[convention]
     iou = class_scores(counts)["iou"][..., rule.first :]
-    return class_mean(iou) if rule.absent is None else np.where(np.isnan(iou), rule.absent, iou).mean(-1)
+    if rule.absent is None:
+        return class_mean(iou)
+    return np.where(np.isnan(iou), rule.absent, iou).mean(-1)
 
 
 def overall_scores(counts: Counts) -> dict[str, np.ndarray]:
@@ -152,7 +164,8 @@ def overall_scores(counts: Counts) -> dict[str, np.ndarray]:
     "miou" (convention release), "pixel_accuracy", "mean_accuracy" (mPA, over the classes with labels),
     "frequency_weighted_iou", "mean_dice", and "kappa" (Cohen's: 1 is perfect, 0 is chance).
     """
-    of_class, total = class_scores(counts), counts.labelled.sum(-1)
+    of_class = class_scores(counts)
+    total = counts.labelled.sum(-1)
     right = _ratio(counts.hits.sum(-1), total)
     shares = [_ratio(part, total[..., None]) for part in (counts.labelled, counts.predicted)]
     chance = (shares[0] * shares[1]).sum(-1)
@@ -171,14 +184,16 @@ def iou_per_class(matrix: np.ndarray) -> np.ndarray:
     return class_scores(counts_of(matrix))["iou"]
 
 
-def mean_iou(matrix: np.ndarray, convention: str = "release") -> float:
-    """Returns the mean IoU of a confusion matrix; by default over the classes with a non-empty union, as the release's
-    eval (tf.metrics.mean_iou)."""
+def mean_iou(matrix: np.ndarray, convention: ConventionName = "release") -> float:
+    """Returns the mean IoU of a confusion matrix.
+
+    By default it is over the classes with a non-empty union, as in the release's eval (tf.metrics.mean_iou).
+    """
     return float(convention_miou(counts_of(matrix), convention))
 
 
 def pixel_accuracy(matrix: np.ndarray) -> float:
-    """Returns the share of pixels that are right, among those that count."""
+    """Returns the share of pixels predicted rightly, among those that count."""
     return float(_ratio(np.trace(matrix), matrix.sum()))
 
 
@@ -187,43 +202,55 @@ def bootstrap_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Returns the percentile interval of each of `overall_scores` when the images are drawn anew, with replacement.
 
+    It tells how much the score would differ on other images like these; training again makes it differ more.
+
     Args:
-      counts: [images, classes], of each image.
-      resamples, level, seed: number of draws, share of them within the interval, and their origin.
+      counts: of each image, [images, classes].
+      resamples: number of draws.
+      level: share of the draws within the interval.
+      seed: of the draws.
 
     Returns:
-      name -> (low, high). How sure the score is as one of images like these; what training again changes is more. Of
-      fewer than two images nothing can be said: NaN.
+      name -> (low, high); both are NaN for fewer than two images.
     """
-    random, images = np.random.default_rng(seed), len(counts.hits)
+    random = np.random.default_rng(seed)
+    images = len(counts.hits)
     if images < 2:
         return dict.fromkeys(overall_scores(counts), (math.nan, math.nan))
     table = np.concatenate(counts, axis=-1).astype(np.float64)
     draws = (np.bincount(random.integers(0, images, images), minlength=images) for _ in range(resamples))
     sums = np.stack([draw @ table for draw in draws])
     ends = (0.5 - level / 2, 0.5 + level / 2)
-    found = {}
+    intervals: dict[str, tuple[float, float]] = {}
     for name, values in overall_scores(Counts(*np.split(sums, 3, axis=-1))).items():
         values = values[~np.isnan(values)]
-        found[name] = tuple(map(float, np.quantile(values, ends))) if len(values) else (math.nan, math.nan)
-    return found
+        low, high = np.quantile(values, ends) if len(values) else (math.nan, math.nan)
+        intervals[name] = (float(low), float(high))
+    return intervals
 
 
 def calibration_counts(confidence: np.ndarray, right: np.ndarray, *, bins: int = 15) -> np.ndarray:
-    """Returns float64 [3, bins]: number of pixels, sum of confidences, number of right ones, by confidence.
+    """Returns float64 [3, bins]: number of pixels, sum of confidences, number of right predictions, by confidence.
 
-    confidence: probabilities in 0..1 of the predicted classes; right: bool of equal shape. Bins are equally wide. Sums
-    of such arrays are those of several images. NaN, what weights that diverged are sure of, is left out.
+    Sums of such arrays are those of several images.
+
+    Args:
+      confidence: probabilities in 0..1 of the predicted classes; NaN, from weights that diverged, is left out.
+      right: bool of equal shape, whether the prediction is the label.
+      bins: number of bins, which are equally wide.
     """
-    told = ~np.isnan(confidence)
-    confidence, right = confidence[told], right[told]
-    place = np.minimum((confidence * bins).astype(np.int64), bins - 1).ravel()
+    known = ~np.isnan(confidence)
+    confidence = confidence[known]
+    right = right[known]
+    index = np.minimum((confidence * bins).astype(np.int64), bins - 1).ravel()
     weights = (None, confidence.ravel(), right.ravel())
-    return np.stack([np.bincount(place, weight, minlength=bins).astype(np.float64) for weight in weights])
+    return np.stack([np.bincount(index, weight, minlength=bins).astype(np.float64) for weight in weights])
 
 
 def expected_calibration_error(counts: np.ndarray) -> float:
-    """Returns the mean gap between confidence and accuracy, weighted by pixels (ECE; Guo et al. 2017), of
-    `calibration_counts`."""
+    """Returns the mean gap between confidence and accuracy of `calibration_counts`, weighted by pixels.
+
+    Source: the ECE of Guo et al. 2017.
+    """
     number, confidence, right = counts
     return float(_ratio(np.abs(confidence - right).sum(), number.sum()))

@@ -1,11 +1,12 @@
-"""Pictures of labels: colour masks, overlays with a legend, palette PNGs, and sheets to lay before a person.
+"""Pictures of labels: colour masks, overlays with a legend, palette PNGs, and contact sheets.
 
-Pure functions of NumPy arrays. Pictures are worked on in strips that stay in the cache, so that there is next to no
-extra memory beside the result.
+These are pure functions of NumPy arrays. They work in strips of rows that stay in the cache, so that they need hardly
+any memory besides the result's.
 """
 
 import functools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -13,37 +14,55 @@ from PIL import Image, ImageDraw, ImageFont
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.ops.images import png_bytes
 
-IGNORE_COLOUR = (224, 224, 192)  # what PASCAL VOC gives its label 255
+IGNORE_COLOUR = (224, 224, 192)  # of PASCAL VOC's label 255
 
 _STRIP_PIXELS = 1 << 16
 _PAPER = (250, 250, 248)
 _INK = (34, 34, 38)
 _FAINT = (120, 120, 126)
 
+# Red, green, blue in 0..255.
 Colour = tuple[int, int, int]
+# Index, name and share of the pixels of a class.
+ClassShare = tuple[int, str, float]
 
 
 def colour_mask(labels: np.ndarray, palette: Sequence[Colour], *, ignore_label: int | None = None) -> np.ndarray:
-    """Returns the picture of `labels` in the colours of `palette`: uint8 [h, w, 3].
+    """Returns the picture of labels in the colours of a palette: uint8 [h, w, 3].
 
-    labels: integers [h, w] of any integer dtype; label i takes palette[i], and `ignore_label`, where given, takes
-    IGNORE_COLOUR. A label beyond the palette is a DeepLabError (release: utils/get_dataset_colormap.py).
+    Source: the release's utils/get_dataset_colormap.py.
+
+    Args:
+      labels: integers [h, w].
+      palette: the colour of each label, in label order.
+      ignore_label: a label that is drawn in IGNORE_COLOUR instead; None: none is.
+
+    Raises:
+      DeepLabError: a label beyond the palette.
     """
     table = _colour_table(palette, ignore_label)
     _check_labels(labels, len(palette), ignore_label, what="colours in the palette")
     mask = np.empty((*labels.shape, 3), np.uint8)
     for strip in _strips(labels.shape):
-        np.take(table, labels[strip], axis=0, out=mask[strip], mode="clip")  # they were checked
+        # The labels have been checked; "clip" spares NumPy its own check, and a copy of the result with it.
+        np.take(table, labels[strip], axis=0, out=mask[strip], mode="clip")
     return mask
 
 
 def class_shares(
     labels: np.ndarray, class_names: Sequence[str], *, ignore_label: int | None = None
-) -> list[tuple[int, str, float]]:
+) -> list[ClassShare]:
     """Returns (index, name, share) of each class that is present, the largest share first.
 
-    labels: integers [h, w]. Shares are in (0, 1] and sum to 1 over the pixels that are not `ignore_label`. A label
-    without a name is a DeepLabError.
+    Shares are in (0, 1] and sum to 1.
+
+    Args:
+      labels: integers [h, w].
+      class_names: the name of each label, in label order.
+      ignore_label: pixels with this label do not count.
+
+    Raises:
+      DeepLabError: a label without a name.
     """
     _check_labels(labels, len(class_names), ignore_label, what="class names")
     counts = np.zeros(max(len(class_names), (ignore_label or 0) + 1), np.int64)
@@ -53,7 +72,7 @@ def class_shares(
         counts[ignore_label] = 0
     total = int(counts.sum())
     order = np.argsort(-counts, kind="stable")
-    return [(int(i), class_names[i], float(counts[i] / total)) for i in order if counts[i]]
+    return [(i, class_names[i], float(counts[i] / total)) for i in map(int, order) if counts[i]]
 
 
 def blend(
@@ -64,10 +83,19 @@ def blend(
     alpha: float = 0.55,
     ignore_label: int | None = None,
 ) -> np.ndarray:
-    """Returns `image` tinted with the colours of `labels`, a thin white line between classes: uint8 [h, w, 3].
+    """Returns a picture tinted with the colours of its labels, a thin white line between classes: uint8 [h, w, 3].
 
-    image: uint8 [h, w, 3]; labels: integers [h, w]; alpha: weight of the colour, 0..1. The line is one pixel wide up
-    to about a megapixel and grows with the picture. DeepLabError as colour_mask, and for sizes that differ.
+    The line is one pixel wide up to about a megapixel and grows with the picture.
+
+    Args:
+      image: uint8 [h, w, 3].
+      labels: integers [h, w].
+      palette: the colour of each label, in label order.
+      alpha: weight of the colour, 0..1.
+      ignore_label: a label that is drawn in IGNORE_COLOUR instead; None: none is.
+
+    Raises:
+      DeepLabError: a label beyond the palette, or sizes that differ.
     """
     mixed = colour_mask(labels, palette, ignore_label=ignore_label)
     _check_image(image, labels, alpha)
@@ -90,31 +118,50 @@ def overlay(
     alpha: float = 0.55,
     ignore_label: int | None = None,
 ) -> np.ndarray:
-    """Returns `blend` above a legend of the classes present, with their shares: uint8 [h + legend, at least w, 3].
+    """Returns a tinted picture above a legend of its classes and their shares: uint8 [h + legend, at least w, 3].
 
-    The letters grow with the picture and are never below 12 pixels: a picture too narrow for one entry of the legend
-    is placed at the left of a wider sheet. Arguments and errors as `blend` and `class_shares`.
+    Args:
+      image: uint8 [h, w, 3].
+      labels: integers [h, w].
+      palette: the colour of each label, in label order.
+      class_names: the name of each label, in label order.
+      alpha: weight of the colour, 0..1.
+      ignore_label: pixels with this label are drawn in IGNORE_COLOUR and do not count; None: all count.
+
+    Raises:
+      DeepLabError: a label without a colour or a name, or sizes that differ.
     """
     picture = blend(image, labels, palette, alpha=alpha, ignore_label=ignore_label)
     return with_legend(picture, class_shares(labels, class_names, ignore_label=ignore_label), palette)
 
 
-def with_legend(picture: np.ndarray, shares: Sequence[tuple[int, str, float]], palette: Sequence[Colour]) -> np.ndarray:
-    """Returns `picture`, uint8 [h, w, 3], above a legend of what `class_shares` gave; see `overlay`."""
-    entries = [(name, tuple(palette[index]), _percent(share)) for index, name, share in shares]
+def with_legend(picture: np.ndarray, shares: Sequence[ClassShare], palette: Sequence[Colour]) -> np.ndarray:
+    """Returns `picture` above a legend of the `shares` that `class_shares` gives: uint8 [h + legend, at least w, 3].
+
+    The letters grow with the picture, uint8 [h, w, 3], and are never below 12 pixels: a picture that is too narrow for
+    one entry of the legend is placed at the left of a wider sheet.
+    """
+    entries = [(name, _colour(palette[index]), _percent(share)) for index, name, share in shares]
     height, width = picture.shape[:2]
     size = max(12, round((height * width) ** 0.5 / 55))
     return _stack([picture, _legend_strip(entries, width, size)])
 
 
 def palette_png(labels: np.ndarray, palette: Sequence[Colour]) -> bytes:
-    """Returns a PNG (mode P) whose palette indices are `labels`: np.array(PIL.Image.open(...)) gives them back, uint8.
+    """Returns a PNG (mode P) whose palette indices are the labels.
 
-    labels: integers [h, w] in 0..255; those beyond the palette (255, say) are kept, and shown as VOC's 255 is. Other
-    decoders may expand the palette to colours; those that must not want a grey PNG.
+    np.array(PIL.Image.open(...)) gives them back, as uint8. Other decoders may expand the palette to colours; use a
+    grey PNG where they must not.
+
+    Args:
+      labels: integers [h, w] in 0..255; those beyond the palette (255, say) are kept, and shown in IGNORE_COLOUR.
+      palette: the colour of each label, in label order; from the 257th on they are left out.
+
+    Raises:
+      DeepLabError: a label beyond 255.
     """
     _check_labels(labels, 256, None, what="entries in the palette of a PNG")
-    colours = [tuple(c) for c in palette[:256]]
+    colours = [_colour(colour) for colour in palette[:256]]
     colours += [IGNORE_COLOUR] * (256 - len(colours))
     return png_bytes(labels.astype(np.uint8), bytes(channel for colour in colours for channel in colour))
 
@@ -130,31 +177,48 @@ def picture_sheet(
 ) -> np.ndarray:
     """Returns one picture of tiles in rows, such as photo | label | prediction | overlay: uint8 [height, width, 3].
 
-    rows: equally long rows of uint8 [h, w, 3] pictures of any size; each is scaled to fit a square of `tile` pixels
-    (64..1024). column_titles stand above the columns, a caption below each row, legend entries (name, colour) at the
-    foot. DeepLabError for rows or titles that do not match in number.
+    Args:
+      rows: equally long rows of pictures, uint8 [h, w, 3] of any size.
+      column_titles: above the columns.
+      row_captions: below the rows.
+      legend: entries (name, colour) at the foot.
+      title: at the top.
+      tile: side in pixels (64..1024) of the squares that the pictures are scaled to fit.
+
+    Raises:
+      DeepLabError: rows, titles or captions that do not match in number, or a picture of another shape.
     """
     _check_sheet(rows, column_titles, row_captions, tile)
     size = max(12, tile // 16)
     gap = max(6, tile // 24)
     width = len(rows[0]) * (tile + gap) - gap
-    parts = [_text_strip([title], width, round(size * 1.5), _INK)] if title else []
-    parts += [_text_strip(column_titles, tile, size, _INK, gap=gap)] if column_titles else []
+    parts: list[np.ndarray] = []
+    if title:
+        parts.append(_text_strip([title], width, round(size * 1.5), _INK))
+    if column_titles:
+        parts.append(_text_strip(column_titles, tile, size, _INK, gap=gap))
     for number, row in enumerate(rows):
         parts.append(_tile_row([_fitted(picture, tile) for picture in row], tile, gap))
-        parts += [_text_strip([row_captions[number]], width, size, _FAINT)] if row_captions else []
+        if row_captions:
+            parts.append(_text_strip([row_captions[number]], width, size, _FAINT))
         parts.append(_paper(gap, width))
     if legend:
-        parts.append(_legend_strip([(name, tuple(colour), "") for name, colour in legend], width, size))
+        parts.append(_legend_strip([(name, _colour(colour), "") for name, colour in legend], width, size))
     return np.pad(_stack(parts), ((gap, gap), (gap, gap), (0, 0)), constant_values=_PAPER[0])
 
 
 # ---- labels
 
 
-def _check_labels(labels: np.ndarray, count: int, ignore_label: int | None, *, what: str):
+def _colour(channels: Sequence[int]) -> Colour:
+    red, green, blue = channels
+    return red, green, blue
+
+
+def _check_labels(labels: Any, count: int, ignore_label: int | None, *, what: str) -> None:
     if not isinstance(labels, np.ndarray) or labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        shape, kind = getattr(labels, "shape", "no shape"), getattr(labels, "dtype", type(labels).__name__)
+        shape = getattr(labels, "shape", "no shape")
+        kind = getattr(labels, "dtype", type(labels).__name__)
         raise DeepLabError(f"labels are {kind} {shape}: expected an array of integers [height, width]")
     if not labels.size:
         raise DeepLabError(f"labels are empty, {labels.shape}: expected at least one pixel")
@@ -169,7 +233,7 @@ def _check_labels(labels: np.ndarray, count: int, ignore_label: int | None, *, w
             raise DeepLabError(f"label {part[wrong].max()} in a map of 0..{count - 1}: there are {count} {what}")
 
 
-def _check_image(image: np.ndarray, labels: np.ndarray, alpha: float):
+def _check_image(image: np.ndarray, labels: np.ndarray, alpha: float) -> None:
     if image.dtype != np.uint8 or image.shape != (*labels.shape, 3):
         expected = f"uint8 {(*labels.shape, 3)}, to match the labels"
         raise DeepLabError(f"the image is {image.dtype} {image.shape}: expected {expected}")
@@ -189,7 +253,7 @@ def _colour_table(palette: Sequence[Colour], ignore_label: int | None) -> np.nda
     return table
 
 
-def _strips(shape: tuple[int, int]) -> Iterator[slice]:
+def _strips(shape: tuple[int, ...]) -> Iterator[slice]:
     """Yields slices of rows of about _STRIP_PIXELS each."""
     rows = max(1, _STRIP_PIXELS // shape[1])
     for start in range(0, shape[0], rows):
@@ -197,7 +261,7 @@ def _strips(shape: tuple[int, int]) -> Iterator[slice]:
 
 
 def _borders(labels: np.ndarray, strip: slice, line: int) -> np.ndarray:
-    """Returns where in the rows of `strip` a class ends within `line` pixels to the right or below: bool [rows, w]."""
+    """Returns the pixels of `strip` with the end of a class within `line` pixels right or below: bool [rows, w]."""
     part = labels[strip.start : strip.stop + line]
     edge = np.zeros(part.shape, bool)
     edge[:, :-1] = part[:, 1:] != part[:, :-1]
@@ -225,7 +289,7 @@ def _text_width(text: str, size: int) -> int:
 
 
 def _shortened(text: str, size: int, width: int) -> str:
-    """Returns `text`, its end replaced by dots where it is wider than `width` pixels."""
+    """Returns `text`; if it is wider than `width` pixels, dots replace its end."""
     if _text_width(text, size) <= width:
         return text
     while text and _text_width(text + "...", size) > width:
@@ -257,8 +321,8 @@ def _text_strip(texts: Sequence[str], width: int, size: int, colour: Colour, *, 
     strip = Image.fromarray(_paper(round(size * 1.8), len(texts) * (width + gap) - gap))
     draw = ImageDraw.Draw(strip)
     for i, text in enumerate(texts):
-        place = (i * (width + gap), strip.height // 2)
-        draw.text(place, _shortened(text, size, width), fill=colour, font=_font(size), anchor="lm")
+        position = (i * (width + gap), strip.height // 2)
+        draw.text(position, _shortened(text, size, width), fill=colour, font=_font(size), anchor="lm")
     return np.asarray(strip)
 
 
@@ -273,8 +337,9 @@ def _legend_strip(entries: Sequence[tuple[str, Colour, str]], width: int, size: 
     strip = Image.fromarray(_paper(down * line + 2 * pad, max(width, across * column + pad)))
     draw = ImageDraw.Draw(strip)
     for number, (name, colour, value) in enumerate(entries):
-        # Down the columns, as a list is read.
-        left, middle = pad + number // down * column, pad + number % down * line + line // 2
+        # Column by column, as a list is read.
+        left = pad + number // down * column
+        middle = pad + number % down * line + line // 2
         swatch = (left, middle - size // 2, left + size, middle - size // 2 + size)
         draw.rectangle(swatch, fill=colour, outline=_FAINT, width=max(1, size // 16))
         text = left + size + pad
@@ -286,7 +351,9 @@ def _legend_strip(entries: Sequence[tuple[str, Colour, str]], width: int, size: 
 # ---- sheets
 
 
-def _check_sheet(rows, column_titles, row_captions, tile: int):
+def _check_sheet(
+    rows: Sequence[Sequence[np.ndarray]], column_titles: Sequence[str], row_captions: Sequence[str], tile: int
+) -> None:
     lengths = {len(row) for row in rows}
     if len(lengths) != 1 or 0 in lengths:
         raise DeepLabError(f"rows of {sorted(lengths)} pictures: expected one or more rows of equal length")
@@ -302,10 +369,10 @@ def _check_sheet(rows, column_titles, row_captions, tile: int):
 
 
 def _fitted(picture: np.ndarray, tile: int) -> np.ndarray:
-    """Returns `picture` scaled so that its longer side is `tile`: smoothly down, in plain pixels up."""
+    """Returns `picture` scaled so that its longer side is `tile`: down with a filter, up as plain pixels."""
     height, width = picture.shape[:2]
     scale = tile / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if scale >= 1:
         return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.NEAREST))
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))

@@ -1,13 +1,30 @@
-"""Resizing with aligned corners, as the release's: the sizes, the operations on arrays, the layer."""
+"""Resizing with aligned corners, as in the release: the arithmetic of sizes, the operations on arrays, the layer."""
 
 from collections.abc import Sequence
+from typing import Any, overload
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 
-def scale_dimension(size, scale: float):
+def static_dimensions(tensor: tf.Tensor, *axes: int) -> tuple[int, ...]:
+    """Returns the sizes of `tensor` along `axes`, which must be known when a graph is traced.
+
+    Raises:
+      ValueError: one of them is not known.
+    """
+    sizes = tuple(size for axis in axes if (size := tensor.shape[axis]) is not None)
+    if len(sizes) < len(axes):
+        raise ValueError(f"a tensor of shape {tensor.shape}: expected known sizes of its axes {axes}")
+    return sizes
+
+
+@overload
+def scale_dimension(size: int, scale: float) -> int: ...
+@overload
+def scale_dimension(size: tf.Tensor, scale: float) -> tf.Tensor: ...
+def scale_dimension(size: int | tf.Tensor, scale: float) -> int | tf.Tensor:
     """Returns trunc((size - 1) * scale + 1), the release's size arithmetic (core/utils.py).
 
     Python numbers are computed in float64; int32 tensors in float32, as the release does.
@@ -17,8 +34,11 @@ def scale_dimension(size, scale: float):
     return tf.cast((tf.cast(size, tf.float32) - 1.0) * tf.constant(scale, tf.float32) + 1.0, tf.int32)
 
 
-def resize_bilinear(maps, size):
-    """Returns [b, h, w, c] `maps` resized with aligned corners by the release's legacy op, in their own dtype."""
+def resize_bilinear(maps: tf.Tensor | np.ndarray, size: Sequence[int] | tf.Tensor) -> tf.Tensor:
+    """Returns `maps` [b, h, w, c] resized to `size` (height, width) with aligned corners, in their own dtype.
+
+    It is the release's legacy operation, tf.compat.v1.image.resize_bilinear.
+    """
     size = tf.convert_to_tensor(size, tf.int32)
     resized = tf.raw_ops.ResizeBilinear(images=maps, size=size, align_corners=True, half_pixel_centers=False)
     return tf.cast(resized, maps.dtype)
@@ -35,56 +55,61 @@ def resize_matrix(old: int, new: int) -> np.ndarray:
     return matrix
 
 
-def resize_bilinear_by_matrix(maps, size: Sequence[int]):
-    """Returns what `resize_bilinear` does, for static sizes, by two matrix products.
+def resize_bilinear_by_matrix(maps: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
+    """Returns `maps` [b, h, w, c] of static size resized as by `resize_bilinear`, by two matrix products.
 
-    For XLA, whose own bilinear resize is wrong for some pairs of sizes (a row or a column by the whole range of the
-    data, seen on CPU); about three times the op's cost elsewhere.
+    It is for XLA, whose own bilinear resize is wrong for some pairs of sizes (a row or a column by the whole range of
+    the data, seen on CPU); elsewhere it costs about three times as much as the operation.
     """
-    rows, columns = (resize_matrix(maps.shape[i + 1], size[i]) for i in range(2))
+    height, width = static_dimensions(maps, 1, 2)
+    rows = resize_matrix(height, size[0])
+    columns = resize_matrix(width, size[1])
     tall = tf.einsum("oh,bhwc->bowc", rows, tf.cast(maps, tf.float32))
     return tf.cast(tf.einsum("pw,bowc->bopc", columns, tall), maps.dtype)
 
 
-def resize_nearest(labels, size):
-    """Returns integer [b, h, w] `labels` resized to the nearest pixel with aligned corners (halves go up)."""
+def resize_nearest(labels: tf.Tensor, size: Sequence[int] | tf.Tensor) -> tf.Tensor:
+    """Returns integer `labels` [b, h, w] resized to the nearest pixel with aligned corners (halves go up)."""
     size = tf.convert_to_tensor(size, tf.int32)
-    return tf.raw_ops.ResizeNearestNeighbor(images=labels[..., None], size=size, align_corners=True)[..., 0]
+    return tf.raw_ops.ResizeNearestNeighbor(images=tf.expand_dims(labels, -1), size=size, align_corners=True)[..., 0]
 
 
 @keras.saving.register_keras_serializable(package="deeplab_tf")
 class ResizeBilinear(keras.layers.Layer):
     """Bilinear resize with aligned corners (the release's legacy op) of [b, h, w, c] maps.
 
-    Either `size` = (height, width) is fixed, or the layer is called with [maps, reference] and the target is
-    scale_dimension of the reference's height and width by `scale`. With `by_matrix` (training
-    under XLA) all sizes are static.
+    Either `size` (height, width) is fixed, or the layer is called with [maps, reference] and the target is the
+    reference's height and width, by `scale_dimension` with `scale`. With `by_matrix` (training under XLA) all sizes are
+    static.
     """
 
     by_matrix = False
 
-    def __init__(self, size: Sequence[int] | None = None, scale: float = 1.0, **kwargs):
+    def __init__(self, size: Sequence[int] | None = None, scale: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.size = tuple(size) if size else None
         self.scale = scale
 
-    def call(self, inputs):
-        maps, reference = (inputs, None) if self.size else inputs
+    def call(self, inputs: Any) -> tf.Tensor:
+        """Returns the resized maps [b, height, width, c]; `inputs` are maps, or [maps, reference] without a `size`."""
+        if self.size:
+            maps, size = inputs, self.size
+            return resize_bilinear_by_matrix(maps, size) if self.by_matrix else resize_bilinear(maps, size)
+        maps, reference = inputs
         if self.by_matrix:
-            size = self.size or [scale_dimension(d, self.scale) for d in reference.shape[1:3]]
+            size = [scale_dimension(side, self.scale) for side in static_dimensions(reference, 1, 2)]
             return resize_bilinear_by_matrix(maps, size)
-        target = self.size
-        if target is None:
-            target = tf.shape(reference)[1:3]
-            target = target if self.scale == 1.0 else scale_dimension(target, self.scale)
-        return resize_bilinear(maps, target)
+        sides = tf.shape(reference)[1:3]
+        return resize_bilinear(maps, sides if self.scale == 1.0 else scale_dimension(sides, self.scale))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """Returns the shape of the resized maps; sides that follow an unknown side are None."""
         if self.size:
             return (input_shape[0], *self.size, input_shape[-1])
         maps, reference = input_shape
-        sides = [None if d is None else scale_dimension(d, self.scale) for d in reference[1:3]]
+        sides = [None if side is None else scale_dimension(side, self.scale) for side in reference[1:3]]
         return (maps[0], *sides, maps[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
         return {**super().get_config(), "size": self.size, "scale": self.scale}

@@ -1,39 +1,41 @@
-"""Classes at full size from logits at the network's stride, without computing what cannot matter."""
+"""Classes at full size from logits at the network's stride, without interpolating where one class leads all around."""
 
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.ops.resizing import resize_bilinear
+from deeplab_tf.ops.resizing import resize_bilinear, static_dimensions
 
-_LARGEST_SHARE = 0.4  # of cells that must be computed; beyond it the plain way is as fast
+# The largest share of cells on borders; beyond it, interpolating everything is as fast.
+_LARGEST_SHARE = 0.4
 _CHUNK = 1 << 21  # values computed at a time, which stay in the cache
 _STRIP_ROWS = 16
-_STRIP_VALUES = 1 << 19  # of a strip, at most: two of its maps stay in the cache
-# Differences between logits times both are 1 or more, whatever float32 has between 0 and them; each is a float16 too,
-# and so is their product with a logit up to 128, since delegates may calculate in that.
-_LOGIT_SCALE, _STEEPNESS = np.float32(512), np.float32(32768)
+_STRIP_VALUES = 1 << 19  # values of a strip at most: two of its maps stay in the cache
+# Times both, logits that differ by 2**-24 or more, float32's spacing from 1/2 on, differ by 1 or more. Each factor is a
+# float16 too, as is a logit of up to 127 times the first, because delegates may calculate in float16.
+_LOGIT_SCALE = np.float32(512)
+_STEEPNESS = np.float32(32768)
 
 
 def upsampled_classes(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Returns the classes of bilinearly upsampled logits with aligned corners: argmax(resize_bilinear(logits, size)).
 
-    Between four neighbouring logits every value is a mean of theirs: where one class leads at all four it leads
-    throughout, and nothing needs to be interpolated. What is left, the cells on borders, is computed as TensorFlow's
-    operation does, in its order.
+    Between four neighbouring logits every value is a mean of theirs: a class that leads at all four leads throughout,
+    and nothing needs to be interpolated. The other cells, on the borders between classes, are interpolated in the order
+    of TensorFlow's operation, so that the results are the same bits.
 
     Args:
       logits: float32 [b, h, w, classes].
       size: height and width of the result.
 
     Returns:
-      int32 [b, *size].
+      int32 [b, height, width].
     """
-    stride = _stride(logits.shape[1:3], size)
+    stride = _stride((logits.shape[1], logits.shape[2]), size)
     return np.stack([_classes(one, size, stride) for one in logits]) if stride else _plain(logits, size)
 
 
 def _stride(small: tuple[int, int], size: tuple[int, int]) -> int | None:
-    """The stride of logits in pixels, or None where it is not a power of two: then the weights are not exact."""
+    """Returns the stride of logits in pixels, or None: it is not a power of two, so that weights are not exact."""
     strides = {(new - 1) // (old - 1) if old > 1 else 0 for old, new in zip(small, size, strict=True)}
     (stride,) = strides if len(strides) == 1 else (0,)
     exact = all((old - 1) * stride + 1 == new for old, new in zip(small, size, strict=True))
@@ -45,7 +47,9 @@ def _plain(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _classes(logits: np.ndarray, size: tuple[int, int], stride: int) -> np.ndarray:
+    """Returns the classes [*size] of logits [h, w, classes] at an exact `stride`."""
     small = logits.argmax(-1).astype(np.int32)
+    # Each logit owns a cell of stride x stride pixels; those of the last row and column reach beyond the picture.
     corners = np.pad(small, ((0, 1), (0, 1)), mode="edge")
     top, bottom = corners[:-1], corners[1:]
     mixed = (top[:, :-1] != top[:, 1:]) | (bottom[:, :-1] != small) | (bottom[:, 1:] != small)
@@ -68,11 +72,12 @@ def _interpolated(logits: np.ndarray, rows: np.ndarray, columns: np.ndarray, str
     right = np.minimum(columns + 1, logits.shape[1] - 1)
     weights = (np.arange(stride, dtype=np.float32) / np.float32(stride))[:, None]
 
-    def along(row):
-        first = logits[row, columns][:, None]
-        return first + (logits[row, right][:, None] - first) * weights
+    def along(row: np.ndarray) -> np.ndarray:
+        left = logits[row, columns][:, None]
+        return left + (logits[row, right][:, None] - left) * weights
 
-    top, bottom = along(rows)[:, None], along(below)[:, None]
+    top = along(rows)[:, None]
+    bottom = along(below)[:, None]
     return top + (bottom - top) * weights[:, None]
 
 
@@ -82,42 +87,53 @@ def _interpolated(logits: np.ndarray, rows: np.ndarray, columns: np.ndarray, str
 def strip_classes(logits: tf.Tensor, size: tuple[int, int]) -> tf.Tensor | None:
     """Emits the classes of bilinearly upsampled logits with aligned corners, in operations that LiteRT is fast at.
 
-    LiteRT has an argmax for one thread, which waits for memory. XNNPACK has maxima: of the classes whose value is the
-    largest, the first has the largest of `rest`, all of it exact. Columns, not classes, are the channels, so that many
-    are calculated at once, and the rows come in strips that stay in the cache.
+    LiteRT's argmax runs in one thread and waits for memory; XNNPACK has no argmax, but maxima. So each class gets a
+    number `rest`, the larger the earlier it comes: of the classes with the largest value the first is the one with the
+    largest `rest`, all of it exact.
 
     Args:
       logits: float32 [1, h, w, classes] of known shape.
       size: height and width of the result.
 
     Returns:
-      int32 [1, *size]; None where the stride is no power of two, or a strip would not stay in the cache.
+      int32 [1, height, width]; None if the stride is not a power of two, or a strip would not stay in the cache.
     """
-    _, rows, columns, classes = logits.shape
+    rows, columns, classes = static_dimensions(logits, 1, 2, 3)
     stride = _stride((rows, columns), size)
-    if stride is None or (step := max(1, _STRIP_ROWS // stride)) * stride * size[1] * classes > _STRIP_VALUES:
+    if stride is None:
         return None
+    step = max(1, _STRIP_ROWS // stride)
+    if step * stride * size[1] * classes > _STRIP_VALUES:
+        return None
+    # Numbers of (classes, ..., 2, 1) / power in 0..1 have few bits, so that float16 holds them exactly.
     power = np.float32(1 << (classes - 1).bit_length())
     rest = (np.arange(classes, 0, -1, dtype=np.float32) / power)[:, None]
+    # The columns become the channels, because XNNPACK calculates many channels at once.
     # Negated, and back: LiteRT's quantiser leaves this to float32, and with it, not before it, all that follows.
     wide = tf.transpose(resize_bilinear(tf.negative(logits), (rows, size[1])), (0, 1, 3, 2)) * -_LOGIT_SCALE
+    # At full size the map of all classes would go to memory and back between operations; strips of rows stay in the
+    # cache. Neighbouring strips share a row of logits, whose pixels the lower one yields.
     strips = []
     for first in range(0, rows - 1, step):
         last = min(first + step, rows - 1)
-        found = _largest_rest(wide[:, first : last + 1], (last - first) * stride + 1, rest)
-        strips.append(found if last == rows - 1 else found[:, :-1])  # the next strip begins with this row
+        strip = _largest_rest(wide[:, first : last + 1], (last - first) * stride + 1, rest)
+        strips.append(strip if last == rows - 1 else strip[:, :-1])
     largest = strips[0] if len(strips) == 1 else tf.concat(strips, 1)
     return tf.cast(np.float32(classes) - tf.reshape(largest, (1, *size)) * power, tf.int32)
 
 
 def _largest_rest(strip: tf.Tensor, rows: int, rest: np.ndarray) -> tf.Tensor:
-    """Returns [1, rows, 1, columns]: of `strip` [1, r, classes, columns] made `rows` high, the largest of `rest`
-    [classes, 1] among the classes with the largest value."""
+    """Returns the largest of `rest` [classes, 1] among the classes with the largest value at each pixel.
+
+    `strip` is float32 [1, r, classes, columns], the result float32 [1, rows, 1, columns].
+    """
     classes = len(rest)
 
-    def largest(maps):
+    def largest(maps: tf.Tensor) -> tf.Tensor:
         return tf.nn.max_pool2d(maps, (1, classes), 1, "VALID")
 
     tall = resize_bilinear(strip, (rows, classes))
-    behind = tf.minimum(tf.maximum((tall - largest(tall)) * _STEEPNESS, -1.0), 1.0)  # one operation in a .tflite
+    # 0 for the classes with the largest value, -1 for all others: these fall to 0 or below when `rest` is added, and
+    # the relu takes them out. Minimum and maximum together are one operation in a .tflite.
+    behind = tf.minimum(tf.maximum((tall - largest(tall)) * _STEEPNESS, -1.0), 1.0)
     return largest(tf.nn.relu(behind + rest))
