@@ -10,10 +10,11 @@ import pytest
 from conftest import GOLDENS
 
 import deeplab_tf
-from deeplab_tf.config import EvalConfig
+from deeplab_tf.config import EvalConfig, Inference
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.evaluation.evaluate import Evaluation, ScoreLog, evaluate, tagged_scores
+from deeplab_tf.evaluation.evaluate import Evaluation, ScoreLog, evaluate, score, tagged_scores
+from deeplab_tf.evaluation.passes import Observer
 from deeplab_tf.ops.images import read_image
 from deeplab_tf.ops.metrics import confusion_matrix
 
@@ -108,8 +109,9 @@ def test_pictures_of_several_sizes_score_as_alone(model):
 
 def test_each_picture_can_be_watched(model):
     """At its own size, once, in order; what it is scored as adds up to the score."""
-    seen = []
-    scores = evaluate(model, mixed(2), watch=seen.append)
+    seen, observer = [], Observer()
+    observer.scored = seen.extend
+    scores = score(model, mixed(2), Inference(), ignore_label=255, observer=observer)
     assert [example.label.shape for example in seen] == [(65, 97), (129, 81), (97, 97)]
     total = sum(confusion_matrix(example.label, example.prediction, 9) for example in seen)
     assert np.array_equal(scores["confusion_matrix"], total)
@@ -117,7 +119,8 @@ def test_each_picture_can_be_watched(model):
         height, width = example.label.shape
         assert example.image.dtype == np.uint8
         assert np.array_equal(example.image, batch["image"][0, :height, :width])
-    evaluate(model, [{**next(mixed(1)), "image_name": [b"a name"]}], watch=seen.append)
+    named = {**next(mixed(1)), "image_name": [b"a name"]}
+    score(model, [named], Inference(), ignore_label=255, observer=observer)
     assert [example.name for example in seen] == ["", "", "", "a name"]
 
 
@@ -125,7 +128,7 @@ def test_tiles_are_an_option():
     _, model = deeplab_tf.load("shapes_resnet", crop_size=(65, 65))
     (batch,) = mixed(3)
     whole = evaluate(model, [batch])["confusion_matrix"]
-    tiled = evaluate(model, [batch], large_images="tile")["confusion_matrix"]
+    tiled = score(model, [batch], Inference(large_images="tile"), ignore_label=255)["confusion_matrix"]
     assert tiled.sum() == whole.sum() and not np.array_equal(tiled, whole)
 
 
@@ -207,14 +210,17 @@ def test_it_is_told_once(tmp_path, monkeypatch):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "checkpoint": "run/model.ckpt-1"}\n')
     opened = [types.SimpleNamespace(path=f"new/model.ckpt-{step}", step=step) for step in (1, 2)]
     module = importlib.import_module("deeplab_tf.evaluation.evaluate")
-    monkeypatch.setattr(module, "follow", lambda *_, **__: iter(opened))
+    monkeypatch.setattr(module, "passes", lambda *_, **__: (types.SimpleNamespace(opened=one) for one in opened))
     scores = {"examples": 1, "pixel_accuracy": 1.0}
-    monkeypatch.setattr(
-        module, "evaluate_checkpoint", lambda one, *_, **__: Evaluation(one.path, one.step, scores, {}, (), "seen")
-    )
-    lines = []
+
+    def scored(work, *_, **__):
+        return Evaluation(work.opened.path, work.opened.step, scores, {}, (), "seen")
+
+    monkeypatch.setattr(module, "evaluate_pass", scored)
+    lines, observer = [], Observer()
+    observer.tell = lines.append
     config = EvalConfig(checkpoint_dir="new", eval_logdir=str(tmp_path))
-    assert len(list(module.evaluate_checkpoints(config, {}, tell=lines.append))) == 2
+    assert len(list(module.evaluate_checkpoints(config, {}, observer=observer))) == 2
     (line,) = lines
     assert line.startswith("Note: --eval_logdir: ") and "run/model.ckpt-1" in line
     written = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()[1:]]

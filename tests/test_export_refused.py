@@ -171,6 +171,6 @@ def test_a_backbone_has_nothing_to_export(tmp_path):
     loaded = loading.Loaded(
         ModelCard(config, kind="backbone", source_checkpoint="imagenet"), None, Receipt("", "", {}, {}), {}, ()
     )
-    opened = EXPORT.Opened(loaded, "--output_stride", None)
+    opened = EXPORT.ExportSource(loaded, "--output_stride", None)
     with pytest.raises(DeepLabError, match="imagenet: a backbone without classes"):
         EXPORT.export_opened(opened, tmp_path / "a", ExportConfig())

@@ -6,13 +6,16 @@ import pathlib
 
 import numpy as np
 import pytest
+from conftest import write_shapes
 from golden import golden_tensor
 
 import deeplab_tf
 from deeplab_tf.config import EvalConfig, ModelConfig
+from deeplab_tf.data import records
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation import following
-from deeplab_tf.evaluation.following import data_for, follow, is_run
+from deeplab_tf.evaluation.following import follow, is_run, passes
+from deeplab_tf.evaluation.passes import Observer
 from deeplab_tf.inference.predict import predict
 from deeplab_tf.network.model import build_model
 from deeplab_tf.weights.model_directory import ModelCard, save_model
@@ -70,8 +73,11 @@ def followed(folder, events, *, changes=None, told=None, data=None, **options) -
         next(events, lambda: pytest.fail("it waits for something that does not come"))()
 
     config = EvalConfig(checkpoint_dir=str(folder), **{**EVERY, **options})
-    tell = (told if told is not None else []).append
-    return [opened.step for opened in follow(config, data, changes, tell=tell, pause=pause)]
+    observer = Observer()
+    observer.tell = (told if told is not None else []).append
+    if data:
+        return [work.opened.step for work in passes(config, data, changes, observer=observer, pause=pause)]
+    return [opened.step for opened in follow(config, changes, observer=observer, pause=pause)]
 
 
 def nothing():
@@ -220,7 +226,7 @@ def test_the_interval_is_kept(weights, tmp_path, monkeypatch):
             run.save(3, at(weights, 3))
 
     config = EvalConfig(checkpoint_dir=str(run.path), max_number_of_evaluations=3, eval_interval_secs=30)
-    when = [(opened.step, clock[0] - 1000) for opened in follow(config, {}, {}, pause=pause)]
+    when = [(opened.step, clock[0] - 1000) for opened in follow(config, {}, pause=pause)]
     assert when == [(1, 0), (2, 30), (3, 60)]
 
 
@@ -287,7 +293,7 @@ def test_a_run_of_the_release_has_no_description(weights, tmp_path):
         write_tensors(tmp_path / f"model.ckpt-{step}", at(weights, step, **slots))
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/model.ckpt-20"\n')
     config = EvalConfig(checkpoint_dir=str(tmp_path), max_number_of_evaluations=1, **EVERY)
-    (opened,) = follow(config, {}, {"output_stride": 8})
+    (opened,) = follow(config, {"output_stride": 8})
     assert opened.step == 20 and opened.loaded.card.config.output_stride == 8
 
 
@@ -314,12 +320,14 @@ def test_the_data_follow_from_the_checkpoint(weights, tmp_path):
     config = EvalConfig(
         checkpoint_dir=str(run.path), max_number_of_evaluations=1, eval_batch_size=3, eval_crop_size=(49, 65)
     )
-    (opened,) = follow(config)
-    data, facts = data_for(opened, config, {"min_resize_value": 40})
+    (tmp_path / "records").mkdir()
+    records = write_shapes(tmp_path / "records", "val", 2, (33, 49))
+    (work,) = passes(config, {"dataset_dir": records, "min_resize_value": 40})
+    data = work.records.config
     assert (data.dataset, data.batch_size, data.crop_size) == ("shapes", 3, (49, 65))
-    assert data.min_resize_value == 40 and data.model_variant == "mobilenet_v2" and facts.name == "shapes"
+    assert data.min_resize_value == 40 and data.model_variant == "mobilenet_v2" and work.facts.name == "shapes"
     with pytest.raises(DeepLabError, match="--dataset=cityscapes has 19 classes, .*model.ckpt-1 has 9 .of shapes."):
-        data_for(opened, config, {"dataset": "cityscapes"})
+        list(passes(config, {"dataset_dir": records, "dataset": "cityscapes"}))
 
 
 def test_ones_own_data_set(weights, tmp_path):
@@ -331,6 +339,19 @@ def test_ones_own_data_set(weights, tmp_path):
     described = {"name": "letters", "class_names": list("abcdefghi"), "ignore_label": 254}
     (tmp_path / "records" / "dataset.json").write_text(json.dumps(described))
     config = EvalConfig(checkpoint_dir=str(run.path), max_number_of_evaluations=1, **EVERY)
-    (opened,) = follow(config)
-    _, facts = data_for(opened, config, {"dataset_dir": str(tmp_path / "records")})
-    assert (facts.name, facts.ignore_label) == ("letters", 254)
+    (work,) = passes(config, {"dataset_dir": write_shapes(tmp_path / "records", "val", 2, (33, 49))})
+    assert (work.facts.name, work.facts.ignore_label) == ("letters", 254)
+
+
+def test_records_are_located_and_indexed_once(weights, tmp_path, monkeypatch):
+    """For all the checkpoints of a run, and for what the data set's name turns out to be."""
+    run, indexed, original = Run(tmp_path / "run"), [], records.index_shards
+    run.save(1, at(weights, 1))
+    (tmp_path / "records").mkdir()
+    data = {"dataset_dir": write_shapes(tmp_path / "records", "val", 3, (33, 49))}
+    monkeypatch.setattr(records, "index_shards", lambda shards: indexed.append(shards) or original(shards))
+    config = EvalConfig(checkpoint_dir=str(run.path), max_number_of_evaluations=2, **EVERY)
+    found = list(passes(config, data, pause=lambda seconds: run.save(5, at(weights, 5))))
+    assert [work.opened.step for work in found] == [1, 5]
+    assert found[0].records is found[1].records and found[0].records.count == 3
+    assert len(indexed) == 1

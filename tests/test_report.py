@@ -1,6 +1,7 @@
 """The report of an evaluation: its figures against ones computed apart, and its page as text and in a browser."""
 
 import base64
+import collections
 import csv
 import dataclasses
 import html.parser
@@ -21,7 +22,7 @@ from chromium import chromium, find_chromium
 import deeplab_tf
 from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import EvalConfig
-from deeplab_tf.data import records
+from deeplab_tf.data import find, records
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.report import report
@@ -177,6 +178,26 @@ def test_weights_scored_on_what_they_were_trained_on_are_marked(tmp_path):
     assert "train" in words
     assert f"Contaminated: {words}" in Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).text
     assert json.loads((tmp_path / "log" / "metrics.jsonl").read_text())["contaminated"] == words
+
+
+def test_data_and_records_are_opened_once(tmp_path, monkeypatch):
+    """However many parts of the command ask for them: its table, its bar, its scores and its report."""
+    calls = collections.Counter()
+
+    def counted(module, name: str):
+        original = getattr(module, name)
+
+        def counting(*arguments, **options):
+            calls[name] += 1
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(module, name, counting)
+
+    counted(records, "index_shards")
+    counted(records, "find_shards")
+    counted(find, "find_dataset")
+    assert ran(*options(tmp_path, "train", 2)) == 0
+    assert calls == {"index_shards": 1, "find_shards": 1, "find_dataset": 1}
 
 
 # ---- the page as text

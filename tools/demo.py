@@ -45,8 +45,8 @@ def _at_dusk(images):
     return (images * np.array([0.15, 0.2, 0.35])).astype(np.uint8)
 
 
-def _score(model, count: int, seen=lambda images: images):
-    """The confusion matrix over the first `count` held-out pictures, as `seen`."""
+def _score(model, count: int, *, at_dusk: bool = False):
+    """The confusion matrix over the first `count` held-out pictures."""
     from deeplab_tf.inference.predict import predict
     from deeplab_tf.network.model import config_of
     from deeplab_tf.ops.metrics import confusion_matrix
@@ -54,7 +54,8 @@ def _score(model, count: int, seen=lambda images: images):
     total, classes = 0, config_of(model).num_classes
     for first in range(0, count, _BATCH):
         images, labels = _held_out(first, min(_BATCH, count - first))
-        total = total + confusion_matrix(labels, predict(model, seen(images), runtime="tf"), classes)
+        images = _at_dusk(images) if at_dusk else images
+        total = total + confusion_matrix(labels, predict(model, images, runtime="tf"), classes)
     return total
 
 
@@ -103,8 +104,13 @@ def _write_records(folder: files.AnyPath):
 def _fine_tune(loaded, folder: files.AnyPath):
     """Trains the converted model for a few seconds on pictures at dusk; returns what came of it."""
     from deeplab_tf.config import DataConfig, RunConfig, TrainConfig
+    from deeplab_tf.training.progress import Progress, TrainingObserver
     from deeplab_tf.training.train import train
     from deeplab_tf.weights.loading import open_model
+
+    class Printer(TrainingObserver):
+        def progressed(self, progress: Progress) -> None:
+            print(f"   step {progress.step}  loss {progress.cross_entropy:.3f}")
 
     _write_records(folder / "records")
     data = DataConfig(dataset="shapes", dataset_dir=str(folder / "records"), crop_size=(129, 129), batch_size=8)
@@ -115,13 +121,7 @@ def _fine_tune(loaded, folder: files.AnyPath):
         recalibrate_batch_norm=8,
         log_steps=10,
     )
-    outcome = train(
-        loaded.card.config,
-        update,
-        data,
-        run,
-        report=lambda at: print(f"   step {at.step}  loss {at.cross_entropy:.3f}"),
-    )
+    outcome = train(loaded.card.config, update, data, run, observer=Printer())
     return open_model(outcome.checkpoint)
 
 
@@ -162,9 +162,9 @@ def main(values: flags.FlagValues) -> None:
     print(f"   mean IoU {miou:.3f}")
 
     print("4. Fine-tuning for a few seconds on pictures at dusk")
-    before = mean_iou(_score(loaded.model, values.held_out, _at_dusk))
+    before = mean_iou(_score(loaded.model, values.held_out, at_dusk=True))
     tuned = _fine_tune(loaded, folder)
-    after = mean_iou(_score(tuned.model, values.held_out, _at_dusk))
+    after = mean_iou(_score(tuned.model, values.held_out, at_dusk=True))
     print(f"   mean IoU on held-out pictures at dusk: {before:.3f} before, {after:.3f} after")
 
     write_png(_sheet(loaded.card, images, labels, results, miou), folder / "sheet.png")

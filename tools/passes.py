@@ -3,7 +3,7 @@
 import functools
 import math
 import os
-import time
+import typing
 from collections.abc import Mapping
 
 from absl import flags
@@ -11,6 +11,9 @@ from absl import flags
 from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, VisConfig
 from deeplab_tf.data.tfds_folder import PREFIX
 from deeplab_tf.tools import options
+
+if typing.TYPE_CHECKING:
+    from deeplab_tf.evaluation.passes import Pass
 
 # The data set has the number of classes, the checkpoint the backbone; what is random is training's.
 OF_DATA = dict.fromkeys(("crop_size", "batch_size", "model_variant", "min_scale_factor", "max_scale_factor"))
@@ -21,7 +24,6 @@ _RETIRED = {
     "batch_norm_decay": (0.9997, "the release never read it, and only training moves the statistics"),
     "label_weights": ((), "weights of the loss, which only training has"),
 }
-_SECONDS_A_LINE = 60
 
 
 def define(values: flags.FlagValues, config_class: type[EvalConfig], names: Mapping[str, str | None]):
@@ -56,66 +58,23 @@ def notes(values: flags.FlagValues, config: EvalConfig) -> list[str]:
     return lines
 
 
-def _described(opened, config: EvalConfig, data: Mapping) -> str:
-    from deeplab_tf.evaluation.following import data_for
+def _described(work: "Pass", config: EvalConfig) -> str:
     from deeplab_tf.network.cost import model_cost
 
-    card, cost = opened.loaded.card, model_cost(opened.loaded.model)
-    records, facts = data_for(opened, config, data)
+    opened = work.opened
+    card = opened.loaded.card
+    cost = model_cost(opened.loaded.model)
     rows = {"checkpoint": opened.path, "step": opened.step, **card.config.to_json()}
-    rows |= {"output_stride": card.config.output_stride, "dataset": records.dataset, "split": config.eval_split}
-    rows |= {"dataset_dir": records.dataset_dir, "eval_scales": config.eval_scales}
-    rows |= {"add_flipped_images": config.add_flipped_images, "parameters": f"{cost.parameters:,}"}
+    rows |= {"output_stride": card.config.output_stride, "dataset": work.records.config.dataset}
+    rows |= {"split": work.records.split, "dataset_dir": work.records.config.dataset_dir}
+    rows |= {"eval_scales": config.eval_scales, "add_flipped_images": config.add_flipped_images}
+    rows |= {"parameters": f"{cost.parameters:,}"}
     if cost.multiply_adds:
         rows |= {"multiply-adds": f"{cost.multiply_adds:,} an image of the crop's size"}
     notes = list(opened.loaded.notes)
-    contaminated = card.seen(facts.name, config.eval_split)
-    notes += [f"contaminated: {contaminated}"] if contaminated else []
+    if work.contaminated:
+        notes.append(f"contaminated: {work.contaminated}")
     return "\n".join([f"Configuration\n{options.table(rows)}", *(f"Note: {note}" for note in notes)])
-
-
-class _Display:
-    """Tells of each pass: a bar on a terminal, a line a minute elsewhere."""
-
-    def __init__(self, config: EvalConfig, data: Mapping):
-        import rich.console
-
-        self._config, self._data = config, data
-        self._console = rich.console.Console(soft_wrap=True, highlight=False, markup=False)
-        self._bar, self._described = None, False
-
-    def tell(self, line: str):
-        self._console.print(line)
-
-    def begin(self, opened):
-        import rich.progress
-
-        from deeplab_tf.data.locate import count_records
-        from deeplab_tf.evaluation.following import data_for
-
-        if self._described:
-            self.tell(f"{opened.path} (step {opened.step})")
-        else:
-            self.tell(_described(opened, self._config, self._data))
-        columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
-        hidden = not self._console.is_terminal
-        self._bar = rich.progress.Progress(*columns, console=self._console, disable=hidden, transient=True)
-        records, _ = data_for(opened, self._config, self._data)
-        self._total, self._done = count_records(records, self._config.eval_split), 0
-        self._task = self._bar.add_task("Segmenting", total=self._total)
-        self._bar.start()
-        self._described, self._told = True, time.monotonic()
-
-    def advance(self, count: int):
-        self._bar.advance(self._task, count)
-        self._done += count
-        if not self._console.is_terminal and time.monotonic() - self._told > _SECONDS_A_LINE:
-            self.tell(f"{self._done} of {self._total} images")
-            self._told = time.monotonic()
-
-    def end(self):
-        if self._bar:
-            self._bar.stop()
 
 
 def _scores(evaluation) -> str:
@@ -138,6 +97,8 @@ def _pictures(drawn) -> str:
 def run_passes(config: EvalConfig | VisConfig, data: Mapping, model: Mapping, *, command: str = ""):
     """Runs the checkpoints that `config` names over the data, and prints what comes of each: pictures for a VisConfig,
     else scores. `command` is what a report calls it."""
+    from deeplab_tf.tools.display import Display
+
     if isinstance(config, VisConfig):
         from deeplab_tf.evaluation.vis import vis_checkpoints as verb
 
@@ -154,10 +115,7 @@ def run_passes(config: EvalConfig | VisConfig, data: Mapping, model: Mapping, *,
         from deeplab_tf.evaluation.evaluate import evaluate_checkpoints as verb
 
         report = _scores
-    display = _Display(config, data)
-    try:
-        for result in verb(config, data, model, tell=display.tell, begin=display.begin, advance=display.advance):
+    with Display(lambda work: _described(work, config)) as display:
+        for result in verb(config, data, model, observer=display):
             display.end()
             display.tell(report(result))
-    finally:
-        display.end()

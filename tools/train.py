@@ -10,7 +10,6 @@ first; the same command goes on where the run stopped.
 """
 
 import dataclasses
-import datetime
 import importlib
 import os
 import pkgutil
@@ -108,46 +107,8 @@ def concerns(run: RunConfig, model: ModelConfig, update: TrainConfig, data: Data
     return lines
 
 
-def _line(progress) -> str:
-    return (
-        f"step {progress.step}/{progress.steps}  loss {progress.total_loss:.4f}  "
-        f"cross entropy {progress.cross_entropy:.4f}  rate {progress.learning_rate:.2e}  "
-        f"{progress.images_per_second:.1f} images/s  waiting {100 * progress.waiting:.0f} %  "
-        f"left {datetime.timedelta(seconds=round(progress.seconds_left))}"
-    )
-
-
-class _Display:
-    """A bar on a terminal, a line each time elsewhere."""
-
-    def __init__(self, steps: int):
-        import rich.console
-        import rich.progress
-
-        self._console = rich.console.Console(soft_wrap=True, highlight=False, markup=False)
-        columns = (rich.progress.BarColumn(), rich.progress.TextColumn("{task.description}", markup=False))
-        self._bar = rich.progress.Progress(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._task = self._bar.add_task("starting", total=steps)
-
-    def __enter__(self):
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_):
-        self._bar.stop()
-
-    def report(self, progress):
-        if self._console.is_terminal:
-            self._bar.update(self._task, completed=progress.step, description=_line(progress))
-        else:
-            self.tell(_line(progress))
-
-    def tell(self, line: str):
-        self._console.print(line)
-
-
 def main(values: flags.FlagValues) -> int | None:
-    """Trains; returns 130 where control-C ended it, the run being saved."""
+    """Trains a network; returns 130 where control-C ended it, the run being saved."""
     options.require(values, "train_logdir")
     passes.require_records(values)
     run, model, update, data, evaluation = configurations(values)
@@ -158,12 +119,14 @@ def main(values: flags.FlagValues) -> int | None:
         given = options.given(values, ModelConfig, _OF_MODEL)
         passes.run_passes(evaluation, options.given(values, DataConfig, passes.OF_DATA), given)
         return None
+    from deeplab_tf.tools.display import Display
     from deeplab_tf.training.train import train
 
     for line in concerns(run, model, update, data, evaluation.eval_split):
         print(f"Note: {line}")
-    with _Display(update.training_number_of_steps) as display:
-        outcome = train(model, update, data, run, evaluation, report=display.report, tell=display.tell)
+    with Display() as display:
+        display.expect(update.training_number_of_steps)
+        outcome = train(model, update, data, run, evaluation, observer=display)
     end = "Stopped by a signal; the same command goes on" if outcome.stopped else "Done"
     print(f"{end}: step {outcome.step}, {outcome.checkpoint}")
     return INTERRUPTED if outcome.reason == "interrupt" else None

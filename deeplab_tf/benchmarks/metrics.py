@@ -13,9 +13,10 @@ from collections.abc import Callable
 import numpy as np
 
 from deeplab_tf.benchmarks.pipeline import photograph, write_records
-from deeplab_tf.config import EvalConfig, ModelConfig
-from deeplab_tf.evaluation.evaluate import Evaluation, ScoredImage
-from deeplab_tf.evaluation.following import Opened
+from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig
+from deeplab_tf.data.examples import open_records
+from deeplab_tf.evaluation.evaluate import Evaluation
+from deeplab_tf.evaluation.passes import Opened, Pass, ScoredImage
 from deeplab_tf.evaluation.report.report import Collector, write_report
 from deeplab_tf.network.model import build_model
 from deeplab_tf.ops.boundary import boundary_counts, contour_f_scores, trimap_matrices
@@ -70,12 +71,13 @@ def _report(scale: MetricsScale) -> tuple[float, float]:
     """Returns the processor time in s of all that a report does beside the network, and the memory it takes in MB."""
     network = ModelConfig("tiny", num_classes=19)
     loaded = Loaded(ModelCard(network), build_model(network), Receipt("tiny", "", {}, {}), {}, ())
-    opened, config = Opened("tiny", 0, loaded), EvalConfig(eval_split="train", eval_crop_size=None)
+    config = EvalConfig(eval_crop_size=None)
     pictures = [photograph(scale.size, seed) for seed in range(_DIFFERENT)]
     with tempfile.TemporaryDirectory() as folder:
         place = write_records(f"{folder}/records", (30, 40), "PNG", scale.report, shards=1)  # to be counted only
         before, start = _peak(), time.process_time()
-        collected = Collector(opened, config, {"dataset": "cityscapes", "dataset_dir": place})
+        records = open_records(DataConfig("cityscapes", place, crop_size=None), "train")
+        collected = Collector(Pass(Opened("tiny", 0, loaded), records), config)
         for number, (image, label) in enumerate(itertools.islice(itertools.cycle(pictures), scale.report)):
             found = np.roll(np.where(label == _IGNORED, 0, label), 3, 1).astype(np.int32)
             collected.add(ScoredImage(image, label.astype(np.int32), found, str(number)))

@@ -13,6 +13,7 @@ import tensorflow as tf
 from deeplab_tf.benchmarks.pipeline import write_records
 from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.network.model import build_model
+from deeplab_tf.training.progress import Progress, TrainingObserver
 from deeplab_tf.training.step import make_train_step
 from deeplab_tf.training.train import train
 
@@ -88,19 +89,29 @@ def _steps(scale: TrainStepScale, rounds: int) -> dict[str, list[float]]:
     }
 
 
+class _Lines(TrainingObserver):
+    """Keeps the lines of the log."""
+
+    def __init__(self):
+        self.log: list[Progress] = []
+
+    def progressed(self, progress: Progress) -> None:
+        self.log.append(progress)
+
+
 def _run(scale: TrainStepScale) -> dict[str, list[float]]:
     """Returns the share of the time that is not spent waiting for data, of each stretch of a training run."""
-    lines = []
+    lines = _Lines()
     with tempfile.TemporaryDirectory() as folder:
         height, width = scale.picture
         place = write_records(os.path.join(folder, "records"), (height, width), "JPEG", scale.records, shards=4)
         data = DataConfig(dataset="cityscapes", dataset_dir=place, crop_size=scale.crop, batch_size=scale.batch)
         run = RunConfig(os.path.join(folder, "run"), log_steps=scale.log_steps)
         config = TrainConfig(base_learning_rate=_RATE, training_number_of_steps=scale.run_steps)
-        train(_model_config(scale), config, data, run, report=lines.append)
+        train(_model_config(scale), config, data, run, observer=lines)
     # The first stretch compiles the step, which leaves the pipeline time to hurry ahead.
     title = f"share of a training run on {width} x {height} JPEGs that is not spent waiting, at least 0.9"
-    return {title: [1 - line.waiting for line in lines[1:]]}
+    return {title: [1 - line.waiting for line in lines.log[1:]]}
 
 
 def measure(rounds: int, *, small: bool, tell: Callable[[str], None]) -> dict[str, list[float]]:

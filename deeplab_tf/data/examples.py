@@ -60,6 +60,7 @@ class ExampleSource:
 
     Attributes:
       config: the options.
+      split: the split's name.
       facts: the data set's classes and ignore label.
       labelled: whether the labels are read.
       keys: the release's key -> the key in these records, where they differ.
@@ -72,6 +73,7 @@ class ExampleSource:
     """
 
     config: DataConfig
+    split: str
     facts: datasets.Dataset
     labelled: bool
     keys: Mapping[str, str]
@@ -143,14 +145,14 @@ def _decode_whole(content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     return image, tf.shape(image)[:2], tf.zeros(2, tf.int32)
 
 
-def open_source(config: DataConfig, split: str) -> ExampleSource:
-    """Returns the records of a split.
+def open_records(config: DataConfig, split: str, located: Located | None = None) -> ExampleSource:
+    """Returns the records of a split, which `located` has found where it is given.
 
     Raises:
       DeepLabError: there are none, or a file is damaged between its records.
     """
     facts = dataset_of(config)
-    located = locate_records(config, split)
+    located = located or locate_records(config, split)
     index = located.index
     for fault in index.faults:
         if not config.skip_corrupt_records:
@@ -161,6 +163,7 @@ def open_source(config: DataConfig, split: str) -> ExampleSource:
     with tf.device("CPU"):
         return ExampleSource(
             config=config,
+            split=split,
             facts=facts,
             labelled=located.labelled,
             keys=located.keys,

@@ -16,7 +16,7 @@ from deeplab_tf.data.augment import DRAWS, make_augmentation
 from deeplab_tf.data.decoded_cache import open_cache
 from deeplab_tf.data.examples import (
     ExampleSource,
-    open_source,
+    open_records,
     report_skipped,
     sound_example,
     try_example,
@@ -44,6 +44,9 @@ class BatchPart(NamedTuple):
     pieces: int = 1
 
 
+_WHOLE = BatchPart()
+
+
 def make_dataset(
     config: DataConfig,
     *,
@@ -51,7 +54,7 @@ def make_dataset(
     training: bool,
     seed: int = 0,
     start_step: int = 0,
-    part: BatchPart | tuple[int, int] = BatchPart(),  # noqa: B008 (immutable)
+    part: BatchPart | tuple[int, int] = _WHOLE,
 ) -> tf.data.Dataset:
     """Returns the batches of a split, with the order of operations of the release (datasets/data_generator.py).
 
@@ -90,7 +93,7 @@ def make_dataset(
       >>> batch["image"].shape, batch["label"].shape
       (TensorShape([2, 33, 33, 3]), TensorShape([2, 33, 33, 1]))
     """
-    source = open_source(config, split)
+    source = open_records(config, split)
     part = BatchPart(*part)
     devices = part.parts * part.pieces
     if not 0 <= part.number < part.parts or config.batch_size % devices:
@@ -99,7 +102,7 @@ def make_dataset(
         )
     if training:
         return _training_batches(source, seed, start_step, part)
-    return _evaluation_batches(source, start_step, part)
+    return evaluation_batches(source, start_step=start_step, part=part)
 
 
 # ---- training
@@ -210,7 +213,8 @@ def _resized(config: DataConfig, image: tf.Tensor, label: tf.Tensor) -> tuple[tf
 # ---- evaluation
 
 
-def _evaluation_batches(source: ExampleSource, start_step: int, part: BatchPart) -> tf.data.Dataset:
+def evaluation_batches(source: ExampleSource, *, start_step: int = 0, part: BatchPart = _WHOLE) -> tf.data.Dataset:
+    """Returns the batches of records that are open already; see `make_dataset` with training=False."""
     config = source.config
     pixel, ignored = _pad_values(source)
 

@@ -6,17 +6,17 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.config import EvalConfig
+from deeplab_tf.config import EvalConfig, Inference
 from deeplab_tf.data.examples import named_errors
-from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.evaluation.following import Opened, data_for, follow
+from deeplab_tf.evaluation.following import passes
+from deeplab_tf.evaluation.passes import SILENT, Observer, Pass, ScoredImage
 from deeplab_tf.evaluation.summaries import Summaries
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.inference.tiles import segment_batch
@@ -26,38 +26,28 @@ from deeplab_tf.ops.metrics import confusion_matrix, iou_per_class, mean_iou, pi
 METRICS_FILE = "metrics.jsonl"
 _STEP = re.compile(r"-\d+$")
 
-
-@dataclasses.dataclass(frozen=True)
-class ScoredImage:
-    """One picture as it was scored, at its own size: image uint8 [h, w, 3], label and prediction integers [h, w]."""
-
-    image: np.ndarray
-    label: np.ndarray
-    prediction: np.ndarray
-    name: str = ""
+Batch = Mapping[str, object]  # "image", "label" and what else `make_dataset` gives
 
 
-def _examples(batch: Mapping, labels: np.ndarray, found: np.ndarray) -> Iterator[ScoredImage]:
+def _pictures(batch: Batch, labels: np.ndarray, predictions: np.ndarray) -> Iterator[ScoredImage]:
     """Yields the pictures of a batch without its padding."""
     images = np.asarray(batch["original_image"] if "original_image" in batch else batch["image"])
     images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
     sizes = np.asarray(batch["size"]) if "size" in batch else [labels.shape[1:]] * len(labels)
     names = np.asarray(batch["image_name"]) if "image_name" in batch else [b""] * len(labels)
-    for image, label, prediction, (height, width), name in zip(images, labels, found, sizes, names, strict=True):
+    for image, label, prediction, (height, width), name in zip(images, labels, predictions, sizes, names, strict=True):
         parts = (values[:height, :width] for values in (image, label, prediction))
         yield ScoredImage(*parts, name.decode(errors="replace"))
 
 
 def evaluate(
     model: keras.Model,
-    dataset: Iterable[Mapping[str, object]],
+    dataset: Iterable[Batch],
     *,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     ignore_label: int = 255,
-    large_images: str = "pad",
     crf: Mapping[str, float] | None = None,
-    watch: Callable[[ScoredImage], None] | None = None,
 ) -> dict:
     """Returns the scores of `model` over all of `dataset`, in the release's convention (its eval.py).
 
@@ -66,11 +56,10 @@ def evaluate(
       dataset: yields {"image": [b, h, w, 3] in 0..255, "label": [b, h, w] or [b, h, w, 1] integers}; batches may differ
         in size, the last may be smaller. With "size" [b, 2], each picture's own height and width, the score does not
         depend on how pictures of several sizes are put together; `make_dataset` gives it.
-      scales, flip: as `predict.predict`. Unlike the release, `flip` also counts where the only scale is 1.
+      scales: of the input, over which probabilities are averaged.
+      flip: also average over the mirrored images. Unlike the release, it also counts where the only scale is 1.
       ignore_label: pixels with this label count nowhere.
-      large_images: pictures larger than the model's crop_size are run whole (pad) or in tiles of that size (tile).
       crf: refine each picture by `crf.densecrf` with these arguments; None: do not.
-      watch: called with each picture once it is scored.
 
     Returns:
       "miou" (mean over the classes with a non-empty union), "iou_per_class" (float64 [classes], NaN for a class in
@@ -79,21 +68,40 @@ def evaluate(
     Raises:
       DeepLabError: the data set is empty, a label is out of range, or the memory does not suffice.
     """
+    return score(model, dataset, Inference(tuple(scales), flip, crf=crf), ignore_label=ignore_label)
+
+
+def score(
+    model: keras.Model,
+    batches: Iterable[Batch],
+    inference: Inference,
+    *,
+    ignore_label: int,
+    observer: Observer = SILENT,
+) -> dict:
+    """Returns what `evaluate` does, whatever the images go through; `observer` is told of every batch."""
     predictor, classes = predictor_of(model), config_of(model).num_classes
     total, examples = np.zeros((classes, classes), np.int64), 0
-    for batch in dataset:
+    for batch in batches:
         images, labels = np.asarray(batch["image"]), np.asarray(batch["label"])
         labels = labels[..., 0] if labels.ndim == 4 else labels
         sizes = np.asarray(batch["size"]) if "size" in batch else None
-        how = {"scales": tuple(scales), "flip": flip, "large_images": large_images, "crf": crf}
-        found = segment_batch(predictor, images, sizes, **how)
+        found = segment_batch(
+            predictor,
+            images,
+            sizes,
+            scales=inference.scales,
+            flip=inference.flip,
+            large_images=inference.large_images,
+            crf=inference.crf,
+        )
         try:
             total += confusion_matrix(labels, found, classes, ignore_label=ignore_label)
         except ValueError as error:
             raise DeepLabError(f"{error}: the model has {classes} classes; mend the labels or the model") from None
         examples += len(images)
-        for example in _examples(batch, labels, found) if watch else ():
-            watch(example)
+        observer.scored(_pictures(batch, labels, found))
+        observer.advance(len(images))
     if not examples:
         raise DeepLabError("the data set is empty: nothing to score; check the split's name and the folder")
     return {
@@ -178,65 +186,41 @@ def _append(file: pathlib.Path, line: str):
         stream.write(f"{'' if whole else chr(10)}{line}\n".encode())
 
 
-def counted(batches: Iterable[Mapping], advance: Callable[[int], None]) -> Iterator[Mapping]:
-    """Yields batches, calling `advance` with the number of images after each."""
-    for batch in batches:
-        yield batch
-        advance(len(batch["label"]))
-
-
-def evaluate_checkpoint(
-    opened: Opened,
-    config: EvalConfig,
-    data: Mapping,
-    *,
-    advance: Callable[[int], None] = lambda count: None,
-    watch: Callable[[ScoredImage], None] | None = None,
-) -> Evaluation:
-    """Returns the scores of one checkpoint over config.eval_split.
+def evaluate_pass(work: Pass, config: EvalConfig, *, observer: Observer = SILENT) -> Evaluation:
+    """Returns the scores of one checkpoint over its records.
 
     Args:
-      opened: from `following.follow`.
-      config: split, crop, batch, scales, flips.
-      data: explicit DataConfig fields; dataset_dir is needed.
-      advance: called with the number of examples after each batch.
-      watch: called with each picture once it is scored.
+      work: from `following.passes`.
+      config: scales, flips, large images and CRF.
+      observer: told of every batch.
 
     Raises:
-      DeepLabError: as `make_dataset` and `evaluate`; or no pixel of the split counts.
+      DeepLabError: see `make_dataset` and `evaluate`; or no pixel of the split counts.
     """
-    options, facts = data_for(opened, config, data)
-    how = {"scales": config.eval_scales, "flip": config.add_flipped_images}
+    opened = work.opened
     with named_errors():
-        batches = make_dataset(options, split=config.eval_split, training=False)
-        scores = evaluate(
+        scores = score(
             opened.loaded.model,
-            counted(batches, advance),
-            **how,
-            ignore_label=facts.ignore_label,
-            large_images=config.large_images,
-            crf=config.crf_parameters,
-            watch=watch,
+            work.batches(),
+            config.inference,
+            ignore_label=work.facts.ignore_label,
+            observer=observer,
         )
     if not scores["confusion_matrix"].any():
         raise DeepLabError(
-            f"--eval_split={config.eval_split}: every pixel of its {scores['examples']} examples is ignored, there is "
+            f"--eval_split={work.records.split}: every pixel of its {scores['examples']} examples is ignored, there is "
             "nothing to score; is it a split without labels? vis draws the predictions"
         )
-    contaminated = opened.loaded.card.seen(facts.name, config.eval_split)
-    tagged = tagged_scores(scores, **how)
-    return Evaluation(opened.path, opened.step, scores, tagged, facts.class_names, contaminated)
+    tagged = tagged_scores(scores, scales=config.eval_scales, flip=config.add_flipped_images)
+    return Evaluation(opened.path, opened.step, scores, tagged, work.facts.class_names, work.contaminated)
 
 
 def evaluate_checkpoints(
     config: EvalConfig,
-    data: Mapping,
-    changes: Mapping | None = None,
+    data: Mapping[str, object],
+    changes: Mapping[str, object] | None = None,
     *,
-    tell: Callable[[str], None] = lambda line: None,
-    begin: Callable[[Opened], None] = lambda opened: None,
-    advance: Callable[[int], None] = lambda count: None,
-    watch: Callable[[ScoredImage], None] | None = None,
+    observer: Observer = SILENT,
 ) -> Iterator[Evaluation]:
     """Scores the checkpoint that config.checkpoint_dir names, or those of a training run as they come.
 
@@ -247,10 +231,7 @@ def evaluate_checkpoints(
       config: which checkpoints (see `following.follow`), which split, how.
       data: explicit DataConfig fields; what they do not say, the model's description does.
       changes: explicit ModelConfig fields, as `loading.open_model` takes them.
-      tell: called with a line when there is something to wait for.
-      begin: called with each checkpoint that was read, before it is scored.
-      advance: called with the number of examples after each batch.
-      watch: called with each picture once it is scored.
+      observer: told what is waited for, of each checkpoint and of each batch.
 
     Raises:
       DeepLabError: nothing to open or to read, something damaged or in contradiction, a folder that cannot be written.
@@ -262,13 +243,13 @@ def evaluate_checkpoints(
         )
     log = ScoreLog(config.eval_logdir) if config.eval_logdir else None
     told = None
-    for opened in follow(config, data, changes, tell=tell):
-        begin(opened)
-        words = log and log.stale(opened.path)
+    for work in passes(config, data, changes, observer=observer):
+        observer.begin(work)
+        words = log and log.stale(work.opened.path)
         if words and words != told:
-            tell(f"Note: --eval_logdir: {words}")
+            observer.tell(f"Note: --eval_logdir: {words}")
         told = words
-        evaluation = evaluate_checkpoint(opened, config, data, advance=advance, watch=watch)
+        evaluation = evaluate_pass(work, config, observer=observer)
         if log:
             log.write(evaluation)
         yield evaluation

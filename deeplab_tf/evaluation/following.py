@@ -1,15 +1,17 @@
-"""From --checkpoint_dir to checkpoints, one after the other: the one that it names, or those of a run as they come."""
+"""From --checkpoint_dir to checkpoints and their records: the one that it names, or those of a run as they come."""
 
 import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from deeplab_tf.catalog.datasets import DATASETS, Dataset
+from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import DataConfig, EvalConfig
-from deeplab_tf.data.examples import dataset_of
+from deeplab_tf.data.examples import ExampleSource, open_records
 from deeplab_tf.data.locate import locate_records
+from deeplab_tf.data.tfds_folder import PREFIX
 from deeplab_tf.errors import DamagedError, DeepLabError
+from deeplab_tf.evaluation.passes import SILENT, Observer, Opened, Pass
 from deeplab_tf.weights.loading import Loaded, open_model
 from deeplab_tf.weights.names import GLOBAL_STEP
 from deeplab_tf.weights.run_directory import RUN_FILE, RunDirectory
@@ -20,15 +22,6 @@ from deeplab_tf.zoo import lookup
 _POLL_SECONDS = 1.0
 _WEIGHTS = (".gz", ".tgz", ".pb", ".tflite", ".index")
 _STATE_FILE = "checkpoint"  # what TensorFlow 1 writes beside the checkpoints of a run
-
-
-@dataclasses.dataclass(frozen=True)
-class Opened:
-    """A checkpoint that was read: what it is called, its number of updates (global_step), and the model with it."""
-
-    path: str
-    step: int
-    loaded: Loaded
 
 
 def _opened(path: str, loaded: Loaded) -> Opened:
@@ -64,11 +57,14 @@ def _again(loaded: Loaded, prefix: pathlib.Path) -> Loaded:
 class _FollowedRun:
     """The checkpoints of a training run, of which old ones vanish."""
 
-    def __init__(self, config: EvalConfig, changes: Mapping, dataset: str | None, tell: Callable[[str], None]):
-        self._folder = RunDirectory(pathlib.Path(config.checkpoint_dir).expanduser())
-        self._changes, self._dataset, self._tell = changes, dataset, tell
+    def __init__(self, folder: str, changes: Mapping[str, object], dataset: str | None, observer: Observer):
+        self._folder = RunDirectory(pathlib.Path(folder).expanduser())
+        self._changes = changes
+        self._dataset = dataset
+        self._observer = observer
         self._loaded: Loaded | None = None
-        self._read, self._told = None, None
+        self._read: pathlib.Path | None = None
+        self._told: str | None = None
 
     def next(self, earliest: float) -> Opened | None:
         """Returns the newest checkpoint if it was not read yet and can be; else None, and says once why. Reads none
@@ -101,16 +97,16 @@ class _FollowedRun:
 
     def _say(self, line: str):
         if line != self._told:
-            self._tell(line)
+            self._observer.tell(line)
         self._told = line
 
 
 def follow(
     config: EvalConfig,
-    data: Mapping | None = None,
-    changes: Mapping | None = None,
+    changes: Mapping[str, object] | None = None,
     *,
-    tell: Callable[[str], None] = lambda line: None,
+    dataset: str | None = None,
+    observer: Observer = SILENT,
     pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[Opened]:
     """Yields the checkpoint that config.checkpoint_dir names; or, where that is a training run, the newest one and each
@@ -121,55 +117,113 @@ def follow(
 
     Args:
       config: which checkpoints, how often, and the crop that the model is built for.
-      data: explicit DataConfig fields; where there are some, the records must be there before a checkpoint is.
       changes: explicit ModelConfig fields, as `loading.open_model` takes them.
-      tell: called with a line when there is something to wait for.
-      pause: waits for so many seconds.
+      dataset: the data set that the classes are of, where the user says so.
+      observer: its `tell` is called with a line when there is something to wait for.
+      pause: called with the seconds to wait.
 
     Raises:
-      DeepLabError: as `open_model`; the weights are a backbone; or there are no records where `data` says.
+      DeepLabError: as `open_model`; or the weights are a backbone.
     """
     if not config.checkpoint_dir:
         raise DeepLabError("checkpoint_dir is missing; expected the folder of a training run, or a checkpoint")
-    if data:
-        locate_records(DataConfig(**data), config.eval_split)
-    dataset = (data or {}).get("dataset")
     dataset = dataset if dataset in DATASETS else None
     changes = {**(changes or {}), "crop_size": config.eval_crop_size}
     if not is_run(config.checkpoint_dir):
         yield _opened(config.checkpoint_dir, open_model(config.checkpoint_dir, changes, dataset=dataset))
         return
-    run, limit = _FollowedRun(config, changes, dataset, tell), config.max_number_of_evaluations
-    done, earliest = 0, 0.0
+    run = _FollowedRun(config.checkpoint_dir, changes, dataset, observer)
+    limit = config.max_number_of_evaluations
+    done = 0
+    earliest = 0.0
     while limit <= 0 or done < limit:
         opened = run.next(earliest)
         if opened is None:
             pause(_POLL_SECONDS)
             continue
-        done, earliest = done + 1, time.monotonic() + config.eval_interval_secs
+        done += 1
+        earliest = time.monotonic() + config.eval_interval_secs
         yield opened
 
 
-def data_for(opened: Opened, config: EvalConfig, given: Mapping) -> tuple[DataConfig, Dataset]:
-    """Returns how records are read for a checkpoint, and the facts of their data set.
+# ---- the records
 
-    Args:
-      opened: the checkpoint. Its data set is taken where none is given, and its backbone's padding.
-      config: the crop and the batch.
-      given: explicit DataConfig fields.
 
-    Raises:
-      DeepLabError: the data set has another number of classes than the model.
-    """
+def _place(data: DataConfig) -> tuple[object, ...]:
+    """Returns what decides where records are: of the data set's name, only that of a set of TFDS."""
+    prepared = data.dataset if data.dataset.startswith(PREFIX) else None
+    return prepared, data.dataset_dir, data.tfds_features
+
+
+class _Records:
+    """The records of config.eval_split, located and indexed once for all the checkpoints that they are scored by."""
+
+    def __init__(self, config: EvalConfig, given: Mapping[str, object]):
+        self._config = config
+        self._given = given
+        # Before any checkpoint is waited for, so that a mistake in the flags is told at once.
+        asked = DataConfig(**given)
+        self._place = _place(asked)
+        self._located = locate_records(asked, config.eval_split) if given else None
+        self._source: ExampleSource | None = None
+
+    def of(self, opened: Opened) -> ExampleSource:
+        """Returns the records as they are read for a checkpoint.
+
+        Where no data set is given it is the checkpoint's; the padding has its backbone's colour. DeepLabError where
+        the data set has another number of classes than the model.
+        """
+        data = self._options(opened)
+        if self._source is None or self._source.config != data:
+            located = self._located if _place(data) == self._place else None
+            self._source = open_records(data, self._config.eval_split, located)
+        _require_same_classes(opened, self._source)
+        return self._source
+
+    def _options(self, opened: Opened) -> DataConfig:
+        card = opened.loaded.card
+        options: dict[str, object] = {"dataset": card.dataset} if card.dataset else {}
+        options.update(self._given)
+        return dataclasses.replace(
+            DataConfig(**options),
+            crop_size=self._config.eval_crop_size,
+            batch_size=self._config.eval_batch_size,
+            model_variant=card.config.model_variant,
+        )
+
+
+def _require_same_classes(opened: Opened, records: ExampleSource):
     card = opened.loaded.card
-    told = {"dataset": card.dataset} if card.dataset else {}
-    own = {"crop_size": config.eval_crop_size, "batch_size": config.eval_batch_size}
-    data = DataConfig(**{**told, **given, **own, "model_variant": card.config.model_variant})
-    facts = dataset_of(data)
+    facts = records.facts
     if facts.num_classes != card.config.num_classes:
         raise DeepLabError(
             f"--dataset={facts.name} has {facts.num_classes} classes, {opened.path} has {card.config.num_classes}"
             + (f" (of {card.dataset})" if card.dataset else "")
             + "; give the data set that it was trained on"
         )
-    return data, facts
+
+
+def passes(
+    config: EvalConfig,
+    data: Mapping[str, object],
+    changes: Mapping[str, object] | None = None,
+    *,
+    observer: Observer = SILENT,
+    pause: Callable[[float], None] = time.sleep,
+) -> Iterator[Pass]:
+    """Yields each checkpoint of `follow` with the records of config.eval_split.
+
+    Args:
+      config: which checkpoints, how often, which split, and the crop and batch of its images.
+      data: explicit DataConfig fields; what they do not say, the checkpoint's description does. Where there are some,
+        the records must be there before a checkpoint is.
+      changes, observer, pause: see `follow`.
+
+    Raises:
+      DeepLabError: see `follow` and `examples.open_records`; or the data set has another number of classes than the
+        model.
+    """
+    records = _Records(config, data)
+    dataset = data.get("dataset")
+    for opened in follow(config, changes, dataset=dataset, observer=observer, pause=pause):
+        yield Pass(opened, records.of(opened))

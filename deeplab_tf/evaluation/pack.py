@@ -251,7 +251,7 @@ def _archive(path: pathlib.Path) -> Iterator[Callable[[str, bytes], None]]:
         yield add
 
 
-def pack(plan: PackPlan, *, advance: Callable[[], object] = lambda: None) -> pathlib.Path:
+def pack(plan: PackPlan) -> pathlib.Path:
     """Writes the archive of a plan, which takes its name when it is complete, and returns it.
 
     DeepLabError where it cannot be written.
@@ -262,7 +262,6 @@ def pack(plan: PackPlan, *, advance: Callable[[], object] = lambda: None) -> pat
         with _archive(partial) as add:
             for name, file in plan.files.items():
                 add(plan.member(name), _encoded(plan, file))
-                advance()
         os.replace(partial, plan.output)
     except OSError as error:
         raise DeepLabError(

@@ -12,21 +12,22 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import keras
 import numpy as np
 import PIL.Image
 
 from deeplab_tf.catalog.datasets import DATASET_FILE, DATASETS, read_dataset
-from deeplab_tf.config import DataConfig
+from deeplab_tf.config import DataConfig, Inference
 from deeplab_tf.data.examples import named_errors
 from deeplab_tf.data.pairs import label_png
 from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.data.records import count_examples
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.evaluation.evaluate import counted, evaluate
+from deeplab_tf.evaluation.evaluate import score
+from deeplab_tf.evaluation.passes import SILENT, Observer
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.weights.loading import manifest_of, open_model
 from deeplab_tf.weights.sources import open_source
@@ -92,7 +93,7 @@ def verify(
     dataset_dir: str | os.PathLike | None = None,
     reference: Mapping | None = None,
     cache: str | os.PathLike | None = None,
-    advance: Callable[[int], None] = lambda count: None,
+    observer: Observer = SILENT,
 ) -> Verification:
     """Returns what became of every check of a released checkpoint.
 
@@ -101,7 +102,7 @@ def verify(
       dataset_dir: TFRecords of its data set: each published score is measured, at its own settings.
       reference: what its weights sum to and predict; None: what is recorded in the package, if anything.
       cache: folder of the archives; None: `download.cache_folder()`.
-      advance: called with the number of images after each batch that is scored.
+      observer: told of each batch that is scored.
 
     Raises:
       DeepLabError: records that are damaged in the midst. All else is a check that failed.
@@ -121,7 +122,7 @@ def verify(
         data = _data(entry, dataset_dir)
         checks.append(data)
         if data.status == PASSED:
-            scores += (_measured(entry, score, path, dataset_dir, advance) for score in entry.scores)
+            scores += (_measured(entry, published, path, dataset_dir, observer) for published in entry.scores)
     return Verification(entry.name, tuple(checks), tuple(scores))
 
 
@@ -278,23 +279,40 @@ def _data(entry: ReleasedCheckpoint, dataset_dir: str | os.PathLike) -> Check:
     return Check("data", PASSED, ", ".join(f"{count:,} records of {facts.name} {s}" for s, count in counts.items()))
 
 
-def _measured(entry: ReleasedCheckpoint, score: Score, path: pathlib.Path, dataset_dir, advance) -> Measured:
+def _measured(
+    entry: ReleasedCheckpoint,
+    published: Score,
+    path: pathlib.Path,
+    dataset_dir: str | os.PathLike,
+    observer: Observer,
+) -> Measured:
     """Returns one published score beside ours, measured at its settings."""
-    side, split = score.longest_side, _split(score)
+    side = published.longest_side
+    split = _split(published)
     crop = (side, side) if side else _CROPS[entry.dataset]
-    config = entry.config_for(score)
+    config = entry.config_for(published)
     model = open_model(path, {"output_stride": config.output_stride, "crop_size": crop}, dataset=entry.dataset).model
-    options = {"dataset": entry.dataset, "dataset_dir": os.fspath(dataset_dir), "crop_size": crop, "batch_size": 1}
-    resize = {"min_resize_value": side, "max_resize_value": side} if side else {}
-    data = DataConfig(**options, **resize, model_variant=config.model_variant)
-    with named_errors():
-        batches = counted(make_dataset(data, split=split, training=False), advance)
-        how = {"scales": score.scales, "flip": score.flip, "ignore_label": DATASETS[entry.dataset].ignore_label}
-        found = 100 * float(evaluate(model, batches, **how)[_SCORES[score.metric]])
-    contaminated = contamination(entry.dataset, split, train_dataset=entry.dataset, train_split=entry.train_split)
-    return Measured(
-        str(score), score.value, found, _verdict(found - score.value, score, split, contaminated), contaminated
+    data = DataConfig(
+        dataset=entry.dataset,
+        dataset_dir=os.fspath(dataset_dir),
+        crop_size=crop,
+        batch_size=1,
+        min_resize_value=side,
+        max_resize_value=side,
+        model_variant=config.model_variant,
     )
+    with named_errors():
+        scores = score(
+            model,
+            make_dataset(data, split=split, training=False),
+            Inference(published.scales, published.flip),
+            ignore_label=DATASETS[entry.dataset].ignore_label,
+            observer=observer,
+        )
+    measured = 100 * float(scores[_SCORES[published.metric]])
+    contaminated = contamination(entry.dataset, split, train_dataset=entry.dataset, train_split=entry.train_split)
+    verdict = _verdict(measured - published.value, published, split, contaminated)
+    return Measured(str(published), published.value, measured, verdict, contaminated)
 
 
 def _verdict(difference: float, score: Score, split: str, contaminated: str | None) -> str:

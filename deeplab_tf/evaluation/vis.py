@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -12,9 +12,9 @@ from deeplab_tf.catalog.palettes import Colour, colour_map
 from deeplab_tf.config import VisConfig
 from deeplab_tf.config.evaluation import DATASET_COLOURS
 from deeplab_tf.data.examples import named_errors
-from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.evaluation.following import Opened, data_for, follow
+from deeplab_tf.evaluation.following import passes
+from deeplab_tf.evaluation.passes import SILENT, Observer, Pass
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.inference.tiles import segment_batch
 from deeplab_tf.ops.images import resize_labels, write_png
@@ -86,42 +86,43 @@ def _own_maps(batch: Mapping[str, np.ndarray], found: np.ndarray, *, resized: bo
         yield batch["original_image"][i, :height, :width], labels, batch["image_name"][i]
 
 
-def vis_checkpoint(
-    opened: Opened, config: VisConfig, data: Mapping, *, advance: Callable[[int], None] = lambda count: None
-) -> Drawn:
-    """Draws one checkpoint's predictions for the images of config.eval_split; see `vis_checkpoints`.
+def vis_pass(work: Pass, config: VisConfig, *, observer: Observer = SILENT) -> Drawn:
+    """Draws one checkpoint's predictions for the images of its records; see `vis_checkpoints`.
 
     Args:
-      opened: from `following.follow`.
-      config: split, crop, batch, scales, flips, colours; eval_logdir is the release's vis_logdir.
-      data: explicit DataConfig fields; dataset_dir is needed.
-      advance: called with the number of images after each batch.
+      work: from `following.passes`.
+      config: scales, flips, colours; eval_logdir is the release's vis_logdir.
+      observer: its `advance` is called with the number of images after each batch.
 
     Raises:
-      DeepLabError: as `make_dataset`; the folder cannot be written, a class has no colour, or memory does not suffice.
+      DeepLabError: see `make_dataset`; the folder cannot be written, a class has no colour, or memory does not suffice.
     """
-    options, facts = data_for(opened, config, data)
-    predictor, pictures = predictor_of(opened.loaded.model), _Pictures(config, facts)
-    how = {"scales": config.eval_scales, "flip": config.add_flipped_images}
-    how |= {"large_images": config.large_images, "crf": config.crf_parameters}
+    predictor = predictor_of(work.opened.loaded.model)
+    pictures = _Pictures(config, work.facts)
+    resized = work.records.config.min_resize_value is not None
     with named_errors():
-        dataset = make_dataset(options, split=config.eval_split, training=False)
-        for batch in dataset.as_numpy_iterator():
-            found = segment_batch(predictor, batch["image"], batch["size"], **how)
-            for image, labels, name in _own_maps(batch, found, resized=options.min_resize_value is not None):
+        for batch in work.batches().as_numpy_iterator():
+            found = segment_batch(
+                predictor,
+                batch["image"],
+                batch["size"],
+                scales=config.eval_scales,
+                flip=config.add_flipped_images,
+                large_images=config.large_images,
+                crf=config.crf_parameters,
+            )
+            for image, labels, name in _own_maps(batch, found, resized=resized):
                 pictures.add(image, labels, name)
-            advance(len(found))
-    return Drawn(opened.path, opened.step, pictures.count, str(pictures.folder))
+            observer.advance(len(found))
+    return Drawn(work.opened.path, work.opened.step, pictures.count, str(pictures.folder))
 
 
 def vis_checkpoints(
     config: VisConfig,
-    data: Mapping,
-    changes: Mapping | None = None,
+    data: Mapping[str, object],
+    changes: Mapping[str, object] | None = None,
     *,
-    tell: Callable[[str], None] = lambda line: None,
-    begin: Callable[[Opened], None] = lambda opened: None,
-    advance: Callable[[int], None] = lambda count: None,
+    observer: Observer = SILENT,
 ) -> Iterator[Drawn]:
     """Draws the predictions of the checkpoint that config.checkpoint_dir names, or of a training run's as they come.
 
@@ -131,10 +132,10 @@ def vis_checkpoints(
     name>.png: class indices as grey levels, for Cityscapes the ids of its evaluation server. Each checkpoint of a run
     replaces the pictures of the one before; each file is complete or not there.
 
-    Args, errors: as `evaluate.evaluate_checkpoints`.
+    Arguments and errors are those of `evaluate.evaluate_checkpoints`.
     """
     if not config.eval_logdir:
         raise DeepLabError("--vis_logdir is missing; expected the folder to write")
-    for opened in follow(config, data, changes, tell=tell):
-        begin(opened)
-        yield vis_checkpoint(opened, config, data, advance=advance)
+    for work in passes(config, data, changes, observer=observer):
+        observer.begin(work)
+        yield vis_pass(work, config, observer=observer)

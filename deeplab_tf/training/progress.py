@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf.evaluation.passes import Observer
+
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
@@ -36,6 +38,13 @@ class Progress:
             "images_per_second": self.images_per_second,
             "waiting_for_data": self.waiting,
         }
+
+
+class TrainingObserver(Observer):
+    """An observer that is also told how the training itself goes."""
+
+    def progressed(self, progress: Progress) -> None:
+        """Called with each line of the log, every log_steps."""
 
 
 class StopSignals:

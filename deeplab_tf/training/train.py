@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ from deeplab_tf.network.model import build_model
 from deeplab_tf.training.batch_statistics import recalibrate_batch_norm, unfold_batch_norm
 from deeplab_tf.training.distribution import make_devices
 from deeplab_tf.training.optimizers import last_layer_scopes
-from deeplab_tf.training.progress import Meter, Progress, StopSignals
+from deeplab_tf.training.progress import Meter, Progress, StopSignals, TrainingObserver
 from deeplab_tf.training.step import TrainStep, make_train_step
 from deeplab_tf.training.validation import Validation, averages_in_place
 from deeplab_tf.weights.initialize import Initialized, initialize
@@ -159,8 +159,10 @@ class _Session:
 class _Watch:
     """What a run does besides updates: lines of the log, TensorBoard, checkpoints and scores, when each is due."""
 
-    def __init__(self, run: _Session, validation: Validation | None, report: Callable, tell: Callable):
-        self._run, self._validation, self._report, self._tell = run, validation, report, tell
+    def __init__(self, run: _Session, validation: Validation | None, observer: TrainingObserver):
+        self._run = run
+        self._validation = validation
+        self._observer = observer
         self._is_chief, self._steps = run.devices.is_chief, run.train.training_number_of_steps
         self._summaries = Summaries(run.directory.path, write=self._is_chief)
         self._meter, self._first = Meter(run.data.batch_size), run.done()
@@ -199,14 +201,14 @@ class _Watch:
         if self._is_chief:
             directory.log(dataclasses.asdict(progress))
             self._summaries.scalars(step, progress.tags())
-            self._report(progress)
+            self._observer.progressed(progress)
 
     def _score(self, step: int):
         scores = self._validation.score(step, self._run.model, self._run.step.state)
         self.patience = scores["patience"]
         self._summaries.scalars(step, scores["tags"])
         best = "  the best so far" if scores["best"] else ""
-        self._tell(f"step {step}: mIoU {scores['miou']:.4f} on {scores['examples']} images{best}")
+        self._observer.tell(f"step {step}: mIoU {scores['miou']:.4f} on {scores['examples']} images{best}")
 
     def _show(self, step: int, batch: Mapping):
         run = self._run
@@ -277,8 +279,7 @@ def train(
     run_config: RunConfig,
     eval_config: EvalConfig | None = None,
     *,
-    report: Callable[[Progress], None] = lambda progress: None,
-    tell: Callable[[str], None] = lambda line: None,
+    observer: TrainingObserver | None = None,
 ) -> Outcome:
     """Trains a network, or goes on with a run that was interrupted.
 
@@ -294,8 +295,7 @@ def train(
       model_config: the network; its number of classes follows the data set, its crop_size the data's.
       train_config, data_config, run_config: update, input, folders and devices.
       eval_config: what run_config.mode=train_and_eval scores; unset: the defaults.
-      report: called with the progress every log_steps.
-      tell: called with lines that a user should see: what was restored or loaded, scores.
+      observer: told what was restored or loaded, of each line of the log, and of scores; unset: nobody is.
 
     Raises:
       DeepLabError: options, data or devices that do not fit, a folder of another experiment, a loss that is not finite,
@@ -305,28 +305,28 @@ def train(
         raise DeepLabError("--train_logdir is missing; expected the folder of the run")
     run = _Session(model_config, train_config, data_config, run_config)
     is_chief = run.devices.is_chief
-    tell, report = (tell, report) if is_chief else (lambda line: None, lambda progress: None)
+    observer = observer if observer and is_chief else TrainingObserver()
     with run.directory.locked() if is_chief else contextlib.nullcontext():
         run.directory.check(run.described())
         run.build()
-        _begin(run, tell)
+        _begin(run, observer)
         validation = None
         if run_config.mode == "train_and_eval" and is_chief:
             validation = Validation(run_config, eval_config or EvalConfig(), data_config, run.card)
-        reason = _loop(run, _Watch(run, validation, report, tell))
+        reason = _loop(run, _Watch(run, validation, observer))
         return Outcome(run.done(), str(run.directory.latest()), reason)
 
 
-def _begin(run: _Session, tell: Callable[[str], None]):
+def _begin(run: _Session, observer: TrainingObserver):
     """Brings the run to where it begins: its last checkpoint, or initial weights, which become the first one."""
     latest, is_chief = run.directory.latest(), run.devices.is_chief
     if latest:
         run.resume(str(latest))
-        tell(f"Going on from {latest}")
+        observer.tell(f"Going on from {latest}")
     else:
         found = run.start()
         if found:
-            tell(f"Started from {run.run.tf_initial_checkpoint}\n{found.summary()}")
+            observer.tell(f"Started from {run.run.tf_initial_checkpoint}\n{found.summary()}")
     run.devices.require_equal(run.done(), "the step they begin at")
     if is_chief:
         run.directory.describe(run.card, run.described())

@@ -9,8 +9,9 @@ import keras
 import tensorflow as tf
 
 from deeplab_tf.config import DataConfig, EvalConfig, RunConfig
-from deeplab_tf.data.pipeline import make_dataset
-from deeplab_tf.evaluation.evaluate import evaluate, tagged_scores
+from deeplab_tf.data.examples import open_records
+from deeplab_tf.data.pipeline import evaluation_batches
+from deeplab_tf.evaluation.evaluate import score, tagged_scores
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.names import AVERAGE
 from deeplab_tf.weights.run_directory import SCORES, RunDirectory
@@ -41,10 +42,11 @@ class Validation:
     """
 
     def __init__(self, run: RunConfig, evaluation: EvalConfig, data: DataConfig, card: ModelCard):
-        self._run, self._evaluation, self._card = run, evaluation, card
-        self._data = dataclasses.replace(
-            data, crop_size=evaluation.eval_crop_size, batch_size=evaluation.eval_batch_size
-        )
+        self._run = run
+        self._evaluation = evaluation
+        self._card = card
+        data = dataclasses.replace(data, crop_size=evaluation.eval_crop_size, batch_size=evaluation.eval_batch_size)
+        self._records = open_records(data, evaluation.eval_split)
         self._directory = RunDirectory(run.train_logdir)
         self._best = RunDirectory(self._directory.path / BEST)
 
@@ -60,18 +62,17 @@ class Validation:
         "patience" (False when the run should end).
         """
         weights = {name: variable.value for name, variable in variable_map(model).items()}
-        dataset = make_dataset(self._data, split=self._evaluation.eval_split, training=False)
-        how = {"scales": self._evaluation.eval_scales, "flip": self._evaluation.add_flipped_images}
-        options = {"large_images": self._evaluation.large_images, "crf": self._evaluation.crf_parameters}
+        inference = self._evaluation.inference
         with averages_in_place(weights, state):
-            scores = evaluate(model, dataset, **how, **options, ignore_label=self._card.ignore_label)
+            batches = evaluation_batches(self._records)
+            scores = score(model, batches, inference, ignore_label=self._card.ignore_label)
             if self._run.keep_best and not scores["miou"] <= self._kept():
                 self._keep(step, weights, scores["miou"])
         per_class = [None if math.isnan(iou) else float(iou) for iou in scores["iou_per_class"]]
         line = {"step": step, "miou": scores["miou"], "pixel_accuracy": scores["pixel_accuracy"]}
         self._directory.log({**line, "iou_per_class": per_class, "examples": scores["examples"]}, SCORES)
-        more = {"best": self._best_step() == step, "patience": self.patience()}
-        return {**scores, **more, "tags": tagged_scores(scores, **how)}
+        tags = tagged_scores(scores, scales=inference.scales, flip=inference.flip)
+        return {**scores, "tags": tags, "best": self._best_step() == step, "patience": self.patience()}
 
     def patience(self) -> bool:
         """Returns whether the run should go on: early_stop_patience scores have not yet passed since the best."""

@@ -12,16 +12,15 @@ import math
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from deeplab_tf.catalog.datasets import DATASETS, Dataset
 from deeplab_tf.config import EvalConfig, ModelConfig
-from deeplab_tf.data.locate import count_records
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.evaluation.evaluate import Evaluation, ScoredImage, evaluate_checkpoints
-from deeplab_tf.evaluation.following import Opened, data_for
+from deeplab_tf.evaluation.evaluate import Evaluation, evaluate_checkpoints
+from deeplab_tf.evaluation.passes import SILENT, Observer, Pass, ScoredImage
 from deeplab_tf.evaluation.report.page import Shown, render
 from deeplab_tf.evaluation.report.tally import ImageScores, Tally, confused_pairs
 from deeplab_tf.evaluation.report.thumbnails import Thumbnails
@@ -65,14 +64,20 @@ def conventions_for(facts: Dataset) -> list[str]:
 class Collector:
     """What a report needs of each image of an evaluation."""
 
-    def __init__(self, opened: Opened, config: EvalConfig, data: Mapping):
-        self.options, self.facts = data_for(opened, config, data)
-        how = {"ignore_label": self.facts.ignore_label, "around_void": void_is_between(self.facts)}
-        self.tally = Tally(self.facts.num_classes, **how, conventions=conventions_for(self.facts))
-        self.opened, self.config = opened, config
+    def __init__(self, work: Pass, config: EvalConfig):
+        self.work = work
+        self.config = config
+        self.facts = work.facts
+        self.tally = Tally(
+            self.facts.num_classes,
+            ignore_label=self.facts.ignore_label,
+            around_void=void_is_between(self.facts),
+            conventions=conventions_for(self.facts),
+        )
         self._thumbnails = Thumbnails(self.facts.palette, self.facts.ignore_label)
-        self._every = max(1, -(-count_records(self.options, config.eval_split) // _CALIBRATED))
-        self._calibration, self._calibrated = np.zeros((3, _BINS)), 0
+        self._every = max(1, -(-work.records.count // _CALIBRATED))
+        self._calibration = np.zeros((3, _BINS))
+        self._calibrated = 0
 
     def add(self, example: ScoredImage):
         """Adds an image."""
@@ -83,9 +88,13 @@ class Collector:
             self._calibrate(example)
 
     def _calibrate(self, example: ScoredImage):
-        how = {"scales": self.config.eval_scales, "flip": self.config.add_flipped_images}
-        predictor, seen = predictor_of(self.opened.loaded.model), example.label != self.facts.ignore_label
-        found = predictor.probabilities(example.image[None].astype(np.float32), **how)[0]
+        predictor = predictor_of(self.work.opened.loaded.model)
+        seen = example.label != self.facts.ignore_label
+        found = predictor.probabilities(
+            example.image[None].astype(np.float32),
+            scales=self.config.eval_scales,
+            flip=self.config.add_flipped_images,
+        )[0]
         confidence = np.take_along_axis(found, example.prediction[..., None], axis=-1)[..., 0]
         right = example.prediction == example.label
         self._calibration += calibration_counts(confidence[seen], right[seen], bins=_BINS)
@@ -161,17 +170,20 @@ def _changed(options) -> dict[str, object]:
 
 def metrics_of(evaluation: Evaluation, collected: Collector, *, command: str = "") -> dict:
     """Returns what metrics.json holds: scores in 0..1, None where there is nothing to score."""
-    card, config, facts, tally = collected.opened.loaded.card, collected.config, collected.facts, collected.tally
-    scores, split = tally.scores(), config.eval_split
+    card = collected.work.opened.loaded.card
+    records = collected.work.records
+    config, facts, tally = collected.config, collected.facts, collected.tally
+    scores = tally.scores()
     per_class, conventions, trimap = (scores.pop(name) for name in ("classes", "conventions", "trimap"))
     keys = ("class", "prediction", "pixels")
-    how, side = {**_changed(collected.options), **_changed(config)}, collected.options.max_resize_value
+    side = records.config.max_resize_value
+    how = {**_changed(records.config), **_changed(config)}
     how |= {name: getattr(config, name) for name in ("eval_scales", "eval_crop_size", "add_flipped_images")}
     values = {
         "checkpoint": evaluation.checkpoint,
         "step": evaluation.step,
         "dataset": facts.name,
-        "split": split,
+        "split": records.split,
         "examples": len(tally.images),
         "contaminated": evaluation.contaminated,
         "scores": scores,
@@ -185,7 +197,7 @@ def metrics_of(evaluation: Evaluation, collected: Collector, *, command: str = "
         "trimap": trimap,
         "calibration": collected.calibration(),
         "confusion_matrix": tally.matrix,
-        "published": comparable(card.config, config, dataset=facts.name, split=split, longest_side=side),
+        "published": comparable(card.config, config, dataset=facts.name, split=records.split, longest_side=side),
         "configuration": {**card.config.to_json(), "output_stride": card.config.output_stride, **how},
         "command": command,
         "version": __version__,
@@ -236,28 +248,43 @@ def write_report(folder: str | os.PathLike, evaluation: Evaluation, collected: C
         raise DeepLabError(f"--report={folder}: cannot be written ({error}); choose another folder") from None
 
 
+class _Collecting(Observer):
+    """Collects what a report needs of each pass, and hands everything on to another observer."""
+
+    def __init__(self, config: EvalConfig, shown: Observer):
+        self._config = config
+        self._shown = shown
+        self.collected: Collector | None = None
+
+    def tell(self, line: str) -> None:
+        self._shown.tell(line)
+
+    def begin(self, work: Pass) -> None:
+        self.collected = Collector(work, self._config)
+        self._shown.begin(work)
+
+    def scored(self, images: Iterator[ScoredImage]) -> None:
+        for image in images:
+            self.collected.add(image)
+
+    def advance(self, count: int) -> None:
+        self._shown.advance(count)
+
+
 def report_checkpoints(
     config: EvalConfig,
-    data: Mapping,
-    changes: Mapping | None = None,
+    data: Mapping[str, object],
+    changes: Mapping[str, object] | None = None,
     *,
     command: str = "",
-    tell: Callable[[str], None] = lambda line: None,
-    begin: Callable[[Opened], None] = lambda opened: None,
-    advance: Callable[[int], None] = lambda count: None,
+    observer: Observer = SILENT,
 ) -> Iterator[Evaluation]:
     """Does what `evaluate.evaluate_checkpoints` does, and writes a report of each into config.report.
 
-    The report of a followed run is that of its newest checkpoint. Arguments and errors as there; `command` as
-    `write_report`.
+    The report of a followed run is that of its newest checkpoint. Arguments and errors as there, but that `observer` is
+    not told of the pictures that were scored; `command` as `write_report`.
     """
-    collected: list[Collector] = []
-
-    def started(opened: Opened):
-        collected[:] = [Collector(opened, config, data)]
-        begin(opened)
-
-    how = {"tell": tell, "begin": started, "advance": advance}
-    for evaluation in evaluate_checkpoints(config, data, changes, watch=lambda seen: collected[0].add(seen), **how):
-        write_report(config.report, evaluation, collected[0], command=command)
+    collecting = _Collecting(config, observer)
+    for evaluation in evaluate_checkpoints(config, data, changes, observer=collecting):
+        write_report(config.report, evaluation, collecting.collected, command=command)
         yield evaluation

@@ -1,0 +1,93 @@
+"""What a command shows while it works: a bar on a terminal, lines elsewhere. Imports TensorFlow: start it before."""
+
+import datetime
+import time
+from collections.abc import Callable
+
+import rich.console
+import rich.progress
+
+from deeplab_tf.evaluation.passes import Pass
+from deeplab_tf.training.progress import Progress, TrainingObserver
+
+_SECONDS_A_LINE = 60  # of a pass, where there is no bar
+
+
+def _line(progress: Progress) -> str:
+    return (
+        f"step {progress.step}/{progress.steps}  loss {progress.total_loss:.4f}  "
+        f"cross entropy {progress.cross_entropy:.4f}  rate {progress.learning_rate:.2e}  "
+        f"{progress.images_per_second:.1f} images/s  waiting {100 * progress.waiting:.0f} %  "
+        f"left {datetime.timedelta(seconds=round(progress.seconds_left))}"
+    )
+
+
+class Display(TrainingObserver):
+    """Prints what a training run or a pass over a data set tells, in a `with` that takes the bar away again."""
+
+    def __init__(self, describe: Callable[[Pass], str] | None = None):
+        """`describe` returns what to print of the first pass; those after it are of the same network and data."""
+        self._describe = describe
+        self._console = rich.console.Console(soft_wrap=True, highlight=False, markup=False)
+        self._bar: rich.progress.Progress | None = None
+        self._task = rich.progress.TaskID(0)
+        self._total = 0
+        self._done = 0
+        self._told = 0.0
+
+    def __enter__(self) -> "Display":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Takes the bar of a pass away, and leaves that of a training run as it stands."""
+        if self._bar:
+            self._bar.stop()
+        self._bar = None
+
+    def tell(self, line: str) -> None:
+        self._console.print(line)
+
+    def _start(self, title: str, total: int, *columns: rich.progress.ProgressColumn, transient: bool) -> None:
+        hidden = not self._console.is_terminal
+        self._bar = rich.progress.Progress(*columns, console=self._console, disable=hidden, transient=transient)
+        self._task = self._bar.add_task(title, total=total)
+        self._bar.start()
+
+    # ---- a pass over a data set
+
+    def begin(self, work: Pass) -> None:
+        self.end()
+        if self._describe:
+            self.tell(self._describe(work))
+            self._describe = None
+        else:
+            self.tell(f"{work.opened.path} (step {work.opened.step})")
+        self._total = work.records.count
+        self._done = 0
+        self._told = time.monotonic()
+        columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
+        self._start("Segmenting", self._total, *columns, transient=True)
+
+    def advance(self, count: int) -> None:
+        if self._bar:
+            self._bar.advance(self._task, count)
+        self._done += count
+        if not self._console.is_terminal and time.monotonic() - self._told > _SECONDS_A_LINE:
+            self.tell(f"{self._done} of {self._total} images")
+            self._told = time.monotonic()
+
+    # ---- a training run
+
+    def expect(self, steps: int) -> None:
+        """Shows the bar of a training run of `steps` updates."""
+        columns = (rich.progress.BarColumn(), rich.progress.TextColumn("{task.description}", markup=False))
+        self._start("starting", steps, *columns, transient=False)
+
+    def progressed(self, progress: Progress) -> None:
+        if self._bar and self._console.is_terminal:
+            self._bar.update(self._task, completed=progress.step, description=_line(progress))
+        else:
+            self.tell(_line(progress))
