@@ -1,1 +1,29 @@
-"""Recipes: one file per experiment, each a `dataclasses.replace` over a default configuration."""
+"""Recipes: one file per experiment, each with an EXPERIMENT; `read` finds one by its name."""
+
+import importlib
+import pkgutil
+
+from deeplab_tf.config import Experiment
+from deeplab_tf.errors import DeepLabError, unknown_name
+
+
+def names() -> list[str]:
+    """Returns the names of the recipes."""
+    return [module.name for module in pkgutil.iter_modules(__path__)]
+
+
+def read(name: str) -> Experiment:
+    """Returns the recipe called `name`.
+
+    DeepLabError for an unknown name, and for a file that has no EXPERIMENT.
+    """
+    if name not in names():
+        raise unknown_name("config", name, names())
+    module = importlib.import_module(f"{__name__}.{name}")
+    experiment = getattr(module, "EXPERIMENT", None)
+    if not isinstance(experiment, Experiment):
+        raise DeepLabError(
+            f"--config={name}: {module.__file__} has no EXPERIMENT; expected EXPERIMENT = Experiment(model=..., "
+            "train=..., data=..., run=..., evaluation=...), in place of MODEL, TRAIN, DATA, RUN and EVAL"
+        )
+    return experiment

@@ -10,19 +10,18 @@ The weights come from a TFLite model, so that their batch norm is folded: with b
 network, hence fine_tune_batch_norm is off. Only the logits are new, and learn ten times as fast.
 """
 
-import dataclasses
+from deeplab_tf.config import DataConfig, EvalConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 
-from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, RunConfig, TrainConfig
-
-MODEL = dataclasses.replace(ModelConfig(), model_variant="mobilenet_v2", depth_multiplier=0.5, output_stride=16)
-TRAIN = dataclasses.replace(
-    TrainConfig(),
-    base_learning_rate=0.002,
-    training_number_of_steps=6000,
-    fine_tune_batch_norm=False,
-    last_layers_contain_logits_only=True,
-    last_layer_gradient_multiplier=10.0,
+EXPERIMENT = Experiment(
+    model=ModelConfig(model_variant="mobilenet_v2", depth_multiplier=0.5, output_stride=16),
+    train=TrainConfig(
+        base_learning_rate=0.002,
+        training_number_of_steps=6000,
+        fine_tune_batch_norm=False,
+        last_layers_contain_logits_only=True,
+        last_layer_gradient_multiplier=10.0,
+    ),
+    data=DataConfig(dataset="camvid", crop_size=(241, 321), batch_size=8),
+    run=RunConfig(initialize_last_layer=False),
+    evaluation=EvalConfig(eval_crop_size=(369, 481), eval_batch_size=4),
 )
-DATA = dataclasses.replace(DataConfig(), dataset="camvid", crop_size=(241, 321), batch_size=8)
-RUN = dataclasses.replace(RunConfig(), initialize_last_layer=False)
-EVAL = dataclasses.replace(EvalConfig(), eval_crop_size=(369, 481), eval_batch_size=4)

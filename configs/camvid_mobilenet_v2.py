@@ -14,18 +14,20 @@ Scored at scales 1, 1.5 and 2 with flips: the pictures are small.
 
 import dataclasses
 
-from deeplab_tf.configs import camvid_frozen
+from deeplab_tf.configs.camvid_frozen import EXPERIMENT as FROZEN
 
-MODEL = dataclasses.replace(camvid_frozen.MODEL, decoder_output_stride=(4,), decoder_filters=64)
-TRAIN = dataclasses.replace(
-    camvid_frozen.TRAIN,
-    base_learning_rate=0.007,
-    training_number_of_steps=5000,
-    fine_tune_batch_norm=True,
-    last_layer_gradient_multiplier=5.0,
-    weight_decay=1e-4,
-    label_weights=(1, 1, 2, 1, 1, 1, 2, 1.5, 1, 2, 1.5),
+EXPERIMENT = dataclasses.replace(
+    FROZEN,
+    model=dataclasses.replace(FROZEN.model, decoder_output_stride=(4,), decoder_filters=64),
+    train=dataclasses.replace(
+        FROZEN.train,
+        base_learning_rate=0.007,
+        training_number_of_steps=5000,
+        fine_tune_batch_norm=True,
+        last_layer_gradient_multiplier=5.0,
+        weight_decay=1e-4,
+        label_weights=(1, 1, 2, 1, 1, 1, 2, 1.5, 1, 2, 1.5),
+    ),
+    run=dataclasses.replace(FROZEN.run, unfold_batch_norm=20, recalibrate_batch_norm=40),
+    evaluation=dataclasses.replace(FROZEN.evaluation, eval_scales=(1.0, 1.5, 2.0), add_flipped_images=True),
 )
-DATA = camvid_frozen.DATA
-RUN = dataclasses.replace(camvid_frozen.RUN, unfold_batch_norm=20, recalibrate_batch_norm=40)
-EVAL = dataclasses.replace(camvid_frozen.EVAL, eval_scales=(1.0, 1.5, 2.0), add_flipped_images=True)

@@ -11,11 +11,11 @@ its public end point is the zoo's mobilenetv2_coco_voc_trainaug (75.32 %), and f
 mobilenetv2_coco_voc_trainval (80.25 % on test) is one run on trainval away.
 """
 
-import dataclasses
+from deeplab_tf.config import DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 
-from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-
-MODEL = dataclasses.replace(ModelConfig(), model_variant="mobilenet_v2", output_stride=16)
-TRAIN = dataclasses.replace(TrainConfig(), base_learning_rate=0.007, training_number_of_steps=30000)
-DATA = dataclasses.replace(DataConfig(), model_variant="mobilenet_v2", crop_size=(513, 513), batch_size=16)
-RUN = dataclasses.replace(RunConfig(), train_split="train_aug")
+EXPERIMENT = Experiment(
+    model=ModelConfig(model_variant="mobilenet_v2", output_stride=16),
+    train=TrainConfig(base_learning_rate=0.007, training_number_of_steps=30000),
+    data=DataConfig(crop_size=(513, 513), batch_size=16),
+    run=RunConfig(train_split="train_aug"),
+)

@@ -12,9 +12,10 @@ MobileNetV2 of ImageNet, as the other half's is the Xception of ImageNet.
 
 import dataclasses
 
-from deeplab_tf.configs import seed_xception65
+from deeplab_tf.configs.seed_xception65 import EXPERIMENT as XCEPTION
 
-MODEL = dataclasses.replace(seed_xception65.MODEL, model_variant="mobilenet_v2")
-TRAIN = seed_xception65.TRAIN
-DATA = dataclasses.replace(seed_xception65.DATA, model_variant="mobilenet_v2")
-RUN = dataclasses.replace(seed_xception65.RUN, tf_initial_checkpoint=None)
+EXPERIMENT = dataclasses.replace(
+    XCEPTION,
+    model=dataclasses.replace(XCEPTION.model, model_variant="mobilenet_v2"),
+    run=dataclasses.replace(XCEPTION.run, tf_initial_checkpoint=None),
+)

@@ -10,13 +10,16 @@ backbone; it found MobileNetV2 quicker to train and not much less accurate, at c
 seed_mobilenet_v2. Both start from ImageNet and have the same data, batch, steps and crop (513, which is 32 k + 1).
 """
 
-import dataclasses
+from deeplab_tf.config import DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 
-from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-
-MODEL = dataclasses.replace(
-    ModelConfig(), model_variant="xception_65", output_stride=16, atrous_rates=(6, 12, 18), decoder_output_stride=(4,)
+EXPERIMENT = Experiment(
+    model=ModelConfig(
+        model_variant="xception_65",
+        output_stride=16,
+        atrous_rates=(6, 12, 18),
+        decoder_output_stride=(4,),
+    ),
+    train=TrainConfig(base_learning_rate=0.007, training_number_of_steps=30000),
+    data=DataConfig(crop_size=(513, 513), batch_size=8),
+    run=RunConfig(train_split="train_aug", tf_initial_checkpoint="xception_65_imagenet"),
 )
-TRAIN = dataclasses.replace(TrainConfig(), base_learning_rate=0.007, training_number_of_steps=30000)
-DATA = dataclasses.replace(DataConfig(), model_variant="xception_65", crop_size=(513, 513), batch_size=8)
-RUN = dataclasses.replace(RunConfig(), train_split="train_aug", tf_initial_checkpoint="xception_65_imagenet")

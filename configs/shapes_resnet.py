@@ -10,29 +10,30 @@ few steps: small batches, Adam with a rate that falls to nothing, and batch norm
 Pictures are not scaled (they come in all sizes).
 """
 
-from deeplab_tf.config import DataConfig, EvalConfig, RunConfig, TrainConfig
+from deeplab_tf.config import DataConfig, EvalConfig, Experiment, RunConfig, TrainConfig
 from deeplab_tf.zoo.released import SHAPES_CONFIG
 
-MODEL = SHAPES_CONFIG
-TRAIN = TrainConfig(
-    optimizer="adam",
-    adam_learning_rate=0.0,
-    base_learning_rate=0.0035,
-    learning_policy="cosine",
-    slow_start_step=300,
-    slow_start_learning_rate=0.0003,
-    slow_start_burnin_type="linear",
-    training_number_of_steps=12000,
-    dropout=False,
-    mixed_precision="bfloat16",
+EXPERIMENT = Experiment(
+    model=SHAPES_CONFIG,
+    train=TrainConfig(
+        optimizer="adam",
+        adam_learning_rate=0.0,
+        base_learning_rate=0.0035,
+        learning_policy="cosine",
+        slow_start_step=300,
+        slow_start_learning_rate=0.0003,
+        slow_start_burnin_type="linear",
+        training_number_of_steps=12000,
+        dropout=False,
+        mixed_precision="bfloat16",
+    ),
+    data=DataConfig(
+        dataset="shapes",
+        crop_size=(129, 129),
+        batch_size=8,
+        min_scale_factor=1.0,
+        max_scale_factor=1.0,
+    ),
+    run=RunConfig(recalibrate_batch_norm=30),
+    evaluation=EvalConfig(eval_crop_size=(129, 129)),
 )
-DATA = DataConfig(
-    model_variant="small_resnet",
-    dataset="shapes",
-    crop_size=(129, 129),
-    batch_size=8,
-    min_scale_factor=1.0,
-    max_scale_factor=1.0,
-)
-RUN = RunConfig(recalibrate_batch_norm=30)
-EVAL = EvalConfig(eval_crop_size=(129, 129))

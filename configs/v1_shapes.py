@@ -12,24 +12,24 @@ paper's rate, and shapes of a few pixels for logits enlarged to the labels, as i
 
 import dataclasses
 
-from deeplab_tf.config import EvalConfig, RunConfig
-from deeplab_tf.configs import v1_vgg16_largefov
+from deeplab_tf.config import EvalConfig, Experiment, RunConfig
+from deeplab_tf.configs.v1_vgg16_largefov import EXPERIMENT as LARGE_FOV
 
-MODEL = dataclasses.replace(
-    v1_vgg16_largefov.MODEL, num_classes=9, depth_multiplier=0.125, fc_filters=128, atrous_rates=(6,)
+EXPERIMENT = Experiment(
+    model=dataclasses.replace(LARGE_FOV.model, depth_multiplier=0.125, fc_filters=128, atrous_rates=(6,)),
+    train=dataclasses.replace(
+        LARGE_FOV.train,
+        optimizer="adam",
+        adam_learning_rate=0.0,  # the policy's
+        base_learning_rate=0.002,
+        learning_policy="cosine",
+        training_number_of_steps=4000,
+        weight_decay=0.0,
+        last_layer_gradient_multiplier=1.0,
+        upsample_logits=True,
+        dropout=False,
+    ),
+    data=dataclasses.replace(LARGE_FOV.data, dataset="shapes", crop_size=(129, 129), batch_size=16),
+    run=RunConfig(),
+    evaluation=EvalConfig(eval_crop_size=(129, 129), crf=True, crf_sigma_alpha=40.0, crf_sigma_beta=12.0),
 )
-TRAIN = dataclasses.replace(
-    v1_vgg16_largefov.TRAIN,
-    optimizer="adam",
-    adam_learning_rate=0.0,  # the policy's
-    base_learning_rate=0.002,
-    learning_policy="cosine",
-    training_number_of_steps=4000,
-    weight_decay=0.0,
-    last_layer_gradient_multiplier=1.0,
-    upsample_logits=True,
-    dropout=False,
-)
-DATA = dataclasses.replace(v1_vgg16_largefov.DATA, dataset="shapes", crop_size=(129, 129), batch_size=16)
-RUN = RunConfig()
-EVAL = EvalConfig(eval_crop_size=(129, 129), crf=True, crf_sigma_alpha=40.0, crf_sigma_beta=12.0)

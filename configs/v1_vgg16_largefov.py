@@ -11,24 +11,19 @@ The start is the authors' VGG-16 of ImageNet with fc6 and fc7 thinned to 3x3 and
 logits, the classifier learns ten times as fast, pictures are mirrored but not scaled.
 """
 
-import dataclasses
+from deeplab_tf.config import DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 
-from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-
-MODEL = dataclasses.replace(
-    ModelConfig(), model_variant="vgg16", output_stride=8, aspp_with_batch_norm=False, atrous_rates=(12,)
+EXPERIMENT = Experiment(
+    model=ModelConfig(model_variant="vgg16", output_stride=8, aspp_with_batch_norm=False, atrous_rates=(12,)),
+    train=TrainConfig(
+        learning_policy="step",
+        base_learning_rate=0.001,
+        training_number_of_steps=6000,
+        weight_decay=0.0005,
+        last_layer_gradient_multiplier=10.0,
+        last_layers_contain_logits_only=True,
+        upsample_logits=False,
+    ),
+    data=DataConfig(crop_size=(321, 321), batch_size=20, min_scale_factor=1.0, max_scale_factor=1.0),
+    run=RunConfig(train_split="train_aug"),
 )
-TRAIN = dataclasses.replace(
-    TrainConfig(),
-    learning_policy="step",
-    base_learning_rate=0.001,
-    training_number_of_steps=6000,
-    weight_decay=0.0005,
-    last_layer_gradient_multiplier=10.0,
-    last_layers_contain_logits_only=True,
-    upsample_logits=False,
-)
-DATA = dataclasses.replace(
-    DataConfig(), model_variant="vgg16", crop_size=(321, 321), batch_size=20, min_scale_factor=1.0, max_scale_factor=1.0
-)
-RUN = dataclasses.replace(RunConfig(), train_split="train_aug")

@@ -12,9 +12,10 @@ alone; here all are trained. The score on test comes from training on trainval_a
 
 import dataclasses
 
-from deeplab_tf.configs import v1_vgg16_largefov
+from deeplab_tf.configs.v1_vgg16_largefov import EXPERIMENT as LARGE_FOV
 
-MODEL = dataclasses.replace(v1_vgg16_largefov.MODEL, multi_scale_features=True)
-TRAIN = v1_vgg16_largefov.TRAIN
-DATA = v1_vgg16_largefov.DATA
-RUN = dataclasses.replace(v1_vgg16_largefov.RUN, initialize_last_layer=False)
+EXPERIMENT = dataclasses.replace(
+    LARGE_FOV,
+    model=dataclasses.replace(LARGE_FOV.model, multi_scale_features=True),
+    run=dataclasses.replace(LARGE_FOV.run, initialize_last_layer=False),
+)

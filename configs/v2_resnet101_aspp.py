@@ -11,29 +11,25 @@ solver, whose rate this is (the text gives VGG-16's, 0.001). The score on test c
 instead, and from the CRF.
 """
 
-import dataclasses
+from deeplab_tf.config import DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 
-from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-
-MODEL = dataclasses.replace(
-    ModelConfig(),
-    model_variant="resnet_v1_101_caffe",
-    output_stride=8,
-    aspp_with_batch_norm=False,
-    logits_kernel_size=3,
-    atrous_rates=(6, 12, 18, 24),
-    image_pyramid=(0.5, 0.75, 1.0),
+EXPERIMENT = Experiment(
+    model=ModelConfig(
+        model_variant="resnet_v1_101_caffe",
+        output_stride=8,
+        aspp_with_batch_norm=False,
+        logits_kernel_size=3,
+        atrous_rates=(6, 12, 18, 24),
+        image_pyramid=(0.5, 0.75, 1.0),
+    ),
+    train=TrainConfig(
+        base_learning_rate=0.00025,
+        training_number_of_steps=20000,
+        weight_decay=0.0005,
+        last_layer_gradient_multiplier=10.0,
+        freeze_batch_norm=True,
+        upsample_logits=False,
+    ),
+    data=DataConfig(crop_size=(321, 321), batch_size=10, max_scale_factor=1.5),
+    run=RunConfig(train_split="train_aug"),
 )
-TRAIN = dataclasses.replace(
-    TrainConfig(),
-    base_learning_rate=0.00025,
-    training_number_of_steps=20000,
-    weight_decay=0.0005,
-    last_layer_gradient_multiplier=10.0,
-    freeze_batch_norm=True,
-    upsample_logits=False,
-)
-DATA = dataclasses.replace(
-    DataConfig(), model_variant="resnet_v1_101_caffe", crop_size=(321, 321), batch_size=10, max_scale_factor=1.5
-)
-RUN = dataclasses.replace(RunConfig(), train_split="train_aug")

@@ -11,10 +11,10 @@ exceed a map of 17 x 17 places. With random scales of 0.75 to 1.25, 3,000 steps 
 
 import dataclasses
 
-from deeplab_tf.configs import v1_shapes
+from deeplab_tf.configs.v1_shapes import EXPERIMENT as V1
 
-MODEL = dataclasses.replace(v1_shapes.MODEL, atrous_rates=(2, 4, 8, 12), image_pyramid=(0.5, 0.75, 1.0))
-TRAIN = dataclasses.replace(v1_shapes.TRAIN, mixed_precision="bfloat16")
-DATA = v1_shapes.DATA
-RUN = v1_shapes.RUN
-EVAL = v1_shapes.EVAL
+EXPERIMENT = dataclasses.replace(
+    V1,
+    model=dataclasses.replace(V1.model, atrous_rates=(2, 4, 8, 12), image_pyramid=(0.5, 0.75, 1.0)),
+    train=dataclasses.replace(V1.train, mixed_precision="bfloat16"),
+)

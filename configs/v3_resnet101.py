@@ -9,20 +9,17 @@ The start is the zoo's ResNet-101 of ImageNet. The higher scores are of the same
 scales and mirrored. v3_resnet101_trainval goes on from here.
 """
 
-import dataclasses
+from deeplab_tf.config import DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 
-from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-
-MODEL = dataclasses.replace(
-    ModelConfig(),
-    model_variant="resnet_v1_101_beta",
-    output_stride=16,
-    multi_grid=(1, 2, 4),
-    atrous_rates=(6, 12, 18),
-    aspp_with_separable_conv=False,
+EXPERIMENT = Experiment(
+    model=ModelConfig(
+        model_variant="resnet_v1_101_beta",
+        output_stride=16,
+        multi_grid=(1, 2, 4),
+        atrous_rates=(6, 12, 18),
+        aspp_with_separable_conv=False,
+    ),
+    train=TrainConfig(base_learning_rate=0.007, training_number_of_steps=30000, weight_decay=0.0001),
+    data=DataConfig(crop_size=(513, 513), batch_size=16),
+    run=RunConfig(train_split="train_aug", tf_initial_checkpoint="resnet_v1_101_beta_imagenet"),
 )
-TRAIN = dataclasses.replace(
-    TrainConfig(), base_learning_rate=0.007, training_number_of_steps=30000, weight_decay=0.0001
-)
-DATA = dataclasses.replace(DataConfig(), model_variant="resnet_v1_101_beta", crop_size=(513, 513), batch_size=16)
-RUN = dataclasses.replace(RunConfig(), train_split="train_aug", tf_initial_checkpoint="resnet_v1_101_beta_imagenet")

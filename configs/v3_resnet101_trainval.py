@@ -14,9 +14,11 @@ are not public; the zoo's xception65_coco_voc_trainval is the nearest that are.
 
 import dataclasses
 
-from deeplab_tf.configs import v3_resnet101
+from deeplab_tf.configs.v3_resnet101 import EXPERIMENT as BEFORE
 
-MODEL = v3_resnet101.MODEL.at_output_stride(8)
-TRAIN = dataclasses.replace(v3_resnet101.TRAIN, base_learning_rate=0.0001, freeze_batch_norm=True)
-DATA = v3_resnet101.DATA
-RUN = dataclasses.replace(v3_resnet101.RUN, train_split="trainval", tf_initial_checkpoint=None)
+EXPERIMENT = dataclasses.replace(
+    BEFORE,
+    model=BEFORE.model.at_output_stride(8),
+    train=dataclasses.replace(BEFORE.train, base_learning_rate=0.0001, freeze_batch_norm=True),
+    run=dataclasses.replace(BEFORE.run, train_split="trainval", tf_initial_checkpoint=None),
+)

@@ -9,17 +9,16 @@ The start is the zoo's Xception-65 of ImageNet. With MS-COCO in between (the zoo
 backbone) the paper has v3plus/table5/sc-coco-os16 82.20 %, which is the zoo's xception65_coco_voc_trainaug.
 """
 
-import dataclasses
+from deeplab_tf.config import DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 
-from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-
-MODEL = dataclasses.replace(
-    ModelConfig(),
-    model_variant="xception_65",
-    output_stride=16,
-    atrous_rates=(6, 12, 18),
-    decoder_output_stride=(4,),
+EXPERIMENT = Experiment(
+    model=ModelConfig(
+        model_variant="xception_65",
+        output_stride=16,
+        atrous_rates=(6, 12, 18),
+        decoder_output_stride=(4,),
+    ),
+    train=TrainConfig(base_learning_rate=0.007, training_number_of_steps=30000),
+    data=DataConfig(crop_size=(513, 513), batch_size=16),
+    run=RunConfig(train_split="train_aug", tf_initial_checkpoint="xception_65_imagenet"),
 )
-TRAIN = dataclasses.replace(TrainConfig(), base_learning_rate=0.007, training_number_of_steps=30000)
-DATA = dataclasses.replace(DataConfig(), model_variant="xception_65", crop_size=(513, 513), batch_size=16)
-RUN = dataclasses.replace(RunConfig(), train_split="train_aug", tf_initial_checkpoint="xception_65_imagenet")

@@ -15,9 +15,6 @@ Hardware: 50 GPUs for ImageNet alone (arXiv 1802.02611, section 4.3).
 
 import dataclasses
 
-from deeplab_tf.configs import v3plus_xception65_trainval
+from deeplab_tf.configs.v3plus_xception65_trainval import EXPERIMENT as PUBLIC
 
-MODEL = v3plus_xception65_trainval.MODEL
-TRAIN = v3plus_xception65_trainval.TRAIN
-DATA = v3plus_xception65_trainval.DATA
-RUN = dataclasses.replace(v3plus_xception65_trainval.RUN, tf_initial_checkpoint=None)
+EXPERIMENT = dataclasses.replace(PUBLIC, run=dataclasses.replace(PUBLIC.run, tf_initial_checkpoint=None))

@@ -12,11 +12,15 @@ trainval.
 
 import dataclasses
 
-from deeplab_tf.configs import v3plus_xception65
+from deeplab_tf.configs.v3plus_xception65 import EXPERIMENT as BEFORE
 
-MODEL = v3plus_xception65.MODEL.at_output_stride(8)
-TRAIN = dataclasses.replace(v3plus_xception65.TRAIN, base_learning_rate=0.0001, freeze_batch_norm=True)
-DATA = v3plus_xception65.DATA
-RUN = dataclasses.replace(
-    v3plus_xception65.RUN, train_split="trainval", tf_initial_checkpoint="xception65_coco_voc_trainaug"
+EXPERIMENT = dataclasses.replace(
+    BEFORE,
+    model=BEFORE.model.at_output_stride(8),
+    train=dataclasses.replace(BEFORE.train, base_learning_rate=0.0001, freeze_batch_norm=True),
+    run=dataclasses.replace(
+        BEFORE.run,
+        train_split="trainval",
+        tf_initial_checkpoint="xception65_coco_voc_trainaug",
+    ),
 )

@@ -15,6 +15,7 @@ _PUBLIC = {
     "RunConfig": "config",
     "EvalConfig": "config",
     "ExportConfig": "config",
+    "Experiment": "config",
     "DeepLabError": "errors",
     "build_model": "network.model",
     "build_backbone": "network.backbone",

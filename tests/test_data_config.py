@@ -17,7 +17,6 @@ RELEASE_DEFAULTS = {
     "min_resize_value": None,
     "max_resize_value": None,
     "resize_factor": None,
-    "keep_aspect_ratio": True,
     "min_scale_factor": 0.5,
     "max_scale_factor": 2.0,
     "scale_factor_step_size": 0.25,

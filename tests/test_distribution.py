@@ -130,6 +130,7 @@ def tf_config(index: int = 0, **cluster: list[str]) -> str:
             "several workers",
         ),
         ("", {"strategy": "multi_worker"}, "names no other workers.*--strategy=one_device"),
+        ("", {"num_clones": 0}, "num_clones=0: expected a number of at least 1"),
         ("", {"strategy": "tpu", "tpu": ""}, "--tpu=: .*expected a TPU's name"),
     ],
 )

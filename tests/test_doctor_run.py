@@ -8,9 +8,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.config import DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.doctor.network import network_findings
-from deeplab_tf.doctor.run import check_run, recipe_of
+from deeplab_tf.doctor.run import check_run, options_of
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import build_model
 from deeplab_tf.tools import doctor
@@ -20,8 +20,7 @@ from deeplab_tf.weights.run_directory import RunDirectory
 from deeplab_tf.weights.tf1 import variable_map, write_tensors
 
 MODEL = ModelConfig(model_variant="tiny", num_classes=9, crop_size=(65, 65), aspp_convs_filters=16)
-DATA = DataConfig(dataset="shapes", model_variant="tiny", crop_size=(65, 65), batch_size=16)
-RECIPE = recipe_of(dataclasses.replace(MODEL, num_classes=21, crop_size=None), TrainConfig(), DATA, RunConfig())
+RECIPE = Experiment(MODEL, data=DataConfig(dataset="shapes", crop_size=(65, 65), batch_size=16))
 
 
 @functools.cache
@@ -34,7 +33,7 @@ def make_run(folder: pathlib.Path, *, card: dict | None = None, steps=(10, 20), 
     """Writes the folder of a run that was not run."""
     directory = RunDirectory(folder)
     directory.path.mkdir()
-    options = {**RECIPE.options, "model": MODEL.to_json(), **changes}
+    options = {**options_of(RECIPE), "model": MODEL.to_json(), **changes}
     described = {"dataset": "shapes", "train_split": "train", **(card or {})}
     directory.describe(ModelCard(MODEL, **described), options)
     for step in steps:
@@ -127,7 +126,7 @@ def test_batch_norm_by_the_part(tmp_path):
 
 
 def test_deviations_from_the_nearest_recipe(tmp_path):
-    far = dataclasses.replace(RECIPE, options={**RECIPE.options, "base_learning_rate": 1.0, "momentum": 0.5})
+    far = dataclasses.replace(RECIPE, train=TrainConfig(base_learning_rate=1.0, momentum=0.5))
     run = make_run(tmp_path / "run", steps=(), base_learning_rate=0.3)
     note = check_run(run, {"far": far, "near": RECIPE}).findings[0]
     assert (note.code, note.severity) == ("recipe-deviation", "note")
@@ -136,7 +135,8 @@ def test_deviations_from_the_nearest_recipe(tmp_path):
         "base_learning_rate: 0.3 here, 0.0001 in the recipe",
     )
     assert check_run(run, {"near": RECIPE}).codes == ("recipe-deviation",)  # it was asked for
-    others = {str(i): dataclasses.replace(RECIPE, options={**RECIPE.options, "dataset": "camvid"}) for i in range(2)}
+    other = dataclasses.replace(RECIPE, data=dataclasses.replace(RECIPE.data, dataset="camvid"))
+    others = {"first": other, "second": other}
     assert check_run(run, others).findings[0].code == "no-recipe"
 
 
@@ -171,14 +171,13 @@ def test_cures_of_networks():
 
 
 def test_training_says_what_is_odd_before_it_begins():
-    model, update = ModelConfig(model_variant="xception_65", output_stride=8, atrous_rates=(6, 12, 18)), TrainConfig()
-    data, run = DataConfig(batch_size=8), RunConfig(train_split="trainval", mode="train_and_eval")
-    lines = concerns(run, model, update, data, "val")
+    model = ModelConfig(model_variant="xception_65", output_stride=8, atrous_rates=(6, 12, 18))
+    run = RunConfig(train_split="trainval", mode="train_and_eval")
+    lines = concerns(Experiment(model, data=DataConfig(batch_size=8), run=run))
     assert [line.split(" ")[0] for line in lines] == ["--atrous_rates=6,12,18", "batch", "the"]
     assert "contaminated: the weights were trained on trainval, which shares images with val" in lines[2]
-    sound = concerns(
-        RunConfig(train_split="train_aug"), model.at_output_stride(8), update, DataConfig(batch_size=16), "val"
-    )
+    run = RunConfig(train_split="train_aug")
+    sound = concerns(Experiment(model.at_output_stride(8), data=DataConfig(batch_size=16), run=run))
     assert sound == lines[:1]
 
 

@@ -11,10 +11,11 @@ import pytest
 import tensorflow as tf
 from conftest import write_shapes
 from golden import golden_tensor
+from observers import Recorder
 from test_tools import finished, one_line
 
 import deeplab_tf
-from deeplab_tf.config import DataConfig, ExportConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.config import DataConfig, Experiment, ExportConfig, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.data.shapes import shapes_example
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.export import export
@@ -24,6 +25,7 @@ from deeplab_tf.inference.tflite.file import convolutions, schema, unpack
 from deeplab_tf.inference.tflite.quantization import take_ranges
 from deeplab_tf.network.fake_quantization import FakeQuantize, fake_quantized, held_weights, rounded
 from deeplab_tf.network.model import build_model
+from deeplab_tf.ops.resizing import resize_bilinear
 from deeplab_tf.tools import export_model as export_tool
 from deeplab_tf.training.batch_statistics import recalibrate_batch_norm
 from deeplab_tf.training.train import train
@@ -244,13 +246,13 @@ def records(tmp_path_factory) -> str:
     return write_shapes(folder, "train", 24, (49, 41))
 
 
-def run(records: str, folder, *, steps=STEPS, report=lambda progress: None, delay=5, **options):
+def run(records: str, folder, *, steps=STEPS, report=None, delay=5, **options):
     update = TrainConfig(optimizer="adam", training_number_of_steps=steps, adam_learning_rate=0.003)
     data = DataConfig(dataset="shapes", dataset_dir=records, crop_size=(33, 33), batch_size=4)
     options = {"train_logdir": str(folder), "log_steps": 1, "deterministic": True, **options}
     model = dataclasses.replace(FLOAT, quantize_delay_step=delay)
-    lines = []
-    return train(model, update, data, RunConfig(**options), report=report, tell=lines.append), lines
+    observer = Recorder(report)
+    return train(Experiment(model, update, data, RunConfig(**options)), observer=observer), observer.lines
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +304,7 @@ def test_a_run_is_read_as_it_was_trained(trained):
     np.testing.assert_array_equal(found, again)
     assert 1e-4 < np.abs(found - exact).mean() < 0.1
     by_hand = build_model(dataclasses.replace(QUANTISED, crop_size=(33, 33)), share_with=asked.model)
-    scores = tf.nn.softmax(deeplab_tf.resizing.resize_bilinear(by_hand(images, training=False), (33, 33)))
+    scores = tf.nn.softmax(resize_bilinear(by_hand(images, training=False), (33, 33)))
     np.testing.assert_allclose(found, scores, atol=1e-6)
 
 

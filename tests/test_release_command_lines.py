@@ -10,7 +10,7 @@ from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, RunConfig, Tr
 from deeplab_tf.data.find import find_dataset
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import eval as eval_tool
-from deeplab_tf.tools import options, passes, train, vis
+from deeplab_tf.tools import options, passes, retired, train, vis
 
 TOOLS = {"train": train, "eval": eval_tool, "vis": vis}
 REQUIRED = {
@@ -30,20 +30,20 @@ def parsed(command: str, line: str) -> flags.FlagValues:
 
 
 def by_flag(config, names) -> dict:
-    fields = {field: names.get(field, field) for field in config.__dataclass_fields__}
-    return {flag: getattr(config, field) for field, flag in fields.items() if flag}
+    return {flag: getattr(config, field) for field, flag in options.flags_of(type(config), names).items()}
 
 
 def configured(command: str, line: str) -> dict:
     """What the command would work with: flag -> value, over all its configurations."""
-    found = TOOLS[command].configurations(parsed(command, line))
     if command == "train":
-        names = (), train._OF_MODEL, train._OF_TRAIN, train._OF_DATA, train._OF_EVAL
-        pairs = list(zip(found, map(dict, names), strict=True))
-        assert [type(config) for config, _ in pairs] == [RunConfig, ModelConfig, TrainConfig, DataConfig, EvalConfig]
-        assert found[3].model_variant == found[1].model_variant
+        found = train.experiment(parsed(command, line))
+        parts = (found.run, found.model, found.train, found.data, found.evaluation_of_run)
+        assert [type(config) for config in parts] == [RunConfig, ModelConfig, TrainConfig, DataConfig, EvalConfig]
+        pairs = [(config, train._NAMES[type(config)]) for config in parts]
+        assert found.data.model_variant == found.model.model_variant
+        assert found.model.crop_size == found.data.crop_size
     else:
-        config, data, model = found
+        config, data, model = TOOLS[command].configurations(parsed(command, line))
         assert type(config) is {"eval": EvalConfig, "vis": VisConfig}[command]
         pairs = [(config, TOOLS[command]._NAMES), (DataConfig(**data), passes.OF_DATA)]
         classes = find_dataset(data.get("dataset", "pascal_voc_seg")).num_classes
@@ -54,7 +54,7 @@ def configured(command: str, line: str) -> dict:
 def notes(command: str, line: str) -> list[str]:
     values = parsed(command, line)
     if command == "train":
-        return train.notes(values)
+        return options.retired_notes(values, retired.TRAIN)
     return passes.notes(values, TOOLS[command].configurations(values)[0])
 
 
@@ -323,7 +323,6 @@ COMMON = {
     "min_resize_value": (None, "--min_resize_value=257", 257),
     "max_resize_value": (None, "--min_resize_value=257 --max_resize_value=513", 513),
     "resize_factor": (None, "--min_resize_value=257 --resize_factor=16", 16),
-    "keep_aspect_ratio": (True, "--nokeep_aspect_ratio", False),
     "logits_kernel_size": (1, "--logits_kernel_size=3 --noaspp_with_batch_norm --atrous_rates=6", 3),
     "model_variant": ("mobilenet_v2", "--model_variant=resnet_v1_50_beta", "resnet_v1_50_beta"),
     "image_pyramid": (None, "--image_pyramid=0.5 --image_pyramid=1.0", (0.5, 1.0)),
@@ -369,11 +368,6 @@ TRAIN = {
     "label_weights": (None, "--label_weights=0.1 --label_weights=0.9", (0.1, 0.9)),
     "num_clones": (1, "--num_clones=2", 2),
     "clone_on_cpu": (False, "--clone_on_cpu=True", True),
-    "num_replicas": (1, "--num_replicas=2", 2),
-    "startup_delay_steps": (15, "--startup_delay_steps=30", 30),
-    "num_ps_tasks": (0, "--num_ps_tasks=1", 1),
-    "master": ("", "--master=grpc://host:1", "grpc://host:1"),
-    "task": (0, "--task=1", 1),
     "train_logdir": (None, "--train_logdir=exp", "exp"),
     "log_steps": (10, "--log_steps=1", 1),
     "save_interval_secs": (1200, "--save_interval_secs=60", 60),
@@ -456,10 +450,11 @@ def test_every_flag_is_taken(command, flag):
 
 
 # What has lost its meaning: the release's default is shown, and giving it is told in one line.
+EVERYWHERE = {"batch_norm_decay": "0.9997", "master": "", "keep_aspect_ratio": "True"}
 RETIRED = {
-    "train": {"batch_norm_decay": "0.9997"},
-    "eval": {"batch_norm_decay": "0.9997", "master": "", "label_weights": "unset"},
-    "vis": {"batch_norm_decay": "0.9997", "master": "", "label_weights": "unset"},
+    "train": {**EVERYWHERE, "num_replicas": "1", "startup_delay_steps": "15", "num_ps_tasks": "0", "task": "0"},
+    "eval": {**EVERYWHERE, "label_weights": "unset"},
+    "vis": {**EVERYWHERE, "label_weights": "unset"},
 }
 
 
@@ -471,6 +466,8 @@ def test_flags_without_a_meaning_are_told(command):
     assert notes(command, "--quantize_delay_step=-1 --logtostderr") == []
     (note,) = notes(command, "--batch_norm_decay=0.997")
     assert note.startswith("--batch_norm_decay=0.997 has no effect: ") and "\n" not in note
+    (note,) = notes(command, "--nokeep_aspect_ratio")
+    assert note.startswith("--keep_aspect_ratio=False has no effect: ") and "\n" not in note
     if command != "train":
         told = notes(command, "--master=local --label_weights=1.0 --label_weights=2.0")
         assert [note.partition(" ")[0] for note in told] == ["--master=local", "--label_weights=1.0,2.0"]
@@ -513,7 +510,7 @@ def test_flips_at_the_single_scale_are_told():
 )
 def test_mistakes_are_named_before_anything_starts(command, line, expected):
     with pytest.raises(DeepLabError, match=expected):
-        TOOLS[command].configurations(parsed(command, line))
+        configured(command, line)
 
 
 @pytest.mark.parametrize(
@@ -526,8 +523,9 @@ def test_mistakes_are_named_before_anything_starts(command, line, expected):
     ],
 )
 def test_what_training_scores(line, expected):
-    run, *_, evaluation = train.configurations(parsed("train", f"{line} {REQUIRED['train']}"))
-    assert evaluation.checkpoint_dir == run.train_logdir == "log"
+    found = train.experiment(parsed("train", f"{line} {REQUIRED['train']}"))
+    evaluation = found.evaluation_of_run
+    assert evaluation.checkpoint_dir == found.run.train_logdir == "log"
     assert {name: getattr(evaluation, name) for name in expected} == expected
 
 

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import write_shapes
+from observers import Recorder
 
 import deeplab_tf
-from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.config import DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.training.train import train
 from deeplab_tf.weights.loading import open_model
 from deeplab_tf.weights.run_directory import RunDirectory
-from deeplab_tf.weights.tf1 import variable_map
+from deeplab_tf.weights.tf1 import variable_map, write_tensors
 
 STEPS = 6
 MODEL = ModelConfig(model_variant="tiny", aspp_convs_filters=16)
@@ -38,12 +39,11 @@ def dataset_dir(tmp_path_factory) -> str:
     return write_shapes(tmp_path_factory.mktemp("records"), "train", 10, (49, 41))
 
 
-def run(dataset_dir, log_dir, *, steps=STEPS, lines=None, **changes):
+def run(dataset_dir, log_dir, *, steps=STEPS, observer=None, **changes):
     update = TrainConfig(training_number_of_steps=steps, base_learning_rate=0.01, fine_tune_batch_norm=True)
     options = {"log_steps": 2, "deterministic": True, **changes}
     data = DataConfig(dataset="shapes", dataset_dir=dataset_dir, crop_size=(33, 33), batch_size=4)
-    told = [] if lines is None else lines
-    return train(MODEL, update, data, RunConfig(train_logdir=str(log_dir), **options), tell=told.append)
+    return train(Experiment(MODEL, update, data, RunConfig(train_logdir=str(log_dir), **options)), observer=observer)
 
 
 def tensors(prefix: str) -> dict[str, np.ndarray]:
@@ -86,11 +86,11 @@ def test_training_changes_what_it_should(whole):
 
 def test_an_interrupted_run_goes_on_bit_for_bit(dataset_dir, tmp_path, whole):
     """The schedule needs the whole length, so the first part is cut by a signal, not by fewer steps."""
-    lines = []
+    observer = Recorder()
     outcome = _stopped_after(dataset_dir, tmp_path / "run", 3)
     assert outcome.stopped and outcome.step == 3
-    resumed = run(dataset_dir, tmp_path / "run", lines=lines)
-    assert "Going on from" in lines[0] and resumed.step == STEPS
+    resumed = run(dataset_dir, tmp_path / "run", observer=observer)
+    assert "Going on from" in observer.lines[0] and resumed.step == STEPS
     assert equal(resumed.checkpoint, whole[0].checkpoint)
     log = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert log == sorted(set(log)) and log[-1] == STEPS
@@ -107,7 +107,7 @@ def _stopped_after(dataset_dir, folder, steps: int):
             os.kill(os.getpid(), signal.SIGTERM)
 
     # log_steps only says how often is reported: it may differ between the parts of a run.
-    return train(MODEL, update, data, options, report=report)
+    return train(Experiment(MODEL, update, data, options), observer=Recorder(report))
 
 
 def test_another_experiment_is_refused_and_named(dataset_dir, tmp_path, whole):
@@ -117,7 +117,7 @@ def test_another_experiment_is_refused_and_named(dataset_dir, tmp_path, whole):
     data = DataConfig(dataset="shapes", dataset_dir=dataset_dir, crop_size=(33, 33), batch_size=4)
     options = RunConfig(train_logdir=str(folder), deterministic=True)
     with pytest.raises(DeepLabError, match="another experiment.*base_learning_rate: 0.01 then, 0.02 now"):
-        train(MODEL, update, data, options)
+        train(Experiment(MODEL, update, data, options))
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
@@ -137,7 +137,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_intact(dataset
     data = DataConfig(dataset="shapes", dataset_dir=dataset_dir, crop_size=(33, 33), batch_size=4)
     options = RunConfig(train_logdir=str(tmp_path / "run"), log_steps=1, save_interval_secs=0)
     with pytest.raises(DeepLabError, match="the loss is.*intact.*base_learning_rate"):
-        train(MODEL, update, data, options)
+        train(Experiment(MODEL, update, data, options))
     assert all(np.all(np.isfinite(v)) for v in tensors(str(RunDirectory(tmp_path / "run").latest())).values())
 
 
@@ -146,13 +146,13 @@ def test_fine_tuning_from_other_classes(dataset_dir, tmp_path, whole):
     source = {n: v for n, v in tensors(outcome.checkpoint).items() if not n.endswith("Momentum")}
     source["logits/semantic/weights"] = np.zeros((1, 1, 16, 21), np.float32)
     source["logits/semantic/biases"] = np.zeros(21, np.float32)
-    deeplab_tf.checkpoint.write_tensors(tmp_path / "other" / "model.ckpt", source)
+    write_tensors(tmp_path / "other" / "model.ckpt", source)
     initial = {"tf_initial_checkpoint": str(tmp_path / "other" / "model.ckpt")}
     with pytest.raises(DeepLabError, match="initialize_last_layer=false.*last_layers_contain_logits_only"):
         run(dataset_dir, tmp_path / "refused", **initial)
-    lines = []
-    run(dataset_dir, tmp_path / "run", steps=1, lines=lines, initialize_last_layer=False, **initial)
-    assert "loaded" in lines[0] and "excluded" in lines[0]
+    observer = Recorder()
+    run(dataset_dir, tmp_path / "run", steps=1, observer=observer, initialize_last_layer=False, **initial)
+    assert "loaded" in observer.lines[0] and "excluded" in observer.lines[0]
     first = tensors(str(tmp_path / "run" / "model.ckpt-0"))
     name = "Tiny/Conv/weights"
     assert np.array_equal(first[name], source[name]) and first["global_step"] == 0
@@ -161,17 +161,18 @@ def test_fine_tuning_from_other_classes(dataset_dir, tmp_path, whole):
 
 
 def test_fine_tuning_from_the_zoo(dataset_dir, tmp_path):
-    lines, source = [], open_model("shapes_resnet")
+    observer, source = Recorder(), open_model("shapes_resnet")
     data = DataConfig(dataset="shapes", dataset_dir=dataset_dir, crop_size=(33, 33), batch_size=2)
     options = RunConfig(train_logdir=str(tmp_path / "run"), tf_initial_checkpoint="shapes_resnet")
-    train(source.card.config, TrainConfig(training_number_of_steps=1), data, options, tell=lines.append)
+    update = TrainConfig(training_number_of_steps=1)
+    train(Experiment(source.card.config, update, data, options), observer=observer)
     first, name = tensors(str(tmp_path / "run" / "model.ckpt-0")), "SmallResNet/conv1/weights"
     assert np.array_equal(first[name], variable_map(source.model)[name].numpy())
-    assert "missing  " in lines[0] and first["global_step"] == 0
+    assert "missing  " in observer.lines[0] and first["global_step"] == 0
 
 
 def test_nothing_in_common_is_an_error(dataset_dir, tmp_path):
-    deeplab_tf.checkpoint.write_tensors(tmp_path / "model.ckpt", {"vgg/weights": np.zeros(3, np.float32)})
+    write_tensors(tmp_path / "model.ckpt", {"vgg/weights": np.zeros(3, np.float32)})
     with pytest.raises(DeepLabError, match="none of its 1 variables"):
         run(dataset_dir, tmp_path / "run", tf_initial_checkpoint=str(tmp_path / "model.ckpt"))
 
@@ -182,9 +183,9 @@ def test_a_run_of_tensorflow_1_goes_on(dataset_dir, tmp_path, whole):
     (tmp_path / "run").mkdir()
     for name in ("checkpoint", "model.ckpt-3.index", "model.ckpt-3.data-00000-of-00001"):
         shutil.copy(tmp_path / "part" / name, tmp_path / "run")
-    lines = []
-    outcome = run(dataset_dir, tmp_path / "run", lines=lines)
-    assert "Going on from" in lines[0] and equal(outcome.checkpoint, whole[0].checkpoint)
+    observer = Recorder()
+    outcome = run(dataset_dir, tmp_path / "run", observer=observer)
+    assert "Going on from" in observer.lines[0] and equal(outcome.checkpoint, whole[0].checkpoint)
     assert open_model(tmp_path / "run").card.dataset == "shapes"
 
 
@@ -195,26 +196,28 @@ def test_checkpoints_of_another_network_are_left_alone(dataset_dir, tmp_path, wh
     update = TrainConfig(training_number_of_steps=STEPS, optimizer="adam")
     data = DataConfig(dataset="shapes", dataset_dir=dataset_dir, crop_size=(33, 33), batch_size=4)
     with pytest.raises(DeepLabError, match="variables do not fit this run .*not there.*--tf_initial_checkpoint"):
-        train(MODEL, update, data, RunConfig(train_logdir=str(tmp_path / "run")))
+        train(Experiment(MODEL, update, data, RunConfig(train_logdir=str(tmp_path / "run"))))
     assert sorted(path.suffix for path in (tmp_path / "run").iterdir()) == ["", ".data-00000-of-00001", ".index"]
 
 
 _FULL_DISK = """
 import resource, signal, sys
-from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from deeplab_tf.train import train
+from deeplab_tf.config import DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.training.progress import TrainingObserver
+from deeplab_tf.training.train import train
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
-def fill(progress):
-    if progress.step == 2:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+class Filler(TrainingObserver):
+    def progressed(self, progress):
+        if progress.step == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
+model, update = ModelConfig(model_variant="tiny", aspp_convs_filters=16), TrainConfig(training_number_of_steps=5)
 data = DataConfig(dataset="shapes", dataset_dir=sys.argv[1], crop_size=(33, 33), batch_size=2)
 run = RunConfig(train_logdir=sys.argv[2], log_steps=1, save_interval_secs=0, keep_checkpoints=1, deterministic=True)
 try:
-    train(ModelConfig(model_variant="tiny", aspp_convs_filters=16), TrainConfig(training_number_of_steps=5), data, run,
-          report=fill)
+    train(Experiment(model, update, data, run), observer=Filler())
 except ValueError as error:
     print(type(error).__name__, error)
 """
@@ -237,7 +240,7 @@ def test_statistics_are_unfolded_and_measured_anew(dataset_dir, tmp_path, whole)
     data = DataConfig(dataset="shapes", dataset_dir=dataset_dir, crop_size=(33, 33), batch_size=4)
     options = {"unfold_batch_norm": 2, "recalibrate_batch_norm": 3, "tf_initial_checkpoint": source}
     run_config = RunConfig(train_logdir=str(tmp_path / "run"), **options)
-    train(MODEL, TrainConfig(training_number_of_steps=2, dropout=False), data, run_config)
+    train(Experiment(MODEL, TrainConfig(training_number_of_steps=2, dropout=False), data, run_config))
     before, first, last = (
         tensors(path) for path in (source, *(str(tmp_path / "run" / f"model.ckpt-{i}") for i in (0, 2)))
     )
@@ -258,9 +261,9 @@ def test_statistics_are_unfolded_and_measured_anew(dataset_dir, tmp_path, whole)
 # often in the middle of a save: with save_interval_secs=0 most of the time is spent there.
 _KILLS = """
 import os, random, signal, sys, time
-from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from deeplab_tf.run_directory import RunDirectory
-import deeplab_tf.train
+from deeplab_tf.config import DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.training.train import train
+from deeplab_tf.weights.run_directory import RunDirectory
 
 def begin(folder):
     process = os.fork()
@@ -270,7 +273,7 @@ def begin(folder):
         update = TrainConfig(training_number_of_steps=STEPS, base_learning_rate=0.01)
         data = DataConfig(dataset="shapes", dataset_dir=sys.argv[1], crop_size=(33, 33), batch_size=2)
         run = RunConfig(train_logdir=folder, deterministic=True, save_interval_secs=0, keep_checkpoints=2)
-        deeplab_tf.train.train(ModelConfig(model_variant="tiny", aspp_convs_filters=16), update, data, run)
+        train(Experiment(ModelConfig(model_variant="tiny", aspp_convs_filters=16), update, data, run))
         os._exit(0)
     except BaseException as error:
         print(error, file=sys.stderr, flush=True)

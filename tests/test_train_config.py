@@ -9,15 +9,8 @@ import pytest
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.errors import DeepLabError
 
-# The train flags of the release (train.py) about losses, schedule, update and who takes part.
+# The train flags of the release (train.py) about losses, schedule and update.
 RELEASE_DEFAULTS = {
-    "num_clones": 1,
-    "clone_on_cpu": False,
-    "num_replicas": 1,
-    "startup_delay_steps": 15,
-    "num_ps_tasks": 0,
-    "master": "",
-    "task": 0,
     "optimizer": "momentum",
     "learning_policy": "poly",
     "base_learning_rate": 0.0001,
@@ -97,7 +90,6 @@ def test_weights_in_every_spelling(weights):
         ({"drop_path_keep_prob": 0.0}, "drop_path_keep_prob=0.0: expected a probability"),
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps=0: expected a number of at least 1"),
         ({"adam_epsilon": 0.0}, "adam_epsilon=0.0: expected a number above 0"),
-        ({"num_clones": 0}, "num_clones=0"),
     ],
 )
 def test_mistakes(options, message):

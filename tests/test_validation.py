@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import write_shapes
+from observers import Recorder
 
 import deeplab_tf
-from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.config import DataConfig, EvalConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import build_model
@@ -48,16 +49,16 @@ def scored(folder) -> list[int]:
 
 
 def test_train_and_eval(data, tmp_path):
-    lines = []
+    observer = Recorder()
     options = {"mode": "train_and_eval", "eval_interval_steps": 2, "keep_best": True, "log_steps": 2}
     more = {"save_summaries_secs": 0, "save_summaries_images": True, "profile_logdir": None}
     run = RunConfig(train_logdir=str(tmp_path / "run"), **options, **more)
     update = TrainConfig(training_number_of_steps=5, ema_decay=0.5)
-    train(MODEL, update, data, run, EVALUATION, tell=lines.append)
+    train(Experiment(MODEL, update, data, run, EVALUATION), observer=observer)
     log = RunDirectory(tmp_path / "run").lines(SCORES)
     assert [line["step"] for line in log] == [2, 4, 5] and all(line["examples"] == 3 for line in log)
     assert all(0 <= line["miou"] <= 1 and len(line["iou_per_class"]) == 9 for line in log)
-    assert "step 2: mIoU" in lines[0] and lines[0].endswith("the best so far")
+    assert "step 2: mIoU" in observer.lines[0] and observer.lines[0].endswith("the best so far")
     best = max(log, key=lambda line: line["miou"])["step"]
     kept = open_model(tmp_path / "run" / "best")
     assert RunDirectory(tmp_path / "run" / "best").steps() == [best]
@@ -74,7 +75,7 @@ def test_train_and_eval(data, tmp_path):
 def test_scored_later_a_run_has_its_averages_and_their_statistics(data, tmp_path):
     run = {"mode": "train_and_eval", "recalibrate_batch_norm": 2, "train_logdir": str(tmp_path / "run")}
     update = TrainConfig(training_number_of_steps=3, ema_decay=0.5, base_learning_rate=0.05)
-    train(MODEL, update, data, RunConfig(**run), EVALUATION)
+    train(Experiment(MODEL, update, data, RunConfig(**run), EVALUATION))
     model = open_model(tmp_path / "run").model
     found = deeplab_tf.evaluate(
         model, make_dataset(dataclasses.replace(data, crop_size=None), split="val", training=False)
@@ -116,25 +117,25 @@ def _tensorboard_has(folder, log):
 
 
 def _scores_of(monkeypatch, values):
-    """Makes `evaluate` return the next of `values`."""
+    """Makes `score` return the next of `values`."""
     found = iter(values)
 
-    def evaluate(*_, **__):
+    def score(*_, **__):
         of_classes = {"iou_per_class": np.array([0.5, np.nan]), "confusion_matrix": np.diag([3, 0])}
         return {"miou": next(found), "pixel_accuracy": 0.5, **of_classes, "examples": 3}
 
-    monkeypatch.setattr(validation, "evaluate", evaluate)
+    monkeypatch.setattr(validation, "score", score)
 
 
 def test_patience(data, tmp_path, monkeypatch):
     _scores_of(monkeypatch, [0.2, 0.3, 0.25, 0.3, 0.9])
     options = {"mode": "train_and_eval", "eval_interval_steps": 1, "early_stop_patience": 2, "keep_best": True}
     run = RunConfig(train_logdir=str(tmp_path / "run"), **options)
-    outcome = train(MODEL, TrainConfig(training_number_of_steps=30), data, run, EVALUATION)
+    outcome = train(Experiment(MODEL, TrainConfig(training_number_of_steps=30), data, run, EVALUATION))
     assert (outcome.step, outcome.reason, outcome.stopped) == (4, "patience", False)
     assert scored(tmp_path / "run") == [1, 2, 3, 4]
     assert RunDirectory(tmp_path / "run" / "best").steps() == [2]
-    again = train(MODEL, TrainConfig(training_number_of_steps=30), data, run, EVALUATION)
+    again = train(Experiment(MODEL, TrainConfig(training_number_of_steps=30), data, run, EVALUATION))
     assert (again.step, again.reason) == (4, "patience"), "it stays ended"
 
 
@@ -146,7 +147,8 @@ def test_the_best_outlives_a_resumed_run(data, tmp_path, monkeypatch):
     model = build_model(MODEL)
     state = initial_state(TrainConfig(), trained_variables(model, TrainConfig()))
     (tmp_path / "run").mkdir()
-    scores, best = validation.Validation(run, EVALUATION, data, card), RunDirectory(tmp_path / "run" / "best")
+    scores = validation.Validation(Experiment(MODEL, data=data, run=run, evaluation=EVALUATION), card)
+    best = RunDirectory(tmp_path / "run" / "best")
     scores.score(10, model, state)
     scores.score(20, model, state)
     assert best.steps() == [20]
@@ -160,7 +162,7 @@ def test_the_best_outlives_a_resumed_run(data, tmp_path, monkeypatch):
 def test_line_of_a_class_without_pixels(data, tmp_path, monkeypatch):
     _scores_of(monkeypatch, [0.5])
     run = RunConfig(train_logdir=str(tmp_path / "run"), mode="train_and_eval", eval_interval_steps=2)
-    train(MODEL, TrainConfig(training_number_of_steps=1), data, run, EVALUATION)
+    train(Experiment(MODEL, TrainConfig(training_number_of_steps=1), data, run, EVALUATION))
     line = json.loads((tmp_path / "run" / SCORES).read_text())
     assert line["iou_per_class"] == [0.5, None]
 

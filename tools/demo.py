@@ -103,7 +103,7 @@ def _write_records(folder: files.AnyPath):
 
 def _fine_tune(loaded, folder: files.AnyPath):
     """Trains the converted model for a few seconds on pictures at dusk; returns what came of it."""
-    from deeplab_tf.config import DataConfig, RunConfig, TrainConfig
+    from deeplab_tf.config import DataConfig, Experiment, RunConfig, TrainConfig
     from deeplab_tf.training.progress import Progress, TrainingObserver
     from deeplab_tf.training.train import train
     from deeplab_tf.weights.loading import open_model
@@ -121,7 +121,7 @@ def _fine_tune(loaded, folder: files.AnyPath):
         recalibrate_batch_norm=8,
         log_steps=10,
     )
-    outcome = train(loaded.card.config, update, data, run, observer=Printer())
+    outcome = train(Experiment(loaded.card.config, update, data, run), observer=Printer())
     return open_model(outcome.checkpoint)
 
 

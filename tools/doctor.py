@@ -15,6 +15,7 @@ import sys
 
 from absl import flags
 
+from deeplab_tf import configs
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import options
 
@@ -57,21 +58,6 @@ def _dataset(values: flags.FlagValues):
         return check_dataset(values.dataset_dir, **how)
 
 
-def _recipes(name: str | None) -> dict:
-    """Returns each recipe, or the one that is asked for."""
-    import pkgutil
-
-    from deeplab_tf import configs
-    from deeplab_tf.doctor.run import recipe_of
-    from deeplab_tf.tools.train import read_recipe
-
-    names = [name] if name else [module.name for module in pkgutil.iter_modules(configs.__path__)]
-    parts = {known: read_recipe(known) for known in names}
-    return {
-        known: recipe_of(*(said[part] for part in ("MODEL", "TRAIN", "DATA", "RUN"))) for known, said in parts.items()
-    }
-
-
 def _diagnoses(values: flags.FlagValues):
     exported, weights = values.export_dir, values.checkpoint
     if exported or weights:
@@ -84,7 +70,9 @@ def _diagnoses(values: flags.FlagValues):
     if values.train_logdir:
         from deeplab_tf.doctor.run import check_run
 
-        yield check_run(values.train_logdir, _recipes(values.config), eval_split=values.eval_split)
+        names = [values.config] if values.config else configs.names()
+        recipes = {name: configs.read(name) for name in names}
+        yield check_run(values.train_logdir, recipes, eval_split=values.eval_split)
     if weights:
         from deeplab_tf.doctor.checkpoint import check_checkpoint
 

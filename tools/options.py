@@ -104,23 +104,28 @@ def _shown(value) -> str:
     return ",".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
 
 
+def flags_of(config_class: type, names: Mapping[str, str | None] | None = None) -> dict[str, str]:
+    """Returns field -> flag of a configuration. `names` gives fields another flag than theirs, or None: no flag."""
+    own = {field.name: field.metadata["flag"] or field.name for field in dataclasses.fields(config_class)}
+    return {field: flag for field, flag in {**own, **(names or {})}.items() if flag}
+
+
 def define_flags(values: flags.FlagValues, config_class: type, names: Mapping[str, str | None] | None = None):
     """Defines one flag for each field of a configuration; a flag that is not given leaves the field alone.
 
-    `names` gives fields another flag's name, or None: no flag.
+    `names` is that of `flags_of`.
     """
-    for field in dataclasses.fields(config_class):
-        name = (names or {}).get(field.name, field.name)
-        if name:
-            default = "unset" if field.default is None else _shown(field.default)
-            text = f"{field.metadata['help']} (default: {default})"
-            _define_field(values, name, _kind(field.type), text, is_path=field.metadata.get("path", False))
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    for name, flag in flags_of(config_class, names).items():
+        field = fields[name]
+        default = "unset" if field.default is None else _shown(field.default)
+        text = f"{field.metadata['help']} (default: {default})"
+        _define_field(values, flag, _kind(field.type), text, is_path=field.metadata["path"])
 
 
 def given(values: flags.FlagValues, config_class: type, names: Mapping[str, str | None] | None = None) -> dict:
-    """Returns the fields of a configuration whose flags were given; lists split at commas. `names` as define_flags."""
-    flag_of = {f.name: (names or {}).get(f.name, f.name) for f in dataclasses.fields(config_class)}
-    found = {field: values[flag].value for field, flag in flag_of.items() if flag}
+    """Returns the fields of a configuration whose flags were given, lists split at commas. `names`: see `flags_of`."""
+    found = {field: values[flag].value for field, flag in flags_of(config_class, names).items()}
     found = {name: value for name, value in found.items() if value is not None}
     lists = {n: tuple(p for v in value for p in v.split(",") if p) for n, value in found.items() if type(value) is list}
     return {**found, **lists}

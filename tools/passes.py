@@ -1,5 +1,6 @@
 """What the commands eval and vis share: their flags, passes over a data set with one checkpoint after the other."""
 
+import dataclasses
 import functools
 import math
 import os
@@ -8,22 +9,17 @@ from collections.abc import Mapping
 
 from absl import flags
 
-from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, VisConfig
+from deeplab_tf.config import DERIVED, DataConfig, EvalConfig, ModelConfig, VisConfig
 from deeplab_tf.data.tfds_folder import PREFIX
-from deeplab_tf.tools import options
+from deeplab_tf.tools import options, retired
 
 if typing.TYPE_CHECKING:
     from deeplab_tf.evaluation.passes import Pass
 
-# The data set has the number of classes, the checkpoint the backbone; what is random is training's.
-OF_DATA = dict.fromkeys(("crop_size", "batch_size", "model_variant", "min_scale_factor", "max_scale_factor"))
-OF_DATA |= dict.fromkeys(("scale_factor_step_size", "color_jitter", "gaussian_blur", "grid_mask", "cut_mix"))
-OF_MODEL = {"num_classes": None, "crop_size": None}
-_RETIRED = {
-    "master": ("", "address of a TensorFlow 1 master, which there is no more"),
-    "batch_norm_decay": (0.9997, "the release never read it, and only training moves the statistics"),
-    "label_weights": ((), "weights of the loss, which only training has"),
-}
+# The data set has the number of classes, the checkpoint its backbone; crop and batch are the command's own.
+OF_MODEL = dict.fromkeys(DERIVED[ModelConfig])
+OF_DATA = dict.fromkeys(DERIVED[DataConfig])
+OF_DATA |= {field.name: None for field in dataclasses.fields(DataConfig) if field.metadata["training"]}
 
 
 def define(values: flags.FlagValues, config_class: type[EvalConfig], names: Mapping[str, str | None]):
@@ -31,7 +27,7 @@ def define(values: flags.FlagValues, config_class: type[EvalConfig], names: Mapp
     options.define_flags(values, config_class, names)
     options.define_flags(values, DataConfig, OF_DATA)
     options.define_flags(values, ModelConfig, OF_MODEL)
-    options.define_retired(values, _RETIRED)
+    options.define_retired(values, retired.PASSES)
 
 
 def require_records(values: flags.FlagValues):
@@ -46,13 +42,13 @@ def configurations(
     """Returns what the flags say: the options of the command, and the given fields of DataConfig and ModelConfig."""
     config = config_class(**options.given(values, config_class, names))
     data, model = options.given(values, DataConfig, OF_DATA), options.given(values, ModelConfig, OF_MODEL)
-    DataConfig(**data)  # a mistake shall not wait for a checkpoint
+    DataConfig(**data)  # validate now, before waiting for a checkpoint
     return config, data, model
 
 
 def notes(values: flags.FlagValues, config: EvalConfig) -> list[str]:
     """Returns a line for each given flag that does nothing today, or something else than in the release."""
-    lines = options.retired_notes(values, _RETIRED)
+    lines = options.retired_notes(values, retired.PASSES)
     if config.add_flipped_images and config.eval_scales == (1.0,):
         lines.append("--add_flipped_images counts at the single scale 1 too, where the release ignores it")
     return lines

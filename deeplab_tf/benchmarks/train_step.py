@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.benchmarks.pipeline import write_records
-from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.config import DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.network.model import build_model
 from deeplab_tf.training.progress import Progress, TrainingObserver
 from deeplab_tf.training.step import make_train_step
@@ -108,7 +108,7 @@ def _run(scale: TrainStepScale) -> dict[str, list[float]]:
         data = DataConfig(dataset="cityscapes", dataset_dir=place, crop_size=scale.crop, batch_size=scale.batch)
         run = RunConfig(os.path.join(folder, "run"), log_steps=scale.log_steps)
         config = TrainConfig(base_learning_rate=_RATE, training_number_of_steps=scale.run_steps)
-        train(_model_config(scale), config, data, run, observer=lines)
+        train(Experiment(_model_config(scale), config, data, run), observer=lines)
     # The first stretch compiles the step, which leaves the pipeline time to hurry ahead.
     title = f"share of a training run on {width} x {height} JPEGs that is not spent waiting, at least 0.9"
     return {title: [1 - line.waiting for line in lines.log[1:]]}

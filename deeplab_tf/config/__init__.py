@@ -7,6 +7,8 @@ default, and a model directory remembers its ModelConfig. Importing this package
 from deeplab_tf.config.data import DataConfig as DataConfig
 from deeplab_tf.config.evaluation import EvalConfig as EvalConfig
 from deeplab_tf.config.evaluation import VisConfig as VisConfig
+from deeplab_tf.config.experiment import DERIVED as DERIVED
+from deeplab_tf.config.experiment import Experiment as Experiment
 from deeplab_tf.config.export import ExportConfig as ExportConfig
 from deeplab_tf.config.inference import Inference as Inference
 from deeplab_tf.config.model import INFERENCE_FIELDS as INFERENCE_FIELDS

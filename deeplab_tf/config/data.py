@@ -15,7 +15,7 @@ LABEL_POLICIES = ("error", "ignore", "map")
 class DataConfig(Options):
     """Which records are read and what becomes of them before the network: the release's data flags.
 
-    `crop_size` and `batch_size` are its train_crop_size, train_batch_size (8) and so on. Sizes are (height, width) in
+    `crop_size` and `batch_size` are its train_crop_size and train_batch_size. Sizes are (height, width) in
     pixels. Values are checked on construction; a DeepLabError names field, value and cure.
     """
 
@@ -31,24 +31,34 @@ class DataConfig(Options):
         None, "for tfds:name: the features of image and mask, image,segmentation_mask; unset: found by kind and name"
     )
     crop_size: tuple[int, int] | None = option(
-        (513, 513), "height,width that training crops to and smaller images are padded to; unset: evaluation only"
+        (513, 513),
+        "height,width that training crops to and smaller images are padded to; unset: evaluation only",
+        flag="train_crop_size",
+        training=True,
     )
-    batch_size: int = option(8, "examples in a batch, over all devices")
+    batch_size: int = option(8, "examples in a batch, over all devices", flag="train_batch_size", training=True)
     min_resize_value: int | None = option(None, "resize images so that their shorter side has this many pixels")
     max_resize_value: int | None = option(None, "but their longer side at most this many; needs min_resize_value")
     resize_factor: int | None = option(None, "and both sides a multiple of this, plus one; needs min_resize_value")
-    keep_aspect_ratio: bool = option(True, "declared and not used by the release, whose resizing keeps the ratio")
-    min_scale_factor: float = option(0.5, "smallest random scale of training")
-    max_scale_factor: float = option(2.0, "largest random scale of training")
-    scale_factor_step_size: float = option(0.25, "distance of the random scales; 0: any between smallest and largest")
+    min_scale_factor: float = option(0.5, "smallest random scale of training", training=True)
+    max_scale_factor: float = option(2.0, "largest random scale of training", training=True)
+    scale_factor_step_size: float = option(
+        0.25, "distance of the random scales; 0: any between smallest and largest", training=True
+    )
     color_jitter: tuple[float, ...] | None = option(
-        None, "largest random change of brightness, contrast, saturation (shares) and hue (of a turn): 0.2,0.2,0.2,0.05"
+        None,
+        "largest random change of brightness, contrast, saturation (shares) and hue (of a turn): 0.2,0.2,0.2,0.05",
+        training=True,
     )
-    gaussian_blur: float | None = option(None, "largest random blur: the width sigma of the bell in pixels")
+    gaussian_blur: float | None = option(
+        None, "largest random blur: the width sigma of the bell in pixels", training=True
+    )
     grid_mask: float | None = option(
-        None, "hide squares of a random grid: their largest side as a share of its spacing"
+        None, "hide squares of a random grid: their largest side as a share of its spacing", training=True
     )
-    cut_mix: float | None = option(None, "share of the pictures that get a rectangle of another one of their batch")
+    cut_mix: float | None = option(
+        None, "share of the pictures that get a rectangle of another one of their batch", training=True
+    )
     model_variant: str = option("mobilenet_v2", "backbone; it says which pixel fills the image's padding")
     label_policy: str = option(
         "error", "labels that are no class: error stops; ignore: not counted; map: renamed by label_map, or an error"

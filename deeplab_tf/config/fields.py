@@ -9,14 +9,25 @@ import typing
 from deeplab_tf.errors import DeepLabError
 
 
-def option(default, help_text: str):
-    """Returns a field with its default and the help of its flag."""
-    return dataclasses.field(default=default, metadata={"help": help_text})
+def option(
+    default: typing.Any, help_text: str, *, flag: str | None = None, path: bool = False, training: bool = False
+) -> typing.Any:
+    """Returns a field with its default and the help of its flag.
+
+    Args:
+      default: what the field is where it is not given; None: unset.
+      help_text: what the flag's help says, without the default.
+      flag: the flag's name, where the release has another than the field.
+      path: whether it holds a path, or several of them; its flag expands `~`, for instance.
+      training: whether training alone reads it.
+    """
+    metadata = {"help": help_text, "flag": flag, "path": path, "training": training}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-def path_option(default, help_text: str):
-    """Returns a field, as `option`, that holds a path, or several of them: its flag expands `~`, for instance."""
-    return dataclasses.field(default=default, metadata={"help": help_text, "path": True})
+def path_option(default: typing.Any, help_text: str) -> typing.Any:
+    """Returns a field that holds a path, or several of them; see `option`."""
+    return option(default, help_text, path=True)
 
 
 def _as_tuple(name: str, value, kind: type):

@@ -33,6 +33,8 @@ class RunConfig(Options):
     profile_logdir: str | None = path_option(None, "folder for a TensorBoard profile of steps 10 to 20 after the start")
     deterministic: bool = option(False, "use deterministic operations only: equal runs give equal bits")
     strategy: str = option("auto", "devices: auto, one_device, mirrored, multi_worker (TF_CONFIG) or tpu")
+    num_clones: int = option(1, "devices of this machine that share the batch (today --strategy=mirrored)")
+    clone_on_cpu: bool = option(False, "put the clones on the CPU")
     tpu: str | None = option(None, "name or address of the TPU; local on a TPU machine itself")
     mode: str = option("train", "train, train_and_eval, eval (of the newest checkpoint) or continuous_eval (of each)")
     eval_interval_steps: int = option(0, "steps between two scores of train_and_eval; 0: one at each checkpoint")
@@ -41,7 +43,7 @@ class RunConfig(Options):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("log_steps", "keep_checkpoints"):
+        for name in ("log_steps", "keep_checkpoints", "num_clones"):
             self._require(name, getattr(self, name) >= 1, "expected a number of at least 1")
         for name in ("save_interval_secs", "save_summaries_secs"):
             self._require(name, getattr(self, name) >= 0, "expected seconds, 0 or more")

@@ -53,13 +53,6 @@ class TrainConfig(Options):
     ema_decay: float = option(0.0, "decay of an exponential moving average of the weights; 0: none is kept")
     mixed_precision: str = option("none", "compute in bfloat16 or float16, with weights in float32; none: all float32")
     jit_compile: bool = option(False, "compile the step with XLA")
-    num_clones: int = option(1, "devices of this machine that share the batch (today --strategy=mirrored)")
-    clone_on_cpu: bool = option(False, "put the clones on the CPU")
-    num_replicas: int = option(1, "machines that train together (today TF_CONFIG with --strategy=multi_worker)")
-    startup_delay_steps: int = option(15, "had workers start one after the other; synchronous training starts at once")
-    num_ps_tasks: int = option(0, "parameter servers; synchronous training has none")
-    master: str = option("", "address of the TensorFlow 1 master; today TF_CONFIG says it")
-    task: int = option(0, "number of this worker; today TF_CONFIG says it")
 
     def __post_init__(self):
         super().__post_init__()
@@ -107,5 +100,4 @@ class TrainConfig(Options):
         self._require("drop_path_keep_prob", 0 < keep <= 1, "expected a probability above 0 and at most 1")
         self._require("adam_epsilon", self.adam_epsilon > 0, "expected a number above 0")
         self._require_at_least(0, "adam_learning_rate", "weight_decay", "last_layer_gradient_multiplier", "seed")
-        self._require_at_least(0, "num_ps_tasks", "task", "startup_delay_steps")
-        self._require_at_least(1, "gradient_accumulation_steps", "num_clones", "num_replicas")
+        self._require_at_least(1, "gradient_accumulation_steps")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from deeplab_tf.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.config import DERIVED, DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.doctor.checkpoint import seen_findings
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
 from deeplab_tf.doctor.network import training_findings
@@ -21,23 +21,15 @@ from deeplab_tf.weights.run_directory import METRICS, RUN_FILE, RunDirectory
 from deeplab_tf.weights.sources import MODEL_FILE, open_source
 from deeplab_tf.weights.tf1 import variable_map
 
-_FOLLOW_DATA = ("num_classes", "crop_size", "ignore_label", "dataset", "model_variant")  # follow from other options
+_FOLLOWING = {"dataset", *(name for fields in DERIVED.values() for name in fields)}  # follow from other options
 _SHOWN = 12  # differences from a recipe that a finding lists
 _STUCK = 0.9  # a loss above this share of the loss of guessing has not learned
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """The contents of a recipe of configs/: its network, and all other options by name."""
-
-    model: ModelConfig
-    options: Mapping[str, object]
-
-
-def recipe_of(model: ModelConfig, train: TrainConfig, data: DataConfig, run: RunConfig) -> Recipe:
-    """Returns a recipe from its parts."""
-    options = {name: value for part in (run, train, data) for name, value in dataclasses.asdict(part).items()}
-    return Recipe(model, json.loads(json.dumps(options)))
+def options_of(recipe: Experiment) -> dict[str, object]:
+    """Returns all options of a recipe but those of its network, by name and as JSON types."""
+    parts = (recipe.run, recipe.train, recipe.data)
+    return json.loads(json.dumps({name: value for part in parts for name, value in vars(part).items()}))
 
 
 def default_split(dataset: str | None) -> str:
@@ -46,7 +38,7 @@ def default_split(dataset: str | None) -> str:
 
 
 def check_run(
-    train_logdir: str | os.PathLike, recipes: Mapping[str, Recipe], *, eval_split: str | None = None
+    train_logdir: str | os.PathLike, recipes: Mapping[str, Experiment], *, eval_split: str | None = None
 ) -> Diagnosis:
     """Returns the facts about a training run and the findings on it, from its folder alone.
 
@@ -204,13 +196,14 @@ def _log(directory: RunDirectory, config: ModelConfig) -> Iterator[Finding]:
         yield Finding("loss-stuck", WARNING, lines, cure)
 
 
-def _different(options: Mapping, config: ModelConfig, recipe: Recipe) -> list[str]:
+def _different(options: Mapping, config: ModelConfig, recipe: Experiment) -> list[str]:
     """Returns one line for each option that differs from a recipe, those of the network first."""
-    fields = [field.name for field in dataclasses.fields(ModelConfig) if field.name not in _FOLLOW_DATA]
+    recommended = options_of(recipe)
+    fields = [field.name for field in dataclasses.fields(ModelConfig) if field.name not in _FOLLOWING]
     here = {**{name: getattr(config, name) for name in fields}, **options}
-    there = {**{name: getattr(recipe.model, name) for name in fields}, **recipe.options}
-    names = [*fields, *(name for name in options if name in recipe.options)]
-    differing = [n for n in dict.fromkeys(names) if n not in _FOLLOW_DATA and here[n] != there[n]]
+    there = {**{name: getattr(recipe.model, name) for name in fields}, **recommended}
+    names = [*fields, *(name for name in options if name in recommended)]
+    differing = [n for n in dict.fromkeys(names) if n not in _FOLLOWING and here[n] != there[n]]
     differing += ["crop_size"] if here.get("crop_size") != there["crop_size"] else []
     return [f"{name}: {_shown(here[name])} here, {_shown(there[name])} in the recipe" for name in differing]
 
@@ -224,7 +217,7 @@ def _deviations(options: Mapping, config: ModelConfig, dataset: str | None, reci
     alike = {
         name: _different(options, config, recipe)
         for name, recipe in recipes.items()
-        if single or (recipe.model.model_variant, recipe.options["dataset"]) == (config.model_variant, dataset)
+        if single or (recipe.model.model_variant, recipe.data.dataset) == (config.model_variant, dataset)
     }
     if not alike:
         lines = (f"no recipe trains {config.model_variant} on {dataset}; --config names one to compare with",)

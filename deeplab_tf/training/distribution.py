@@ -136,23 +136,22 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def make_devices(run: RunConfig, *, clones: int = 1, on_cpu: bool = False) -> Devices:
+def make_devices(run: RunConfig) -> Devices:
     """Returns the devices that `run.strategy` asks for. To be called once, before TensorFlow computes anything.
 
-    auto: the workers of TF_CONFIG, else the TPU of `run.tpu`, else `clones` devices if more than one, else all GPUs if
-    there are several, else one device.
+    auto: the workers of TF_CONFIG, else the TPU of `run.tpu`, else `run.num_clones` devices if more than one, else all
+    GPUs if there are several, else one device.
 
     Args:
-      run: its `strategy` and `tpu`.
-      clones: the release's num_clones: devices of this machine; 1 leaves it to `strategy` (mirrored: all GPUs).
-      on_cpu: the release's clone_on_cpu: clones are logical devices of the CPU, as they are where no GPU is.
+      run: its strategy, tpu, num_clones (1 leaves their number to the strategy; mirrored: all GPUs) and clone_on_cpu
+        (the clones are logical devices of the CPU, as they are where there is no GPU).
 
     Raises:
       DeepLabError: the devices, the TPU or the TF_CONFIG are not there or make no sense.
     """
     name, cluster = run.strategy, _cluster()
     if name == "auto":
-        several = clones > 1 or len(tf.config.list_physical_devices("GPU")) > 1
+        several = run.num_clones > 1 or len(tf.config.list_physical_devices("GPU")) > 1
         name = "multi_worker" if cluster else "tpu" if run.tpu else "mirrored" if several else "one_device"
     elif cluster and name != "multi_worker":
         raise DeepLabError(f"--strategy={name}: TF_CONFIG names several workers; unset it or use multi_worker")
@@ -162,4 +161,6 @@ def make_devices(run: RunConfig, *, clones: int = 1, on_cpu: bool = False) -> De
         return _multi_worker(cluster)
     if name == "tpu":
         return _tpu(run.tpu)
-    return _mirrored(clones if clones > 1 else 0, on_cpu) if name == "mirrored" else Devices()
+    if name == "mirrored":
+        return _mirrored(run.num_clones if run.num_clones > 1 else 0, run.clone_on_cpu)
+    return Devices()

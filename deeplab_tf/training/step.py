@@ -284,7 +284,7 @@ def make_train_step(
 
     Args:
       model: made by build_model or load; with all_scales=True if its image_pyramid has several scales.
-      config: the options. Its num_clones and the like do nothing here; `strategy` says what runs where.
+      config: the options of the update.
       strategy: train on its replicas; call this, and build the model, in its scope. The losses are then those of the
         batch of all replicas.
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.config import Experiment
 from deeplab_tf.data.examples import dataset_of, named_errors
 from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.errors import DeepLabError
@@ -34,7 +34,7 @@ from deeplab_tf.weights.tf1 import variable_map
 # What makes a run what it is, beside update and data, and may not change between its parts. Where things lie and when
 # the run ends may.
 _IDENTITY = ("train_split", "initialize_last_layer", "unfold_batch_norm", "recalibrate_batch_norm", "deterministic")
-_FREE = ("dataset_dir", "decoded_cache", "training_number_of_steps", "num_clones", "num_replicas")
+_FREE = ("dataset_dir", "decoded_cache", "training_number_of_steps")
 _PROFILED = (10, 20)  # updates of this process
 
 
@@ -56,31 +56,33 @@ class Outcome:
 class _Session:
     """One run: its model, its step, its folder, its devices."""
 
-    def __init__(self, model_config: ModelConfig, train_config: TrainConfig, data: DataConfig, run: RunConfig):
-        self.data, self.run = data, run
-        facts = dataset_of(data)
-        self.config = dataclasses.replace(model_config, num_classes=facts.num_classes, crop_size=data.crop_size)
-        self.train = dataclasses.replace(train_config, ignore_label=facts.ignore_label)
+    def __init__(self, asked: Experiment):
+        facts = dataset_of(asked.data)
+        self.asked = asked = asked.on(facts)
+        self.config = asked.model
+        self.train = asked.train
+        self.data = asked.data
+        self.run = run = asked.run
         self.card = ModelCard(
-            self.config,
+            asked.model,
             dataset=facts.name,
             class_names=facts.class_names,
             palette=tuple(facts.palette)[:256],
             ignore_label=facts.ignore_label,
             train_split=run.train_split,
             source_checkpoint=run.tf_initial_checkpoint,
-            output_stride=self.config.output_stride,
-            averages=train_config.ema_decay > 0,
+            output_stride=asked.model.output_stride,
+            averages=asked.train.ema_decay > 0,
         )
         if run.unfold_batch_norm and not run.tf_initial_checkpoint:
             raise DeepLabError(
                 f"unfold_batch_norm={run.unfold_batch_norm}: needs tf_initial_checkpoint, to unfold its own"
             )
         self.directory = RunDirectory(run.train_logdir)
-        self.devices = make_devices(run, clones=train_config.num_clones, on_cpu=train_config.clone_on_cpu)
-        if data.batch_size % self.devices.replicas:
+        self.devices = make_devices(run)
+        if asked.data.batch_size % self.devices.replicas:
             expected = f"expected a multiple of {self.devices.replicas}, the devices"
-            raise DeepLabError(f"batch_size={data.batch_size}: {expected}")
+            raise DeepLabError(f"batch_size={asked.data.batch_size}: {expected}")
 
     def described(self) -> dict:
         """The options that make the run what it is."""
@@ -272,15 +274,7 @@ def _loop(run: _Session, watch: _Watch) -> str:
     return reason
 
 
-def train(
-    model_config: ModelConfig,
-    train_config: TrainConfig,
-    data_config: DataConfig,
-    run_config: RunConfig,
-    eval_config: EvalConfig | None = None,
-    *,
-    observer: TrainingObserver | None = None,
-) -> Outcome:
+def train(experiment: Experiment, *, observer: TrainingObserver | None = None) -> Outcome:
     """Trains a network, or goes on with a run that was interrupted.
 
     The folder holds the newest checkpoints (TF1 names, with the optimiser's slots and global_step) and is a model
@@ -288,22 +282,21 @@ def train(
     goes on from its last checkpoint with the same data and the same draws, bit for bit with `deterministic` on one
     device. Checkpoints of TensorFlow 1 in the folder, with their slots and global_step, are gone on with too.
 
-    With several devices (`run_config.strategy`) the batch is that of all of them. Every worker of TF_CONFIG makes this
-    same call and sees the same folder, which the chief writes.
+    With several devices (`run.strategy`) the batch is that of all of them. Every worker of TF_CONFIG makes this same
+    call and sees the same folder, which the chief writes.
 
     Args:
-      model_config: the network; its number of classes follows the data set, its crop_size the data's.
-      train_config, data_config, run_config: update, input, folders and devices.
-      eval_config: what run_config.mode=train_and_eval scores; unset: the defaults.
+      experiment: the network, the update, the input, folders and devices, and what run.mode=train_and_eval scores.
+        The number of classes and the ignore label are those of the data set.
       observer: told what was restored or loaded, of each line of the log, and of scores; unset: nobody is.
 
     Raises:
       DeepLabError: options, data or devices that do not fit, a folder of another experiment, a loss that is not finite,
         bad records, a full disk, a worker that has gone. The last checkpoint is intact.
     """
-    if not run_config.train_logdir:
+    if not experiment.run.train_logdir:
         raise DeepLabError("--train_logdir is missing; expected the folder of the run")
-    run = _Session(model_config, train_config, data_config, run_config)
+    run = _Session(experiment)
     is_chief = run.devices.is_chief
     observer = observer if observer and is_chief else TrainingObserver()
     with run.directory.locked() if is_chief else contextlib.nullcontext():
@@ -311,8 +304,8 @@ def train(
         run.build()
         _begin(run, observer)
         validation = None
-        if run_config.mode == "train_and_eval" and is_chief:
-            validation = Validation(run_config, eval_config or EvalConfig(), data_config, run.card)
+        if run.run.mode == "train_and_eval" and is_chief:
+            validation = Validation(run.asked, run.card)
         reason = _loop(run, _Watch(run, validation, observer))
         return Outcome(run.done(), str(run.directory.latest()), reason)
 

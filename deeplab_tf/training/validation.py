@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import keras
 import tensorflow as tf
 
-from deeplab_tf.config import DataConfig, EvalConfig, RunConfig
+from deeplab_tf.config import Experiment
 from deeplab_tf.data.examples import open_records
 from deeplab_tf.data.pipeline import evaluation_batches
 from deeplab_tf.evaluation.evaluate import score, tagged_scores
@@ -41,13 +41,15 @@ class Validation:
     Weights with a moving average are scored, and kept, by their averages.
     """
 
-    def __init__(self, run: RunConfig, evaluation: EvalConfig, data: DataConfig, card: ModelCard):
-        self._run = run
-        self._evaluation = evaluation
+    def __init__(self, experiment: Experiment, card: ModelCard):
+        self._run = experiment.run
+        self._evaluation = evaluation = experiment.evaluation
         self._card = card
-        data = dataclasses.replace(data, crop_size=evaluation.eval_crop_size, batch_size=evaluation.eval_batch_size)
+        data = dataclasses.replace(
+            experiment.data, crop_size=evaluation.eval_crop_size, batch_size=evaluation.eval_batch_size
+        )
         self._records = open_records(data, evaluation.eval_split)
-        self._directory = RunDirectory(run.train_logdir)
+        self._directory = RunDirectory(experiment.run.train_logdir)
         self._best = RunDirectory(self._directory.path / BEST)
 
     def due(self, step: int, *, last: bool, saved: bool) -> bool:
