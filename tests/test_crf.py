@@ -167,6 +167,8 @@ def test_what_does_not_fit_is_refused():
     for name, value in (("w1", -1), ("sigma_alpha", 0), ("sigma_beta", float("nan")), ("iterations", -1)):
         with pytest.raises(DeepLabError, match=f"crf_{name}={value}.*expected a number"):
             densecrf(image, guess, **{name: value})
+    with pytest.raises(DeepLabError, match="densecrf argument.*sigma_alhpa.*sigma_alpha"):
+        densecrf(image, guess, sigma_alhpa=60)
     with pytest.raises(DeepLabError, match="larger sigmas"):
         densecrf(image, guess, sigma_alpha=1e-5, sigma_beta=1e-5)
 

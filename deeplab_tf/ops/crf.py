@@ -57,6 +57,9 @@ class _Setting:
         )
 
 
+_COSTS = {field.name: getattr(_DEFAULTS, f"crf_{field.name}") for field in dataclasses.fields(_Setting)}
+
+
 def _positions(height: int, width: int) -> np.ndarray:
     """Returns the coordinates x, y of all pixels: float32 [2, height * width]."""
     rows, columns = np.indices((height, width), np.float32)
@@ -136,15 +139,7 @@ def _check(image: np.ndarray, probabilities: np.ndarray) -> None:
 
 
 def densecrf(
-    image: np.ndarray,
-    probabilities: np.ndarray,
-    *,
-    iterations: int = _DEFAULTS.crf_iterations,
-    w1: float = _DEFAULTS.crf_w1,
-    w2: float = _DEFAULTS.crf_w2,
-    sigma_alpha: float = _DEFAULTS.crf_sigma_alpha,
-    sigma_beta: float = _DEFAULTS.crf_sigma_beta,
-    sigma_gamma: float = _DEFAULTS.crf_sigma_gamma,
+    image: np.ndarray, probabilities: np.ndarray, *, iterations: int = _DEFAULTS.crf_iterations, **costs: float
 ) -> np.ndarray:
     """Returns the class probabilities of a picture after mean field inference in a fully connected CRF.
 
@@ -157,22 +152,23 @@ def densecrf(
       image: [h, w, 3], RGB in 0..255, any numeric dtype.
       probabilities: [h, w, classes], in 0..1, at the size of the image.
       iterations: number of parallel mean field steps; 0 gives the normalised input.
-      w1: weight of the appearance, at least 0.
-      w2: weight of the smoothness, at least 0.
-      sigma_alpha: distance between pixels that the appearance takes for near, in pixels, above 0.
-      sigma_beta: difference of colours that the appearance takes for small, in levels of 0..255, above 0.
-      sigma_gamma: distance between pixels that the smoothness takes for near, in pixels, above 0.
+      **costs: w1, the weight of the appearance, and w2, of the smoothness, at least 0; sigma_alpha, the distance at
+        which two pixels are near to the appearance, and sigma_gamma, to the smoothness, in pixels, above 0; sigma_beta,
+        the difference of colours that is small, in levels of 0..255, above 0. CrfConfig has the defaults.
 
     Returns:
       float32 [h, w, classes]; each pixel's sum is 1.
 
     Raises:
-      DeepLabError: shapes that do not fit, values out of range, or sigmas too small for the lattice.
+      DeepLabError: shapes that do not fit, values out of range, an unknown cost, or sigmas too small for the lattice.
     """
     image = np.asarray(image)
     probabilities = np.asarray(probabilities)
     _check(image, probabilities)
-    setting = _Setting(sigma_alpha, sigma_beta, sigma_gamma, w1, w2)
+    for name in costs:
+        if name not in _COSTS:
+            raise unknown_name("densecrf argument", name, _COSTS)
+    setting = _Setting(**{**_COSTS, **costs})
     return next(_refined(image, probabilities, [setting], iterations))[1]
 
 
