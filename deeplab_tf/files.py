@@ -13,14 +13,14 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 from deeplab_tf.errors import DeepLabError
 
 if TYPE_CHECKING:
     from deeplab_tf.filesystems.remote import RemotePath
 
-AnyPath: TypeAlias = "pathlib.Path | RemotePath"
+AnyPath: TypeAlias = Union[pathlib.Path, "RemotePath"]
 
 PARTIAL = ".partial-"  # begins the name of what is being written
 _PATTERN = frozenset("*?[\\")  # what TensorFlow takes for a pattern where it looks for the files of a checkpoint

@@ -227,7 +227,7 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_stays(dataset_dir, tmp_pat
     command = [sys.executable, "-c", _FULL_DISK, dataset_dir, str(tmp_path / "run")]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-2000:]
-    assert ended.stdout.startswith("DeepLabError ") and "cannot be written" in ended.stdout
+    assert ended.stdout.startswith("UnwritableError ") and "cannot be written" in ended.stdout
     left = RunDirectory(tmp_path / "run")
     assert left.steps() == [1] and int(tensors(str(left.latest()))["global_step"]) == 1
     assert not list((tmp_path / "run").glob(".partial-*"))

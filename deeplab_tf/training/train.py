@@ -29,6 +29,7 @@ from deeplab_tf.weights.loading import weights_path
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.names import GLOBAL_STEP
 from deeplab_tf.weights.run_directory import RunDirectory
+from deeplab_tf.weights.sources import checkpoint_reader
 from deeplab_tf.weights.tf1 import variable_map
 
 # What makes a run what it is, beside update and data, and may not change between its parts. Where things lie and when
@@ -105,18 +106,19 @@ class _Session:
 
     def resume(self, latest: str):
         """Takes everything over from a checkpoint of this run, or of one of TensorFlow 1 that it goes on with."""
-        reader, variables = tf.train.load_checkpoint(latest), self.variables()
-        shapes = reader.get_variable_to_shape_map()
-        wrong = [name for name, v in variables.items() if shapes.get(name) != v.shape.as_list()]
-        if wrong:
-            found = shapes.get(wrong[0], "not there")
-            raise DeepLabError(
-                f"{latest}: {len(wrong)} variables do not fit this run ({wrong[0]}: {found}, expected "
-                f"{variables[wrong[0]].shape.as_list()}); give the run's own flags, or another --train_logdir and this "
-                "as --tf_initial_checkpoint"
-            )
-        for name, variable in variables.items():
-            variable.assign(reader.get_tensor(name))
+        variables = self.variables()
+        with checkpoint_reader(latest) as reader:
+            shapes = reader.get_variable_to_shape_map()
+            wrong = [name for name, v in variables.items() if shapes.get(name) != v.shape.as_list()]
+            if wrong:
+                found = shapes.get(wrong[0], "not there")
+                raise DeepLabError(
+                    f"{latest}: {len(wrong)} variables do not fit this run ({wrong[0]}: {found}, expected "
+                    f"{variables[wrong[0]].shape.as_list()}); give the run's own flags, or another --train_logdir and "
+                    "this as --tf_initial_checkpoint"
+                )
+            for name, variable in variables.items():
+                variable.assign(reader.get_tensor(name))
 
     def start(self) -> Initialized | None:
         """Takes over initial weights, where they are asked for."""
@@ -299,6 +301,8 @@ def train(experiment: Experiment, *, observer: TrainingObserver | None = None) -
     run = _Session(experiment)
     is_chief = run.devices.is_chief
     observer = observer if observer and is_chief else TrainingObserver()
+    if not run.directory.lockable:
+        observer.tell(f"Note: {run.directory.path} cannot be locked; see to it that no other trainer works there")
     with run.directory.locked() if is_chief else contextlib.nullcontext():
         run.directory.check(run.described())
         run.build()

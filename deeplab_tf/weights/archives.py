@@ -5,12 +5,11 @@ import gzip
 import os
 import pathlib
 import re
-import shutil
 import tarfile
-import uuid
 import zlib
 from collections.abc import Sequence
 
+from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
 
 MAX_UNPACKED = 4 << 30  # bytes; the largest released archive unpacks to about half a gigabyte
@@ -26,58 +25,62 @@ def unpack(archive: str | os.PathLike, target: str | os.PathLike) -> pathlib.Pat
     Raises:
       DeepLabError: such a member, a damaged archive, an empty one, more than MAX_UNPACKED bytes, a full disk.
     """
-    archive, target = pathlib.Path(archive), pathlib.Path(target)
+    archive, target = files.path(archive), pathlib.Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DeepLabError(
             f"cannot unpack {archive}: {target} exists and is not empty; remove it or name another folder"
         )
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    cure = f"make room for what is in {archive}, or choose another"
     try:
-        temporary.mkdir(parents=True)
-        _extract(archive, temporary)
-        _publish(temporary, target)
+        with files.growing(target, cure=cure, durable=False) as folder:
+            _extract_named(archive, folder)
+    except files.UnwritableError:
+        # Another process was faster? Its folder is complete: folders only come into being whole.
+        if not (target.is_dir() and any(target.iterdir())):
+            raise
+    return target
+
+
+def _extract_named(archive: files.AnyPath, folder: pathlib.Path):
+    """Unpacks; the errors name archive and member."""
+    try:
+        _extract(archive, folder)
     except tarfile.FilterError as error:
         raise DeepLabError(f"{archive}: refused member {error.tarinfo.name!r}: {error}") from None
     except (gzip.BadGzipFile, EOFError, zlib.error, tarfile.TarError) as error:
         raise DeepLabError(f"{archive} is not a whole .tar.gz archive ({error}); delete it and get it again") from None
-    except OSError as error:
-        raise DeepLabError(f"cannot unpack {archive} into {target}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return target
 
 
-def _publish(temporary: pathlib.Path, target: pathlib.Path):
+def _opened(archive: files.AnyPath):
     try:
-        os.replace(temporary, target)
-    except OSError:
-        # Another process was faster. Its folder is complete: folders only come into being by this renaming.
-        if not target.is_dir():
-            raise
+        return archive.open("rb")
+    except OSError as error:
+        raise DeepLabError(f"{archive}: cannot be read ({error.strerror or error}); expected a .tar.gz") from None
 
 
-def _extract(archive: pathlib.Path, folder: pathlib.Path):
-    total, files = 0, 0
+def _extract(archive: files.AnyPath, folder: pathlib.Path):
+    total = found = 0
     # Read as a stream, so that the sizes are summed before a byte of a member is written.
-    with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+    with _opened(archive) as content, gzip.open(content) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         for member in tar:
             _require_inside(member, archive)
-            total, files = total + _HEADER + member.size, files + member.isfile()
+            total += _HEADER + member.size
+            found += member.isfile()
             _require_small(total, archive)
             tar.extract(member, folder, filter="data")
         while chunk := stream.read(_CHUNK):  # gzip compares its checksum only at the very end
             total += len(chunk)
             _require_small(total, archive)
-    if not files:
+    if not found:
         raise DeepLabError(f"{archive} holds no files; expected a checkpoint: <prefix>.index and <prefix>.data-*")
 
 
-def _require_small(total: int, archive: pathlib.Path):
+def _require_small(total: int, archive: files.AnyPath):
     if total > MAX_UNPACKED:
         raise DeepLabError(f"{archive} unpacks to more than {MAX_UNPACKED} bytes; expected a checkpoint archive")
 
 
-def _require_inside(member: tarfile.TarInfo, archive: pathlib.Path):
+def _require_inside(member: tarfile.TarInfo, archive: files.AnyPath):
     """Stricter than tarfile's data filter, whose resolving of links has been outwitted: no ".." at all, no absolute."""
     names = [("name", member.name)]
     if member.islnk() or member.issym():
@@ -98,7 +101,7 @@ def find_prefix(folder: str | os.PathLike) -> str:
     Raises:
       DeepLabError: there is none, its data is missing, or nothing says which of several is meant.
     """
-    folder = pathlib.Path(folder)
+    folder = files.path(folder)
     if not folder.is_dir():
         raise DeepLabError(
             f"{folder}: expected a folder with a checkpoint, found {'a file' if folder.exists() else 'nothing'}"
@@ -117,14 +120,14 @@ def find_prefix(folder: str | os.PathLike) -> str:
     return str(prefix)
 
 
-def _what_else(folder: pathlib.Path) -> str:
+def _what_else(folder: files.AnyPath) -> str:
     frozen = next(iter(sorted(folder.rglob("*.pb"))), None)
     return f"; there is a frozen graph: give {frozen} itself" if frozen else ""
 
 
-def _named_by_state(folder: pathlib.Path, prefixes: Sequence[pathlib.Path]) -> pathlib.Path | None:
+def _named_by_state(folder: files.AnyPath, prefixes: Sequence[files.AnyPath]) -> files.AnyPath | None:
     """The prefix that the state file names. Its paths are often absolute ones of another machine: the name counts."""
-    named: dict[int, set[pathlib.Path]] = {}
+    named: dict[int, set[files.AnyPath]] = {}
     for state in folder.rglob("checkpoint"):
         match = state.is_file() and re.search(r'^model_checkpoint_path:\s*"([^"]+)"', _text(state), re.MULTILINE)
         if match:
@@ -135,11 +138,11 @@ def _named_by_state(folder: pathlib.Path, prefixes: Sequence[pathlib.Path]) -> p
     return highest.pop() if len(highest) == 1 else None
 
 
-def _text(path: pathlib.Path) -> str:
+def _text(path: files.AnyPath) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
-def _latest(prefixes: Sequence[pathlib.Path]) -> pathlib.Path | None:
+def _latest(prefixes: Sequence[files.AnyPath]) -> files.AnyPath | None:
     """The highest step, where all prefixes are one model's: same folder, same name up to -<step>."""
     steps = {prefix: re.fullmatch(r"(.*)-(\d+)", str(prefix)) for prefix in prefixes}
     if not all(steps.values()) or len({match[1] for match in steps.values()}) != 1:

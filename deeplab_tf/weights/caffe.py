@@ -5,12 +5,13 @@ Only what holds weights is read: the net's layers, their names and blobs (fields
 
 import itertools
 import math
-import pathlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from deeplab_tf import files
 from deeplab_tf.errors import DamagedError, DeepLabError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -132,7 +133,7 @@ def _layer(data: memoryview, name_field: int, blobs_field: int) -> tuple[str, li
     return name, blobs
 
 
-def read_caffemodel(path: str | pathlib.Path) -> dict[str, list[np.ndarray]]:
+def read_caffemodel(path: str | os.PathLike) -> dict[str, list[np.ndarray]]:
     """Returns the weights of a .caffemodel: layer name -> its blobs, float32 (float64 where so stored).
 
     They have Caffe's layout, [out, in, h, w] for kernels, and are views of the file's bytes, not to be written to.
@@ -141,7 +142,7 @@ def read_caffemodel(path: str | pathlib.Path) -> dict[str, list[np.ndarray]]:
     Raises:
       DeepLabError: the file cannot be read, is damaged or truncated, or holds no weights.
     """
-    path = pathlib.Path(path)
+    path = files.path(path)
     try:
         content = memoryview(path.read_bytes())
     except OSError as error:

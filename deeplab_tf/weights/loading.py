@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+from deeplab_tf import files
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import ModelConfig, override
@@ -16,7 +17,7 @@ from deeplab_tf.network.backbone import build_backbone
 from deeplab_tf.network.model import build_model
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.recognize import Recognized, recognize
-from deeplab_tf.weights.sources import MODEL_FILE, WeightSource, open_source, strip_checkpoint_suffix
+from deeplab_tf.weights.sources import MODEL_FILE, WeightSource, index_of, open_source, strip_checkpoint_suffix
 from deeplab_tf.weights.tf1 import Receipt, averaged, load_source, training_state, variable_map
 from deeplab_tf.zoo import download, lookup
 from deeplab_tf.zoo.entry import ReleasedCheckpoint
@@ -134,7 +135,7 @@ def manifest_of(entry: ReleasedCheckpoint) -> dict[str, list[int]]:
     return {name: list(variable.shape) for name, variable in variable_map(model).items()}
 
 
-def _open_weights(path: pathlib.Path, changes: Mapping, dataset, entry, keep_state: bool) -> Loaded:
+def _open_weights(path: files.AnyPath, changes: Mapping, dataset, entry, keep_state: bool) -> Loaded:
     with open_source(path) as source:
         config, kind, notes = _inferred(source, changes, entry)
         meaning, more = _meaning(config, dataset, entry) if kind == "segmentation" else ({}, [])
@@ -155,7 +156,7 @@ def _open_weights(path: pathlib.Path, changes: Mapping, dataset, entry, keep_sta
 
 
 def _open_directory(
-    path: pathlib.Path, changes: Mapping, keep_state: bool, *, weights: pathlib.Path | None = None
+    path: files.AnyPath, changes: Mapping, keep_state: bool, *, weights: files.AnyPath | None = None
 ) -> Loaded:
     """Opens a model directory, or those `weights` of it that are not its newest."""
     card, notes = ModelCard.read(path), ()
@@ -181,11 +182,11 @@ def _zoo_directory(entry: ReleasedCheckpoint) -> pathlib.Path:
     return folder
 
 
-def weights_path(path: str | os.PathLike) -> pathlib.Path:
+def weights_path(path: str | os.PathLike) -> files.AnyPath:
     """Returns what `sources.open_source` can open: the path itself, or the (downloaded) file of a name of the zoo."""
-    name = os.fspath(path)
-    if name not in lookup.CHECKPOINTS or pathlib.Path(name).exists():
-        return pathlib.Path(name)
+    name, found = os.fspath(path), files.path(path)
+    if name not in lookup.CHECKPOINTS or found.exists():
+        return found
     entry = lookup.CHECKPOINTS[name]
     return lookup.embedded_folder(entry) if entry.kind == "embedded" else lookup.fetch(entry)
 
@@ -207,19 +208,18 @@ def open_model(
     Raises:
       DeepLabError: nothing there, damaged, not recognised, or in contradiction to `changes`.
     """
-    changes, name = dict(changes or {}), os.fspath(path)
-    if name in lookup.CHECKPOINTS and not pathlib.Path(name).exists():
+    changes, name, found = dict(changes or {}), os.fspath(path), files.path(path)
+    if name in lookup.CHECKPOINTS and not found.exists():
         entry = lookup.CHECKPOINTS[name]
         if entry.kind == "embedded":
             return _open_weights(lookup.embedded_folder(entry), changes, dataset or entry.dataset, entry, keep_state)
         return _open_directory(_zoo_directory(entry), changes, keep_state)
-    found = pathlib.Path(name).expanduser()
     if (found / MODEL_FILE).is_file():
         return _open_directory(found, changes, keep_state)
     prefix = strip_checkpoint_suffix(found)
-    if prefix.with_name(f"{prefix.name}.index").is_file() and (prefix.parent / MODEL_FILE).is_file():
+    if index_of(prefix).is_file() and (prefix.parent / MODEL_FILE).is_file():
         return _open_directory(prefix.parent, changes, keep_state, weights=prefix)
-    if os.sep not in name and not found.exists() and not found.with_name(f"{found.name}.index").exists():
+    if os.sep not in name and not found.exists() and not index_of(found).exists():
         raise _no_such(name)
     return _open_weights(found, changes, dataset, lookup.find_by_file(found), keep_state)
 

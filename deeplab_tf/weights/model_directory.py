@@ -1,16 +1,14 @@
 """The model directory: weights under the TF1 names, deeplab.json, receipt.json."""
 
-import contextlib
 import dataclasses
 import json
 import os
-import pathlib
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 import keras
 import numpy as np
 
+from deeplab_tf import files
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.version import __version__
@@ -77,7 +75,7 @@ class ModelCard:
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "ModelCard":
         """Reads deeplab.json of a model directory; DeepLabError where it is missing or not ours."""
-        path = pathlib.Path(folder) / MODEL_FILE
+        path = files.path(folder) / MODEL_FILE
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             values.pop("version", None)
@@ -96,7 +94,7 @@ _FILES = (f"{MODEL_PREFIX}.data-00000-of-00001", f"{MODEL_PREFIX}.index", "check
 
 def check_target(folder: str | os.PathLike):
     """Raises DeepLabError where `folder` is not a place for a new model: it is a file, or holds a model already."""
-    folder = pathlib.Path(folder)
+    folder = files.path(folder)
     if folder.exists() and not folder.is_dir():
         raise DeepLabError(f"{folder}: is a file; expected a folder to write")
     present = [name for name in _FILES if (folder / name).exists()]
@@ -104,24 +102,7 @@ def check_target(folder: str | os.PathLike):
         raise DeepLabError(f"{folder}: already holds {', '.join(present)}; choose another folder or delete them first")
 
 
-@contextlib.contextmanager
-def _new_files(folder: str | os.PathLike, names: Sequence[str]) -> Iterator[pathlib.Path]:
-    """Gives a temporary folder; on success moves the files `names` from it into `folder`, in this order."""
-    check_target(folder)
-    folder = pathlib.Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
-            yield pathlib.Path(partial)
-            for name in names:
-                os.replace(pathlib.Path(partial) / name, folder / name)
-    except OSError as error:
-        raise DeepLabError(
-            f"{folder}: cannot be written ({error}); check the folder, its rights and the disk"
-        ) from None
-
-
-def _write_json(path: pathlib.Path, values: dict):
+def _write_json(path: files.AnyPath, values: dict):
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
@@ -141,7 +122,8 @@ def save_model(
     Raises:
       DeepLabError: the folder already holds a model, or cannot be written; nothing half-written stays.
     """
-    with _new_files(folder, _FILES if card else _FILES[:-1]) as partial:
+    check_target(folder)
+    with files.growing(folder, _FILES if card else _FILES[:-1]) as partial:
         state = {"global_step": np.int64(0), **(state or {})}
         save_tf1_checkpoint(model, partial / MODEL_PREFIX, state=state)
         (partial / "checkpoint").write_text(f'model_checkpoint_path: "{MODEL_PREFIX}"\n', encoding="utf-8")

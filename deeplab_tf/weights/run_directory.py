@@ -5,11 +5,11 @@ import json
 import os
 import pathlib
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX
@@ -31,30 +31,34 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = pathlib.Path(path)
+        self.path = files.path(path)
+
+    @property
+    def lockable(self) -> bool:
+        """Whether `locked` keeps a second trainer out: a bucket has no locks."""
+        return fcntl is not None and isinstance(self.path, pathlib.Path)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the folder for this process; the system frees it when the process dies, however it dies.
 
+        Where it is not `lockable`, nothing is held.
+
         Raises:
           DeepLabError: another trainer holds it, or it cannot be written.
         """
-        try:
+        with files.writing(self.path, flag="--train_logdir", cure="choose another"):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("a")
-        except OSError as error:
-            raise DeepLabError(f"--train_logdir={self.path}: cannot be written ({error}); choose another") from None
+            lock = (self.path / ".lock").open("a") if self.lockable else contextlib.nullcontext()
         with lock:
-            if fcntl:
+            if self.lockable:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
                     raise DeepLabError(
                         f"--train_logdir={self.path}: another trainer is at work there; stop it or choose another"
                     ) from None
-            for left_over in self.path.glob(".partial-*"):  # of a process that was killed while it saved
-                shutil.rmtree(left_over, ignore_errors=True)
+                files.remove_partial(self.path)
             yield
 
     def check(self, run: Mapping[str, object]):
@@ -87,7 +91,7 @@ class RunDirectory:
         with self._named_errors():
             for file, values in ((MODEL_FILE, card.to_json()), (RUN_FILE, run)):
                 if values is not None and not (self.path / file).exists():
-                    _replace(self.path / file, json.dumps(_plain(values), indent=1))
+                    _write(self.path / file, json.dumps(_plain(values), indent=1) + "\n")
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -95,11 +99,9 @@ class RunDirectory:
         try:
             yield
         except OSError as error:
-            newest = f"; {self.latest()} is intact" if self.latest() else ""
-            raise DeepLabError(
-                f"{self.path}: cannot be written ({error.strerror or error}){newest}; make room or check the disk, "
-                "then give the same command again"
-            ) from None
+            intact = f"{self.latest()} is intact; " if self.latest() else ""
+            cure = f"{intact}make room or check the disk, then give the same command again"
+            raise files.unwritable(self.path, error, cure=cure) from None
 
     def steps(self) -> list[int]:
         """Returns the steps whose checkpoints are whole, oldest first."""
@@ -110,11 +112,11 @@ class RunDirectory:
                 found.append(int(match[1]))
         return sorted(found)
 
-    def prefix(self, step: int) -> pathlib.Path:
+    def prefix(self, step: int) -> files.AnyPath:
         """Returns where the checkpoint of `step` is."""
         return self.path / f"{MODEL_PREFIX}-{step}"
 
-    def latest(self) -> pathlib.Path | None:
+    def latest(self) -> files.AnyPath | None:
         """Returns the prefix of the newest whole checkpoint, or None."""
         steps = self.steps()
         return self.prefix(steps[-1]) if steps else None
@@ -127,7 +129,7 @@ class RunDirectory:
         """
         with self._named_errors():
             write_tensors(self.prefix(step), tensors)
-            _replace(self.path / "checkpoint", f'model_checkpoint_path: "{self.prefix(step).name}"\n')
+            _write(self.path / "checkpoint", f'model_checkpoint_path: "{self.prefix(step).name}"\n')
         others = [other for other in self.steps() if other != step]
         for old in others[: max(0, len(others) + 1 - keep)]:
             for suffix in (".index", ".data-00000-of-00001"):  # without its index a checkpoint does not exist
@@ -138,7 +140,7 @@ class RunDirectory:
         for file in (METRICS, SCORES):
             if (self.path / file).exists():
                 kept = [line for line in self.lines(file) if line["step"] <= step]
-                _replace(self.path / file, "".join(f"{json.dumps(line)}\n" for line in kept))
+                _write(self.path / file, "".join(f"{json.dumps(line)}\n" for line in kept))
 
     def log(self, values: Mapping[str, object], file: str = METRICS):
         """Appends a line to metrics.jsonl or scores.jsonl; "step" is the number of updates done."""
@@ -166,10 +168,6 @@ def _plain(values: Mapping) -> dict:
     return json.loads(json.dumps(values))
 
 
-def _replace(path: pathlib.Path, text: str):
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text if text.endswith("\n") else text + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+def _write(place: files.AnyPath, text: str):
+    with files.written(place) as file:
+        file.write_text(text, encoding="utf-8")

@@ -5,16 +5,20 @@ Each gives the same view: TF1 variable names with their shapes, and the values o
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
+import os
 import pathlib
 import struct
 import tempfile
+import typing
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from deeplab_tf import files
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.arch.spec import HEAD_BATCH_NORM
 from deeplab_tf.errors import DamagedError, DeepLabError
@@ -49,11 +53,11 @@ class WeightSource:
     model_variant: str | None = None
 
 
-def sha256_of(*paths: pathlib.Path | str) -> str:
+def sha256_of(*paths: str | os.PathLike) -> str:
     """Returns the hexadecimal SHA-256 of the files' bytes, one after the other."""
     digest = hashlib.sha256()
     for path in paths:
-        with open(path, "rb") as stream:
+        with files.path(path).open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
@@ -64,40 +68,49 @@ def _damaged(path: object, error: Exception) -> DamagedError:
     return DamagedError(f"{path}: damaged or truncated ({reason}); expected an intact file, fetch or copy it again")
 
 
-def _checkpoint(prefix: pathlib.Path, shown: str) -> WeightSource:
-    data = sorted(prefix.parent.glob(glob_escape(prefix.name) + ".data-*"))
-    index = prefix.with_name(prefix.name + ".index")
-    files = [*data, index] if index.is_file() else [prefix]
+def index_of(prefix: files.AnyPath) -> files.AnyPath:
+    """Returns the file that a checkpoint of this prefix has."""
+    return prefix.parent / f"{prefix.name}.index"
+
+
+@contextlib.contextmanager
+def checkpoint_reader(prefix: str | os.PathLike) -> Iterator[typing.Any]:
+    """Opens a checkpoint of TensorFlow's by its prefix, whatever characters that has."""
+    with files.plain(prefix) as readable:
+        yield tf.compat.v1.train.NewCheckpointReader(readable)
+
+
+@contextlib.contextmanager
+def _checkpoint(prefix: files.AnyPath, shown: str) -> Iterator[WeightSource]:
+    data = sorted(prefix.parent.glob(f"{glob.escape(prefix.name)}.data-*"))
+    index = index_of(prefix)
+    whole = [*data, index] if index.is_file() else [prefix]
     if index.is_file() and not data:
         raise DeepLabError(f"{index}: its {prefix.name}.data-00000-of-00001 is missing; copy both files")
-    try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
-    except _READ_ERRORS as error:
-        raise _damaged(prefix, error) from None
-
-    def read(name: str) -> np.ndarray:
+    with contextlib.ExitStack() as stack:
         try:
-            return reader.get_tensor(name)
+            reader = stack.enter_context(checkpoint_reader(prefix))
+            shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
         except _READ_ERRORS as error:
-            raise _damaged(f"{prefix}: variable {name}", error) from None
+            raise _damaged(prefix, error) from None
 
-    return WeightSource(shown, sha256_of(*files), dict(sorted(shapes.items())), read)
+        def read(name: str) -> np.ndarray:
+            try:
+                return reader.get_tensor(name)
+            except _READ_ERRORS as error:
+                raise _damaged(f"{prefix}: variable {name}", error) from None
+
+        yield WeightSource(shown, sha256_of(*whole), dict(sorted(shapes.items())), read)
 
 
-def glob_escape(text: str) -> str:
-    """Returns `text` with the special characters of glob patterns taken literally."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
-
-
-def _arrays(path: pathlib.Path, arrays: dict[str, np.ndarray], notes: tuple[str, ...]) -> WeightSource:
+def _arrays(path: files.AnyPath, arrays: dict[str, np.ndarray], notes: tuple[str, ...]) -> WeightSource:
     if not arrays:
         raise DeepLabError(f"{path}: holds no weights under the release's names; expected a model of the release")
     shapes = {name: array.shape for name, array in sorted(arrays.items())}
     return WeightSource(str(path), sha256_of(path), shapes, arrays.__getitem__, notes)
 
 
-def _frozen_graph(path: pathlib.Path) -> WeightSource:
+def _frozen_graph(path: files.AnyPath) -> WeightSource:
     graph = tf.compat.v1.GraphDef()
     try:
         graph.ParseFromString(path.read_bytes())
@@ -112,7 +125,7 @@ def _frozen_graph(path: pathlib.Path) -> WeightSource:
     return _arrays(path, arrays, ())
 
 
-def _tflite_constants(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
+def _tflite_constants(path: files.AnyPath) -> Iterator[tuple[str, np.ndarray]]:
     from tensorflow.lite.python import schema_py_generated as schema
 
     content = path.read_bytes()
@@ -149,7 +162,7 @@ def _unfolded(scope: str, bias: np.ndarray, *, has_norm: bool) -> dict[str, np.n
     return {f"{scope}/BatchNorm/{leaf}": value for leaf, value in zip(_NORM_LEAVES, values, strict=True)}
 
 
-def _tflite(path: pathlib.Path) -> WeightSource:
+def _tflite(path: files.AnyPath) -> WeightSource:
     """Reads the constants by their tensor names. The batch norms are folded: gamma 1, beta the bias, mean 0,
     variance 1 - epsilon give them back."""
     try:
@@ -170,7 +183,7 @@ def _tflite(path: pathlib.Path) -> WeightSource:
     return _arrays(path, arrays, ("batch norm is folded in a .tflite: statistics are 0 and 1, so keep them frozen",))
 
 
-def _caffemodel(path: pathlib.Path) -> WeightSource:
+def _caffemodel(path: files.AnyPath) -> WeightSource:
     layers = caffe.read_caffemodel(path)
     try:
         arrays, variant, notes = caffe.tf1_variables(layers)
@@ -182,7 +195,7 @@ def _caffemodel(path: pathlib.Path) -> WeightSource:
 _FORMATS = {".pb": _frozen_graph, ".tflite": _tflite, ".caffemodel": _caffemodel}
 
 
-def strip_checkpoint_suffix(path: pathlib.Path) -> pathlib.Path:
+def strip_checkpoint_suffix(path: files.AnyPath) -> files.AnyPath:
     """Returns the prefix of a checkpoint named by one of its files (.index, .data-*, .meta); else the path itself."""
     if path.suffix in (".index", ".meta") or path.suffix.startswith(".data-"):
         return path.with_suffix("")
@@ -190,19 +203,22 @@ def strip_checkpoint_suffix(path: pathlib.Path) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def open_source(path: str | pathlib.Path) -> Iterator[WeightSource]:
+def open_source(path: str | os.PathLike) -> Iterator[WeightSource]:
     """Opens weights wherever they are: a checkpoint prefix (or one of its files), a folder, a .tar.gz, a frozen .pb, a
     float .tflite, a .caffemodel of DeepLab v1 or v2.
 
     Raises:
       DeepLabError: nothing is there, it is none of these, or it is damaged.
     """
-    shown, path = str(path), pathlib.Path(path).expanduser()
+    shown = os.fspath(path)
+    path = files.path(path)
     prefix = strip_checkpoint_suffix(path)
     if path.is_dir():
-        yield _checkpoint(pathlib.Path(archives.find_prefix(path)), shown)
-    elif prefix.with_name(prefix.name + ".index").is_file():
-        yield _checkpoint(prefix, shown)
+        with _checkpoint(files.path(archives.find_prefix(path)), shown) as source:
+            yield source
+    elif index_of(prefix).is_file():
+        with _checkpoint(prefix, shown) as source:
+            yield source
     elif not path.is_file():
         raise DeepLabError(
             f"checkpoint {shown!r}: no such file; expected a model directory, a checkpoint prefix (model.ckpt for "
@@ -211,10 +227,11 @@ def open_source(path: str | pathlib.Path) -> Iterator[WeightSource]:
         )
     elif path.name.endswith((".tar.gz", ".tgz")):
         with tempfile.TemporaryDirectory(prefix="deeplab_tf-") as folder:
-            archives.unpack(path, pathlib.Path(folder) / "archive")
-            found = pathlib.Path(archives.find_prefix(pathlib.Path(folder) / "archive"))
-            yield dataclasses.replace(_checkpoint(found, shown), sha256=sha256_of(path))
+            found = files.path(archives.find_prefix(archives.unpack(path, pathlib.Path(folder) / "archive")))
+            with _checkpoint(found, shown) as source:
+                yield dataclasses.replace(source, sha256=sha256_of(path))
     elif path.suffix in _FORMATS:
         yield _FORMATS[path.suffix](path)
     else:
-        yield _checkpoint(path, shown)
+        with _checkpoint(path, shown) as source:
+            yield source

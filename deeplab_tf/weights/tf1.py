@@ -6,15 +6,15 @@ leaves. There are no lists of names, in either direction.
 
 import dataclasses
 import os
-import pathlib
-import tempfile
 from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.filesystems.remote import os_errors
 from deeplab_tf.network.fake_quantization import HELD, FakeQuantize
 from deeplab_tf.network.layers import FusedBatchNorm
 from deeplab_tf.weights.names import AVERAGE, COUNTERS, SLOTS
@@ -183,24 +183,14 @@ def write_tensors(prefix: str | os.PathLike, tensors: Mapping[str, object]):
     Raises:
       DeepLabError: the folder cannot be written.
     """
-    prefix = strip_checkpoint_suffix(pathlib.Path(prefix))
+    prefix = strip_checkpoint_suffix(files.path(prefix))
     names = sorted(tensors)
-    try:
-        prefix.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=prefix.parent) as folder:
-            partial = pathlib.Path(folder) / prefix.name
-            values = [tf.convert_to_tensor(tensors[name]) for name in names]
-            tf.raw_ops.SaveV2(
-                prefix=str(partial), tensor_names=names, shape_and_slices=[""] * len(names), tensors=values
-            )
-            for suffix in (".data-00000-of-00001", ".index"):
-                with open(f"{partial}{suffix}", "rb") as stream:
-                    os.fsync(stream.fileno())
-                os.replace(f"{partial}{suffix}", f"{prefix}{suffix}")
-    except (OSError, tf.errors.OpError) as error:
-        raise DeepLabError(
-            f"{prefix}: cannot be written ({error}); check the folder, its rights and the disk"
-        ) from None
+    values = [tf.convert_to_tensor(tensors[name]) for name in names]
+    written = [f"{prefix.name}{suffix}" for suffix in (".data-00000-of-00001", ".index")]
+    with files.writing(prefix), files.growing(prefix.parent, written) as folder, os_errors():
+        tf.raw_ops.SaveV2(
+            prefix=str(folder / prefix.name), tensor_names=names, shape_and_slices=[""] * len(names), tensors=values
+        )
 
 
 def save_tf1_checkpoint(
