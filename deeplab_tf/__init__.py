@@ -5,8 +5,31 @@ The public names are loaded when first used, so that importing the package is in
 
 import importlib as _importlib
 import pathlib as _pathlib
+import typing as _typing
 
 from deeplab_tf.version import __version__
+
+if _typing.TYPE_CHECKING:  # What type checkers and editors read; at run time `__getattr__` loads the same names.
+    from deeplab_tf.config import DataConfig as DataConfig
+    from deeplab_tf.config import EvalConfig as EvalConfig
+    from deeplab_tf.config import Experiment as Experiment
+    from deeplab_tf.config import ExportConfig as ExportConfig
+    from deeplab_tf.config import ModelConfig as ModelConfig
+    from deeplab_tf.config import RunConfig as RunConfig
+    from deeplab_tf.config import TrainConfig as TrainConfig
+    from deeplab_tf.data.pipeline import make_dataset as make_dataset
+    from deeplab_tf.errors import DeepLabError as DeepLabError
+    from deeplab_tf.evaluation.evaluate import evaluate as evaluate
+    from deeplab_tf.exporting.export import export as export
+    from deeplab_tf.inference.predict import predict as predict
+    from deeplab_tf.network.backbone import build_backbone as build_backbone
+    from deeplab_tf.network.model import build_model as build_model
+    from deeplab_tf.ops import crf as crf
+    from deeplab_tf.training.step import make_train_step as make_train_step
+    from deeplab_tf.weights.loading import load as load
+    from deeplab_tf.weights.tf1 import load_tf1_checkpoint as load_tf1_checkpoint
+    from deeplab_tf.weights.tf1 import save_tf1_checkpoint as save_tf1_checkpoint
+    from deeplab_tf.zoo import published as published
 
 _PUBLIC = {
     "ModelConfig": "config",
@@ -28,17 +51,17 @@ _PUBLIC = {
     "make_train_step": "training.step",
     "make_dataset": "data.pipeline",
 }
-# Modules that are named without their package.
+# Public modules, which lie in packages.
 _PUBLIC_MODULES = {"crf": "ops.crf", "published": "zoo.published"}
-__all__ = ["__version__", *_PUBLIC, *_PUBLIC_MODULES]
+__all__ = ["__version__", *_PUBLIC, *_PUBLIC_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
 
-# In a checkout, tools/, configs/ and checkpoints/ lie beside this folder; an installed package has them inside.
+# In a checkout, tools/, configs/ and checkpoints/ lie beside this folder; in an installed package they are inside it.
 _checkout = _pathlib.Path(__file__).parent.parent
 if not (_pathlib.Path(__file__).parent / "tools").is_dir() and (_checkout / "setup.cfg").is_file():
     __path__.append(str(_checkout))
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> _typing.Any:
     if name in _PUBLIC_MODULES:
         value = _importlib.import_module(f"deeplab_tf.{_PUBLIC_MODULES[name]}")
     elif name in _PUBLIC:

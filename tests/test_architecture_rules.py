@@ -151,8 +151,22 @@ def test_imports_flow_down(module):
     assert not [problem for problem in problems if problem]
 
 
+def for_type_checkers(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and dotted(statement.test).endswith("TYPE_CHECKING")
+
+
 def test_the_package_itself_imports_its_version_alone():
-    assert imports_of("") == ({"version"}, set())
+    body = [statement for statement in tree(MODULES[""]).body if not for_type_checkers(statement)]
+    names = list(imported_names(ast.Module(body, []), "", package=True))
+    assert {resolve(name) for name in names if name.startswith("deeplab_tf")} == {"version"}
+    assert not {name.split(".")[0] for name in names} - {"deeplab_tf"} - set(sys.stdlib_module_names)
+
+
+def test_type_checkers_see_the_public_names():
+    (block,) = filter(for_type_checkers, tree(MODULES[""]).body)
+    imported = {name.removeprefix("deeplab_tf.") for name in imported_names(block, "", package=True)}
+    named = {f"{module}.{name}" for name, module in deeplab_tf._PUBLIC.items()}
+    assert imported == named | set(deeplab_tf._PUBLIC_MODULES.values())
 
 
 def test_no_imports_run_in_a_circle():
