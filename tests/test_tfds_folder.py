@@ -334,8 +334,8 @@ def test_looking_needs_neither_tensorflow_nor_tfds(data_dir):
     import sys
 
     code = (
-        "import sys; from deeplab_tf.data import catalog;"
-        f"print(catalog.find_dataset('tfds:tiny_pets', {data_dir!r}).num_classes,"
+        "import sys; from deeplab_tf.data import find;"
+        f"print(find.find_dataset('tfds:tiny_pets', {data_dir!r}).num_classes,"
         "*{'tensorflow', 'tensorflow_datasets'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

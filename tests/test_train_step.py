@@ -321,7 +321,7 @@ import conftest
 devices = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
 from test_train_step import REPLICA_CONFIGS, small_batch, small_model, snapshot
-from deeplab_tf.train_step import make_train_step
+from deeplab_tf.training.step import make_train_step
 strategy, arrays = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), {}
 for case, (config, steps) in enumerate(REPLICA_CONFIGS):
     with strategy.scope():

@@ -141,11 +141,17 @@ def test_borders_grow_with_the_picture():
     assert np.flatnonzero((mixed[900] == 255).all(-1)).tolist() == [899, 900]
 
 
+def overlay(image, labels, palette, names, **ignored) -> np.ndarray:
+    """The picture that `predict` writes: `blend` above a legend of the classes present."""
+    shares = pictures.class_shares(labels, names, **ignored)
+    return pictures.with_legend(pictures.blend(image, labels, palette, **ignored), shares, palette)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (32, 32), (129, 97), (40, 700), (1500, 2000)])
 def test_overlay_keeps_the_picture_and_adds_a_readable_legend(size):
     height, width = size
     image, labels = _picture(height, width), _halves(height, width)
-    result = pictures.overlay(image, labels, PALETTE, NAMES)
+    result = overlay(image, labels, PALETTE, NAMES)
     assert result.dtype == np.uint8
     np.testing.assert_array_equal(result[:height, :width], pictures.blend(image, labels, PALETTE))
     legend = result[height:]
@@ -159,7 +165,7 @@ def test_overlay_keeps_the_picture_and_adds_a_readable_legend(size):
 def test_letters_grow_with_the_picture():
     def letters(height, width):
         picture = np.zeros((height, width, 3), np.uint8)
-        return pictures.overlay(picture, _halves(height, width), PALETTE, NAMES).shape[0] - height
+        return overlay(picture, _halves(height, width), PALETTE, NAMES).shape[0] - height
 
     assert letters(64, 64) < letters(1500, 2000)
     assert letters(300, 400) < 60
@@ -167,7 +173,7 @@ def test_letters_grow_with_the_picture():
 
 def test_overlay_wraps_many_classes():
     labels = np.repeat(np.arange(21, dtype=np.uint8), 20)[None].repeat(50, 0)
-    wide = pictures.overlay(np.zeros((50, 420, 3), np.uint8), labels, PALETTE, NAMES)
+    wide = overlay(np.zeros((50, 420, 3), np.uint8), labels, PALETTE, NAMES)
     assert wide.shape[1] == 420
     for colour in PALETTE:
         assert (wide[50:] == colour).all(-1).sum() >= 80
@@ -175,7 +181,7 @@ def test_overlay_wraps_many_classes():
 
 def test_overlay_of_a_label_map_that_is_all_ignored():
     labels = np.full((4, 4), 255, np.uint8)
-    result = pictures.overlay(_picture(4, 4), labels, PALETTE, NAMES, ignore_label=255)
+    result = overlay(_picture(4, 4), labels, PALETTE, NAMES, ignore_label=255)
     assert result.shape[0] > 4
 
 
@@ -260,6 +266,6 @@ def test_wrong_sheets(options, message):
 
 
 def test_import_needs_no_tensorflow():
-    code = "import sys, deeplab_tf.visualize; print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
+    code = "import sys, deeplab_tf.ops.pictures; print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -33,7 +33,8 @@ _START = """
 import json, os, resource, sys, time
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import tensorflow as tf, keras
-import deeplab_tf.loading
+import deeplab_tf
+from deeplab_tf.weights.loading import open_model
 peak = lambda: 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 tf.constant(0.0)
 before, start = peak(), time.perf_counter()
@@ -45,8 +46,8 @@ for name in reader.get_variable_to_shape_map():
 deeplab_tf.build_model(deeplab_tf.ModelConfig(**json.loads(sys.argv[3])))
 """
 _CONVERT = """
-from deeplab_tf.checkpoint import save_model
-loaded = deeplab_tf.loading.open_model(sys.argv[1])
+from deeplab_tf.weights.model_directory import save_model
+loaded = open_model(sys.argv[1])
 save_model(sys.argv[2], loaded.model, loaded.receipt, card=loaded.card, state=loaded.state)
 """
 _END = """
@@ -56,7 +57,7 @@ _WRITE = """
 import json, sys
 import numpy as np
 import deeplab_tf
-from deeplab_tf.checkpoint import save_tf1_checkpoint
+from deeplab_tf.weights.tf1 import save_tf1_checkpoint
 save_tf1_checkpoint(deeplab_tf.build_model(deeplab_tf.ModelConfig(**json.loads(sys.argv[3]))), sys.argv[1])
 """
 _XCEPTION_65 = {"model_variant": "xception_65", "atrous_rates": [6, 12, 18], "decoder_output_stride": [4]}
