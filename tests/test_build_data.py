@@ -451,7 +451,7 @@ def test_dataset_json_and_names(tmp_path):
         found = datasets.read_dataset(source)
         assert (found.name, found.num_classes, found.ignore_label) == (tmp_path.name, 2, 255)
         assert found.palette == ((0, 0, 0), (128, 0, 0))
-        assert found.split_size("train") == 3
+        assert found.splits["train"] == 3
         assert hash(found)
     assert datasets.read_dataset("cityscapes") is datasets.DATASETS["cityscapes"]
     assert datasets.parse_dataset(datasets.dataset_json(found).encode(), tmp_path / "dataset.json") == found

@@ -102,9 +102,7 @@ def test_unknown_names_are_told_with_the_nearest():
         datasets.dataset("cityscape")
     with pytest.raises(DeepLabError, match="colormap_type 'pascl'.*pascal"):
         palettes.colour_map("pascl")
-    with pytest.raises(DeepLabError, match="split of pascal_voc_seg 'trainaug'.*train_aug"):
-        datasets.dataset("pascal_voc_seg").split_size("trainaug")
-    assert datasets.dataset("pascal_voc_seg").split_size("train_aug") == 10582
+    assert datasets.dataset("pascal_voc_seg").splits["train_aug"] == 10582
 
 
 def test_datasets_are_frozen_and_hashable():

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import PIL.Image
 import pytest
-import tensorflow as tf
 from conftest import GOLDENS
 
 from deeplab_tf.ops.metrics import (
@@ -18,7 +17,6 @@ from deeplab_tf.ops.metrics import (
     confusion_matrix,
     counts_of,
     expected_calibration_error,
-    graph_confusion_matrix,
     iou_per_class,
     mean_iou,
     merged_classes,
@@ -170,20 +168,6 @@ def test_any_ignore_label_and_kind_of_integer(ignore, kind):
         if truth != ignore:
             expected[truth, found] += 1
     assert np.array_equal(confusion_matrix(labels, predictions, 4, ignore_label=ignore), expected)
-
-
-@pytest.mark.parametrize("compiled", [False, True])
-def test_in_graph(compiled):
-    labels, predictions = random_maps(7)
-    graph = tf.function(graph_confusion_matrix, jit_compile=compiled)
-    found = graph(tf.constant(labels, tf.int32), tf.constant(predictions, tf.int32), num_classes=5)
-    assert found.dtype == tf.int64
-    assert np.array_equal(found, confusion_matrix(labels, predictions, 5))
-
-
-def test_in_graph_what_is_out_of_range_is_an_error():
-    with pytest.raises(tf.errors.InvalidArgumentError, match="outside 0..2"):
-        graph_confusion_matrix(tf.constant([7]), tf.constant([0]), 3)
 
 
 def test_nothing_counted_is_nan():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from release_steps import flip, random_crop
 
 import deeplab_tf
 from deeplab_tf.config import DataConfig
@@ -169,7 +170,7 @@ def test_images_and_labels_go_together_through_the_release_steps(folder):
         size = transforms.scaled_size(tf.shape(resized[0])[:2], scale)
         full = [transforms.resize_image(resized[0], size), transforms.resize_label(resized[1], size)]
         full = [transforms.pad_to(a, (25, 17), v) for a, v in zip(full, ((123.15, 115.9, 103.06), 255), strict=True)]
-        full = transforms.flip(transforms.random_crop(full, (25, 17), draws[1:3]), draws[3])
+        full = flip(random_crop(full, (25, 17), draws[1:3]), draws[3])
         np.testing.assert_allclose(image, full[0], atol=1e-3)
         np.testing.assert_array_equal(label, full[1])
         flips += float(draws[3]) <= 0.5

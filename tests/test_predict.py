@@ -24,7 +24,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.files import expand_inputs, expected_pixels, predict_files
 from deeplab_tf.inference.predict import predict
 from deeplab_tf.inference.runtime import litert_is_here
-from deeplab_tf.ops.pictures import overlay
+from deeplab_tf.ops.pictures import blend, class_shares, with_legend
 from deeplab_tf.tools import convert as convert_tool
 from deeplab_tf.tools import predict as predict_tool
 from deeplab_tf.weights.model_directory import ModelCard, save_model
@@ -171,7 +171,8 @@ def test_outputs_show_the_classes(model, card, photos, tmp_path):
     np.testing.assert_array_equal(np.asarray(raw), expected)
     mask = np.asarray(PIL.Image.open(tmp_path / "a_mask.png"))
     np.testing.assert_array_equal(mask, np.asarray(raw.convert("RGB")))
-    drawn = overlay(image, expected, pascal_palette(6), NAMES)
+    palette = pascal_palette(6)
+    drawn = with_legend(blend(image, expected, palette), class_shares(expected, NAMES), palette)
     written = np.asarray(PIL.Image.open(tmp_path / "a_overlay.jpg"))
     assert written.shape == drawn.shape and written.shape[0] > 40
     assert np.abs(written.astype(int) - drawn).mean() < 4

@@ -51,12 +51,6 @@ class Dataset:
     evaluation_ids: tuple[int, ...] | None = None
     label_map: tuple[tuple[int, int], ...] = ()
 
-    def split_size(self, split: str) -> int:
-        """Returns the number of images in `split`; an unknown name is a DeepLabError that lists the nearest."""
-        if split not in self.splits:
-            raise unknown_name(f"split of {self.name}", split, self.splits)
-        return self.splits[split]
-
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.ops.resizing import legacy_bilinear
 
 # One fast op resizes the whole picture, unless the result has this many times the pixels of the window that is kept.
 _WASTE = 2.1
@@ -94,7 +95,7 @@ def resize_image(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     size = tf.convert_to_tensor(size, tf.int32)
 
     def resized(array: tf.Tensor) -> tf.Tensor:
-        return tf.raw_ops.ResizeBilinear(images=array[None], size=size, align_corners=True, half_pixel_centers=False)[0]
+        return legacy_bilinear(array[None], size)[0]
 
     # The op computes a pixel from floats in half the time that it takes from bytes, with the same bits. That pays for
     # the cast if the input has fewer pixels than the output.
@@ -328,7 +329,7 @@ def _needed(window: Window) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.cast(tf.floor(first), tf.int32), last + 1
 
 
-# ---- padding, cropping, flipping
+# ---- padding
 
 
 def pad_to(
@@ -362,57 +363,6 @@ def pad_to(
         return padded(array, tf.cast(values.pop(), array.dtype))
     colour = tf.constant(value, array.dtype)
     return padded(array - colour, tf.zeros([], array.dtype)) + colour
-
-
-def pad_to_bounding_box(
-    image: tf.Tensor, offset_height: int, offset_width: int, target_height: int, target_width: int, pad_value: float
-) -> tf.Tensor:
-    """Returns a rank 3 or 4 image placed at an offset in a larger one of `pad_value`, in its own dtype.
-
-    tf.errors.InvalidArgumentError with the release's messages where it does not fit; DeepLabError for another rank.
-    """
-    image = tf.convert_to_tensor(image)
-    if image.shape.rank not in (3, 4):
-        raise DeepLabError(f"Wrong image tensor rank: {image.shape.rank}, expected 3 or 4")
-    height, width = tf.unstack(tf.shape(image)[-3:-1])
-    after_height, after_width = target_height - offset_height - height, target_width - offset_width - width
-    fits = "target size not possible with the given target offsets"
-    checks = (
-        tf.debugging.assert_greater_equal(target_height, height, "target_height must be >= height"),
-        tf.debugging.assert_greater_equal(target_width, width, "target_width must be >= width"),
-        tf.debugging.assert_non_negative(tf.minimum(after_height, after_width), fits),
-    )
-    paddings = [[offset_height, after_height], [offset_width, after_width], [0, 0]]
-    with tf.control_dependencies([check for check in checks if check is not None]):
-        paddings = [[0, 0]] * (image.shape.rank - 3) + paddings
-        return tf.pad(image, paddings, constant_values=tf.cast(pad_value, image.dtype))
-
-
-def random_crop(images: Sequence[tf.Tensor], size: Sequence[int], draws: tf.Tensor) -> list[tf.Tensor]:
-    """Returns the same window of all [h, w, c] `images`; two uniform `draws` in [0, 1) place it, both ends included.
-
-    tf.errors.InvalidArgumentError with the release's messages where sizes differ or the window does not fit.
-    """
-    height, width = tf.unstack(tf.shape(images[0])[:2])
-    checks = [tf.debugging.assert_greater_equal((height, width), size, "Crop size greater than the image size.")]
-    for image in images[1:]:
-        shape = tf.shape(image)
-        checks.append(tf.debugging.assert_equal(shape[0], height, "Wrong height for tensor"))
-        checks.append(tf.debugging.assert_equal(shape[1], width, "Wrong width for tensor"))
-    with tf.control_dependencies([check for check in checks if check is not None]):
-        top, left = _below(draws[0], height - size[0] + 1), _below(draws[1], width - size[1] + 1)
-    return [image[top : top + size[0], left : left + size[1]] for image in images]
-
-
-def flip(images: Sequence[tf.Tensor], draw: tf.Tensor, *, probability: float = 0.5, axis: int = 1) -> list[tf.Tensor]:
-    """Returns all `images` reversed along `axis` where `draw` <= `probability`, and else as they are.
-
-    tf.reverse, as a slice with a step of -1 takes twelve times as long.
-    """
-    turned = draw <= probability
-    return [
-        tf.cond(turned, lambda image=image: tf.reverse(image, [axis]), lambda image=image: image) for image in images
-    ]
 
 
 def fill(array: tf.Tensor, window: Window, crop_size: Sequence[int], value: Sequence[float] | float) -> tf.Tensor:

@@ -96,24 +96,6 @@ def confusion_matrix(
     return counts[:num_classes]
 
 
-def graph_confusion_matrix(labels: Any, predictions: Any, num_classes: int, *, ignore_label: int = 255) -> Any:
-    """Returns the confusion matrix of integer tensors as an int64 tensor, for use in a tf.function, XLA's too.
-
-    A value out of range is a tf.errors.InvalidArgumentError; under XLA, which has no such errors, it is not counted.
-    """
-    import tensorflow as tf  # the scores themselves need only NumPy
-
-    truth = tf.cast(tf.reshape(labels, [-1]), tf.int64)
-    predicted = tf.cast(tf.reshape(predictions, [-1]), tf.int64)
-    counted = truth != ignore_label
-    good = (truth >= 0) & (truth < num_classes) & (predicted >= 0) & (predicted < num_classes)
-    all_good = tf.reduce_all(tf.logical_or(good, tf.logical_not(counted)))
-    tf.debugging.assert_equal(all_good, True, f"a label or prediction outside 0..{num_classes - 1}")
-    cells = tf.where(counted & good, truth * num_classes + predicted, -1)  # negative segments are dropped
-    counts = tf.math.unsorted_segment_sum(tf.ones_like(cells), cells, num_classes**2)
-    return tf.reshape(counts, [num_classes, num_classes])
-
-
 def counts_of(matrix: np.ndarray) -> Counts:
     """Returns the counts [..., classes] of confusion matrices [..., classes, classes]."""
     # A view of the diagonal would keep the whole matrix.

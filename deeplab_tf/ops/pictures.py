@@ -109,32 +109,6 @@ def blend(
     return mixed
 
 
-def overlay(
-    image: np.ndarray,
-    labels: np.ndarray,
-    palette: Sequence[Colour],
-    class_names: Sequence[str],
-    *,
-    alpha: float = 0.55,
-    ignore_label: int | None = None,
-) -> np.ndarray:
-    """Returns a tinted picture above a legend of its classes and their shares: uint8 [h + legend, at least w, 3].
-
-    Args:
-      image: uint8 [h, w, 3].
-      labels: integers [h, w].
-      palette: the colour of each label, in label order.
-      class_names: the name of each label, in label order.
-      alpha: weight of the colour, 0..1.
-      ignore_label: pixels with this label are drawn in IGNORE_COLOUR and do not count; None: all count.
-
-    Raises:
-      DeepLabError: a label without a colour or a name, or sizes that differ.
-    """
-    picture = blend(image, labels, palette, alpha=alpha, ignore_label=ignore_label)
-    return with_legend(picture, class_shares(labels, class_names, ignore_label=ignore_label), palette)
-
-
 def with_legend(picture: np.ndarray, shares: Sequence[ClassShare], palette: Sequence[Colour]) -> np.ndarray:
     """Returns `picture` above a legend of the `shares` that `class_shares` gives: uint8 [h + legend, at least w, 3].
 

@@ -34,14 +34,18 @@ def scale_dimension(size: int | tf.Tensor, scale: float) -> int | tf.Tensor:
     return tf.cast((tf.cast(size, tf.float32) - 1.0) * tf.constant(scale, tf.float32) + 1.0, tf.int32)
 
 
-def resize_bilinear(maps: tf.Tensor | np.ndarray, size: Sequence[int] | tf.Tensor) -> tf.Tensor:
-    """Returns `maps` [b, h, w, c] resized to `size` (height, width) with aligned corners, in their own dtype.
+def legacy_bilinear(maps: tf.Tensor | np.ndarray, size: Sequence[int] | tf.Tensor) -> tf.Tensor:
+    """Returns `maps` [b, h, w, c] of any type of number resized to `size` (height, width), as float32.
 
-    It is the release's legacy operation, tf.compat.v1.image.resize_bilinear.
+    Corners are aligned: it is the release's operation, tf.compat.v1.image.resize_bilinear.
     """
     size = tf.convert_to_tensor(size, tf.int32)
-    resized = tf.raw_ops.ResizeBilinear(images=maps, size=size, align_corners=True, half_pixel_centers=False)
-    return tf.cast(resized, maps.dtype)
+    return tf.raw_ops.ResizeBilinear(images=maps, size=size, align_corners=True, half_pixel_centers=False)
+
+
+def resize_bilinear(maps: tf.Tensor | np.ndarray, size: Sequence[int] | tf.Tensor) -> tf.Tensor:
+    """Returns `legacy_bilinear` of `maps` in their own dtype."""
+    return tf.cast(legacy_bilinear(maps, size), maps.dtype)
 
 
 def resize_matrix(old: int, new: int) -> np.ndarray:
