@@ -15,7 +15,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.certificate import (
     ComparedImage,
     compare,
-    examples,
+    compared_images,
     file_answer,
     fitted,
     keras_answer,
@@ -47,14 +47,14 @@ def picture(height=40, width=50, key="certificate"):
 
 def test_drawn_shapes_are_the_held_out_ones():
     shapes = dataclasses.replace(CARD, dataset="shapes")
-    found = list(examples(ExportConfig(num_images=5), shapes, None))
+    found = list(compared_images(ExportConfig(num_images=5), shapes, None))
     assert [example.size for example in found] == [(129, 129), (128, 129), (129, 128), (128, 128), (129, 129)]
     image, label = shapes_example(0, FIRST_INDEX["test"] + 2, height=129, width=128)
     assert np.array_equal(found[2].image, image) and np.array_equal(found[2].label, label)
 
 
 def test_drawn_shapes_of_the_one_size_of_a_file():
-    found = list(examples(ExportConfig(num_images=2), CARD, (65, 97)))
+    found = list(compared_images(ExportConfig(num_images=2), CARD, (65, 97)))
     assert [example.image.shape for example in found] == [(65, 97, 3)] * 2
     assert not any(example.label is not None for example in found)  # this model's classes are no shapes
 
@@ -88,10 +88,10 @@ def folders(tmp_path):
 
 def test_own_pictures_and_labels(folders):
     options = ExportConfig(images=(str(folders / "images"),), labels=str(folders / "labels"), num_images=2)
-    first, second = examples(options, CARD, None)
+    first, second = compared_images(options, CARD, None)
     assert np.array_equal(first.image, picture(key="0")) and np.array_equal(second.image, picture(key="1"))
     assert first.label.shape == (40, 50) and set(np.unique(first.label)) == set(range(6))
-    (shrunk, _) = examples(options, CARD, (20, 50))
+    (shrunk, _) = compared_images(options, CARD, (20, 50))
     assert shrunk.label.shape == shrunk.size == (20, 25)
 
 
@@ -99,17 +99,17 @@ def test_wrong_labels(folders):
     options = ExportConfig(images=(str(folders / "images"),), labels=str(folders / "labels"))
     PIL.Image.fromarray(np.zeros((4, 5), np.uint8)).save(folders / "labels/1.png")
     with pytest.raises(DeepLabError, match=r"1.png: \(4, 5\) pixels, but .*1.png has \(40, 50\)"):
-        list(examples(options, CARD, None))
+        list(compared_images(options, CARD, None))
     (folders / "labels/1.png").unlink()
     with pytest.raises(DeepLabError, match="1.png"):
-        list(examples(options, CARD, None))
+        list(compared_images(options, CARD, None))
 
 
 def test_a_label_out_of_range(folders, model):
     PIL.Image.fromarray(np.full((40, 50), 9, np.uint8)).save(folders / "labels/0.png")
     options = ExportConfig(images=(str(folders / "images"),), labels=str(folders / "labels"))
     with pytest.raises(DeepLabError, match="9"):
-        compare(model, right(model), examples(options, CARD, None), CARD, options)
+        compare(model, right(model), compared_images(options, CARD, None), CARD, options)
 
 
 # ---- figures

@@ -396,11 +396,11 @@ def test_too_much_at_a_time(model):
             with contextlib.suppress(OSError):  # the last are refused meanwhile
                 connection.sendall(start)
         wait_until(lambda: select.select(connections, [], [], 0)[0])
-        assert 14 * 490_000 <= patient._held <= 16 * 500_000  # one that is refused takes no other with it
+        assert 14 * 490_000 <= patient._bytes_held <= 16 * 500_000  # one that is refused takes no other with it
         ready = select.select(connections, [], [], 0)[0]
         assert {connection.recv(12) for connection in ready} == {b"HTTP/1.1 503"}
         stack.close()
-        wait_until(lambda: (patient._held, patient._active) == (0, 0))
+        wait_until(lambda: (patient._bytes_held, patient._active) == (0, 0))
 
 
 def wait_until(condition):

@@ -82,13 +82,11 @@ def make_dataset(
     Example:
       Four drawn pictures, written as records and read as training batches of two crops of 33 x 33 pixels:
 
-      >>> import tempfile, deeplab_tf
       >>> from deeplab_tf.catalog.datasets import DATASETS
       >>> from deeplab_tf.data import build, folder, shapes
-      >>> root = tempfile.mkdtemp()
-      >>> pictures = shapes.write_shapes(f"{root}/pictures", splits={"train": 4}, height=40, width=50)
-      >>> counts = build.build_records(folder.folder_splits(pictures), DATASETS["shapes"], f"{root}/records")
-      >>> config = deeplab_tf.DataConfig("shapes", f"{root}/records", crop_size=(33, 33), batch_size=2)
+      >>> pictures = shapes.write_shapes("pictures", splits={"train": 4}, height=40, width=50)
+      >>> counts = build.build_records(folder.folder_splits(pictures), DATASETS["shapes"], "records")
+      >>> config = deeplab_tf.DataConfig("shapes", "records", crop_size=(33, 33), batch_size=2)
       >>> batch = next(iter(deeplab_tf.make_dataset(config, split="train", training=True)))
       >>> batch["image"].shape, batch["label"].shape
       (TensorShape([2, 33, 33, 3]), TensorShape([2, 33, 33, 1]))

@@ -24,7 +24,10 @@ from deeplab_tf.errors import DeepLabError
 Examples = Iterator[tuple[str, dict]]
 
 
-class _Segmentation(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _Segmentation(  # pyright: ignore[reportGeneralTypeIssues] (TFDS has no types)
+    tfds.core.GeneratorBasedBuilder,
+    skip_registration=True,  # pyright: ignore[reportCallIssue]
+):
     """A data set of the catalogue, whose name is `CATALOGUE[self.name]`."""
 
     VERSION = tfds.core.Version("1.0.0")

@@ -1,1 +1,1 @@
-"""Exported forms of a model and the certificate that they agree with it."""
+"""Exported formats of a model, and the certificate that an exported file agrees with the model."""

@@ -1,4 +1,4 @@
-"""The proof that an exported file does what the Keras model does: both are run on the same pictures and compared."""
+"""The certificate of an exported file: the file and the Keras model run on the same pictures, and are compared."""
 
 import contextlib
 import dataclasses
@@ -33,17 +33,20 @@ from deeplab_tf.weights.model_directory import ModelCard
 CERTIFICATE = "certificate.json"
 _LONGEST = 513  # larger photographs are shrunk, as `predict` does
 _SHAPES_SIZE = (129, 129)
-_LEAST_RUNS, _MOST_RUNS, _SECONDS = 3, 20, 3.0
-_FORBIDDEN = ("spacetobatch", "batchtospace", "flex")
+# The runs that the latency is measured with: as many as _SECONDS allow, within these limits.
+_LEAST_RUNS = 3
+_MOST_RUNS = 20
+_SECONDS = 3.0
+_FORBIDDEN = ("spacetobatch", "batchtospace", "flex")  # operations that other runtimes refuse
 
 
 @dataclasses.dataclass(frozen=True)
 class ComparedImage:
-    """A picture to compare on.
+    """A picture on which file and model are compared.
 
     Attributes:
-      image: uint8 [h, w, 3] as the file takes it, padded where that has one size.
-      size: height and width of the picture itself, at the top left.
+      image: uint8 [h, w, 3], padded if the file takes images of one size only.
+      size: height and width of the picture without its padding.
       label: uint8 [height, width], or None.
     """
 
@@ -53,7 +56,7 @@ class ComparedImage:
 
 
 def _shrunk(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    """The picture made to fit into `size`, or the longest side that `predict` takes; never enlarged."""
+    """Returns the picture shrunk to fit into `size`, or without one to the longest side that `predict` takes."""
     height, width = image.shape[:2]
     if size is None:
         return resize_longest(image, _LONGEST) if max(height, width) > _LONGEST else image
@@ -62,36 +65,38 @@ def _shrunk(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
 
 
 def fitted(image: np.ndarray, card: ModelCard, size: tuple[int, int] | None) -> ComparedImage:
-    """Returns a picture as a file for images of `size` takes it (None: of any size): shrunk, then padded."""
+    """Returns a picture for a file that takes images of `size`, or of any size if that is None: shrunk, then padded."""
     image = _shrunk(image, size or card.config.crop_size)
     if size is None or image.shape[:2] == size:
-        return ComparedImage(image, image.shape[:2])
+        return ComparedImage(image, (image.shape[0], image.shape[1]))
     padded = np.empty((*size, 3), np.uint8)
     padded[:] = ARCHITECTURES[card.config.model_variant].pad_pixel
     padded[: image.shape[0], : image.shape[1]] = image
-    return ComparedImage(padded, image.shape[:2])
+    return ComparedImage(padded, (image.shape[0], image.shape[1]))
 
 
 def _drawn(card: ModelCard, size: tuple[int, int] | None, count: int) -> Iterator[ComparedImage]:
-    """Pictures of drawn shapes; of sizes odd and even where any is taken, with labels where the model knows them."""
+    """Yields pictures of drawn shapes, with labels if the model was trained on them.
+
+    Without a fixed `size`, their sides are odd and even in turn.
+    """
     height, width = size or card.config.crop_size or _SHAPES_SIZE
     for number in range(count):
-        less = (0, 0) if size else (number % 2, number // 2 % 2)
-        shape = (height - less[0], width - less[1])
+        shape = (height, width) if size else (height - number % 2, width - number // 2 % 2)
         image, label = shapes_example(0, FIRST_INDEX["test"] + number, height=shape[0], width=shape[1])
         yield ComparedImage(image, shape, label if card.dataset == "shapes" else None)
 
 
-def examples(options: ExportConfig, card: ModelCard, size: tuple[int, int] | None) -> Iterator[ComparedImage]:
+def compared_images(options: ExportConfig, card: ModelCard, size: tuple[int, int] | None) -> Iterator[ComparedImage]:
     """Yields the pictures of the certificate: the user's, or drawn shapes.
 
     Args:
-      options: images, labels and num_images.
+      options: its images, labels and num_images are used.
       card: of the model.
-      size: the one size the file takes, or None.
+      size: height and width that the file takes; None if it takes any.
 
     Raises:
-      DeepLabError: an image or label is missing, damaged, or does not fit the other.
+      DeepLabError: an image or a label is missing or damaged, or their sizes differ.
     """
     if not options.images:
         yield from _drawn(card, size, options.num_images)
@@ -100,17 +105,17 @@ def examples(options: ExportConfig, card: ModelCard, size: tuple[int, int] | Non
     rules = LabelRules(num_classes=card.config.num_classes, ignore_label=card.ignore_label, palette=palette)
     for file in expand_inputs(options.images)[: options.num_images]:
         image = read_image(file)
-        example = fitted(image, card, size)
+        compared = fitted(image, card, size)
         if options.labels:
             path = str(pathlib.Path(options.labels) / f"{pathlib.Path(file).stem}.png")
             label = read_label(path, rules)
             if label.shape != image.shape[:2]:
                 raise DeepLabError(f"{path}: {label.shape} pixels, but {file} has {image.shape[:2]}; expected the same")
-            example = dataclasses.replace(example, label=resize_labels(label, *example.size))
-        yield example
+            compared = dataclasses.replace(compared, label=resize_labels(label, *compared.size))
+        yield compared
 
 
-# ---- the two answers
+# ---- the classes and probabilities of model and file
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -118,15 +123,22 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _resized(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns maps [b, h, w, c] at `size`."""
     return maps if maps.shape[1:3] == size else resize_bilinear(maps, size).numpy()
 
 
 def keras_answer(model: keras.Model, image: np.ndarray, options: ExportConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what the Keras model says, by `predictor.Predictor`: classes [h, w] and probabilities [h, w, classes]."""
-    predictor, size = predictor_of(model), image.shape[:2]
+    """Returns the Keras model's classes [h, w] and probabilities [h, w, classes] for an image, uint8 [h, w, 3]."""
+    predictor = predictor_of(model)
+    size = (image.shape[0], image.shape[1])
     if options.min_resize_value is not None:
-        limits = {"maximum": options.max_resize_value, "factor": options.resize_factor}
-        image = resize_to_range(tf.constant(image), minimum=options.min_resize_value, **limits)[0].numpy()
+        resized, _ = resize_to_range(
+            tf.constant(image),
+            minimum=options.min_resize_value,
+            maximum=options.max_resize_value,
+            factor=options.resize_factor,
+        )
+        image = resized.numpy()
     averaged = {"scales": options.inference_scales, "flip": options.add_flipped_images}
     labels = resize_labels(predictor.labels(image[None], **averaged)[0], *size)
     return labels, _resized(predictor.probabilities(image[None], **averaged), size)[0]
@@ -135,21 +147,28 @@ def keras_answer(model: keras.Model, image: np.ndarray, options: ExportConfig) -
 def file_answer(
     run: RunExport, image: np.ndarray, *, upsampled_logits: bool = True
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns what the exported file says: classes [h, w] and, if it gives any scores, probabilities [h, w, classes].
+    """Returns the exported file's classes [h, w] and, if it gives scores, probabilities [h, w, classes].
 
-    `upsampled_logits` is the model's prediction_with_upsampled_logits; it says what becomes of logits of a low
-    resolution.
+    Args:
+      run: runs the file.
+      image: uint8 [h, w, 3].
+      upsampled_logits: the model's prediction_with_upsampled_logits: whether logits of a low resolution are upsampled
+        before their largest is taken.
     """
-    size, found = image.shape[:2], run(image[None])
-    probabilities = found.get("probabilities")
-    if probabilities is None and "logits" in found:
-        logits = found["logits"]
+    size = (image.shape[0], image.shape[1])
+    outputs = run(image[None])
+    predictions = outputs.get("predictions")
+    probabilities = outputs.get("probabilities")
+    if probabilities is None and "logits" in outputs:
+        logits = outputs["logits"]
         probabilities = _softmax(_resized(logits, size)) if upsampled_logits else _resized(_softmax(logits), size)
-        small = probabilities if upsampled_logits else logits
-        found.setdefault("predictions", resize_labels(small[0].argmax(-1), *size)[None])
-    elif "predictions" not in found:
-        found["predictions"] = probabilities.argmax(-1)
-    return found["predictions"][0], None if probabilities is None else probabilities[0]
+        if predictions is None:
+            scores = probabilities if upsampled_logits else logits
+            predictions = resize_labels(scores[0].argmax(-1), *size)[None]
+    if predictions is None:
+        assert probabilities is not None, "an exported file gives predictions, probabilities or logits"
+        predictions = probabilities.argmax(-1)
+    return predictions[0], None if probabilities is None else probabilities[0]
 
 
 # ---- the comparison
@@ -157,7 +176,18 @@ def file_answer(
 
 @dataclasses.dataclass
 class _Tally:
-    """What adds up over the pictures."""
+    """The sums and maxima over the compared pictures.
+
+    Attributes:
+      classes: of the model.
+      ignore_label: of its labels.
+      images: the number of pictures.
+      pixels: of all of them, without padding.
+      equal: pixels in which file and model have the same class.
+      margin: the largest difference of the model's probabilities of its class and of the file's class.
+      difference: the largest difference of the file's and the model's probabilities; None if the file gives none.
+      matrices: int64 [2, classes, classes], the confusion matrices of model and file; None without labels.
+    """
 
     classes: int
     ignore_label: int
@@ -168,21 +198,31 @@ class _Tally:
     difference: float | None = None
     matrices: np.ndarray | None = None
 
-    def add(self, example: ComparedImage, truth: np.ndarray, probabilities: np.ndarray, found: np.ndarray, scores):
-        """Counts one picture: the Keras model's classes and probabilities, the file's classes and, if any, scores."""
-        own = tuple(slice(side) for side in example.size)
-        truth, probabilities, found = truth[own], probabilities[own], found[own]
-        self.images, self.pixels = self.images + 1, self.pixels + truth.size
-        self.equal += int((truth == found).sum())
-        best, other = (np.take_along_axis(probabilities, m[..., None], -1)[..., 0] for m in (truth, found))
+    def add(
+        self,
+        compared: ComparedImage,
+        keras_result: tuple[np.ndarray, np.ndarray],
+        file_result: tuple[np.ndarray, np.ndarray | None],
+    ) -> None:
+        """Counts one picture, from the classes and probabilities that the two answers gave."""
+        inside = tuple(slice(side) for side in compared.size)
+        expected = keras_result[0][inside]
+        probabilities = keras_result[1][inside]
+        exported = file_result[0][inside]
+        self.images += 1
+        self.pixels += expected.size
+        self.equal += int((expected == exported).sum())
+        best, other = (np.take_along_axis(probabilities, m[..., None], -1)[..., 0] for m in (expected, exported))
         self.margin = max(self.margin, float((best - other).max()))
-        if scores is not None:
-            self.difference = max(self.difference or 0.0, float(np.abs(scores[own] - probabilities).max()))
-        if example.label is not None:
-            counted = [
-                confusion_matrix(example.label, m, self.classes, ignore_label=self.ignore_label) for m in (truth, found)
-            ]
-            self.matrices = np.array(counted) + (0 if self.matrices is None else self.matrices)
+        if file_result[1] is not None:
+            difference = float(np.abs(file_result[1][inside] - probabilities).max())
+            self.difference = max(self.difference or 0.0, difference)
+        if compared.label is not None:
+            matrices = np.array([self._confusion(compared.label, labels) for labels in (expected, exported)])
+            self.matrices = matrices if self.matrices is None else self.matrices + matrices
+
+    def _confusion(self, label: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        return confusion_matrix(label, classes, self.classes, ignore_label=self.ignore_label)
 
     def result(self) -> dict:
         """Returns the figures of the certificate."""
@@ -202,30 +242,42 @@ class _Tally:
 def compare(
     model: keras.Model, run: RunExport, pictures: Iterable[ComparedImage], card: ModelCard, options: ExportConfig
 ) -> dict:
-    """Returns how far the exported file and the Keras model agree.
+    """Returns the agreement of the exported file with the Keras model.
+
+    Args:
+      model: the Keras model.
+      run: runs the file.
+      pictures: those to compare on.
+      card: of the model.
+      options: those of the export.
 
     Returns:
       "images", "pixels"; "agreement", the share of pixels with the same class; "largest_probability_difference" (None
-      where the file gives classes alone); "largest_margin_of_a_changed_pixel", by how much probability the Keras model
-      prefers its class to the file's, at most; "miou" of both (None without labels).
+      if the file gives only classes); "largest_margin_of_a_changed_pixel", the most probability by which the Keras
+      model prefers its class to the file's; "miou" of both (None without labels).
 
     Raises:
       DeepLabError: a label is out of range.
     """
     tally = _Tally(card.config.num_classes, card.ignore_label)
-    for example in pictures:
-        found, scores = file_answer(run, example.image, upsampled_logits=card.config.prediction_with_upsampled_logits)
-        truth, probabilities = keras_answer(model, example.image, options)
+    upsampled_logits = card.config.prediction_with_upsampled_logits
+    for compared in pictures:
+        exported = file_answer(run, compared.image, upsampled_logits=upsampled_logits)
+        expected = keras_answer(model, compared.image, options)
         try:
-            tally.add(example, truth, probabilities, found, scores)
+            tally.add(compared, expected, exported)
         except ValueError as error:
             raise DeepLabError(f"--labels={options.labels}: {error}; mend the labels") from None
     return tally.result()
 
 
 def latency(run: RunExport, image: np.ndarray) -> dict:
-    """Returns the median time of one picture in milliseconds, from pixels to the file's output, after a warm-up."""
-    times, start = [], time.perf_counter()
+    """Returns the median time of one picture in milliseconds, from pixels to the file's output, after a warm-up.
+
+    image: uint8 [h, w, 3].
+    """
+    times = []
+    start = time.perf_counter()
     run(image[None])
     while len(times) < _LEAST_RUNS or (len(times) < _MOST_RUNS and time.perf_counter() - start < _SECONDS):
         before = time.perf_counter()
@@ -236,7 +288,7 @@ def latency(run: RunExport, image: np.ndarray) -> dict:
 
 
 def machine() -> str:
-    """Returns the processor's name, as far as it can be told, and the number of its cores."""
+    """Returns the processor's name, as far as the system gives it, the number of its cores, and the system."""
     name = platform.processor() or platform.machine()
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -247,30 +299,30 @@ def machine() -> str:
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Returns the versions of Python and of those `packages` that are installed."""
-    found = {"python": platform.python_version()}
+    """Returns the versions of Python and of the installed ones of `packages`: name -> version."""
+    installed = {"python": platform.python_version()}
     for package in ("deeplab_tf", "tensorflow", "keras", "numpy", *packages):
         with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+            installed[package] = version(package)
+    return installed
 
 
 # ---- the verdict
 
 
-def require_portable(operations: Iterable[str], path: object):
-    """Raises DeepLabError where a file holds an operation that its runtimes refuse or that hides an atrous one."""
-    found = [name for name in operations if name.replace("_", "").lower().startswith(_FORBIDDEN)]
-    if found:
-        raise DeepLabError(f"{path}: holds {', '.join(found)}, which other runtimes refuse; nothing was written")
+def require_portable(operations: Iterable[str], path: object) -> None:
+    """Raises DeepLabError if a file holds an operation that runtimes refuse, or that hides an atrous convolution."""
+    forbidden = [name for name in operations if name.replace("_", "").lower().startswith(_FORBIDDEN)]
+    if forbidden:
+        raise DeepLabError(f"{path}: holds {', '.join(forbidden)}, which other runtimes refuse; nothing was written")
 
 
-def require_agreement(figures: dict, options: ExportConfig, path: object):
-    """Raises DeepLabError where the agreement is below what the options ask for."""
+def require_agreement(figures: dict, options: ExportConfig, path: object) -> None:
+    """Raises DeepLabError if the agreement is below the one that the options require."""
     least = options.required_agreement
     if figures["agreement"] >= least:
         return
-    cure = "give a lower --min_agreement if that will do"
+    cure = "give a lower --min_agreement if that is enough"
     if options.precision == "int8":
         cure = f"more --representative_images like those to come help; or {cure}"
     raise DeepLabError(
@@ -280,6 +332,6 @@ def require_agreement(figures: dict, options: ExportConfig, path: object):
     )
 
 
-def write_certificate(certificate: dict, path: pathlib.Path):
+def write_certificate(certificate: dict, path: pathlib.Path) -> None:
     """Writes the certificate as JSON."""
     path.write_text(json.dumps(certificate, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Exporting a model: SavedModel, the release's frozen graph, TFLite, ONNX; each with a certificate, or not at all."""
+"""The export of a model as SavedModel, the release's frozen graph, TFLite or ONNX, each with a certificate."""
 
 import contextlib
 import dataclasses
@@ -6,6 +6,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping
+from typing import cast
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.certificate import (
     CERTIFICATE,
     compare,
-    examples,
+    compared_images,
     fitted,
     latency,
     machine,
@@ -45,19 +46,26 @@ _GRAPH_TEXT = "inference_graph.pbtxt"
 # ---- what is exported
 
 
-def _remembers(path: str | os.PathLike) -> bool:
-    """Whether `path` says what its weights were trained at: a name of the zoo, a model directory or a
-    checkpoint in one."""
-    found = pathlib.Path(path).expanduser()
-    prefix = strip_checkpoint_suffix(found)
+def _knows_trained_stride(path: str | os.PathLike) -> bool:
+    """Returns whether `path` says at which output stride its weights were trained.
+
+    A name of the zoo does, and a model directory or a checkpoint in one.
+    """
+    file = pathlib.Path(path).expanduser()
+    prefix = strip_checkpoint_suffix(file)
     inside = prefix.with_name(f"{prefix.name}.index").is_file() and (prefix.parent / MODEL_FILE).is_file()
-    return inside or (found / MODEL_FILE).is_file() or (os.fspath(path) in lookup.CHECKPOINTS and not found.exists())
+    return inside or (file / MODEL_FILE).is_file() or (os.fspath(path) in lookup.CHECKPOINTS and not file.exists())
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportSource:
-    """Weights opened for an export: at which output stride, why, and which one they were trained at, where that is
-    known."""
+    """Weights opened for an export.
+
+    Attributes:
+      loaded: the model, at the output stride of the export.
+      stride_from: where that output stride comes from.
+      trained_stride: the output stride that they were trained at; None if that is unknown.
+    """
 
     loaded: Loaded
     stride_from: str
@@ -67,24 +75,31 @@ class ExportSource:
 def open_for_export(path: str | os.PathLike, changes: Mapping | None = None) -> ExportSource:
     """Opens weights at the output stride they are exported with.
 
-    An explicit output_stride wins, then the one that was trained; weights that do not remember theirs get the
-    release's default for export, 8. Arguments and errors: `loading.open_model`.
+    An explicit output_stride wins, then the one that was trained; weights whose training is unknown get the release's
+    default for export, 8.
+
+    Args:
+      path: anything that `weights.loading.open_model` opens.
+      changes: explicit fields of ModelConfig.
+
+    Raises:
+      DeepLabError: as `weights.loading.open_model` raises it.
     """
-    changes, remembers = dict(changes or {}), _remembers(path)
-    loaded, origin = None, "--output_stride"
-    if "output_stride" in changes or remembers:
+    changes = dict(changes or {})
+    known = _knows_trained_stride(path)
+    if "output_stride" in changes:
         loaded = open_model(path, changes)
-    trained = loaded.card.output_stride if remembers else None
-    if "output_stride" not in changes:
-        origin = "the model's own"
-        if trained is None:
-            loaded = open_model(path, {**changes, "output_stride": RELEASE_STRIDE})
-            origin = "the release's default for export"
-    return ExportSource(loaded, origin, trained)
+        return ExportSource(loaded, "--output_stride", loaded.card.output_stride if known else None)
+    if known:
+        loaded = open_model(path, changes)
+        if loaded.card.output_stride is not None:
+            return ExportSource(loaded, "the model's own", loaded.card.output_stride)
+    loaded = open_model(path, {**changes, "output_stride": RELEASE_STRIDE})
+    return ExportSource(loaded, "the release's default for export", None)
 
 
 def _at_size(loaded: Loaded, options: ExportConfig) -> tuple[keras.Model, ModelCard]:
-    """Returns model and card with the crop that the format needs."""
+    """Returns model and card with the crop size that the format needs."""
     config = loaded.card.config
     if options.format == "tflite" and config.crop_size and min(config.crop_size) <= config.output_stride:
         raise DeepLabError(
@@ -98,53 +113,54 @@ def _at_size(loaded: Loaded, options: ExportConfig) -> tuple[keras.Model, ModelC
 
 
 def _input(config: ModelConfig, options: ExportConfig) -> tuple[tuple[int | None, ...], tf.DType]:
-    """Returns shape and dtype of the images that the file takes."""
+    """Returns the shape [b, h, w, 3] and the dtype of the images that the file takes; None for any size."""
+    height, width = config.crop_size or (None, None)
     if options.format == "tflite":
-        # The converter's ranges come from float inputs; it makes them uint8 itself.
+        # For int8 the converter measures ranges on float inputs, and makes the input uint8 itself.
         plain = options.precision != "int8" and options.uint8_io
-        return (1, *config.crop_size, 3), tf.uint8 if plain else tf.float32
+        return (1, height, width, 3), tf.uint8 if plain else tf.float32
     if options.format == "onnx" and needs_fixed_size(config):
-        return (None, *config.crop_size, 3), tf.uint8
+        return (None, height, width, 3), tf.uint8
     return (1 if options.format == "frozen_pb" else None, None, None, 3), tf.uint8
 
 
 def _representative(options: ExportConfig, card: ModelCard) -> Iterator[np.ndarray]:
-    """Yields inputs [1, h, w, 3] for the ranges of int8."""
+    """Yields inputs, float32 [1, h, w, 3], on which the ranges of int8 are measured."""
     for file in expand_inputs(options.representative_images or ()):
         yield fitted(read_image(file), card, card.config.crop_size).image[None].astype(np.float32)
 
 
-# ---- where it goes
+# ---- where it is written
 
 
 @dataclasses.dataclass(frozen=True)
 class _Target:
-    """Where an export goes: a folder of its own, or a file with its certificate beside it."""
+    """The place of an export: a folder of its own, or a file with its certificate beside it."""
 
     path: pathlib.Path
-    form: Format
-    folder: bool
+    format: Format
+    is_folder: bool
 
     @property
     def names(self) -> dict[str, str]:
-        """What is written -> its final name, in the folder or beside the file."""
-        if self.folder:
-            return {name: name for name in (self.form.file or "", CERTIFICATE, _GRAPH_TEXT)}
+        """Name while the export is written -> final name, in the folder or beside the file."""
+        if self.is_folder:
+            return {name: name for name in (self.format.file or "", CERTIFICATE, _GRAPH_TEXT)}
         return {
-            self.form.file: self.path.name,
+            self.format.file or "": self.path.name,
             CERTIFICATE: f"{self.path.name}.{CERTIFICATE}",
             _GRAPH_TEXT: _GRAPH_TEXT,
         }
 
-    def check(self):
-        """Raises DeepLabError where something is there already, or nothing can be written."""
+    def check(self) -> None:
+        """Raises DeepLabError if the place is taken, or cannot be written."""
         try:
             self._check()
-        except OSError as error:  # a name that is too long
+        except OSError as error:  # for instance a name that is too long
             raise self._unwritable(error.strerror or error) from None
 
-    def _check(self):
-        if self.folder:
+    def _check(self) -> None:
+        if self.is_folder:
             taken = self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
             present = [self.path] if taken else []
         else:
@@ -154,14 +170,14 @@ class _Target:
             raise DeepLabError(f"--export_path={self.path}: {what}; choose another, or delete it")
         parent = next(parent for parent in self.path.absolute().parents if parent.exists())
         if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
-            raise self._unwritable(f"{parent} is no folder that can be written")
+            raise self._unwritable(f"{parent} is not a folder that can be written")
 
     def _unwritable(self, reason: object) -> DeepLabError:
         return DeepLabError(f"--export_path={self.path}: cannot be written ({reason}); choose another folder")
 
     @contextlib.contextmanager
     def growing(self) -> Iterator[pathlib.Path]:
-        """Gives a folder; what is in it takes its place when all went well."""
+        """Yields a folder to fill; its contents take their place if no error occurs."""
         made = [parent for parent in self.path.parents if not parent.exists()]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +185,7 @@ class _Target:
                 content = pathlib.Path(folder) / "export"
                 content.mkdir()
                 yield content
-                if self.folder:
+                if self.is_folder:
                     os.replace(content, self.path)
                     return
                 for name, final in self.names.items():
@@ -180,20 +196,30 @@ class _Target:
         finally:
             for parent in made:
                 with contextlib.suppress(OSError):
-                    parent.rmdir()  # refuses where something was written
+                    parent.rmdir()  # fails if something was written into it
 
 
-def check_export_path(export_path: str | os.PathLike, options: ExportConfig):
-    """Raises DeepLabError where an export cannot go to `export_path`; `options` are those of `for_path`."""
+def check_export_path(export_path: str | os.PathLike, options: ExportConfig) -> None:
+    """Raises DeepLabError if an export cannot be written to `export_path`.
+
+    options: as `ExportConfig.for_path` returns them.
+    """
     _target(export_path, options).check()
 
 
 def _target(export_path: str | os.PathLike, options: ExportConfig) -> _Target:
-    path, form = pathlib.Path(export_path).expanduser(), FORMATS[options.format]
-    return _Target(path, form, folder=form.file is None or path.suffix.lower() not in SUFFIXES)
+    path = pathlib.Path(export_path).expanduser()
+    target_format = _format(options)
+    is_folder = target_format.file is None or path.suffix.lower() not in SUFFIXES
+    return _Target(path, target_format, is_folder)
 
 
-# ---- the verb
+def _format(options: ExportConfig) -> Format:
+    """Returns the format, which `ExportConfig.for_path` has set."""
+    return FORMATS[cast(str, options.format)]
+
+
+# ---- the export
 
 
 def _description(opened: ExportSource, card: ModelCard, options: ExportConfig) -> dict:
@@ -214,42 +240,49 @@ def _description(opened: ExportSource, card: ModelCard, options: ExportConfig) -
     }
 
 
-def _scored(segmentation: Segmentation, inputs: tuple, path: pathlib.Path, run: RunExport) -> RunExport:
-    """Returns what runs the file and also gives scores, so that probabilities can be compared."""
+def _with_scores(
+    segmentation: Segmentation, inputs: tuple[tuple[int | None, ...], tf.DType], path: pathlib.Path, run: RunExport
+) -> RunExport:
+    """Returns a function that runs the file at `path` and also gives scores, so that probabilities can be compared."""
     options = segmentation.options
     if options.outputs != ("predictions",):
         return run
     if options.format == "tflite":
         return open_with_scores(path, options)
-    # These formats are written in a moment, and the graph is the same up to its end.
-    form, options = FORMATS[options.format], dataclasses.replace(options, outputs=("predictions", "probabilities"))
+    # A twin of the file that also gives probabilities: these formats are written quickly, and the graph is the same up
+    # to its end.
+    twin_format = _format(options)
+    options = dataclasses.replace(options, outputs=("predictions", "probabilities"))
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        twin = pathlib.Path(folder) / (form.file or "")
-        form.write(build_graph_def(dataclasses.replace(segmentation, options=options), *inputs), options, twin, ())
-        return form.open(twin, options)
+        twin = pathlib.Path(folder) / (twin_format.file or "")
+        graph_def = build_graph_def(dataclasses.replace(segmentation, options=options), *inputs)
+        twin_format.write(graph_def, options, twin, ())
+        return twin_format.open(twin, options)
 
 
 def export_opened(opened: ExportSource, export_path: str | os.PathLike, options: ExportConfig) -> dict:
-    """Exports opened weights; see `export`."""
+    """Writes opened weights in a format for use elsewhere, as `export` does, and returns the certificate."""
     options = options.for_path(export_path)
     target = _target(export_path, options)
     target.check()
-    target.form.needs()
+    if target.format.needs:
+        target.format.needs()
     opened.loaded.card.require_classes("export")
     options.require_ranges(learned=opened.loaded.card.config.quantized)
     model, card = _at_size(opened.loaded, options)
     shape, dtype = _input(card.config, options)
-    pictures = list(examples(options, card, None if None in shape[1:3] else shape[1:3]))
-    segmentation = Segmentation(card.config, read_weights(model), options, target.form.target)
+    _, height, width, _ = shape
+    pictures = list(compared_images(options, card, (height, width) if height and width else None))
+    segmentation = Segmentation(card.config, read_weights(model), options, target.format.target)
     graph_def = build_graph_def(segmentation, shape, dtype)
     with target.growing() as folder:
-        path = folder / (target.form.file or "")
-        target.form.write(graph_def, options, path, _representative(options, card))
-        operations, files = target.form.operations(path), files_of(path)
+        path = folder / (target.format.file or "")
+        target.format.write(graph_def, options, path, _representative(options, card))
+        operations, files = target.format.operations(path), files_of(path)
         require_portable(operations, export_path)
-        run = target.form.open(path, options)
-        scored = _scored(segmentation, (shape, dtype), path, run)
-        figures = compare(model, scored, pictures, card, options)
+        run = target.format.open(path, options)
+        run_with_scores = _with_scores(segmentation, (shape, dtype), path, run)
+        figures = compare(model, run_with_scores, pictures, card, options)
         require_agreement(figures, options, export_path)
         certificate = {
             "file": str(export_path),
@@ -261,7 +294,7 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
             "sha256": sha256_of(*files),
             "latency": latency(run, pictures[0].image),
             "machine": machine(),
-            "versions": versions(target.form.packages),
+            "versions": versions(target.format.packages),
             "operations": operations,
         }
         write_certificate(certificate, folder / CERTIFICATE)
@@ -271,27 +304,40 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
 
 
 def export(
-    checkpoint: str | os.PathLike, export_path: str | os.PathLike, options: ExportConfig | None = None, **changes
+    checkpoint: str | os.PathLike,
+    export_path: str | os.PathLike,
+    options: ExportConfig | None = None,
+    **changes: object,
 ) -> dict:
-    """Writes a model in a format for use elsewhere, with a certificate that it does what the Keras model does.
+    """Writes a model in a format for use elsewhere, with a certificate that the file does what the Keras model does.
 
-    The file is run on pictures and compared with `predict` of the Keras model; below the asked-for agreement, and
+    The file is run on pictures and compared with `predict` of the Keras model. If they agree less than required, and
     after any other error, nothing is left behind.
 
     Args:
-      checkpoint: anything `load` takes.
+      checkpoint: anything that `load` takes.
       export_path: a file that ends in .pb, .tflite or .onnx, which gets <file>.certificate.json beside it; otherwise a
         folder to make, which then holds certificate.json.
       options: format, outputs, precision and so on.
-      changes: fields of ModelConfig, for instance crop_size=(257, 257). Without an output_stride it is the one that was
-        trained, or 8 where the weights do not tell; a tflite without a crop_size is for 513 x 513.
+      **changes: fields of ModelConfig, for instance crop_size=(257, 257). Without output_stride the trained one is
+        taken, or 8 if that is unknown; a tflite without crop_size is for 513 x 513.
 
     Returns:
       The certificate: agreement, differences, mIoU, size, latency, operations, versions.
 
     Raises:
-      DeepLabError: options that cannot go together, weights or images that cannot be read, a place that is taken or
-        cannot be written, a package that is missing, a conversion that fails or does not agree.
+      DeepLabError: options contradict each other, weights or images cannot be read, the place is taken or cannot be
+        written, a package is missing, or the conversion fails or does not agree with the model.
+
+    Example:
+      The network of the tests, with random weights, as a SavedModel for the release's ImageTensor:
+
+      >>> model = deeplab_tf.build_model(deeplab_tf.ModelConfig("tiny", num_classes=3, crop_size=(33, 33)))
+      >>> deeplab_tf.save_tf1_checkpoint(model, "model.ckpt")
+      >>> options = deeplab_tf.ExportConfig(num_images=1)
+      >>> certificate = deeplab_tf.export("model.ckpt", "exported", options, crop_size=(33, 33))
+      >>> certificate["images"], certificate["agreement"] > 0.999
+      (1, True)
     """
     options = (options or ExportConfig()).for_path(export_path)
     check_export_path(export_path, options)

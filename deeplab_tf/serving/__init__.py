@@ -1,1 +1,1 @@
-"""A model behind HTTP: TensorFlow Serving's REST interface and a page to try it on. The extra `serve` installs it."""
+"""The HTTP server of a model: TensorFlow Serving's REST interface and a page. The extra `serve` installs it."""

@@ -1,10 +1,11 @@
-"""The server's addresses: TensorFlow Serving's REST interface, health, and the page."""
+"""The ASGI application and its routes: TensorFlow Serving's REST interface, health, and the page."""
 
 import asyncio
 import contextlib
 import importlib.resources
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,6 +20,8 @@ from deeplab_tf.serving import protocol
 from deeplab_tf.serving.engine import Engine
 from deeplab_tf.serving.refusal import Refused
 
+T = TypeVar("T")
+
 _PAGE = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -26,20 +29,20 @@ _PAGE = {
 }
 _POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _HEADERS = {"x-content-type-options": "nosniff", "content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
-# curl says it sends a form where it is told nothing else, and TensorFlow Serving takes it.
+# Without a header curl claims to send a form, and TensorFlow Serving accepts that.
 _JSON = ("application/json", "application/x-www-form-urlencoded", "")
 _PICTURE = ("image/", "application/octet-stream")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
-def _told(status: int, reason: str) -> JSONResponse:
-    """An error as TensorFlow Serving tells it."""
+def _error_response(status: int, reason: str) -> JSONResponse:
+    """Returns an error in the form of TensorFlow Serving."""
     headers = {**_HEADERS, **({"retry-after": "1"} if status == 503 else {})}
     return JSONResponse({"error": reason}, status, headers=headers)
 
 
-def _require_type(request: Request, expected: tuple[str, ...]):
+def _require_type(request: Request, expected: tuple[str, ...]) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not any(kind == name or (name.endswith("/") and kind.startswith(name)) for name in expected):
         raise Refused(415, f"content-type {kind[:80]!r}; expected {' or '.join(filter(None, expected))}")
@@ -47,22 +50,27 @@ def _require_type(request: Request, expected: tuple[str, ...]):
         raise Refused(415, "content-encoding: expected none")
 
 
-async def _body(request: Request, options: ServeConfig, hold: Callable[[int], None]) -> bytes:
-    """Returns the body, telling `hold` of each part. `Refused` 413 where it is too large, 408 where it does not come
-    in time."""
-    most, parts, size = int(options.max_body_mb * 1e6), [], 0
+async def _body(request: Request, options: ServeConfig, reserve: Callable[[int], None]) -> bytes:
+    """Returns the body of a request, after calling `reserve` with the size of each part.
+
+    Raises:
+      Refused: 413 if the body is too large, 408 if it does not arrive in time, 400 if it is empty.
+    """
+    most = int(options.max_body_mb * 1e6)
+    parts = []
+    size = 0
     too_large = Refused(413, f"the body is too large; expected at most {options.max_body_mb:g} MB")
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > most:
         raise too_large
 
-    async def read():
+    async def read() -> None:
         nonlocal size
         async for part in request.stream():
             size += len(part)
             if size > most:
                 raise too_large
-            hold(len(part))
+            reserve(len(part))
             parts.append(part)
 
     try:
@@ -74,74 +82,88 @@ async def _body(request: Request, options: ServeConfig, hold: Callable[[int], No
     return b"".join(parts)
 
 
-async def _departure(request: Request):
-    """Returns when the client has gone away; the body has been read."""
+async def _client_gone(request: Request) -> None:
+    """Returns when the client has closed the connection. Call it after the body has been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-async def _finished(request: Request, work: Awaitable, seconds: float):
-    """Returns what `work` returns. It is given up after so many seconds, and where nobody waits for it any more."""
-    answer, departure = asyncio.ensure_future(work), asyncio.ensure_future(_departure(request))
+async def _finish(request: Request, work: Awaitable[T], seconds: float) -> T:
+    """Returns the result of `work`, which is cancelled after `seconds` and when the client closes the connection.
+
+    Raises:
+      Refused: 504 after `seconds`.
+      ClientDisconnect: the client has closed the connection.
+    """
+    answer = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_client_gone(request))
     try:
-        await asyncio.wait({answer, departure}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({answer, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
             return answer.result()
-        if departure.done():
+        if gone.done():
             raise ClientDisconnect
         raise Refused(504, f"not answered within {seconds:g} s")
     finally:
         answer.cancel()
-        departure.cancel()
+        gone.cancel()
 
 
-class _Addresses:
-    """The handlers of one engine."""
+class _Handlers:
+    """The handlers of one engine's routes."""
 
-    def __init__(self, engine: Engine):
-        self._engine, self._options = engine, engine.options
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._options = engine.options
         folder = importlib.resources.files("deeplab_tf.serving") / "page"
         self._files = {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in _PAGE.items()}
 
-    async def _answered(self, request: Request, kinds: tuple[str, ...], work: Callable[[bytes], Awaitable]):
-        with self._engine.admitted() as hold:
-            _require_type(request, kinds)
-            body = await _body(request, self._options, hold)
-            return await _finished(request, work(body), self._options.timeout_secs)
+    async def _answer(self, request: Request, types: tuple[str, ...], work: Callable[[bytes], Awaitable[T]]) -> T:
+        with self._engine.admitted() as reserve:
+            _require_type(request, types)
+            body = await _body(request, self._options, reserve)
+            return await _finish(request, work(body), self._options.timeout_secs)
 
-    def _require_model(self, request: Request):
+    def _require_model(self, request: Request) -> None:
         name = request.path_params["name"]
         if name != self._options.model_name:
             raise Refused(404, f"no model {name[:80]!r} here; expected {self._options.model_name!r}")
 
     async def predict(self, request: Request) -> Response:
+        """Answers POST /v1/models/<name>:predict."""
         self._require_model(request)
         if request.path_params["verb"] != "predict":
             raise Refused(404, f"no :{request.path_params['verb'][:80]} here; expected :predict")
         if request.method != "POST":
             raise HTTPException(405, headers={"allow": "POST"})
-        answer = await self._answered(request, _JSON, self._engine.predict)
+        answer = await self._answer(request, _JSON, self._engine.predict)
         return Response(answer, media_type="application/json", headers=_HEADERS)
 
     async def segment(self, request: Request) -> Response:
-        answer = await self._answered(request, _PICTURE, self._engine.segment)
+        """Answers POST /segment, the page's request."""
+        answer = await self._answer(request, _PICTURE, self._engine.segment)
         return Response(json.dumps(answer), media_type="application/json", headers=_HEADERS)
 
     async def status(self, request: Request) -> Response:
+        """Answers GET /v1/models/<name>."""
         self._require_model(request)
         return JSONResponse(protocol.status(), headers=_HEADERS)
 
     async def metadata(self, request: Request) -> Response:
+        """Answers GET /v1/models/<name>/metadata."""
         self._require_model(request)
         return JSONResponse(protocol.metadata(self._options.model_name), headers=_HEADERS)
 
     async def health(self, request: Request) -> Response:
+        """Answers GET /health."""
         return JSONResponse({"status": "ok"}, headers=_HEADERS)
 
     async def info(self, request: Request) -> Response:
+        """Answers GET /info: the facts that the page shows."""
         return JSONResponse(self._engine.info(), headers=_HEADERS)
 
     async def example(self, request: Request) -> Response:
+        """Answers GET /examples/<number>: an example picture."""
         number = request.path_params["number"]
         if number >= len(self._engine.examples):
             raise Refused(404, "no such example")
@@ -150,10 +172,12 @@ class _Addresses:
         return Response(content, media_type=kind, headers=_HEADERS)
 
     async def file(self, request: Request) -> Response:
+        """Answers GET of a file of the page."""
         content, kind = self._files[request.url.path]
         return Response(content, media_type=kind, headers={**_HEADERS, "cache-control": "no-cache"})
 
     def routes(self) -> list[Route]:
+        """Returns the routes of all handlers."""
         models = ("/v1/models/{name}", "/v1/models/{name}/versions/1")
         return [
             *(Route(f"{model}:{{verb}}", self.predict, methods=_METHODS) for model in models),
@@ -167,43 +191,48 @@ class _Addresses:
         ]
 
 
-async def _refused(request: Request, error: Refused) -> Response:
-    return _told(error.status, error.reason)
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return _error_response(error.status, error.reason)
 
 
-async def _http_error(request: Request, error: HTTPException) -> Response:
-    response = _told(error.status_code, str(error.detail))
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = _error_response(error.status_code, str(error.detail))
     response.headers.update(error.headers or {})
     return response
 
 
-async def _gone(request: Request, error: ClientDisconnect) -> Response:
-    return _told(400, "the client went away")
+async def _disconnected(request: Request, error: Exception) -> Response:
+    return _error_response(400, "the client went away")
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    return _told(500, "the server failed at this request; its log says why")
+    return _error_response(500, "the server failed at this request; its log says why")
 
 
 def build_app(engine: Engine) -> Starlette:
-    """Returns the ASGI application. Bound to this machine alone it answers to its names alone, whatever name a page
-    elsewhere makes point here."""
+    """Returns the ASGI application.
+
+    A server that listens on this machine alone accepts only the machine's own names as host, so that no page elsewhere
+    can reach it through a name that it lets point here.
+    """
 
     @contextlib.asynccontextmanager
-    async def lifespan(app):
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with engine.running():
             yield
 
     local = engine.options.host in _LOCAL
     hosts = [*_LOCAL[:2], "[::1]"] if local else ["*"]
     return Starlette(
-        routes=_Addresses(engine).routes(),
+        routes=_Handlers(engine).routes(),
         lifespan=lifespan,
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)],
         exception_handlers={
             Refused: _refused,
             HTTPException: _http_error,
-            ClientDisconnect: _gone,
+            ClientDisconnect: _disconnected,
             Exception: _failed,
         },
     )

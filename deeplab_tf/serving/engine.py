@@ -1,6 +1,6 @@
-"""What the server does with pictures: the network in one thread, all else in others, and never more than was allowed.
+"""The engine of the server: runs the network in one thread and everything else in others, within its limits.
 
-Nothing here knows HTTP, but for the status of what is refused.
+It does not depend on HTTP, except for the status of a refused request.
 """
 
 import asyncio
@@ -9,8 +9,9 @@ import contextlib
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import keras
 import numpy as np
@@ -26,42 +27,53 @@ from deeplab_tf.ops.images import EXTENSIONS, jpeg_bytes, png_bytes, read_image,
 from deeplab_tf.ops.pictures import class_shares, palette_png
 from deeplab_tf.serving import protocol
 from deeplab_tf.serving.batching import Batcher
-from deeplab_tf.serving.pictures import decoded
+from deeplab_tf.serving.pictures import decode_picture
 from deeplab_tf.serving.refusal import Refused
 from deeplab_tf.weights.model_directory import ModelCard
 
-_EXAMPLES, _EXAMPLE_SIDE = 6, 1024
-_MOST_BODIES = 16  # of the largest size that are held at a time, whatever the number of requests
+T = TypeVar("T")
+
+_EXAMPLES = 6  # of the user's pictures that the page offers, at most
+_EXAMPLE_SIDE = 1024  # pixels of their longer side, at most
+_MOST_BODIES = 16  # all request bodies together take at most the memory of this many of the largest size
 
 
 class Engine:
-    """A model that answers many at once."""
+    """A model that answers many requests at once.
 
-    def __init__(self, model: keras.Model, card: ModelCard, options: ServeConfig):
+    Attributes:
+      options: the limits of the server.
+      examples: (name, encoded picture) of the pictures that the page offers.
+    """
+
+    def __init__(self, model: keras.Model, card: ModelCard, options: ServeConfig) -> None:
         card.require_classes("serve")
-        self._model, self._card, self.options = model, card, options
+        self._card = card
+        self.options = options
         self._predictor = runtime_predictor(model, options.runtime, pixels=math.inf)
         self._lite = isinstance(self._predictor, LitePredictor)
-        self._photo = PredictConfig(longest_side=options.longest_side)
-        self._plain = PredictConfig(resize="none")
+        self._page_options = PredictConfig(longest_side=options.longest_side)
+        self._rest_options = PredictConfig(resize="none")
         self._names = card.class_names or tuple(f"class {i}" for i in range(card.config.num_classes))
         self._palette = card.palette or pascal_palette(card.config.num_classes)
-        self._active, self._held = 0, 0
+        self._active = 0  # requests that are being answered
+        self._bytes_held = 0  # the size of their bodies
         self.examples = tuple(_examples(options))
 
-    def prepare(self):
-        """Does what the first request would otherwise wait for."""
+    def prepare(self) -> None:
+        """Compiles the network, so that the first request does not wait for that."""
         self._predictor.prepare()
-        self._run(network_size(np.zeros((300, 400, 3), np.uint8), self._photo)[None])
+        self._run(network_size(np.zeros((300, 400, 3), np.uint8), self._page_options)[None])
 
     @contextlib.asynccontextmanager
-    async def running(self):
-        """Answers meanwhile."""
-        most = 1 if self._lite else self.options.max_batch_size  # LiteRT runs them one after the other anyway
+    async def running(self) -> AsyncIterator[None]:
+        """Runs the batcher and its threads for the duration of the context."""
+        most = 1 if self._lite else self.options.max_batch_size  # LiteRT runs images one after the other anyway
         wait = 0.0 if self._lite else self.options.batch_wait_ms / 1000
         self._batcher = Batcher(self._run, max_batch=most, wait=wait)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="pictures")
-        # Pictures are decoded when the network is about to get to them: those that wait are small.
+        # A picture is decoded only when the network will soon run it, so that waiting requests hold the small encoded
+        # bytes and not the pixels.
         self._room = asyncio.Semaphore(2 * most + 2)
         self._batcher.start()
         try:
@@ -72,30 +84,35 @@ class Engine:
 
     @contextlib.contextmanager
     def admitted(self) -> Iterator[Callable[[int], None]]:
-        """Counts a request, and by the function that it gives the bytes that the request holds; `Refused` 503 where
-        there is too much of either."""
+        """Counts a request for the duration of the context, and yields a function that reserves bytes for its body.
+
+        Raises:
+          Refused: 503 if too many requests are being answered, or (from the function) if their bodies are too large.
+        """
         if self._active >= self.options.max_requests:
             raise Refused(503, f"{self._active} requests are being answered; come back later")
-        held = 0
+        own_bytes = 0
 
-        def hold(count: int):
-            nonlocal held
-            if self._held + count > _MOST_BODIES * self.options.max_body_mb * 1e6:
-                self._held -= held  # at once, or those that send meanwhile would be refused with it
-                held = 0
+        def reserve(count: int) -> None:
+            nonlocal own_bytes
+            if self._bytes_held + count > _MOST_BODIES * self.options.max_body_mb * 1e6:
+                # Released now, and not when the context ends: otherwise requests that arrive until then would be
+                # refused too, for bytes that nobody holds any more.
+                self._bytes_held -= own_bytes
+                own_bytes = 0
                 raise Refused(503, "large requests are being answered; come back later")
-            held += count
-            self._held += count
+            own_bytes += count
+            self._bytes_held += count
 
         self._active += 1
         try:
-            yield hold
+            yield reserve
         finally:
             self._active -= 1
-            self._held -= held
+            self._bytes_held -= own_bytes
 
     def info(self) -> dict:
-        """What the page wants to know of the model."""
+        """Returns the facts about the model that the page shows."""
         config = self._card.config
         return {
             "name": self.options.model_name,
@@ -113,20 +130,20 @@ class Engine:
     # ---- the network
 
     def _run(self, images: np.ndarray) -> list[tuple[np.ndarray, float]]:
-        """Returns the label map of each image, and the seconds that they took together."""
+        """Returns for each image (uint8 [b, h, w, 3]) its label map and the seconds that the whole batch took."""
         start = time.perf_counter()
-        if images.shape[1] * images.shape[2] > self._plain.max_pixels:
-            labels = [network_labels(self._predictor, image, self._plain) for image in images]
+        if images.shape[1] * images.shape[2] > self._rest_options.max_pixels:
+            labels = [network_labels(self._predictor, image, self._rest_options) for image in images]
         else:
             labels = list(self._predictor.labels(images))
         seconds = time.perf_counter() - start
         return [(label, seconds) for label in labels]
 
-    async def _apart(self, work: Callable, *arguments, **options):
-        """Runs what takes long in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*arguments, **options))
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Returns the result of `work`, which runs in a thread, so that the event loop does not wait for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def _segmented(self, image: np.ndarray) -> tuple[np.ndarray, float]:
+    async def _segment(self, image: np.ndarray) -> tuple[np.ndarray, float]:
         try:
             return await self._batcher.submit(image)
         except (MemoryError, tf.errors.ResourceExhaustedError):
@@ -136,25 +153,35 @@ class Engine:
     # ---- the two kinds of requests
 
     async def predict(self, body: bytes) -> bytes:
-        """Answers a :predict request of TensorFlow Serving's."""
+        """Returns the body of the answer to a :predict request of TensorFlow Serving's REST interface.
+
+        Raises:
+          Refused: the request is not valid, or an image is too large.
+        """
         async with self._room:
-            asked = await self._apart(protocol.question, body, max_pixels=self.options.max_pixels)
-            found = await asyncio.gather(*map(self._segmented, asked.images))
-            return await self._apart(protocol.answer, asked, [labels for labels, _ in found])
+            request = await self._in_thread(lambda: protocol.parse_request(body, max_pixels=self.options.max_pixels))
+            results = await asyncio.gather(*map(self._segment, request.images))
+            labels = [label for label, _ in results]
+            return await self._in_thread(lambda: protocol.encode_answer(request, labels))
 
     async def segment(self, content: bytes) -> dict:
-        """Answers the page: an encoded picture -> its classes, as runs and as a PNG."""
+        """Returns the answer to a request of the page: the classes of an encoded picture, as runs and as a PNG.
+
+        Raises:
+          Refused: the picture cannot be decoded, or is too large.
+        """
         async with self._room:
-            size, sized = await self._apart(self._read, content)
-            labels, seconds = await self._segmented(sized)
-            return await self._apart(self._shown, labels, size, seconds)
+            size, resized = await self._in_thread(lambda: self._read(content))
+            labels, seconds = await self._segment(resized)
+            return await self._in_thread(lambda: self._page_answer(labels, size, seconds))
 
     def _read(self, content: bytes) -> tuple[tuple[int, int], np.ndarray]:
-        """Returns the size of a picture, and the picture as the network gets it."""
-        image = decoded(content, max_pixels=self.options.max_pixels, name="the picture")
-        return image.shape[:2], network_size(image, self._photo)
+        """Returns the height and width of a picture, and the picture resized for the network."""
+        image = decode_picture(content, max_pixels=self.options.max_pixels, name="the picture")
+        return (image.shape[0], image.shape[1]), network_size(image, self._page_options)
 
-    def _shown(self, labels: np.ndarray, size: tuple[int, int], seconds: float) -> dict:
+    def _page_answer(self, labels: np.ndarray, size: tuple[int, int], seconds: float) -> dict:
+        """Returns the JSON fields for the page: labels [h, w] at `size`, in runs of (label, length) by rows."""
         labels = resize_labels(labels, *size)
         flat = labels.ravel()
         starts = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1])
@@ -170,11 +197,10 @@ class Engine:
         }
 
 
-def _examples(options: ServeConfig):
+def _examples(options: ServeConfig) -> Iterator[tuple[str, bytes]]:
     """Yields (name, PNG or JPEG) of the pictures that the page offers."""
     if options.examples is None:
-        for number in range(3):
-            height, width = ((257, 385), (321, 321), (385, 257))[number]
+        for number, (height, width) in enumerate(((257, 385), (321, 321), (385, 257))):
             image, _ = shapes_example(0, FIRST_INDEX["test"] + number, height=height, width=width)
             yield f"drawn shapes {number + 1}", png_bytes(image)
         return

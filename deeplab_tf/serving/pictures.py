@@ -1,4 +1,4 @@
-"""Encoded pictures from strangers: looked at before they are decoded, so that a small file cannot take all memory."""
+"""The decoder of untrusted pictures: it checks their size first, so that a small file cannot take all memory."""
 
 import io
 import warnings
@@ -12,20 +12,24 @@ from deeplab_tf.serving.refusal import Refused
 
 
 def _announced_pixels(content: bytes) -> int:
-    """How many pixels the picture says it has; 0 where it does not say."""
+    """Returns the number of pixels that the header of a picture announces; 0 if it cannot be read."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of many pixels; that is what is asked here
+            warnings.simplefilter("ignore")  # Pillow warns of many pixels, which this function counts
             with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 return image.width * image.height
     except PIL.Image.DecompressionBombError as error:
         raise Refused(413, f"too many pixels ({error})") from None
-    except Exception:  # not a picture; the decoder says what is wrong
+    except Exception:  # not a picture; the decoder below reports what is wrong
         return 0
 
 
-def decoded(content: bytes, *, max_pixels: int, name: str = "image") -> np.ndarray:
-    """Returns a picture as RGB, uint8 [h, w, 3], upright. `Refused` 413 above `max_pixels`, 400 where it is none."""
+def decode_picture(content: bytes, *, max_pixels: int, name: str = "image") -> np.ndarray:
+    """Returns a picture as RGB, uint8 [h, w, 3], upright.
+
+    Raises:
+      Refused: 413 if it has more than `max_pixels`, 400 if it is not a picture.
+    """
     pixels = _announced_pixels(content)
     if pixels > max_pixels:
         raise Refused(413, f"{name}: {pixels} pixels; expected at most {max_pixels}")

@@ -1,8 +1,8 @@
-"""TensorFlow Serving's REST requests and answers, for the signatures of our SavedModels.
+"""Requests and answers of TensorFlow Serving's REST interface, for the signatures of the exported SavedModels.
 
-`serving_default` takes ImageTensor, uint8 [b, h, w, 3]; `image_bytes` takes encoded pictures as {"b64": "..."}. Both in
-the row form ("instances") and in the columnar one ("inputs"). Source: TensorFlow Serving's documentation of its REST
-API.
+`serving_default` takes ImageTensor, uint8 [b, h, w, 3]; `image_bytes` takes encoded pictures as {"b64": "..."}. Both
+come in the row form ("instances") or in the columnar form ("inputs"). Source: TensorFlow Serving's documentation of its
+REST API.
 """
 
 import base64
@@ -10,11 +10,12 @@ import binascii
 import dataclasses
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from deeplab_tf.config.export import INPUT, OUTPUTS
-from deeplab_tf.serving.pictures import decoded
+from deeplab_tf.serving.pictures import decode_picture
 from deeplab_tf.serving.refusal import Refused
 
 _DEFAULT, _ENCODED = "serving_default", "image_bytes"
@@ -23,38 +24,45 @@ _BEYOND = 255  # as in the SavedModel: what lies outside of the smaller pictures
 
 
 @dataclasses.dataclass(frozen=True)
-class Question:
-    """What a request asks: its images, each uint8 [h, w, 3]; whether they came encoded, and by rows."""
+class PredictRequest:
+    """The contents of a :predict request.
+
+    Attributes:
+      images: uint8 [h, w, 3] each.
+      encoded: whether they came as encoded pictures.
+      rows: whether the request has the row form, which its answer must have too.
+    """
 
     images: tuple[np.ndarray, ...]
     encoded: bool
     rows: bool
 
 
-def _object(body: bytes) -> dict:
+def _parse_object(body: bytes) -> dict:
     try:
-        found = json.loads(body)
+        value = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise Refused(400, f"the body is not JSON ({str(error)[:100]})") from None
-    if not isinstance(found, dict):
-        raise Refused(400, f"the body is a JSON {type(found).__name__}; expected an object")
-    return found
+    if not isinstance(value, dict):
+        raise Refused(400, f"the body is a JSON {type(value).__name__}; expected an object")
+    return value
 
 
-def _is_bytes(value: object) -> bool:
+def _is_encoded(value: object) -> bool:
     return isinstance(value, dict) and set(value) == {"b64"}
 
 
-def _named(value: object) -> tuple[str | None, object]:
-    """Splits {"ImageTensor": value}."""
-    if not isinstance(value, dict) or _is_bytes(value):
+def _split_name(value: object) -> tuple[str | None, object]:
+    """Returns the name and the value of {"ImageTensor": value}; None and the value if it has no name."""
+    if not isinstance(value, dict) or _is_encoded(value):
         return None, value
     if len(value) != 1 or not set(value) <= {INPUT, _ENCODED}:
         raise Refused(400, f"inputs named {str(sorted(value)[:5])[:80]}; expected {INPUT} or {_ENCODED}")
     return next(iter(value.items()))
 
 
-def _content(value: dict) -> bytes:
+def _content(value: Any) -> bytes:
+    """Returns the bytes of {"b64": "..."}."""
     try:
         return base64.b64decode(value["b64"], validate=True)
     except (binascii.Error, TypeError, ValueError) as error:
@@ -62,10 +70,11 @@ def _content(value: dict) -> bytes:
 
 
 def _pixels(value: object) -> np.ndarray:
-    """Returns nested lists as uint8 [h, w, 3]."""
+    """Returns nested lists of numbers as uint8 [h, w, 3]."""
     expected = f"{INPUT}: expected lists of whole numbers in 0..255 with the shape [height, width, 3]"
     try:
-        # As numbers at once: an array of texts is as large as if all were as long as the longest.
+        # With a dtype: without one, texts in the lists would become an array in which each takes the memory of the
+        # longest.
         array = np.asarray(value, np.float64)
     except (ValueError, TypeError, OverflowError) as error:
         ragged = "; these have rows of several lengths" if "inhomogeneous" in str(error) else ""
@@ -78,69 +87,83 @@ def _pixels(value: object) -> np.ndarray:
 
 
 def _values(request: dict) -> tuple[list[tuple[str | None, object]], bool]:
-    """Returns the (name, value) of each image, and whether they came by rows."""
+    """Returns the (name, value) of each image, and whether the request has the row form."""
     if ("instances" in request) == ("inputs" in request):
         raise Refused(400, 'expected either "instances" or "inputs"')
     rows = "instances" in request
     if rows:
-        found, pairs = request["instances"], None
+        name = None
+        values = request["instances"]
     else:
-        name, found = _named(request["inputs"])
-        found = [found] if _is_bytes(found) else found
-        pairs = [(name, value) for value in found] if isinstance(found, list) else None
-    if not isinstance(found, list) or not found:
+        name, values = _split_name(request["inputs"])
+        values = [values] if _is_encoded(values) else values
+    if not isinstance(values, list) or not values:
         raise Refused(400, f'"{"instances" if rows else "inputs"}": expected a list of at least one image')
-    return pairs or [_named(value) for value in found], rows
+    if rows:
+        return [_split_name(value) for value in values], rows
+    return [(name, value) for value in values], rows
 
 
-def question(body: bytes, *, max_pixels: int) -> Question:
-    """Reads the body of a :predict request. `Refused` 400 where it is not one, 413 above `max_pixels` in all."""
-    request = _object(body)
+def parse_request(body: bytes, *, max_pixels: int) -> PredictRequest:
+    """Returns the contents of the body of a :predict request.
+
+    Raises:
+      Refused: 400 if the body is not a valid request, 413 if its images have more than `max_pixels` in all.
+    """
+    request = _parse_object(body)
     pairs, rows = _values(request)
-    kinds = {_is_bytes(value) for _, value in pairs}
+    kinds = {_is_encoded(value) for _, value in pairs}
     if len(kinds) > 1:
         raise Refused(400, "encoded images and lists of pixels in one request; expected one kind")
     encoded = kinds.pop()
-    signature, actual = request.get("signature_name") or None, _ENCODED if encoded else _DEFAULT
+    signature = request.get("signature_name") or None
+    actual = _ENCODED if encoded else _DEFAULT
     if signature not in (None, actual):
         raise Refused(
             400, f"signature_name={str(signature)[:80]!r}: does not fit the inputs, which are those of {actual}"
         )
     if any(name not in (None, _ENCODED if encoded else INPUT) for name, _ in pairs):
         raise Refused(400, f"the inputs are of {actual}, but named {pairs[0][0]}")
-    images, left = [], max_pixels
+    images = []
+    left = max_pixels
     for number, (_, value) in enumerate(pairs):
         name = f"image {number}"
-        image = decoded(_content(value), max_pixels=max(left, 0), name=name) if encoded else _pixels(value)
+        image = decode_picture(_content(value), max_pixels=max(left, 0), name=name) if encoded else _pixels(value)
         left -= image.shape[0] * image.shape[1]
         if left < 0:
             raise Refused(413, f"{name}: more than {max_pixels} pixels in all; expected fewer or smaller images")
         images.append(image)
     if not encoded and len({image.shape for image in images}) > 1:
         raise Refused(400, f"{INPUT}: images of several sizes; expected one size, or encoded images")
-    return Question(tuple(images), encoded, rows)
+    return PredictRequest(tuple(images), encoded, rows)
 
 
-def answer(asked: Question, labels: Sequence[np.ndarray]) -> bytes:
-    """Returns the body of the answer: what the SavedModel's signature gives, by rows or by columns.
+def encode_answer(request: PredictRequest, labels: Sequence[np.ndarray]) -> bytes:
+    """Returns the body of the answer, with the outputs of the SavedModel's signature, by rows or by columns.
 
-    `image_bytes` gives maps padded to one size, and each picture's own.
+    The outputs of `image_bytes` are label maps padded to one size, and the size of each.
+
+    Args:
+      request: the request to answer.
+      labels: integers [h, w], one label map for each of its images.
     """
     sizes = [list(label.shape) for label in labels]
-    if not asked.encoded:
+    if not request.encoded:
         maps = [label.tolist() for label in labels]
-        return json.dumps({"predictions": maps} if asked.rows else {"outputs": maps}).encode()
-    whole = np.max(sizes, axis=0)
-    pads = [[(0, int(all_ - own)) for all_, own in zip(whole, size, strict=True)] for size in sizes]
-    maps = [np.pad(m, pad, constant_values=_BEYOND).tolist() for m, pad in zip(labels, pads, strict=True)]
-    if asked.rows:
+        return json.dumps({"predictions": maps} if request.rows else {"outputs": maps}).encode()
+    height, width = np.max(sizes, axis=0)
+    maps = []
+    for label in labels:
+        padding = ((0, int(height - label.shape[0])), (0, int(width - label.shape[1])))
+        maps.append(np.pad(label, padding, constant_values=_BEYOND).tolist())
+    if request.rows:
         rows = [{_PREDICTIONS: m, "sizes": size} for m, size in zip(maps, sizes, strict=True)]
         return json.dumps({"predictions": rows}).encode()
     return json.dumps({"outputs": {_PREDICTIONS: maps, "sizes": sizes}}).encode()
 
 
 def status() -> dict:
-    """Returns what GET /v1/models/<name> gives."""
+    """Returns the answer to GET /v1/models/<name>."""
     state = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     return {"model_version_status": [state]}
 
@@ -151,10 +174,9 @@ def _tensor(name: str, dtype: str, sides: Sequence[int]) -> dict:
 
 
 def metadata(model_name: str) -> dict:
-    """Returns what GET /v1/models/<name>/metadata gives of our SavedModels."""
-    labels, padded = (
-        _tensor(f"{name}:0", "DT_INT32", (-1, -1, -1)) for name in ("PartitionedCall_1", "PartitionedCall")
-    )
+    """Returns the answer to GET /v1/models/<name>/metadata, as TensorFlow Serving gives it for the SavedModel."""
+    labels = _tensor("PartitionedCall_1:0", "DT_INT32", (-1, -1, -1))
+    padded = _tensor("PartitionedCall:0", "DT_INT32", (-1, -1, -1))
     image = {INPUT: _tensor(f"{_DEFAULT}_{INPUT}:0", "DT_UINT8", (-1, -1, -1, 3))}
     content = {_ENCODED: _tensor(f"{_ENCODED}_{_ENCODED}:0", "DT_STRING", (-1,))}
     sizes = _tensor("PartitionedCall:1", "DT_INT32", (-1, 2))

@@ -1,9 +1,15 @@
-"""What a client is told whose request is not answered."""
+"""The error a client gets when its request is refused."""
 
 
 class Refused(Exception):
-    """A request that is not answered: its HTTP status, and one line that says why."""
+    """A request that is refused.
 
-    def __init__(self, status: int, reason: str):
+    Attributes:
+      status: of HTTP.
+      reason: one line for the client.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
-        self.status, self.reason = status, reason
+        self.status = status
+        self.reason = reason

@@ -1,7 +1,8 @@
-"""The server itself: uvicorn, with time limits on clients that send or read too slowly."""
+"""The server: uvicorn, with time limits on clients that send or read too slowly."""
 
 import asyncio
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from deeplab_tf.serving.app import build_app
 from deeplab_tf.serving.engine import Engine
 
 _LARGEST_HEAD = 16384  # bytes of a request's head
-_LEAST_READ = 65536  # bytes of an answer that a client must read in the time that it has to send a request
+_LEAST_READ = 65536  # bytes of an answer that a client must read within the time that it has to send a request
 _SLOW = b'{"error": "the request did not arrive in time"}'
 _SLOW_HEAD = (
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
@@ -24,8 +25,11 @@ _SLOW_HEAD = (
 
 
 class _Limited(H11Protocol):
-    """uvicorn's protocol with a limit on the time a client takes for a request's head, for what it goes on sending
-    after the answer, and for reading each _LEAST_READ of the answer. (The time of a body is the application's.)"""
+    """uvicorn's protocol with limits on the time of a client.
+
+    They hold for the head of a request, for a body that the client goes on sending after the answer, and for reading
+    each _LEAST_READ bytes of the answer. (The application limits the time of a body before the answer.)
+    """
 
     _seconds: float
     _timer: asyncio.TimerHandle | None = None
@@ -35,54 +39,55 @@ class _Limited(H11Protocol):
         answered = self.conn.our_state in (h11.DONE, h11.MUST_CLOSE)
         return self.conn.their_state is h11.IDLE or (answered and self.conn.their_state is h11.SEND_BODY)
 
-    def _watch(self):
+    def _update_timer(self) -> None:
+        """Starts the timer if the client is to send something, and stops it otherwise."""
         if self._timer and not self._awaits_client():
             self._timer.cancel()
             self._timer = None
         elif not self._timer and self._awaits_client():
-            self._timer = self.loop.call_later(self._seconds, self._give_up)
+            self._timer = self.loop.call_later(self._seconds, self._close_slow)
 
-    def _give_up(self):
+    def _close_slow(self) -> None:
         if self.conn.our_state is h11.IDLE and not self.transport.is_closing():
             self.transport.write(_SLOW_HEAD % len(_SLOW) + _SLOW)
         self.transport.close()
 
-    def connection_made(self, transport):
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self._watch()
+        self._update_timer()
 
-    def data_received(self, data):
+    def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._watch()
+        self._update_timer()
 
-    def on_response_complete(self):
+    def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._timer:  # of the request before
+        if self._timer:  # of the previous request
             self._timer.cancel()
             self._timer = None
         if not self.transport.is_closing() and self.conn.their_state is h11.SEND_BODY:
-            self._watch()
+            self._update_timer()
 
-    def connection_lost(self, exc):
+    def connection_lost(self, exc: Exception | None) -> None:
         for timer in filter(None, (self._timer, self._blocked)):
             timer.cancel()
         super().connection_lost(exc)
 
-    def pause_writing(self):
+    def pause_writing(self) -> None:
         super().pause_writing()
         self._await_reader(self.transport.get_write_buffer_size())
 
-    def _await_reader(self, unread: int):
-        self._blocked = self.loop.call_later(self._seconds, self._look_at_reader, unread)
+    def _await_reader(self, unread: int) -> None:
+        self._blocked = self.loop.call_later(self._seconds, self._check_reader, unread)
 
-    def _look_at_reader(self, before: int):
+    def _check_reader(self, before: int) -> None:
         unread = self.transport.get_write_buffer_size()
         if before - unread < _LEAST_READ:
             self.transport.abort()
         else:
             self._await_reader(unread)
 
-    def resume_writing(self):
+    def resume_writing(self) -> None:
         super().resume_writing()
         if self._blocked:
             self._blocked.cancel()
@@ -90,12 +95,12 @@ class _Limited(H11Protocol):
 
 
 def _limited(seconds: float) -> type[H11Protocol]:
-    """Returns the protocol, as uvicorn wants it: a class that is made without arguments of ours."""
+    """Returns the protocol with its limit as a class attribute, because uvicorn makes the instances."""
     return type("Limited", (_Limited,), {"_seconds": seconds})
 
 
 def build_server(engine: Engine) -> uvicorn.Server:
-    """Returns the server, ready to `run`. DeepLabError where the address is taken: at once, not when it runs."""
+    """Returns the server of an engine, ready to run on the socket of `listening_socket`."""
     options = engine.options
     config = uvicorn.Config(
         build_app(engine),
@@ -116,10 +121,12 @@ def build_server(engine: Engine) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def listening_socket(options: ServeConfig):
-    """Returns a socket that listens where `options` say. DeepLabError where that cannot be."""
-    import socket
+def listening_socket(options: ServeConfig) -> socket.socket:
+    """Returns a socket that listens on the host and port of `options`.
 
+    Raises:
+      DeepLabError: the address is taken or not allowed.
+    """
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     listener = socket.socket(family)
     try:
@@ -135,8 +142,13 @@ def listening_socket(options: ServeConfig):
 
 @contextlib.contextmanager
 def serving(engine: Engine) -> Iterator[str]:
-    """Serves in a thread meanwhile; gives the address, for instance http://127.0.0.1:8501."""
-    listener, server = listening_socket(engine.options), build_server(engine)
+    """Serves in a thread for the duration of the context, and yields the address, as http://127.0.0.1:8501.
+
+    Raises:
+      DeepLabError: the address is taken or not allowed.
+    """
+    listener = listening_socket(engine.options)
+    server = build_server(engine)
     thread = threading.Thread(target=server.run, args=([listener],), name="server", daemon=True)
     thread.start()
     while not server.started and thread.is_alive():
