@@ -11,7 +11,7 @@ from golden import golden_image
 from test_benchmark import finished
 
 from deeplab_tf.benchmarks import inference
-from deeplab_tf.benchmarks.inference import Row
+from deeplab_tf.benchmarks.inference import Measurement
 from deeplab_tf.inference.tflite.convert import convert
 from deeplab_tf.ops.images import read_image, resize_longest
 from deeplab_tf.ops.resizing import resize_bilinear
@@ -44,14 +44,14 @@ def test_inference_is_reported(capsys, tmp_path):
 
 
 def test_the_middle_and_its_spread():
-    row = Row("m", "r", (100, 200), 4, 8_000_000, seconds=[0.1, 0.4, 0.2, 0.3])
+    row = Measurement("m", "r", (100, 200), 4, 8_000_000, seconds=[0.1, 0.4, 0.2, 0.3])
     found = row.figures(peak=1e9)
     assert found["ms"] == pytest.approx(1000 * statistics.median([0.1, 0.2, 0.3, 0.4]))
     assert found["images_per_s"] == pytest.approx(16)
     assert found["gmac_per_s"] == pytest.approx(0.032) and found["share_of_matmul"] == pytest.approx(0.032)
     assert found["ms_per_megapixel"] == pytest.approx(250 / 0.08)
     assert found["ms_middle_half"][0] < 250 < found["ms_middle_half"][1]
-    assert Row("m", "r", (1, 1), 1, 1, seconds=[0.5]).figures(1.0)["ms_middle_half"] == [500, 500]
+    assert Measurement("m", "r", (1, 1), 1, 1, seconds=[0.5]).figures(1.0)["ms_middle_half"] == [500, 500]
 
 
 @pytest.mark.parametrize(

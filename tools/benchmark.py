@@ -1,13 +1,13 @@
-"""Measures this machine: predicting, serving, converting, --help, the input pipeline, the training step, the CRF,
-the scores.
+"""Measures this machine: prediction, serving, conversion, --help, the input pipeline, training, the CRF, the scores.
 
   deeplab-tf benchmark --what=inference --checkpoints=models/xception65 --sizes=513x513 --chart=bars.svg
   deeplab-tf benchmark --what=serve --clients=200 --seconds=60
   deeplab-tf benchmark --what=convert,help
   deeplab-tf benchmark --what=pipeline,train_step --rounds=15
 
-convert is set beside reading and building, the pipeline beside stock operations of tf.image, the step beside a bare one
-of Keras. The two sides of a comparison take turns; times are medians. Compare ratios, not seconds: machines differ.
+convert is compared with reading a checkpoint and building its model, the pipeline with stock operations of tf.image,
+the training step with a bare one of Keras. The two sides of a comparison take turns; times are medians. Compare ratios,
+not seconds: machines differ.
 """
 
 import json
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from absl import flags
 
@@ -26,9 +27,11 @@ from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.tools import options
 
+_Figures: TypeAlias = Mapping[str, float | list[float]]  # a number, or a number for each round
+
 _COMMANDS = ("convert", "predict", "zoo", "demo", "benchmark")
 
-# Each prints seconds and bytes as JSON. The import of TensorFlow is left out of both.
+# Programs for processes of their own, which print seconds and bytes as JSON. Both exclude the import of TensorFlow.
 _START = """
 import json, os, resource, sys, time
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -70,7 +73,7 @@ _PREDICTING = (
 )
 
 
-def define(values: flags.FlagValues):
+def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     text = f"what to measure: {', '.join(_WHAT)} (default: all)"
     flags.DEFINE_list("what", list(_WHAT), text, flag_values=values)
@@ -107,14 +110,16 @@ def _median(runs: list[dict], key: str) -> float:
 
 
 def _convert(values: flags.FlagValues) -> dict[str, float]:
+    """Returns the figures of convert beside reading a checkpoint and building its model."""
     repeats = values.repeats
     with tempfile.TemporaryDirectory() as folder:
         prefix, config = os.path.join(folder, "model.ckpt"), json.dumps(_XCEPTION_65)
         _process(_WRITE, prefix, "", config)
         size = os.path.getsize(f"{prefix}.data-00000-of-00001")
 
-        baseline, convert = [], []
-        for number in range(repeats):  # in turn, since a shared machine's speed drifts
+        baseline = []
+        convert = []
+        for number in range(repeats):  # in turn, because the speed of a shared machine drifts
             baseline.append(_measured(_READ_AND_BUILD, prefix, "", config))
             convert.append(_measured(_CONVERT, prefix, os.path.join(folder, f"out{number}")))
     ratios = [c["seconds"] / b["seconds"] for c, b in zip(convert, baseline, strict=True)]
@@ -128,6 +133,7 @@ def _convert(values: flags.FlagValues) -> dict[str, float]:
 
 
 def _help(values: flags.FlagValues) -> dict[str, float]:
+    """Returns the times of --help of some commands."""
     seconds = {}
     for command in _COMMANDS:
         times = []
@@ -140,66 +146,73 @@ def _help(values: flags.FlagValues) -> dict[str, float]:
     return seconds
 
 
-def _tell(line: str):
+def _announce(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _pipeline(values: flags.FlagValues) -> dict[str, float | list[float]]:
+def _pipeline(values: flags.FlagValues) -> _Figures:
     options.start_tensorflow()
     from deeplab_tf.benchmarks import pipeline
 
-    return pipeline.measure(values.rounds, small=values.small, tell=_tell)
+    return pipeline.measure(values.rounds, small=values.small, announce=_announce)
 
 
-def _train_step(values: flags.FlagValues) -> dict[str, float | list[float]]:
+def _train_step(values: flags.FlagValues) -> _Figures:
     options.start_tensorflow()
     from deeplab_tf.benchmarks import train_step
 
-    return train_step.measure(values.rounds, small=values.small, tell=_tell)
+    return train_step.measure(values.rounds, small=values.small, announce=_announce)
 
 
-def _crf(values: flags.FlagValues) -> dict[str, float | list[float]]:
+def _crf(values: flags.FlagValues) -> _Figures:
     from deeplab_tf.benchmarks import crf
 
-    return crf.measure(values.rounds, small=values.small, tell=_tell)
+    return crf.measure(values.rounds, small=values.small, announce=_announce)
 
 
-def _metrics(values: flags.FlagValues) -> dict[str, float | list[float]]:
+def _metrics(values: flags.FlagValues) -> _Figures:
     options.start_tensorflow()
     from deeplab_tf.benchmarks import metrics
 
-    return metrics.measure(values.rounds, small=values.small, tell=_tell)
+    return metrics.measure(values.rounds, small=values.small, announce=_announce)
 
 
 def _size(text: str) -> tuple[int, int]:
     sides = text.split("x")
     if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
         raise DeepLabError(f"--sizes={text}: expected height x width, for instance 513x513")
-    return tuple(map(int, sides))
+    return int(sides[0]), int(sides[1])
 
 
 def _inference(values: flags.FlagValues) -> dict[str, list[dict]]:
+    """Returns the rows of all combinations, after printing them as a table."""
     sizes = tuple(map(_size, ["65x65"] if values.small else values.sizes))
     if not all(batch.isdecimal() and int(batch) for batch in values.batches):
         raise DeepLabError(f"--batches={','.join(values.batches)}: expected numbers of at least 1")
     options.start_tensorflow()
-    from deeplab_tf.benchmarks import inference
+    from deeplab_tf.benchmarks import inference, inference_table
 
-    batches = tuple(map(int, values.batches))
-    what = tuple(values.checkpoints), tuple(values.runtimes), sizes, batches, tuple(values.originals)
-    plan = inference.InferenceBenchmark(*what, values.output_stride, values.rounds)
+    plan = inference.InferenceBenchmark(
+        checkpoints=tuple(values.checkpoints),
+        runtimes=tuple(values.runtimes),
+        sizes=sizes,
+        batches=tuple(map(int, values.batches)),
+        originals=tuple(values.originals),
+        output_stride=values.output_stride,
+        rounds=values.rounds,
+    )
     with options.silenced():
         rows = inference.measure(plan)
-    print(f"{inference.table(rows)}\n")
+    print(f"{inference_table.table(rows)}\n")
     if values.chart:
         with files.written(values.chart, flag="--chart") as file:
-            file.write_text(inference.chart(rows), encoding="utf-8")
+            file.write_text(inference_table.chart(rows), encoding="utf-8")
     return {"inference": rows}
 
 
 def _serve(values: flags.FlagValues) -> dict[str, float]:
     for name in ("clients", "seconds"):
-        if values[name].value <= 0:
+        if getattr(values, name) <= 0:
             raise DeepLabError(f"--{name}={values[name].value}: expected a number above 0")
     options.start_tensorflow()
     from deeplab_tf.benchmarks import serve
@@ -227,8 +240,8 @@ def _machine() -> str:
 
 
 def _shown(value: float | Sequence[float]) -> str:
-    """Returns a number, or the median of several and what the middle half of them spans."""
-    if isinstance(value, float):
+    """Returns a number as text, or the median of several with the span of their middle half."""
+    if isinstance(value, float | int):
         return f"{value:.2f}"
     if len(value) < 2:
         return f"{value[0]:.2f}"
@@ -242,12 +255,12 @@ def _table(figures: Mapping[str, float | Sequence[float]]) -> str:
 
 
 def main(values: flags.FlagValues) -> None:
-    """Measures and prints a Markdown table."""
+    """Runs the requested measurements and prints their figures as a Markdown table."""
     for what in values.what:
         if what not in _WHAT:
             raise unknown_name("value of what", what, _WHAT)
     for name in ("repeats", "rounds"):
-        if values[name].value < 1:
+        if getattr(values, name) < 1:
             raise DeepLabError(f"--{name}={values[name].value}: expected a number of at least 1")
     for name in ("json", "chart"):
         options.require_writable_file(values, name)
@@ -255,14 +268,14 @@ def main(values: flags.FlagValues) -> None:
     for what in values.what:
         figures |= _WHAT[what](values)
     medians = f"medians of {values.repeats} processes, or of {values.rounds} turns (and their middle half)"
-    rest = {name: value for name, value in figures.items() if name != "inference"}
-    print(f"{_machine()}; {medians}" + (f"\n\n{_table(rest)}" if rest else ""))
+    others = {name: value for name, value in figures.items() if name != "inference"}
+    print(f"{_machine()}; {medians}" + (f"\n\n{_table(others)}" if others else ""))
     if values.json:
         with files.written(values.json, flag="--json") as file:
             file.write_text(json.dumps({"machine": _machine(), "figures": figures}, indent=1), encoding="utf-8")
 
 
-def run(argv=None):
+def run(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     options.run(main, define, argv)
 

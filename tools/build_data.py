@@ -1,4 +1,4 @@
-"""Builds the TFRecords that training and evaluation read, from images and labels as they are downloaded.
+r"""Builds the TFRecords that training and evaluation read, from images and labels as they are downloaded.
 
   deeplab-tf build-data --dataset=pascal_voc_seg --voc_root=VOCdevkit/VOC2012 --sbd_dir=SBD --output_dir=voc_records
   deeplab-tf build-data --dataset=cityscapes --cityscapes_root=cityscapes --output_dir=cityscapes_records
@@ -6,33 +6,45 @@
   deeplab-tf build-data --dataset=folder --root=my_data --output_dir=my_records
   deeplab-tf build-data --dataset=shapes --output_dir=shapes_records
 
-Labels may be index, palette or colour PNGs: they are stored as indices. Every faulty file is listed at once, and then
-nothing is written. The flags of the release's builders are known too. `folder` wants my_data/images, my_data/labels,
-lists train.txt, val.txt of ids, and class_names.txt (or dataset.json: class_names, palette, ignore_label).
+Labels may be index, palette or colour PNGs: they are stored as indices. If files are faulty, all of them are listed and
+nothing is written. The flags of the release's builders work too. `folder` expects my_data/images, my_data/labels, lists
+train.txt, val.txt of ids, and class_names.txt (or dataset.json: class_names, palette, ignore_label).
 
-What one machine cannot build, Apache Beam can (pip install 'deeplab_tf[beam]'); the files are the same:
+Data that one machine cannot build, Apache Beam can (pip install 'deeplab_tf[beam]'); the files are the same:
 
-  deeplab-tf build-data --dataset=folder --root=/net/data --output_dir=/net/records --num_shards=1000 \\
+  deeplab-tf build-data --dataset=folder --root=/net/data --output_dir=/net/records --num_shards=1000 \
     --beam_runner=FlinkRunner --beam_options="--flink_master=host:8081 --parallelism=64"
 """
 
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from absl import flags
 
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.tools import options
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from deeplab_tf.catalog.datasets import Dataset
+    from deeplab_tf.data.build import Writer
+    from deeplab_tf.data.pairs import Pair
+
+_Splits: TypeAlias = "Mapping[str, Sequence[Pair]]"
+_FactsAndSplits: TypeAlias = "tuple[Dataset, dict[str, list[Pair]]]"
+
 _DATASETS = ("pascal_voc_seg", "cityscapes", "ade20k", "folder", "shapes")
-_SHARDS = {"cityscapes": 10}  # the release's; 4 for all others
+_SHARDS = {"cityscapes": 10}  # the release's number, which is 4 for all others
 _VOC, _ADE = "./VOCdevkit/VOC2012", "./ADE20K/ADEChallengeData2016"
 _FOLDERS = {
     "voc_root": f"folder of PASCAL VOC 2012; replaces the next three (default: {_VOC})",
     "image_folder": "PASCAL VOC: folder of photographs (default: JPEGImages)",
     "semantic_segmentation_folder": "PASCAL VOC: folder of labels (default: SegmentationClassRaw or SegmentationClass)",
     "list_folder": "PASCAL VOC: folder of lists, one *.txt a split (default: ImageSets/Segmentation)",
-    "sbd_dir": "SBD (benchmark_RELEASE, dataset/ or below): train_aug is derived from it",
+    "sbd_dir": "SBD (benchmark_RELEASE, or dataset/ below it): train_aug is derived from it",
     "cityscapes_root": "Cityscapes: folder with leftImg8bit and gtFine (default: ./cityscapes)",
     "ade20k_root": f"ADE20K: replaces the next four (default: {_ADE})",
     "train_image_folder": "ADE20K (default: images/training)",
@@ -43,14 +55,14 @@ _FOLDERS = {
 }
 
 
-def define(values: flags.FlagValues):
+def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     flags.DEFINE_string("dataset", None, f"what to build: {', '.join(_DATASETS)}", flag_values=values)
     text = "folder to write; it must not exist, or be empty (default: ./tfrecord)"
     options.define_path(values, "output_dir", "./tfrecord", text)
     for name, text in _FOLDERS.items():
         options.define_path(values, name, None, text)
-    text = "extension of the photographs (default: jpg for PASCAL VOC); what a file holds is seen by its bytes"
+    text = "extension of the photographs (default: jpg for PASCAL VOC); the format is recognised by the bytes"
     flags.DEFINE_enum("image_format", "jpg", ["jpg", "jpeg", "png"], text, flag_values=values)
     flags.DEFINE_enum("label_format", "png", ["png"], "extension of the labels (default: png)", flag_values=values)
     flags.DEFINE_list("splits", [], "only these splits (default: all there are)", flag_values=values)
@@ -68,14 +80,14 @@ def define(values: flags.FlagValues):
 
 
 def _folder(values: flags.FlagValues, flag: str, root: str, *names: str) -> str:
-    """The folder a flag gives, else the first of `names` below `root` that is there."""
+    """Returns the folder that a flag gives, or the first existing one of `names` below `root`."""
     from deeplab_tf.data import places
 
     folders = [os.path.join(root, name) for name in names]
     return values[flag].value or next(filter(places.is_dir, folders), folders[0])
 
 
-def _voc(values: flags.FlagValues):
+def _voc(values: flags.FlagValues) -> _FactsAndSplits:
     from deeplab_tf.catalog import datasets
     from deeplab_tf.data import voc
 
@@ -91,7 +103,7 @@ def _voc(values: flags.FlagValues):
     return datasets.dataset("pascal_voc_seg"), splits
 
 
-def _cityscapes(values: flags.FlagValues):
+def _cityscapes(values: flags.FlagValues) -> _FactsAndSplits:
     from deeplab_tf.catalog import datasets
     from deeplab_tf.data import cityscapes
 
@@ -99,28 +111,29 @@ def _cityscapes(values: flags.FlagValues):
     return datasets.dataset("cityscapes"), splits
 
 
-def _ade20k(values: flags.FlagValues):
+def _ade20k(values: flags.FlagValues) -> _FactsAndSplits:
     from deeplab_tf.catalog import datasets
     from deeplab_tf.data import ade20k
 
     root = values.ade20k_root or _ADE
-    folders = [
-        _folder(values, f"{split}_image{kind}folder", root, f"{below}/{name}")
-        for split, name in (("train", "training"), ("val", "validation"))
-        for kind, below in (("_", "images"), ("_label_", "annotations"))
-    ]
-    return datasets.dataset("ade20k"), ade20k.ade20k_splits(*folders)
+    splits = ade20k.ade20k_splits(
+        train_images=_folder(values, "train_image_folder", root, "images/training"),
+        train_labels=_folder(values, "train_image_label_folder", root, "annotations/training"),
+        val_images=_folder(values, "val_image_folder", root, "images/validation"),
+        val_labels=_folder(values, "val_image_label_folder", root, "annotations/validation"),
+    )
+    return datasets.dataset("ade20k"), splits
 
 
-def _own(values: flags.FlagValues):
+def _own(values: flags.FlagValues) -> _FactsAndSplits:
     from deeplab_tf.data import folder
 
     options.require(values, "root")
     return folder.folder_facts(values.root), folder.folder_splits(values.root)
 
 
-def _build(facts, splits, values: flags.FlagValues):
-    """Builds, with a progress bar, and prints what came of it."""
+def _build(facts: "Dataset", splits: "_Splits", values: flags.FlagValues) -> None:
+    """Builds the records with a progress bar, and prints their numbers and the shares of the classes."""
     import rich.console
     import rich.progress
 
@@ -131,20 +144,22 @@ def _build(facts, splits, values: flags.FlagValues):
         raise unknown_name("split", unknown[0], splits)
     splits = {split: pairs for split, pairs in splits.items() if not values.splits or split in values.splits}
     shards = values.num_shards if values.num_shards is not None else _SHARDS.get(values.dataset, 4)
-    how = BuildOptions(shards, values.num_processes, _label_map(values.label_map))
+    build_options = BuildOptions(shards, values.num_processes, _label_map(values.label_map))
     writer = _beam_writer(values)
-    total = None if writer else sum(map(len, splits.values()))  # what a pipeline has done is not known here
+    total = None if writer else sum(map(len, splits.values()))  # the progress of a pipeline is unknown here
     console = rich.console.Console(soft_wrap=True, highlight=False, markup=False)
     columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
     with rich.progress.Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(f"Building {facts.name}", total=total)
-        counts = build_records(splits, facts, values.output_dir, how, advance=lambda: bar.advance(task), writer=writer)
-    _report(facts, splits, sum(counts.values()))
+        counts = build_records(
+            splits, facts, values.output_dir, build_options, advance=lambda: bar.advance(task), writer=writer
+        )
+    _report(facts, splits, counts)
     print(f"Written: {values.output_dir} ({shards} files a split, and dataset.json)")
 
 
-def _beam_writer(values: flags.FlagValues):
-    """The writer that --beam_runner asks for, or None."""
+def _beam_writer(values: flags.FlagValues) -> "Writer | None":
+    """Returns the writer for --beam_runner, or None without one."""
     if values.beam_runner is None:
         if values.beam_options:
             raise DeepLabError("--beam_options belongs to --beam_runner, which is not given")
@@ -154,14 +169,22 @@ def _beam_writer(values: flags.FlagValues):
     return beam_writer(values.beam_runner, values.beam_options)
 
 
-def _label_map(pairs) -> tuple[tuple[int, int], ...]:
+def _label_map(pairs: Sequence[str]) -> tuple[tuple[int, int], ...]:
     from deeplab_tf.config import DataConfig
 
-    return tuple(DataConfig(label_policy="map", label_map=pairs).label_table.items()) if pairs else ()
+    if not pairs:
+        return ()
+    return tuple(DataConfig(label_policy="map", label_map=tuple(pairs)).label_table.items())
 
 
-def _report(facts, splits, counts):
-    """Prints images a split, and the share of each class: one that never occurs is a sign of a mistake."""
+def _report(facts: "Dataset", splits: "_Splits", counts_of: "Mapping[str, np.ndarray]") -> None:
+    """Prints the images of each split and the share of each class; a class that never occurs suggests a mistake.
+
+    counts_of: split -> pixels of each label, int64 [256].
+    """
+    import numpy as np
+
+    counts = np.sum(list(counts_of.values()), axis=0)
     print(options.table({split: f"{len(pairs)} images" for split, pairs in splits.items()}))
     shares = {name: f"{counts[i] / max(1, counts.sum()):.2%}" for i, name in enumerate(facts.class_names)}
     if len(shares) <= 40:
@@ -175,7 +198,7 @@ _PAIRS = {"pascal_voc_seg": _voc, "cityscapes": _cityscapes, "ade20k": _ade20k, 
 
 
 def main(values: flags.FlagValues) -> None:
-    """Builds the records."""
+    """Builds the records of the requested data set and prints a summary."""
     options.require(values, "dataset")
     if values.dataset not in _DATASETS:
         raise unknown_name("dataset", values.dataset, _DATASETS)
@@ -191,11 +214,11 @@ def main(values: flags.FlagValues) -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         root = shapes.write_shapes(os.path.join(scratch, "shapes"))
-        folders = (root / name for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
-        _build(datasets.dataset("shapes"), voc.voc_splits(*folders), values)
+        splits = voc.voc_splits(root / "JPEGImages", root / "SegmentationClass", root / "ImageSets/Segmentation")
+        _build(datasets.dataset("shapes"), splits, values)
 
 
-def run(argv=None):
+def run(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     options.run(main, define, argv)
 

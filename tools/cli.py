@@ -15,7 +15,7 @@ COMMANDS = {
     "convert": "weights of the release -> model directory, or back to a TF1 checkpoint",
     "predict": "segment images",
     "train": "train or fine-tune with the release's flags, or go on with a run",
-    "eval": "score a checkpoint, or the checkpoints of a training run as they come",
+    "eval": "score a checkpoint, or the checkpoints of a training run as they appear",
     "vis": "draw the predictions for the images of a data set",
     "export": "SavedModel, frozen graph, TFLite or ONNX, each with a certificate",
     "serve": "answer TensorFlow Serving's REST requests, with a page to try the model on",
@@ -28,27 +28,27 @@ COMMANDS = {
     "demo": "convert, segment and score the embedded checkpoint; needs no data and no network",
     "benchmark": "measure this machine",
 }
-# A command is the file of its name, or this one: the release's export_model.py keeps its name.
+# Commands whose file has another name: the release's export_model.py keeps its name.
 _FILES = {"export": "export_model"}
 
 
 def file_of(command: str) -> str:
-    """Returns the module below tools that a command is."""
+    """Returns the name of a command's module in tools."""
     return _FILES.get(command, command.replace("-", "_"))
 
 
 def _usage() -> str:
     rows = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
-    return f"{__doc__.strip()}\n\nCommands:\n{rows}"
+    return f"{(__doc__ or '').strip()}\n\nCommands:\n{rows}"
 
 
-def main(argv: Sequence[str] | None = None):
-    """Runs the command that the first argument names; imports no other."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command that the first argument names, and imports no other."""
     with ending("deeplab-tf"):
         _run(list(sys.argv if argv is None else argv))
 
 
-def _run(argv: list[str]):
+def _run(argv: list[str]) -> None:
     if len(argv) < 2 or argv[1] in ("--help", "-h", "help"):
         print(_usage())
         sys.exit(0 if len(argv) > 1 else 1)

@@ -1,12 +1,14 @@
-"""Converts weights of Google's DeepLab release, or Caffe's of DeepLab v1 and v2, into a model directory, strictly and
-with a receipt; and back to TF1.
+"""Converts weights of Google's DeepLab release, or Caffe's of DeepLab v1 and v2, to a model directory, or back to TF1.
 
   deeplab-tf convert --checkpoint=deeplabv3_pascal_train_aug_2018_01_04.tar.gz --output_dir=models/xception65
   deeplab-tf convert --checkpoint=models/xception65 --output_dir=tf1 --to_tf1
 
-The network is inferred from the names and shapes of the variables; what they cannot tell (rates, output stride) comes
-from the zoo's table or a flag, and is printed. Every variable must find its place, or nothing is written.
+The network is inferred from the names and shapes of the variables; what they do not determine (rates, output stride)
+comes from the zoo's table or a flag, and is printed. Every variable must find its place, or nothing is written. The
+receipt lists source and target of each.
 """
+
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -14,7 +16,7 @@ from deeplab_tf.config import ModelConfig
 from deeplab_tf.tools import options
 
 
-def define(values: flags.FlagValues):
+def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     text = (
         "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite of the release, "
@@ -32,7 +34,7 @@ def define(values: flags.FlagValues):
 
 
 def main(values: flags.FlagValues) -> None:
-    """Converts, and prints what was known, assumed and done."""
+    """Converts the weights and prints the configuration, the assumptions and the receipt's summary."""
     options.require(values, "checkpoint", "output_dir")
     changes = options.given(values, ModelConfig)
     options.require_writable(values, "output_dir")
@@ -52,7 +54,7 @@ def main(values: flags.FlagValues) -> None:
     print(f"Written: {values.output_dir} ({'TF1 checkpoint' if values.to_tf1 else 'model directory'} and receipt.json)")
 
 
-def run(argv=None):
+def run(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     options.run(main, define, argv)
 

@@ -1,14 +1,15 @@
-"""Shows the whole way without network or data: converts the embedded checkpoint, segments, scores and fine-tunes it.
+"""Demonstrates the whole way without network or data: converts the embedded checkpoint, segments, scores, fine-tunes.
 
   deeplab-tf demo --output_dir=demo
 
-The embedded network (a small ResNet, trained on synthetic shapes) is stored as the release stores its own, so that this
-takes the same steps as a real one. Then it is trained further, for a few seconds, on pictures as they look at dusk.
-Writes DIR/model (model directory), DIR/images, DIR/predictions, DIR/sheet.png, and the records and the run of the
-training.
+The embedded network (a small ResNet, trained on synthetic shapes) is stored like the release's own, so that it takes
+the same steps as a real one. It is then trained further, for a few seconds, on pictures as they look at dusk. Writes
+DIR/model (model directory), DIR/images, DIR/predictions, DIR/sheet.png, and the records and the run of the training.
 """
 
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -17,49 +18,63 @@ from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import options
 
-_NAME, _SHOWN, _BATCH = "shapes_resnet", 6, 25
-_DUSK_PICTURES, _DUSK_STEPS = 96, 30
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from deeplab_tf.inference.files import ImageResult
+    from deeplab_tf.weights.loading import Loaded
+    from deeplab_tf.weights.model_directory import ModelCard
+
+_NAME = "shapes_resnet"
+_SHOWN = 6  # pictures on the sheet
+_BATCH = 25
+_DUSK_PICTURES = 96
+_DUSK_STEPS = 30
 
 
-def define(values: flags.FlagValues):
+def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     options.define_path(values, "output_dir", "demo", "folder to write (default: demo)")
     text = "held-out pictures that are scored (default: 200)"
     flags.DEFINE_integer("held_out", 200, text, flag_values=values)
 
 
-def _held_out(first: int, count: int, split: str = "val"):
-    """Pictures [n, h, w, 3] and labels [n, h, w] that the network was not trained on."""
+def _held_out(first: int, count: int, split: str = "val") -> "tuple[np.ndarray, np.ndarray]":
+    """Returns pictures, uint8 [n, h, w, 3], and labels, uint8 [n, h, w], that the network was not trained on."""
     import numpy as np
 
     from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 
     examples = [shapes_example(0, FIRST_INDEX[split] + index) for index in range(first, first + count)]
-    return tuple(np.stack(arrays) for arrays in zip(*examples, strict=True))
+    return np.stack([image for image, _ in examples]), np.stack([label for _, label in examples])
 
 
-def _at_dusk(images):
-    """Little light is left, most of it blue."""
+def _at_dusk(images: "np.ndarray") -> "np.ndarray":
+    """Returns the images in the little and mostly blue light of dusk."""
     import numpy as np
 
     return (images * np.array([0.15, 0.2, 0.35])).astype(np.uint8)
 
 
-def _score(model, count: int, *, at_dusk: bool = False):
-    """The confusion matrix over the first `count` held-out pictures."""
+def _score(model: "keras.Model", count: int, *, at_dusk: bool = False) -> "np.ndarray":
+    """Returns the confusion matrix over the first `count` held-out pictures, int64 [classes, classes]."""
+    import numpy as np
+
     from deeplab_tf.inference.predict import predict
     from deeplab_tf.network.model import config_of
     from deeplab_tf.ops.metrics import confusion_matrix
 
-    total, classes = 0, config_of(model).num_classes
+    classes = config_of(model).num_classes
+    total = np.zeros((classes, classes), np.int64)
     for first in range(0, count, _BATCH):
         images, labels = _held_out(first, min(_BATCH, count - first))
         images = _at_dusk(images) if at_dusk else images
-        total = total + confusion_matrix(labels, predict(model, images, runtime="tf"), classes)
+        total += confusion_matrix(labels, predict(model, images, runtime="tf"), classes)
     return total
 
 
-def _write_images(folder: files.AnyPath, images) -> list[str]:
+def _write_images(folder: files.AnyPath, images: "np.ndarray") -> list[str]:
     from deeplab_tf.ops.images import write_png
 
     places = [folder / f"shapes_{number:02d}.png" for number in range(len(images))]
@@ -68,7 +83,10 @@ def _write_images(folder: files.AnyPath, images) -> list[str]:
     return [str(place) for place in places]
 
 
-def _sheet(card, images, labels, results, miou: float):
+def _sheet(
+    card: "ModelCard", images: "np.ndarray", labels: "np.ndarray", results: "Sequence[ImageResult]", miou: float
+) -> "np.ndarray":
+    """Returns the sheet of pictures, labels and predictions, uint8 [h, w, 3]."""
     import io
 
     import numpy as np
@@ -79,16 +97,16 @@ def _sheet(card, images, labels, results, miou: float):
     rows = []
     for image, label, result in zip(images, labels, results, strict=True):
         raw = next(file for file in result.files if file.name.endswith("_raw.png"))
-        found = np.array(PIL.Image.open(io.BytesIO(raw.read_bytes())))
+        predicted = np.array(PIL.Image.open(io.BytesIO(raw.read_bytes())))
         truth = colour_mask(label, card.palette, ignore_label=card.ignore_label)
-        rows.append([image, truth, colour_mask(found, card.palette), blend(image, found, card.palette)])
+        rows.append([image, truth, colour_mask(predicted, card.palette), blend(image, predicted, card.palette)])
     legend = [*zip(card.class_names, card.palette, strict=True), ("not scored", IGNORE_COLOUR)]
     title = f"Shapes held out from training: mean IoU {miou:.3f}"
     return picture_sheet(rows, column_titles=("picture", "label", "prediction", "overlay"), legend=legend, title=title)
 
 
-def _write_records(folder: files.AnyPath):
-    """Pictures at dusk as TFRecords; of the test split, for the network was trained on the others."""
+def _write_records(folder: files.AnyPath) -> None:
+    """Writes pictures at dusk as TFRecords; they are of the test split, which the network was not trained on."""
     import tensorflow as tf
 
     from deeplab_tf.data import records
@@ -101,8 +119,8 @@ def _write_records(folder: files.AnyPath):
             writer.write(records.make_example(*encoded, **names))
 
 
-def _fine_tune(loaded, folder: files.AnyPath):
-    """Trains the converted model for a few seconds on pictures at dusk; returns what came of it."""
+def _fine_tune(loaded: "Loaded", folder: files.AnyPath) -> "Loaded":
+    """Trains the converted model for a few seconds on pictures at dusk, and returns the trained one."""
     from deeplab_tf.config import DataConfig, Experiment, RunConfig, TrainConfig
     from deeplab_tf.training.progress import Progress, TrainingObserver
     from deeplab_tf.training.train import train
@@ -126,7 +144,7 @@ def _fine_tune(loaded, folder: files.AnyPath):
 
 
 def main(values: flags.FlagValues) -> None:
-    """Runs the demonstration."""
+    """Runs the demonstration and prints its steps and scores."""
     if values.held_out < 1:
         raise DeepLabError(f"--held_out={values.held_out}: expected a number of at least 1")
     start = time.monotonic()
@@ -171,7 +189,7 @@ def main(values: flags.FlagValues) -> None:
     print(f"Look at {folder / 'sheet.png'} ({time.monotonic() - start:.0f} s)")
 
 
-def run(argv=None):
+def run(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     options.run(main, define, argv)
 

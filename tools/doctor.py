@@ -1,4 +1,4 @@
-"""Looks for what is silently wrong with a data set, a training run or a checkpoint; says what to do about it.
+"""Finds what is silently wrong with a data set, a training run, a checkpoint or an export, and names the cure.
 
   deeplab-tf doctor --dataset_dir=voc_records          TFRecords, or a folder of images and labels
   deeplab-tf doctor --train_logdir=exp/voc             a run: its options, its folder, its log
@@ -6,12 +6,14 @@
   deeplab-tf doctor --checkpoint=exp/voc --dataset_dir=voc_records     and what they predict
   deeplab-tf doctor --export_dir=out/saved_model       an export: its stride, its agreement, whether it is stale
 
-Several may be given. With --dataset_dir, the predictions of a run or a checkpoint are looked at too: where one class
-has nearly all pixels, the five usual causes are tested. The exit status is 1 where there are errors.
+Several may be given. With --dataset_dir, the predictions of a run or a checkpoint are checked too: if one class has
+nearly all pixels, the five usual causes are tested. The exit status is 1 if there are errors.
 """
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -19,10 +21,13 @@ from deeplab_tf import configs
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import options
 
+if TYPE_CHECKING:
+    from deeplab_tf.doctor.findings import Diagnosis
+
 _SUBJECTS = ("dataset_dir", "train_logdir", "checkpoint", "export_dir")
 
 
-def define(values: flags.FlagValues):
+def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     text = "folder of TFRecords, or of images and labels as build-data --dataset=folder takes it"
     options.define_path(values, "dataset_dir", None, text)
@@ -35,16 +40,17 @@ def define(values: flags.FlagValues):
     text = "recipe to compare the run with (default: the nearest one)"
     flags.DEFINE_string("config", None, text, flag_values=values)
     options.define_path(values, "checkpoint", None, "anything that holds weights, as predict takes it")
-    text = "exported file or folder; --checkpoint then says of which weights it should be"
+    text = "exported file or folder; --checkpoint then names the weights that it should hold"
     options.define_path(values, "export_dir", None, text)
-    text = "split that the weights are to be scored on (default: val, val_fine for Cityscapes)"
+    text = "split that the weights will be scored on (default: val, val_fine for Cityscapes)"
     flags.DEFINE_string("eval_split", None, text, flag_values=values)
     text = "images that weights are run on, with --dataset_dir (default: 8)"
     flags.DEFINE_integer("num_images", 8, text, flag_values=values)
     flags.DEFINE_boolean("json", False, "print JSON", flag_values=values)
 
 
-def _dataset(values: flags.FlagValues):
+def _dataset(values: flags.FlagValues) -> "Diagnosis":
+    """Returns the diagnosis of a data set, with a progress bar meanwhile."""
     import rich.console
     import rich.progress
 
@@ -53,18 +59,26 @@ def _dataset(values: flags.FlagValues):
     console = rich.console.Console(stderr=True)
     with rich.progress.Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("Looking at images and labels", total=None)
-        how = {"dataset": values.dataset, "tfds_features": values.tfds_features, "splits": values.splits}
-        how |= {"advance": lambda: bar.advance(task), "begin": lambda count: bar.update(task, total=count)}
-        return check_dataset(values.dataset_dir, **how)
+        return check_dataset(
+            values.dataset_dir,
+            dataset=values.dataset,
+            splits=values.splits,
+            tfds_features=values.tfds_features,
+            begin=lambda count: bar.update(task, total=count),
+            advance=lambda: bar.advance(task),
+        )
 
 
-def _diagnoses(values: flags.FlagValues):
-    exported, weights = values.export_dir, values.checkpoint
-    if exported or weights:
-        from deeplab_tf.doctor.exports import check_exports, is_export
+def _diagnoses(values: flags.FlagValues) -> "Iterator[Diagnosis]":
+    """Yields the diagnosis of each subject that the flags name."""
+    exported = values.export_dir
+    weights = values.checkpoint
+    if weights and not exported:
+        from deeplab_tf.doctor.exports import is_export
 
-        if not exported and is_export(weights):
-            exported, weights = weights, None
+        if is_export(weights):
+            exported = weights
+            weights = None
     if values.dataset_dir:
         yield _dataset(values)
     if values.train_logdir:
@@ -78,35 +92,43 @@ def _diagnoses(values: flags.FlagValues):
 
         yield check_checkpoint(weights, eval_split=values.eval_split)
     if exported:
+        from deeplab_tf.doctor.exports import check_exports
+
         yield check_exports(exported, checkpoint=weights)
     weights = weights or values.train_logdir
     if weights and values.dataset_dir:
         from deeplab_tf.doctor.predictions import check_predictions
 
-        how = {"dataset": values.dataset, "tfds_features": values.tfds_features, "split": values.eval_split}
-        how |= {"num_images": values.num_images}
-        yield check_predictions(weights, values.dataset_dir, **how)
+        yield check_predictions(
+            weights,
+            values.dataset_dir,
+            dataset=values.dataset,
+            split=values.eval_split,
+            tfds_features=values.tfds_features,
+            num_images=values.num_images,
+        )
 
 
 def main(values: flags.FlagValues) -> int:
-    """Looks, and prints."""
+    """Runs the requested checks and prints their diagnoses; returns 1 if there are errors."""
     if not any(values[name].value for name in _SUBJECTS):
-        raise DeepLabError(f"nothing to look at; expected one of {', '.join(f'--{name}' for name in _SUBJECTS)}")
+        raise DeepLabError(f"nothing to check; expected one of {', '.join(f'--{name}' for name in _SUBJECTS)}")
     if values.num_images < 1:
         raise DeepLabError(f"--num_images={values.num_images}: expected a number of at least 1")
     options.start_tensorflow()
-    found = []
+    diagnoses = []
     for diagnosis in _diagnoses(values):
-        found.append(diagnosis)
         if not values.json:
-            print(f"{'' if len(found) == 1 else chr(10)}{diagnosis.text()}", flush=True)
+            separator = "\n" if diagnoses else ""
+            print(f"{separator}{diagnosis.text()}", flush=True)
+        diagnoses.append(diagnosis)
     if values.json:
-        json.dump([diagnosis.to_json() for diagnosis in found], sys.stdout, indent=1)
+        json.dump([diagnosis.to_json() for diagnosis in diagnoses], sys.stdout, indent=1)
         print()
-    return int(any(diagnosis.count("error") for diagnosis in found))
+    return int(any(diagnosis.count("error") for diagnosis in diagnoses))
 
 
-def run(argv=None):
+def run(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     options.run(main, define, argv)
 

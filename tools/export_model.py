@@ -1,15 +1,16 @@
-"""Exports a model as SavedModel, frozen graph, TFLite or ONNX, with a certificate that it does what the model does.
+r"""Exports a model as SavedModel, frozen graph, TFLite or ONNX, with a certificate that it does what the model does.
 
   deeplab-tf export --checkpoint_path=models/xception65 --export_path=out/saved_model
-  deeplab-tf export --checkpoint_path=models/mnv2 --export_path=out/mnv2.tflite --crop_size=257,257 --precision=int8 \\
+  deeplab-tf export --checkpoint_path=models/mnv2 --export_path=out/mnv2.tflite --crop_size=257,257 --precision=int8 \
     --representative_images=photos --images=photos
   deeplab-tf export --checkpoint_path=model.ckpt --export_path=out/frozen_inference_graph.pb
 
 The flags are those of the release's export_model.py, and more. The file is run on pictures and compared with the model;
-where they do not agree in enough pixels (--min_agreement), nothing is written.
+if they do not agree in enough pixels (--min_agreement), nothing is written.
 """
 
 import textwrap
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -17,14 +18,14 @@ from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.tools import options
 
 
-def define(values: flags.FlagValues):
+def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     text = (
         "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite, or a name of the zoo"
     )
     options.define_path(values, "checkpoint_path", None, text)
     flags.DEFINE_alias("checkpoint", "checkpoint_path", flag_values=values)
-    text = "file to write (.pb, .tflite, .onnx), or folder to make; neither may be there yet"
+    text = "file to write (.pb, .tflite, .onnx), or folder to make; neither may exist yet"
     options.define_path(values, "export_path", None, text)
     options.define_flags(values, ExportConfig)
     options.define_flags(values, ModelConfig)
@@ -36,23 +37,26 @@ def _percent(share: float) -> str:
 
 
 def summary(certificate: dict) -> dict[str, object]:
-    """Returns the rows of the table that is printed of a certificate."""
-    c, timing, scores = certificate, certificate["latency"], certificate["miou"]
+    """Returns the rows of the printed table of a certificate."""
+    amount = f"{certificate['pixels']} pixels, {certificate['images']} images"
+    timing = certificate["latency"]
+    scores = certificate["miou"]
+    stride = certificate["output_stride"]
     return {
-        "agreement with the Keras model": f"{_percent(c['agreement'])} of {c['pixels']} pixels, {c['images']} images",
-        "at least": _percent(c["min_agreement"]),
-        "largest probability difference": c["largest_probability_difference"],
-        "largest margin of a changed pixel": c["largest_margin_of_a_changed_pixel"],
+        "agreement with the Keras model": f"{_percent(certificate['agreement'])} of {amount}",
+        "at least": _percent(certificate["min_agreement"]),
+        "largest probability difference": certificate["largest_probability_difference"],
+        "largest margin of a changed pixel": certificate["largest_margin_of_a_changed_pixel"],
         "mIoU": scores and f"Keras {scores['keras']:.4f}, exported {scores['exported']:.4f}",
-        "size": f"{c['bytes'] / 1e6:.2f} MB",
-        "latency": f"{timing['median_ms']} ms at {timing['size'][0]} x {timing['size'][1]} ({c['machine']})",
-        "output stride": f"{c['output_stride']['exported']} ({c['output_stride']['from']})",
-        "versions": ", ".join(f"{name} {version}" for name, version in c["versions"].items()),
+        "size": f"{certificate['bytes'] / 1e6:.2f} MB",
+        "latency": f"{timing['median_ms']} ms at {timing['size'][0]} x {timing['size'][1]} ({certificate['machine']})",
+        "output stride": f"{stride['exported']} ({stride['from']})",
+        "versions": ", ".join(f"{name} {version}" for name, version in certificate["versions"].items()),
     }
 
 
 def main(values: flags.FlagValues) -> None:
-    """Exports, and prints the certificate."""
+    """Exports the model and prints its configuration and the certificate."""
     options.require(values, "checkpoint_path", "export_path")
     choice = ExportConfig(**options.given(values, ExportConfig)).for_path(values.export_path)
     changes = options.given(values, ModelConfig)
@@ -68,7 +72,7 @@ def main(values: flags.FlagValues) -> None:
     print(f"Configuration\n{options.table(rows)}")
     for note in opened.loaded.notes:
         print(f"Note: {note}")
-    with options.silenced():  # the converters talk much, and none of it helps
+    with options.silenced():  # the converters' log lines are noise
         certificate = export_opened(opened, values.export_path, choice)
     print(f"Certificate\n{options.table(summary(certificate))}")
     operations = ", ".join(f"{name} {count}" for name, count in certificate["operations"].items())
@@ -76,7 +80,7 @@ def main(values: flags.FlagValues) -> None:
     print(f"Written: {values.export_path}")
 
 
-def run(argv=None):
+def run(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     options.run(main, define, argv)
 

@@ -1,13 +1,15 @@
-"""Packs predictions for the evaluation server of PASCAL VOC, Cityscapes or ADE20K, after checking all of them.
+r"""Packs predictions for the evaluation server of PASCAL VOC, Cityscapes or ADE20K, after checking all of them.
 
   deeplab-tf vis --checkpoint_dir=exp/voc --vis_split=test --vis_logdir=vis --also_save_raw_predictions ...
-  deeplab-tf pack --server=voc --predictions=vis/raw_segmentation_results --images=VOC2012test/JPEGImages \\
+  deeplab-tf pack --server=voc --predictions=vis/raw_segmentation_results --images=VOC2012test/JPEGImages \
     --list_file=VOC2012test/ImageSets/Segmentation/test.txt
   deeplab-tf pack --server=cityscapes --predictions=vis/raw_segmentation_results --images=leftImg8bit/test --dry_run
 
-Every image must have its prediction, of its size, with class indices that the server knows, under a name that it knows.
-All faults are listed at once, and then nothing is written.
+Every image must have its prediction, of its size, with class indices and under a name that the server knows. If there
+are faults, all of them are listed and nothing is written.
 """
+
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -15,13 +17,13 @@ from deeplab_tf.config import PackConfig
 from deeplab_tf.tools import options
 
 
-def define(values: flags.FlagValues):
+def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     options.define_flags(values, PackConfig)
 
 
 def main(values: flags.FlagValues) -> None:
-    """Checks, and packs."""
+    """Checks the predictions and packs them into an archive; with --dry_run only checks them."""
     config = PackConfig(**options.given(values, PackConfig))
     options.require(values, "server", "predictions")
     from deeplab_tf.evaluation.pack import make_plan, pack
@@ -36,7 +38,7 @@ def main(values: flags.FlagValues) -> None:
         print(f"Written: {pack(plan)}")
 
 
-def run(argv=None):
+def run(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     options.run(main, define, argv)
 

@@ -1,24 +1,26 @@
-"""Segments images: files, folders, globs, or - for standard input; asks for a file name on a terminal without any.
+r"""Segments images: files, folders, globs, or - for standard input; without --input asks for names on the terminal.
 
   deeplab-tf predict --checkpoint=models/xception65 --input=photo.jpg --output_dir=out
-  deeplab-tf predict --checkpoint=xception65_coco_voc_trainaug --output_stride=8 --input=photos \\
+  deeplab-tf predict --checkpoint=xception65_coco_voc_trainaug --output_stride=8 --input=photos \
     --eval_scales=0.5,0.75,1.0,1.25,1.5,1.75 --add_flipped_images
   deeplab-tf predict --checkpoint=models/v2 --input=photos --crf
   deeplab-tf predict --checkpoint=models/xception65 --input=photos --runtime=tflite
 
-What one machine cannot segment, Apache Beam can (pip install 'deeplab_tf[beam]'); the files are the same:
+Images that one machine cannot segment, Apache Beam can (pip install 'deeplab_tf[beam]'); the files are the same:
 
-  deeplab-tf predict --checkpoint=/net/model --input="/net/photos/**/*.jpg" --output_dir=/net/out --save=raw \\
+  deeplab-tf predict --checkpoint=/net/model --input="/net/photos/**/*.jpg" --output_dir=/net/out --save=raw \
     --beam_runner=FlinkRunner --beam_options="--flink_master=host:8081 --parallelism=64"
 
-Writes <stem>_mask.png (colours), <stem>_overlay.jpg (with a legend), <stem>_raw.png (class indices) and, if asked,
-<stem>_probabilities.npy, all at the picture's own size.
+Writes <stem>_mask.png (colours), <stem>_overlay.jpg (with a legend), <stem>_raw.png (class indices) and with
+--save=probabilities <stem>_probabilities.npy, all at the picture's own size.
 """
 
 import io
 import itertools
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -26,8 +28,12 @@ from deeplab_tf.config import ModelConfig, PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import options
 
+if TYPE_CHECKING:
+    from deeplab_tf.inference.files import ImageResult
+    from deeplab_tf.weights.loading import Loaded
 
-def define(values: flags.FlagValues):
+
+def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     text = (
         "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite of the release, "
@@ -47,19 +53,19 @@ def define(values: flags.FlagValues):
     options.define_flags(values, ModelConfig)
 
 
-def _found(result) -> str:
+def _shares(result: "ImageResult") -> str:
     return ", ".join(f"{name} {100 * share:.1f} %" for _, name, share in result.shares)
 
 
-def _line(result) -> str:
+def _line(result: "ImageResult") -> str:
     if result.error:
         return f"FAILED  {result.error}"
     height, width = result.size
-    return f"{result.name}  {width} x {height}  {1000 * result.seconds:.0f} ms  {_found(result)}"
+    return f"{result.name}  {width} x {height}  {1000 * result.seconds:.0f} ms  {_shares(result)}"
 
 
-def _asked():
-    """File names as a person types them, until an empty line or the end of input."""
+def _typed_names() -> Iterator[str]:
+    """Yields the file names that the user types, until an empty line or the end of input."""
     while True:
         try:
             name = input("Input image filename: ").strip().strip("'\"")
@@ -70,8 +76,8 @@ def _asked():
         yield name
 
 
-def _predict(loaded, files, values, choice) -> list[str]:
-    """Segments `files`, printing a line each; returns the errors."""
+def _predict(loaded: "Loaded", files: Sequence[str], values: flags.FlagValues, choice: PredictConfig) -> list[str]:
+    """Segments `files` and prints a line for each; returns the errors."""
     import rich.console
     import rich.progress
 
@@ -84,20 +90,24 @@ def _predict(loaded, files, values, choice) -> list[str]:
     console = rich.console.Console(soft_wrap=True, highlight=False, markup=False)
     columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
     hidden = not console.is_terminal or len(files) < 2
-    failed, seconds, start = [], 0.0, time.perf_counter()
+    errors = []
+    seconds = 0.0
+    start = time.perf_counter()
     with rich.progress.Progress(*columns, console=console, disable=hidden, transient=True) as progress:
         results = predict_files(loaded.model, loaded.card, files, values.output_dir, choice, predictor=predictor)
         for result in progress.track(results, total=len(files), description="Segmenting"):
             console.print(_line(result))
-            failed += [result.error] if result.error else []
             seconds += result.seconds
+            if result.error:
+                errors.append(result.error)
     if len(files) > 1:
         whole = time.perf_counter() - start
         console.print(f"{len(files)} images in {whole:.1f} s, {100 * seconds / whole:.0f} % of it in the network")
-    return failed
+    return errors
 
 
-def _predict_with_beam(files, changes, values, choice) -> int:
+def _predict_with_beam(files: Sequence[str], changes: dict, values: flags.FlagValues, choice: PredictConfig) -> int:
+    """Segments `files` as a pipeline of Apache Beam and prints a summary; returns 1 if an image failed."""
     from deeplab_tf.inference.beam import Job, predict_with_beam, read_results
 
     job = Job(values.checkpoint, changes, choice, values.output_dir)
@@ -115,7 +125,7 @@ def _predict_with_beam(files, changes, values, choice) -> int:
 
 
 def main(values: flags.FlagValues) -> int:
-    """Segments; returns 1 if an image failed."""
+    """Segments the images and prints a line for each; returns 1 if an image failed."""
     options.require(values, "checkpoint")
     if not values.input and not sys.stdin.isatty():
         raise DeepLabError("--input is missing; expected image files, a folder, a glob, or - for standard input")
@@ -124,7 +134,7 @@ def main(values: flags.FlagValues) -> int:
     if values.beam_runner and not values.input:
         raise DeepLabError("--input is missing; --beam_runner expects image files, folders or globs")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
+        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file may not be valid text
     choice = PredictConfig(**options.given(values, PredictConfig))
     changes = options.given(values, ModelConfig)
     options.require_writable(values, "output_dir")
@@ -138,15 +148,19 @@ def main(values: flags.FlagValues) -> int:
 
     files = expand_inputs(values.input) if values.input else []
     loaded = open_model(values.checkpoint, changes)
-    rows = {"checkpoint": values.checkpoint, **loaded.card.config.to_json()}
-    rows |= {"num_classes": loaded.card.config.num_classes, "output_stride": loaded.card.config.output_stride}
-    rows |= {"dataset": loaded.card.dataset, "eval_scales": choice.eval_scales, "resize": choice.resize}
-    rows |= {
+    rows = {
+        "checkpoint": values.checkpoint,
+        **loaded.card.config.to_json(),
+        "num_classes": loaded.card.config.num_classes,
+        "output_stride": loaded.card.config.output_stride,
+        "dataset": loaded.card.dataset,
+        "eval_scales": choice.eval_scales,
+        "resize": choice.resize,
         "add_flipped_images": choice.add_flipped_images,
         "runtime": choice.runtime,
         "output_dir": values.output_dir,
+        **{f"crf_{name}": value for name, value in (choice.crf_parameters or {}).items()},
     }
-    rows |= {f"crf_{name}": value for name, value in (choice.crf_parameters or {}).items()}
     print(f"Configuration\n{options.table(rows)}")
     for note in loaded.notes:
         print(f"Note: {note}")
@@ -155,13 +169,14 @@ def main(values: flags.FlagValues) -> int:
     if values.input:
         failed = _predict(loaded, files, values, choice)
     else:
-        failed = [error for name in _asked() for error in _asked_result(name, loaded, values, choice)]
+        failed = [error for name in _typed_names() for error in _predict_typed(name, loaded, values, choice)]
     if failed:
         print(f"{len(failed)} of {len(files) or 'the'} images failed:", *failed, sep="\n  ", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _asked_result(name: str, loaded, values, choice) -> list[str]:
+def _predict_typed(name: str, loaded: "Loaded", values: flags.FlagValues, choice: PredictConfig) -> list[str]:
+    """Segments the images that the user typed, a file, a folder or a glob; returns the errors."""
     from deeplab_tf.inference.files import expand_inputs
 
     try:
@@ -171,7 +186,7 @@ def _asked_result(name: str, loaded, values, choice) -> list[str]:
         return [str(error)]
 
 
-def run(argv=None):
+def run(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     options.run(main, define, argv, rest_is="input")
 

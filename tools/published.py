@@ -2,28 +2,32 @@
 
   deeplab-tf published --filter="v3plus table5"      the rows that have all of these words
   deeplab-tf published --check                       build every network, compare parameters and multiply-adds
-  deeplab-tf published --lineage                     one row a system as Markdown, as the README has it
+  deeplab-tf published --lineage                     one row for each system as Markdown, as in the README
 
-Multiply-adds are counted as the papers did, by TensorFlow 1's profiler: atrous convolutions where it ran them (space to
-batch), average poolings too. A row whose figure is not met to 1 % has the reason with it. The names are those of
-deeplab_tf.published.RESULTS.
+Multiply-adds are counted as in the papers, by the rules of TensorFlow 1's profiler: atrous convolutions at the size at
+which they ran (space to batch), average poolings too. A row whose figure is not met to 1 % states the reason. The names
+are those of deeplab_tf.published.RESULTS.
 """
 
 import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from deeplab_tf.tools import options
 from deeplab_tf.zoo.published import LINEAGE, RESULTS, PublishedResult, find
 
+if TYPE_CHECKING:
+    import keras
+
 _TOLERANCE = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A published row beside our counts (None: the paper gives no such figure)."""
+    """A published row beside the counts of its network here; None if the paper gives no such figure."""
 
     result: PublishedResult
     parameters: float | None
@@ -31,7 +35,7 @@ class Comparison:
 
     @property
     def deviations(self) -> dict[str, float]:
-        """Name of each published figure -> our count over it, less 1."""
+        """Name of each published figure -> the relative deviation of the count from it."""
         figures = ("parameters", "multiply_adds")
         return {n: getattr(self, n) / getattr(self.result, n) - 1 for n in figures if getattr(self.result, n)}
 
@@ -41,27 +45,29 @@ class Comparison:
         return all(abs(deviation) <= _TOLERANCE for deviation in self.deviations.values())
 
 
-def define(values: flags.FlagValues):
+def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     text = "only rows with all of these words in name, source or settings"
     flags.DEFINE_string("filter", "", text, flag_values=values)
     flags.DEFINE_boolean("check", False, "build the networks and compare their costs", flag_values=values)
-    text = "print one row a system, with our counts at 513 x 513, as Markdown"
+    text = "print one row for each system, with the counts at 513 x 513, as Markdown"
     flags.DEFINE_boolean("lineage", False, text, flag_values=values)
 
 
-def _multiply_adds(model, result: PublishedResult) -> int:
+def _multiply_adds(model: "keras.Model", result: PublishedResult) -> int:
     from deeplab_tf.network.cost import model_cost
     from deeplab_tf.ops.resizing import scale_dimension
 
-    sizes = [tuple(scale_dimension(side, scale) for side in result.size) for scale in result.scales]
-    sizes = [None] if result.config.crop_size else sizes
-    total = sum(model_cost(model, size=size, as_profiled=True).multiply_adds for size in sizes)
+    height, width = result.size
+    sizes: list[tuple[int, int] | None] = [None]  # None: the network's own
+    if not result.config.crop_size:
+        sizes = [(scale_dimension(height, scale), scale_dimension(width, scale)) for scale in result.scales]
+    total = sum(model_cost(model, size=size, as_profiled=True).multiply_adds or 0 for size in sizes)
     return total * (2 if result.flip else 1)
 
 
 def comparisons(results: list[PublishedResult]) -> Iterator[Comparison]:
-    """Yields each row beside our counts; a network that several rows share is built once."""
+    """Yields each row beside the counts; a network that several rows share is built once."""
     from deeplab_tf.network.cost import model_cost
     from deeplab_tf.network.model import build_model
 
@@ -88,7 +94,7 @@ def _row(result: PublishedResult) -> tuple[str, ...]:
     return result.name, f"{result.score:.2f}", where, result.settings, *cost, result.source
 
 
-def _print_rows(results: list[PublishedResult]):
+def _print_rows(results: list[PublishedResult]) -> None:
     import rich.box
     import rich.console
     import rich.table
@@ -99,11 +105,11 @@ def _print_rows(results: list[PublishedResult]):
     for result in results:
         table.add_row(*_row(result))
     console = rich.console.Console()
-    # A pipe has no width of its own: give each row one line there.
+    # A pipe has no width, so give it one that fits each row on a line.
     (console if console.is_terminal else rich.console.Console(width=220)).print(table)
 
 
-def _said(comparison: Comparison) -> str:
+def _describe(comparison: Comparison) -> str:
     result = comparison.result
     if not comparison.deviations:
         return f"{result.name}: builds"
@@ -116,11 +122,13 @@ def _said(comparison: Comparison) -> str:
 
 
 def _check(results: list[PublishedResult]) -> int:
-    """Prints every comparison; 1 where a row differs without a reason, or has one and does not differ."""
+    """Prints every comparison; returns 1 if a row differs without a stated reason, or has one and does not differ."""
     options.start_tensorflow()
-    wrong, met, excused = [], 0, 0
+    wrong = []
+    met = 0
+    excused = 0
     for comparison in comparisons(results):
-        print(_said(comparison), flush=True)
+        print(_describe(comparison), flush=True)
         met += comparison.met and bool(comparison.deviations)
         excused += not comparison.met and bool(comparison.result.unmet)
         if comparison.met == bool(comparison.result.unmet):
@@ -131,7 +139,7 @@ def _check(results: list[PublishedResult]) -> int:
     return 1 if wrong else 0
 
 
-def _print_lineage():
+def _print_lineage() -> None:
     options.start_tensorflow()
     from deeplab_tf.network.cost import model_cost
     from deeplab_tf.network.model import build_model
@@ -147,16 +155,18 @@ def _print_lineage():
 
 
 def main(values: flags.FlagValues) -> int | None:
-    """Prints, or checks."""
+    """Prints the published results, or with --check compares them and returns 1 if one differs unexpectedly."""
     if values.lineage:
-        return _print_lineage()
+        _print_lineage()
+        return None
     results = find(values.filter)
     if values.check:
         return _check(results)
-    return _print_rows(results)
+    _print_rows(results)
+    return None
 
 
-def run(argv=None):
+def run(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     options.run(main, define, argv)
 

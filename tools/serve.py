@@ -4,11 +4,13 @@
   deeplab-tf serve --checkpoint=shapes_resnet --port=9000
   curl -d '{"instances": [{"b64": "'$(base64 -w0 photo.jpg)'"}]}' http://127.0.0.1:8501/v1/models/deeplab:predict
 
-It listens on this machine alone (--host=0.0.0.0: on all its addresses, for all who reach them) and ends with Ctrl-C.
+It listens on this machine alone (with --host=0.0.0.0 on all its addresses, for everybody who can reach them) and ends
+with Ctrl-C.
 """
 
 import signal
 import threading
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -16,8 +18,12 @@ from deeplab_tf.config import ModelConfig, ServeConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import options
 
+# Of the engine's facts these are for the page alone; of the options these are printed.
+_HIDDEN = ("classes", "examples", "max_body_bytes", "name")
+_LIMITS = ("max_body_mb", "max_pixels", "timeout_secs", "max_requests")
 
-def define(values: flags.FlagValues):
+
+def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     text = (
         "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite of the release, or a "
@@ -28,7 +34,7 @@ def define(values: flags.FlagValues):
     options.define_flags(values, ModelConfig)
 
 
-def _require_packages():
+def _require_packages() -> None:
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
@@ -37,7 +43,7 @@ def _require_packages():
 
 
 def main(values: flags.FlagValues) -> None:
-    """Serves until it is interrupted."""
+    """Serves the model until the process is interrupted."""
     options.require(values, "checkpoint")
     choice = ServeConfig(**options.given(values, ServeConfig))
     changes = options.given(values, ModelConfig)
@@ -51,8 +57,9 @@ def main(values: flags.FlagValues) -> None:
     engine = Engine(loaded.model, loaded.card, choice)
     with options.silenced():
         engine.prepare()
-    rows = {"checkpoint": values.checkpoint, **engine.info(), **{n: getattr(choice, n) for n in _SHOWN}}
-    print(f"Configuration\n{options.table({n: v for n, v in rows.items() if n not in _HIDDEN})}")
+    rows = {name: value for name, value in engine.info().items() if name not in _HIDDEN}
+    limits = {name: getattr(choice, name) for name in _LIMITS}
+    print(f"Configuration\n{options.table({'checkpoint': values.checkpoint, **rows, **limits})}")
     with serving(engine) as address:
         print(f"Page: {address}/\nREST: {address}/v1/models/{choice.model_name}:predict\nCtrl-C ends it.", flush=True)
         ended = threading.Event()
@@ -62,11 +69,7 @@ def main(values: flags.FlagValues) -> None:
         print("Stopped")
 
 
-_HIDDEN = ("classes", "examples", "max_body_bytes", "name")
-_SHOWN = ("max_body_mb", "max_pixels", "timeout_secs", "max_requests")
-
-
-def run(argv=None):
+def run(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     options.run(main, define, argv)
 

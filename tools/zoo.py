@@ -1,21 +1,23 @@
 """Lists the released checkpoints: data set, training split, published scores with their settings, cached or not.
 
-Any name can be given as --checkpoint of the other commands, which download and convert it once.
+Each name is a valid --checkpoint of the other commands, which download and convert it once.
 """
+
+from collections.abc import Sequence
 
 from absl import flags
 
 from deeplab_tf.tools import options
 
 
-def define(values: flags.FlagValues):
+def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
-    flags.DEFINE_boolean("markdown", False, "print the table as Markdown, as the README has it", flag_values=values)
+    flags.DEFINE_boolean("markdown", False, "print the table as Markdown, as in the README", flag_values=values)
     text = "for developers: write <name>.json, the variables each archive must have, to this folder"
     options.define_path(values, "write_manifests", None, text)
 
 
-def _write_manifests(folder: str):
+def _write_manifests(folder: str) -> None:
     import json
 
     from deeplab_tf import files
@@ -33,7 +35,7 @@ def _write_manifests(folder: str):
 
 
 def main(values: flags.FlagValues) -> None:
-    """Prints the table."""
+    """Prints the table of released checkpoints, or writes their manifests."""
     from deeplab_tf.zoo import lookup
 
     if values.write_manifests:
@@ -53,11 +55,11 @@ def main(values: flags.FlagValues) -> None:
     for row in rows:
         table.add_row(*row.values())
     console = rich.console.Console()
-    # A pipe has no width of its own: give each row one line there.
+    # A pipe has no width, so give it one that fits each row on a line.
     (console if console.is_terminal else rich.console.Console(width=200)).print(table)
 
 
-def run(argv=None):
+def run(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     options.run(main, define, argv)
 

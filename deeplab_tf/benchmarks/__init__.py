@@ -1,1 +1,1 @@
-"""What `deeplab-tf benchmark` measures, a module for each value of --what."""
+"""The measurements of `deeplab-tf benchmark`, one module for each value of --what."""

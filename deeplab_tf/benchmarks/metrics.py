@@ -1,14 +1,15 @@
-"""What `benchmark --what=metrics` measures: scores of PASCAL VOC's size, and a report of 500 images, network aside.
+"""The measurement of `benchmark --what=metrics`: scores at PASCAL VOC's size, and a report without its network.
 
-All of it runs on one core, so that times are of the processor and do not depend on who else is at work.
+Everything runs on one core and is timed in processor time, so that other work on the machine does not count.
 """
 
 import dataclasses
+import functools
 import itertools
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -25,12 +26,21 @@ from deeplab_tf.weights.loading import Loaded
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.tf1 import Receipt
 
-_CLASSES, _IGNORED, _DIFFERENT = 21, 255, 8
+_CLASSES = 21
+_IGNORED = 255
+_DIFFERENT = 8  # pictures and labels that are made; they repeat
 
 
 @dataclasses.dataclass(frozen=True)
 class MetricsScale:
-    """How much is measured: height and width of an image, images of a matrix, of boundaries, of a report."""
+    """The amount that is measured.
+
+    Attributes:
+      size: height and width of an image.
+      matrices: images of the confusion matrix.
+      boundaries: images of the boundary scores.
+      report: images of the report.
+    """
 
     size: tuple[int, int] = (375, 500)
     matrices: int = 1449
@@ -42,33 +52,36 @@ SMALL = MetricsScale((30, 40), 9, 3, 5)
 
 
 def _maps(size: tuple[int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns label and prediction int32 [h, w]: blocks of all classes with void between, and shifted by a little."""
+    """Returns a label, int32 [h, w], of blocks of all classes with ignored seams, and the label shifted a little."""
     height, width = size
     blocks = np.random.default_rng(seed).permutation(5 * 5) % _CLASSES
     rows, columns = np.arange(height) * 5 // height, np.arange(width) * 5 // width
     label = blocks.reshape(5, 5)[rows[:, None], columns].astype(np.int32)
     prediction = np.roll(label, (2, 3), (0, 1))
-    for axis, places in enumerate((rows, columns)):
-        border = np.flatnonzero(np.diff(places))[:, None] + np.arange(-2, 3)
+    for axis, block in enumerate((rows, columns)):
+        border = np.flatnonzero(np.diff(block))[:, None] + np.arange(-2, 3)
         label[(slice(None),) * axis + (border.ravel(),)] = _IGNORED
     return label, prediction
 
 
-def _near_boundaries(label: np.ndarray, prediction: np.ndarray):
+def _boundary_scores(label: np.ndarray, prediction: np.ndarray) -> None:
     trimap_matrices(label, prediction, _CLASSES)
     boundary_counts(label, prediction, _CLASSES)
     contour_f_scores(label, prediction, _CLASSES)
 
 
-def _seconds(deed: Callable, pairs: list[tuple], count: int) -> float:
+def _seconds(
+    score: Callable[[np.ndarray, np.ndarray], object], pairs: Sequence[tuple[np.ndarray, np.ndarray]], count: int
+) -> float:
+    """Returns the processor time in seconds of `score` on `count` pairs of label and prediction."""
     start = time.process_time()
-    for pair in itertools.islice(itertools.cycle(pairs), count):
-        deed(*pair)
+    for label, prediction in itertools.islice(itertools.cycle(pairs), count):
+        score(label, prediction)
     return time.process_time() - start
 
 
 def _report(scale: MetricsScale) -> tuple[float, float]:
-    """Returns the processor time in s of all that a report does beside the network, and the memory it takes in MB."""
+    """Returns the processor time in seconds and the memory in MB of a report, without its network."""
     network = ModelConfig("tiny", num_classes=19)
     loaded = Loaded(ModelCard(network), build_model(network), Receipt("tiny", "", {}, {}), {}, ())
     config = EvalConfig(eval_crop_size=None)
@@ -86,19 +99,27 @@ def _report(scale: MetricsScale) -> tuple[float, float]:
 
 
 def _peak() -> int:
+    """Returns the largest memory of this process so far in bytes."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def measure(rounds: int, *, small: bool, tell: Callable[[str], None]) -> dict[str, list[float]]:
-    """Returns the figures by name, a list of one for each round. `tell` hears what is being measured."""
+def measure(rounds: int, *, small: bool, announce: Callable[[str], None]) -> dict[str, list[float]]:
+    """Returns the figures by name, each a list with one value for each round.
+
+    Args:
+      rounds: the number of measurements of each figure.
+      small: measure tiny inputs, to try the benchmark; the figures mean nothing.
+      announce: called with a line before each part.
+    """
     scale = SMALL if small else MetricsScale()
     pairs = [_maps(scale.size, seed) for seed in range(_DIFFERENT)]
-    tell(f"scores: {rounds} rounds")
-    matrices, boundaries = [], []
+    announce(f"scores: {rounds} rounds")
+    matrices = []
+    boundaries = []
     for _ in range(rounds):
-        matrices.append(_seconds(lambda *pair: confusion_matrix(*pair, _CLASSES), pairs, scale.matrices))
-        boundaries.append(1000 * _seconds(_near_boundaries, pairs, scale.boundaries) / scale.boundaries)
-    tell(f"report: {scale.report} images")
+        matrices.append(_seconds(functools.partial(confusion_matrix, num_classes=_CLASSES), pairs, scale.matrices))
+        boundaries.append(1000 * _seconds(_boundary_scores, pairs, scale.boundaries) / scale.boundaries)
+    announce(f"report: {scale.report} images")
     seconds, megabytes = _report(scale)
     size = f"{scale.size[1]} x {scale.size[0]}"
     return {

@@ -1,9 +1,9 @@
-"""What `benchmark --what=pipeline` measures: make_dataset beside the same steps in stock operations of tf.image.
+"""The measurement of `benchmark --what=pipeline`: make_dataset beside the same steps in stock operations of tf.image.
 
-The photographs are made here: coloured regions, textures of all scales, the noise of a camera; a 2048 x 1024 PNG has
-2.4 MB. All pipelines read the same records, take turns, and give equal examples for equal draws, which tests hold
-them to. Of --decoded_cache the epochs after the first are measured, which read what it keeps, and the first beside one
-without.
+The photographs are synthetic: coloured regions, textures of all scales, the noise of a camera; a 2048 x 1024 PNG has
+2.4 MB. All pipelines read the same records, take turns, and give equal examples for equal random numbers, which tests
+verify. With --decoded_cache the epochs after the first are measured, which read the cache; the first, which fills it,
+is measured beside an epoch without a cache.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -22,13 +22,16 @@ from deeplab_tf.config import DataConfig
 from deeplab_tf.data import records
 from deeplab_tf.data.pipeline import make_dataset
 
-_REGIONS, _CLASSES, _IGNORED, _PAD = 6, 19, 255, 127.5
+_REGIONS = 6
+_CLASSES = 19
+_IGNORED = 255
+_PAD = 127.5
 _SPLIT = "train"
 
 
 @dataclasses.dataclass(frozen=True)
 class PipelineScale:
-    """How much is measured: sizes in pixels, numbers of records, batches before and in a measurement."""
+    """The amount that is measured: sizes in pixels, numbers of records, batches of the warm-up, pictures."""
 
     crop: int = 513
     batch: int = 8
@@ -38,8 +41,8 @@ class PipelineScale:
     city_records: int = 48
     many: tuple[int, int, int] = (100, 1_000, 10_000)
     tiny: tuple[int, int] = (72, 96)
-    warm: int = 2
-    pictures: int = 160  # in a measurement
+    warm: int = 2  # batches before a measurement
+    pictures: int = 160  # of a measurement
 
 
 SMALL = PipelineScale(49, 2, (30, 40), (64, 96), 6, 4, (4, 8, 12), (24, 32), 1, 4)
@@ -48,9 +51,11 @@ SMALL = PipelineScale(49, 2, (30, 40), (64, 96), 6, 4, (4, 8, 12), (24, 32), 1, 
 
 
 def _clouds(random: np.random.Generator, size: tuple[int, int], channels: int, fall: float) -> np.ndarray:
-    """Returns smooth noise [h, w, channels]: waves of each octave, `fall` times as high as those twice as long."""
+    """Returns smooth noise, float32 [h, w, channels]; the waves of an octave are `fall` times as high as the longer."""
     height, width = size
-    total, waves, strength = np.zeros((*size, channels), np.float32), 3, 1.0
+    total = np.zeros((*size, channels), np.float32)
+    waves = 3
+    strength = 1.0
     while waves < min(size):
         grid = random.standard_normal((waves * height // width + 2, waves + 1, channels)).astype(np.float32)
         for channel in range(channels):
@@ -61,31 +66,42 @@ def _clouds(random: np.random.Generator, size: tuple[int, int], channels: int, f
 
 
 def photograph(size: tuple[int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a made-up photograph, uint8 [h, w, 3], and its label, uint8 [h, w] of 0..18 and 255."""
+    """Returns a synthetic photograph, uint8 [h, w, 3], and its label, uint8 [h, w] of 0..18 and 255."""
     random = np.random.default_rng(seed)
     region = _clouds(random, size, _REGIONS, 0.5).argmax(axis=-1)
     colours = random.uniform(40, 200, (_REGIONS, 3)).astype(np.float32)
-    texture, noise = _clouds(random, size, 1, 0.7), random.standard_normal((*size, 3), np.float32)
+    texture = _clouds(random, size, 1, 0.7)
+    noise = random.standard_normal((*size, 3), np.float32)
     classes = random.integers(0, _CLASSES, _REGIONS).astype(np.uint8)
     classes[0] = _IGNORED
     return np.clip(colours[region] + 20 * texture + noise, 0, 255).astype(np.uint8), classes[region]
 
 
-def _encoded(array: np.ndarray, kind: str, **options) -> bytes:
+def _encoded(array: np.ndarray, kind: str, **options: int) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(array).save(stream, kind, **options)
     return stream.getvalue()
 
 
 def write_records(folder: str, size: tuple[int, int], kind: str, count: int, *, shards: int, pictures: int = 4) -> str:
-    """Writes `count` records of `pictures` different photographs, JPEG (quality 95) or PNG, and returns the folder."""
+    """Writes records of photographs to a folder, and returns it.
+
+    Args:
+      folder: to make.
+      size: height and width of the photographs.
+      kind: "JPEG" (quality 95) or "PNG".
+      count: the number of records.
+      shards: the number of files.
+      pictures: the number of different photographs; they repeat.
+    """
     os.makedirs(folder)
     examples = []
     for number in range(min(pictures, count)):
         image, label = photograph(size, number)
-        content = _encoded(image, kind, **({"quality": 95} if kind == "JPEG" else {}))
-        names = {"filename": f"picture_{number}", "height": size[0], "width": size[1]}
-        examples.append(records.make_example(content, _encoded(label, "PNG"), **names))
+        content = _encoded(image, kind, quality=95) if kind == "JPEG" else _encoded(image, kind)
+        label_png = _encoded(label, "PNG")
+        name = f"picture_{number}"
+        examples.append(records.make_example(content, label_png, filename=name, height=size[0], width=size[1]))
     for number, part in enumerate(records.shard_ranges(count, shards)):
         with tf.io.TFRecordWriter(os.path.join(folder, records.shard_name(_SPLIT, number, shards))) as writer:
             for i in part:
@@ -97,16 +113,28 @@ def write_records(folder: str, size: tuple[int, int], kind: str, count: int, *, 
 
 
 def our_dataset(folder: str, scale: PipelineScale, *, cache: str | None = None) -> tf.data.Dataset:
-    """Returns the batches that training takes; decoded pictures are kept in the folder `cache`."""
-    options = {"dataset_dir": folder, "crop_size": (scale.crop, scale.crop), "batch_size": scale.batch}
-    config = DataConfig(dataset="cityscapes", **options, decoded_cache=cache)
+    """Returns the batches of make_dataset for training, with --decoded_cache in the folder `cache` if that is given."""
+    config = DataConfig(
+        dataset="cityscapes",
+        dataset_dir=folder,
+        crop_size=(scale.crop, scale.crop),
+        batch_size=scale.batch,
+        decoded_cache=cache,
+    )
     return make_dataset(config, split=_SPLIT, training=True)
 
 
 def plain_example(serialized: tf.Tensor, draws: tf.Tensor, crop: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns image and label of a record: the release's steps, one after the other, for four draws in [0, 1)."""
+    """Returns image and label of a record after the release's steps in stock operations.
+
+    Args:
+      serialized: string scalar, a tf.train.Example.
+      draws: float32 [4] in [0, 1): scale, row, column, flip.
+      crop: height and width.
+    """
     image, label = _decoded(serialized)
-    image, label = tf.cast(image, tf.float32), tf.cast(label, tf.int32)
+    image = tf.cast(image, tf.float32)
+    label = tf.cast(label, tf.int32)
     scales = tf.linspace(0.5, 2.0, 7)
     scale = tf.gather(scales, tf.cast(7 * draws[0], tf.int32))
     size = tf.cast(tf.cast(tf.shape(image)[:2], tf.float32) * scale, tf.int32)
@@ -137,7 +165,7 @@ def _decoded(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def plain_dataset(folder: str, scale: PipelineScale) -> tf.data.Dataset:
     """Returns the batches of a pipeline as tutorials write it."""
 
-    def example_of(serialized):
+    def example_of(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         image, label = plain_example(serialized, tf.random.uniform([4]), scale.crop)
         return {"image": image, "label": label}
 
@@ -150,9 +178,9 @@ def _serialized(folder: str) -> tf.data.Dataset:
 
 
 def decoding_dataset(folder: str, scale: PipelineScale) -> tf.data.Dataset:
-    """Yields a number for each batch whose pictures and labels are decoded, and no more is done."""
+    """Returns batches of numbers from a pipeline that only decodes pictures and labels."""
 
-    def decoded(serialized):
+    def decoded(serialized: tf.Tensor) -> tf.Tensor:
         return tf.add_n([tf.size(array) for array in _decoded(serialized)])
 
     return _serialized(folder).map(decoded, num_parallel_calls=tf.data.AUTOTUNE).batch(scale.batch).prefetch(1)
@@ -162,11 +190,13 @@ def decoding_dataset(folder: str, scale: PipelineScale) -> tf.data.Dataset:
 
 
 def _seconds(dataset: tf.data.Dataset, scale: PipelineScale) -> tuple[float, float]:
-    """Returns seconds, and seconds of all processors, an image; from a fresh start, after some batches."""
-    batches, count = iter(dataset), max(1, scale.pictures // scale.batch)
+    """Returns seconds and processor seconds for each image, of a fresh iteration after some batches of warm-up."""
+    batches = iter(dataset)
+    count = max(1, scale.pictures // scale.batch)
     for _ in range(scale.warm):
         next(batches)
-    wall, processor = time.perf_counter(), time.process_time()
+    wall = time.perf_counter()
+    processor = time.process_time()
     for _ in range(count):
         next(batches)
     images = count * scale.batch
@@ -174,75 +204,93 @@ def _seconds(dataset: tf.data.Dataset, scale: PipelineScale) -> tuple[float, flo
 
 
 def _in_turn(datasets: Mapping[str, tf.data.Dataset], scale: PipelineScale, rounds: int) -> dict[str, np.ndarray]:
-    """Returns seconds and processor seconds an image, [rounds, 2] each; in turn, as a shared machine's speed drifts."""
-    found = {name: [] for name in datasets}
+    """Returns seconds and processor seconds for each image, float64 [rounds, 2] of each data set.
+
+    The data sets take turns, because the speed of a shared machine drifts.
+    """
+    seconds = {name: [] for name in datasets}
     for _ in range(rounds):
         for name, dataset in datasets.items():
-            found[name].append(_seconds(dataset, scale))
-    return {name: np.array(rows) for name, rows in found.items()}
+            seconds[name].append(_seconds(dataset, scale))
+    return {name: np.array(rows) for name, rows in seconds.items()}
 
 
-def _beside_the_plain_one(
+def _compared_with_plain(
     folder: str, title: str, least: float, scale: PipelineScale, rounds: int
 ) -> dict[str, list[float]]:
-    kept = f"{folder}.decoded"
-    cached = our_dataset(folder, scale, cache=kept)
+    """Returns the figures of make_dataset beside the plain pipeline, on the records in a folder."""
+    cache = f"{folder}.decoded"
+    cached = our_dataset(folder, scale, cache=cache)
     datasets = {"ours": our_dataset(folder, scale), "plain": plain_dataset(folder, scale), "cached": cached}
     if "PNG" in title:
         datasets["decoding"] = decoding_dataset(folder, scale)
     for _ in cached.take(-(-records.count_examples(folder, _SPLIT) // scale.batch)):
-        pass  # the first epoch, which fills the folder
+        pass  # the first epoch, which fills the cache
     seconds = _in_turn(datasets, scale, rounds)
     figures = {}
-    for name, how in (("ours", ""), ("cached", " from --decoded_cache")):
+    for name, source in (("ours", ""), ("cached", " from --decoded_cache")):
         ratios = seconds["plain"] / seconds[name]
-        figures[f"{title}{how}: images/s over those of the plain pipeline, at least {least}"] = ratios[:, 0]
-        figures[f"{title}{how}: the same by processor time"] = ratios[:, 1]
-        figures[f"{title}{how}: images/s"] = 1 / seconds[name][:, 0]
+        figures[f"{title}{source}: images/s over those of the plain pipeline, at least {least}"] = ratios[:, 0]
+        figures[f"{title}{source}: the same by processor time"] = ratios[:, 1]
+        figures[f"{title}{source}: images/s"] = 1 / seconds[name][:, 0]
     if "decoding" in seconds:
         limit = seconds["plain"][:, 0] / seconds["decoding"][:, 0]
         figures[f"{title}: over the plain pipeline, if decoding were all"] = limit
-    shutil.rmtree(kept)
-    ratios = _first_epoch(datasets["ours"], cached, kept, scale, rounds)
+    shutil.rmtree(cache)
+    ratios = _first_epoch(datasets["ours"], cached, cache, scale, rounds)
     figures[f"{title}: images/s of the epoch that fills --decoded_cache over those without"] = ratios[:, 0]
     figures[f"{title}: the same of the filling epoch by processor time"] = ratios[:, 1]
     return {name: values.tolist() for name, values in figures.items()}
 
 
 def _first_epoch(
-    without: tf.data.Dataset, filling: tf.data.Dataset, kept: str, scale: PipelineScale, rounds: int
+    without: tf.data.Dataset, filling: tf.data.Dataset, cache: str, scale: PipelineScale, rounds: int
 ) -> np.ndarray:
-    """Returns how many times as fast an epoch is that fills the folder `kept`, [rounds, 2] as `_in_turn`."""
+    """Returns the speed of an epoch that fills the cache over one without, by time and processor time: [rounds, 2]."""
     epoch = dataclasses.replace(scale, warm=1, pictures=scale.city_records - scale.batch)
     ratios = []
     for _ in range(rounds):
         before = np.array(_seconds(without, epoch))
         ratios.append(before / _seconds(filling, epoch))
-        shutil.rmtree(kept)
+        shutil.rmtree(cache)
     return np.array(ratios)
 
 
-def _growth(folder: str, scale: PipelineScale, rounds: int) -> dict[str, Sequence[float]]:
-    """Returns what an image costs among many records, over what it costs among few; and the time to open many."""
+def _growth(folder: str, scale: PipelineScale, rounds: int) -> dict[str, float | list[float]]:
+    """Returns the cost of an image among many records over the cost among few, and the time to open many."""
     few, some, many = scale.many
-    sets = {(few, 1): None, (some, 1): None, (many, 1): None, (many, few): None}
     small = dataclasses.replace(scale, crop=scale.tiny[0] + 1, pictures=8 * scale.pictures)
-    for count, shards in sets:
-        place = write_records(os.path.join(folder, f"{count}-{shards}"), scale.tiny, "JPEG", count, shards=shards)
-        sets[count, shards] = our_dataset(place, small)
+
+    def written(count: int, shards: int) -> str:
+        return write_records(os.path.join(folder, f"{count}-{shards}"), scale.tiny, "JPEG", count, shards=shards)
+
+    baseline = "few"
+    folders = {
+        baseline: written(few, 1),
+        f"{some:,} records in 1 shard": written(some, 1),
+        f"{many:,} records in 1 shard": written(many, 1),
+        f"{many:,} records in {few} shards": written(many, few),
+    }
     start = time.perf_counter()
-    records.index_shards(records.find_shards(place, _SPLIT))
+    records.index_shards(records.find_shards(folders[f"{many:,} records in {few} shards"], _SPLIT))
     opening = time.perf_counter() - start
-    seconds = _in_turn(sets, small, rounds)
-    figures = {}
-    for (count, shards), values in list(seconds.items())[1:]:
-        title = f"cost of an image among {count:,} records in {shards} shards over that among {few:,}"
-        figures[title.replace(" 1 shards", " 1 shard")] = (values[:, 0] / seconds[few, 1][:, 0]).tolist()
-    return {**figures, f"open {many:,} records in {few} shards, s": opening}
+    seconds = _in_turn({name: our_dataset(path, small) for name, path in folders.items()}, small, rounds)
+    ratios = {
+        f"cost of an image among {name} over that among {few:,}": (values[:, 0] / seconds[baseline][:, 0]).tolist()
+        for name, values in seconds.items()
+        if name != baseline
+    }
+    return {**ratios, f"open {many:,} records in {few} shards, s": opening}
 
 
-def measure(rounds: int, *, small: bool, tell: Callable[[str], None]) -> dict[str, float | list[float]]:
-    """Returns the figures by name: numbers, or a list of one for each round. `tell` hears what is being measured."""
+def measure(rounds: int, *, small: bool, announce: Callable[[str], None]) -> dict[str, float | list[float]]:
+    """Returns the figures by name: numbers, or lists with one value for each round.
+
+    Args:
+      rounds: the number of measurements of each figure.
+      small: measure tiny inputs, to try the benchmark; the figures mean nothing.
+      announce: called with a line before each part.
+    """
     scale = SMALL if small else PipelineScale()
     cases = [
         (scale.voc, "JPEG", scale.voc_records, 1.5),
@@ -253,9 +301,9 @@ def measure(rounds: int, *, small: bool, tell: Callable[[str], None]) -> dict[st
     with tempfile.TemporaryDirectory() as folder:
         for (height, width), kind, count, least in cases:
             title = f"{width} x {height} {kind}"
-            tell(f"{title}: making photographs")
-            place = write_records(os.path.join(folder, f"{kind}{width}"), (height, width), kind, count, shards=4)
-            tell(f"{title}: {rounds} rounds")
-            figures |= _beside_the_plain_one(place, title, least, scale, rounds)
-        tell(f"{scale.many[-1]:,} records: {rounds} rounds")
+            announce(f"{title}: making photographs")
+            path = write_records(os.path.join(folder, f"{kind}{width}"), (height, width), kind, count, shards=4)
+            announce(f"{title}: {rounds} rounds")
+            figures |= _compared_with_plain(path, title, least, scale, rounds)
+        announce(f"{scale.many[-1]:,} records: {rounds} rounds")
         return figures | _growth(folder, scale, rounds)
