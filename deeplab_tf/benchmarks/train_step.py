@@ -97,7 +97,7 @@ def _steps(scale: TrainStepScale, rounds: int) -> dict[str, list[float]]:
 class _Lines(TrainingObserver):
     """Keeps the lines of the log."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.log: list[Progress] = []
 
     def progressed(self, progress: Progress) -> None:
