@@ -124,6 +124,19 @@ def _partial(folder: AnyPath, end: str = "") -> AnyPath:
 
 
 @contextlib.contextmanager
+def _made(folder: AnyPath) -> Iterator[None]:
+    """Makes a folder and those above it; afterwards those that it made and that are empty go again."""
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            for place in new:
+                place.rmdir()  # refuses where something was written
+
+
+@contextlib.contextmanager
 def written(
     place: str | os.PathLike, *, flag: str | None = None, cure: str = _CURE, durable: bool = True
 ) -> Iterator[pathlib.Path]:
@@ -143,14 +156,14 @@ def written(
     """
     target = path(place)
     with writing(target, flag=flag, cure=cure), contextlib.ExitStack() as stack:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(_made(target.parent))
         near = _partial(target.parent, target.suffix)
         stack.callback(_remove, near)
         near.open("wb").close()  # what forbids it is told before the work
         if isinstance(near, pathlib.Path):
             yield near
             if durable:
-                _flush(near)
+                flush(near)
         else:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="deeplab_tf-"))
             here = pathlib.Path(scratch) / target.name
@@ -184,24 +197,26 @@ def growing(
     target = path(place)
     with writing(target, flag=flag, cure=cure), contextlib.ExitStack() as stack:
         home = target.parent if names is None else target
-        home.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(_made(home))
         partial = _partial(home)
         stack.callback(_remove, partial)
         partial.mkdir()
         yield partial
         for file in partial.rglob("*") if durable and isinstance(partial, pathlib.Path) else ():
-            _flush(file)
+            flush(file)
         if names is None:
-            _move(partial, target)
+            move(partial, target)
         for name in names or ():
-            _move(partial / name, target / name)
+            move(partial / name, target / name)
 
 
-def _move(source: AnyPath, target: AnyPath):
-    if not isinstance(source, pathlib.Path) and source.is_dir():  # a bucket has no folders to rename
+def move(source: AnyPath, target: AnyPath) -> None:
+    """Gives what is whole the name that it is looked for by: in one step, but for a folder of a bucket, which has none
+    to rename."""
+    if not isinstance(source, pathlib.Path) and source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
         for entry in source.iterdir():
-            _move(entry, target / entry.name)
+            move(entry, target / entry.name)
     else:
         source.replace(target)
 
@@ -217,7 +232,7 @@ def copy(source: AnyPath, target: AnyPath) -> None:
             shutil.copyfileobj(old, new, 1 << 20)
 
 
-def _flush(file: pathlib.Path):
+def flush(file: pathlib.Path) -> None:
     """Waits until the disk has a file."""
     if file.is_file():
         with file.open("rb") as stream:

@@ -306,6 +306,14 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     assert names(tmp_path) == ["file", "folder", "locked"]
 
 
+def test_folders_that_were_made_for_nothing_go_again(folder):
+    (folder / "mine").mkdir()
+    for write in (files.written, files.growing, lambda place: files.growing(place, ["a"])):
+        with pytest.raises(KeyError), write(folder / "mine" / "a" / "b" / "c"):
+            raise KeyError
+        assert names(folder / "mine") == []
+
+
 def test_the_folder_that_was_asked_for_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     named = files.writing(tmp_path, flag="--output_dir", cure="mend it")
@@ -387,7 +395,7 @@ def test_files_go_into_a_folder_in_their_order(folder, monkeypatch):
     (folder / "b").write_text("old")
     (folder / "mine").write_text("mine")
     moved = []
-    monkeypatch.setattr(files, "_move", lambda old, new, real=files._move: moved.append(new.name) or real(old, new))
+    monkeypatch.setattr(files, "move", lambda old, new, real=files.move: moved.append(new.name) or real(old, new))
     with files.growing(folder, ["c", "a", "b"]) as growing:
         for name in ("a", "b", "c"):
             (growing / name).write_text(f"new {name}")

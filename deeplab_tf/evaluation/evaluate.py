@@ -3,21 +3,20 @@
 import dataclasses
 import json
 import math
-import os
-import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from deeplab_tf import files
 from deeplab_tf.config import EvalConfig, Inference
 from deeplab_tf.data.examples import named_errors
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.following import passes
 from deeplab_tf.evaluation.passes import SILENT, Observer, Pass, ScoredImage
 from deeplab_tf.evaluation.summaries import Summaries
+from deeplab_tf.filesystems.remote import os_errors
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.inference.tiles import segment_batch
 from deeplab_tf.network.model import config_of
@@ -145,7 +144,7 @@ class ScoreLog:
     each (NaN is null there)."""
 
     def __init__(self, folder: str):
-        self._folder = pathlib.Path(folder)
+        self._folder = files.path(folder)
         self._summaries: Summaries | None = None
 
     def stale(self, checkpoint: str) -> str | None:
@@ -169,20 +168,17 @@ class ScoreLog:
         line |= {name: evaluation.scores[name] for name in ("examples", "pixel_accuracy")}
         line |= {name: None if math.isnan(value) else value for name, value in evaluation.tagged.items()}
         line |= {"contaminated": evaluation.contaminated} if evaluation.contaminated else {}
-        try:
+        with files.writing(self._folder, cure="choose another folder"), os_errors():
             self._folder.mkdir(parents=True, exist_ok=True)
             self._summaries = self._summaries or Summaries(self._folder)
             self._summaries.scalars(evaluation.step, evaluation.tagged)
             _append(self._folder / METRICS_FILE, json.dumps(line))
-        except (OSError, tf.errors.OpError) as error:
-            raise DeepLabError(f"{self._folder}: cannot be written ({error}); choose another folder") from None
 
 
-def _append(file: pathlib.Path, line: str):
+def _append(file: files.AnyPath, line: str):
     """Adds a line, after the end of one that was cut off when a process was killed."""
-    with file.open("a+b") as stream:
-        stream.seek(max(0, stream.seek(0, 2) - 1))
-        whole = stream.read(1) in (b"", b"\n")
+    whole = not file.exists() or file.read_bytes()[-1:] in (b"", b"\n")
+    with file.open("ab") as stream:
         stream.write(f"{'' if whole else chr(10)}{line}\n".encode())
 
 
@@ -236,10 +232,11 @@ def evaluate_checkpoints(
     Raises:
       DeepLabError: nothing to open or to read, something damaged or in contradiction, a folder that cannot be written.
     """
-    if config.eval_logdir and os.path.realpath(config.eval_logdir) == os.path.realpath(config.checkpoint_dir or ""):
+    places = [files.path(place).resolve() for place in (config.eval_logdir, config.checkpoint_dir) if place]
+    if len(places) == 2 and places[0] == places[1]:
         raise DeepLabError(
             f"--eval_logdir={config.eval_logdir} is the folder of the checkpoints, which may hold a {METRICS_FILE} of "
-            f"its training; name another, for instance {os.path.join(config.eval_logdir, 'eval')}"
+            f"its training; name another, for instance {files.path(config.eval_logdir) / 'eval'}"
         )
     log = ScoreLog(config.eval_logdir) if config.eval_logdir else None
     told = None

@@ -1,10 +1,10 @@
 """From --checkpoint_dir to checkpoints and their records: the one that it names, or those of a run as they come."""
 
 import dataclasses
-import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 
+from deeplab_tf import files
 from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import DataConfig, EvalConfig
 from deeplab_tf.data.examples import ExampleSource, open_records
@@ -15,7 +15,7 @@ from deeplab_tf.evaluation.passes import SILENT, Observer, Opened, Pass
 from deeplab_tf.weights.loading import Loaded, open_model
 from deeplab_tf.weights.names import GLOBAL_STEP
 from deeplab_tf.weights.run_directory import RUN_FILE, RunDirectory
-from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX, open_source, strip_checkpoint_suffix
+from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX, index_of, open_source, strip_checkpoint_suffix
 from deeplab_tf.weights.tf1 import averaged, load_source
 from deeplab_tf.zoo import lookup
 
@@ -35,18 +35,18 @@ def is_run(path: str) -> bool:
     A model directory that was converted, an unpacked archive, a prefix and a name of the zoo are weights. The folder of
     a training run need not exist yet.
     """
-    found = pathlib.Path(path).expanduser()
+    found = files.path(path)
     if found.is_dir():
         settled = any((found / name).is_file() for name in (MODEL_FILE, f"{MODEL_PREFIX}.index"))
         if (found / RUN_FILE).is_file() or ((found / _STATE_FILE).is_file() and not settled):
             return True
         return not any(file.suffix in _WEIGHTS for file in found.rglob("*"))
     prefix = strip_checkpoint_suffix(found)
-    named = found.exists() or path in lookup.CHECKPOINTS or prefix.with_name(f"{prefix.name}.index").is_file()
+    named = found.exists() or path in lookup.CHECKPOINTS or index_of(prefix).is_file()
     return not named and not found.name.startswith(MODEL_PREFIX) and not found.name.endswith(_WEIGHTS)
 
 
-def _again(loaded: Loaded, prefix: pathlib.Path) -> Loaded:
+def _again(loaded: Loaded, prefix: files.AnyPath) -> Loaded:
     """Gives the model of an earlier checkpoint the weights of another."""
     with open_source(prefix) as source:
         receipt = load_source(loaded.model, averaged(source) if loaded.card.averages else source)
@@ -58,12 +58,12 @@ class _FollowedRun:
     """The checkpoints of a training run, of which old ones vanish."""
 
     def __init__(self, folder: str, changes: Mapping[str, object], dataset: str | None, observer: Observer):
-        self._folder = RunDirectory(pathlib.Path(folder).expanduser())
+        self._folder = RunDirectory(folder)
         self._changes = changes
         self._dataset = dataset
         self._observer = observer
         self._loaded: Loaded | None = None
-        self._read: pathlib.Path | None = None
+        self._read: files.AnyPath | None = None
         self._told: str | None = None
 
     def next(self, earliest: float) -> Opened | None:
@@ -85,7 +85,7 @@ class _FollowedRun:
         self._loaded, self._read = loaded, prefix
         return _opened(str(prefix), loaded)
 
-    def _first(self, prefix: pathlib.Path) -> Loaded:
+    def _first(self, prefix: files.AnyPath) -> Loaded:
         return open_model(prefix, self._changes, dataset=self._dataset)
 
     def _waiting(self) -> str:

@@ -7,7 +7,6 @@ VOC: results/VOC2012/Segmentation/<competition>_test_cls/<id>.png, palette PNGs 
 import contextlib
 import dataclasses
 import io
-import os
 import pathlib
 import re
 import tarfile
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import PIL.Image
 
+from deeplab_tf import files
 from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import PackConfig
 from deeplab_tf.data.pairs import PILLOW_ERRORS, label_png, read_list
@@ -75,8 +75,8 @@ class PackPlan:
     """What will be packed: id -> file; the archive; whether the values are translated; notes for the user."""
 
     server: Server
-    files: Mapping[str, pathlib.Path]
-    output: pathlib.Path
+    files: Mapping[str, files.AnyPath]
+    output: files.AnyPath
     competition: str
     translate: bool = False
     notes: tuple[str, ...] = ()
@@ -86,13 +86,13 @@ class PackPlan:
         return self.server.member.format(id=name, competition=self.competition)
 
 
-def _id(file: pathlib.Path) -> str:
+def _id(file: files.AnyPath) -> str:
     return file.stem.removesuffix(_IMAGE_END)
 
 
-def _size(file: pathlib.Path) -> tuple[int, int]:
+def _size(file: files.AnyPath) -> tuple[int, int]:
     try:
-        with PIL.Image.open(file) as image:
+        with file.open("rb") as stream, PIL.Image.open(stream) as image:
             return image.height, image.width
     except PILLOW_ERRORS as error:
         raise DeepLabError(f"{file}: no image that can be decoded ({error})") from None
@@ -101,21 +101,22 @@ def _size(file: pathlib.Path) -> tuple[int, int]:
 def _expected(config: PackConfig, server: Server) -> dict[str, tuple[int, int] | None]:
     """Returns id -> (height, width), where --images tells it, of all that the server expects."""
     listed = read_list(config.list_file) if config.list_file else None
-    files = {}
+    images = {}
     if config.images:
-        if not os.path.isdir(config.images):
+        folder = files.path(config.images)
+        if not folder.is_dir():
             raise DeepLabError(f"--images={config.images}: no such folder; expected the test images")
-        found = (file for file in pathlib.Path(config.images).rglob("*") if file.suffix.lower() in EXTENSIONS)
-        files = {_id(file): file for file in sorted(found)}
-    names = listed or list(files)
+        found = (file for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS)
+        images = {_id(file): file for file in sorted(found)}
+    names = listed or list(images)
     if not names:
         raise DeepLabError("no images are expected; give --images, the folder of the test images, or --list_file")
-    return {name: _size(files[name]) if name in files else None for name in names}
+    return {name: _size(images[name]) if name in images else None for name in names}
 
 
-def _by_stem(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+def _by_stem(folder: files.AnyPath) -> dict[str, list[files.AnyPath]]:
     """Returns the PNGs in a folder and below it by their names without the ending."""
-    found: dict[str, list[pathlib.Path]] = {}
+    found: dict[str, list[files.AnyPath]] = {}
     for file in sorted(folder.rglob("*.png")):
         found.setdefault(file.stem, []).append(file)
     return found
@@ -133,26 +134,26 @@ def make_plan(config: PackConfig) -> PackPlan:
             raise DeepLabError(
                 f"--{name} is missing; expected {PackConfig.__dataclass_fields__[name].metadata['help']}"
             )
-    server, folder = SERVERS[config.server], pathlib.Path(config.predictions)
+    server, folder = SERVERS[config.server], files.path(config.predictions)
     if not folder.is_dir():
         raise DeepLabError(f"--predictions={folder}: no such folder; expected one PNG of class indices an image")
     sizes, there = _expected(config, server), _by_stem(folder)
     found = {name: next((there[name + end] for end in _ENDS if name + end in there), []) for name in sizes}
-    files = {name: of_name[0] for name, of_name in found.items() if of_name}
+    present = {name: of_name[0] for name, of_name in found.items() if of_name}
     strange = [name for name in sizes if not re.fullmatch(server.name, name)]
     faults = [f"{name}: not what the server calls an image; {server.unlike}" for name in strange]
-    faults += [f"{name}: no prediction {name}.png in {folder}" for name in sizes if name not in files]
+    faults += [f"{name}: no prediction {name}.png in {folder}" for name in sizes if name not in present]
     several = ((name, of_name) for name, of_name in found.items() if of_name[1:])
     faults += [f"{name}: both {one} and {other}; --predictions names one folder" for name, (one, other, *_) in several]
     values = np.zeros(256, np.int64)
-    for name, file in files.items():
+    for name, file in present.items():
         faults += _faults(file, sizes[name], values)
     _require_none(faults)
     translate = config.server == "cityscapes" and _is_train_ids(config, values)
     _require_none(_wrong_values(server, values, translate))
-    output = pathlib.Path(config.output or server.output)
-    notes = tuple(_notes(config, sizes, values, len(there) - len(files), translate))
-    return PackPlan(server, files, output, config.competition, translate, notes)
+    output = files.path(config.output or server.output)
+    notes = tuple(_notes(config, sizes, values, len(there) - len(present), translate))
+    return PackPlan(server, present, output, config.competition, translate, notes)
 
 
 def _require_none(faults: Sequence[str]):
@@ -173,10 +174,10 @@ def _notes(config: PackConfig, sizes: Mapping, values: np.ndarray, spare: int, t
         yield "train ids become label ids"
 
 
-def _read(file: pathlib.Path) -> np.ndarray:
+def _read(file: files.AnyPath) -> np.ndarray:
     """Returns a prediction, uint8 [h, w]: grey levels, or indices of a palette. DeepLabError for anything else."""
     try:
-        with PIL.Image.open(file) as image:
+        with file.open("rb") as stream, PIL.Image.open(stream) as image:
             array, mode = np.asarray(image), image.mode
     except PILLOW_ERRORS as error:
         raise DeepLabError(f"{file}: cannot be decoded ({error})") from None
@@ -186,7 +187,7 @@ def _read(file: pathlib.Path) -> np.ndarray:
     return array
 
 
-def _faults(file: pathlib.Path, size: tuple[int, int] | None, values: np.ndarray) -> list[str]:
+def _faults(file: files.AnyPath, size: tuple[int, int] | None, values: np.ndarray) -> list[str]:
     """Returns what is wrong with one prediction, and adds its values to `values`."""
     try:
         found = _read(file)
@@ -227,7 +228,7 @@ def _wrong_values(server: Server, values: np.ndarray, translate: bool) -> list[s
 # ---- writing
 
 
-def _encoded(plan: PackPlan, file: pathlib.Path) -> bytes:
+def _encoded(plan: PackPlan, file: files.AnyPath) -> bytes:
     classes = _read(file)
     if plan.server.dataset == "pascal_voc_seg":
         return palette_png(classes, DATASETS["pascal_voc_seg"].palette)
@@ -251,23 +252,12 @@ def _archive(path: pathlib.Path) -> Iterator[Callable[[str, bytes], None]]:
         yield add
 
 
-def pack(plan: PackPlan) -> pathlib.Path:
+def pack(plan: PackPlan) -> files.AnyPath:
     """Writes the archive of a plan, which takes its name when it is complete, and returns it.
 
     DeepLabError where it cannot be written.
     """
-    partial = plan.output.with_name(f".partial-{plan.output.name}")
-    try:
-        plan.output.parent.mkdir(parents=True, exist_ok=True)
-        with _archive(partial) as add:
-            for name, file in plan.files.items():
-                add(plan.member(name), _encoded(plan, file))
-        os.replace(partial, plan.output)
-    except OSError as error:
-        raise DeepLabError(
-            f"--output={plan.output}: cannot be written ({error.strerror}); choose another file"
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    with files.written(plan.output, flag="--output", cure="choose another file") as partial, _archive(partial) as add:
+        for name, file in plan.files.items():
+            add(plan.member(name), _encoded(plan, file))
     return plan.output

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import PIL.Image
 
+from deeplab_tf import files
 from deeplab_tf.catalog.datasets import DATASET_FILE, DATASETS, read_dataset
 from deeplab_tf.config import DataConfig, Inference
 from deeplab_tf.data.examples import named_errors
@@ -250,7 +251,7 @@ def record(entry: ReleasedCheckpoint, *, cache: str | os.PathLike | None = None)
 
 def data_name(dataset_dir: str | os.PathLike) -> str | None:
     """Returns which data set the records in a folder are of; None where it does not say."""
-    described = pathlib.Path(dataset_dir) / DATASET_FILE
+    described = files.path(dataset_dir) / DATASET_FILE
     return read_dataset(described).name if described.is_file() else None
 
 

@@ -279,6 +279,12 @@ class RemotePath(epath.Path):
             if not missing_ok:
                 raise
 
+    def rmdir(self) -> None:
+        """Removes a folder that is empty."""
+        if any(self.iterdir()):
+            raise OSError(39, "Directory not empty", str(self))
+        self.rmtree()
+
     def rmtree(self, missing_ok: bool = False) -> None:
         """Removes a folder with what is in it."""
         try:

@@ -8,7 +8,6 @@ import pathlib
 import re
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from typing import TypedDict
 
@@ -17,6 +16,7 @@ import rich.console
 import rich.progress
 import urllib3
 
+from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
 
 try:
@@ -55,7 +55,12 @@ _TRANSIENT = (
 
 def cache_folder() -> pathlib.Path:
     """Returns the folder of downloaded archives: $DEEPLAB_TF_CACHE, else ~/.cache/deeplab_tf. It may not exist yet."""
-    return pathlib.Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/deeplab_tf").expanduser()
+    return local(os.environ.get(CACHE_VARIABLE) or "~/.cache/deeplab_tf")
+
+
+def local(folder: str | os.PathLike) -> pathlib.Path:
+    """Returns the path of a cache. DeepLabError where it is not on this machine."""
+    return files.local_path(folder, flag=f"${CACHE_VARIABLE}", why="downloads are resumed, and locked, on a disk")
 
 
 def fetch(url: str, path: str | os.PathLike, *, sha256: str | None = None) -> pathlib.Path:
@@ -68,18 +73,18 @@ def fetch(url: str, path: str | os.PathLike, *, sha256: str | None = None) -> pa
       DeepLabError: no network, a refusal of the server, a wrong sum, a file that is not an archive, or a full disk.
     """
     path = pathlib.Path(path)
-    try:
-        if not path.is_file():
+    cure = f"set ${CACHE_VARIABLE} to another folder"
+    if not path.is_file():
+        with files.writing(path, cure=cure):
             path.parent.mkdir(parents=True, exist_ok=True)
             with _locked(path):
                 if not path.is_file():
                     _download(url, path, sha256)
                     return path
+    try:
         verify(path, sha256=sha256)
     except OSError as error:
-        raise DeepLabError(
-            f"cannot use {path}: {error.strerror or error}; set ${CACHE_VARIABLE} to another folder"
-        ) from None
+        raise DeepLabError(f"{path}: cannot be read ({error.strerror or error}); {cure}") from None
     return path
 
 
@@ -135,13 +140,8 @@ def _record_path(path: pathlib.Path) -> pathlib.Path:
 
 
 def _record(path: pathlib.Path, digest: str) -> None:
-    _replace_text(_record_path(path), f"{digest}  {path.name}\n")
-
-
-def _replace_text(path: pathlib.Path, text: str):
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with files.written(_record_path(path)) as file:
+        file.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -167,7 +167,7 @@ def _download(url: str, path: pathlib.Path, sha256: str | None):
     except DeepLabError:
         _discard(part)
         raise
-    os.replace(part, path)
+    files.move(part, path)
     _discard(part)
     _record(path, digest)
 
@@ -219,9 +219,9 @@ def _attempt(url: str, part: pathlib.Path) -> str:
         length = _length(response, offset)
         if offset == 0:
             _discard(part)
-            _replace_text(
-                _state_path(part), json.dumps({"url": url, "validator": _validator(response), "length": length})
-            )
+            state = {"url": url, "validator": _validator(response), "length": length}
+            with files.written(_state_path(part)) as file:
+                file.write_text(json.dumps(state), encoding="utf-8")
         return _receive(response, part, offset, length)
 
 
@@ -242,8 +242,7 @@ def _receive(response: requests.Response, part: pathlib.Path, offset: int, lengt
             stream.write(chunk)
             digest.update(chunk)
             advance(len(chunk))
-        stream.flush()
-        os.fsync(stream.fileno())
+    files.flush(part)
     size = part.stat().st_size
     if length is not None and size < length:
         raise _Interrupted(f"the connection was cut after {size} of {length} bytes")

@@ -33,7 +33,7 @@ def archive_path(entry: ReleasedCheckpoint, *, cache: str | os.PathLike | None =
     """Returns the path of the archive of `entry` in `cache` (default: `deeplab_tf.zoo.download.cache_folder()`)."""
     if entry.file is None:
         raise DeepLabError(f"{entry.name} has no archive to download: it is part of the package")
-    return pathlib.Path(cache or download.cache_folder()) / entry.file
+    return (download.local(cache) if cache else download.cache_folder()) / entry.file
 
 
 def fetch(entry: ReleasedCheckpoint, *, cache: str | os.PathLike | None = None, url: str | None = None) -> pathlib.Path:

@@ -10,15 +10,13 @@ import io
 import json
 import math
 import os
-import pathlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from deeplab_tf import files
 from deeplab_tf.catalog.datasets import DATASETS, Dataset
 from deeplab_tf.config import EvalConfig, ModelConfig
-from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.evaluate import Evaluation, evaluate_checkpoints
 from deeplab_tf.evaluation.passes import SILENT, Observer, Pass, ScoredImage
 from deeplab_tf.evaluation.report.page import Shown, render
@@ -231,21 +229,14 @@ def write_report(folder: str | os.PathLike, evaluation: Evaluation, collected: C
       DeepLabError: the folder cannot be written.
     """
     metrics, images = metrics_of(evaluation, collected, command=command), collected.tally.images
-    files = {
+    contents = {
         "metrics.json": json.dumps(metrics, indent=1),
         "per_image.csv": _per_image(images, collected.facts.class_names),
         "report.html": render(metrics, images, collected.shown(), collected.facts.palette),
     }
-    folder = pathlib.Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
-            for name, content in files.items():
-                (pathlib.Path(partial) / name).write_text(content, encoding="utf-8")
-            for name in files:
-                os.replace(pathlib.Path(partial) / name, folder / name)
-    except OSError as error:
-        raise DeepLabError(f"--report={folder}: cannot be written ({error}); choose another folder") from None
+    with files.growing(folder, list(contents), flag="--report", cure="choose another folder") as partial:
+        for name, content in contents.items():
+            (partial / name).write_text(content, encoding="utf-8")
 
 
 class _Collecting(Observer):

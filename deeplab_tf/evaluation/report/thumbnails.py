@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from deeplab_tf.errors import DeepLabError
+from deeplab_tf import files
 from deeplab_tf.evaluation.report.page import Picture
 from deeplab_tf.ops.images import jpeg_bytes, resize_labels
 from deeplab_tf.ops.pictures import IGNORE_COLOUR, Colour, palette_png
@@ -42,7 +42,7 @@ class Thumbnails:
                 self._file.write(content)
             except OSError as error:
                 place = tempfile.gettempdir()
-                raise DeepLabError(f"{place}: cannot be written ({error}); make room, or set TMPDIR") from None
+                raise files.unwritable(place, error, cure="make room, or set TMPDIR") from None
             self._ends.append(self._ends[-1] + len(content))
 
     def _read(self, index: int) -> Iterator[bytes]:
