@@ -211,8 +211,7 @@ def growing(
 
 
 def move(source: AnyPath, target: AnyPath) -> None:
-    """Gives what is whole the name that it is looked for by: in one step, but for a folder of a bucket, which has none
-    to rename."""
+    """Gives what is whole the name that it is looked for by, in one step; in a bucket, a folder's files one by one."""
     if not isinstance(source, pathlib.Path) and source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
         for entry in source.iterdir():

@@ -236,7 +236,7 @@ def evaluate_checkpoints(
     if len(places) == 2 and places[0] == places[1]:
         raise DeepLabError(
             f"--eval_logdir={config.eval_logdir} is the folder of the checkpoints, which may hold a {METRICS_FILE} of "
-            f"its training; name another, for instance {files.path(config.eval_logdir) / 'eval'}"
+            f"its training; name another, for instance {config.eval_logdir}/eval"
         )
     log = ScoreLog(config.eval_logdir) if config.eval_logdir else None
     told = None
