@@ -1,6 +1,6 @@
-"""CamVid from Google's MobileNetV2 of depth multiplier 0.5: new logits, batch norm as it is. The release's way.
+r"""CamVid from Google's MobileNetV2 of depth multiplier 0.5: new logits, batch norm as it is. The release's way.
 
-  deeplab-tf train --config=camvid_frozen --dataset_dir=camvid_records --train_logdir=exp/camvid_frozen \\
+  deeplab-tf train --config=camvid_frozen --dataset_dir=camvid_records --train_logdir=exp/camvid_frozen \
     --tf_initial_checkpoint=deeplabv3_mnv2_dm05_pascal
 
 Published: none; the original's own code reached 61.4 % val mIoU over the 11 classes at a single scale.

@@ -1,6 +1,6 @@
-"""CamVid from the same weights as camvid_frozen, with a decoder for its thin classes and batch norm that is trained.
+r"""CamVid from the same weights as camvid_frozen, with a decoder for its thin classes and batch norm that is trained.
 
-  deeplab-tf train --config=camvid_mobilenet_v2 --dataset_dir=camvid_records --train_logdir=exp/camvid \\
+  deeplab-tf train --config=camvid_mobilenet_v2 --dataset_dir=camvid_records --train_logdir=exp/camvid \
     --tf_initial_checkpoint=deeplabv3_mnv2_dm05_pascal
 
 Published: none. Measured: 0.661 val mIoU at a single scale, 0.695 at the scales below (camvid_frozen: 0.624, 0.667).

@@ -1,6 +1,6 @@
-"""Mobile DeepLab-v3: MobileNetV2 without atrous convolutions in its head, 2.11M parameters, 2.75B multiply-adds.
+r"""Mobile DeepLab-v3: MobileNetV2 without atrous convolutions in its head, 2.11M parameters, 2.75B multiply-adds.
 
-  deeplab-tf train --config=mobilenet_v2_voc --dataset_dir=voc_records --train_logdir=exp/mobilenet_v2 \\
+  deeplab-tf train --config=mobilenet_v2_voc --dataset_dir=voc_records --train_logdir=exp/mobilenet_v2 \
     --tf_initial_checkpoint=mobilenet_v2_1.0_224.ckpt
 
 Published: mobilenet-v2/table7/os16 75.32 %; mobilenet-v2/table7/os8-ms-flip 77.33 %.

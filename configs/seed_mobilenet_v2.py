@@ -1,6 +1,6 @@
-"""DeepLab-v3+ with MobileNetV2, to compare with seed_xception65: the same ASPP, decoder, data and steps.
+r"""DeepLab-v3+ with MobileNetV2, to compare with seed_xception65: the same ASPP, decoder, data and steps.
 
-  deeplab-tf train --config=seed_mobilenet_v2 --dataset_dir=voc_records --train_logdir=exp/seed_mobilenet_v2 \\
+  deeplab-tf train --config=seed_mobilenet_v2 --dataset_dir=voc_records --train_logdir=exp/seed_mobilenet_v2 \
     --tf_initial_checkpoint=mobilenet_v2_1.0_224.ckpt
 
 Published: mobilenet-v2/table7/aspp-os16 75.70 %.

@@ -1,6 +1,6 @@
-"""DeepLab-v1: VGG-16 whose fc6 is a 3x3 convolution of rate 12.
+r"""DeepLab-v1: VGG-16 whose fc6 is a 3x3 convolution of rate 12.
 
-  deeplab-tf train --config=v1_vgg16_largefov --dataset_dir=voc_records --train_logdir=exp/v1_largefov \\
+  deeplab-tf train --config=v1_vgg16_largefov --dataset_dir=voc_records --train_logdir=exp/v1_largefov \
     --tf_initial_checkpoint=init.caffemodel
 
 Published: v1/table1a/largefov 62.25 %; v1/table1a/crf-largefov 67.64 %; v1/table1b/crf-largefov 70.3 %.

@@ -1,6 +1,6 @@
-"""DeepLab-v1's best: LargeFOV and multi-scale features, the maps of the image and of four poolings beside fc7.
+r"""DeepLab-v1's best: LargeFOV and multi-scale features, the maps of the image and of four poolings beside fc7.
 
-  deeplab-tf train --config=v1_vgg16_msc --dataset_dir=voc_records --train_logdir=exp/v1_msc \\
+  deeplab-tf train --config=v1_vgg16_msc --dataset_dir=voc_records --train_logdir=exp/v1_msc \
     --tf_initial_checkpoint=exp/v1_largefov --initialize_last_layer=false
 
 Published: v1/table1a/msc-largefov 64.21 %; v1/table1a/msc-crf-largefov 68.70 %; v1/table1b/msc-crf-largefov 71.6 %.

@@ -1,6 +1,6 @@
-"""DeepLab-v2: ResNet-101, four 3x3 convolutions of rates 6 to 24 summed, three scales with a loss each.
+r"""DeepLab-v2: ResNet-101, four 3x3 convolutions of rates 6 to 24 summed, three scales with a loss each.
 
-  deeplab-tf train --config=v2_resnet101_aspp --dataset_dir=voc_records --train_logdir=exp/v2 \\
+  deeplab-tf train --config=v2_resnet101_aspp --dataset_dir=voc_records --train_logdir=exp/v2 \
     --tf_initial_checkpoint=init.caffemodel
 
 Published: v2/table4/msc-coco-aug-aspp 76.35 %; v2/table5/crf-resnet-101 79.7 %.

@@ -1,6 +1,6 @@
-"""DeepLab-v3's last step: the official annotations of trainval, at output stride 8, with frozen batch norm.
+r"""DeepLab-v3's last step: the official annotations of trainval, at output stride 8, with frozen batch norm.
 
-  deeplab-tf train --config=v3_resnet101_trainval --dataset_dir=voc_records --train_logdir=exp/v3_trainval \\
+  deeplab-tf train --config=v3_resnet101_trainval --dataset_dir=voc_records --train_logdir=exp/v3_trainval \
     --tf_initial_checkpoint=exp/v3
 
 Published: v3/table7/deeplabv3 85.7 %; v3/table6/os8-ms-flip-coco 82.70 %.

@@ -1,6 +1,6 @@
-"""The way to 89.0 %: v3plus_xception65_trainval from a backbone that has also seen JFT-300M, which is not public.
+r"""The way to 89.0 %: v3plus_xception65_trainval from a backbone that has also seen JFT-300M, which is not public.
 
-  deeplab-tf train --config=v3plus_xception65_jft --dataset_dir=voc_records --train_logdir=exp/v3plus_jft \\
+  deeplab-tf train --config=v3plus_xception65_jft --dataset_dir=voc_records --train_logdir=exp/v3plus_jft \
     --tf_initial_checkpoint=your_train_aug_run
 
 Published: v3plus/table6/xception-65-jft 89.0 %; v3plus/table5/sc-jft-os16 83.03 %.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from absl import flags
 
 from deeplab_tf import files
+from deeplab_tf.config.fields import item_type
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools.ending import ending
 
@@ -23,11 +24,12 @@ _DEFINE = {
 }
 
 
-def _kind(annotation) -> type:
-    """The scalar type of a field's annotation; tuple for lists, str for anything else."""
-    kinds = [a for a in typing.get_args(annotation) if a is not type(None)] or [annotation]
-    if tuple in (typing.get_origin(annotation), typing.get_origin(kinds[0])):
+def _kind(annotation: typing.Any) -> type:
+    """Returns the scalar type of a field's annotation; tuple for a list of scalars, str for anything else."""
+    item = item_type(annotation)
+    if item in (int, float, str) or typing.get_origin(item) is typing.Literal:
         return tuple
+    kinds = [a for a in typing.get_args(annotation) if a is not type(None)] or [annotation]
     return kinds[0] if kinds[0] in (bool, int, float) else str
 
 

@@ -3,20 +3,25 @@
 import dataclasses
 import re
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.config.fields import Options, option, path_option
+from deeplab_tf.config.fields import Options, option, path_option, split_names
 from deeplab_tf.errors import DeepLabError, unknown_name
 
-LABEL_POLICIES = ("error", "ignore", "map")
+LabelPolicy = Literal["error", "ignore", "map"]
+LABEL_POLICIES: tuple[LabelPolicy, ...] = get_args(LabelPolicy)
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Options):
     """Which records are read and what becomes of them before the network: the release's data flags.
 
-    `crop_size` and `batch_size` are its train_crop_size and train_batch_size. Sizes are (height, width) in
-    pixels. Values are checked on construction; a DeepLabError names field, value and cure.
+    `crop_size` and `batch_size` are its train_crop_size and train_batch_size. Sizes are (height, width) in pixels.
+    An `Experiment` sets `model_variant` to its network's.
+
+    >>> DataConfig(dataset="cityscapes", crop_size="769,769").crop_size
+    (769, 769)
     """
 
     dataset: str = path_option(
@@ -28,7 +33,9 @@ class DataConfig(Options):
         None, "folder with the TFRecord shards <split>-00000-of-0000N.tfrecord; for tfds:name the data_dir of TFDS"
     )
     tfds_features: tuple[str, ...] | None = option(
-        None, "for tfds:name: the features of image and mask, image,segmentation_mask; unset: found by kind and name"
+        None,
+        "for tfds:name: the features of image and mask, image,segmentation_mask; unset: found by kind and name",
+        parse=split_names,
     )
     crop_size: tuple[int, int] | None = option(
         (513, 513),
@@ -59,55 +66,42 @@ class DataConfig(Options):
     cut_mix: float | None = option(
         None, "share of the pictures that get a rectangle of another one of their batch", training=True
     )
-    model_variant: str = option("mobilenet_v2", "backbone; it says which pixel fills the image's padding")
-    label_policy: str = option(
-        "error", "labels that are no class: error stops; ignore: not counted; map: renamed by label_map, or an error"
+    model_variant: str = option("mobilenet_v2", "backbone, whose mean pixel fills the image's padding")
+    label_policy: LabelPolicy = option(
+        "error", "labels that are not a class: error stops; ignore: not counted; map: renamed by label_map, or an error"
     )
-    label_map: tuple[str, ...] | None = option(None, "for --label_policy=map: old:new pairs, for instance 255:1,7:0")
-    skip_corrupt_records: bool = option(False, "pass over records that cannot be read, instead of stopping")
+    label_map: tuple[str, ...] | None = option(
+        None, "for --label_policy=map: old:new pairs, for instance 255:1,7:0", parse=split_names
+    )
+    skip_corrupt_records: bool = option(False, "skip records that cannot be read, instead of stopping")
     decoded_cache: str | None = path_option(
         None,
         "folder on a fast disk of this machine that keeps training's pictures decoded: later epochs read only the "
         "window that they crop. Takes 4 bytes a pixel: 8 MB a picture of Cityscapes, 25 GB for its train_fine",
     )
 
-    def __post_init__(self):
-        for name in ("label_map", "tfds_features"):
-            value = getattr(self, name)
-            given = [value] if isinstance(value, str) else value or ()
-            object.__setattr__(self, name, tuple(p for v in given for p in v.split(",") if p) or None)
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.model_variant not in ARCHITECTURES:
             raise unknown_name("model_variant", self.model_variant, ARCHITECTURES)
-        size = self.crop_size
-        self._require("crop_size", size is None or (len(size) == 2 and min(size) > 0), "expected two numbers, h,w")
+        self._require_size("crop_size")
         features = self.tfds_features
         self._require("tfds_features", features is None or len(features) == 2, "expected two names, image,mask")
-        self._require("batch_size", self.batch_size >= 1, "expected a number of at least 1")
+        self._require_at_least(1, "batch_size")
         self._require_resizing()
         self._require_scales()
         self._require_augmentation()
-        if self.label_policy not in LABEL_POLICIES:
-            raise unknown_name("label_policy", self.label_policy, LABEL_POLICIES)
-        expected = f"label_policy={self.label_policy}; pairs belong to label_policy=map and it needs some, as in 255:1"
-        self._require("label_map", bool(self.label_map) == (self.label_policy == "map"), expected)
-        _ = self.label_table
+        self._require_labels()
 
-    def _require_resizing(self):
-        for name in ("min_resize_value", "max_resize_value", "resize_factor"):
-            value = getattr(self, name)
-            self._require(name, value is None or value > 0, "expected a number of pixels")
-            needs = value is None or self.min_resize_value is not None
-            self._require(name, needs, "needs min_resize_value too (the release's code cannot do without)")
-
-    def _require_scales(self):
+    def _require_scales(self) -> None:
         self._require("min_scale_factor", self.min_scale_factor > 0, "expected a scale above 0")
         expected = f"expected at least min_scale_factor={self.min_scale_factor}"
         self._require("max_scale_factor", self.max_scale_factor >= self.min_scale_factor, expected)
         self._require("scale_factor_step_size", self.scale_factor_step_size >= 0, "expected 0 or more")
 
-    def _require_augmentation(self):
-        jitter, blur = self.color_jitter, self.gaussian_blur
+    def _require_augmentation(self) -> None:
+        jitter = self.color_jitter
+        blur = self.gaussian_blur
         in_range = jitter is None or (len(jitter) == 4 and all(0 <= v <= 1 for v in jitter) and jitter[3] <= 0.5)
         expected = "expected brightness,contrast,saturation in 0..1 and hue in 0..0.5, as in 0.2,0.2,0.2,0.05"
         self._require("color_jitter", in_range, expected)
@@ -118,12 +112,22 @@ class DataConfig(Options):
         alone = self.cut_mix and self.batch_size == 1
         self._require("cut_mix", not alone, "needs a batch_size of at least 2; a picture alone has none to take from")
 
+    def _require_labels(self) -> None:
+        if self.label_policy not in LABEL_POLICIES:
+            raise unknown_name("label_policy", self.label_policy, LABEL_POLICIES)
+        expected = f"label_policy={self.label_policy}; pairs belong to label_policy=map and it needs some, as in 255:1"
+        self._require("label_map", bool(self.label_map) == (self.label_policy == "map"), expected)
+        _ = self.label_table  # raises for a pair that is none
+
     @property
     def label_table(self) -> Mapping[int, int]:
-        """What `label_map` says: old label -> new label, both 0..255."""
-        pairs = [re.fullmatch(r"\s*(\d{1,3})\s*:\s*(\d{1,3})\s*", pair) for pair in self.label_map or ()]
-        if not all(pair and int(pair[1]) < 256 and int(pair[2]) < 256 for pair in pairs):
-            raise DeepLabError(
-                f"label_map={self.label_map!r}: expected old:new pairs of labels 0..255, as in 255:1,7:0"
-            )
-        return {int(pair[1]): int(pair[2]) for pair in pairs}
+        """The pairs of `label_map`: old label -> new label, both 0..255."""
+        table: dict[int, int] = {}
+        for pair in self.label_map or ():
+            match = re.fullmatch(r"\s*(\d{1,3})\s*:\s*(\d{1,3})\s*", pair)
+            if not match or max(int(match[1]), int(match[2])) > 255:
+                raise DeepLabError(
+                    f"label_map={self.label_map!r}: expected old:new pairs of labels 0..255, as in 255:1,7:0"
+                )
+            table[int(match[1])] = int(match[2])
+        return table

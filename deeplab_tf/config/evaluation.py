@@ -1,15 +1,14 @@
-"""EvalConfig and VisConfig: what is scored or drawn, and how often. Import them from deeplab_tf.config."""
+"""EvalConfig and VisConfig: which checkpoints are scored or drawn, and how. Import them from deeplab_tf.config."""
 
 import dataclasses
 
 from deeplab_tf.catalog.palettes import colour_map
 from deeplab_tf.config.crf import CrfConfig
 from deeplab_tf.config.fields import Options, option, path_option
-from deeplab_tf.config.inference import LARGE_IMAGES, Inference
+from deeplab_tf.config.inference import LARGE_IMAGES, Inference, LargeImages
 from deeplab_tf.errors import unknown_name
 
 DATASET_COLOURS = "dataset"
-_LARGEST_SCALE = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,17 +18,17 @@ class Averaging(Options):
     eval_scales: tuple[float, ...] = option((1.0,), "scales whose probabilities are averaged")
     add_flipped_images: bool = option(False, "also average over the horizontally flipped image")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        good = bool(self.eval_scales) and all(0 < scale <= _LARGEST_SCALE for scale in self.eval_scales)
-        self._require("eval_scales", good, f"expected scales above 0, at most {_LARGEST_SCALE}")
+        self._require_averaged("eval_scales")
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig(Averaging, CrfConfig):
     """Which checkpoints are run on which split, and where the results go: the flags of the release's eval.py.
 
-    vis.py has the same under its own names (vis_logdir for eval_logdir and so on). Sizes are (height, width) in pixels.
+    vis.py has the same flags under its own names (vis_logdir for eval_logdir and so on). Sizes are (height, width) in
+    pixels. Of an `Experiment` the checkpoints are those of its run.
     """
 
     checkpoint_dir: str | None = path_option(
@@ -44,22 +43,21 @@ class EvalConfig(Averaging, CrfConfig):
     eval_crop_size: tuple[int, int] | None = option(
         (513, 513), "height,width that images are padded to, as the release does; unset: each as little as it needs"
     )
-    large_images: str = option(
+    large_images: LargeImages = option(
         "pad", "images larger than the crop: pad runs them whole; tile in overlapping pieces of the crop's size"
     )
-    eval_interval_secs: int = option(300, "a followed run: at least so many seconds from one checkpoint to the next")
-    max_number_of_evaluations: int = option(0, "a followed run: end after so many checkpoints; 0 or less: never")
+    eval_interval_secs: int = option(300, "a followed run: seconds from one checkpoint to the next, at least")
+    max_number_of_evaluations: int = option(0, "a followed run: checkpoints to end after; 0 or less: never")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        size = self.eval_crop_size
-        self._require("eval_crop_size", size is None or (len(size) == 2 and min(size) > 0), "expected two numbers, h,w")
-        self._require("eval_batch_size", self.eval_batch_size >= 1, "expected a number of at least 1")
+        self._require_size("eval_crop_size")
+        self._require_at_least(1, "eval_batch_size")
         self._require("eval_interval_secs", self.eval_interval_secs >= 0, "expected seconds, 0 or more")
         if self.large_images not in LARGE_IMAGES:
             raise unknown_name("large_images", self.large_images, LARGE_IMAGES)
         needs = "tile needs eval_crop_size, the size of the pieces"
-        self._require("large_images", self.large_images == "pad" or size is not None, needs)
+        self._require("large_images", self.large_images == "pad" or self.eval_crop_size is not None, needs)
 
     @property
     def inference(self) -> Inference:
@@ -69,7 +67,7 @@ class EvalConfig(Averaging, CrfConfig):
 
 @dataclasses.dataclass(frozen=True)
 class VisConfig(EvalConfig):
-    """What pictures are drawn: `EvalConfig` and the release's vis flags."""
+    """Which pictures are drawn: `EvalConfig` and the release's vis flags."""
 
     colormap_type: str = option(
         "pascal", "colours: pascal, cityscapes, ade20k, mapillary_vistas, shapes, or dataset for the data set's own"
@@ -78,7 +76,7 @@ class VisConfig(EvalConfig):
         False, "also write the class indices, for Cityscapes as its evaluation server wants them"
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.colormap_type != DATASET_COLOURS:
             colour_map(self.colormap_type)

@@ -28,7 +28,9 @@ class Experiment:
     `dataclasses.replace`: the model has the crop size of the data, and the classes and the ignore label are those of
     the data set. Of a data set that is not in the catalogue only `on` knows them.
 
-    For instance Experiment(ModelConfig(model_variant="xception_65"), data=DataConfig(dataset="cityscapes")).
+    >>> experiment = Experiment(ModelConfig(model_variant="xception_65"), data=DataConfig(dataset="cityscapes"))
+    >>> experiment.model.num_classes, experiment.model.crop_size, experiment.data.model_variant
+    (19, (513, 513), 'xception_65')
 
     Attributes:
       model: the network.
@@ -44,7 +46,7 @@ class Experiment:
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
     evaluation: EvalConfig = dataclasses.field(default_factory=EvalConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         facts = DATASETS.get(self.data.dataset)
         classes = facts.num_classes if facts else self.model.num_classes
         ignored = facts.ignore_label if facts else self.train.ignore_label

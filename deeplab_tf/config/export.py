@@ -1,40 +1,50 @@
-"""ExportConfig: what an exported file takes, gives and must prove. Import it from deeplab_tf.config."""
+"""ExportConfig: input, outputs and certificate of an exported file. Import it from deeplab_tf.config."""
 
 import dataclasses
 import os
+import pathlib
+from collections.abc import Mapping
+from typing import Literal, get_args
 
 from deeplab_tf.config.fields import Options, option, path_option
 from deeplab_tf.errors import DeepLabError, unknown_name
 
-FORMATS = ("saved_model", "frozen_pb", "tflite", "onnx")
-SUFFIXES = {".pb": "frozen_pb", ".tflite": "tflite", ".onnx": "onnx"}
-# What an exported graph calls its input and outputs: the names of the release's frozen graphs, and one more.
+Format = Literal["saved_model", "frozen_pb", "tflite", "onnx"]
+Output = Literal["predictions", "probabilities", "logits"]
+Precision = Literal["float32", "float16", "dynamic", "int8"]
+Upsampling = Literal["none", "logits", "argmax"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+UPSAMPLINGS: tuple[Upsampling, ...] = get_args(Upsampling)
+SUFFIXES: Mapping[str, Format] = {".pb": "frozen_pb", ".tflite": "tflite", ".onnx": "onnx"}
+# The names of an exported graph's input and outputs: those of the release's frozen graphs, and one more.
 INPUT = "ImageTensor"
-OUTPUTS = {"predictions": "SemanticPredictions", "probabilities": "SemanticProbabilities", "logits": "SemanticLogits"}
-PRECISIONS = ("float32", "float16", "dynamic", "int8")
-UPSAMPLINGS = ("none", "logits", "argmax")
-# The share of pixels that must agree with the Keras model where min_agreement does not say.
-_AGREEMENT = {"float32": 0.9999, "float16": 0.999, "dynamic": 0.97, "int8": 0.9}
-_LARGEST_SCALE = 16
+OUTPUTS: Mapping[Output, str] = {
+    "predictions": "SemanticPredictions",
+    "probabilities": "SemanticProbabilities",
+    "logits": "SemanticLogits",
+}
+# The share of pixels that must agree with the Keras model where min_agreement is unset.
+_AGREEMENT: Mapping[Precision, float] = {"float32": 0.9999, "float16": 0.999, "dynamic": 0.97, "int8": 0.9}
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig(Options):
-    """How a model is exported: the flags of the release's export_model.py that are no model flags, and what TFLite and
-    the certificate need beyond them.
+    """How a model is exported.
 
-    Values are checked on construction; a DeepLabError names field, value and cure.
+    The flags of the release's export_model.py that are not model flags, and those that TFLite and the certificate need
+    beyond them.
     """
 
-    format: str | None = option(
+    format: Format | None = option(
         None,
         "saved_model, frozen_pb (the release's frozen graph), tflite or onnx; unset: by the ending of the path (.pb, "
         ".tflite, .onnx), else saved_model",
     )
-    outputs: tuple[str, ...] | None = option(
+    outputs: tuple[Output, ...] | None = option(
         None,
-        "what the graph gives: predictions, probabilities, logits; unset: predictions, and for frozen_pb probabilities "
-        "too, as the release's; for tflite see export_upsample",
+        "outputs of the graph: predictions, probabilities, logits; unset: predictions, and for frozen_pb probabilities "
+        "too, as in the release; for tflite see export_upsample",
     )
     inference_scales: tuple[float, ...] = option((1.0,), "scales whose probabilities are averaged inside the graph")
     add_flipped_images: bool = option(False, "also average over the horizontally flipped image inside the graph")
@@ -46,10 +56,12 @@ class ExportConfig(Options):
     save_inference_graph: bool = option(
         False, "also write the graph, without its weights, as inference_graph.pbtxt beside the export"
     )
-    precision: str = option("float32", "of a tflite: float32, float16 or dynamic (weights only), int8 (all of it)")
-    export_upsample: str = option(
+    precision: Precision = option(
+        "float32", "of a tflite: float32, float16 or dynamic (weights only), int8 (everything)"
+    )
+    export_upsample: Upsampling = option(
         "argmax",
-        "where a tflite ends: none: logits at the network's stride; logits: at the size of the image; argmax: classes",
+        "end of a tflite: none: logits at the network's stride; logits: at the size of the image; argmax: classes",
     )
     uint8_io: bool = option(True, "a tflite takes uint8 pixels, and an int8 one gives uint8 logits; false: float32")
     representative_images: tuple[str, ...] | None = path_option(
@@ -60,47 +72,46 @@ class ExportConfig(Options):
     images: tuple[str, ...] | None = path_option(
         None, "files, folders or globs of images for the certificate; unset: pictures of drawn shapes"
     )
-    labels: str | None = path_option(None, "folder of labels, <stem>.png for each of these images, to score both by")
-    num_images: int = option(8, "images the certificate is made from, at most")
+    labels: str | None = path_option(
+        None, "folder of labels, <stem>.png for each of these images, to score both models by"
+    )
+    num_images: int = option(8, "images that the certificate is made from, at most")
     min_agreement: float | None = option(
         None,
         "share of pixels in which the exported file must give the Keras model's class; unset: "
         + ", ".join(f"{share} for {precision}" for precision, share in _AGREEMENT.items()),
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("format", (None, *FORMATS)), ("precision", PRECISIONS), ("export_upsample", UPSAMPLINGS)):
-            if getattr(self, name) not in known:
-                raise unknown_name(name, getattr(self, name), [value for value in known if value])
+        if self.format not in (None, *FORMATS):
+            raise unknown_name("format", self.format, FORMATS)
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
+        if self.export_upsample not in UPSAMPLINGS:
+            raise unknown_name("export_upsample", self.export_upsample, UPSAMPLINGS)
         for output in self.outputs or ():
             if output not in OUTPUTS:
                 raise unknown_name("value of outputs", output, OUTPUTS)
-        scales = self.inference_scales
-        good = bool(scales) and all(0 < scale <= _LARGEST_SCALE for scale in scales)
-        self._require("inference_scales", good, f"expected scales above 0, at most {_LARGEST_SCALE}")
-        self._require("num_images", self.num_images >= 1, "expected a number of at least 1")
+        self._require_averaged("inference_scales")
+        self._require_at_least(1, "num_images")
         share = self.min_agreement
         self._require("min_agreement", share is None or 0 <= share <= 1, "expected a share from 0 to 1")
         self._require_resizing()
         self._require_scores()
 
-    def _require_resizing(self):
-        for name in ("min_resize_value", "max_resize_value", "resize_factor"):
-            value = getattr(self, name)
-            self._require(name, value is None or value > 0, "expected a number of pixels")
-            self._require(name, value is None or self.min_resize_value is not None, "needs min_resize_value too")
-
-    def _require_scores(self):
+    def _require_scores(self) -> None:
         averaged = "probabilities are averaged over scales and flips, so there are no logits; expected {}"
         expected = averaged.format("predictions or probabilities")
         self._require("outputs", not (self.averages and "logits" in (self.outputs or ())), expected)
         expected = averaged.format("argmax")
         self._require("export_upsample", not self.averages or self.export_upsample == "argmax", expected)
 
-    def require_ranges(self, *, learned: bool):
-        """Raises DeepLabError where int8 would have no ranges, or two: those of representative_images, and those that
-        the network has `learned`."""
+    def require_ranges(self, *, learned: bool) -> None:
+        """Raises DeepLabError where int8 would have no ranges or two sets of them.
+
+        Its ranges are those of representative_images, or those that the network has `learned` in quantised training.
+        """
         if self.precision != "int8":
             return
         expected = "--precision=int8 needs them for its ranges: a folder of about a hundred images like those to come"
@@ -118,26 +129,29 @@ class ExportConfig(Options):
         """The share of pixels that must agree with the Keras model."""
         return _AGREEMENT[self.precision] if self.min_agreement is None else self.min_agreement
 
-    def for_path(self, path: str | os.PathLike) -> "ExportConfig":
+    def for_path(self, path: str | os.PathLike[str]) -> "ExportConfig":
         """Returns the options with format and outputs set, for an export to `path`.
 
         DeepLabError where format and ending contradict each other, or an option belongs to another format.
         """
-        ending = SUFFIXES.get(os.path.splitext(os.fspath(path))[1].lower())
+        ending = SUFFIXES.get(pathlib.PurePath(path).suffix.lower())
         chosen = self.format or ending or "saved_model"
         if ending not in (None, chosen):
             raise DeepLabError(f"--format={chosen} contradicts the ending of --export_path={path}; change one of them")
-        outputs = {
-            "tflite": ("predictions",) if self.export_upsample == "argmax" else ("logits",),
-            "frozen_pb": self.outputs or ("predictions", "probabilities"),
-        }.get(chosen, self.outputs or ("predictions",))
+        outputs = self.outputs or self._outputs_of(chosen)
         found = dataclasses.replace(self, format=chosen, outputs=outputs)
         found._require_format()
         expected = "a tflite has one output; choose it by --export_upsample"
-        self._require("outputs", chosen != "tflite" or self.outputs in (None, outputs), expected)
+        self._require("outputs", chosen != "tflite" or outputs == self._outputs_of(chosen), expected)
         return found
 
-    def _require_format(self):
+    def _outputs_of(self, chosen: Format) -> tuple[Output, ...]:
+        """Returns the outputs of a format where none are asked for."""
+        if chosen == "tflite":
+            return ("predictions",) if self.export_upsample == "argmax" else ("logits",)
+        return ("predictions", "probabilities") if chosen == "frozen_pb" else ("predictions",)
+
+    def _require_format(self) -> None:
         lite = self.format == "tflite"
         for name, neutral in (("precision", "float32"), ("export_upsample", "argmax"), ("uint8_io", True)):
             self._require(

@@ -1,47 +1,73 @@
-"""What the configurations share: an option as a dataclass field with its help, lists in every spelling, errors.
+"""Options, the base of every configuration, and `option`, which makes its fields.
 
-A configuration is a frozen dataclass below `Options` whose fields are made by `option`.
+A configuration is a frozen dataclass below `Options`. Each field holds an option once: its type, default and help.
 """
 
 import dataclasses
 import typing
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from deeplab_tf.errors import DeepLabError
 
+LARGEST_SCALE = 16  # of the scales whose probabilities are averaged
+
 
 def option(
-    default: typing.Any, help_text: str, *, flag: str | None = None, path: bool = False, training: bool = False
-) -> typing.Any:
+    default: Any,
+    help_text: str,
+    *,
+    flag: str | None = None,
+    parse: Callable[[Any], object] | None = None,
+    path: bool = False,
+    training: bool = False,
+) -> Any:
     """Returns a field with its default and the help of its flag.
 
     Args:
-      default: what the field is where it is not given; None: unset.
-      help_text: what the flag's help says, without the default.
+      default: the value of a field that is not given; None: unset.
+      help_text: the help of the flag, without the default.
       flag: the flag's name, where the release has another than the field.
-      path: whether it holds a path, or several of them; its flag expands `~`, for instance.
+      parse: makes the field's value from what is given; unset: lists are parsed by the field's type.
+      path: whether it holds a path, or several of them, so that its flag expands `~`.
       training: whether training alone reads it.
     """
-    metadata = {"help": help_text, "flag": flag, "path": path, "training": training}
+    metadata = {"help": help_text, "flag": flag, "parse": parse, "path": path, "training": training}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def path_option(default: typing.Any, help_text: str) -> typing.Any:
+def path_option(default: Any, help_text: str) -> Any:
     """Returns a field that holds a path, or several of them; see `option`."""
     return option(default, help_text, path=True)
 
 
-def _as_tuple(name: str, value, kind: type):
-    """Returns `value` (a scalar, a string such as "6,12", or a sequence of either) as a tuple; empty is None."""
-    if isinstance(value, str | int | float):
-        value = [value]
+def item_type(annotation: Any) -> Any:
+    """Returns the type of a list's elements, int for tuple[int, ...] | None; None for an annotation that is no list."""
+    for kind in (annotation, *typing.get_args(annotation)):
+        if typing.get_origin(kind) is tuple:
+            return typing.get_args(kind)[0]
+    return None
+
+
+def split_names(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """Returns names that are given as a list, as a text with commas between them, or as a list of such; empty: None."""
+    texts = [value] if isinstance(value, str) else value or ()
+    return tuple(name for text in texts for name in text.split(",") if name) or None
+
+
+def _numbers(name: str, value: Any, kind: type[int] | type[float]) -> tuple[float, ...] | None:
+    """Returns a number, a string such as "6,12", or a sequence of either, as a tuple; empty is None."""
+    values: Iterable[Any] = [value] if isinstance(value, str | int | float) else value
     try:
-        parts = [p for v in value for p in (v.split(",") if isinstance(v, str) else [v])]
-        numbers = tuple(kind(p) for p in parts if p != "")
+        parts: list[Any] = [part for v in values for part in (v.split(",") if isinstance(v, str) else [v])]
+        given = [part for part in parts if part != ""]
+        numbers = tuple(kind(part) for part in given)
+        # An int of "6.5" would fail by itself, that of 6.5 would be another number.
+        exact = all(float(number) == float(part) for number, part in zip(numbers, given, strict=True))
     except (TypeError, ValueError):
-        numbers = None
-    if numbers is None or any(
-        float(n) != float(p) for n, p in zip(numbers, (p for p in parts if p != ""), strict=True)
-    ):
+        numbers = ()
+        exact = False
+    if not exact:
         example = "6,12,18" if kind is int else "0.5,1.0"
         raise DeepLabError(f"{name}={value!r}: expected {kind.__name__} numbers, for instance {name}={example}")
     return numbers or None
@@ -49,20 +75,48 @@ def _as_tuple(name: str, value, kind: type):
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Normalises lists to tuples by the declared type of each field."""
+    """A configuration: values are parsed and checked on construction.
 
-    def __post_init__(self):
+    Lists may be given in every spelling, as (6, 12), "6,12" or ("6", "12"), and become tuples. Sub-classes check their
+    values in __post_init__; a DeepLabError names field, value and cure.
+    """
+
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            kinds = [a for a in typing.get_args(field.type) if typing.get_origin(a) is tuple] or [field.type]
             value = getattr(self, field.name)
-            if typing.get_origin(kinds[0]) is tuple and value is not None and field.name not in _PARSED_ELSEWHERE:
-                kind = typing.get_args(kinds[0])[0]
-                value = tuple(value) if kind is str else _as_tuple(field.name, value, kind)
-                object.__setattr__(self, field.name, value)
+            parse = field.metadata["parse"]
+            item = item_type(field.type)
+            if parse:
+                object.__setattr__(self, field.name, parse(value))
+            elif item is not None and value is not None:
+                numeric = item in (int, float)
+                object.__setattr__(self, field.name, _numbers(field.name, value, item) if numeric else tuple(value))
 
-    def _require(self, name: str, good: bool, expected: str):
+    def _require(self, name: str, good: bool, expected: str) -> None:
+        """Raises DeepLabError, with the field's value and what is `expected`, unless it is `good`."""
         if not good:
             raise DeepLabError(f"{name}={getattr(self, name)!r}: {expected}")
 
+    def _require_at_least(self, least: float, *names: str) -> None:
+        for name in names:
+            self._require(name, getattr(self, name) >= least, f"expected a number of at least {least}")
 
-_PARSED_ELSEWHERE = {"dense_prediction_cell_json"}
+    def _require_size(self, *names: str) -> None:
+        """Raises DeepLabError unless the fields are unset or a height and a width."""
+        for name in names:
+            size = getattr(self, name)
+            self._require(name, size is None or (len(size) == 2 and min(size) > 0), "expected two numbers, h,w")
+
+    def _require_averaged(self, name: str) -> None:
+        """Raises DeepLabError unless a field holds scales whose probabilities can be averaged."""
+        scales = getattr(self, name)
+        good = bool(scales) and all(0 < scale <= LARGEST_SCALE for scale in scales)
+        self._require(name, good, f"expected scales above 0, at most {LARGEST_SCALE}")
+
+    def _require_resizing(self) -> None:
+        """Raises DeepLabError unless min_resize_value, max_resize_value and resize_factor belong together."""
+        values = {name: getattr(self, name) for name in ("min_resize_value", "max_resize_value", "resize_factor")}
+        for name, value in values.items():
+            self._require(name, value is None or value > 0, "expected a number of pixels")
+            alone = value is not None and values["min_resize_value"] is None
+            self._require(name, not alone, "needs min_resize_value too")

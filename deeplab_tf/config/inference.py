@@ -31,7 +31,7 @@ class Inference:
     large_images: LargeImages = "pad"
     crf: Mapping[str, float] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "scales", tuple(self.scales))
         if not self.scales or min(self.scales) <= 0:
             raise DeepLabError(f"scales={self.scales!r}: expected numbers above 0")

@@ -1,14 +1,15 @@
-"""ModelConfig: the network. Import it from deeplab_tf.config."""
+"""ModelConfig: the options of the network. Import it from deeplab_tf.config."""
 
 import dataclasses
-import typing
 from collections.abc import Iterable, Mapping
+from typing import Any, Literal, cast, get_args
 
 from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
-from deeplab_tf.config.fields import Options, option, path_option
+from deeplab_tf.config.fields import Options, option
 from deeplab_tf.errors import DeepLabError, unknown_name
 
-MERGE_METHODS = ("max", "avg")
+MergeMethod = Literal["max", "avg"]
+MERGE_METHODS: tuple[MergeMethod, ...] = get_args(MergeMethod)
 _COUNTS = (
     *("num_classes", "aspp_convs_filters", "nas_stem_output_num_conv_filters", "fc_kernel_size", "fc_filters"),
     *("decoder_filters", "decoder_projection_filters", "decoder_convs", "decoder_kernel_size"),
@@ -17,10 +18,14 @@ _COUNTS = (
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(Options):
-    """The network: every model flag of the release (its common.py, train.py and export_model.py), and what the papers
-    have beyond it: the fields after `image_se_uses_qsigmoid`.
+    """The network: every model flag of the release, and after `image_se_uses_qsigmoid` what the papers have beyond it.
 
-    Sizes are (height, width) in pixels. Values are checked on construction; a DeepLabError names field, value and cure.
+    The flags are those of the release's common.py, train.py and export_model.py. Sizes are (height, width) in pixels.
+    An `Experiment` sets `num_classes` to its data set's and `crop_size` to its data's.
+
+    >>> config = ModelConfig(model_variant="xception_65", atrous_rates=(6, 12, 18), decoder_output_stride=(4,))
+    >>> config.at_output_stride(8).atrous_rates
+    (12, 24, 36)
     """
 
     model_variant: str = option("mobilenet_v2", "backbone, for instance xception_65, resnet_v1_101_beta or vgg16")
@@ -44,9 +49,11 @@ class ModelConfig(Options):
         None, "strides of the decoder, descending; unset: no decoder"
     )
     decoder_use_separable_conv: bool = option(True, "separable convolutions in the decoder")
-    merge_method: str = option("max", "how an image pyramid's logits are merged: max or avg")
+    merge_method: MergeMethod = option("max", "how an image pyramid's logits are merged: max or avg")
     prediction_with_upsampled_logits: bool = option(True, "upsample logits, then argmax; false: the other way round")
-    dense_prediction_cell_json: typing.Any = path_option(None, "JSON file of a dense prediction cell, instead of ASPP")
+    dense_prediction_cell_json: tuple[dense_prediction_cell.Branch, ...] | None = option(
+        None, "JSON file of a dense prediction cell, instead of ASPP", parse=dense_prediction_cell.parse, path=True
+    )
     nas_stem_output_num_conv_filters: int = option(20, "filters of the first NAS cell")
     nas_use_classification_head: bool = option(False, "append the classification head to a NAS backbone")
     nas_remove_os32_stride: bool = option(False, "no stride on a NAS step to output stride 32")
@@ -67,27 +74,22 @@ class ModelConfig(Options):
     decoder_kernel_size: int = option(3, "kernel of the decoder's convolutions")
     quantize_delay_step: int = option(
         -1,
-        "quantised training: from this step on, and afterwards always, the network calculates with what eight bits "
-        "hold of kernels and maps; -1: never",
+        "quantised training: the step from which on, and afterwards always, kernels and maps are rounded to what eight "
+        "bits hold; -1: never",
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        cell = dense_prediction_cell.parse(self.dense_prediction_cell_json)
-        object.__setattr__(self, "dense_prediction_cell_json", cell)
         if self.model_variant not in ARCHITECTURES:
             raise unknown_name("model_variant", self.model_variant, ARCHITECTURES)
         self._require_sizes()
         self._require_strides()
         self._require_head()
 
-    def _require_sizes(self):
-        for name in _COUNTS:
-            self._require(name, getattr(self, name) >= 1, "expected a number of at least 1")
+    def _require_sizes(self) -> None:
+        self._require_at_least(1, *_COUNTS)
         self._require("cascade_blocks", self.cascade_blocks >= 0, "expected 0 or more")
-        for name in ("crop_size", "image_pooling_crop_size", "image_pooling_stride"):
-            value = getattr(self, name)
-            self._require(name, value is None or (len(value) == 2 and min(value) > 0), "expected two numbers, h,w")
+        self._require_size("crop_size", "image_pooling_crop_size", "image_pooling_stride")
         self._require("depth_multiplier", self.depth_multiplier > 0, "expected a number above 0")
         self._require("merge_method", self.merge_method in MERGE_METHODS, "expected max or avg")
         scales = self.image_pyramid
@@ -95,11 +97,12 @@ class ModelConfig(Options):
         expected = "expected -1 with an image pyramid of several scales, which share no range of values"
         self._require("quantize_delay_step", not self.quantized or len(scales or ()) < 2, expected)
 
-    def _require_strides(self):
+    def _require_strides(self) -> None:
         architecture = ARCHITECTURES[self.model_variant]
         expected = f"{self.model_variant} has no block to copy; expected a ResNet, or 0"
         self._require("cascade_blocks", architecture.cascades or not self.cascade_blocks, expected)
-        smallest, largest = architecture.smallest_output_stride, architecture.largest_output_stride(self)
+        smallest = architecture.smallest_output_stride
+        largest = architecture.largest_output_stride(self)
         stride = self.output_stride
         good = smallest <= stride <= largest and stride & (stride - 1) == 0
         self._require("output_stride", good, f"{self.model_variant} takes a power of two from {smallest} to {largest}")
@@ -117,7 +120,7 @@ class ModelConfig(Options):
             expected = f"{self.model_variant} has decoder inputs at strides {known}" if known else "it has no decoder"
             self._require("decoder_output_stride", stride in known, expected)
 
-    def _require_head(self):
+    def _require_head(self) -> None:
         fully_connected = ARCHITECTURES[self.model_variant].fully_connected and not self.aspp_with_batch_norm
         v2_style = not self.aspp_with_batch_norm and self.atrous_rates and not fully_connected
         expected = "expected 1, unless aspp_with_batch_norm is false and atrous_rates are given (not with VGG-16's fc7)"
@@ -125,7 +128,7 @@ class ModelConfig(Options):
         if fully_connected:
             expected = "expected the rates of fc6: 12 (LargeFOV), 4 (7x7), 4 or 8 (4x4), 6,12,18,24 (ASPP-L)"
             self._require("atrous_rates", bool(self.atrous_rates), expected)
-        alone = fully_connected and len(self.atrous_rates) == 1
+        alone = fully_connected and len(self.atrous_rates or ()) == 1
         expected = "belongs to DeepLab-v1: VGG-16, aspp_with_batch_norm=False and one rate in atrous_rates"
         self._require("multi_scale_features", not self.multi_scale_features or alone, expected)
         if self.decoder_output_is_logits:
@@ -142,27 +145,30 @@ class ModelConfig(Options):
 
     @property
     def quantized(self) -> bool:
-        """Whether the network calculates with what eight bits hold (fake_quantization.py)."""
+        """Whether kernels and maps are rounded to what eight bits hold (network/fake_quantization.py)."""
         return self.quantize_delay_step >= 0
 
     def at_output_stride(self, output_stride: int) -> "ModelConfig":
-        """Returns the configuration at another output stride, its ASPP rates scaled alike (paper: 6,12,18 at 16 are
-        12,24,36 at 8). The release never does this by itself; the commands that do it say so."""
+        """Returns the configuration at another output stride, with ASPP rates that reach as far.
+
+        6,12,18 at 16 are 12,24,36 at 8 (arXiv 1706.05587, section 3.3). The release never does this by itself; the
+        commands that do it say so.
+        """
         rates = self.atrous_rates
         if rates is not None:
             rates = tuple(max(1, rate * self.output_stride // output_stride) for rate in rates)
         return dataclasses.replace(self, output_stride=output_stride, atrous_rates=rates)
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """Returns the fields that differ from the defaults, and the variant, as JSON types."""
         changed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         changed = {k: v for k, v in changed.items() if k == "model_variant" or v != _DEFAULTS[k]}
         if self.dense_prediction_cell_json:
             changed["dense_prediction_cell_json"] = [b.to_json() for b in self.dense_prediction_cell_json]
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in changed.items()}
+        return {name: _as_json(value) for name, value in changed.items()}
 
     @classmethod
-    def from_json(cls, values: Mapping, *, source: str = "deeplab.json") -> "ModelConfig":
+    def from_json(cls, values: Mapping[str, Any], *, source: str = "deeplab.json") -> "ModelConfig":
         """Returns the configuration of `to_json`; an unknown field is an error that names `source`."""
         for name in values:
             if name not in _DEFAULTS:
@@ -170,9 +176,13 @@ class ModelConfig(Options):
         return cls(**values)
 
 
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
+def _as_json(value: Any) -> Any:
+    return list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value
 
-# What may rightly differ between the model as it was trained and as it is run.
+
+_DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
+
+# The fields that may differ between the model as it was trained and as it is run.
 INFERENCE_FIELDS = (
     "output_stride",
     "atrous_rates",
@@ -186,16 +196,23 @@ INFERENCE_FIELDS = (
 )
 
 
-def override(config: ModelConfig, changes: Mapping, *, remembered: Iterable[str], source: str) -> ModelConfig:
+def override(config: ModelConfig, changes: Mapping[str, Any], *, remembered: Iterable[str], source: str) -> ModelConfig:
     """Returns `config` with the explicit `changes`.
 
-    A change of a field in `remembered` that is not one of INFERENCE_FIELDS contradicts what `source` (a model
-    directory, a checkpoint's shapes) says: DeepLabError, naming both values.
+    Args:
+      config: the configuration.
+      changes: fields that the user gives.
+      remembered: the fields that are known of the weights.
+      source: what they are known from: a model directory, a checkpoint's shapes.
+
+    Raises:
+      DeepLabError: a change contradicts a remembered field that is not one of INFERENCE_FIELDS; it names both values.
     """
     remembered = set(remembered)
     changed = dataclasses.replace(config, **changes)
     for name in changes:
-        old, new = getattr(config, name), getattr(changed, name)
+        old = getattr(config, name)
+        new = getattr(changed, name)
         if old != new and name in remembered and name not in INFERENCE_FIELDS:
             raise DeepLabError(f"--{name}={new} contradicts {source}, which has {name}={old}; leave the flag out")
     return changed

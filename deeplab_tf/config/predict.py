@@ -1,36 +1,39 @@
-"""PredictConfig: how images are segmented and what is written of them. Import it from deeplab_tf.config."""
+"""PredictConfig: how images are segmented and which files are written. Import it from deeplab_tf.config."""
 
 import dataclasses
+from typing import Literal, get_args
 
 from deeplab_tf.config.crf import CrfConfig
 from deeplab_tf.config.evaluation import Averaging
 from deeplab_tf.config.fields import option
 from deeplab_tf.config.inference import Inference
-from deeplab_tf.config.serve import RUNTIMES
+from deeplab_tf.config.serve import RUNTIMES, Runtime
 from deeplab_tf.errors import unknown_name
 
-SAVE_CHOICES = ("mask", "overlay", "raw", "probabilities")
-
-
-RESIZE_CHOICES = ("longest", "none")
+Save = Literal["mask", "overlay", "raw", "probabilities"]
+Resize = Literal["longest", "none"]
+SAVE_CHOICES: tuple[Save, ...] = get_args(Save)
+RESIZE_CHOICES: tuple[Resize, ...] = get_args(Resize)
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig(CrfConfig, Averaging):
-    """What `predict` does with images: the release's eval_scales and add_flipped_images, the demo's resize rule, and
-    the CRF of DeepLab v1 and v2."""
+    """How `predict` segments images, and which files it writes of each.
 
-    resize: str = option("longest", "longest: shrink or enlarge to the longest side first; none: keep the size")
+    The release's eval_scales and add_flipped_images, the resize rule of its demo, and the CRF of DeepLab v1 and v2.
+    """
+
+    resize: Resize = option("longest", "longest: shrink or enlarge to the longest side first; none: keep the size")
     longest_side: int = option(513, "longest side in pixels for --resize=longest")
-    save: tuple[str, ...] = option(("mask", "overlay", "raw"), "what to write: " + ", ".join(SAVE_CHOICES))
+    save: tuple[Save, ...] = option(("mask", "overlay", "raw"), "what to write: " + ", ".join(SAVE_CHOICES))
     max_pixels: int = option(4_200_000, "an image with more pixels (after resizing) is run in overlapping tiles")
-    runtime: str = option(
+    runtime: Runtime = option(
         "auto",
-        "what runs the network: tf; tflite (LiteRT with XNNPACK, the extra litert); auto: on a processor, and for so "
-        "many images that converting pays, tflite where it is installed, else tf",
+        "what runs the network: tf; tflite (LiteRT with XNNPACK, the extra litert); auto: tflite where it is "
+        "installed, on a processor, for a number of images that repays the conversion; else tf",
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.runtime not in RUNTIMES:
             raise unknown_name("runtime", self.runtime, RUNTIMES)

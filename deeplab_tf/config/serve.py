@@ -1,26 +1,25 @@
-"""ServeConfig: where the server listens and what it takes. Import it from deeplab_tf.config."""
+"""ServeConfig: where the server listens and which requests it takes. Import it from deeplab_tf.config."""
 
 import dataclasses
 import re
+from typing import Literal, get_args
 
 from deeplab_tf.config.fields import Options, option, path_option
 from deeplab_tf.errors import unknown_name
 
-RUNTIMES = ("auto", "tf", "tflite")
+Runtime = Literal["auto", "tf", "tflite"]
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 _LARGEST_PORT = 65535
 
 
 @dataclasses.dataclass(frozen=True)
 class ServeConfig(Options):
-    """How a model is served over HTTP, and the limits of what is taken from a client.
-
-    Values are checked on construction; a DeepLabError names field, value and cure.
-    """
+    """How a model is served over HTTP, and the limits of a client's requests."""
 
     host: str = option("127.0.0.1", "address to listen on; the default is for this machine alone, 0.0.0.0 for all")
     port: int = option(8501, "port to listen on, TensorFlow Serving's for REST; 0: any that is free")
     model_name: str = option("deeplab", "the model's name in /v1/models/<name>")
-    runtime: str = option("auto", "what runs the network: tf, tflite (LiteRT), or auto: the faster one")
+    runtime: Runtime = option("auto", "what runs the network: tf, tflite (LiteRT), or auto: the faster one")
     longest_side: int = option(513, "the page's photographs are shrunk or enlarged to this longest side first")
     max_body_mb: float = option(16.0, "largest body of a request in megabytes; larger ones get status 413")
     max_pixels: int = option(25_000_000, "most pixels of a request's images once decoded; more get status 413")
@@ -33,15 +32,14 @@ class ServeConfig(Options):
         None, "folder of photographs that the page offers, the first six; unset: drawn shapes"
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.runtime not in RUNTIMES:
             raise unknown_name("runtime", self.runtime, RUNTIMES)
         self._require("port", 0 <= self.port <= _LARGEST_PORT, f"expected 0 to {_LARGEST_PORT}")
         good = re.fullmatch(r"[A-Za-z0-9_.-]+", self.model_name) is not None
         self._require("model_name", good, "expected letters, digits, _, - and . only")
-        for name in ("longest_side", "max_pixels", "max_requests", "max_batch_size"):
-            self._require(name, getattr(self, name) >= 1, "expected a number of at least 1")
+        self._require_at_least(1, "longest_side", "max_pixels", "max_requests", "max_batch_size")
         for name in ("max_body_mb", "timeout_secs", "read_timeout_secs"):
             self._require(name, getattr(self, name) > 0, "expected a number above 0")
         self._require("batch_wait_ms", self.batch_wait_ms >= 0, "expected 0 or more")

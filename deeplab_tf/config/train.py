@@ -1,35 +1,41 @@
-"""TrainConfig: the options of losses, schedule and update. Import it from deeplab_tf.config, as the other options."""
+"""TrainConfig: the options of losses, schedule and update. Import it from deeplab_tf.config."""
 
 import dataclasses
+from typing import Literal, get_args
 
 from deeplab_tf.config.fields import Options, option
 
-OPTIMIZERS = ("momentum", "adam")
-LEARNING_POLICIES = ("poly", "step", "cosine")
-BURN_IN_TYPES = ("none", "linear")
-LOSSES = ("cross_entropy", "focal", "dice", "lovasz")
-PRECISIONS = ("none", "bfloat16", "float16")
+Optimizer = Literal["momentum", "adam"]
+LearningPolicy = Literal["poly", "step", "cosine"]
+BurnIn = Literal["none", "linear"]
+Loss = Literal["cross_entropy", "focal", "dice", "lovasz"]
+MixedPrecision = Literal["none", "bfloat16", "float16"]
+OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
+LEARNING_POLICIES: tuple[LearningPolicy, ...] = get_args(LearningPolicy)
+BURN_IN_TYPES: tuple[BurnIn, ...] = get_args(BurnIn)
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+PRECISIONS: tuple[MixedPrecision, ...] = get_args(MixedPrecision)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(Options):
-    """How a network learns: the release's train flags about losses, schedule and update, and the additions of today.
+    """How a network learns: the release's train flags about losses, schedule and update, and what it has no flag for.
 
-    Values are checked on construction; a DeepLabError names field, value and cure.
+    An `Experiment` sets `ignore_label` to its data set's.
     """
 
-    optimizer: str = option("momentum", "momentum or adam, as TensorFlow 1 computes them")
-    learning_policy: str = option("poly", "how the rate falls: poly, step or cosine")
-    base_learning_rate: float = option(1e-4, "rate to begin with; 0.007 for PASCAL VOC train_aug, 1e-4 for trainval")
+    optimizer: Optimizer = option("momentum", "momentum or adam, as TensorFlow 1 computes them")
+    learning_policy: LearningPolicy = option("poly", "how the rate falls: poly, step or cosine")
+    base_learning_rate: float = option(1e-4, "initial rate; 0.007 for PASCAL VOC train_aug, 1e-4 for trainval")
     decay_steps: float = option(0.0, "steps of the poly and cosine policies; 0: all steps after the slow start")
     end_learning_rate: float = option(0.0, "rate at the end of the poly and cosine policies")
     learning_rate_decay_factor: float = option(0.1, "factor of the step policy")
-    learning_rate_decay_step: int = option(2000, "the step policy multiplies by its factor after every so many steps")
+    learning_rate_decay_step: int = option(2000, "steps after which the step policy multiplies the rate by its factor")
     learning_power: float = option(0.9, "power of the poly policy")
-    training_number_of_steps: int = option(30000, "steps to train for; the rate's schedule ends there")
+    training_number_of_steps: int = option(30000, "steps to train for, and the end of the rate's schedule")
     slow_start_step: int = option(0, "steps at the slow start's rate, before the policy begins")
     slow_start_learning_rate: float = option(1e-4, "rate of the slow start")
-    slow_start_burnin_type: str = option("none", "none: constant slow start; linear: ramp up to base_learning_rate")
+    slow_start_burnin_type: BurnIn = option("none", "none: constant slow start; linear: ramp up to base_learning_rate")
     momentum: float = option(0.9, "momentum of the momentum optimizer")
     adam_learning_rate: float = option(0.001, "constant rate of the adam optimizer; 0: the policy's rate")
     adam_epsilon: float = option(1e-8, "epsilon of the adam optimizer")
@@ -43,25 +49,27 @@ class TrainConfig(Options):
     label_weights: tuple[float, ...] | None = option(None, "loss weight of each class; unset: 1 for all")
     hard_example_mining_step: int = option(0, "steps in which mining narrows from all pixels to top_k_percent_pixels")
     top_k_percent_pixels: float = option(1.0, "share of the pixels, the hardest, that count in the loss")
-    loss: str = option("cross_entropy", "cross_entropy, focal, dice or lovasz")
+    loss: Loss = option("cross_entropy", "cross_entropy, focal, dice or lovasz")
     focal_gamma: float = option(2.0, "exponent of the focal loss")
-    ignore_label: int = option(255, "label whose pixels count nowhere; 0 for ADE20K")
+    ignore_label: int = option(255, "label whose pixels do not count; 0 for ADE20K")
     dropout: bool = option(True, "drop features in the head, as the release always does")
     drop_path_keep_prob: float = option(1.0, "how likely a path of a NAS cell is kept")
     seed: int = option(0, "dropout is a function of this seed, the step and the layer")
-    gradient_accumulation_steps: int = option(1, "parts of the batch that are run one after the other for one update")
+    gradient_accumulation_steps: int = option(1, "parts that the batch of one update is run in, one after the other")
     ema_decay: float = option(0.0, "decay of an exponential moving average of the weights; 0: none is kept")
-    mixed_precision: str = option("none", "compute in bfloat16 or float16, with weights in float32; none: all float32")
+    mixed_precision: MixedPrecision = option(
+        "none", "compute in bfloat16 or float16, with weights in float32; none: all float32"
+    )
     jit_compile: bool = option(False, "compile the step with XLA")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._require_names()
         self._require_schedule()
         self._require_loss()
         self._require_update()
 
-    def _require_names(self):
+    def _require_names(self) -> None:
         for name, known in (
             ("optimizer", OPTIMIZERS),
             ("learning_policy", LEARNING_POLICIES),
@@ -71,11 +79,7 @@ class TrainConfig(Options):
         ):
             self._require(name, getattr(self, name) in known, f"expected one of {', '.join(known)}")
 
-    def _require_at_least(self, least: float, *names: str):
-        for name in names:
-            self._require(name, getattr(self, name) >= least, f"expected a number of at least {least}")
-
-    def _require_schedule(self):
+    def _require_schedule(self) -> None:
         rates = ("base_learning_rate", "end_learning_rate", "slow_start_learning_rate", "learning_rate_decay_factor")
         self._require_at_least(0, *rates, "learning_power", "slow_start_step", "decay_steps")
         self._require_at_least(1, "training_number_of_steps", "learning_rate_decay_step")
@@ -83,17 +87,17 @@ class TrainConfig(Options):
         endless = self.learning_policy == "step" or self.decay_steps > 0
         self._require("slow_start_step", endless or self.slow_start_step < self.training_number_of_steps, expected)
 
-    def _require_loss(self):
+    def _require_loss(self) -> None:
         self._require_at_least(0, "hard_example_mining_step", "focal_gamma")
         share = self.top_k_percent_pixels
         self._require("top_k_percent_pixels", 0 < share <= 1, "expected a share above 0 and at most 1")
         by_pixel = self.loss in ("cross_entropy", "focal")
-        expected = f"expected 1 with loss={self.loss}, which is no sum over pixels; cross_entropy and focal can mine"
+        expected = f"expected 1 with loss={self.loss}, which is not a sum over pixels; cross_entropy and focal can mine"
         self._require("top_k_percent_pixels", by_pixel or share == 1, expected)
         weights = self.label_weights
         self._require("label_weights", weights is None or min(weights) >= 0, "expected weights of at least 0")
 
-    def _require_update(self):
+    def _require_update(self) -> None:
         for name in ("momentum", "ema_decay"):
             self._require(name, 0 <= getattr(self, name) < 1, "expected a number from 0 to below 1")
         keep = self.drop_path_keep_prob
