@@ -1,7 +1,6 @@
 """The CRF's options: what the commands hand to `densecrf`, and what they refuse."""
 
-import inspect
-
+import numpy as np
 import pytest
 
 from deeplab_tf.config import PredictConfig
@@ -20,8 +19,13 @@ def test_options_become_arguments():
 
 
 def test_the_function_has_the_same_defaults():
-    parameters = inspect.signature(densecrf).parameters.values()
-    assert {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY} == DEFAULTS
+    draws = np.random.default_rng(0)
+    image = draws.integers(0, 256, (9, 12, 3), np.uint8)
+    probabilities = draws.dirichlet(np.ones(3), (9, 12))
+    np.testing.assert_array_equal(densecrf(image, probabilities), densecrf(image, probabilities, **DEFAULTS))
+    for name, value in DEFAULTS.items():
+        other = densecrf(image, probabilities, **{name: value / 2 if isinstance(value, float) else 1})
+        assert not np.array_equal(other, densecrf(image, probabilities)), name
 
 
 def test_options_without_their_crf_are_refused():

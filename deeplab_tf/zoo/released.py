@@ -7,6 +7,7 @@ module is cheap.
 import dataclasses
 from typing import TypedDict
 
+from deeplab_tf.arch.dense_prediction_cell import CITYSCAPES_TOP1
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.zoo.entry import ReleasedCheckpoint, Score
 
@@ -185,7 +186,7 @@ _X71_DPC = ModelConfig(
     num_classes=19,
     output_stride=16,
     decoder_output_stride=(4,),
-    dense_prediction_cell_json="dense_prediction_cell_branch5_top1_cityscapes.json",
+    dense_prediction_cell_json=CITYSCAPES_TOP1,
 )
 _EDGETPU = dataclasses.replace(_MNV2_CITYSCAPES, model_variant="mobilenet_edgetpu")
 
