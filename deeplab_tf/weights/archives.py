@@ -1,4 +1,4 @@
-"""Checkpoint archives on disk: unpacking that stays inside its folder, and the one checkpoint of a folder."""
+"""Checkpoint archives: unpacking them safely, and finding the one checkpoint of a folder."""
 
 import glob
 import gzip
@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import tarfile
+import typing
 import zlib
 from collections.abc import Sequence
 
@@ -14,18 +15,20 @@ from deeplab_tf.errors import DeepLabError
 
 MAX_UNPACKED = 4 << 30  # bytes; the largest released archive unpacks to about half a gigabyte
 _CHUNK = 1 << 18  # bytes
-_HEADER = 512  # bytes of tar that even an empty member takes; counted, so that a bomb of empty files ends too
+# Bytes of tar that even an empty member takes. They are counted, so that a bomb of empty files is noticed too.
+_HEADER = 512
 
 
-def unpack(archive: str | os.PathLike, target: str | os.PathLike) -> pathlib.Path:
-    """Unpacks a .tar.gz into the new (or empty) folder `target` and returns it; what fails leaves nothing behind.
+def unpack(archive: str | os.PathLike[str], target: str | os.PathLike[str]) -> pathlib.Path:
+    """Unpacks a .tar.gz into the new (or empty) folder `target` and returns that folder; on failure nothing is left.
 
     Members that could leave the folder are refused: absolute names, "..", links with either, devices.
 
     Raises:
-      DeepLabError: such a member, a damaged archive, an empty one, more than MAX_UNPACKED bytes, a full disk.
+      DeepLabError: such a member, a damaged archive, an empty one, more than MAX_UNPACKED bytes, or a full disk.
     """
-    archive, target = files.path(archive), pathlib.Path(target)
+    archive = files.path(archive)
+    target = pathlib.Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DeepLabError(
             f"cannot unpack {archive}: {target} exists and is not empty; remove it or name another folder"
@@ -35,14 +38,14 @@ def unpack(archive: str | os.PathLike, target: str | os.PathLike) -> pathlib.Pat
         with files.growing(target, cure=cure, durable=False) as folder:
             _extract_named(archive, folder)
     except files.UnwritableError:
-        # Another process was faster? Its folder is complete: folders only come into being whole.
+        # Another process may have unpacked it first. Then the folder is complete: folders appear only when whole.
         if not (target.is_dir() and any(target.iterdir())):
             raise
     return target
 
 
-def _extract_named(archive: files.AnyPath, folder: pathlib.Path):
-    """Unpacks; the errors name archive and member."""
+def _extract_named(archive: files.AnyPath, folder: files.AnyPath) -> None:
+    """Extracts the archive; errors name archive and member."""
     try:
         _extract(archive, folder)
     except tarfile.FilterError as error:
@@ -51,37 +54,43 @@ def _extract_named(archive: files.AnyPath, folder: pathlib.Path):
         raise DeepLabError(f"{archive} is not a whole .tar.gz archive ({error}); delete it and get it again") from None
 
 
-def _opened(archive: files.AnyPath):
+def _opened(archive: files.AnyPath) -> typing.IO[bytes]:
     try:
         return archive.open("rb")
     except OSError as error:
         raise DeepLabError(f"{archive}: cannot be read ({error.strerror or error}); expected a .tar.gz") from None
 
 
-def _extract(archive: files.AnyPath, folder: pathlib.Path):
-    total = found = 0
-    # Read as a stream, so that the sizes are summed before a byte of a member is written.
+def _extract(archive: files.AnyPath, folder: files.AnyPath) -> None:
+    total = 0
+    count = 0
+    # Read as a stream, the archive tells a member's size before a byte of it is written.
     with _opened(archive) as content, gzip.open(content) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         for member in tar:
             _require_inside(member, archive)
             total += _HEADER + member.size
-            found += member.isfile()
+            count += member.isfile()
             _require_small(total, archive)
             tar.extract(member, folder, filter="data")
-        while chunk := stream.read(_CHUNK):  # gzip compares its checksum only at the very end
+        # gzip compares its checksum only at the very end, which lies behind the last member.
+        while chunk := stream.read(_CHUNK):
             total += len(chunk)
             _require_small(total, archive)
-    if not found:
+    if not count:
         raise DeepLabError(f"{archive} holds no files; expected a checkpoint: <prefix>.index and <prefix>.data-*")
 
 
-def _require_small(total: int, archive: files.AnyPath):
+def _require_small(total: int, archive: files.AnyPath) -> None:
     if total > MAX_UNPACKED:
         raise DeepLabError(f"{archive} unpacks to more than {MAX_UNPACKED} bytes; expected a checkpoint archive")
 
 
-def _require_inside(member: tarfile.TarInfo, archive: files.AnyPath):
-    """Stricter than tarfile's data filter, whose resolving of links has been outwitted: no ".." at all, no absolute."""
+def _require_inside(member: tarfile.TarInfo, archive: files.AnyPath) -> None:
+    """Refuses a member that could be written outside of the folder.
+
+    It is stricter than tarfile's data filter, which resolves links and has been outwitted: no ".." at all, and no
+    absolute name.
+    """
     names = [("name", member.name)]
     if member.islnk() or member.issym():
         names.append(("link", member.linkname))
@@ -93,13 +102,14 @@ def _require_inside(member: tarfile.TarInfo, archive: files.AnyPath):
         raise DeepLabError(f"{archive}: member {member.name!r} is a device or a pipe; nothing was unpacked")
 
 
-def find_prefix(folder: str | os.PathLike) -> str:
+def find_prefix(folder: str | os.PathLike[str]) -> str:
     """Returns the prefix (path without .index) of the one TF1 checkpoint in `folder` or below.
 
-    Of several, the state file `checkpoint` decides, else the highest step of model.ckpt-<step> beside one another.
+    If there are several, the state file `checkpoint` names it, else it is the one with the highest step of
+    model.ckpt-<step> in one folder.
 
     Raises:
-      DeepLabError: there is none, its data is missing, or nothing says which of several is meant.
+      DeepLabError: there is none, its data is missing, or there are several and nothing names one.
     """
     folder = files.path(folder)
     if not folder.is_dir():
@@ -107,8 +117,8 @@ def find_prefix(folder: str | os.PathLike) -> str:
             f"{folder}: expected a folder with a checkpoint, found {'a file' if folder.exists() else 'nothing'}"
         )
     # macOS writes a ._<name> beside every file that it archives.
-    found = (path for path in folder.rglob("*.index") if path.is_file() and not path.name.startswith("._"))
-    prefixes = sorted(path.with_suffix("") for path in found)
+    indices = (path for path in folder.rglob("*.index") if path.is_file() and not path.name.startswith("._"))
+    prefixes = sorted(path.with_suffix("") for path in indices)
     if not prefixes:
         raise DeepLabError(f"{folder}: no checkpoint; expected <prefix>.index and <prefix>.data-*{_what_else(folder)}")
     prefix = prefixes[0] if len(prefixes) == 1 else _named_by_state(folder, prefixes) or _latest(prefixes)
@@ -126,15 +136,18 @@ def _what_else(folder: files.AnyPath) -> str:
 
 
 def _named_by_state(folder: files.AnyPath, prefixes: Sequence[files.AnyPath]) -> files.AnyPath | None:
-    """The prefix that the state file names. Its paths are often absolute ones of another machine: the name counts."""
-    named: dict[int, set[files.AnyPath]] = {}
+    """Returns the prefix that the state file `checkpoint` of the highest folder names, or None.
+
+    The paths in it are often absolute ones of another machine: then only the name counts.
+    """
+    named: dict[int, set[files.AnyPath]] = {}  # by depth
     for state in folder.rglob("checkpoint"):
         match = state.is_file() and re.search(r'^model_checkpoint_path:\s*"([^"]+)"', _text(state), re.MULTILINE)
         if match:
-            meant = {state.parent / match[1], state.parent / pathlib.PurePath(match[1]).name}
-            named.setdefault(len(state.parts), set()).update(meant & set(prefixes))
-    # That of the folder itself before those below: a training run holds another in its folder best.
-    highest = named[min(named)] if named else set()
+            candidates = {state.parent / match[1], state.parent / pathlib.PurePath(match[1]).name}
+            named.setdefault(len(state.parts), set()).update(candidates & set(prefixes))
+    # A training run has another state file below its own, in its folder best.
+    highest = named[min(named)] if named else set[files.AnyPath]()
     return highest.pop() if len(highest) == 1 else None
 
 
@@ -143,8 +156,13 @@ def _text(path: files.AnyPath) -> str:
 
 
 def _latest(prefixes: Sequence[files.AnyPath]) -> files.AnyPath | None:
-    """The highest step, where all prefixes are one model's: same folder, same name up to -<step>."""
-    steps = {prefix: re.fullmatch(r"(.*)-(\d+)", str(prefix)) for prefix in prefixes}
-    if not all(steps.values()) or len({match[1] for match in steps.values()}) != 1:
-        return None
-    return max(prefixes, key=lambda prefix: int(steps[prefix][2]))
+    """Returns the prefix with the highest step, or None: they differ in more than their -<step>."""
+    steps: dict[int, files.AnyPath] = {}
+    models: set[str] = set()
+    for prefix in prefixes:
+        match = re.fullmatch(r"(.*)-(\d+)", str(prefix))
+        if not match:
+            return None
+        models.add(match[1])
+        steps[int(match[2])] = prefix
+    return steps[max(steps)] if len(models) == 1 else None

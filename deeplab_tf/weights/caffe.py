@@ -1,6 +1,6 @@
-"""Weights of Caffe: the wire format of a .caffemodel, and TF1 names for the public models of DeepLab v1 and v2.
+"""Caffe's weights: reading a .caffemodel, and TF1 names for the public models of DeepLab v1 and v2.
 
-Only what holds weights is read: the net's layers, their names and blobs (fields and numbers: Caffe's caffe.proto).
+Of the file only the layers' names and blobs are read (fields and their numbers: Caffe's caffe.proto).
 """
 
 import itertools
@@ -14,94 +14,131 @@ import numpy as np
 from deeplab_tf import files
 from deeplab_tf.errors import DamagedError, DeepLabError
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+# Protobuf's wire types.
+_VARINT = 0
+_FIXED64 = 1
+_BYTES = 2
+_FIXED32 = 5
 # Field numbers of NetParameter -> those of name and blobs in its layers: LayerParameter and, before 2015,
 # V1LayerParameter.
 _LAYERS = {100: (1, 7), 2: (4, 6)}
-_LEGACY_SHAPE, _DATA, _SHAPE, _DOUBLE_DATA = (1, 2, 3, 4), 5, 7, 8
+# Field numbers of BlobProto.
+_LEGACY_SHAPE = (1, 2, 3, 4)  # num, channels, height, width
+_DATA = 5
+_SHAPE = 7
+_DOUBLE_DATA = 8
+_DIM = 1  # of BlobShape
 _HDF5 = b"\x89HDF"
+
+# A number of wire type VARINT, or the bytes of any other type.
+_Value = int | memoryview
+# The values of one field of a message, in order, each with its wire type.
+_Pieces = list[tuple[int, _Value]]
 
 
 # ---- the wire format
 
 
-def _varint(data: memoryview, place: int) -> tuple[int, int]:
-    """Returns the number at `place` and the place behind it."""
+def _varint(data: memoryview, start: int) -> tuple[int, int]:
+    """Returns the number at `start` and the position after it."""
     value = 0
-    for shift, byte in zip(range(0, 70, 7), data[place : place + 10], strict=False):
+    for shift, byte in zip(range(0, 70, 7), data[start : start + 10], strict=False):
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, place + shift // 7 + 1
+            return value, start + shift // 7 + 1
     raise ValueError("a number has no end")
 
 
 def _run(data: memoryview, start: int, key: int, width: int) -> int:
-    """Returns how many records of the key at `start` (of `key` bytes) and `width` bytes follow each other there."""
-    size, count, block = key + width, 1, 64
+    """Returns how many records with the same key follow each other from `start` on.
+
+    A record is a key of `key` bytes and a value of `width` bytes.
+    """
+    # An unpacked field of a million weights is a million records with a key each. They are compared in blocks, which
+    # grow, because most fields are short.
+    size = key + width
+    expected = np.frombuffer(data[start : start + key], np.uint8)
+    count = 1
+    block = 64
     while True:
         first = start + count * size
         records = min(block, (len(data) - first) // size)
-        bytes_ = np.frombuffer(data[first : first + records * size], np.uint8).reshape(records, size)
-        same = (bytes_[:, :key] == np.frombuffer(data[start : start + key], np.uint8)).all(1)
-        if not same.all() or not records:
-            return count + int(np.argmin(same)) if records else count
-        count, block = count + records, block * 2
+        if not records:
+            return count
+        table = np.frombuffer(data[first : first + records * size], np.uint8).reshape(records, size)
+        same = (table[:, :key] == expected).all(1)
+        if not same.all():
+            return count + int(np.argmin(same))
+        count += records
+        block *= 2
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """Yields the number, wire type and value of each field of a message; fixed-size ones that repeat as one piece."""
-    place = 0
-    while place < len(data):
-        start = place
-        key, place = _varint(data, place)
-        number, kind = key >> 3, key & 7
+def _fields(data: memoryview) -> Iterator[tuple[int, int, _Value]]:
+    """Yields the number, wire type and value of each field of a message.
+
+    Fields of a fixed size that repeat come as one value, their bytes put together: so they are read at NumPy's speed,
+    as a packed field is.
+    """
+    position = 0
+    while position < len(data):
+        start = position
+        key, position = _varint(data, position)
+        number = key >> 3
+        kind = key & 7
+        value: _Value
         if kind == _VARINT:
-            value, place = _varint(data, place)
+            value, position = _varint(data, position)
         elif kind == _BYTES:
-            size, place = _varint(data, place)
-            value, place = data[place : place + size], place + size
+            size, position = _varint(data, position)
+            value = data[position : position + size]
+            position += size
         elif kind in (_FIXED32, _FIXED64):
-            width, key_size = 4 if kind == _FIXED32 else 8, place - start
-            if place + width > len(data):
+            width = 4 if kind == _FIXED32 else 8
+            key_size = position - start
+            if position + width > len(data):
                 raise ValueError("it ends within a number")
             count = _run(data, start, key_size, width)
             records = np.frombuffer(data[start : start + count * (key_size + width)], np.uint8)
             value = memoryview(records.reshape(count, -1)[:, key_size:].tobytes())
-            place = start + len(records)
+            position = start + len(records)
         else:
             raise ValueError(f"wire type {kind}")
-        if place > len(data) or not number:
-            raise ValueError("a field reaches beyond the end" if number else "field number 0")
+        if position > len(data):
+            raise ValueError("a field reaches beyond the end")
+        if not number:
+            raise ValueError("field number 0")
         yield number, kind, value
 
 
-def _numbers(pieces: list[tuple[int, int | memoryview]]) -> list[int]:
+def _numbers(pieces: _Pieces) -> list[int]:
     """Returns repeated integers, packed or not."""
-    found = []
+    numbers: list[int] = []
     for kind, value in pieces:
-        place = 0
-        if kind == _VARINT:
-            found.append(value)
+        if isinstance(value, int):
+            numbers.append(value)
         elif kind == _BYTES:
-            while place < len(value):
-                number, place = _varint(value, place)
-                found.append(number)
+            position = 0
+            while position < len(value):
+                number, position = _varint(value, position)
+                numbers.append(number)
         else:
             raise ValueError(f"an integer of wire type {kind}")
-    return found
+    return numbers
 
 
-def _floats(pieces: list[tuple[int, int | memoryview]], dtype: str, fixed: int) -> np.ndarray:
-    """Returns repeated floats, packed or not."""
-    if any(kind not in (fixed, _BYTES) for kind, _ in pieces):
-        raise ValueError("weights that are no floats")
-    parts = [np.frombuffer(value, dtype) for _, value in pieces]
+def _floats(pieces: _Pieces, dtype: str, fixed: int) -> np.ndarray:
+    """Returns repeated floats, packed or not (then of the wire type `fixed`)."""
+    parts: list[np.ndarray] = []
+    for kind, value in pieces:
+        if isinstance(value, int) or kind not in (fixed, _BYTES):
+            raise ValueError("weights that are not floats")
+        parts.append(np.frombuffer(value, dtype))
     return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
 
 
 def _blob(data: memoryview) -> np.ndarray:
     """Returns a BlobProto: its data in the shape of BlobShape, or of the older num, channels, height, width."""
-    pieces: dict[int, list] = {}
+    pieces: dict[int, _Pieces] = {}
     for number, kind, value in _fields(data):
         pieces.setdefault(number, []).append((kind, value))
     if _DOUBLE_DATA in pieces:
@@ -109,23 +146,35 @@ def _blob(data: memoryview) -> np.ndarray:
     else:
         values = _floats(pieces.get(_DATA, []), "<f4", _FIXED32)
     if _SHAPE in pieces:
-        if any(kind != _BYTES for kind, _ in pieces[_SHAPE]):
-            raise ValueError("a shape that is a number")
-        dims = [(kind, value) for _, shape in pieces[_SHAPE] for n, kind, value in _fields(shape) if n == 1]
-        shape = tuple(_numbers(dims))
+        shape = tuple(_numbers(_dims(pieces[_SHAPE])))
     else:
+        # Of a field that is repeated by mistake the last counts, as for protobuf; one that is absent is 0.
         shape = tuple(sum(_numbers(pieces.get(number, []))[-1:]) for number in _LEGACY_SHAPE)
     if math.prod(shape) != len(values):
         raise ValueError(f"{len(values)} weights for the shape {list(shape)}")
     return values.reshape(shape)
 
 
+def _dims(shapes: _Pieces) -> _Pieces:
+    """Returns the sides of a BlobShape."""
+    dims: _Pieces = []
+    for kind, shape in shapes:
+        if isinstance(shape, int) or kind != _BYTES:
+            raise ValueError("a shape that is a number")
+        dims += [(kind, value) for number, kind, value in _fields(shape) if number == _DIM]
+    return dims
+
+
 def _layer(data: memoryview, name_field: int, blobs_field: int) -> tuple[str, list[np.ndarray]]:
-    name, blobs = "", []
+    """Returns the name of a layer and its blobs."""
+    name = ""
+    blobs: list[np.ndarray] = []
     for number, kind, value in _fields(data):
-        if number == name_field and kind == _BYTES:
+        if isinstance(value, int) or kind != _BYTES:
+            continue
+        if number == name_field:
             name = bytes(value).decode()
-        elif number == blobs_field and kind == _BYTES:
+        elif number == blobs_field:
             try:
                 blobs.append(_blob(value))
             except ValueError as error:
@@ -134,10 +183,10 @@ def _layer(data: memoryview, name_field: int, blobs_field: int) -> tuple[str, li
 
 
 def read_caffemodel(path: str | os.PathLike) -> dict[str, list[np.ndarray]]:
-    """Returns the weights of a .caffemodel: layer name -> its blobs, float32 (float64 where so stored).
+    """Returns the weights of a .caffemodel: layer name -> its blobs, in the precision they are stored in.
 
-    They have Caffe's layout, [out, in, h, w] for kernels, and are views of the file's bytes, not to be written to.
-    Layers without weights are left out. Old nets (V1LayerParameter, four-dimensional blobs) and new ones are read.
+    They have Caffe's layout, [out, in, h, w] for kernels, and are read-only views of the file's bytes. Layers without
+    weights are left out. Old nets (V1LayerParameter, four-dimensional blobs) and new ones are read.
 
     Raises:
       DeepLabError: the file cannot be read, is damaged or truncated, or holds no weights.
@@ -152,7 +201,7 @@ def read_caffemodel(path: str | os.PathLike) -> dict[str, list[np.ndarray]]:
     layers: dict[str, list[np.ndarray]] = {}
     try:
         for number, kind, value in _fields(content):
-            if number in _LAYERS and kind == _BYTES:
+            if number in _LAYERS and kind == _BYTES and not isinstance(value, int):
                 name, blobs = _layer(value, *_LAYERS[number])
                 if blobs and not _equal(layers.setdefault(name, blobs), blobs):
                     raise DeepLabError(f"{path}: two layers {name!r} with different weights; expected one")
@@ -160,7 +209,7 @@ def read_caffemodel(path: str | os.PathLike) -> dict[str, list[np.ndarray]]:
         if isinstance(error, DeepLabError):
             raise
         raise DamagedError(
-            f"{path}: damaged or truncated, or no .caffemodel ({error}); fetch or copy it again"
+            f"{path}: damaged or truncated, or not a .caffemodel ({error}); fetch or copy it again"
         ) from None
     if not layers:
         raise DeepLabError(f"{path}: holds no layers with weights; expected a .caffemodel of DeepLab v1 or v2")
@@ -182,9 +231,12 @@ _LOGITS = (re.compile(r"fc8_\w+?(?:_([1-4]))?$"), re.compile(r"fc1_\w+?(?:_c([0-
 _RESNET_PARTS = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
 _RESNET_DEPTHS = {6: 50, 23: 101, 36: 152}  # by the units of the third block
 _VARIANTS = {"vgg_16": "vgg16", "resnet_v1_101": "resnet_v1_101_caffe"}
+# Layer name -> its blobs.
+_Layers = Mapping[str, list[np.ndarray]]
 
 
-def _backbone_scope(layers: Mapping[str, list]) -> str:
+def _backbone_scope(layers: _Layers) -> str:
+    """Returns the TF1 scope of the backbone."""
     units = {match[2] + match[3] for name in layers if (match := _RESNET_UNIT.match(name)) and match[1] == "4"}
     if "conv1" in layers and len(units) in _RESNET_DEPTHS:
         return f"resnet_v1_{_RESNET_DEPTHS[len(units)]}"
@@ -197,11 +249,11 @@ def _backbone_scope(layers: Mapping[str, list]) -> str:
 
 
 def _scope(name: str, backbone: str) -> str | None:
-    """Returns the TF1 scope of a convolution or inner product; None where there is no place for it."""
-    for first, pattern in enumerate(_LOGITS):
+    """Returns the TF1 scope of a convolution or inner product; None: the release has no such layer."""
+    # fc8_voc12_1 and fc1_voc12_c0 are the first of four.
+    for pattern, first in zip(_LOGITS, (1, 0), strict=True):
         if match := pattern.match(name):
-            # fc8_voc12_1 is the first of four, and so is fc1_voc12_c0.
-            branch = int(match[1]) - 1 + first if match[1] else 0
+            branch = int(match[1]) - first if match[1] else 0
             return f"logits/semantic_{branch}" if branch else "logits/semantic"
     if backbone == "vgg_16":
         if match := _VGG_CONV.match(name):
@@ -214,10 +266,11 @@ def _scope(name: str, backbone: str) -> str | None:
 
 
 def _kernel(name: str, blob: np.ndarray, channels: int) -> np.ndarray:
-    """Returns weights as [h, w, in, out], RGB; `channels` are those that a flat fc6 reads."""
+    """Returns weights as [h, w, in, out], of RGB; `channels` is the number that a flat fc6 reads."""
     if blob.ndim == 4 and blob.shape[:2] == (1, 1):
         blob = blob[0, 0]  # an inner product in the old form
     if blob.ndim == 2:
+        # ImageNet's fc6 is an inner product of all pixels of pool5: a convolution with a kernel as large as that map.
         side = math.isqrt(blob.shape[1] // channels) if name == "fc6" else 1
         if name == "fc6" and channels * side**2 != blob.shape[1]:
             raise DeepLabError(f"layer {name!r} reads {blob.shape[1]} values; expected a square of {channels} channels")
@@ -232,13 +285,14 @@ def _kernel(name: str, blob: np.ndarray, channels: int) -> np.ndarray:
     return np.ascontiguousarray(kernel, np.float32)
 
 
-def _norm(layers: Mapping[str, list[np.ndarray]], suffix: str, bias: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the batch norm of the pair bn<suffix> and scale<suffix>; a bias before it moves the mean.
+def _norm(layers: _Layers, suffix: str, bias: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the batch norm of the pair bn<suffix> and scale<suffix>.
 
-    Caffe stores sums of mean and variance and, third, what to divide them by (BatchNorm's scale factor); its epsilon is
-    1e-5, ours too.
+    A `bias` before it, [channels] or [1], moves the mean. Caffe stores sums of mean and variance and, third, the number
+    to divide them by (BatchNorm's scale factor); its epsilon is 1e-5, as ours is.
     """
-    statistics, scale = layers.get(f"bn{suffix}", []), layers.get(f"scale{suffix}", [])
+    statistics = layers.get(f"bn{suffix}", [])
+    scale = layers.get(f"scale{suffix}", [])
     if len(statistics) != 3 or len(scale) != 2:
         raise DeepLabError(
             f"bn{suffix} has {len(statistics)} blobs and scale{suffix} {len(scale)}; expected 3 (mean, variance, "
@@ -251,54 +305,57 @@ def _norm(layers: Mapping[str, list[np.ndarray]], suffix: str, bias: np.ndarray)
     return {leaf: np.asarray(value, np.float32).ravel() for leaf, value in values.items()}
 
 
-def _without_copies(layers: Mapping[str, list]) -> tuple[dict[str, list], tuple[str, ...]]:
-    """Leaves out the layers of v2's scaled branches, which share the weights of scale 1."""
+def _without_copies(layers: _Layers) -> tuple[_Layers, tuple[str, ...]]:
+    """Returns the layers without those of v2's scaled branches, which share the weights of scale 1, and notes."""
     copies = {name: match[1] for name in layers if (match := _SCALED_COPY.match(name)) and match[1] in layers}
     if not copies:
-        return dict(layers), ()
+        return layers, ()
     unlike = [name for name, original in copies.items() if not _equal(layers[name], layers[original])]
     note = f"{len(copies)} layers of the scaled branches (such as {next(iter(copies))}) are left out as copies"
-    note += f"; {len(unlike)} of them differ, such as {unlike[0]}: scale 1 was taken" if unlike else ""
+    if unlike:
+        note += f"; {len(unlike)} of them differ, such as {unlike[0]}: scale 1 was taken"
     return {name: blobs for name, blobs in layers.items() if name not in copies}, (note,)
 
 
-def _variables(name: str, layers: Mapping[str, list[np.ndarray]], backbone: str) -> dict[str, np.ndarray]:
+def _variables(name: str, layers: _Layers, backbone: str) -> dict[str, np.ndarray]:
     """Returns the variables that one convolution or inner product, with its batch norm, becomes."""
-    scope, blobs = _scope(name, backbone), layers[name]
+    scope = _scope(name, backbone)
+    blobs = layers[name]
     if scope is None:
         return {f"{name}/blob_{i}": np.asarray(blob, np.float32) for i, blob in enumerate(blobs)}
     channels = layers["conv5_3"][0].shape[0] if "conv5_3" in layers else 1
-    found = {f"{scope}/weights": _kernel(name, blobs[0], channels)}
+    variables = {f"{scope}/weights": _kernel(name, blobs[0], channels)}
     if backbone == "vgg_16" or name.startswith("fc"):
-        return {**found, **{f"{scope}/biases": np.asarray(blob, np.float32).ravel() for blob in blobs[1:]}}
+        return variables | {f"{scope}/biases": np.asarray(blob, np.float32).ravel() for blob in blobs[1:]}
     suffix = "_conv1" if name == "conv1" else name.removeprefix("res")
-    norm = _norm(layers, suffix, blobs[1].ravel() if len(blobs) > 1 else np.float32(0))
-    return {**found, **{f"{scope}/BatchNorm/{leaf}": value for leaf, value in norm.items()}}
+    norm = _norm(layers, suffix, blobs[1].ravel() if len(blobs) > 1 else np.zeros(1, np.float32))
+    return variables | {f"{scope}/BatchNorm/{leaf}": value for leaf, value in norm.items()}
 
 
-def tf1_variables(layers: Mapping[str, list[np.ndarray]]) -> tuple[dict[str, np.ndarray], str | None, tuple[str, ...]]:
+def tf1_variables(layers: _Layers) -> tuple[dict[str, np.ndarray], str | None, tuple[str, ...]]:
     """Returns VGG-16 or ResNet weights of DeepLab v1 and v2 (or ImageNet) under TF1 names and in TensorFlow's layout.
 
-    Kernels become [h, w, in, out]; the first reads RGB instead of BGR (the mean, of Caffe too, is the network's to
-    subtract); batch norm and scale layers become one batch norm. A layer that neither network has keeps its name, so
-    that a strict reader finds it: <name>/blob_<i>.
+    Kernels become [h, w, in, out]; the first reads RGB instead of BGR (to subtract Caffe's mean is left to the
+    network); batch norm and scale layers become one batch norm. A layer that neither network has is named
+    <name>/blob_<i>, so that a strict reader finds it.
 
     Args:
       layers: from `read_caffemodel`.
 
     Returns:
-      TF1 name -> float32 array; the model_variant whose padding and mean are Caffe's, where there is one; notes.
+      TF1 name -> float32 array; the model_variant whose padding and mean are Caffe's, or None; notes.
 
     Raises:
-      DeepLabError: neither network, a shape that cannot be, a batch norm without its scale.
+      DeepLabError: it is neither network, or a shape is impossible, or a batch norm lacks its scale.
     """
     layers, notes = _without_copies(layers)
-    backbone, found = _backbone_scope(layers), {}
+    backbone = _backbone_scope(layers)
     norms = {
         f"{kind}{name.removeprefix('res')}" for name in layers if _RESNET_UNIT.match(name) for kind in ("bn", "scale")
     }
     norms |= {"bn_conv1", "scale_conv1"}
+    variables: dict[str, np.ndarray] = {}
     for name in layers:
         if name not in norms:
-            found |= _variables(name, layers, backbone)
-    return found, _VARIANTS.get(backbone), notes
+            variables |= _variables(name, layers, backbone)
+    return variables, _VARIANTS.get(backbone), notes

@@ -1,4 +1,4 @@
-"""Starting a training run from weights: by name, with the release's exceptions (its utils/train_utils.py)."""
+"""Initial weights of a training run, by name, with the release's exceptions (its utils/train_utils.py)."""
 
 import dataclasses
 import os
@@ -12,8 +12,14 @@ from deeplab_tf.weights.sources import WeightSource, open_source
 
 @dataclasses.dataclass(frozen=True)
 class Initialized:
-    """What became of the variables of a run: TF1 names that were loaded, excluded on request, or are not in the file
-    (they keep their initial values); `unused` are in the file only."""
+    """The TF1 names of a run's variables by their origin.
+
+    Attributes:
+      loaded: they have the file's values.
+      excluded: they keep their initial values, on request.
+      missing: they keep their initial values, because the file lacks them.
+      unused: names that only the file has.
+    """
 
     loaded: tuple[str, ...]
     excluded: tuple[str, ...]
@@ -21,7 +27,7 @@ class Initialized:
     unused: tuple[str, ...]
 
     def summary(self) -> str:
-        """Returns a line a group, the names shortened to their first three."""
+        """Returns a line for each group, with its first three names."""
         rows = dataclasses.asdict(self).items()
         return "\n".join(f"  {name:<8} {len(names):5d}  {_listed(names)}" for name, names in rows)
 
@@ -30,7 +36,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _check_shapes(source: WeightSource, variables: Mapping[str, tf.Variable], names: Sequence[str]):
+def _check_shapes(source: WeightSource, variables: Mapping[str, tf.Variable], names: Sequence[str]) -> None:
     wrong = [n for n in names if tuple(source.shapes[n]) != tuple(variables[n].shape)]
     if wrong:
         first = f"{wrong[0]} is {list(source.shapes[wrong[0]])} there and {list(variables[wrong[0]].shape)} here"
@@ -42,20 +48,21 @@ def _check_shapes(source: WeightSource, variables: Mapping[str, tf.Variable], na
 
 
 def initialize(
-    variables: Mapping[str, tf.Variable], path: str | os.PathLike, *, excluded_scopes: Sequence[str] = ()
+    variables: Mapping[str, tf.Variable], path: str | os.PathLike[str], *, excluded_scopes: Sequence[str] = ()
 ) -> Initialized:
-    """Assigns to `variables` what the file holds under their names.
+    """Assigns to `variables` the values that a file holds under their names.
 
-    global_step is never taken over; optimiser slots are, where the file has them. A name that the file lacks keeps its
-    initial value (the release warns too); a shape that differs is an error.
+    global_step is never taken over; optimiser slots are, if the file has them. A variable that the file lacks keeps its
+    initial value (the release warns too); one with another shape is an error.
 
     Args:
       variables: TF1 name -> variable: weights and training state.
-      path: anything `sources.open_source` takes.
+      path: a checkpoint prefix (or one of its files), a folder, a .tar.gz, a frozen .pb, a float .tflite or a
+        .caffemodel.
       excluded_scopes: beginnings of names that are left alone, such as "logits".
 
     Raises:
-      DeepLabError: another shape, a damaged file, or nothing at all in common.
+      DeepLabError: a variable has another shape, the file is damaged, or it has no variable of these.
     """
     with open_source(os.fspath(path)) as source:
         skip = ("global_step", *excluded_scopes)
@@ -73,4 +80,4 @@ def initialize(
             variables[name].assign(value)
         unused = [name for name in source.shapes if name not in variables]
     missing = [name for name in wanted if name not in loaded]
-    return Initialized(*map(tuple, (loaded, excluded, missing, unused)))
+    return Initialized(tuple(loaded), tuple(excluded), tuple(missing), tuple(unused))

@@ -1,9 +1,10 @@
-"""From a path or a zoo name to a model with its weights: what is known, what was assumed, and what contradicts."""
+"""Models with their weights, from a path or a name of the zoo."""
 
 import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.network.backbone import build_backbone
 from deeplab_tf.network.model import build_model
 from deeplab_tf.weights.model_directory import ModelCard, save_model
-from deeplab_tf.weights.recognize import Recognized, recognize
+from deeplab_tf.weights.recognize import Kind, Recognized, recognize
 from deeplab_tf.weights.sources import MODEL_FILE, WeightSource, index_of, open_source, strip_checkpoint_suffix
 from deeplab_tf.weights.tf1 import Receipt, averaged, load_source, training_state, variable_map
 from deeplab_tf.zoo import download, lookup
@@ -31,11 +32,11 @@ class Loaded:
     """A model with its weights.
 
     Attributes:
-      card: what deeplab.json says, or will say.
-      model: `build_model(card.config)`, or the backbone alone where card.kind is "backbone".
+      card: the model's description, as deeplab.json has it or will have it.
+      model: `build_model(card.config)`, or the backbone alone if card.kind is "backbone".
       receipt: what became of every variable.
-      state: global_step and, if it was asked for, the other training state: TF1 name -> value.
-      notes: one line for everything that was assumed.
+      state: global_step and, on request, the other training state: TF1 name -> value.
+      notes: a line for each assumption.
     """
 
     card: ModelCard
@@ -46,31 +47,41 @@ class Loaded:
 
 
 def _agrees(entry: ReleasedCheckpoint, recognized: Recognized) -> bool:
-    told = all(getattr(entry.config, field) == value for field, value in recognized.known.items())
+    """Returns whether a released checkpoint has everything that was recognised."""
+    same_fields = all(getattr(entry.config, field) == value for field, value in recognized.known.items())
     same_kind = (entry.kind == "backbone") == (recognized.kind == "backbone")
-    return told and same_kind and len(entry.config.atrous_rates or ()) == recognized.branches
+    return same_fields and same_kind and len(entry.config.atrous_rates or ()) == recognized.branches
 
 
 def _same_network(recognized: Recognized) -> ReleasedCheckpoint | None:
-    """The first published segmentation checkpoint whose configuration agrees with everything the shapes tell."""
+    """Returns the first released segmentation checkpoint that has everything that was recognised, or None."""
     entries = (entry for entry in lookup.CHECKPOINTS.values() if entry.kind == "segmentation")
     return next((entry for entry in entries if _agrees(entry, recognized)), None)
 
 
 def _notes(
-    config: ModelConfig, recognized: Recognized, changes: Mapping, entry: ReleasedCheckpoint | None
+    config: ModelConfig, recognized: Recognized, changes: Mapping[str, Any], entry: ReleasedCheckpoint | None
 ) -> list[str]:
+    """Returns a line for each option that neither the shapes nor the user told."""
     origin = f"as {entry.name}" if entry else "by convention"
-    untold = [name for name in recognized.assumed if name not in changes]
-    values = {name: getattr(config, name) for name in untold}
-    shown = {n: ",".join(map(str, v)) if isinstance(v, tuple) else v for n, v in values.items() if v is not None}
-    return [f"--{name}={value} assumed {origin}: shapes cannot tell" for name, value in shown.items()]
+    notes: list[str] = []
+    for name in recognized.assumed:
+        value = getattr(config, name)
+        if name in changes or value is None:
+            continue
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        notes.append(f"--{name}={shown} assumed {origin}: shapes cannot tell")
+    return notes
 
 
 def _inferred(
-    source: WeightSource, changes: Mapping, entry: ReleasedCheckpoint | None
-) -> tuple[ModelConfig, str, list[str]]:
-    """Returns the configuration of bare weights, their kind, and what was assumed."""
+    source: WeightSource, changes: Mapping[str, Any], entry: ReleasedCheckpoint | None
+) -> tuple[ModelConfig, Kind, list[str]]:
+    """Returns the configuration of bare weights, their kind, and notes of what was assumed.
+
+    What the shapes do not decide is taken from the user's `changes`, else from the released checkpoint `entry` (or one
+    of the same shapes), else from convention.
+    """
     state = training_state(list(source.shapes))
     shapes = {name: shape for name, shape in source.shapes.items() if name not in state}
     try:
@@ -81,11 +92,11 @@ def _inferred(
     fields = {**recognized.assumed, **recognized.known}
     if entry:
         fields = {**{name: getattr(entry.config, name) for name in _FIELDS}, **recognized.known}
-    told = {name: value for name, value in changes.items() if name in recognized.assumed}
-    if "output_stride" in told and "atrous_rates" not in told and fields.get("atrous_rates"):
-        stride = ModelConfig(model_variant=fields["model_variant"], output_stride=told["output_stride"]).output_stride
-        told["atrous_rates"] = ModelConfig(**fields).at_output_stride(stride).atrous_rates
-    fields |= told
+    given = {name: value for name, value in changes.items() if name in recognized.assumed}
+    if "output_stride" in given and "atrous_rates" not in given and fields.get("atrous_rates"):
+        stride = ModelConfig(model_variant=fields["model_variant"], output_stride=given["output_stride"]).output_stride
+        given["atrous_rates"] = ModelConfig(**fields).at_output_stride(stride).atrous_rates
+    fields |= given
     for name in recognized.assumed:
         if fields[name] is None and not entry:
             raise DeepLabError(f"{source.path}: its shapes do not tell {name}; give --{name}")
@@ -93,26 +104,35 @@ def _inferred(
     return config, recognized.kind, _notes(config, recognized, changes, entry)
 
 
-def _meaning(config: ModelConfig, dataset: str | None, entry: ReleasedCheckpoint | None) -> tuple[dict, list[str]]:
-    """Returns the card's data set, class names and colours, and a note where the data set is a guess."""
-    notes = []
+def _with_classes(
+    card: ModelCard, dataset: str | None, entry: ReleasedCheckpoint | None
+) -> tuple[ModelCard, list[str]]:
+    """Returns `card` with its data set, class names and colours, and a note if the data set is a guess."""
+    notes: list[str] = []
+    num_classes = card.config.num_classes
     if dataset is not None and dataset not in DATASETS:
         raise unknown_name("dataset", dataset, DATASETS)
-    name = dataset or (entry and entry.dataset)
+    name = dataset or (entry.dataset if entry else None)
     if name is None:
-        name = next((d.name for d in DATASETS.values() if d.num_classes == config.num_classes), None)
+        name = next((facts.name for facts in DATASETS.values() if facts.num_classes == num_classes), None)
         if name:
-            notes.append(f"--dataset={name} assumed: {config.num_classes} classes")
+            notes.append(f"--dataset={name} assumed: {num_classes} classes")
     if name is None:
-        names = tuple(f"class {i}" for i in range(config.num_classes))
-        return {"class_names": names, "palette": ()}, notes
-    known = DATASETS[name]
-    if known.num_classes != config.num_classes:
+        names = tuple(f"class {i}" for i in range(num_classes))
+        return dataclasses.replace(card, class_names=names), notes
+    facts = DATASETS[name]
+    if facts.num_classes != num_classes:
         raise DeepLabError(
-            f"--dataset={name} has {known.num_classes} classes, the model {config.num_classes}; leave the flag out"
+            f"--dataset={name} has {facts.num_classes} classes, the model {num_classes}; leave the flag out"
         )
-    values = {"dataset": name, "class_names": known.class_names, "ignore_label": known.ignore_label}
-    return {**values, "palette": tuple(known.palette)[:_LARGEST_PALETTE]}, notes
+    named = dataclasses.replace(
+        card,
+        dataset=name,
+        class_names=facts.class_names,
+        palette=facts.palette[:_LARGEST_PALETTE],
+        ignore_label=facts.ignore_label,
+    )
+    return named, notes
 
 
 def _kept_state(source: WeightSource, *, everything: bool) -> dict[str, np.ndarray]:
@@ -120,46 +140,59 @@ def _kept_state(source: WeightSource, *, everything: bool) -> dict[str, np.ndarr
     return {name: source.read(name) for name in names if everything or name == "global_step"}
 
 
-def _build(config: ModelConfig, kind: str) -> tuple[keras.Model, tuple[str, ...]]:
+def _build(config: ModelConfig, kind: Kind) -> tuple[keras.Model, tuple[str, ...]]:
+    """Returns the network, and the scopes of a file that it has no variables for."""
     if kind != "backbone":
         return build_model(config), ()
-    # What follows an ImageNet backbone, in VGG-16's case three layers.
+    # The classifier behind an ImageNet backbone; VGG-16's has three layers.
     scope = ARCHITECTURES[config.model_variant].scope
     return build_backbone(config), tuple(f"{scope}/{name}" for name in ("logits", "fc6", "fc7", "fc8"))
 
 
 def manifest_of(entry: ReleasedCheckpoint) -> dict[str, list[int]]:
-    """Returns the TF1 names and shapes that the checkpoint of `entry` must have, from our own tables: what
-    checkpoints/<name>.json records."""
-    model, _ = _build(entry.config, entry.kind)
+    """Returns the TF1 names and shapes that the checkpoint of `entry` must have, computed from our own tables.
+
+    checkpoints/<name>.json records them.
+    """
+    model, _ = _build(entry.config, "backbone" if entry.kind == "backbone" else "segmentation")
     return {name: list(variable.shape) for name, variable in variable_map(model).items()}
 
 
-def _open_weights(path: files.AnyPath, changes: Mapping, dataset, entry, keep_state: bool) -> Loaded:
+def _open_weights(
+    path: files.AnyPath,
+    changes: Mapping[str, Any],
+    dataset: str | None,
+    entry: ReleasedCheckpoint | None,
+    *,
+    keep_state: bool,
+) -> Loaded:
+    """Opens weights without a description, which may be those of the released checkpoint `entry`."""
     with open_source(path) as source:
         config, kind, notes = _inferred(source, changes, entry)
-        meaning, more = _meaning(config, dataset, entry) if kind == "segmentation" else ({}, [])
+        card = ModelCard(
+            config=config,
+            kind=kind,
+            train_split=entry.train_split if entry else None,
+            source_checkpoint=source.path,
+            source_sha256=source.sha256,
+            output_stride=config.output_stride,
+        )
+        if kind == "segmentation":
+            card, more = _with_classes(card, dataset, entry)
+            notes += more
         model, skip = _build(config, kind)
         receipt = load_source(model, source, skip=skip)
         state = _kept_state(source, everything=keep_state)
-    notes = (*receipt.notes, *notes, *more)
-    card = ModelCard(
-        config=config,
-        kind=kind,
-        train_split=entry and entry.train_split,
-        source_checkpoint=receipt.source,
-        source_sha256=receipt.sha256,
-        output_stride=config.output_stride,
-        **meaning,
-    )
+    notes = (*receipt.notes, *notes)
     return Loaded(card, model, dataclasses.replace(receipt, notes=notes), state, notes)
 
 
 def _open_directory(
-    path: files.AnyPath, changes: Mapping, keep_state: bool, *, weights: files.AnyPath | None = None
+    path: files.AnyPath, changes: Mapping[str, Any], *, keep_state: bool, weights: files.AnyPath | None = None
 ) -> Loaded:
-    """Opens a model directory, or those `weights` of it that are not its newest."""
-    card, notes = ModelCard.read(path), ()
+    """Opens a model directory, by default with its newest weights."""
+    card = ModelCard.read(path)
+    notes: tuple[str, ...] = ()
     if "output_stride" in changes and "atrous_rates" not in changes and card.config.atrous_rates:
         stride = dataclasses.replace(card.config, output_stride=changes["output_stride"]).output_stride
         changes = {**changes, "atrous_rates": card.config.at_output_stride(stride).atrous_rates}
@@ -182,46 +215,55 @@ def _zoo_directory(entry: ReleasedCheckpoint) -> pathlib.Path:
     return folder
 
 
-def weights_path(path: str | os.PathLike) -> files.AnyPath:
-    """Returns what `sources.open_source` can open: the path itself, or the (downloaded) file of a name of the zoo."""
-    name, found = os.fspath(path), files.path(path)
-    if name not in lookup.CHECKPOINTS or found.exists():
-        return found
+def weights_path(path: str | os.PathLike[str]) -> files.AnyPath:
+    """Returns the path of weights that may be given by a name of the zoo, which is downloaded if it is not there."""
+    name = os.fspath(path)
+    local = files.path(path)
+    if name not in lookup.CHECKPOINTS or local.exists():
+        return local
     entry = lookup.CHECKPOINTS[name]
     return lookup.embedded_folder(entry) if entry.kind == "embedded" else lookup.fetch(entry)
 
 
 def open_model(
-    path: str | os.PathLike, changes: Mapping | None = None, *, dataset: str | None = None, keep_state: bool = False
+    path: str | os.PathLike[str],
+    changes: Mapping[str, Any] | None = None,
+    *,
+    dataset: str | None = None,
+    keep_state: bool = False,
 ) -> Loaded:
-    """Opens anything that holds weights.
+    """Opens any file or folder that holds weights, or a checkpoint of the zoo.
 
     Args:
       path: a model directory, a TF1 checkpoint (prefix, folder, .tar.gz), a frozen .pb or float .tflite of the release,
         a .caffemodel of DeepLab v1 or v2, or a name of the zoo. The prefix of a checkpoint in a model directory gets
         that directory's description.
-      changes: explicit ModelConfig fields. One that contradicts what is known is an error; output_stride, rates, crop
-        and the like may differ.
-      dataset: the catalog's name of what the classes mean; otherwise guessed by their number, and said.
-      keep_state: also read the optimiser's slots.
+      changes: explicit fields of ModelConfig. A value that contradicts the weights is an error; output_stride, rates,
+        crop and the like may differ from training.
+      dataset: the catalog's name of the data set whose classes the model tells apart; by default it is guessed by the
+        number of classes, and noted.
+      keep_state: whether to read the optimiser's slots too.
 
     Raises:
-      DeepLabError: nothing there, damaged, not recognised, or in contradiction to `changes`.
+      DeepLabError: nothing is there, it is damaged or not recognised, or it contradicts `changes`.
     """
-    changes, name, found = dict(changes or {}), os.fspath(path), files.path(path)
-    if name in lookup.CHECKPOINTS and not found.exists():
+    changes = dict(changes or {})
+    name = os.fspath(path)
+    local = files.path(path)
+    if name in lookup.CHECKPOINTS and not local.exists():
         entry = lookup.CHECKPOINTS[name]
         if entry.kind == "embedded":
-            return _open_weights(lookup.embedded_folder(entry), changes, dataset or entry.dataset, entry, keep_state)
-        return _open_directory(_zoo_directory(entry), changes, keep_state)
-    if (found / MODEL_FILE).is_file():
-        return _open_directory(found, changes, keep_state)
-    prefix = strip_checkpoint_suffix(found)
+            folder = lookup.embedded_folder(entry)
+            return _open_weights(folder, changes, dataset or entry.dataset, entry, keep_state=keep_state)
+        return _open_directory(_zoo_directory(entry), changes, keep_state=keep_state)
+    if (local / MODEL_FILE).is_file():
+        return _open_directory(local, changes, keep_state=keep_state)
+    prefix = strip_checkpoint_suffix(local)
     if index_of(prefix).is_file() and (prefix.parent / MODEL_FILE).is_file():
-        return _open_directory(prefix.parent, changes, keep_state, weights=prefix)
-    if os.sep not in name and not found.exists() and not index_of(found).exists():
+        return _open_directory(prefix.parent, changes, keep_state=keep_state, weights=prefix)
+    if os.sep not in name and not local.exists() and not index_of(local).exists():
         raise _no_such(name)
-    return _open_weights(found, changes, dataset, lookup.find_by_file(found), keep_state)
+    return _open_weights(local, changes, dataset, lookup.find_by_file(local), keep_state=keep_state)
 
 
 def _no_such(name: str) -> DeepLabError:
@@ -229,8 +271,8 @@ def _no_such(name: str) -> DeepLabError:
     return DeepLabError(f"{unknown} (there is no file or folder of that name; `deeplab-tf zoo` lists the names)")
 
 
-def load(path: str | os.PathLike, **changes) -> tuple[ModelConfig, keras.Model]:
-    """Returns (configuration, model with its weights) of anything that holds weights.
+def load(path: str | os.PathLike[str], **changes: Any) -> tuple[ModelConfig, keras.Model]:
+    """Returns the configuration and the model, with its weights, of any file or folder that holds weights.
 
     The checkpoint that ships with the package needs no network:
 

@@ -1,9 +1,10 @@
-"""The model directory: weights under the TF1 names, deeplab.json, receipt.json."""
+"""The model directory: weights under the TF1 names, their description deeplab.json, and receipt.json."""
 
 import dataclasses
 import json
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from deeplab_tf import files
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.version import __version__
+from deeplab_tf.weights.recognize import Kind
 from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX
 from deeplab_tf.weights.tf1 import Receipt, save_tf1_checkpoint
 from deeplab_tf.zoo.contamination import contamination
@@ -19,20 +21,22 @@ from deeplab_tf.zoo.contamination import contamination
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """What a model directory remembers (deeplab.json).
+    """The description of a model, as a model directory keeps it in deeplab.json.
 
     Attributes:
       config: the network.
-      kind: "segmentation" or "backbone" (no head: weights to start from).
-      dataset, class_names, palette, ignore_label: what its classes mean; palette is a list of RGB.
-      train_split: the split it was trained on, where that is known.
+      kind: "segmentation" or "backbone" (without a head: weights to start from).
+      dataset: the catalog's name of the data set whose classes it tells apart, or None.
+      class_names, palette: the name and the colour (red, green, blue) of each class, in label order.
+      ignore_label: the label that neither loss nor score counts.
+      train_split: the split it was trained on, or None: not known.
       source_checkpoint, source_sha256: the weights' origin.
-      output_stride: the stride it was trained at, where that is known.
-      averages: whether the moving averages beside the weights are what is meant by them.
+      output_stride: the output stride it was trained at, or None: not known.
+      averages: whether to use the moving averages that lie beside the weights in their place.
     """
 
     config: ModelConfig
-    kind: str = "segmentation"
+    kind: Kind = "segmentation"
     dataset: str | None = None
     class_names: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
@@ -43,21 +47,26 @@ class ModelCard:
     output_stride: int | None = None
     averages: bool = False
 
-    def require_classes(self, verb: str, name: str | os.PathLike | None = None):
-        """Raises DeepLabError where the model is a backbone, which cannot be asked to `verb` ("export", "serve").
+    def require_classes(self, verb: str, name: str | os.PathLike[str] | None = None) -> None:
+        """Refuses a backbone.
 
-        `name` is what the user calls the weights; by default it is their origin.
+        Args:
+          verb: what the caller is about to do with the model: "export", "serve".
+          name: the user's name of the weights; by default their origin.
+
+        Raises:
+          DeepLabError: the model is a backbone.
         """
         if self.kind != "segmentation":
-            called = self.source_checkpoint if name is None else os.fspath(name)
+            shown = self.source_checkpoint if name is None else os.fspath(name)
             raise DeepLabError(
-                f"{called}: a backbone without classes, to start training from; expected a model to {verb}"
+                f"{shown}: a backbone without classes, to start training from; expected a model to {verb}"
             )
 
     def seen(self, dataset: str | None, split: str) -> str | None:
-        """Returns why the weights have seen images of a split, in one sentence; None where nothing says so.
+        """Returns a sentence that says why the weights have seen images of a split, or None: nothing says so.
 
-        The training split counts, and the checkpoint that training began from; see `zoo.contamination`.
+        The training split counts, and the checkpoint that training began from.
         """
         return contamination(
             dataset,
@@ -67,14 +76,18 @@ class ModelCard:
             source=self.source_checkpoint,
         )
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """Returns the card as it is written to deeplab.json."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {"version": __version__, **values, "config": self.config.to_json()}
 
     @classmethod
-    def read(cls, folder: str | os.PathLike) -> "ModelCard":
-        """Reads deeplab.json of a model directory; DeepLabError where it is missing or not ours."""
+    def read(cls, folder: str | os.PathLike[str]) -> "ModelCard":
+        """Reads the deeplab.json of a model directory.
+
+        Raises:
+          DeepLabError: it is missing, or it is not a description of a model.
+        """
         path = files.path(folder) / MODEL_FILE
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -92,8 +105,12 @@ class ModelCard:
 _FILES = (f"{MODEL_PREFIX}.data-00000-of-00001", f"{MODEL_PREFIX}.index", "checkpoint", "receipt.json", MODEL_FILE)
 
 
-def check_target(folder: str | os.PathLike):
-    """Raises DeepLabError where `folder` is not a place for a new model: it is a file, or holds a model already."""
+def check_target(folder: str | os.PathLike[str]) -> None:
+    """Checks that a new model can be written to `folder`.
+
+    Raises:
+      DeepLabError: it is a file, or holds a model already.
+    """
     folder = files.path(folder)
     if folder.exists() and not folder.is_dir():
         raise DeepLabError(f"{folder}: is a file; expected a folder to write")
@@ -102,12 +119,12 @@ def check_target(folder: str | os.PathLike):
         raise DeepLabError(f"{folder}: already holds {', '.join(present)}; choose another folder or delete them first")
 
 
-def _write_json(path: files.AnyPath, values: dict):
+def _write_json(path: files.AnyPath, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def save_model(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     model: keras.Model,
     receipt: Receipt,
     *,
@@ -117,14 +134,21 @@ def save_model(
     """Writes a model directory: model.ckpt under the TF1 names, receipt.json and, with a `card`, deeplab.json.
 
     Without a card the folder is a plain TF1 checkpoint for the original code. A `checkpoint` file lets TensorFlow find
-    it. global_step is always there (0 where the source had none), since the original's graphs ask for it.
+    it. global_step is always written, because the original's graphs ask for it.
+
+    Args:
+      folder: a new folder, or one without a model.
+      model: a model of `build_model` or `build_backbone`.
+      receipt: of the weights' origin.
+      card: the model's description.
+      state: more tensors by TF1 name; global_step is 0 if it is not among them.
 
     Raises:
-      DeepLabError: the folder already holds a model, or cannot be written; nothing half-written stays.
+      DeepLabError: the folder already holds a model, or cannot be written; then nothing is left in it.
     """
     check_target(folder)
     with files.growing(folder, _FILES if card else _FILES[:-1]) as partial:
-        state = {"global_step": np.int64(0), **(state or {})}
+        state = {"global_step": np.array(0, np.int64), **(state or {})}
         save_tf1_checkpoint(model, partial / MODEL_PREFIX, state=state)
         (partial / "checkpoint").write_text(f'model_checkpoint_path: "{MODEL_PREFIX}"\n', encoding="utf-8")
         _write_json(partial / "receipt.json", receipt.to_json())

@@ -1,4 +1,4 @@
-"""TF1's names for what training keeps beside the weights: step, slots, counters, moving averages."""
+"""The TF1 names of training state: the step, optimiser slots, counters, moving averages."""
 
 GLOBAL_STEP = "global_step"
 # The optimiser's variables beside each weight, <variable>/<slot>. No optimiser here writes RMSProp's.

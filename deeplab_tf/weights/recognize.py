@@ -3,12 +3,14 @@
 import dataclasses
 import types
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
 from deeplab_tf.arch.spec import Architecture
 from deeplab_tf.errors import DeepLabError
 
 Shapes = Mapping[str, tuple[int, ...]]
+Kind = Literal["segmentation", "backbone"]
 
 _MULTIPLIERS = (1.0, 0.5, 0.75, 0.35, 0.25, 1.25, 1.3, 1.4, 1.5, 2.0, *(k / 100 for k in range(10, 301)))
 _HEADS = ("aspp", "image_pooling/", "concat_projection/", "decoder/", "meta_architecture/", "multi_scale/", "logits/")
@@ -28,7 +30,7 @@ class Recognized:
       branches: the number of atrous branches, hence of atrous_rates.
     """
 
-    kind: str
+    kind: Kind
     known: dict
     assumed: dict
     branches: int = 0

@@ -1,4 +1,4 @@
-"""The folder of a training run: one trainer at a time, checkpoints that are whole or absent, a log that fits them."""
+"""The folder of a training run: its lock, its checkpoints, its options, and its logs."""
 
 import contextlib
 import json
@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -17,41 +18,42 @@ from deeplab_tf.weights.tf1 import write_tensors
 
 try:
     import fcntl
-except ImportError:  # Windows: two trainers in one folder are then the user's to avoid.
+except ImportError:  # Windows has no such locks: there the user must not start two trainers in one folder.
     fcntl = None
 
 RUN_FILE = "run.json"
-METRICS, SCORES = "metrics.jsonl", "scores.jsonl"
+METRICS = "metrics.jsonl"
+SCORES = "scores.jsonl"
 
 
 class RunDirectory:
     """Checkpoints model.ckpt-<step> under the TF1 names, deeplab.json, run.json and metrics.jsonl in one folder.
 
-    The state of a run is its checkpoint alone: weights, slots and step; the data's order follows from the step.
+    The state of a run is its checkpoint alone, weights, slots and step: the order of the data follows from the step.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike[str]):
         self.path = files.path(path)
 
     @property
     def lockable(self) -> bool:
-        """Whether `locked` keeps a second trainer out: a bucket has no locks."""
+        """Whether `locked` keeps a second trainer out; there are no locks in a bucket, nor on Windows."""
         return fcntl is not None and isinstance(self.path, pathlib.Path)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for this process; the system frees it when the process dies, however it dies.
+        """Locks the folder for this process, if it is `lockable`, for the duration of the context.
 
-        Where it is not `lockable`, nothing is held.
+        The system frees the lock when the process dies, in whatever way.
 
         Raises:
-          DeepLabError: another trainer holds it, or it cannot be written.
+          DeepLabError: another trainer has locked it, or it cannot be written.
         """
         with files.writing(self.path, flag="--train_logdir", cure="choose another"):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("a") if self.lockable else contextlib.nullcontext()
-        with lock:
-            if self.lockable:
+            lock = (self.path / ".lock").open("a") if self.lockable else None
+        with lock or contextlib.nullcontext():
+            if lock and fcntl:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
@@ -61,13 +63,13 @@ class RunDirectory:
                 files.remove_partial(self.path)
             yield
 
-    def check(self, run: Mapping[str, object]):
-        """Compares what the folder's run is with `run`, the options that must stay the same for it to go on.
+    def check(self, run: Mapping[str, object]) -> None:
+        """Compares the options of the folder's run with `run`, those that must stay the same for it to be resumed.
 
-        An option that the folder does not know (it was written by another version) counts as the same.
+        An option that the folder does not know (another version has written it) counts as the same.
 
         Raises:
-          DeepLabError: the folder belongs to another experiment; the options that differ are named.
+          DeepLabError: the folder belongs to another experiment; the message names the options that differ.
         """
         file = self.path / RUN_FILE
         if not file.exists():
@@ -86,8 +88,8 @@ class RunDirectory:
                 "folder or give the same options"
             )
 
-    def describe(self, card: ModelCard, run: Mapping[str, object] | None = None):
-        """Makes the folder a model directory of `card`, and with `run` that run's, where it is not yet."""
+    def describe(self, card: ModelCard, run: Mapping[str, object] | None = None) -> None:
+        """Writes deeplab.json, and with the options of a `run` run.json, unless they are there already."""
         with self._named_errors():
             for file, values in ((MODEL_FILE, card.to_json()), (RUN_FILE, run)):
                 if values is not None and not (self.path / file).exists():
@@ -95,7 +97,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:
-        """Makes a DeepLabError of a failure to write."""
+        """Turns a failure to write into a DeepLabError that names the newest checkpoint."""
         try:
             yield
         except OSError as error:
@@ -105,15 +107,15 @@ class RunDirectory:
 
     def steps(self) -> list[int]:
         """Returns the steps whose checkpoints are whole, oldest first."""
-        found = []
+        steps: list[int] = []
         for index in self.path.glob(f"{MODEL_PREFIX}-*.index"):
             match = re.fullmatch(rf"{re.escape(MODEL_PREFIX)}-(\d+)\.index", index.name)
             if match and index.with_name(f"{index.stem}.data-00000-of-00001").is_file():
-                found.append(int(match[1]))
-        return sorted(found)
+                steps.append(int(match[1]))
+        return sorted(steps)
 
     def prefix(self, step: int) -> files.AnyPath:
-        """Returns where the checkpoint of `step` is."""
+        """Returns the prefix of the checkpoint of `step`."""
         return self.path / f"{MODEL_PREFIX}-{step}"
 
     def latest(self) -> files.AnyPath | None:
@@ -121,41 +123,46 @@ class RunDirectory:
         steps = self.steps()
         return self.prefix(steps[-1]) if steps else None
 
-    def save(self, step: int, tensors: Mapping[str, object], *, keep: int):
+    def save(self, step: int, tensors: Mapping[str, Any], *, keep: int) -> None:
         """Writes a checkpoint, then the state file that names it, then removes all but the newest `keep`.
 
-        Killed at any instant, the folder still holds the one before or this one, whole. DeepLabError where the disk is
-        full or fails, what was there being intact.
+        If the process is killed at any instant, the folder holds the checkpoint before or this one, whole.
+
+        Raises:
+          DeepLabError: the disk is full or fails; the earlier checkpoints are intact.
         """
         with self._named_errors():
             write_tensors(self.prefix(step), tensors)
             _write(self.path / "checkpoint", f'model_checkpoint_path: "{self.prefix(step).name}"\n')
         others = [other for other in self.steps() if other != step]
         for old in others[: max(0, len(others) + 1 - keep)]:
-            for suffix in (".index", ".data-00000-of-00001"):  # without its index a checkpoint does not exist
+            # The index goes first: without it a checkpoint does not exist, and half a one never does.
+            for suffix in (".index", ".data-00000-of-00001"):
                 self.prefix(old).with_name(f"{self.prefix(old).name}{suffix}").unlink(missing_ok=True)
 
-    def forget_after(self, step: int):
-        """Drops the lines of the logs that belong to steps which a resumed run does again."""
+    def forget_after(self, step: int) -> None:
+        """Removes the lines of the logs that belong to later steps, which a resumed run does again."""
         for file in (METRICS, SCORES):
             if (self.path / file).exists():
                 kept = [line for line in self.lines(file) if line["step"] <= step]
                 _write(self.path / file, "".join(f"{json.dumps(line)}\n" for line in kept))
 
-    def log(self, values: Mapping[str, object], file: str = METRICS):
-        """Appends a line to metrics.jsonl or scores.jsonl; "step" is the number of updates done."""
+    def log(self, values: Mapping[str, object], file: str = METRICS) -> None:
+        """Appends a line to metrics.jsonl or scores.jsonl; its "step" is the number of updates done."""
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
         with self._named_errors(), (self.path / file).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(plain) + "\n")
 
-    def lines(self, file: str = METRICS) -> list[dict]:
-        """Returns the lines of a log; one that was cut off when the run was killed is left out."""
+    def lines(self, file: str = METRICS) -> list[dict[str, Any]]:
+        """Returns the lines of a log, without a line that was cut off when the run was killed."""
         path = self.path / file
-        found = map(_parsed, path.read_text(encoding="utf-8").splitlines() if path.exists() else ())
-        return [line for line in found if line]
+        if not path.exists():
+            return []
+        lines = map(_parsed, path.read_text(encoding="utf-8").splitlines())
+        return [line for line in lines if line]
 
 
-def _parsed(line: str) -> dict | None:
+def _parsed(line: str) -> dict[str, Any] | None:
     try:
         values = json.loads(line)
         return values if isinstance(values["step"], int) else None
@@ -163,11 +170,11 @@ def _parsed(line: str) -> dict | None:
         return None
 
 
-def _plain(values: Mapping) -> dict:
-    """Returns `values` as JSON has them: lists for tuples."""
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `values` as JSON has them, with lists for tuples."""
     return json.loads(json.dumps(values))
 
 
-def _write(place: files.AnyPath, text: str):
-    with files.written(place) as file:
+def _write(path: files.AnyPath, text: str) -> None:
+    with files.written(path) as file:
         file.write_text(text, encoding="utf-8")

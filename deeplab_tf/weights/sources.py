@@ -1,6 +1,6 @@
-"""Where weights come from: TF1 checkpoints, the release's frozen graphs and float TFLite models, Caffe.
+"""Readers of weights: TF1 checkpoints, the release's frozen graphs and float TFLite models, Caffe's models.
 
-Each gives the same view: TF1 variable names with their shapes, and the values one at a time.
+All give the same view, `WeightSource`: TF1 variable names with their shapes, and the values one at a time.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from deeplab_tf.weights import archives, caffe
 MODEL_FILE = "deeplab.json"
 MODEL_PREFIX = "model.ckpt"
 _LEAVES = ("weights", "biases", "depthwise_weights", "pointwise_weights")
-# The checkpoint reader turns its statuses into Python's own errors: OutOfRange into IndexError, and so on.
+# TensorFlow's checkpoint reader turns its statuses into Python's own errors: OutOfRange into IndexError, and so on.
 _READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError, OSError, SystemError, TypeError)
 _NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
 
@@ -37,12 +37,12 @@ class WeightSource:
     """Named tensors of a file.
 
     Attributes:
-      path: what the user named.
-      sha256: of the file; of data and index, in this order, for a checkpoint.
+      path: the user's name of it.
+      sha256: of the file; of a checkpoint, of its data and its index, in this order.
       shapes: TF1 variable name -> shape.
-      read: name -> array; raises DeepLabError where the file is damaged.
-      notes: what a user should know of how the file was read.
-      model_variant: the backbone, where the format tells one of several with the same variables.
+      read: name -> array; raises DeepLabError if the file is damaged.
+      notes: what a user should know about how the file was read.
+      model_variant: the backbone, if the format tells it from others with the same variables.
     """
 
     path: str
@@ -53,7 +53,7 @@ class WeightSource:
     model_variant: str | None = None
 
 
-def sha256_of(*paths: str | os.PathLike) -> str:
+def sha256_of(*paths: str | os.PathLike[str]) -> str:
     """Returns the hexadecimal SHA-256 of the files' bytes, one after the other."""
     digest = hashlib.sha256()
     for path in paths:
@@ -69,19 +69,20 @@ def _damaged(path: object, error: Exception) -> DamagedError:
 
 
 def index_of(prefix: files.AnyPath) -> files.AnyPath:
-    """Returns the file that a checkpoint of this prefix has."""
+    """Returns the path of the index of the checkpoint with this prefix."""
     return prefix.parent / f"{prefix.name}.index"
 
 
 @contextlib.contextmanager
-def checkpoint_reader(prefix: str | os.PathLike) -> Iterator[typing.Any]:
-    """Opens a checkpoint of TensorFlow's by its prefix, whatever characters that has."""
+def checkpoint_reader(prefix: str | os.PathLike[str]) -> Iterator[typing.Any]:
+    """Opens a checkpoint of TensorFlow's by its prefix, which may contain characters of patterns."""
     with files.plain(prefix) as readable:
         yield tf.compat.v1.train.NewCheckpointReader(readable)
 
 
 @contextlib.contextmanager
 def _checkpoint(prefix: files.AnyPath, shown: str) -> Iterator[WeightSource]:
+    """Opens a checkpoint that the user knows as `shown`."""
     data = sorted(prefix.parent.glob(f"{glob.escape(prefix.name)}.data-*"))
     index = index_of(prefix)
     whole = [*data, index] if index.is_file() else [prefix]
@@ -135,7 +136,8 @@ def _tflite_constants(path: files.AnyPath) -> Iterator[tuple[str, np.ndarray]]:
     graph = model.Subgraphs(0)
     for i in range(graph.TensorsLength()):
         tensor = graph.Tensors(i)
-        buffer, name = model.Buffers(tensor.Buffer()), tensor.Name().decode()
+        buffer = model.Buffers(tensor.Buffer())
+        name = tensor.Name().decode()
         if not buffer.DataLength() or name.rpartition("/")[2] not in (*_LEAVES, "Conv2D_bias", "depthwise_bias"):
             continue
         if tensor.Type() != schema.TensorType.FLOAT32:
@@ -147,13 +149,15 @@ def _tflite_constants(path: files.AnyPath) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _epsilon(scope: str) -> float:
+    """Returns the epsilon of the batch norm in `scope`."""
     for architecture in ARCHITECTURES.values():
-        if scope.startswith(architecture.scope + "/"):
+        if architecture.batch_norm and scope.startswith(f"{architecture.scope}/"):
             return architecture.batch_norm.epsilon
     return HEAD_BATCH_NORM.epsilon
 
 
 def _unfolded(scope: str, bias: np.ndarray, *, has_norm: bool) -> dict[str, np.ndarray]:
+    """Returns the variables that a bias in a .tflite stands for: itself, or a batch norm that adds it and no more."""
     if not has_norm:
         return {f"{scope}/biases": bias}
     one = np.ones_like(bias)
@@ -163,8 +167,11 @@ def _unfolded(scope: str, bias: np.ndarray, *, has_norm: bool) -> dict[str, np.n
 
 
 def _tflite(path: files.AnyPath) -> WeightSource:
-    """Reads the constants by their tensor names. The batch norms are folded: gamma 1, beta the bias, mean 0,
-    variance 1 - epsilon give them back."""
+    """Reads the constants by their tensor names.
+
+    The batch norms are folded into kernels and biases; gamma 1, beta the bias, mean 0 and variance 1 - epsilon make
+    batch norms that change nothing else.
+    """
     try:
         constants = dict(_tflite_constants(path))
     except (struct.error, ValueError, IndexError, TypeError, AttributeError, UnicodeDecodeError) as error:
@@ -203,9 +210,12 @@ def strip_checkpoint_suffix(path: files.AnyPath) -> files.AnyPath:
 
 
 @contextlib.contextmanager
-def open_source(path: str | os.PathLike) -> Iterator[WeightSource]:
-    """Opens weights wherever they are: a checkpoint prefix (or one of its files), a folder, a .tar.gz, a frozen .pb, a
-    float .tflite, a .caffemodel of DeepLab v1 or v2.
+def open_source(path: str | os.PathLike[str]) -> Iterator[WeightSource]:
+    """Opens weights in any format.
+
+    Args:
+      path: a checkpoint prefix (or one of its files), a folder with a checkpoint, a .tar.gz, a frozen .pb, a float
+        .tflite, or a .caffemodel of DeepLab v1 or v2.
 
     Raises:
       DeepLabError: nothing is there, it is none of these, or it is damaged.
@@ -227,8 +237,8 @@ def open_source(path: str | os.PathLike) -> Iterator[WeightSource]:
         )
     elif path.name.endswith((".tar.gz", ".tgz")):
         with tempfile.TemporaryDirectory(prefix="deeplab_tf-") as folder:
-            found = files.path(archives.find_prefix(archives.unpack(path, pathlib.Path(folder) / "archive")))
-            with _checkpoint(found, shown) as source:
+            unpacked = archives.unpack(path, pathlib.Path(folder) / "archive")
+            with _checkpoint(files.path(archives.find_prefix(unpacked)), shown) as source:
                 yield dataclasses.replace(source, sha256=sha256_of(path))
     elif path.suffix in _FORMATS:
         yield _FORMATS[path.suffix](path)

@@ -1,4 +1,4 @@
-"""TF1 checkpoints in and out of Keras models, strictly and with a receipt.
+"""TF1 checkpoints into Keras models and back, strictly and with a receipt.
 
 The name is the map: a layer is named by its TF1 scope with "." for "/", and a table keyed by layer type gives the
 leaves. There are no lists of names, in either direction.
@@ -7,6 +7,7 @@ leaves. There are no lists of names, in either direction.
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,7 +29,7 @@ _LEAVES: dict[type, dict[str, str]] = {
     FakeQuantize: {"min": "min", "max": "max"},
 }
 _LEAVES |= {held: _LEAVES[plain] for plain, held in HELD.items()}
-# The leaves that training leaves beside a weight, and what they are.
+# The leaves that training writes beside a weight, and what they are.
 _STATE_LEAVES = {slot: "optimiser slot" for slots in SLOTS.values() for slot in slots}
 _STATE_LEAVES |= {AVERAGE: "moving average of the weights"}
 _SHOWN = 5
@@ -36,9 +37,9 @@ _SHOWN = 5
 
 def variable_map(model: keras.Model) -> dict[str, keras.Variable]:
     """Returns TF1 variable name -> Keras variable, in the order of the layers."""
-    variables = {}
+    variables: dict[str, keras.Variable] = {}
     for layer in model.layers:
-        for variable in layer.weights if layer.weights else ():
+        for variable in layer.weights or ():
             leaf = _LEAVES.get(type(layer), {}).get(variable.name)
             if leaf is not None:
                 variables[f"{layer.name.replace('.', '/')}/{leaf}"] = variable
@@ -49,28 +50,29 @@ def variable_map(model: keras.Model) -> dict[str, keras.Variable]:
 
 @dataclasses.dataclass(frozen=True)
 class Receipt:
-    """What became of every variable of a source.
+    """A record of what became of every variable of a source.
 
     Attributes:
-      source, sha256: where the weights came from.
+      source: the user's name of the weights.
+      sha256: of their file.
       loaded: TF1 name -> {"target": Keras path, "shape", "sum": float64 sum of the values}.
       skipped: TF1 name -> {"shape", "reason"}.
-      notes: what the user was told.
+      notes: what the user should know, a line each.
     """
 
     source: str
     sha256: str
-    loaded: dict[str, dict]
-    skipped: dict[str, dict]
+    loaded: dict[str, dict[str, Any]]
+    skipped: dict[str, dict[str, Any]]
     notes: tuple[str, ...] = ()
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """Returns the receipt as it is written to receipt.json."""
         counts = {"loaded": len(self.loaded), "skipped": len(self.skipped)}
         return {**dataclasses.asdict(self), "counts": counts}
 
     def summary(self) -> str:
-        """Returns one line: how many variables were loaded, and how many skipped for which reasons."""
+        """Returns one line: the number of variables loaded, and of those skipped for each reason."""
         reasons: dict[str, int] = {}
         for entry in self.skipped.values():
             reasons[entry["reason"]] = reasons.get(entry["reason"], 0) + 1
@@ -79,9 +81,12 @@ class Receipt:
 
 
 def training_state(names: Sequence[str]) -> dict[str, str]:
-    """Returns name -> reason for those `names` that are training state, not weights: slots of a variable that is
-    there too, step counters, ranges of quantised training."""
-    known, state = set(names), {}
+    """Returns name -> reason for those `names` that are training state, not weights.
+
+    They are slots of a variable that is among the names too, step counters, and ranges of quantised training.
+    """
+    known = set(names)
+    state: dict[str, str] = {}
     for name in names:
         variable, _, leaf = name.rpartition("/")
         if name in COUNTERS:
@@ -98,8 +103,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _check_match(source: WeightSource, targets: Mapping[str, tuple], extra: Sequence[str]):
-    problems = []
+def _check_match(source: WeightSource, targets: Mapping[str, tuple[int, ...]], extra: Sequence[str]) -> None:
+    problems: list[str] = []
     missing = [name for name in targets if name not in source.shapes]
     wrong = [n for n, shape in targets.items() if n in source.shapes and source.shapes[n] != shape]
     if missing:
@@ -120,7 +125,7 @@ def _check_match(source: WeightSource, targets: Mapping[str, tuple], extra: Sequ
 
 
 def _read_all(source: WeightSource, names: Sequence[str]) -> dict[str, np.ndarray]:
-    values = {}
+    values: dict[str, np.ndarray] = {}
     for name in names:
         value = source.read(name)
         if value.dtype not in (np.float32, np.float16):
@@ -130,7 +135,7 @@ def _read_all(source: WeightSource, names: Sequence[str]) -> dict[str, np.ndarra
 
 
 def averaged(source: WeightSource) -> WeightSource:
-    """Returns `source` with the moving averages of its weights in their place, of those that have one (ema_decay)."""
+    """Returns `source` with the moving averages (ema_decay) in place of the weights that have one."""
 
     def read(name: str) -> np.ndarray:
         average = f"{name}/{AVERAGE}"
@@ -146,7 +151,7 @@ def load_source(model: keras.Model, source: WeightSource, *, skip: Sequence[str]
     Args:
       model: a model of `build_model` or `build_backbone`.
       source: the weights.
-      skip: scopes of `source` that are left out on purpose, for instance the classifier of an ImageNet backbone.
+      skip: scopes of `source` to leave out, for instance the classifier of an ImageNet backbone.
 
     Raises:
       DeepLabError: a variable is missing, has no place, has another shape or dtype, or is damaged; the model keeps its
@@ -159,9 +164,10 @@ def load_source(model: keras.Model, source: WeightSource, *, skip: Sequence[str]
     extra = [name for name in source.shapes if name not in variables and name not in reasons]
     _check_match(source, {name: tuple(v.shape) for name, v in variables.items()}, extra)
     values = _read_all(source, list(variables))
+    # What is skipped is read too, so that a damaged file is refused as a whole.
     for name in reasons:
-        source.read(name)  # a damaged file is refused as a whole
-    loaded = {}
+        source.read(name)
+    loaded: dict[str, dict[str, Any]] = {}
     for name, variable in variables.items():
         value = values.pop(name)
         variable.assign(value)
@@ -171,13 +177,32 @@ def load_source(model: keras.Model, source: WeightSource, *, skip: Sequence[str]
     return Receipt(source.path, source.sha256, loaded, skipped, source.notes)
 
 
-def load_tf1_checkpoint(model: keras.Model, path: str | os.PathLike, *, skip: Sequence[str] = ()) -> Receipt:
-    """Loads weights strictly by their TF1 names; see `load_source`. `path` is anything `sources.open_source` takes."""
+def load_tf1_checkpoint(model: keras.Model, path: str | os.PathLike[str], *, skip: Sequence[str] = ()) -> Receipt:
+    """Loads weights by their TF1 names: every variable of model and file, or none.
+
+    >>> config, model = deeplab_tf.load("shapes_resnet")
+    >>> deeplab_tf.save_tf1_checkpoint(model, "copy/model.ckpt")
+    >>> deeplab_tf.load_tf1_checkpoint(deeplab_tf.build_model(config), "copy/model.ckpt").summary()
+    '117 variables loaded, none missing'
+
+    Args:
+      model: a model of `build_model` or `build_backbone`.
+      path: a checkpoint prefix (or one of its files), a folder with a checkpoint, a .tar.gz, a frozen .pb, a float
+        .tflite, or a .caffemodel of DeepLab v1 or v2.
+      skip: scopes of the file to leave out, for instance the classifier of an ImageNet backbone.
+
+    Returns:
+      A receipt for every variable.
+
+    Raises:
+      DeepLabError: nothing is there, or a variable is missing, has no place, has another shape or dtype, or is damaged;
+        the model keeps its weights.
+    """
     with open_source(os.fspath(path)) as source:
         return load_source(model, source, skip=skip)
 
 
-def write_tensors(prefix: str | os.PathLike, tensors: Mapping[str, object]):
+def write_tensors(prefix: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
     """Writes a TensorFlow checkpoint of named tensors, completely or not at all (data first, then the index).
 
     Raises:
@@ -194,14 +219,21 @@ def write_tensors(prefix: str | os.PathLike, tensors: Mapping[str, object]):
 
 
 def save_tf1_checkpoint(
-    model: keras.Model, path: str | os.PathLike, *, state: Mapping[str, np.ndarray] | None = None
+    model: keras.Model, path: str | os.PathLike[str], *, state: Mapping[str, np.ndarray] | None = None
 ) -> None:
     """Writes the weights as a checkpoint under the TF1 names, bit for bit; the original graph restores it.
+
+    >>> import numpy as np
+    >>> config, model = deeplab_tf.load("shapes_resnet")
+    >>> deeplab_tf.save_tf1_checkpoint(model, "out/model.ckpt", state={"global_step": np.array(20_000, np.int64)})
 
     Args:
       model: a model of `build_model` or `build_backbone`.
       path: the prefix, for instance "out/model.ckpt".
-      state: more tensors by name: global_step (which the release's eval, vis and export ask for), optimiser slots.
+      state: more tensors by TF1 name: global_step (which the release's eval, vis and export ask for), optimiser slots.
+
+    Raises:
+      DeepLabError: the folder cannot be written.
     """
     tensors = {name: variable.value for name, variable in variable_map(model).items()}
     write_tensors(path, {**tensors, **(state or {})})
