@@ -47,9 +47,12 @@ def test_every_trainval_entry_of_the_zoo_is_contaminated_on_val():
 
 @pytest.mark.parametrize(
     "source",
-    ["xception65_coco_voc_trainval", "/models/deeplabv3_pascal_trainval_2018_01_04.tar.gz",
-     "models/deeplabv3_pascal_trainval_2018_01_04/"],
-)  # fmt: skip
+    [
+        "xception65_coco_voc_trainval",
+        "/models/deeplabv3_pascal_trainval_2018_01_04.tar.gz",
+        "models/deeplabv3_pascal_trainval_2018_01_04/",
+    ],
+)
 def test_what_training_began_from_counts_too(source):
     trained = {"train_dataset": "pascal_voc_seg", "train_split": "train_aug"}
     assert contamination("pascal_voc_seg", "val", **trained) is None

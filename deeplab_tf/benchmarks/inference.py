@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from deeplab_tf.benchmarks.pipeline import photograph
 from deeplab_tf.config import ExportConfig
-from deeplab_tf.config.export import INPUT, OUTPUTS
+from deeplab_tf.config.export import INPUT, OUTPUTS, Format, Precision
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.exporting.formats import FORMATS
 from deeplab_tf.inference.graph import GraphDef, Segmentation, build_graph_def, read_weights
@@ -99,7 +99,7 @@ def _in_tensorflow(model: keras.Model, size: tuple[int, int], *, whole: bool) ->
     return lambda images: run(tf.constant(images)).numpy()
 
 
-def _exported(kind: str, precision: str) -> "_Runtime":
+def _exported(kind: Format, precision: Precision) -> "_Runtime":
     """Returns the runtime of an exported format."""
 
     def opened(model: keras.Model, size: tuple[int, int], *, whole: bool) -> Segment:
