@@ -113,7 +113,8 @@ def _convert(values: flags.FlagValues) -> dict[str, float]:
     """Returns the figures of convert beside reading a checkpoint and building its model."""
     repeats = values.repeats
     with tempfile.TemporaryDirectory() as folder:
-        prefix, config = os.path.join(folder, "model.ckpt"), json.dumps(_XCEPTION_65)
+        prefix = os.path.join(folder, "model.ckpt")
+        config = json.dumps(_XCEPTION_65)
         _process(_WRITE, prefix, "", config)
         size = os.path.getsize(f"{prefix}.data-00000-of-00001")
 

@@ -38,7 +38,8 @@ _FactsAndSplits: TypeAlias = "tuple[Dataset, dict[str, list[Pair]]]"
 
 _DATASETS = ("pascal_voc_seg", "cityscapes", "ade20k", "folder", "shapes")
 _SHARDS = {"cityscapes": 10}  # the release's number, which is 4 for all others
-_VOC, _ADE = "./VOCdevkit/VOC2012", "./ADE20K/ADEChallengeData2016"
+_VOC = "./VOCdevkit/VOC2012"
+_ADE = "./ADE20K/ADEChallengeData2016"
 _FOLDERS = {
     "voc_root": f"folder of PASCAL VOC 2012; replaces the next three (default: {_VOC})",
     "image_folder": "PASCAL VOC: folder of photographs (default: JPEGImages)",

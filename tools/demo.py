@@ -77,10 +77,12 @@ def _score(model: "keras.Model", count: int, *, at_dusk: bool = False) -> "np.nd
 def _write_images(folder: files.AnyPath, images: "np.ndarray") -> list[str]:
     from deeplab_tf.ops.images import write_png
 
-    places = [folder / f"shapes_{number:02d}.png" for number in range(len(images))]
-    for place, image in zip(places, images, strict=True):
-        write_png(image, place)
-    return [str(place) for place in places]
+    paths = []
+    for number, image in enumerate(images):
+        path = folder / f"shapes_{number:02d}.png"
+        write_png(image, path)
+        paths.append(str(path))
+    return paths
 
 
 def _sheet(
@@ -111,12 +113,18 @@ def _write_records(folder: files.AnyPath) -> None:
 
     from deeplab_tf.data import records
 
-    place = folder / records.shard_name("train", 0, 1)
-    with files.written(place, flag="--output_dir") as file, tf.io.TFRecordWriter(str(file)) as writer:
-        for number, (image, label) in enumerate(zip(*_held_out(0, _DUSK_PICTURES, "test"), strict=True)):
-            names = {"filename": f"dusk_{number:03d}", "height": label.shape[0], "width": label.shape[1]}
-            encoded = (tf.io.encode_png(array).numpy() for array in (_at_dusk(image), label[..., None]))
-            writer.write(records.make_example(*encoded, **names))
+    path = folder / records.shard_name("train", 0, 1)
+    images, labels = _held_out(0, _DUSK_PICTURES, "test")
+    with files.written(path, flag="--output_dir") as file, tf.io.TFRecordWriter(str(file)) as writer:
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            example = records.make_example(
+                tf.io.encode_png(_at_dusk(image)).numpy(),
+                tf.io.encode_png(label[..., None]).numpy(),
+                filename=f"dusk_{number:03d}",
+                height=label.shape[0],
+                width=label.shape[1],
+            )
+            writer.write(example)
 
 
 def _fine_tune(loaded: "Loaded", folder: files.AnyPath) -> "Loaded":

@@ -50,7 +50,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def _dataset(values: flags.FlagValues) -> "Diagnosis":
-    """Returns the diagnosis of a data set, with a progress bar meanwhile."""
+    """Returns the diagnosis of a data set, and shows a progress bar until it is done."""
     import rich.console
     import rich.progress
 

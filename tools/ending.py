@@ -1,18 +1,18 @@
-"""How a command ends where nobody is to blame: control-C, and a reader of its output that has seen enough."""
+"""The end of a command that is interrupted, by Ctrl-C or by a reader of its output that closes the pipe."""
 
 import contextlib
 import os
 import sys
 from collections.abc import Iterator
 
-INTERRUPTED = 130  # what shells report of a process that SIGINT ended
+INTERRUPTED = 130  # the status that shells report for a process that SIGINT ended
 
 
 @contextlib.contextmanager
 def ending(name: str) -> Iterator[None]:
-    """Ends the process without a traceback: with status 130 after control-C, with 1 where its reader went away.
+    """Ends the process without a traceback: with status 130 after Ctrl-C, with 1 if the reader of its output has gone.
 
-    `name` is the command's, for the line on standard error.
+    name: of the command, for the line on standard error.
     """
     try:
         try:
@@ -23,6 +23,6 @@ def ending(name: str) -> Iterator[None]:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # A pager, or head: there is nothing to tell anyone, and the exit's own flush must not try.
+        # The reader was a pager or `head`. Without this the flush at exit would write to the closed pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

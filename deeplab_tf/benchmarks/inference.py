@@ -170,7 +170,8 @@ def _original(path: str, size: tuple[int, int]) -> Segment | None:
     with graph.as_default():
         tf.graph_util.import_graph_def(GraphDef.FromString(pathlib.Path(path).read_bytes()), name="")
     session = tf.compat.v1.Session(graph=graph)
-    feed, fetch = f"{INPUT}:0", f"{OUTPUTS['predictions']}:0"
+    feed = f"{INPUT}:0"
+    fetch = f"{OUTPUTS['predictions']}:0"
     return lambda images: np.concatenate([session.run(fetch, {feed: image[None]}) for image in images])
 
 

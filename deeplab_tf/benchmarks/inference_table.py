@@ -14,7 +14,8 @@ def table(rows: Sequence[dict]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows[:-1]:
-        (height, width), (low, high) = row["size"], row["ms_middle_half"]
+        height, width = row["size"]
+        low, high = row["ms_middle_half"]
         after = row["share_after_logits"]
         lines.append(
             f"| {row['model']} | {height} x {width} | {row['batch']} | {row['runtime']} "
@@ -43,16 +44,17 @@ def chart(rows: Sequence[dict]) -> str:
     names = round(max(_LETTER * len(label) for label, _ in bars)) + 16
     for number, (label, value) in enumerate(bars):
         top = 40 + number * (_BAR + _GAP)
-        width = max(1.0, _LONGEST * value / longest)
+        length = max(1.0, _LONGEST * value / longest)
         middle = top + _BAR * 0.7
         parts.append(f'<text x="{names - 8}" y="{middle:.1f}" text-anchor="end">{html.escape(label)}</text>')
-        parts.append(f'<rect x="{names}" y="{top}" width="{width:.1f}" height="{_BAR}" rx="3"/>')
-        parts.append(f'<text x="{names + width + 6:.1f}" y="{middle:.1f}">{value:.1f} ms</text>')
+        parts.append(f'<rect x="{names}" y="{top}" width="{length:.1f}" height="{_BAR}" rx="3"/>')
+        parts.append(f'<text x="{names + length + 6:.1f}" y="{middle:.1f}">{value:.1f} ms</text>')
     style = (
         "text{font:13px system-ui,sans-serif;fill:#222}rect{fill:#1759b8}"
         "@media(prefers-color-scheme:dark){text{fill:#e9eaec}rect{fill:#7fb2ff}}"
     )
-    height, wide = 40 + len(bars) * (_BAR + _GAP), names + _LONGEST + 90
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {height}" width="{wide}">'
+    height = 40 + len(bars) * (_BAR + _GAP)
+    width = names + _LONGEST + 90
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}">'
     title = '<text x="8" y="22">Milliseconds an image, from pixels to classes (shorter is better)</text>'
     return f"{head}<style>{style}</style>{title}{''.join(parts)}</svg>\n"

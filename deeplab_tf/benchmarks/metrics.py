@@ -55,7 +55,8 @@ def _maps(size: tuple[int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns a label, int32 [h, w], of blocks of all classes with ignored seams, and the label shifted a little."""
     height, width = size
     blocks = np.random.default_rng(seed).permutation(5 * 5) % _CLASSES
-    rows, columns = np.arange(height) * 5 // height, np.arange(width) * 5 // width
+    rows = np.arange(height) * 5 // height
+    columns = np.arange(width) * 5 // width
     label = blocks.reshape(5, 5)[rows[:, None], columns].astype(np.int32)
     prediction = np.roll(label, (2, 3), (0, 1))
     for axis, block in enumerate((rows, columns)):
@@ -87,13 +88,15 @@ def _report(scale: MetricsScale) -> tuple[float, float]:
     config = EvalConfig(eval_crop_size=None)
     pictures = [photograph(scale.size, seed) for seed in range(_DIFFERENT)]
     with tempfile.TemporaryDirectory() as folder:
-        place = write_records(f"{folder}/records", (30, 40), "PNG", scale.report, shards=1)  # to be counted only
-        before, start = _peak(), time.process_time()
-        records = open_records(DataConfig("cityscapes", place, crop_size=None), "train")
+        # The report counts the records; it does not read them.
+        path = write_records(f"{folder}/records", (30, 40), "PNG", scale.report, shards=1)
+        before = _peak()
+        start = time.process_time()
+        records = open_records(DataConfig("cityscapes", path, crop_size=None), "train")
         collected = Collector(Pass(Opened("tiny", 0, loaded), records), config)
         for number, (image, label) in enumerate(itertools.islice(itertools.cycle(pictures), scale.report)):
-            found = np.roll(np.where(label == _IGNORED, 0, label), 3, 1).astype(np.int32)
-            collected.add(ScoredImage(image, label.astype(np.int32), found, str(number)))
+            predicted = np.roll(np.where(label == _IGNORED, 0, label), 3, 1).astype(np.int32)
+            collected.add(ScoredImage(image, label.astype(np.int32), predicted, str(number)))
         write_report(folder, Evaluation("tiny", 0, {}, {}), collected)
         return time.process_time() - start, (_peak() - before) / 1e6
 

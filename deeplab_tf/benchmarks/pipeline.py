@@ -61,7 +61,8 @@ def _clouds(random: np.random.Generator, size: tuple[int, int], channels: int, f
         for channel in range(channels):
             plane = Image.fromarray(grid[..., channel]).resize((width, height), Image.Resampling.BICUBIC)
             total[..., channel] += strength * np.asarray(plane)
-        waves, strength = 2 * waves, fall * strength
+        waves *= 2
+        strength *= fall
     return total
 
 

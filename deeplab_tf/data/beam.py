@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 RUNNERS = ("DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner")
 _OWN_OPTIONS = ("FlinkRunner", "SparkRunner")  # their job servers accept options that the Python side does not know
-_WORK, _PLAN = "work", "plan.jsonl"
+_WORK = "work"
+_PLAN = "plan.jsonl"
 
 
 def beam_writer(runner: str, beam_options: Sequence[str] = ()) -> Writer:

@@ -24,7 +24,8 @@ def checked_example(
         example, skipped = next_sound_example(source, record, window_of)
         record = tf.math.floormod(record + tf.cast(skipped, tf.int64), source.count)
     else:
-        example, skipped = sound_example(source, record, window_of), tf.constant(0)
+        example = sound_example(source, record, window_of)
+        skipped = tf.constant(0)
     return {**example, "label": checked_label(source, record, example), "skipped": skipped}
 
 

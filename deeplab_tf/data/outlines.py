@@ -59,8 +59,10 @@ def _ring(x: Floats, y: Floats) -> Floats:
 
 
 def _cross(x: Floats, y: Floats) -> Floats:
-    x, y = abs(x), abs(y)
-    thin, long = np.float32(0.29), np.float32(0.95)
+    x = abs(x)
+    y = abs(y)
+    thin = np.float32(0.29)
+    long = np.float32(0.95)
     return np.minimum(np.maximum(x - thin, y - long), np.maximum(x - long, y - thin))
 
 
@@ -70,8 +72,10 @@ def _crescent(x: Floats, y: Floats) -> Floats:
 
 def _heart(x: Floats, y: Floats) -> Floats:
     # A square on its corner, and a disc on each of its two upper edges.
-    half, centre = np.float32(0.54), np.float32(0.38183766)
-    x, y = abs(x), np.float32(0.08) - y
+    half = np.float32(0.54)
+    centre = np.float32(0.38183766)
+    x = abs(x)
+    y = np.float32(0.08) - y
     diamond = (x + abs(y)) * np.float32(0.70710678) - half
     return np.minimum(diamond, _radius(x - centre, y - centre) - half)
 

@@ -219,7 +219,8 @@ def _indices(file: str, content: bytes, rules: LabelRules) -> tuple[np.ndarray, 
         with PIL.Image.open(io.BytesIO(content)) as image:
             if image.format in ("JPEG", "MPO"):
                 raise DeepLabError(f"{file}: a JPEG label, whose values are no longer exact; export the labels as PNG")
-            array, mode = np.asarray(image), image.mode
+            array = np.asarray(image)
+            mode = image.mode
             plain = image.format == "PNG" and mode == "L"
     except DeepLabError:
         raise

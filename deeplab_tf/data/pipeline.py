@@ -107,7 +107,8 @@ def make_dataset(
 
 
 def _training_batches(source: ExampleSource, seed: int, start_step: int, part: BatchPart) -> tf.data.Dataset:
-    config, crop_size = source.config, source.config.crop_size
+    config = source.config
+    crop_size = config.crop_size
     if crop_size is None:
         raise DeepLabError("crop_size is not set; training crops to it, for instance crop_size=513,513")
     size = config.batch_size // part.parts

@@ -15,8 +15,11 @@ import tensorflow as tf
 
 from deeplab_tf.errors import DeepLabError
 
-IMAGE, LABEL = "image/encoded", "image/segmentation/class/encoded"
-FILENAME, HEIGHT, WIDTH = "image/filename", "image/height", "image/width"
+IMAGE = "image/encoded"
+LABEL = "image/segmentation/class/encoded"
+FILENAME = "image/filename"
+HEIGHT = "image/height"
+WIDTH = "image/width"
 
 # What is read of a record, with the defaults for missing keys (data_generator.py).
 _FEATURES = {

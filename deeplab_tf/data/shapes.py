@@ -212,8 +212,8 @@ def _wave(u: Floats, period: np.float32) -> Floats:
 
 
 def _gradient(random: _Random, u: Floats, v: Floats, period: np.float32) -> Floats:
-    low, high = u.min(), u.max()
-    return (u - low) / (high - low + 1)
+    low = u.min()
+    return (u - low) / (u.max() - low + 1)
 
 
 def _stripes(random: _Random, u: Floats, v: Floats, period: np.float32) -> Floats:
@@ -313,7 +313,8 @@ class _Painter:
         """Returns the class of every pixel, uint8 [h, w], with 255 on both sides of every change of owner."""
         owner = self._owner
         label = np.array(self._labels, np.uint8)[owner]
-        rows, columns = owner[1:] != owner[:-1], owner[:, 1:] != owner[:, :-1]
+        rows = owner[1:] != owner[:-1]
+        columns = owner[:, 1:] != owner[:, :-1]
         for seam, change in ((label[1:], rows), (label[:-1], rows), (label[:, 1:], columns), (label[:, :-1], columns)):
             seam[change] = _DATASET.ignore_label
         return label

@@ -82,13 +82,15 @@ class Prepared:
             raise unknown_name(f"split of {self.name}", split, self.lengths)
         lengths = self.lengths[match[1]]
         count = sum(lengths)
-        first, last = _bound(match[2], count, 0), _bound(match[3], count, count)
+        first = _bound(match[2], count, 0)
+        last = _bound(match[3], count, count)
         if not (0 <= first <= count and 0 <= last <= count):
             raise DeepLabError(f"{self.name}: split {split} reaches beyond the {count} records of {match[1]}")
         shards = []
         start = 0
         for number, length in enumerate(lengths):
-            begin, end = max(first - start, 0), min(last - start, length)
+            begin = max(first - start, 0)
+            end = min(last - start, length)
             if begin < end:
                 shards.append(PreparedShard(self._file(match[1], number, len(lengths)), begin, end))
             start += length
@@ -97,8 +99,12 @@ class Prepared:
         return shards
 
     def _file(self, split: str, number: int, shards: int) -> str:
-        values = {"DATASET": self.builder, "SPLIT": split, "FILEFORMAT": "tfrecord"}
-        name = self.templates[split].format(**values, SHARD_X_OF_Y=f"{number:05d}-of-{shards:05d}")
+        name = self.templates[split].format(
+            DATASET=self.builder,
+            SPLIT=split,
+            FILEFORMAT="tfrecord",
+            SHARD_X_OF_Y=f"{number:05d}-of-{shards:05d}",
+        )
         if not (self.folder / name).is_file():
             raise DeepLabError(f"{self.folder / name} is missing; prepare {self.name} again")
         return str(self.folder / name)

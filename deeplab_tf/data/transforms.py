@@ -233,8 +233,9 @@ def source_box(window: Window) -> tf.Tensor:
     It has two extra pixels on each side, because the edge of a partly decoded JPEG is not exact.
     """
     first, end = _needed(window)
-    first, last = tf.maximum(first - 2, 0), tf.minimum(end + 2, window.shape)
-    box = tf.concat([first, last - first], axis=0)
+    first = tf.maximum(first - 2, 0)
+    end = tf.minimum(end + 2, window.shape)
+    box = tf.concat([first, end - first], axis=0)
     return tf.where(window.unscaled | window.wasteful, box, tf.concat([[0, 0], window.shape], axis=0))
 
 

@@ -57,7 +57,8 @@ def check_checkpoint(path: str | os.PathLike, *, eval_split: str | None = None) 
 
 
 def _identity(loaded: Loaded, weights: dict[str, np.ndarray]) -> Iterator[Finding]:
-    config, card = loaded.card.config, loaded.card
+    card = loaded.card
+    config = card.config
     changed = {name: value for name, value in config.to_json().items() if name not in ("model_variant", "num_classes")}
     options = ", ".join(f"{name}={value}" for name, value in changed.items())
     what = f"for {config.num_classes} classes" if card.kind == "segmentation" else "a backbone without classes"

@@ -106,9 +106,10 @@ def _findings(exported: pathlib.Path, certificate: Mapping, checkpoint: str | No
 
 
 def _identity(exported: pathlib.Path, certificate: Mapping) -> Finding:
-    options, sides = certificate["options"], certificate["input_shape"]
+    options = certificate["options"]
     kind = " ".join([options.get("format", "export"), *([options["precision"]] if "precision" in options else [])])
-    model, shape = certificate["model"], " x ".join("any" if side is None else str(side) for side in sides)
+    model = certificate["model"]
+    shape = " x ".join("any" if side is None else str(side) for side in certificate["input_shape"])
     network = f"{model['model_variant']} for {len(certificate['class_names'])} classes of {certificate['dataset']}"
     made = ", ".join(f"{name} {value}" for name, value in certificate["versions"].items() if name != "python")
     lines = [
@@ -145,7 +146,7 @@ def _agreement(exported: pathlib.Path, certificate: Mapping) -> Iterator[Finding
     lost = scores["keras"] - scores["exported"] if scores else 0.0
     lines = [line, *([f"mean IoU {scores['keras']:.4f}, exported {scores['exported']:.4f}"] if scores else [])]
     if share < usual:
-        lines.append(f"by default {usual:.2%} are asked for")
+        lines.append(f"by default {usual:.2%} are required")
     poor = share < usual or lost > _LOST
     cure = "more --representative_images, another --precision, or live with it" if poor else ""
     yield Finding("low-agreement" if poor else "agreement", WARNING if poor else NOTE, tuple(lines), cure)

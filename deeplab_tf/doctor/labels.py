@@ -44,11 +44,13 @@ def inspect_label(content: bytes, palette: Sequence[Colour], *, in_record: bool)
     """
     try:
         with PIL.Image.open(io.BytesIO(content)) as image:
-            array, mode, kind = np.asarray(image), image.mode, image.format
+            array = np.asarray(image)
+            mode = image.mode
+            file_format = image.format
     except PILLOW_ERRORS as error:
         return LabelContent(None, None, (("unreadable", undecoded("label", content, error)),))
     size = array.shape[:2]
-    if kind in ("JPEG", "MPO"):
+    if file_format in ("JPEG", "MPO"):
         return LabelContent(None, size, (("jpeg-label", "has a JPEG for a label"),))
     if mode in ("RGB", "RGBA"):
         return _colour_label(array[..., :3], palette, in_record)
@@ -114,7 +116,8 @@ def explain_values(
       evaluation_ids: the ids of the classes on the data set's evaluation server, if they differ.
     """
     present = {int(i) for i in np.flatnonzero(counts)}
-    classes, highest = len(palette), max(present - {255}, default=0)
+    classes = len(palette)
+    highest = max(present - {255}, default=0)
     greys = {round(0.299 * r + 0.587 * g + 0.114 * b) for r, g, b in (*palette, VOID)}
     near = {grey + step for grey in greys for step in (-1, 0, 1)}
     if len(present) > 2 and highest > classes and present <= near:

@@ -70,7 +70,8 @@ def check_predictions(
     split = split or next(s for s in (default_split(data.facts.name), *reversed(list(data.splits))) if s in data.splits)
     if split not in data.splits:
         raise unknown_name(f"split of {dataset_dir}", split, data.splits)
-    subject, classes = f"{checkpoint} on {dataset_dir} {split}", loaded.card.config.num_classes
+    subject = f"{checkpoint} on {dataset_dir} {split}"
+    classes = loaded.card.config.num_classes
     if classes != data.facts.num_classes:
         lines = (f"the weights have {classes} classes, {data.facts.name} has {data.facts.num_classes}",)
         return Diagnosis(subject, (Finding("another-data-set", ERROR, lines, "--dataset says what the labels mean"),))

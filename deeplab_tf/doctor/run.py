@@ -58,7 +58,8 @@ def check_run(
     card, options = _described(directory, findings)
     facts = {"checkpoints": directory.steps()}
     if card and options:
-        config, dataset = card.config, card.dataset
+        config = card.config
+        dataset = card.dataset
         findings += [*_same_network(card, options), *training_findings(config, options)]
         findings += [
             *_newest(directory, config),
@@ -224,7 +225,8 @@ def _deviations(options: Mapping, config: ModelConfig, dataset: str | None, reci
         yield Finding("no-recipe", NOTE, lines)
         return
     name = min(alike, key=lambda known: len(alike[known]))
-    lines, recipe = alike[name], recipes[name]
+    lines = alike[name]
+    recipe = recipes[name]
     if single and recipe.model.model_variant != config.model_variant:
         lines = [f"model_variant: {config.model_variant} here, {recipe.model.model_variant} in the recipe", *lines]
     if not lines:

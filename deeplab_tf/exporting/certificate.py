@@ -31,7 +31,7 @@ from deeplab_tf.ops.resizing import resize_bilinear
 from deeplab_tf.weights.model_directory import ModelCard
 
 CERTIFICATE = "certificate.json"
-_LONGEST = 513  # larger photographs are shrunk, as `predict` does
+_LONGEST = 513  # pixels; larger photographs are shrunk, like those of `predict`
 _SHAPES_SIZE = (129, 129)
 # The runs that the latency is measured with: as many as _SECONDS allow, within these limits.
 _LEAST_RUNS = 3
@@ -139,9 +139,10 @@ def keras_answer(model: keras.Model, image: np.ndarray, options: ExportConfig) -
             factor=options.resize_factor,
         )
         image = resized.numpy()
-    averaged = {"scales": options.inference_scales, "flip": options.add_flipped_images}
-    labels = resize_labels(predictor.labels(image[None], **averaged)[0], *size)
-    return labels, _resized(predictor.probabilities(image[None], **averaged), size)[0]
+    scales = options.inference_scales
+    flip = options.add_flipped_images
+    labels = resize_labels(predictor.labels(image[None], scales=scales, flip=flip)[0], *size)
+    return labels, _resized(predictor.probabilities(image[None], scales=scales, flip=flip), size)[0]
 
 
 def file_answer(

@@ -39,7 +39,8 @@ from deeplab_tf.weights.sources import MODEL_FILE, sha256_of, strip_checkpoint_s
 from deeplab_tf.zoo import lookup
 
 # The release's defaults of export_model.py, for weights that do not say what they were trained at.
-RELEASE_STRIDE, RELEASE_CROP = 8, (513, 513)
+RELEASE_STRIDE = 8
+RELEASE_CROP = (513, 513)
 _GRAPH_TEXT = "inference_graph.pbtxt"
 
 
@@ -278,7 +279,7 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
     with target.growing() as folder:
         path = folder / (target.format.file or "")
         target.format.write(graph_def, options, path, _representative(options, card))
-        operations, files = target.format.operations(path), files_of(path)
+        operations = target.format.operations(path)
         require_portable(operations, export_path)
         run = target.format.open(path, options)
         run_with_scores = _with_scores(segmentation, (shape, dtype), path, run)
@@ -290,8 +291,8 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
             "input_shape": shape,
             **figures,
             "min_agreement": options.required_agreement,
-            "bytes": sum(file.stat().st_size for file in files),
-            "sha256": sha256_of(*files),
+            "bytes": sum(file.stat().st_size for file in files_of(path)),
+            "sha256": sha256_of(*files_of(path)),
             "latency": latency(run, pictures[0].image),
             "machine": machine(),
             "versions": versions(target.format.packages),

@@ -18,9 +18,10 @@ from deeplab_tf.config.export import INPUT, OUTPUTS
 from deeplab_tf.serving.pictures import decode_picture
 from deeplab_tf.serving.refusal import Refused
 
-_DEFAULT, _ENCODED = "serving_default", "image_bytes"
+_DEFAULT = "serving_default"
+_ENCODED = "image_bytes"
 _PREDICTIONS = OUTPUTS["predictions"]
-_BEYOND = 255  # as in the SavedModel: what lies outside of the smaller pictures of a batch
+_BEYOND = 255  # the label outside of the smaller pictures of a batch, the same as in the SavedModel
 
 
 @dataclasses.dataclass(frozen=True)

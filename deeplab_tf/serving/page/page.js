@@ -51,7 +51,7 @@ async function segment(blob, name) {
     const headers = { "content-type": photo.blob.type || "application/octet-stream" };
     const response = await fetch("/segment", { method: "POST", headers, body: photo.blob });
     const answer = await response.json();
-    if (turn !== state.turn) return; // another photograph was chosen meanwhile
+    if (turn !== state.turn) return; // another photograph was chosen in between
     if (!response.ok) throw new Error(answer.error.replace(/^the picture:/, `${name || "The picture"}:`));
     if (!photo.bitmap) throw new Error("This browser cannot show the picture.");
     state.name = (name || "photo").replace(/\.[^.]*$/, "");
