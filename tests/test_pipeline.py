@@ -14,7 +14,7 @@ from release_steps import flip, random_crop
 import deeplab_tf
 from deeplab_tf.config import DataConfig
 from deeplab_tf.data import pipeline, records, transforms
-from deeplab_tf.data.examples import named_errors
+from deeplab_tf.data.examples import named_batches, named_errors
 from deeplab_tf.errors import DeepLabError
 
 NAMES = [f"picture_{i:02d}" for i in range(11)]
@@ -278,6 +278,15 @@ def test_bad_labels_are_named(bad_labels, training):
     assert "\n" not in message
     with pytest.raises(tf.errors.InvalidArgumentError, match="picture_04"):
         batches(dataset, 1)
+
+
+def test_evaluate_names_bad_labels(bad_labels):
+    model = deeplab_tf.build_model(deeplab_tf.ModelConfig("tiny", num_classes=21, crop_size=(25, 17)))
+    dataset = pipeline.make_dataset(config(bad_labels, batch_size=3), split="train", training=False)
+    with pytest.raises(DeepLabError, match=r"record 1 \(picture_04\): label"):
+        deeplab_tf.evaluate(model, dataset)
+    with pytest.raises(DeepLabError, match=r"record 1 \(picture_04\): label"):
+        next(named_batches(dataset))
 
 
 def test_bad_labels_can_be_ignored(bad_labels):

@@ -9,8 +9,8 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
@@ -19,6 +19,8 @@ from deeplab_tf.config import DataConfig
 from deeplab_tf.data import find, records, transforms
 from deeplab_tf.data.locate import Located, locate_records
 from deeplab_tf.errors import DeepLabError
+
+T = TypeVar("T")
 
 _MARK = "deeplab_tf data: "
 _UNREADABLE = "cannot be read: its checksum does not match (the file is damaged)"
@@ -31,9 +33,10 @@ _DIFFERENT_SIZES = "its image and its label differ in size"
 def named_errors() -> Iterator[None]:
     """Turns the error of a faulty batch into a DeepLabError that names file and record.
 
-    Put it around the loop that takes the batches. A fault can leave the graph of tf.data only as the text of a
-    TensorFlow error, and `make_dataset` cannot do this itself: a tf.data.Dataset that translated its errors would lose
-    that with the next `map` or `take`, and a distribution strategy never calls its Python iterator.
+    Put it around a loop that takes batches from a distribution strategy; other loops iterate over `named_batches`. A
+    fault can leave the graph of tf.data only as the text of a TensorFlow error, and `make_dataset` cannot do this
+    itself: a tf.data.Dataset that translated its errors would lose that with the next `map` or `take`, and a
+    distribution strategy never calls its Python iterator.
     """
     try:
         yield
@@ -42,6 +45,12 @@ def named_errors() -> Iterator[None]:
         if not message:
             raise
         raise DeepLabError(message[1].strip()) from None
+
+
+def named_batches(batches: Iterable[T]) -> Iterator[T]:
+    """Yields the batches of a data set, and turns the error of a faulty one as `named_errors` does."""
+    with named_errors():
+        yield from batches
 
 
 def dataset_of(config: DataConfig) -> datasets.Dataset:

@@ -77,7 +77,7 @@ def make_dataset(
 
     Raises:
       DeepLabError: an option is missing, there are no records, or a file is damaged where records begin. A fault found
-        during the iteration is a tf.errors.InvalidArgumentError; `examples.named_errors` turns it into a DeepLabError.
+        during the iteration is a tf.errors.InvalidArgumentError; `examples.named_batches` turns it into a DeepLabError.
 
     Example:
       Four drawn pictures, written as records and read as training batches of two crops of 33 x 33 pixels:

@@ -11,7 +11,7 @@ import numpy as np
 
 from deeplab_tf import files
 from deeplab_tf.config import EvalConfig, Inference
-from deeplab_tf.data.examples import named_errors
+from deeplab_tf.data.examples import named_batches
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.following import passes
 from deeplab_tf.evaluation.passes import SILENT, Observer, Pass, ScoredImage
@@ -65,7 +65,7 @@ def evaluate(
       neither labels nor predictions), "pixel_accuracy", "confusion_matrix" (int64, rows are the labels), "examples".
 
     Raises:
-      DeepLabError: the data set is empty, a label is out of range, or the memory does not suffice.
+      DeepLabError: the data set is empty, a record is damaged, a label is out of range, or the memory does not suffice.
     """
     return score(model, dataset, Inference(tuple(scales), flip, crf=crf), ignore_label=ignore_label)
 
@@ -81,7 +81,7 @@ def score(
     """Returns what `evaluate` does, whatever the images go through; `observer` is told of every batch."""
     predictor, classes = predictor_of(model), config_of(model).num_classes
     total, examples = np.zeros((classes, classes), np.int64), 0
-    for batch in batches:
+    for batch in named_batches(batches):
         images, labels = np.asarray(batch["image"]), np.asarray(batch["label"])
         labels = labels[..., 0] if labels.ndim == 4 else labels
         sizes = np.asarray(batch["size"]) if "size" in batch else None
@@ -194,14 +194,13 @@ def evaluate_pass(work: Pass, config: EvalConfig, *, observer: Observer = SILENT
       DeepLabError: see `make_dataset` and `evaluate`; or no pixel of the split counts.
     """
     opened = work.opened
-    with named_errors():
-        scores = score(
-            opened.loaded.model,
-            work.batches(),
-            config.inference,
-            ignore_label=work.facts.ignore_label,
-            observer=observer,
-        )
+    scores = score(
+        opened.loaded.model,
+        work.batches(),
+        config.inference,
+        ignore_label=work.facts.ignore_label,
+        observer=observer,
+    )
     if not scores["confusion_matrix"].any():
         raise DeepLabError(
             f"--eval_split={work.records.split}: every pixel of its {scores['examples']} examples is ignored, there is "

@@ -21,7 +21,6 @@ import PIL.Image
 from deeplab_tf import files
 from deeplab_tf.catalog.datasets import DATASET_FILE, DATASETS, read_dataset
 from deeplab_tf.config import DataConfig, Inference
-from deeplab_tf.data.examples import named_errors
 from deeplab_tf.data.pairs import label_png
 from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.data.records import count_examples
@@ -302,14 +301,13 @@ def _measured(
         max_resize_value=side,
         model_variant=config.model_variant,
     )
-    with named_errors():
-        scores = score(
-            model,
-            make_dataset(data, split=split, training=False),
-            Inference(published.scales, published.flip),
-            ignore_label=DATASETS[entry.dataset].ignore_label,
-            observer=observer,
-        )
+    scores = score(
+        model,
+        make_dataset(data, split=split, training=False),
+        Inference(published.scales, published.flip),
+        ignore_label=DATASETS[entry.dataset].ignore_label,
+        observer=observer,
+    )
     measured = 100 * float(scores[_SCORES[published.metric]])
     contaminated = contamination(entry.dataset, split, train_dataset=entry.dataset, train_split=entry.train_split)
     verdict = _verdict(measured - published.value, published, split, contaminated)

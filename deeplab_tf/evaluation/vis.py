@@ -11,7 +11,7 @@ from deeplab_tf.catalog.datasets import Dataset
 from deeplab_tf.catalog.palettes import Colour, colour_map
 from deeplab_tf.config import VisConfig
 from deeplab_tf.config.evaluation import DATASET_COLOURS
-from deeplab_tf.data.examples import named_errors
+from deeplab_tf.data.examples import named_batches
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.following import passes
 from deeplab_tf.evaluation.passes import SILENT, Observer, Pass
@@ -100,20 +100,19 @@ def vis_pass(work: Pass, config: VisConfig, *, observer: Observer = SILENT) -> D
     predictor = predictor_of(work.opened.loaded.model)
     pictures = _Pictures(config, work.facts)
     resized = work.records.config.min_resize_value is not None
-    with named_errors():
-        for batch in work.batches().as_numpy_iterator():
-            found = segment_batch(
-                predictor,
-                batch["image"],
-                batch["size"],
-                scales=config.eval_scales,
-                flip=config.add_flipped_images,
-                large_images=config.large_images,
-                crf=config.crf_parameters,
-            )
-            for image, labels, name in _own_maps(batch, found, resized=resized):
-                pictures.add(image, labels, name)
-            observer.advance(len(found))
+    for batch in named_batches(work.batches().as_numpy_iterator()):
+        found = segment_batch(
+            predictor,
+            batch["image"],
+            batch["size"],
+            scales=config.eval_scales,
+            flip=config.add_flipped_images,
+            large_images=config.large_images,
+            crf=config.crf_parameters,
+        )
+        for image, labels, name in _own_maps(batch, found, resized=resized):
+            pictures.add(image, labels, name)
+        observer.advance(len(found))
     return Drawn(work.opened.path, work.opened.step, pictures.count, str(pictures.folder))
 
 
