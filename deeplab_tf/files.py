@@ -159,7 +159,12 @@ def written(
         stack.enter_context(_made(target.parent))
         near = _partial(target.parent, target.suffix)
         stack.callback(_remove, near)
-        near.open("wb").close()  # what forbids it is told before the work
+        # What forbids it is told before the work: a folder there, a name that is too long, no right.
+        with contextlib.suppress(FileNotFoundError):
+            target.stat()
+        if target.is_dir():
+            raise IsADirectoryError(21, "Is a directory", str(target))
+        near.open("wb").close()
         if isinstance(near, pathlib.Path):
             yield near
             if durable:
@@ -180,16 +185,18 @@ def growing(
     flag: str | None = None,
     cure: str = _CURE,
     durable: bool = True,
+    local: bool = False,
 ) -> Iterator[AnyPath]:
     """Gives a folder to fill: it becomes `place` if all goes well, and vanishes if not.
 
     Args:
       place: the folder, which is not there yet or is empty; with `names` it may be there and full.
       names: of files that go from the folder into `place` in this order, each taking the place of its like. The last
-        should be what says that all are there.
+        should be what says that all are there. It is read when the folder has been filled.
       flag: as `written`.
       cure: as `written`.
       durable: as `written`.
+      local: give a folder of this machine in any case, for what cannot be written elsewhere, and copy it in the end.
 
     Raises:
       UnwritableError: it cannot be written.
@@ -201,7 +208,12 @@ def growing(
         partial = _partial(home)
         stack.callback(_remove, partial)
         partial.mkdir()
-        yield partial
+        if local and not isinstance(partial, pathlib.Path):
+            scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deeplab_tf-")))
+            yield scratch
+            copy(scratch, partial)
+        else:
+            yield partial
         for file in partial.rglob("*") if durable and isinstance(partial, pathlib.Path) else ():
             flush(file)
         if names is None:

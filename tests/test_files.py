@@ -301,8 +301,10 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
             assert str(caught.value).startswith(f"--output={place}: ") and "\n" not in str(caught.value)
     (tmp_path / "folder").mkdir()
     expected = pytest.raises(DeepLabError, match="folder: cannot be written .Is a directory.")
-    with expected, files.written(tmp_path / "folder") as file:
-        file.write_text("x")
+    with expected, files.written(tmp_path / "folder"):
+        raise AssertionError
+    with pytest.raises(DeepLabError, match=".File name too long."), files.written(tmp_path / ("n" * 256)):
+        raise AssertionError
     assert names(tmp_path) == ["file", "folder", "locked"]
 
 

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf import files
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import ExportConfig
@@ -107,7 +108,7 @@ def compared_images(options: ExportConfig, card: ModelCard, size: tuple[int, int
         image = read_image(file)
         compared = fitted(image, card, size)
         if options.labels:
-            path = str(pathlib.Path(options.labels) / f"{pathlib.Path(file).stem}.png")
+            path = str(files.path(options.labels) / f"{pathlib.PurePath(file).stem}.png")
             label = read_label(path, rules)
             if label.shape != image.shape[:2]:
                 raise DeepLabError(f"{path}: {label.shape} pixels, but {file} has {image.shape[:2]}; expected the same")

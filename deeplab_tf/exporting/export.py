@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf import files
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.config.export import SUFFIXES
 from deeplab_tf.errors import DeepLabError
@@ -35,7 +36,7 @@ from deeplab_tf.network.sizes import needs_fixed_size
 from deeplab_tf.ops.images import read_image
 from deeplab_tf.weights.loading import Loaded, open_model
 from deeplab_tf.weights.model_directory import ModelCard
-from deeplab_tf.weights.sources import MODEL_FILE, sha256_of, strip_checkpoint_suffix
+from deeplab_tf.weights.sources import MODEL_FILE, index_of, sha256_of, strip_checkpoint_suffix
 from deeplab_tf.zoo import lookup
 
 # The release's defaults of export_model.py, for weights that do not say what they were trained at.
@@ -52,9 +53,9 @@ def _knows_trained_stride(path: str | os.PathLike) -> bool:
 
     A name of the zoo does, and a model directory or a checkpoint in one.
     """
-    file = pathlib.Path(path).expanduser()
+    file = files.path(path)
     prefix = strip_checkpoint_suffix(file)
-    inside = prefix.with_name(f"{prefix.name}.index").is_file() and (prefix.parent / MODEL_FILE).is_file()
+    inside = index_of(prefix).is_file() and (prefix.parent / MODEL_FILE).is_file()
     return inside or (file / MODEL_FILE).is_file() or (os.fspath(path) in lookup.CHECKPOINTS and not file.exists())
 
 
@@ -138,66 +139,49 @@ def _representative(options: ExportConfig, card: ModelCard) -> Iterator[np.ndarr
 class _Target:
     """The place of an export: a folder of its own, or a file with its certificate beside it."""
 
-    path: pathlib.Path
+    path: files.AnyPath
     format: Format
     is_folder: bool
 
     @property
-    def names(self) -> dict[str, str]:
-        """Name while the export is written -> final name, in the folder or beside the file."""
-        if self.is_folder:
-            return {name: name for name in (self.format.file or "", CERTIFICATE, _GRAPH_TEXT)}
-        return {
-            self.format.file or "": self.path.name,
-            CERTIFICATE: f"{self.path.name}.{CERTIFICATE}",
-            _GRAPH_TEXT: _GRAPH_TEXT,
-        }
+    def export(self) -> str:
+        """The name of the export in its folder, "" where it is the folder, or beside its certificate."""
+        return (self.format.file or "") if self.is_folder else self.path.name
+
+    @property
+    def certificate(self) -> str:
+        """The name of the certificate, in the folder or beside the file."""
+        return CERTIFICATE if self.is_folder else f"{self.path.name}.{CERTIFICATE}"
 
     def check(self) -> None:
         """Raises DeepLabError if the place is taken, or cannot be written."""
-        try:
-            self._check()
-        except OSError as error:  # for instance a name that is too long
-            raise self._unwritable(error.strerror or error) from None
+        with self._writing():  # for instance a name that is too long
+            if self.is_folder:
+                taken = self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
+                present = [self.path] if taken else []
+            else:
+                places = [self.path.parent / name for name in (self.export, self.certificate, _GRAPH_TEXT)]
+                present = [place for place in places if place.exists()]
+            if present:
+                what = f"{present[0]} is there already"
+                raise DeepLabError(f"--export_path={self.path}: {what}; choose another, or delete it")
+            if isinstance(self.path, pathlib.Path):
+                parent = next(parent for parent in self.path.absolute().parents if parent.exists())
+                if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+                    raise OSError(f"{parent} is not a folder that can be written")
 
-    def _check(self) -> None:
-        if self.is_folder:
-            taken = self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
-            present = [self.path] if taken else []
-        else:
-            present = [path for name in self.names.values() if (path := self.path.parent / name).exists()]
-        if present:
-            what = f"{present[0]} is there already"
-            raise DeepLabError(f"--export_path={self.path}: {what}; choose another, or delete it")
-        parent = next(parent for parent in self.path.absolute().parents if parent.exists())
-        if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
-            raise self._unwritable(f"{parent} is not a folder that can be written")
-
-    def _unwritable(self, reason: object) -> DeepLabError:
-        return DeepLabError(f"--export_path={self.path}: cannot be written ({reason}); choose another folder")
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return files.writing(self.path, flag="--export_path", cure="choose another folder")
 
     @contextlib.contextmanager
-    def growing(self) -> Iterator[pathlib.Path]:
-        """Yields a folder to fill; its contents take their place if no error occurs."""
-        made = [parent for parent in self.path.parents if not parent.exists()]
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".partial-", dir=self.path.parent) as folder:
-                content = pathlib.Path(folder) / "export"
-                content.mkdir()
-                yield content
-                if self.is_folder:
-                    os.replace(content, self.path)
-                    return
-                for name, final in self.names.items():
-                    if (content / name).exists():
-                        os.replace(content / name, self.path.parent / final)
-        except OSError as error:
-            raise self._unwritable(error.strerror or error) from None
-        finally:
-            for parent in made:
-                with contextlib.suppress(OSError):
-                    parent.rmdir()  # fails if something was written into it
+    def growing(self, options: ExportConfig) -> Iterator[pathlib.Path]:
+        """Yields a folder of this machine to fill; its contents take their place if no error occurs."""
+        place, names = self.path, None
+        if not self.is_folder:
+            graph = [_GRAPH_TEXT] if options.save_inference_graph else []
+            place, names = self.path.parent, [self.export, self.certificate, *graph]
+        with self._writing(), files.growing(place, names, local=True) as folder:
+            yield pathlib.Path(folder)
 
 
 def check_export_path(export_path: str | os.PathLike, options: ExportConfig) -> None:
@@ -209,7 +193,7 @@ def check_export_path(export_path: str | os.PathLike, options: ExportConfig) -> 
 
 
 def _target(export_path: str | os.PathLike, options: ExportConfig) -> _Target:
-    path = pathlib.Path(export_path).expanduser()
+    path = files.path(export_path)
     target_format = _format(options)
     is_folder = target_format.file is None or path.suffix.lower() not in SUFFIXES
     return _Target(path, target_format, is_folder)
@@ -254,7 +238,7 @@ def _with_scores(
     # to its end.
     twin_format = _format(options)
     options = dataclasses.replace(options, outputs=("predictions", "probabilities"))
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix="deeplab_tf-") as folder:
         twin = pathlib.Path(folder) / (twin_format.file or "")
         graph_def = build_graph_def(dataclasses.replace(segmentation, options=options), *inputs)
         twin_format.write(graph_def, options, twin, ())
@@ -276,8 +260,8 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
     pictures = list(compared_images(options, card, (height, width) if height and width else None))
     segmentation = Segmentation(card.config, read_weights(model), options, target.format.target)
     graph_def = build_graph_def(segmentation, shape, dtype)
-    with target.growing() as folder:
-        path = folder / (target.format.file or "")
+    with target.growing(options) as folder:
+        path = folder / target.export
         target.format.write(graph_def, options, path, _representative(options, card))
         operations = target.format.operations(path)
         require_portable(operations, export_path)
@@ -298,7 +282,7 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
             "versions": versions(target.format.packages),
             "operations": operations,
         }
-        write_certificate(certificate, folder / CERTIFICATE)
+        write_certificate(certificate, folder / target.certificate)
         if options.save_inference_graph:
             write_graph_text(graph_def, folder / _GRAPH_TEXT)
     return certificate

@@ -15,9 +15,11 @@ from google.protobuf import text_format
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf import saved_model_pb2
 
+from deeplab_tf import files
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.export import INPUT, OUTPUTS
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.filesystems.remote import os_errors
 from deeplab_tf.inference.graph import as_function, tensor_names
 from deeplab_tf.inference.tflite import convert
 
@@ -29,7 +31,7 @@ _LARGEST_SHOWN = 256  # bytes of the largest constant whose values stay in the t
 _SAVED_MODEL_FILES = ("saved_model.pb", "fingerprint.pb", "variables/*", "assets/*")
 
 
-def files_of(path: pathlib.Path) -> list[pathlib.Path]:
+def files_of(path: files.AnyPath) -> list[files.AnyPath]:
     """Returns the files of the export at `path`: those of a SavedModel if it is a folder, else the file itself."""
     return [file for part in _SAVED_MODEL_FILES for file in sorted(path.glob(part))] if path.is_dir() else [path]
 
@@ -77,14 +79,13 @@ def _write_saved_model(graph_def: GraphDef, options: ExportConfig, path: pathlib
     module.segment = as_function(graph_def, _outputs(options))
     module.segment_encoded = _of_encoded(module.segment)
     signatures = {"serving_default": module.segment, "image_bytes": module.segment_encoded}
-    try:
+    with os_errors():  # TensorFlow's own for a full disk and the like
         tf.saved_model.save(module, str(path), signatures=signatures)
-    except tf.errors.OpError as error:  # what TensorFlow raises for a full disk and the like
-        raise OSError(error.message) from None
 
 
-def _open_saved_model(path: pathlib.Path, _: ExportConfig) -> RunExport:
-    loaded = tf.saved_model.load(str(path))
+def _open_saved_model(path: files.AnyPath, _: ExportConfig) -> RunExport:
+    with files.plain(path) as readable:
+        loaded = tf.saved_model.load(readable)
     segment = loaded.signatures["serving_default"]
     output_of = {name: output for output, name in OUTPUTS.items()}
 
@@ -95,7 +96,7 @@ def _open_saved_model(path: pathlib.Path, _: ExportConfig) -> RunExport:
     return run
 
 
-def _saved_model_operations(path: pathlib.Path) -> dict[str, int]:
+def _saved_model_operations(path: files.AnyPath) -> dict[str, int]:
     (graph,) = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs
     functions = graph.graph_def.library.function
     nodes = [*graph.graph_def.node, *(node for function in functions for node in function.node_def)]
@@ -110,7 +111,7 @@ def _write_frozen(graph_def: GraphDef, options: ExportConfig, path: pathlib.Path
     path.write_bytes(graph_def.SerializeToString(deterministic=True))
 
 
-def _open_frozen(path: pathlib.Path, options: ExportConfig) -> RunExport:
+def _open_frozen(path: files.AnyPath, options: ExportConfig) -> RunExport:
     graph = tf.Graph()
     with graph.as_default():
         tf.graph_util.import_graph_def(GraphDef.FromString(path.read_bytes()), name="")
@@ -120,7 +121,7 @@ def _open_frozen(path: pathlib.Path, options: ExportConfig) -> RunExport:
     return lambda images: dict(zip(outputs, session.run(names, {f"{INPUT}:0": images}), strict=True))
 
 
-def _frozen_operations(path: pathlib.Path) -> dict[str, int]:
+def _frozen_operations(path: files.AnyPath) -> dict[str, int]:
     return _count(node.op for node in GraphDef.FromString(path.read_bytes()).node)
 
 
@@ -147,13 +148,13 @@ def _write_tflite(
     path.write_bytes(content)
 
 
-def _open_tflite(path: pathlib.Path, options: ExportConfig) -> RunExport:
+def _open_tflite(path: files.AnyPath, options: ExportConfig) -> RunExport:
     model = convert.LiteModel(path.read_bytes())
     outputs = _outputs(options)
     return lambda images: dict(zip(outputs, model(images), strict=True))
 
 
-def open_with_scores(path: pathlib.Path, options: ExportConfig) -> RunExport:
+def open_with_scores(path: files.AnyPath, options: ExportConfig) -> RunExport:
     """Returns a function that runs a .tflite of classes and also gives the scores from which it takes them."""
     model = convert.LiteModel(convert.with_scores(path.read_bytes()))
     outputs = (*_outputs(options), "probabilities" if options.averages else "logits")
@@ -196,18 +197,18 @@ def _write_onnx(graph_def: GraphDef, options: ExportConfig, path: pathlib.Path, 
     path.write_bytes(model.SerializeToString())
 
 
-def _open_onnx(path: pathlib.Path, options: ExportConfig) -> RunExport:
+def _open_onnx(path: files.AnyPath, options: ExportConfig) -> RunExport:
     _, onnxruntime = _onnx_packages()
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     outputs = _outputs(options)
     names = tensor_names(outputs)
     return lambda images: dict(zip(outputs, session.run(names, {f"{INPUT}:0": images}), strict=True))
 
 
-def _onnx_operations(path: pathlib.Path) -> dict[str, int]:
+def _onnx_operations(path: files.AnyPath) -> dict[str, int]:
     import onnx
 
-    return _count(node.op_type for node in onnx.load(str(path)).graph.node)
+    return _count(node.op_type for node in onnx.load_from_string(path.read_bytes()).graph.node)
 
 
 # ---- the table
@@ -231,8 +232,8 @@ class Format:
     file: str | None
     packages: tuple[str, ...]
     write: Callable[[GraphDef, ExportConfig, pathlib.Path, Iterable[np.ndarray]], None]
-    open: Callable[[pathlib.Path, ExportConfig], RunExport]
-    operations: Callable[[pathlib.Path], dict[str, int]]
+    open: Callable[[files.AnyPath, ExportConfig], RunExport]
+    operations: Callable[[files.AnyPath], dict[str, int]]
     needs: Callable[[], object] | None = None
 
 

@@ -5,11 +5,9 @@ the same. They need this package, and must see images, checkpoint and output und
 """
 
 import dataclasses
-import glob
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
@@ -17,8 +15,8 @@ from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInf
 
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.data.beam import run_pipeline, runner_flags
-from deeplab_tf.data.places import is_remote
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.files import AnyPath, growing, local_path, path
 from deeplab_tf.inference.files import SegmentationPipeline, require_apart, stems
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.weights.loading import open_model
@@ -72,15 +70,14 @@ def _as_json(result) -> str:
 
 
 def _pairs(plan: str) -> Iterator[tuple[str, str]]:
-    with open(plan, encoding="utf-8") as lines:
+    with path(plan).open(encoding="utf-8") as lines:
         for line in lines:
             yield tuple(json.loads(line))
 
 
-def _shared(path: str, flag: str) -> str:
-    if is_remote(path):
-        raise DeepLabError(f"--{flag}={path}: pictures are written to folders only; expected one that all workers see")
-    return os.path.abspath(path)
+def _absolute(place: str) -> str:
+    """Returns a path that means the same in a worker's folder."""
+    return str(path(place).absolute())
 
 
 def predict_with_beam(files: Sequence[str], job: Job, runner: str, beam_options: Iterable[str] = ()) -> dict[str, int]:
@@ -105,43 +102,42 @@ def predict_with_beam(files: Sequence[str], job: Job, runner: str, beam_options:
     flags = runner_flags(runner, list(beam_options))
     if "-" in files:
         raise DeepLabError("--input=-: a pipeline cannot read standard input; expected files")
-    output, checkpoint = _shared(job.output_dir, "output_dir"), job.checkpoint
+    why = "pictures are written to folders only; expected one that all workers see"
+    output = local_path(job.output_dir, flag="--output_dir", why=why).absolute()
     require_apart(files, output, job.options)
-    job = dataclasses.replace(
-        job, output_dir=output, checkpoint=os.path.abspath(checkpoint) if os.path.exists(checkpoint) else checkpoint
-    )
-    os.makedirs(output, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".work-", dir=output) as work:
-        plan = os.path.join(work, "plan.jsonl")
-        with open(plan, "w", encoding="utf-8") as lines:
-            lines.writelines(
-                json.dumps([os.path.abspath(f), s]) + "\n" for f, s in zip(files, stems(files), strict=True)
-            )
+    there = path(job.checkpoint).exists()
+    checkpoint = _absolute(job.checkpoint) if there else job.checkpoint
+    job = dataclasses.replace(job, output_dir=str(output), checkpoint=checkpoint)
+    output.mkdir(parents=True, exist_ok=True)
+    results: list[str] = []
+    with growing(output, results, flag="--output_dir") as work:
+        plan = str(work / "plan.jsonl")
+        with path(plan).open("w", encoding="utf-8") as lines:
+            lines.writelines(json.dumps([_absolute(f), s]) + "\n" for f, s in zip(files, stems(files), strict=True))
 
         def build(pipeline):
             pairs = pipeline | beam.Create([plan]) | "Files" >> beam.FlatMap(_pairs) | beam.Reshuffle()
             found = pairs | "Segment" >> RunInference(_Segmenting(job)) | "Result" >> beam.Map(lambda p: p.inference)
-            _ = found | "Write" >> beam.io.WriteToText(os.path.join(work, _RESULTS), file_name_suffix=".jsonl")
+            _ = found | "Write" >> beam.io.WriteToText(str(work / _RESULTS), file_name_suffix=".jsonl")
 
         run_pipeline(runner, flags, build)
-        for name in _results(output):  # of an earlier run
-            os.remove(name)
-        for name in _results(work):
-            os.replace(name, os.path.join(output, os.path.basename(name)))
+        for file in _results(output):  # of an earlier run
+            file.unlink()
+        results += (file.name for file in _results(work))
     return _counted(output)
 
 
-def _results(output_dir: str) -> list[str]:
-    return sorted(glob.glob(os.path.join(glob.escape(output_dir), f"{_RESULTS}-*.jsonl")))
+def _results(folder: AnyPath) -> list[AnyPath]:
+    return sorted(folder.glob(f"{_RESULTS}-*.jsonl"))
 
 
-def read_results(output_dir: str) -> Iterator[dict]:
+def read_results(output_dir: str | os.PathLike) -> Iterator[dict]:
     """Yields the lines of results-*.jsonl."""
-    for name in _results(output_dir):
-        with open(name, encoding="utf-8") as lines:
+    for file in _results(path(output_dir)):
+        with file.open(encoding="utf-8") as lines:
             yield from map(json.loads, lines)
 
 
-def _counted(output: str) -> dict[str, int]:
+def _counted(output: AnyPath) -> dict[str, int]:
     failed = [("error" in result) for result in read_results(output)]
     return {"images": len(failed), "failed": sum(failed)}

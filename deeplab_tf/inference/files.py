@@ -8,7 +8,6 @@ import glob
 import os
 import pathlib
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ import tensorflow as tf
 from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.files import AnyPath, UnwritableError, clean, growing, path, writing, written
 from deeplab_tf.inference.predictor import Predictor
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tiles import network_labels, network_size, segment, write_probabilities
@@ -41,17 +41,30 @@ class ImageResult:
 
     name: str
     size: tuple[int, int] = (0, 0)
-    files: tuple[pathlib.Path, ...] = ()
+    files: tuple[AnyPath, ...] = ()
     seconds: float = 0.0
     shares: tuple[tuple[int, str, float], ...] = ()
     error: str | None = None
 
 
-def _entries(folder: str) -> list[pathlib.Path]:
+def _entries(folder: AnyPath) -> list[AnyPath]:
     try:
-        return sorted(pathlib.Path(folder).iterdir())
+        return sorted(folder.iterdir())
     except OSError as error:
         raise DeepLabError(f"{folder}: cannot be read ({error.strerror or error}); expected a folder") from None
+
+
+def _matching(item: str) -> list[str]:
+    """Returns the files that match a glob; its folders that are there mean themselves, run [2]/*.jpg for instance."""
+    place = path(item)
+    folder = next((parent for parent in place.parents if parent.is_dir()), place.parent)
+    pattern = str(place.relative_to(folder))
+    if isinstance(folder, pathlib.Path):
+        start = "" if str(folder) == "." else glob.escape(str(folder))
+        found = glob.glob(os.path.join(start, pattern), recursive=True)
+    else:
+        found = map(str, folder.glob(pattern))
+    return sorted(file for file in found if path(file).is_file())
 
 
 def expand_inputs(inputs: Sequence[str]) -> list[str]:
@@ -62,15 +75,16 @@ def expand_inputs(inputs: Sequence[str]) -> list[str]:
     """
     files: dict[str, None] = {}
     for item in inputs:
-        if item == "-" or os.path.isfile(item):
+        item = clean(item)
+        if item == "-" or path(item).is_file():
             found = [item]
-        elif os.path.isdir(item):
-            entries = _entries(item)
-            found = [str(path) for path in entries if path.suffix.lower() in EXTENSIONS and path.is_file()]
+        elif item and path(item).is_dir():
+            entries = _entries(path(item))
+            found = [str(entry) for entry in entries if entry.suffix.lower() in EXTENSIONS and entry.is_file()]
             if not found:
                 raise DeepLabError(f"{item}: no images in this folder; expected {', '.join(EXTENSIONS)}")
         else:
-            found = sorted(path for path in glob.glob(item, recursive=True) if os.path.isfile(path))
+            found = _matching(item)
             if not found:
                 raise DeepLabError(f"{item}: no such file, and nothing matches it; expected image files or a folder")
         files |= dict.fromkeys(found)
@@ -82,7 +96,7 @@ def stems(files: Sequence[str]) -> Iterator[str]:
     used: set[str] = set()
     numbers: collections.Counter[str] = collections.Counter()
     for file in files:
-        stem = base = "stdin" if file == "-" else pathlib.Path(file).stem
+        stem = base = "stdin" if file == "-" else pathlib.PurePath(file).stem
         while stem in used:
             numbers[base] += 1
             stem = f"{base}-{numbers[base] + 1}"
@@ -99,8 +113,8 @@ def expected_pixels(files: Sequence[str], options: PredictConfig) -> int:
 
 def require_apart(files: Sequence[str], output_dir: str | os.PathLike, options: PredictConfig):
     """Raises DeepLabError where what `predict_files` writes of one picture would take the place of another."""
-    folder = os.path.realpath(output_dir)
-    folders = {name: os.path.realpath(name) for name in set(map(os.path.dirname, files))}
+    folder = path(output_dir).resolve()
+    folders = {name: path(name).resolve() for name in set(map(os.path.dirname, files))}
     inputs = {os.path.basename(file) for file in files if folders[os.path.dirname(file)] == folder}
     for file, stem in zip(files, stems(files), strict=True) if inputs else ():
         for name in (f"{stem}_{_SUFFIXES[choice]}" for choice in options.save):
@@ -120,13 +134,11 @@ class _Writer:
         self._names = card.class_names or tuple(f"class {i}" for i in range(card.config.num_classes))
         self._palette = card.palette or pascal_palette(card.config.num_classes)
         self._kind = np.uint8 if card.config.num_classes <= 256 else np.int32  # small maps are written faster
-        self._folder = pathlib.Path(output_dir)
-        try:
+        self._folder = path(output_dir)
+        with self._writing():
             self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".partial-", dir=self._folder):
-                pass
-        except OSError as error:
-            raise self._unwritable(error) from None
+            with growing(self._folder, names=[]):
+                pass  # it can be written
         if "raw" in options.save and card.config.num_classes > 256:
             raise DeepLabError(
                 f"--save=raw: {card.config.num_classes} classes do not fit a PNG of 8 bits; leave it out"
@@ -137,38 +149,34 @@ class _Writer:
         """Whether writing needs the network again."""
         return "probabilities" in self._choices
 
-    def _unwritable(self, error: Exception) -> DeepLabError:
-        return DeepLabError(f"--output_dir={self._folder}: cannot be written ({error}); choose another folder")
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return writing(self._folder, flag="--output_dir", cure="choose another folder")
 
-    def _write(self, choice: str, path: pathlib.Path, image: np.ndarray, labels: np.ndarray, shares: Sequence):
+    def _write(self, choice: str, file: pathlib.Path, image: np.ndarray, labels: np.ndarray, shares: Sequence):
         if choice == "mask":
-            path.write_bytes(png_bytes(colour_mask(labels, self._palette)))
+            file.write_bytes(png_bytes(colour_mask(labels, self._palette)))
         elif choice == "overlay":
-            path.write_bytes(jpeg_bytes(with_legend(blend(image, labels, self._palette), shares, self._palette)))
+            file.write_bytes(jpeg_bytes(with_legend(blend(image, labels, self._palette), shares, self._palette)))
         elif choice == "raw":
-            path.write_bytes(palette_png(labels, self._palette))
+            file.write_bytes(palette_png(labels, self._palette))
         else:
-            write_probabilities(self._predictor, image, self._options, str(path))
+            write_probabilities(self._predictor, image, self._options, str(file))
 
     def write(self, name: str, stem: str, image: np.ndarray, labels: np.ndarray, seconds: float) -> ImageResult:
         """Writes the outputs of one picture. DeepLabError: the folder cannot be written."""
         labels = resize_labels(labels.astype(self._kind), *image.shape[:2])
         shares = class_shares(labels, self._names)
         targets = [self._folder / f"{stem}_{_SUFFIXES[choice]}" for choice in self._choices]
-        partial = [target.with_name(f".{target.name}.partial") for target in targets]
         try:
-            for choice, path in zip(self._choices, partial, strict=True):
-                self._write(choice, path, image, labels, shares)
-            for path, target in zip(partial, targets, strict=True):
-                os.replace(path, target)
-        except OSError as error:
+            with self._writing(), contextlib.ExitStack() as stack:
+                for choice, target in zip(self._choices, targets, strict=True):
+                    # A picture can be segmented again: it need not wait for the disk.
+                    file = stack.enter_context(written(target, durable=False))
+                    self._write(choice, file, image, labels, shares)
+        except UnwritableError as error:
             if error.errno == errno.ENAMETOOLONG:
                 raise DeepLabError(f"{name}: too long a name to add to; expected a shorter one") from None
-            raise self._unwritable(error) from None
-        finally:
-            for path in partial:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+            raise
         return ImageResult(name, labels.shape, tuple(targets), seconds, tuple(shares))
 
 
@@ -217,18 +225,18 @@ class SegmentationPipeline:
 
     def results(self, files: Sequence[str], names: Iterable[str]) -> Iterator[ImageResult]:
         """Yields the results of the files in their order; `names` are the stems of what is written of each."""
-        written: collections.deque[tuple[str, Callable[[], ImageResult]]] = collections.deque()
+        pending: collections.deque[tuple[str, Callable[[], ImageResult]]] = collections.deque()
         with ThreadPoolExecutor(_THREADS) as pool:
             pictures = self._ahead(pool, files)
             try:
                 for file, stem in zip(files, names, strict=True):
                     name, picture = _name(file), next(pictures)
                     result = _caught(name, lambda p=picture, n=name, s=stem: self._segmented(p, n, s, pool))
-                    written.append((name, result if callable(result) else lambda r=result: r))
-                    if len(written) > _WRITE_BEHIND:
-                        yield _caught(*written.popleft())
-                while written:
-                    yield _caught(*written.popleft())
+                    pending.append((name, result if callable(result) else lambda r=result: r))
+                    if len(pending) > _WRITE_BEHIND:
+                        yield _caught(*pending.popleft())
+                while pending:
+                    yield _caught(*pending.popleft())
             finally:  # an error, or a reader who has seen enough
                 pool.shutdown(cancel_futures=True)
 

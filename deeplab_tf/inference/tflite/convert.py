@@ -1,12 +1,13 @@
 """TFLite: converting an inference graph, running the file with LiteRT, and what is in it."""
 
 import collections
-import pathlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.tflite.file import open_interpreter, pack, schema, unpack
 from deeplab_tf.inference.tflite.half_precision import halved
@@ -108,9 +109,9 @@ def with_scores(content: bytes) -> bytes:
     return pack(model)
 
 
-def operations(path: str | pathlib.Path) -> dict[str, int]:
+def operations(path: str | os.PathLike) -> dict[str, int]:
     """Returns how often each operation occurs in a file; those TFLite does not know itself as "Flex..."."""
-    model = schema().Model.GetRootAs(pathlib.Path(path).read_bytes())
+    model = schema().Model.GetRootAs(files.path(path).read_bytes())
     names = {code: name for name, code in vars(schema().BuiltinOperator).items() if isinstance(code, int)}
     kinds = []
     for index in range(model.OperatorCodesLength()):
