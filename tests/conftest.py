@@ -81,20 +81,3 @@ def fill(model) -> None:
 
     for name, variable in variable_map(model).items():
         variable.assign(golden_tensor(name, tuple(variable.shape)))
-
-
-def write_shapes(folder: pathlib.Path, split: str, count: int, size: tuple[int, int]) -> str:
-    """Writes examples of the shapes data set, of `size` (height, width), as the records of `split`; returns it."""
-    import tensorflow as tf
-
-    from deeplab_tf.data import records
-    from deeplab_tf.data.shapes import shapes_example
-
-    height, width = size
-    with tf.io.TFRecordWriter(str(folder / records.shard_name(split, 0, 1))) as writer:
-        for index in range(count):
-            image, label = shapes_example(0, index, height=height, width=width)
-            names = {"filename": f"shapes_{index}", "height": height, "width": width}
-            files = (tf.io.encode_png(array).numpy() for array in (image, label[..., None]))
-            writer.write(records.make_example(*files, **names))
-    return str(folder)

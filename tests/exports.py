@@ -3,16 +3,11 @@
 import json
 import pathlib
 
-from test_tools import finished
+from commands import finished
 
 from deeplab_tf.tools import export_model as tool
 
 EMBEDDED = "shapes_resnet"
-
-
-def everything(folder: pathlib.Path) -> set[str]:
-    """The names of all files and folders below a folder, hidden ones too."""
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
 def certificate_of(path: pathlib.Path) -> dict:

@@ -2,7 +2,6 @@
 chance."""
 
 import colorsys
-import io
 import json
 import subprocess
 import sys
@@ -12,10 +11,10 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import tensorflow as tf
-from PIL import Image
+from record_files import example_of, write_records
 
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import augment, records
+from deeplab_tf.data import augment
 from deeplab_tf.data.augment import DRAWS, make_augmentation
 from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.errors import DeepLabError
@@ -159,19 +158,12 @@ def test_the_share_of_pictures_that_are_cut():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> str:
     """Nine pictures of different sizes; the red of a pixel is ten times its class."""
-    path = tmp_path_factory.mktemp("records")
-    with tf.io.TFRecordWriter(str(path / records.shard_name("train", 0, 1))) as writer:
-        for number, size in enumerate(SIZES):
-            classes = RANDOM.integers(0, 21, size, np.uint8)
-            pixels = np.stack([10 * classes, *RANDOM.integers(0, 256, (2, *size), np.uint8)], axis=-1)
-            encoded = []
-            for array in (pixels, classes):
-                stream = io.BytesIO()
-                Image.fromarray(array).save(stream, "PNG")
-                encoded.append(stream.getvalue())
-            height, width = size
-            writer.write(records.make_example(*encoded, filename=f"p{number}", height=height, width=width))
-    return str(path)
+    examples = []
+    for number, size in enumerate(SIZES):
+        classes = RANDOM.integers(0, 21, size, np.uint8)
+        pixels = np.stack([10 * classes, *RANDOM.integers(0, 256, (2, *size), np.uint8)], axis=-1)
+        examples.append(example_of(f"p{number}", pixels, classes))
+    return write_records(tmp_path_factory.mktemp("records"), "train", examples)
 
 
 def batches(folder: str, count: int = 4, *, part=(0, 1), start_step: int = 0, seed: int = 5, **options) -> list[dict]:

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from commands import finished
 from PIL import Image
 
 from deeplab_tf.catalog import datasets
@@ -167,20 +168,22 @@ def test_the_command(splits, tmp_path, capsys):
         pathlib.Path(pair.label).rename(root / "labels" / f"{name}.png")
     facts = {"class_names": SHAPES.class_names, "palette": SHAPES.palette}
     (root / "dataset.json").write_text(json.dumps(facts))
-    arguments = ["build-data", "--dataset=folder", f"--root={root}", "--num_shards=2", "--num_processes=1"]
+    arguments = ["--dataset=folder", f"--root={root}", "--num_shards=2", "--num_processes=1"]
 
-    def status(*more: str) -> int:
-        with pytest.raises(SystemExit) as ended:
-            build_data.run([*arguments, *more])
-        return ended.value.code
-
-    assert status(f"--output_dir={tmp_path / 'here'}") == 0
+    assert finished(build_data, *arguments, f"--output_dir={tmp_path / 'here'}") == 0
     assert (
-        status(f"--output_dir={tmp_path / 'beam'}", "--beam_runner=DirectRunner", "--beam_options=--job_name=own") == 0
+        finished(
+            build_data,
+            *arguments,
+            f"--output_dir={tmp_path / 'beam'}",
+            "--beam_runner=DirectRunner",
+            "--beam_options=--job_name=own",
+        )
+        == 0
     )
     assert contents(tmp_path / "here") == contents(tmp_path / "beam")
     assert "Written:" in capsys.readouterr().out
-    assert status(f"--output_dir={tmp_path / 'no'}", "--beam_options=--job_name=own") == 1
+    assert finished(build_data, *arguments, f"--output_dir={tmp_path / 'no'}", "--beam_options=--job_name=own") == 1
     assert "--beam_options belongs to --beam_runner" in capsys.readouterr().err
 
 

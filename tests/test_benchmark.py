@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import finished
 
 from deeplab_tf.benchmarks import crf, pipeline, train_step
 from deeplab_tf.config import TrainConfig
@@ -15,17 +16,10 @@ from deeplab_tf.tools import benchmark
 from deeplab_tf.training.step import make_train_step
 
 
-def finished(*arguments: str) -> int:
-    """Runs the command in this process and returns its exit status."""
-    with pytest.raises(SystemExit) as done:
-        benchmark.run(["benchmark", *arguments])
-    return done.value.code
-
-
 def reported(capsys, tmp_path, what: str) -> dict:
     """Runs the command in small, and returns its figures; the table has a row for each."""
     file = tmp_path / "figures.json"
-    assert finished(f"--what={what}", "--small", "--rounds=2", f"--json={file}") == 0
+    assert finished(benchmark, f"--what={what}", "--small", "--rounds=2", f"--json={file}") == 0
     figures = json.loads(file.read_text())["figures"]
     printed = capsys.readouterr().out
     assert all(f"\n| {name} | " in printed for name in figures)
@@ -84,7 +78,7 @@ def test_mistakes_are_named(capsys):
         "--rounds=0": "--rounds=0: expected a number of at least 1",
         "--repeats=-1": "--repeats=-1: expected a number of at least 1",
     }.items():
-        assert finished(flag) == 1
+        assert finished(benchmark, flag) == 1
         assert message in capsys.readouterr().err
 
 

@@ -7,14 +7,15 @@ import xml.etree.ElementTree
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import finished
 from golden import golden_image
-from test_benchmark import finished
 
 from deeplab_tf.benchmarks import inference
 from deeplab_tf.benchmarks.inference import Measurement
 from deeplab_tf.inference.tflite.convert import convert
 from deeplab_tf.ops.images import read_image, resize_longest
 from deeplab_tf.ops.resizing import resize_bilinear
+from deeplab_tf.tools import benchmark
 from deeplab_tf.weights.loading import open_model
 
 pytest.importorskip("ai_edge_litert", reason="the extra `litert` is not installed")
@@ -23,7 +24,7 @@ pytest.importorskip("ai_edge_litert", reason="the extra `litert` is not installe
 def test_inference_is_reported(capsys, tmp_path):
     file, chart = tmp_path / "figures.json", tmp_path / "bars.svg"
     flags = ["--what=inference", "--small", "--rounds=2", "--batches=1,2", "--runtimes=keras,predict"]
-    assert finished(*flags, f"--json={file}", f"--chart={chart}") == 0
+    assert finished(benchmark, *flags, f"--json={file}", f"--chart={chart}") == 0
     *rows, matmul = json.loads(file.read_text())["figures"]["inference"]
     combinations = [(row["runtime"], row["batch"]) for row in rows]
     assert combinations == [("keras", 1), ("keras", 2), ("predict", 1), ("predict", 2)]
@@ -67,7 +68,7 @@ def test_the_middle_and_its_spread():
 )
 def test_mistakes_are_told(flag, reason, capsys):
     what = "serve" if flag.startswith("--clients") else "inference"
-    assert finished(f"--what={what}", flag) == 1
+    assert finished(benchmark, f"--what={what}", flag) == 1
     assert reason in capsys.readouterr().err
 
 
@@ -95,7 +96,7 @@ def test_a_file_that_takes_pixels_is_set_beside(tmp_path):
 def test_clients_are_answered(capsys, tmp_path):
     pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
     file = tmp_path / "figures.json"
-    assert finished("--what=serve", "--clients=3", "--seconds=1", f"--json={file}") == 0
+    assert finished(benchmark, "--what=serve", "--clients=3", "--seconds=1", f"--json={file}") == 0
     figures = json.loads(file.read_text())["figures"]
     assert figures["3 clients for 1 s: requests answered"] >= 3
     assert figures["3 clients: failed requests, at most 0"] == 0

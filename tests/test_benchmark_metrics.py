@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-import pytest
+from commands import finished
 
 from deeplab_tf.benchmarks import metrics
 from deeplab_tf.tools import benchmark
@@ -11,9 +11,7 @@ from deeplab_tf.tools import benchmark
 
 def test_it_is_reported(capsys, tmp_path):
     file = tmp_path / "figures.json"
-    with pytest.raises(SystemExit) as done:
-        benchmark.run(["benchmark", "--what=metrics", "--small", "--rounds=2", f"--json={file}"])
-    assert not done.value.code
+    assert finished(benchmark, "--what=metrics", "--small", "--rounds=2", f"--json={file}") == 0
     figures = json.loads(file.read_text())["figures"]
     assert [len(values) for values in figures.values()] == [2, 2, 1, 1]
     assert min(value for values in figures.values() for value in values) >= 0

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.io
 import tensorflow as tf
+from commands import finished
 from PIL import Image
 
 from deeplab_tf.catalog import datasets, palettes
@@ -87,9 +88,7 @@ def splits_of(root: pathlib.Path) -> dict[str, list[Pair]]:
 
 
 def command(*arguments: str) -> None:
-    with pytest.raises(SystemExit) as ended:
-        build_data.run(["build-data", *arguments])
-    assert ended.value.code == 0
+    assert finished(build_data, *arguments) == 0
 
 
 # ---- labels of every kind
@@ -493,9 +492,7 @@ def test_the_release_flags_of_the_voc_builder(voc_root, tmp_path, capsys):
 )
 def test_mistakes_of_the_command(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        build_data.run(["build-data", *arguments])
-    assert ended.value.code == 1
+    assert finished(build_data, *arguments) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

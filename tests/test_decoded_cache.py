@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import io
 import os
 import pathlib
 import shutil
@@ -10,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from record_files import encoded, write_records
 from test_pipeline import assert_equal
 
 from deeplab_tf.config import DataConfig
@@ -20,12 +19,6 @@ from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.errors import DeepLabError
 
 COUNT = 5
-
-
-def encoded(array: np.ndarray, kind: str) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(array).save(stream, kind)
-    return stream.getvalue()
 
 
 def serialized(number: int, kind: str = "PNG", *, low: int = 0, sizes: bool = True, label: int | None = None) -> bytes:
@@ -41,14 +34,6 @@ def serialized(number: int, kind: str = "PNG", *, low: int = 0, sizes: bool = Tr
     return records.make_example(
         encoded(pixels, kind), encoded(classes, "PNG"), filename=f"picture {number}", height=height, width=width
     )
-
-
-def write(folder: pathlib.Path, examples: list[bytes]) -> str:
-    folder.mkdir(parents=True, exist_ok=True)
-    with tf.io.TFRecordWriter(str(folder / records.shard_name("train", 0, 1))) as writer:
-        for example in examples:
-            writer.write(example)
-    return str(folder)
 
 
 def config(folder: str, **changes) -> DataConfig:
@@ -81,7 +66,7 @@ def forbid(monkeypatch, *names: str):
     ids=["png", "jpeg", "resized", "skipping"],
 )
 def test_every_epoch_has_the_same_batches(tmp_path, monkeypatch, kind, changes):
-    folder = write(tmp_path / "r", [serialized(i, kind, sizes=i != 2) for i in range(COUNT)])
+    folder = write_records(tmp_path / "r", "train", [serialized(i, kind, sizes=i != 2) for i in range(COUNT)])
     plain = batches(config(folder, **changes), 6)
     chosen = config(folder, **changes, decoded_cache=str(tmp_path / "cache"))
     assert_equal(batches(chosen, 6), plain)  # the first epoch writes
@@ -96,7 +81,10 @@ def test_every_epoch_has_the_same_batches(tmp_path, monkeypatch, kind, changes):
 
 
 def test_parts_share_a_folder(tmp_path):
-    folder, cache = write(tmp_path / "r", [serialized(i) for i in range(COUNT)]), str(tmp_path / "cache")
+    folder, cache = (
+        write_records(tmp_path / "r", "train", [serialized(i) for i in range(COUNT)]),
+        str(tmp_path / "cache"),
+    )
     plain = batches(config(folder, batch_size=4), 5)
     parts = [batches(config(folder, batch_size=4, decoded_cache=cache), 5, part=(i, 2)) for i in range(2)]
     joined = [{key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(*parts, strict=True)]
@@ -124,10 +112,10 @@ def test_only_the_pages_of_a_window_are_read(tmp_path):
 
 
 def test_other_records_in_the_same_file_are_not_mistaken(tmp_path):
-    folder = write(tmp_path / "r", [serialized(i) for i in range(COUNT)])
+    folder = write_records(tmp_path / "r", "train", [serialized(i) for i in range(COUNT)])
     cache = str(tmp_path / "cache")
     before = batches(config(folder, decoded_cache=cache), 2)
-    write(tmp_path / "r", [serialized(i, low=128) for i in range(COUNT)])
+    write_records(tmp_path / "r", "train", [serialized(i, low=128) for i in range(COUNT)])
     after = batches(config(folder, decoded_cache=cache), 2)
     assert_equal(after, batches(config(folder), 2))
     assert any((a["image"] != b["image"]).any() for a, b in zip(before, after, strict=True))
@@ -136,14 +124,17 @@ def test_other_records_in_the_same_file_are_not_mistaken(tmp_path):
 
 def test_a_record_of_the_same_length_is_not_mistaken(tmp_path):
     examples, cache = [serialized(i) for i in range(COUNT)], str(tmp_path / "cache")
-    batches(config(write(tmp_path / "r", examples), decoded_cache=cache), 1)
+    batches(config(write_records(tmp_path / "r", "train", examples), decoded_cache=cache), 1)
     examples[1] = examples[1].replace(b"picture 1", b"picture 9")
-    (batch,) = batches(config(write(tmp_path / "r", examples), decoded_cache=cache), 1)
+    (batch,) = batches(config(write_records(tmp_path / "r", "train", examples), decoded_cache=cache), 1)
     assert sorted(batch["image_name"]) == [f"picture {i}".encode() for i in (0, 2, 3, 4, 9)]
 
 
 def test_a_moved_data_set_keeps_its_files(tmp_path, monkeypatch):
-    folder, cache = write(tmp_path / "r", [serialized(i) for i in range(COUNT)]), str(tmp_path / "cache")
+    folder, cache = (
+        write_records(tmp_path / "r", "train", [serialized(i) for i in range(COUNT)]),
+        str(tmp_path / "cache"),
+    )
     plain = batches(config(folder, decoded_cache=cache), 2)
     os.rename(folder, tmp_path / "moved")
     forbid(monkeypatch, "decode_image", "decode_part", "decode_label")
@@ -151,7 +142,7 @@ def test_a_moved_data_set_keeps_its_files(tmp_path, monkeypatch):
 
 
 def test_what_decides_the_pixels_is_part_of_the_name(tmp_path):
-    folder = write(tmp_path / "r", [serialized(i) for i in range(COUNT)])
+    folder = write_records(tmp_path / "r", "train", [serialized(i) for i in range(COUNT)])
     cache = str(tmp_path / "cache")
     for number, changes in enumerate(
         [{}, {"label_policy": "ignore"}, {"label_policy": "map", "label_map": "3:4"}, {"dataset": "cityscapes"}],
@@ -168,7 +159,7 @@ def test_what_decides_the_pixels_is_part_of_the_name(tmp_path):
 
 @pytest.mark.parametrize("size", [0, 10, 4096, 5000])
 def test_half_a_file_is_written_again(tmp_path, size):
-    folder = write(tmp_path / "r", [serialized(i) for i in range(COUNT)])
+    folder = write_records(tmp_path / "r", "train", [serialized(i) for i in range(COUNT)])
     chosen = config(folder, decoded_cache=str(tmp_path / "cache"))
     plain = batches(chosen, 1)
     victim = files(tmp_path / "cache")[2]
@@ -183,7 +174,7 @@ def test_half_a_file_is_written_again(tmp_path, size):
 
 def test_labels_are_checked_all_the_same(tmp_path):
     examples = [serialized(i, label=200 if i == 3 else None) for i in range(COUNT)]
-    folder, cache = write(tmp_path / "r", examples), str(tmp_path / "cache")
+    folder, cache = write_records(tmp_path / "r", "train", examples), str(tmp_path / "cache")
     for _ in range(2):
         with pytest.raises(DeepLabError, match=r"record 3 \(picture 3\): label 200 \(1 pixels\)"), named_errors():
             batches(config(folder, decoded_cache=cache), 3)
@@ -199,7 +190,7 @@ def test_what_stands_in_for_a_damaged_record_is_not_kept(tmp_path):
     broken = tf.train.Example.FromString(serialized(1))
     broken.features.feature[records.IMAGE].bytes_list.value[0] = b"\x89PNG\r\n\x1a\n nothing"
     examples = [serialized(i) for i in range(COUNT)]
-    folder = write(tmp_path / "r", [examples[0], broken.SerializeToString(), *examples[2:]])
+    folder = write_records(tmp_path / "r", "train", [examples[0], broken.SerializeToString(), *examples[2:]])
     chosen = config(folder, skip_corrupt_records=True)
     plain = batches(chosen, 4)
     assert [int(batch["skipped"].sum()) for batch in plain] == [1] * 4
@@ -219,7 +210,7 @@ def room(monkeypatch, free: int):
 
 
 def test_a_full_disk_ends_the_keeping_not_the_run(tmp_path, monkeypatch, capfd):
-    folder = write(tmp_path / "r", [serialized(i) for i in range(COUNT)])
+    folder = write_records(tmp_path / "r", "train", [serialized(i) for i in range(COUNT)])
     chosen = config(folder, decoded_cache=str(tmp_path / "cache"))
     plain = batches(config(folder), 4)
     room(monkeypatch, (1 << 30) + 1000)  # less than a picture above what is left to others
@@ -232,7 +223,7 @@ def test_a_full_disk_ends_the_keeping_not_the_run(tmp_path, monkeypatch, capfd):
 
 
 def test_an_error_in_the_middle_of_a_file_leaves_nothing(tmp_path, monkeypatch, capfd):
-    folder = write(tmp_path / "r", [serialized(i) for i in range(COUNT)])
+    folder = write_records(tmp_path / "r", "train", [serialized(i) for i in range(COUNT)])
 
     def replace(source, target):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -244,7 +235,7 @@ def test_an_error_in_the_middle_of_a_file_leaves_nothing(tmp_path, monkeypatch, 
 
 
 def test_the_folder_may_be_deleted_at_any_time(tmp_path):
-    folder = write(tmp_path / "r", [serialized(i) for i in range(COUNT)])
+    folder = write_records(tmp_path / "r", "train", [serialized(i) for i in range(COUNT)])
     dataset = make_dataset(config(folder, decoded_cache=str(tmp_path / "cache")), split="train", training=True, seed=3)
     found = []
     for batch in dataset.take(4).as_numpy_iterator():
@@ -254,7 +245,7 @@ def test_the_folder_may_be_deleted_at_any_time(tmp_path):
 
 
 def test_folders_that_will_not_do_are_named(tmp_path):
-    folder = write(tmp_path / "r", [serialized(i) for i in range(COUNT)])
+    folder = write_records(tmp_path / "r", "train", [serialized(i) for i in range(COUNT)])
     (tmp_path / "file").write_text("")
     with pytest.raises(DeepLabError, match=r"decoded_cache=.*file: cannot be made \(.*\); expected a folder"):
         batches(config(folder, decoded_cache=str(tmp_path / "file")), 1)
@@ -263,7 +254,7 @@ def test_folders_that_will_not_do_are_named(tmp_path):
 
 
 def test_evaluation_keeps_nothing(tmp_path):
-    folder = write(tmp_path / "r", [serialized(i) for i in range(COUNT)])
+    folder = write_records(tmp_path / "r", "train", [serialized(i) for i in range(COUNT)])
     chosen = config(folder, decoded_cache=str(tmp_path / "cache"))
     assert len(list(make_dataset(chosen, split="train", training=False))) == 1
     assert not (tmp_path / "cache").exists()

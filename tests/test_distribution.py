@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import write_shapes
+from record_files import write_shapes
 
 from deeplab_tf.config import RunConfig
 from deeplab_tf.errors import DeepLabError

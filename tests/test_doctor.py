@@ -1,6 +1,5 @@
 """The doctor's look at data: one folder a finding, which is found there and not in the clean one; and the figures."""
 
-import io
 import json
 import math
 import pathlib
@@ -9,7 +8,9 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+from commands import finished
 from golden import golden_image, golden_label
+from record_files import encoded
 
 from deeplab_tf.catalog import datasets, palettes
 from deeplab_tf.data import records
@@ -17,20 +18,12 @@ from deeplab_tf.doctor.dataset import check_dataset, label_weights
 from deeplab_tf.doctor.labels import explain_values, inspect_label
 from deeplab_tf.doctor.likeness import alike, thumbnail
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.ops.pictures import palette_png
 from deeplab_tf.tools import doctor
 
 CLASSES, SIZE = 4, (48, 64)
 PALETTE = palettes.pascal_palette(CLASSES)
 IDS = {"train": ("a", "b", "c"), "val": ("d", "e")}
-
-
-def encoded(array: np.ndarray, kind: str = "PNG", **options) -> bytes:
-    stream = io.BytesIO()
-    picture = PIL.Image.fromarray(array)
-    if options.pop("palette", False):
-        picture.putpalette([channel for colour in PALETTE for channel in colour])
-    picture.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def label_of(name: str) -> np.ndarray:
@@ -153,10 +146,10 @@ def test_a_label_of_sixteen_bits(folder):
     assert check_dataset(folder).codes == ("labels-out-of-range",)
 
 
-@pytest.mark.parametrize("options", [{"palette": True}, {"rgb": True}])
-def test_colours_in_records_are_an_error(folder, options):
+@pytest.mark.parametrize("kind", ["palette", "rgb"])
+def test_colours_in_records_are_an_error(folder, kind):
     label = label_of("b") % CLASSES
-    content = encoded(np.array(PALETTE, np.uint8)[label]) if "rgb" in options else encoded(label, **options)
+    content = palette_png(label, PALETTE) if kind == "palette" else encoded(np.array(PALETTE, np.uint8)[label])
     found = check_dataset(write_records(folder, {"b": content}))
     assert found.codes == ("stored-colours",)
     assert found.findings[0].evidence[1].startswith("train-00000-of-00001.tfrecord: record 1 (b) holds a")
@@ -339,22 +332,21 @@ def test_camvid_is_clean(shared):
     assert found.codes == () and found.facts["examples"] == {"train": 367, "val": 101}
 
 
-def finished(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as done:
-        doctor.run(["doctor", *map(str, arguments)])
-    return done.value.code
-
-
 def test_the_command(folder, capsys):
-    assert finished(f"--dataset_dir={folder}") == 0
+    assert finished(doctor, f"--dataset_dir={folder}") == 0
     assert "0 errors, 0 warnings, 3 notes" in capsys.readouterr().out
     FAULTS["binary-mask"](folder)
-    assert finished(f"--dataset_dir={folder}") == 1
+    assert finished(doctor, f"--dataset_dir={folder}") == 1
     text = capsys.readouterr().out
     assert "ERROR   binary-mask: all labels are 0 or 255 (ignored)" in text and "-> deeplab-tf build-data" in text
-    assert finished(f"--dataset_dir={folder}", "--json") == 1
+    assert finished(doctor, f"--dataset_dir={folder}", "--json") == 1
     (found,) = json.loads(capsys.readouterr().out)
     assert (found["errors"], found["findings"][0]["code"]) == (1, "binary-mask")
     assert set(found["findings"][0]) == {"code", "severity", "evidence", "cure"}
-    assert finished() == 1
+    assert (
+        finished(
+            doctor,
+        )
+        == 1
+    )
     assert "nothing to look at" in capsys.readouterr().err

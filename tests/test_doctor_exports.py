@@ -8,6 +8,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from commands import finished
 from test_doctor_checkpoint import TINY, saved
 
 from deeplab_tf.config import ExportConfig
@@ -135,17 +136,11 @@ def test_files_beside_each_other(folder, tmp_path):
         check_exports(place / "c.onnx")
 
 
-def finished(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as done:
-        doctor.run(["doctor", *map(str, arguments)])
-    return done.value.code
-
-
 def test_the_command(folder, capsys):
     assert is_export(folder / "out") and not is_export(folder / "model")
-    assert finished(f"--checkpoint={folder / 'out'}") == 0
+    assert finished(doctor, f"--checkpoint={folder / 'out'}") == 0
     assert "NOTE    agreement: out: the model's class in " in capsys.readouterr().out
-    assert finished(f"--checkpoint={folder / 'model'}", f"--export_dir={folder / 'out'}") == 0
+    assert finished(doctor, f"--checkpoint={folder / 'model'}", f"--export_dir={folder / 'out'}") == 0
     assert capsys.readouterr().out.count("what-it-is") == 2
     flip_a_bit(folder / "out" / "saved_model.pb")
-    assert finished(f"--export_dir={folder / 'out'}") == 1
+    assert finished(doctor, f"--export_dir={folder / 'out'}") == 1

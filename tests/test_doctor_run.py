@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from commands import finished
 
 from deeplab_tf.config import DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.doctor.network import network_findings
@@ -183,9 +184,7 @@ def test_training_says_what_is_odd_before_it_begins():
 
 def test_the_command_compares_with_the_recipes(tmp_path, capsys):
     run = make_run(tmp_path / "run", steps=(), batch_size=4)
-    with pytest.raises(SystemExit) as done:
-        doctor.run(["doctor", f"--train_logdir={run}", "--config=camvid_frozen", "--json"])
-    assert done.value.code == 0
+    assert finished(doctor, f"--train_logdir={run}", "--config=camvid_frozen", "--json") == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert [finding["code"] for finding in found["findings"]] == ["batch-norm-batch", "recipe-deviation"]
     assert found["findings"][1]["evidence"][1] == "model_variant: tiny here, mobilenet_v2 in the recipe"

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import PIL.Image
 import pytest
+from commands import finished, one_line
 from test_tfds_folder import CLASSES, arrays, data_dir, offline, prepare_two_views  # noqa: F401 (fixtures)
-from test_tools import finished, one_line
 
 from deeplab_tf.doctor.dataset import check_dataset
 from deeplab_tf.doctor.samples import open_data

@@ -1,6 +1,5 @@
 """The commands eval and vis on records: the original's scores, every example once, any size, runs that go on."""
 
-import io
 import json
 import math
 import os
@@ -13,14 +12,15 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+from commands import finished, one_line
 from conftest import GOLDENS
+from record_files import example_of, write_records
 from test_predictor import lively
 
 import deeplab_tf
 from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.catalog.palettes import colour_map
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.data import records
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.ops.images import read_image
 from deeplab_tf.ops.metrics import confusion_matrix
@@ -35,23 +35,6 @@ from deeplab_tf.weights.tf1 import save_tf1_checkpoint, write_tensors
 CROP, SIZES = 129, ((129, 105), (129, 129), (104, 193), (94, 97), (160, 114))
 
 
-def png(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    PIL.Image.fromarray(array).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write(folder: pathlib.Path, examples, *, split: str = "val") -> str:
-    """Records of (name, image, label)."""
-    folder.mkdir(exist_ok=True)
-    with tf.io.TFRecordWriter(str(folder / records.shard_name(split, 0, 1))) as writer:
-        for name, image, label in examples:
-            height, width = image.shape[:2]
-            label = None if label is None else png(label)
-            writer.write(records.make_example(png(image), label, filename=name, height=height, width=width))
-    return str(folder)
-
-
 def example(number: int) -> tuple[np.ndarray, np.ndarray]:
     height, width = SIZES[number]
     return shapes_example(0, FIRST_INDEX["val"] + number, height=height, width=width)
@@ -61,23 +44,14 @@ def example(number: int) -> tuple[np.ndarray, np.ndarray]:
 def shapes(tmp_path_factory) -> str:
     """Held-out pictures of several sizes, wider and higher than the crop below among them."""
     examples = [(f"folder/shapes_{i}.jpg", *example(i)) for i in range(len(SIZES))]
-    return write(tmp_path_factory.mktemp("shapes") / "records", examples)
+    return write_records(
+        tmp_path_factory.mktemp("shapes") / "records", "val", [example_of(*parts) for parts in examples]
+    )
 
 
 @pytest.fixture(scope="module")
 def model():
     return deeplab_tf.load("shapes_resnet", crop_size=(CROP, CROP))[1]
-
-
-def finished(tool, *arguments: object) -> int:
-    with pytest.raises(SystemExit) as done:
-        tool.run(["tool", *map(str, arguments)])
-    return done.value.code or 0
-
-
-def one_line(text: str) -> str:
-    assert text.endswith("\n") and text.count("\n") == 1 and "Traceback" not in text, text
-    return text.strip()
 
 
 def lines(folder) -> list[dict]:
@@ -198,7 +172,8 @@ def test_the_original_s_scores_on_real_photographs(shared, tmp_path, capsys):
         (name, read_image(folder / "JPEGImages" / f"{name}.jpg"), picture(folder, f"SegmentationClass/{name}.png"))
         for name in names
     ]
-    data, weights = write(tmp_path / "records", examples), shared / "real" / "deeplabv3_mnv2_dm05_pascal"
+    data = write_records(tmp_path / "records", "val", [example_of(*parts) for parts in examples])
+    weights = shared / "real" / "deeplabv3_mnv2_dm05_pascal"
     flags = (f"--checkpoint_dir={weights}", f"--dataset_dir={data}", "--dataset=pascal_voc_seg")
     flags = (*flags, "--model_variant=mobilenet_v2", "--depth_multiplier=0.5", "--output_stride=16")
     assert finished(eval_tool, *flags, "--eval_crop_size=513,513", f"--eval_logdir={tmp_path / 'eval'}") == 0
@@ -409,7 +384,7 @@ def test_cityscapes_ids_are_those_of_its_server(tmp_path):
     ids = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
     weights = small_weights(tmp_path / "weights", 19)
     image = example(1)[0]
-    data = write(tmp_path / "records", [("aachen_000000_000019", image, None)], split="test")
+    data = write_records(tmp_path / "records", "test", [example_of("aachen_000000_000019", image, None)])
     flags = (f"--checkpoint_dir={weights}", "--dataset=cityscapes", f"--dataset_dir={data}", "--vis_split=test")
     flags = (*flags, "--vis_crop_size=129,129", "--also_save_raw_predictions", "--colormap_type=cityscapes")
     assert finished(vis_tool, *flags, f"--vis_logdir={tmp_path / 'vis'}") == 0
@@ -424,7 +399,7 @@ def test_cityscapes_ids_are_those_of_its_server(tmp_path):
 def test_names_that_are_missing_or_come_twice(tmp_path):
     image, label = example(0)
     names = ("a", "sub/a", "", "../../b", "a")
-    data = write(tmp_path / "records", [(name, image, label) for name in names])
+    data = write_records(tmp_path / "records", "val", [example_of(name, image, label) for name in names])
     flags = (*VIS, f"--dataset_dir={data}", f"--vis_logdir={tmp_path / 'vis'}", "--also_save_raw_predictions")
     assert finished(vis_tool, *flags) == 0
     raw = {name for name in everything(tmp_path / "vis") if name.startswith("raw")}
@@ -489,7 +464,7 @@ def test_mistakes_are_one_line(tool, arguments, expected, shapes, tmp_path, monk
 
 
 def test_a_split_without_labels_cannot_be_scored(tmp_path, capsys):
-    data = write(tmp_path / "records", [("a", example(0)[0], None)], split="test")
+    data = write_records(tmp_path / "records", "test", [example_of("a", example(0)[0], None)])
     flags = (*SHAPES, f"--dataset_dir={data}", f"--eval_logdir={tmp_path / 'eval'}", "--eval_split=test")
     assert finished(eval_tool, *flags) == 1
     error = capsys.readouterr().err
@@ -498,7 +473,7 @@ def test_a_split_without_labels_cannot_be_scored(tmp_path, capsys):
 
 def test_a_class_without_a_colour(tmp_path, capsys):
     weights = small_weights(tmp_path / "weights", 21)
-    data = write(tmp_path / "records", [("a", *example(1))])
+    data = write_records(tmp_path / "records", "val", [example_of("a", *example(1))])
     flags = (
         f"--checkpoint_dir={weights}",
         f"--dataset_dir={data}",

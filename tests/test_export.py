@@ -10,8 +10,9 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+from commands import everything
 from conftest import GOLDENS, ROOT
-from exports import EMBEDDED, certificate_of, everything, exported
+from exports import EMBEDDED, certificate_of, exported
 from golden import golden_image
 from networks import SMALL, lively
 

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 import tensorflow as tf
+from commands import everything, finished, one_line
 from conftest import ROOT
-from exports import EMBEDDED, everything, exported
+from exports import EMBEDDED, exported
 from networks import SMALL, lively
-from test_tools import finished, one_line
 
 import deeplab_tf
 from deeplab_tf.config import ExportConfig, ModelConfig

@@ -9,10 +9,10 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import write_shapes
+from commands import finished, one_line
 from golden import golden_tensor
 from observers import Recorder
-from test_tools import finished, one_line
+from record_files import write_shapes
 
 import deeplab_tf
 from deeplab_tf.config import DataConfig, Experiment, ExportConfig, ModelConfig, RunConfig, TrainConfig

@@ -6,8 +6,8 @@ import pathlib
 
 import numpy as np
 import pytest
-from conftest import write_shapes
 from golden import golden_tensor
+from record_files import write_shapes
 
 import deeplab_tf
 from deeplab_tf.config import EvalConfig, ModelConfig

@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import PIL.Image
 import pytest
+from commands import finished
 
 from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import PackConfig
@@ -199,19 +200,13 @@ def test_nothing_half_written(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def finished(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as done:
-        tool.run(["pack", *map(str, arguments)])
-    return done.value.code
-
-
 def test_the_command(tmp_path, capsys):
     config = make(tmp_path, "voc")
     flags = [f"--{name}={getattr(config, name)}" for name in ("server", "images", "predictions", "output")]
-    assert finished(*flags, "--dry_run") == 0
+    assert finished(tool, *flags, "--dry_run") == 0
     assert f"Nothing was written (--dry_run); it would be {config.output}" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
-    assert finished(*flags) == 0
+    assert finished(tool, *flags) == 0
     assert f"Written: {config.output}" in capsys.readouterr().out
-    assert finished("--predictions=x") == 1
+    assert finished(tool, "--predictions=x") == 1
     assert "--server is missing" in capsys.readouterr().err

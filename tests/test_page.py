@@ -10,7 +10,8 @@ import pytest
 from chromium import chromium, find_chromium
 from golden import golden_image
 from networks import SMALL, lively
-from test_serving import NAMES, encoded
+from record_files import encoded
+from test_serving import NAMES
 
 from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig, ServeConfig

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from record_files import encoded, write_records
 from release_steps import flip, random_crop
 
 import deeplab_tf
@@ -20,12 +21,6 @@ from deeplab_tf.errors import DeepLabError
 NAMES = [f"picture_{i:02d}" for i in range(11)]
 
 
-def png(array: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(array).save(stream, "PNG")
-    return stream.getvalue()
-
-
 def arrays(number: int) -> tuple[np.ndarray, np.ndarray]:
     """Picture `number`: sizes differ."""
     random = np.random.default_rng(number)
@@ -35,23 +30,14 @@ def arrays(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 def example(number: int, *, label: np.ndarray | None = None, image: bytes | None = None) -> bytes:
     pixels, classes = arrays(number)
-    content = png(classes if label is None else label)
+    content = encoded(classes if label is None else label)
     height, width = classes.shape
-    return records.make_example(image or png(pixels), content, filename=NAMES[number], height=height, width=width)
-
-
-def write(folder, examples, *, split="train", shards=3) -> str:
-    folder.mkdir(exist_ok=True)
-    for number, part in enumerate(records.shard_ranges(len(examples), shards)):
-        with tf.io.TFRecordWriter(str(folder / records.shard_name(split, number, shards))) as writer:
-            for i in part:
-                writer.write(examples[i])
-    return str(folder)
+    return records.make_example(image or encoded(pixels), content, filename=NAMES[number], height=height, width=width)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> str:
-    return write(tmp_path_factory.mktemp("records") / "all", [example(i) for i in range(11)])
+    return write_records(tmp_path_factory.mktemp("records") / "all", "train", [example(i) for i in range(11)], shards=3)
 
 
 def config(folder: str, **changes) -> DataConfig:
@@ -243,11 +229,11 @@ def test_resized_originals(folder):
 
 
 def test_the_split_named_test_needs_no_labels(tmp_path):
-    image = png(arrays(0)[0])
+    image = encoded(arrays(0)[0])
     bare = tf.train.Example.FromString(records.make_example(image, None, filename="a", height=20, width=30))
     for key in (records.HEIGHT, records.WIDTH):
         del bare.features.feature[key]
-    folder = write(tmp_path / "r", [bare.SerializeToString()], split="test", shards=1)
+    folder = write_records(tmp_path / "r", "test", [bare.SerializeToString()])
     (batch,) = batches(pipeline.make_dataset(config(folder), split="test", training=False), -1)
     assert (batch["label"] == 255).all()
     assert (batch["height"][0], batch["width"][0]) == (20, 30)  # the record does not say
@@ -261,7 +247,9 @@ def bad_labels(tmp_path) -> str:
     label = arrays(4)[1]
     label[:2, :3], label[5, 5] = 200, 21
     binary = np.where(arrays(7)[1] > 10, 255, 0).astype(np.uint8)
-    return write(tmp_path / "bad", [example(0), example(4, label=label), example(7, label=binary)], shards=2)
+    return write_records(
+        tmp_path / "bad", "train", [example(0), example(4, label=label), example(7, label=binary)], shards=2
+    )
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -345,7 +333,7 @@ def damaged(tmp_path) -> str:
     all_records[3] = example(3, image=jpeg.getvalue()[:60])
     all_records[4] = example(4, label=arrays(5)[1])
     all_records[6] = broken_label.SerializeToString()
-    folder = write(tmp_path / "damaged", all_records, shards=2)
+    folder = write_records(tmp_path / "damaged", "train", all_records, shards=2)
     file = tmp_path / "damaged" / records.shard_name("train", 0, 2)
     content = bytearray(file.read_bytes())
     content[records.index_shards([str(file)]).offset[1] + 40] ^= 16
@@ -392,7 +380,7 @@ def test_damaged_records_are_replaced_in_training(damaged):
 
 
 def test_nothing_but_damage(tmp_path):
-    folder = write(tmp_path / "r", [example(0, image=png(arrays(0)[0])[:50])] * 2, shards=1)
+    folder = write_records(tmp_path / "r", "train", [example(0, image=encoded(arrays(0)[0])[:50])] * 2)
     chosen = config(folder, skip_corrupt_records=True)
     with pytest.raises(DeepLabError, match="not one of the 2 records can be read"), named_errors():
         batches(pipeline.make_dataset(chosen, split="train", training=True), 1)
@@ -422,7 +410,9 @@ def test_missing_options_are_named(folder, tmp_path):
     with pytest.raises(DeepLabError, match="unknown dataset 'pascal'.*dataset.json"):
         pipeline.make_dataset(config(folder, dataset="pascal"), split="train", training=False)
     with pytest.raises(DeepLabError, match="hold no records"):
-        pipeline.make_dataset(config(write(tmp_path / "e", [])), split="train", training=True)
+        pipeline.make_dataset(
+            config(write_records(tmp_path / "e", "train", [], shards=3)), split="train", training=True
+        )
 
 
 def test_other_errors_pass():
@@ -431,7 +421,7 @@ def test_other_errors_pass():
 
 
 def test_a_data_set_of_one_record(tmp_path):
-    folder = write(tmp_path / "one", [example(2)], shards=1)
+    folder = write_records(tmp_path / "one", "train", [example(2)])
     found = batches(pipeline.make_dataset(config(folder), split="train", training=True), 3)
     assert names(found) == [NAMES[2]] * 6
     assert len({image.tobytes() for batch in found for image in batch["image"]}) > 3

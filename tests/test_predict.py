@@ -14,6 +14,7 @@ import sys
 import numpy as np
 import PIL.Image
 import pytest
+from commands import everything, finished, one_line
 from conftest import GOLDENS, ROOT
 from golden import golden_image
 from networks import SMALL, lively
@@ -31,25 +32,6 @@ from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.tf1 import Receipt
 
 NAMES = ("ground", "sky", "tree", "house", "lake", "road")
-
-
-def finished(tool, *arguments: object) -> int:
-    """Runs a command in this process and returns its exit status."""
-    with pytest.raises(SystemExit) as done:
-        tool.run(["tool", *map(str, arguments)])
-    return done.value.code
-
-
-def one_line(text: str) -> str:
-    """Returns the one line of an error output."""
-    assert text.endswith("\n") and text.count("\n") == 1, text
-    assert "Traceback" not in text
-    return text.strip()
-
-
-def everything(folder) -> set[str]:
-    """Returns the names of all files below a folder, hidden ones too."""
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")} if folder.exists() else set()
 
 
 # ---- the original's predictions with Google's weights

@@ -4,9 +4,9 @@ import sys
 
 import PIL.Image
 import pytest
+from commands import everything, finished
 from golden import golden_image
 from networks import SMALL, lively
-from test_predict import everything, finished
 
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError

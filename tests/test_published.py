@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 import pytest
-from test_tools import finished, one_line
+from commands import finished, one_line
 
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from chromium import chromium, find_chromium
+from commands import finished
+from record_files import example_of, write_records
 
 import deeplab_tf
 from deeplab_tf.catalog.datasets import DATASETS
@@ -44,22 +46,9 @@ def examples() -> list[tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-def write(folder: pathlib.Path, split: str, count: int) -> str:
-    with tf.io.TFRecordWriter(str(folder / records.shard_name(split, 0, 1))) as writer:
-        for name, (image, label) in list(zip(NAMES, examples(), strict=True))[:count]:
-            files = (tf.io.encode_png(array.astype(np.uint8)).numpy() for array in (image, label[..., None]))
-            writer.write(records.make_example(*files, filename=name, height=SIZE[0], width=SIZE[1]))
-    return str(folder)
-
-
-def ran(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as done:
-        eval_tool.run(["deeplab-tf eval", *map(str, arguments)])
-    return done.value.code or 0
-
-
 def options(folder: pathlib.Path, split: str, count: int) -> list[str]:
-    data = write(folder, split, count)
+    records = [example_of(name, *pair) for name, pair in zip(NAMES, examples(), strict=True)]
+    data = write_records(folder, split, records[:count])
     flags = {"checkpoint_dir": "shapes_resnet", "dataset_dir": data, "eval_split": split, "report": folder / "out"}
     return [f"--{name}={value}" for name, value in flags.items()] + ["--eval_crop_size=97,129", "--eval_batch_size=3"]
 
@@ -68,7 +57,7 @@ def options(folder: pathlib.Path, split: str, count: int) -> list[str]:
 def folder(tmp_path_factory) -> pathlib.Path:
     """A report of the embedded network on seven pictures, one of them without a label."""
     path = tmp_path_factory.mktemp("report")
-    assert ran(*options(path, "val", COUNT)) == 0
+    assert finished(eval_tool, *options(path, "val", COUNT), name="deeplab-tf eval") == 0
     return path / "out"
 
 
@@ -173,7 +162,7 @@ def test_it_says_what_was_measured_and_how(metrics, page):
 
 
 def test_weights_scored_on_what_they_were_trained_on_are_marked(tmp_path):
-    assert ran(*options(tmp_path, "train", 2), f"--eval_logdir={tmp_path / 'log'}") == 0
+    assert finished(eval_tool, *options(tmp_path, "train", 2), f"--eval_logdir={tmp_path / 'log'}") == 0
     words = json.loads((tmp_path / "out" / "metrics.json").read_text())["contaminated"]
     assert "train" in words
     assert f"Contaminated: {words}" in Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).text
@@ -196,7 +185,7 @@ def test_data_and_records_are_opened_once(tmp_path, monkeypatch):
     counted(records, "index_shards")
     counted(records, "find_shards")
     counted(find, "find_dataset")
-    assert ran(*options(tmp_path, "train", 2)) == 0
+    assert finished(eval_tool, *options(tmp_path, "train", 2)) == 0
     assert calls == {"index_shards": 1, "find_shards": 1, "find_dataset": 1}
 
 
@@ -348,8 +337,8 @@ def test_a_folder_that_cannot_be_written_names_the_flag(written, tmp_path):
 def test_a_folder_that_cannot_be_made_is_known_before_the_work(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     flags = [f"--report={tmp_path / 'file'}", "--checkpoint_dir=shapes_resnet", f"--dataset_dir={tmp_path}"]
-    assert ran(*flags) == 1 and "--report=" in capsys.readouterr().err
-    assert ran("--checkpoint_dir=shapes_resnet", f"--dataset_dir={tmp_path}") == 1
+    assert finished(eval_tool, *flags) == 1 and "--report=" in capsys.readouterr().err
+    assert finished(eval_tool, "--checkpoint_dir=shapes_resnet", f"--dataset_dir={tmp_path}") == 1
     assert "--eval_logdir is missing" in capsys.readouterr().err
 
 

@@ -19,9 +19,11 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+from commands import finished
 from golden import golden_image
 from google.protobuf import json_format
 from networks import SMALL, lively
+from record_files import encoded
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from deeplab_tf.config import ExportConfig, PredictConfig, ServeConfig
@@ -83,12 +85,6 @@ def ask(address):
 
     yield send
     assert send("GET", "/health") == (200, {"status": "ok"})  # whatever was sent, it lives
-
-
-def encoded(image: np.ndarray, kind: str = "PNG") -> bytes:
-    stream = io.BytesIO()
-    PIL.Image.fromarray(image).save(stream, kind)
-    return stream.getvalue()
 
 
 def b64(content: bytes) -> dict:
@@ -510,12 +506,6 @@ def one(address: str, body) -> tuple[int, bytes]:
 # ---- the command
 
 
-def finished(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as done:
-        serve_tool.run(["serve", *arguments])
-    return done.value.code
-
-
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
@@ -528,14 +518,14 @@ def finished(*arguments: str) -> int:
     ],
 )
 def test_mistakes_are_told(flags, reason, capsys):
-    assert finished(*flags) == 1
+    assert finished(serve_tool, *flags) == 1
     message = capsys.readouterr().err
     assert reason in message and message.count("\n") == 1
 
 
 def test_without_the_packages(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert finished("--checkpoint=x") == 1
+    assert finished(serve_tool, "--checkpoint=x") == 1
     assert "serve needs uvicorn: pip install 'deeplab_tf[serve]'" in capsys.readouterr().err
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
+from commands import finished, one_line
 from conftest import ROOT
 from golden import golden_tensor
 
@@ -25,20 +26,6 @@ from deeplab_tf.zoo import lookup
 
 SMALL = ModelConfig(depth_multiplier=0.25, num_classes=3, aspp_convs_filters=16)
 DATA = "model.ckpt.data-00000-of-00001"
-
-
-def finished(run, *arguments: object) -> int:
-    """Runs a command in this process and returns its exit status."""
-    with pytest.raises(SystemExit) as done:
-        run(["tool", *map(str, arguments)])
-    return done.value.code
-
-
-def one_line(text: str) -> str:
-    """Returns the one line of an error output."""
-    assert text.endswith("\n") and text.count("\n") == 1, text
-    assert "Traceback" not in text
-    return text.strip()
 
 
 # ---- help

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import write_shapes
 from observers import Recorder
+from record_files import write_shapes
 
 import deeplab_tf
 from deeplab_tf.config import DataConfig, EvalConfig, Experiment, ModelConfig, RunConfig, TrainConfig

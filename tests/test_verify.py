@@ -8,8 +8,9 @@ import tarfile
 
 import numpy as np
 import pytest
-from conftest import write_shapes
+from commands import finished
 from golden import golden_tensor
+from record_files import write_shapes
 
 from deeplab_tf.catalog import datasets
 from deeplab_tf.config import ModelConfig
@@ -195,35 +196,34 @@ def test_the_embedded_checkpoint_is_as_recorded():
     assert recorded_reference("xception_41_imagenet") == {}
 
 
-def finished(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as done:
-        tool.run(["verify", *map(str, arguments)])
-    return done.value.code
-
-
 def test_the_command(cache, monkeypatch, capsys):
     put(cache, golden())
     out = cache / "verify.json"
-    assert finished("fake", f"--output={out}") == 0
+    assert finished(tool, "fake", f"--output={out}") == 0
     assert capsys.readouterr().out.startswith("fake: passed\n  ok      archive: sha256 ")
     assert json.loads(out.read_text())[0]["verdict"] == "passed"
-    assert finished("fake", f"--record={cache}") == 0
+    assert finished(tool, "fake", f"--record={cache}") == 0
     assert "variables" in json.loads((cache / "fake.reference.json").read_text())
     # Another table, not fewer rows: rows that are put back would stand in another order.
     monkeypatch.setattr(lookup, "CHECKPOINTS", {n: lookup.CHECKPOINTS[n] for n in ("xception_41_imagenet", "fake")})
     monkeypatch.setattr(
         lookup, "fetch", lambda entry, **_: lookup.archive_path(entry).read_bytes() if entry is ENTRY else offline()
     )
-    assert finished("--all", f"--output={out}") == 1
+    assert finished(tool, "--all", f"--output={out}") == 1
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert rows[2:] == [
         "| xception_41_imagenet | - | - | - | - |  |  | unavailable |",
         "| fake | ok | ok | ok | - |  |  | passed |",
     ]
-    assert finished() == 1
+    assert (
+        finished(
+            tool,
+        )
+        == 1
+    )
     assert "expected names of the zoo, or --all" in capsys.readouterr().err
     for place in (cache, cache / "none" / "verify.json"):
-        assert finished("fake", f"--output={place}") == 1
+        assert finished(tool, "fake", f"--output={place}") == 1
         captured = capsys.readouterr()
         assert f"--output={place}: cannot be written" in captured.err
         assert "archive" not in captured.out, "it is known before the work"
