@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# What XLA compiles here runs for a few steps, so optimising the machine code costs more than it saves.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
