@@ -187,7 +187,8 @@ def test_scales():
             transforms.scale_values(low, high, 0.25)
     values = transforms.scale_values(0.5, 2.0, 0.25)
     draws = tf.random.stateless_uniform([7000], [1, 2])
-    drawn = tf.map_fn(lambda draw: transforms.draw_scale(values, 0.25, draw), draws).numpy()
+    draw_all = tf.function(lambda draws: tf.map_fn(lambda draw: transforms.draw_scale(values, 0.25, draw), draws))
+    drawn = draw_all(draws).numpy()
     counts = [(drawn == value).sum() for value in values]
     assert min(counts) > 900
     assert max(counts) < 1100

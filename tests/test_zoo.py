@@ -185,7 +185,12 @@ def _shapes(rows) -> dict[str, list[int]]:
     return {name: list(shape) for name, shape in rows}
 
 
-@pytest.mark.parametrize("entry", [pytest.param(e, id=e.name) for e in ARCHIVES])
+def _entry(entry):
+    large = entry.config.model_variant.startswith(("xception_65", "xception_71", "resnet_v1_101"))
+    return pytest.param(entry, id=entry.name, marks=[pytest.mark.heavy] * large)
+
+
+@pytest.mark.parametrize("entry", [_entry(entry) for entry in ARCHIVES])
 def test_manifests_are_what_our_tables_build(entry):
     if entry.config.model_variant.startswith("xception") and entry.kind == "segmentation":
         same = next(e for e in ARCHIVES if _network(e) == _network(entry))
