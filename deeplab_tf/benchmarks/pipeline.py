@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +22,8 @@ from PIL import Image
 from deeplab_tf.config import DataConfig
 from deeplab_tf.data import records
 from deeplab_tf.data.pipeline import make_dataset
+
+Kind = Literal["JPEG", "PNG"]
 
 _REGIONS = 6
 _CLASSES = 19
@@ -78,13 +81,13 @@ def photograph(size: tuple[int, int], seed: int) -> tuple[np.ndarray, np.ndarray
     return np.clip(colours[region] + 20 * texture + noise, 0, 255).astype(np.uint8), classes[region]
 
 
-def _encoded(array: np.ndarray, kind: str, **options: int) -> bytes:
+def _encoded(array: np.ndarray, kind: Kind, **options: int) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(array).save(stream, kind, **options)
     return stream.getvalue()
 
 
-def write_records(folder: str, size: tuple[int, int], kind: str, count: int, *, shards: int, pictures: int = 4) -> str:
+def write_records(folder: str, size: tuple[int, int], kind: Kind, count: int, *, shards: int, pictures: int = 4) -> str:
     """Writes records of photographs to a folder, and returns it.
 
     Args:
@@ -293,7 +296,7 @@ def measure(rounds: int, *, small: bool, announce: Callable[[str], None]) -> dic
       announce: called with a line before each part.
     """
     scale = SMALL if small else PipelineScale()
-    cases = [
+    cases: list[tuple[tuple[int, int], Kind, int, float]] = [
         (scale.voc, "JPEG", scale.voc_records, 1.5),
         (scale.city, "JPEG", scale.city_records, 4),
         (scale.city, "PNG", scale.city_records, 4),

@@ -9,6 +9,7 @@ import os
 import re
 import struct
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
@@ -29,14 +30,15 @@ _FEATURES = {
     HEIGHT: tf.io.FixedLenFeature([], tf.int64, 0),
     WIDTH: tf.io.FixedLenFeature([], tf.int64, 0),
 }
-_MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
+Format = Literal["jpeg", "png"]
+_MAGIC: dict[bytes, Format] = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 _SHARD_NAME = re.compile(r"-(\d{5,})-of-(\d{5,})")
 _READ_BYTES = 1 << 17  # the read buffer for one record; a larger record takes several reads
 
 # ---- one record
 
 
-def image_format(content: bytes) -> str | None:
+def image_format(content: bytes) -> Format | None:
     """Returns "jpeg" or "png" by the first bytes, or None; the name of a file may be wrong."""
     return next((name for magic, name in _MAGIC.items() if content.startswith(magic)), None)
 
