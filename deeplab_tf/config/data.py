@@ -20,7 +20,7 @@ class DataConfig(Options):
     `crop_size` and `batch_size` are its train_crop_size and train_batch_size. Sizes are (height, width) in pixels.
     An `Experiment` sets `model_variant` to its network's.
 
-    >>> DataConfig(dataset="cityscapes", crop_size="769,769").crop_size
+    >>> deeplab_tf.DataConfig(dataset="cityscapes", crop_size="769,769").crop_size
     (769, 769)
     """
 

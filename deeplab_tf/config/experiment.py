@@ -28,6 +28,7 @@ class Experiment:
     `dataclasses.replace`: the model has the crop size of the data, and the classes and the ignore label are those of
     the data set. Of a data set that is not in the catalogue only `on` knows them.
 
+    >>> from deeplab_tf.config import DataConfig, Experiment, ModelConfig
     >>> experiment = Experiment(ModelConfig(model_variant="xception_65"), data=DataConfig(dataset="cityscapes"))
     >>> experiment.model.num_classes, experiment.model.crop_size, experiment.data.model_variant
     (19, (513, 513), 'xception_65')

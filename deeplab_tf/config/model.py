@@ -23,7 +23,8 @@ class ModelConfig(Options):
     The flags are those of the release's common.py, train.py and export_model.py. Sizes are (height, width) in pixels.
     An `Experiment` sets `num_classes` to its data set's and `crop_size` to its data's.
 
-    >>> config = ModelConfig(model_variant="xception_65", atrous_rates=(6, 12, 18), decoder_output_stride=(4,))
+    >>> rates = (6, 12, 18)
+    >>> config = deeplab_tf.ModelConfig("xception_65", atrous_rates=rates, decoder_output_stride=(4,))
     >>> config.at_output_stride(8).atrous_rates
     (12, 24, 36)
     """
