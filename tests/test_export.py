@@ -20,7 +20,6 @@ import deeplab_tf
 from deeplab_tf import export as export_function
 from deeplab_tf.config import ExportConfig, export
 from deeplab_tf.exporting import formats
-from deeplab_tf.inference import convolutions
 from deeplab_tf.inference.predict import predict
 from deeplab_tf.inference.tflite.convert import LiteModel
 from deeplab_tf.ops.images import read_image, resize_longest
@@ -255,4 +254,4 @@ def test_real_weights_in_every_format(name, flags, pascal, shared, tmp_path):
 
 def test_the_names_of_formats_are_written_once():
     assert tuple(formats.FORMATS) == export.FORMATS
-    assert {form.target for form in formats.FORMATS.values()} == set(convolutions.TARGETS)
+    assert {form.target for form in formats.FORMATS.values()} == {"tensorflow", "tflite", "onnx"}

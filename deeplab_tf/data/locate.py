@@ -46,11 +46,6 @@ def locate_records(config: DataConfig, split: str) -> Located:
     return Located(index, {}, split != _UNLABELLED_SPLIT)
 
 
-def count_records(config: DataConfig, split: str) -> int:
-    """Returns the number of sound records of a split; raises DeepLabError like `locate_records`."""
-    return len(locate_records(config, split).index)
-
-
 def _locate_prepared(config: DataConfig, split: str) -> Located:
     prepared = tfds_folder.read_prepared(config.dataset, config.dataset_dir, config.tfds_features)
     shards = prepared.shards(split)

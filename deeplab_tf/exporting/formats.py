@@ -219,7 +219,7 @@ class Format:
     """One format.
 
     Attributes:
-      target: how its graph is built, one of inference.convolutions.TARGETS.
+      target: how its graph is built, "tensorflow", "tflite" or "onnx".
       file: its name in an export folder; None if the export is the folder.
       packages: those whose versions the certificate lists.
       write: writes a graph with options to a path; int8 measures its ranges on the given inputs, float32 [1, h, w, 3].

@@ -4,9 +4,9 @@ import tensorflow as tf
 
 from deeplab_tf.errors import DeepLabError
 
-# How an atrous depthwise convolution is written. TensorFlow's own kernel exists on some CPUs only (with oneDNN), and
-# tf.nn wraps it in SpaceToBatchND; so there it is a plain one between two reshapes. TFLite and ONNX have an attribute.
-TARGETS = ("tensorflow", "tflite", "onnx")
+# An atrous depthwise convolution is written for its target, "tensorflow", "tflite" or "onnx". TensorFlow's own kernel
+# exists on some CPUs only (with oneDNN), and tf.nn wraps it in SpaceToBatchND; so there it is a plain one between two
+# reshapes. TFLite and ONNX have an attribute.
 
 Rates = tuple[int, int]
 Padding = str | list[list[int]]  # SAME, VALID, or the margins of each axis
@@ -45,7 +45,7 @@ def _neighbours_by_reshaping(x: tf.Tensor, kernel: tf.Tensor, rates: Rates) -> t
 def depthwise_convolution(
     x: tf.Tensor, kernel: tf.Tensor, stride: int, rates: Rates, padding: Padding, target: str
 ) -> tf.Tensor:
-    """Returns maps [b, h, w, c] convolved by `kernel` [kh, kw, c, 1], for one of TARGETS. For "tensorflow" the channels
+    """Returns maps [b, h, w, c] convolved by `kernel` [kh, kw, c, 1], for a target. For "tensorflow" the channels
     of an atrous kernel are repeated as often as the second of its rates.
 
     DeepLabError where no target takes it: a rate beside a stride, an even kernel, or another padding than SAME.
@@ -68,7 +68,7 @@ def depthwise_convolution(
 def full_convolution(
     x: tf.Tensor, kernel: tf.Tensor, stride: int, rates: Rates, padding: Padding, target: str
 ) -> tf.Tensor:
-    """Returns maps [b, h, w, cin] convolved by `kernel` [kh, kw, cin, cout], for one of TARGETS."""
+    """Returns maps [b, h, w, cin] convolved by `kernel` [kh, kw, cin, cout], for a target."""
     if target == "onnx" and rates != (1, 1) and padding == "SAME" and stride == 1:
         padding = _same_padding(kernel, rates)
     return tf.nn.conv2d(x, kernel, stride, padding, dilations=rates)

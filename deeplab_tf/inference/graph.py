@@ -149,7 +149,7 @@ class Segmentation:
       config: of the model. Images no larger than its crop_size are padded to it, others to k * output_stride + 1.
       weights: from `read_weights`.
       options: from `ExportConfig.for_path`.
-      target: one of portable_convolutions.TARGETS.
+      target: "tensorflow", "tflite" or "onnx" (see inference.convolutions).
     """
 
     config: ModelConfig
