@@ -177,7 +177,7 @@ def test_a_list_instead_of_images(tmp_path):
     config = make(tmp_path, "voc")
     (tmp_path / "test.txt").write_text("2008_000011\n")
     plan = make_plan(changed(config, images=None, list_file=str(tmp_path / "test.txt")))
-    assert list(plan.files) == ["2008_000011"]
+    assert list(plan.predictions) == ["2008_000011"]
     assert plan.notes == (
         f"1 other PNGs in {config.predictions} are left out",
         "sizes are not checked: --images gives the folder of the test images",

@@ -29,7 +29,7 @@ def main(values: flags.FlagValues) -> None:
     from deeplab_tf.evaluation.pack import make_plan, pack
 
     plan = make_plan(config)
-    print(f"{len(plan.files):,} predictions are there and fit, as {plan.member(next(iter(plan.files)))}")
+    print(f"{len(plan.predictions):,} predictions are there and fit, as {plan.member(next(iter(plan.predictions)))}")
     for note in plan.notes:
         print(f"Note: {note}")
     if config.dry_run:

@@ -1,10 +1,11 @@
-"""Scoring a model on a data set, every example once; and the checkpoints of a run, one after the other."""
+"""Scores of a model on a data set, every example once, and of the checkpoints of a run, one after the other."""
 
 import dataclasses
 import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,7 +26,8 @@ from deeplab_tf.ops.metrics import confusion_matrix, iou_per_class, mean_iou, pi
 METRICS_FILE = "metrics.jsonl"
 _STEP = re.compile(r"-\d+$")
 
-Batch = Mapping[str, object]  # "image", "label" and what else `make_dataset` gives
+Batch = Mapping[str, Any]  # "image", "label" and the other entries of `make_dataset`
+Scores = Mapping[str, Any]  # what `evaluate` returns
 
 
 def _pictures(batch: Batch, labels: np.ndarray, predictions: np.ndarray) -> Iterator[ScoredImage]:
@@ -35,8 +37,8 @@ def _pictures(batch: Batch, labels: np.ndarray, predictions: np.ndarray) -> Iter
     sizes = np.asarray(batch["size"]) if "size" in batch else [labels.shape[1:]] * len(labels)
     names = np.asarray(batch["image_name"]) if "image_name" in batch else [b""] * len(labels)
     for image, label, prediction, (height, width), name in zip(images, labels, predictions, sizes, names, strict=True):
-        parts = (values[:height, :width] for values in (image, label, prediction))
-        yield ScoredImage(*parts, name.decode(errors="replace"))
+        own = np.s_[:height, :width]
+        yield ScoredImage(image[own], label[own], prediction[own], name.decode(errors="replace"))
 
 
 def evaluate(
@@ -47,18 +49,18 @@ def evaluate(
     flip: bool = False,
     ignore_label: int = 255,
     crf: Mapping[str, float] | None = None,
-) -> dict:
-    """Returns the scores of `model` over all of `dataset`, in the release's convention (its eval.py).
+) -> dict[str, Any]:
+    """Returns the scores of `model` over all of `dataset`, in the convention of the release's eval.py.
 
     Args:
       model: from `build_model` or `load`.
       dataset: yields {"image": [b, h, w, 3] in 0..255, "label": [b, h, w] or [b, h, w, 1] integers}; batches may differ
-        in size, the last may be smaller. With "size" [b, 2], each picture's own height and width, the score does not
-        depend on how pictures of several sizes are put together; `make_dataset` gives it.
+        in size, and the last may be smaller. With "size" [b, 2], the height and width of each picture, the score does
+        not depend on which pictures share a batch; `make_dataset` gives it.
       scales: of the input, over which probabilities are averaged.
       flip: also average over the mirrored images. Unlike the release, it also counts where the only scale is 1.
-      ignore_label: pixels with this label count nowhere.
-      crf: refine each picture by `crf.densecrf` with these arguments; None: do not.
+      ignore_label: the label whose pixels do not count.
+      crf: the arguments of `crf.densecrf`, which then refines each picture; None: no CRF.
 
     Returns:
       "miou" (mean over the classes with a non-empty union), "iou_per_class" (float64 [classes], NaN for a class in
@@ -66,6 +68,14 @@ def evaluate(
 
     Raises:
       DeepLabError: the data set is empty, a record is damaged, a label is out of range, or the memory does not suffice.
+
+    >>> import deeplab_tf, numpy as np
+    >>> from deeplab_tf.data.shapes import shapes_example
+    >>> _, model = deeplab_tf.load("shapes_resnet")
+    >>> image, label = shapes_example(0, index=0, height=97, width=129)
+    >>> scores = deeplab_tf.evaluate(model, [{"image": image[None], "label": label[None]}])
+    >>> scores["examples"], scores["confusion_matrix"].shape, 0.5 < scores["miou"] <= 1
+    (1, (9, 9), True)
     """
     return score(model, dataset, Inference(tuple(scales), flip, crf=crf), ignore_label=ignore_label)
 
@@ -77,12 +87,15 @@ def score(
     *,
     ignore_label: int,
     observer: Observer = SILENT,
-) -> dict:
-    """Returns what `evaluate` does, whatever the images go through; `observer` is told of every batch."""
-    predictor, classes = predictor_of(model), config_of(model).num_classes
-    total, examples = np.zeros((classes, classes), np.int64), 0
+) -> dict[str, Any]:
+    """Returns the scores of `evaluate`, for any way from images to classes; `observer` is told of every batch."""
+    predictor = predictor_of(model)
+    classes = config_of(model).num_classes
+    total = np.zeros((classes, classes), np.int64)
+    examples = 0
     for batch in named_batches(batches):
-        images, labels = np.asarray(batch["image"]), np.asarray(batch["label"])
+        images = np.asarray(batch["image"])
+        labels = np.asarray(batch["label"])
         labels = labels[..., 0] if labels.ndim == 4 else labels
         sizes = np.asarray(batch["size"]) if "size" in batch else None
         found = segment_batch(
@@ -112,11 +125,16 @@ def score(
     }
 
 
-def tagged_scores(scores: Mapping, *, scales: Sequence[float] = (1.0,), flip: bool = False) -> dict[str, float]:
-    """Returns what `evaluate` gave under the release's names, such as eval/miou_1.0_overall, eval/miou_1.0_class_7.
+def tagged_scores(scores: Scores, *, scales: Sequence[float] = (1.0,), flip: bool = False) -> dict[str, float]:
+    """Returns the scores of `evaluate` under the release's names: eval/miou_1.0_overall, eval/miou_1.0_class_7 etc.
 
     As in the release, a class without a pixel in the labels is NaN here, while its wrong predictions count as 0 in the
     overall mean.
+
+    Args:
+      scores: from `evaluate`.
+      scales: the scales of the evaluation, which the names tell.
+      flip: whether mirrored images were averaged, which the names tell too.
     """
     name = "eval/miou_" + "_".join(str(float(scale)) for scale in scales) + ("_flipped" if flip else "")
     labelled = scores["confusion_matrix"].sum(axis=1) > 0
@@ -126,30 +144,37 @@ def tagged_scores(scores: Mapping, *, scales: Sequence[float] = (1.0,), flip: bo
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The scores of one checkpoint: what `evaluate` returned, and the same under the release's names.
+    """The scores of one checkpoint.
 
-    `contaminated` says why the weights have seen the images that they are scored on, if anything says so.
+    Attributes:
+      checkpoint: its path.
+      step: its number of updates.
+      scores: from `evaluate`.
+      tagged: the same under the release's names, from `tagged_scores`.
+      class_names: the names of the classes.
+      contaminated: why the weights have seen the images that they are scored on; None where nothing says so.
     """
 
     checkpoint: str
     step: int
-    scores: Mapping
+    scores: Scores
     tagged: Mapping[str, float]
     class_names: tuple[str, ...] = ()
     contaminated: str | None = None
 
 
 class ScoreLog:
-    """The scores of checkpoints in a folder: TensorBoard scalars at the checkpoint's step, and a line of metrics.jsonl
-    each (NaN is null there)."""
+    """The scores of checkpoints in a folder: TensorBoard scalars at the checkpoint's step, and lines of metrics.jsonl.
 
-    def __init__(self, folder: str):
+    NaN is null in metrics.jsonl.
+    """
+
+    def __init__(self, folder: str) -> None:
         self._folder = files.path(folder)
         self._summaries: Summaries | None = None
 
     def stale(self, checkpoint: str) -> str | None:
-        """Returns in words that the folder holds scores of other weights than `checkpoint` or another step of its run;
-        None where it does not."""
+        """Returns a warning if the folder holds scores of other weights than the checkpoint's run has, else None."""
         try:
             lines = map(json.loads, (self._folder / METRICS_FILE).read_text(encoding="utf-8").splitlines())
             before = {str(line["checkpoint"]) for line in lines}
@@ -158,13 +183,11 @@ class ScoreLog:
         others = sorted(path for path in before if _STEP.sub("", path) != _STEP.sub("", checkpoint))
         if not others:
             return None
-        return (
-            f"{self._folder} holds scores of {others[-1]} too: TensorBoard draws all as one curve; better a new folder"
-        )
+        return f"{self._folder} holds scores of {others[-1]} too: TensorBoard draws them as one curve; use a new folder"
 
-    def write(self, evaluation: Evaluation):
+    def write(self, evaluation: Evaluation) -> None:
         """Adds the scores of one checkpoint. DeepLabError where the folder cannot be written."""
-        line = {"step": evaluation.step, "checkpoint": evaluation.checkpoint}
+        line: dict[str, Any] = {"step": evaluation.step, "checkpoint": evaluation.checkpoint}
         line |= {name: evaluation.scores[name] for name in ("examples", "pixel_accuracy")}
         line |= {name: None if math.isnan(value) else value for name, value in evaluation.tagged.items()}
         line |= {"contaminated": evaluation.contaminated} if evaluation.contaminated else {}
@@ -175,7 +198,7 @@ class ScoreLog:
             _append(self._folder / METRICS_FILE, json.dumps(line))
 
 
-def _append(file: files.AnyPath, line: str):
+def _append(file: files.AnyPath, line: str) -> None:
     """Adds a line, after the end of one that was cut off when a process was killed."""
     whole = not file.exists() or file.read_bytes()[-1:] in (b"", b"\n")
     with file.open("ab") as stream:
@@ -186,12 +209,12 @@ def evaluate_pass(work: Pass, config: EvalConfig, *, observer: Observer = SILENT
     """Returns the scores of one checkpoint over its records.
 
     Args:
-      work: from `following.passes`.
+      work: the checkpoint and its records, from `following.passes`.
       config: scales, flips, large images and CRF.
       observer: told of every batch.
 
     Raises:
-      DeepLabError: see `make_dataset` and `evaluate`; or no pixel of the split counts.
+      DeepLabError: the errors of `make_dataset` and `evaluate`; or no pixel of the split counts.
     """
     opened = work.opened
     scores = score(
@@ -212,21 +235,21 @@ def evaluate_pass(work: Pass, config: EvalConfig, *, observer: Observer = SILENT
 
 def evaluate_checkpoints(
     config: EvalConfig,
-    data: Mapping[str, object],
-    changes: Mapping[str, object] | None = None,
+    data: Mapping[str, Any],
+    changes: Mapping[str, Any] | None = None,
     *,
     observer: Observer = SILENT,
 ) -> Iterator[Evaluation]:
     """Scores the checkpoint that config.checkpoint_dir names, or those of a training run as they come.
 
-    Each is scored on every example of config.eval_split once, written to config.eval_logdir (`ScoreLog`) where that is
+    Each is scored once on every example of config.eval_split, written to config.eval_logdir (`ScoreLog`) where that is
     set, and yielded.
 
     Args:
-      config: which checkpoints (see `following.follow`), which split, how.
-      data: explicit DataConfig fields; what they do not say, the model's description does.
-      changes: explicit ModelConfig fields, as `loading.open_model` takes them.
-      observer: told what is waited for, of each checkpoint and of each batch.
+      config: which checkpoints (see `following.follow`), which split, at which scales.
+      data: the DataConfig fields that the user gives; the checkpoint's description has the others.
+      changes: the ModelConfig fields that the user gives, for `loading.open_model`.
+      observer: told of the waiting, of each checkpoint and of each batch.
 
     Raises:
       DeepLabError: nothing to open or to read, something damaged or in contradiction, a folder that cannot be written.
@@ -241,10 +264,10 @@ def evaluate_checkpoints(
     told = None
     for work in passes(config, data, changes, observer=observer):
         observer.begin(work)
-        words = log and log.stale(work.opened.path)
-        if words and words != told:
-            observer.tell(f"Note: --eval_logdir: {words}")
-        told = words
+        warning = log.stale(work.opened.path) if log else None
+        if warning and warning != told:
+            observer.tell(f"Note: --eval_logdir: {warning}")
+        told = warning
         evaluation = evaluate_pass(work, config, observer=observer)
         if log:
             log.write(evaluation)

@@ -1,8 +1,9 @@
-"""From --checkpoint_dir to checkpoints and their records: the one that it names, or those of a run as they come."""
+"""Checkpoints and their records, from --checkpoint_dir: the one that it names, or those of a run as they come."""
 
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from deeplab_tf import files
 from deeplab_tf.catalog.datasets import DATASETS
@@ -30,20 +31,20 @@ def _opened(path: str, loaded: Loaded) -> Opened:
 
 
 def is_run(path: str) -> bool:
-    """Returns whether `path` is a folder whose checkpoints change, or may come: not one that holds weights by itself.
+    """Returns whether `path` is a folder whose checkpoints change or are yet to come, and not weights by itself.
 
     A model directory that was converted, an unpacked archive, a prefix and a name of the zoo are weights. The folder of
     a training run need not exist yet.
     """
-    found = files.path(path)
-    if found.is_dir():
-        settled = any((found / name).is_file() for name in (MODEL_FILE, f"{MODEL_PREFIX}.index"))
-        if (found / RUN_FILE).is_file() or ((found / _STATE_FILE).is_file() and not settled):
+    folder = files.path(path)
+    if folder.is_dir():
+        settled = any((folder / name).is_file() for name in (MODEL_FILE, f"{MODEL_PREFIX}.index"))
+        if (folder / RUN_FILE).is_file() or ((folder / _STATE_FILE).is_file() and not settled):
             return True
-        return not any(file.suffix in _WEIGHTS for file in found.rglob("*"))
-    prefix = strip_checkpoint_suffix(found)
-    named = found.exists() or path in lookup.CHECKPOINTS or index_of(prefix).is_file()
-    return not named and not found.name.startswith(MODEL_PREFIX) and not found.name.endswith(_WEIGHTS)
+        return not any(file.suffix in _WEIGHTS for file in folder.rglob("*"))
+    prefix = strip_checkpoint_suffix(folder)
+    named = folder.exists() or path in lookup.CHECKPOINTS or index_of(prefix).is_file()
+    return not named and not folder.name.startswith(MODEL_PREFIX) and not folder.name.endswith(_WEIGHTS)
 
 
 def _again(loaded: Loaded, prefix: files.AnyPath) -> Loaded:
@@ -55,9 +56,9 @@ def _again(loaded: Loaded, prefix: files.AnyPath) -> Loaded:
 
 
 class _FollowedRun:
-    """The checkpoints of a training run, of which old ones vanish."""
+    """The checkpoints of a training run, which deletes its old ones."""
 
-    def __init__(self, folder: str, changes: Mapping[str, object], dataset: str | None, observer: Observer):
+    def __init__(self, folder: str, changes: Mapping[str, Any], dataset: str | None, observer: Observer) -> None:
         self._folder = RunDirectory(folder)
         self._changes = changes
         self._dataset = dataset
@@ -67,8 +68,10 @@ class _FollowedRun:
         self._told: str | None = None
 
     def next(self, earliest: float) -> Opened | None:
-        """Returns the newest checkpoint if it was not read yet and can be; else None, and says once why. Reads none
-        before the time `earliest`."""
+        """Returns the newest checkpoint unless it was read already, cannot be read or it is not yet `earliest`.
+
+        Tells the observer, once, why there is none.
+        """
         prefix = self._folder.latest()
         if prefix is None or prefix == self._read:
             self._say(self._waiting())
@@ -95,7 +98,7 @@ class _FollowedRun:
         state = "holds none yet" if folder.is_dir() else "does not exist yet"
         return f"Waiting for the first checkpoint in {folder}, which {state} (control-C ends)"
 
-    def _say(self, line: str):
+    def _say(self, line: str) -> None:
         if line != self._told:
             self._observer.tell(line)
         self._told = line
@@ -103,27 +106,28 @@ class _FollowedRun:
 
 def follow(
     config: EvalConfig,
-    changes: Mapping[str, object] | None = None,
+    changes: Mapping[str, Any] | None = None,
     *,
     dataset: str | None = None,
     observer: Observer = SILENT,
     pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[Opened]:
-    """Yields the checkpoint that config.checkpoint_dir names; or, where that is a training run, the newest one and each
-    newer one that is there when it is asked for the next, config.max_number_of_evaluations of them.
+    """Yields the checkpoint that config.checkpoint_dir names, or those of a training run from the newest one on.
 
-    As the release's, it leaves at least eval_interval_secs between two, and without a limit it never ends. All of a run
-    are read into one model. A checkpoint that vanishes or is still being written is passed over.
+    Of a run it yields the newest checkpoint, then each newer one that is there when the next is asked for, up to
+    config.max_number_of_evaluations of them. Like the release it leaves at least eval_interval_secs between two, and
+    without a limit it never ends. All checkpoints of a run are read into one model. A checkpoint that vanishes or is
+    still being written is skipped.
 
     Args:
       config: which checkpoints, how often, and the crop that the model is built for.
-      changes: explicit ModelConfig fields, as `loading.open_model` takes them.
-      dataset: the data set that the classes are of, where the user says so.
+      changes: the ModelConfig fields that the user gives, for `loading.open_model`.
+      dataset: the name of the data set that the user gives.
       observer: its `tell` is called with a line when there is something to wait for.
       pause: called with the seconds to wait.
 
     Raises:
-      DeepLabError: as `open_model`; or the weights are a backbone.
+      DeepLabError: the errors of `open_model`; or the weights are a backbone.
     """
     if not config.checkpoint_dir:
         raise DeepLabError("checkpoint_dir is missing; expected the folder of a training run, or a checkpoint")
@@ -150,18 +154,18 @@ def follow(
 
 
 def _place(data: DataConfig) -> tuple[object, ...]:
-    """Returns what decides where records are: of the data set's name, only that of a set of TFDS."""
+    """Returns the options that decide where records are. The data set's name does only for a set of TFDS."""
     prepared = data.dataset if data.dataset.startswith(PREFIX) else None
     return prepared, data.dataset_dir, data.tfds_features
 
 
 class _Records:
-    """The records of config.eval_split, located and indexed once for all the checkpoints that they are scored by."""
+    """The records of config.eval_split, located and indexed once for all checkpoints."""
 
-    def __init__(self, config: EvalConfig, given: Mapping[str, object]):
+    def __init__(self, config: EvalConfig, given: Mapping[str, Any]) -> None:
         self._config = config
         self._given = given
-        # Before any checkpoint is waited for, so that a mistake in the flags is told at once.
+        # Before the first checkpoint is waited for, so that a mistake in the flags is an error at once.
         asked = DataConfig(**given)
         self._place = _place(asked)
         self._located = locate_records(asked, config.eval_split) if given else None
@@ -170,8 +174,8 @@ class _Records:
     def of(self, opened: Opened) -> ExampleSource:
         """Returns the records as they are read for a checkpoint.
 
-        Where no data set is given it is the checkpoint's; the padding has its backbone's colour. DeepLabError where
-        the data set has another number of classes than the model.
+        The data set is the checkpoint's unless the user gives one, and the padding has its backbone's mean pixel.
+        DeepLabError where the data set has another number of classes than the model.
         """
         data = self._options(opened)
         if self._source is None or self._source.config != data:
@@ -182,7 +186,7 @@ class _Records:
 
     def _options(self, opened: Opened) -> DataConfig:
         card = opened.loaded.card
-        options: dict[str, object] = {"dataset": card.dataset} if card.dataset else {}
+        options: dict[str, Any] = {"dataset": card.dataset} if card.dataset else {}
         options.update(self._given)
         return dataclasses.replace(
             DataConfig(**options),
@@ -192,7 +196,7 @@ class _Records:
         )
 
 
-def _require_same_classes(opened: Opened, records: ExampleSource):
+def _require_same_classes(opened: Opened, records: ExampleSource) -> None:
     card = opened.loaded.card
     facts = records.facts
     if facts.num_classes != card.config.num_classes:
@@ -205,8 +209,8 @@ def _require_same_classes(opened: Opened, records: ExampleSource):
 
 def passes(
     config: EvalConfig,
-    data: Mapping[str, object],
-    changes: Mapping[str, object] | None = None,
+    data: Mapping[str, Any],
+    changes: Mapping[str, Any] | None = None,
     *,
     observer: Observer = SILENT,
     pause: Callable[[float], None] = time.sleep,
@@ -215,13 +219,15 @@ def passes(
 
     Args:
       config: which checkpoints, how often, which split, and the crop and batch of its images.
-      data: explicit DataConfig fields; what they do not say, the checkpoint's description does. Where there are some,
-        the records must be there before a checkpoint is.
-      changes, observer, pause: see `follow`.
+      data: the DataConfig fields that the user gives; the checkpoint's description has the others. Where there are
+        any, the records must be there before the checkpoint is.
+      changes: the ModelConfig fields that the user gives, for `loading.open_model`.
+      observer: its `tell` is called with a line when there is something to wait for.
+      pause: called with the seconds to wait.
 
     Raises:
-      DeepLabError: see `follow` and `examples.open_records`; or the data set has another number of classes than the
-        model.
+      DeepLabError: the errors of `follow` and `examples.open_records`; or the data set has another number of classes
+        than the model.
     """
     records = _Records(config, data)
     dataset = data.get("dataset")

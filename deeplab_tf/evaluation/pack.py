@@ -1,4 +1,4 @@
-"""Archives for the evaluation servers of PASCAL VOC, Cityscapes and ADE20K: checked first, then written whole.
+"""Archives of predictions for the evaluation servers of PASCAL VOC, Cityscapes and ADE20K, checked before written.
 
 VOC: results/VOC2012/Segmentation/<competition>_test_cls/<id>.png, palette PNGs of 0..20, in a .tgz. Cityscapes:
 <city>_<sequence>_<frame>_pred.png, label ids (7 is road), in a .zip. ADE20K: <id>.png, 1..150, in a .zip.
@@ -26,20 +26,20 @@ from deeplab_tf.ops.pictures import palette_png
 
 _ENDS = ("", "_raw", "_leftImg8bit", "_leftImg8bit_raw", "_pred")  # what may follow an id in a prediction's name
 _IMAGE_END = "_leftImg8bit"
-_SHOWN = 20
+_SHOWN = 20  # faults that the error lists
 _IDS = np.array(DATASETS["cityscapes"].evaluation_ids)
 
 
 @dataclasses.dataclass(frozen=True)
 class Server:
-    """What one server wants.
+    """The archive that one server expects.
 
     Attributes:
-      dataset: the catalog's name.
-      output: of the archive, by default.
-      member: the archive's name for an id; {id}, {competition}.
-      name: what an id must look like.
-      unlike: what an id that does not match most likely is.
+      dataset: the catalogue's name of the data set.
+      output: the archive's name, by default.
+      member: the name in the archive of an id's prediction, with {id} and {competition}.
+      name: the pattern of an id.
+      unlike: what an error says of an id that does not match it.
     """
 
     dataset: str
@@ -72,17 +72,26 @@ SERVERS = {
 
 @dataclasses.dataclass(frozen=True)
 class PackPlan:
-    """What will be packed: id -> file; the archive; whether the values are translated; notes for the user."""
+    """An archive that can be written.
+
+    Attributes:
+      server: the server that it is for.
+      predictions: id -> the file of its prediction.
+      output: the archive.
+      competition: VOC's.
+      translate: whether train ids become label ids.
+      notes: lines for the user.
+    """
 
     server: Server
-    files: Mapping[str, files.AnyPath]
+    predictions: Mapping[str, files.AnyPath]
     output: files.AnyPath
     competition: str
     translate: bool = False
     notes: tuple[str, ...] = ()
 
     def member(self, name: str) -> str:
-        """Returns what the archive calls the prediction of an id."""
+        """Returns the name in the archive of an id's prediction."""
         return self.server.member.format(id=name, competition=self.competition)
 
 
@@ -99,9 +108,9 @@ def _size(file: files.AnyPath) -> tuple[int, int]:
 
 
 def _expected(config: PackConfig, server: Server) -> dict[str, tuple[int, int] | None]:
-    """Returns id -> (height, width), where --images tells it, of all that the server expects."""
+    """Returns id -> (height, width) of all images that the server expects; None where --images does not tell it."""
     listed = read_list(config.list_file) if config.list_file else None
-    images = {}
+    images: dict[str, files.AnyPath] = {}
     if config.images:
         folder = files.path(config.images)
         if not folder.is_dir():
@@ -123,27 +132,28 @@ def _by_stem(folder: files.AnyPath) -> dict[str, list[files.AnyPath]]:
 
 
 def make_plan(config: PackConfig) -> PackPlan:
-    """Returns what to pack, every prediction having been looked at.
+    """Returns what to pack, after reading and checking every prediction.
 
     Raises:
-      DeepLabError: with all that is wrong, a line a fault: predictions that are missing, of another size, with values
-        that are no classes, names that the server does not know.
+      DeepLabError: with one line for each fault: a prediction that is missing, of another size or with values that are
+        not a class, or a name that the server does not know.
     """
-    for name in ("server", "predictions"):
-        if not getattr(config, name):
-            raise DeepLabError(
-                f"--{name} is missing; expected {PackConfig.__dataclass_fields__[name].metadata['help']}"
-            )
-    server, folder = SERVERS[config.server], files.path(config.predictions)
+    if not config.server:
+        raise DeepLabError(f"--server is missing; expected one of {', '.join(SERVERS)}")
+    if not config.predictions:
+        raise DeepLabError("--predictions is missing; expected a folder of class indices, one PNG an image")
+    server = SERVERS[config.server]
+    folder = files.path(config.predictions)
     if not folder.is_dir():
         raise DeepLabError(f"--predictions={folder}: no such folder; expected one PNG of class indices an image")
-    sizes, there = _expected(config, server), _by_stem(folder)
-    found = {name: next((there[name + end] for end in _ENDS if name + end in there), []) for name in sizes}
-    present = {name: of_name[0] for name, of_name in found.items() if of_name}
+    sizes = _expected(config, server)
+    pngs = _by_stem(folder)
+    candidates = {name: next((pngs[name + end] for end in _ENDS if name + end in pngs), []) for name in sizes}
+    present = {name: found[0] for name, found in candidates.items() if found}
     strange = [name for name in sizes if not re.fullmatch(server.name, name)]
     faults = [f"{name}: not what the server calls an image; {server.unlike}" for name in strange]
     faults += [f"{name}: no prediction {name}.png in {folder}" for name in sizes if name not in present]
-    several = ((name, of_name) for name, of_name in found.items() if of_name[1:])
+    several = ((name, found) for name, found in candidates.items() if found[1:])
     faults += [f"{name}: both {one} and {other}; --predictions names one folder" for name, (one, other, *_) in several]
     values = np.zeros(256, np.int64)
     for name, file in present.items():
@@ -152,18 +162,20 @@ def make_plan(config: PackConfig) -> PackPlan:
     translate = config.server == "cityscapes" and _is_train_ids(config, values)
     _require_none(_wrong_values(server, values, translate))
     output = files.path(config.output or server.output)
-    notes = tuple(_notes(config, sizes, values, len(there) - len(present), translate))
+    notes = tuple(_notes(config, sizes, values, len(pngs) - len(present), translate))
     return PackPlan(server, present, output, config.competition, translate, notes)
 
 
-def _require_none(faults: Sequence[str]):
+def _require_none(faults: Sequence[str]) -> None:
     if faults:
         more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         listed = "".join(f"\n  {fault}" for fault in [*faults[:_SHOWN], *more])
         raise DeepLabError(f"{len(faults)} fault{'s' if faults[1:] else ''}, nothing was packed:{listed}")
 
 
-def _notes(config: PackConfig, sizes: Mapping, values: np.ndarray, spare: int, translate: bool) -> Iterator[str]:
+def _notes(
+    config: PackConfig, sizes: Mapping[str, object], values: np.ndarray, spare: int, translate: bool
+) -> Iterator[str]:
     if spare:
         yield f"{spare:,} other PNGs in {config.predictions} are left out"
     if not all(sizes.values()):
@@ -178,29 +190,30 @@ def _read(file: files.AnyPath) -> np.ndarray:
     """Returns a prediction, uint8 [h, w]: grey levels, or indices of a palette. DeepLabError for anything else."""
     try:
         with file.open("rb") as stream, PIL.Image.open(stream) as image:
-            array, mode = np.asarray(image), image.mode
+            array = np.asarray(image)
+            mode = image.mode
     except PILLOW_ERRORS as error:
         raise DeepLabError(f"{file}: cannot be decoded ({error})") from None
     if mode not in ("L", "P"):
-        what = "a picture of colours" if "RGB" in mode else "not of 8 bits a pixel"
-        raise DeepLabError(f"{file}: {what} (mode {mode}); expected class indices, as vis and predict write raw")
+        fault = "a picture of colours" if "RGB" in mode else "not of 8 bits a pixel"
+        raise DeepLabError(f"{file}: {fault} (mode {mode}); expected class indices, as vis and predict write raw")
     return array
 
 
 def _faults(file: files.AnyPath, size: tuple[int, int] | None, values: np.ndarray) -> list[str]:
-    """Returns what is wrong with one prediction, and adds its values to `values`."""
+    """Returns the faults of one prediction, and adds the counts of its values to `values`."""
     try:
-        found = _read(file)
+        classes = _read(file)
     except DeepLabError as error:
         return [str(error)]
-    values += np.bincount(found.ravel(), minlength=256)
-    if size and found.shape != size:
-        return [f"{file}: {found.shape[0]} x {found.shape[1]} pixels, the image has {size[0]} x {size[1]}"]
+    values += np.bincount(classes.ravel(), minlength=256)
+    if size and classes.shape != size:
+        return [f"{file}: {classes.shape[0]} x {classes.shape[1]} pixels, the image has {size[0]} x {size[1]}"]
     return []
 
 
 def _is_train_ids(config: PackConfig, values: np.ndarray) -> bool:
-    """Whether Cityscapes' predictions hold train ids (0 is road). Where all values could be either, --ids must say."""
+    """Returns whether Cityscapes' predictions hold train ids (0 is road); where both are possible, --ids must say."""
     if config.ids != "auto":
         return config.ids == "train_ids"
     wrong = {translate: sum(_unknown("cityscapes", values, translate).values()) for translate in (True, False)}
@@ -211,7 +224,7 @@ def _is_train_ids(config: PackConfig, values: np.ndarray) -> bool:
 
 
 def _unknown(dataset: str, values: np.ndarray, translate: bool) -> dict[int, int]:
-    """Returns value -> pixels of what the predictions hold and is no class."""
+    """Returns value -> pixels of the values in the predictions that are not a class."""
     allowed = _IDS if dataset == "cityscapes" and not translate else range(DATASETS[dataset].num_classes)
     return {i: int(values[i]) for i in map(int, np.flatnonzero(values)) if i not in allowed}
 
@@ -237,18 +250,18 @@ def _encoded(plan: PackPlan, file: files.AnyPath) -> bytes:
 
 @contextlib.contextmanager
 def _archive(path: pathlib.Path) -> Iterator[Callable[[str, bytes], None]]:
-    """Gives a function that adds a file."""
+    """Yields a function that adds a file, given its name and content, to a new archive."""
     if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            yield lambda name, content: archive.writestr(zipfile.ZipInfo(name), content)
+        with zipfile.ZipFile(path, "w") as zipped:
+            yield lambda name, content: zipped.writestr(zipfile.ZipInfo(name), content)
         return
+    with tarfile.open(path, "w:gz") as tarred:
 
-    def add(name: str, content: bytes):
-        member = tarfile.TarInfo(name)
-        member.size = len(content)
-        archive.addfile(member, io.BytesIO(content))
+        def add(name: str, content: bytes) -> None:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tarred.addfile(member, io.BytesIO(content))
 
-    with tarfile.open(path, "w:gz") as archive:
         yield add
 
 
@@ -258,6 +271,6 @@ def pack(plan: PackPlan) -> files.AnyPath:
     DeepLabError where it cannot be written.
     """
     with files.written(plan.output, flag="--output", cure="choose another file") as partial, _archive(partial) as add:
-        for name, file in plan.files.items():
+        for name, file in plan.predictions.items():
             add(plan.member(name), _encoded(plan, file))
     return plan.output

@@ -14,7 +14,7 @@ from deeplab_tf.weights.loading import Loaded
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A checkpoint that was read: what it is called, its number of updates (global_step), and the model with it."""
+    """A checkpoint that was read: its path or name, its number of updates (global_step), and the model with it."""
 
     path: str
     step: int
@@ -23,11 +23,11 @@ class Opened:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pass:
-    """One checkpoint over the records of one split: opened and indexed once, and handed on whole.
+    """One checkpoint over the records of one split, opened and indexed once and passed on whole.
 
     Attributes:
       opened: the checkpoint.
-      records: the examples, `records.count` of the split `records.split`; `records.config` says how they are read.
+      records: the examples, `records.count` of the split `records.split`; `records.config` has the options of reading.
     """
 
     opened: Opened
@@ -35,7 +35,7 @@ class Pass:
 
     @property
     def facts(self) -> Dataset:
-        """What the labels of the records mean."""
+        """The data set of the records: its classes and its ignore label."""
         return self.records.facts
 
     @property
@@ -59,9 +59,9 @@ class ScoredImage:
 
 
 class Observer:
-    """Is told what an evaluation does while it does it. This one ignores all of it; override what you want to show.
+    """The interface by which an evaluation reports what it does. This one is silent; override what you want to show.
 
-    For each checkpoint `begin` comes first, then `scored` and `advance` after each batch. `tell` comes at any time.
+    For each checkpoint `begin` is called first, then `scored` and `advance` after each batch; `tell` at any time.
     """
 
     def tell(self, line: str) -> None:

@@ -1,8 +1,10 @@
-"""Drawing what a model sees in the images of a split, as the release's vis.py does."""
+"""Pictures of a model's predictions for the images of a split, those of the release's vis.py."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,12 +22,13 @@ from deeplab_tf.inference.tiles import segment_batch
 from deeplab_tf.ops.images import resize_labels, write_png
 from deeplab_tf.ops.pictures import colour_mask
 
-PICTURES, RAW = "segmentation_results", "raw_segmentation_results"
+PICTURES = "segmentation_results"
+RAW = "raw_segmentation_results"
 
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """What became of one checkpoint: the number of images drawn, and the folder of the pictures."""
+    """The pictures of one checkpoint: how many images were drawn, and into which folder."""
 
     checkpoint: str
     step: int
@@ -36,7 +39,7 @@ class Drawn:
 class _Pictures:
     """Numbered pictures of images and predictions, and raw predictions under the images' own names."""
 
-    def __init__(self, config: VisConfig, facts: Dataset):
+    def __init__(self, folder: str, config: VisConfig, facts: Dataset) -> None:
         self._palette: tuple[Colour, ...] = (
             facts.palette if config.colormap_type == DATASET_COLOURS else colour_map(config.colormap_type)
         )
@@ -47,18 +50,18 @@ class _Pictures:
             )
         self._ids = np.arange(256, dtype=np.uint8)
         self._ids[: len(facts.evaluation_ids or ())] = facts.evaluation_ids or ()
-        self.folder = files.path(config.eval_logdir)
+        self.folder = files.path(folder)
         self.count = 0
         self._names: set[str] = set()
         with self._writing():
             for name in (PICTURES, RAW) if self._raw else (PICTURES,):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
 
-    def _writing(self):
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
         return files.writing(self.folder, flag="--vis_logdir", cure="choose another folder")
 
     def _raw_name(self, stored: bytes) -> str:
-        """The stored name's last part. Where a record has none, its number; a name that came before gets -2."""
+        """Returns the stored name's last part, or where a record has none, its number; a name seen before gets -2."""
         name = base = os.path.basename(stored.decode(errors="replace")) or f"{self.count:06d}"
         number = 1
         while name in self._names:
@@ -67,7 +70,7 @@ class _Pictures:
         self._names.add(name)
         return name
 
-    def add(self, image: np.ndarray, labels: np.ndarray, name: bytes):
+    def add(self, image: np.ndarray, labels: np.ndarray, name: bytes) -> None:
         """Writes the pictures of one image (uint8 [h, w, 3]) and its class map (integers [h, w])."""
         with self._writing():
             write_png(image, self.folder / PICTURES / f"{self.count:06d}_image.png")
@@ -77,30 +80,40 @@ class _Pictures:
         self.count += 1
 
 
-def _own_maps(batch: Mapping[str, np.ndarray], found: np.ndarray, *, resized: bool) -> Iterator[tuple]:
+def _own_maps(
+    batch: Mapping[str, Any], predictions: np.ndarray, *, resized: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray, bytes]]:
     """Yields picture, class map and name of each example, without padding; the map at the size that is stored."""
     for i, (height, width) in enumerate(batch["size"]):
-        labels = found[i, :height, :width]
+        labels = predictions[i, :height, :width]
         if resized:
             labels = resize_labels(labels, int(batch["height"][i]), int(batch["width"][i]))
         yield batch["original_image"][i, :height, :width], labels, batch["image_name"][i]
+
+
+def _folder(config: VisConfig) -> str:
+    if not config.eval_logdir:
+        raise DeepLabError("--vis_logdir is missing; expected the folder to write")
+    return config.eval_logdir
 
 
 def vis_pass(work: Pass, config: VisConfig, *, observer: Observer = SILENT) -> Drawn:
     """Draws one checkpoint's predictions for the images of its records; see `vis_checkpoints`.
 
     Args:
-      work: from `following.passes`.
+      work: the checkpoint and its records, from `following.passes`.
       config: scales, flips, colours; eval_logdir is the release's vis_logdir.
       observer: its `advance` is called with the number of images after each batch.
 
     Raises:
-      DeepLabError: see `make_dataset`; the folder cannot be written, a class has no colour, or memory does not suffice.
+      DeepLabError: the errors of `make_dataset`; no folder is given or it cannot be written, a class has no colour, or
+        the memory does not suffice.
     """
     predictor = predictor_of(work.opened.loaded.model)
-    pictures = _Pictures(config, work.facts)
+    pictures = _Pictures(_folder(config), config, work.facts)
     resized = work.records.config.min_resize_value is not None
-    for batch in named_batches(work.batches().as_numpy_iterator()):
+    batches = cast("Iterator[dict[str, np.ndarray]]", work.batches().as_numpy_iterator())
+    for batch in named_batches(batches):
         found = segment_batch(
             predictor,
             batch["image"],
@@ -118,8 +131,8 @@ def vis_pass(work: Pass, config: VisConfig, *, observer: Observer = SILENT) -> D
 
 def vis_checkpoints(
     config: VisConfig,
-    data: Mapping[str, object],
-    changes: Mapping[str, object] | None = None,
+    data: Mapping[str, Any],
+    changes: Mapping[str, Any] | None = None,
     *,
     observer: Observer = SILENT,
 ) -> Iterator[Drawn]:
@@ -131,10 +144,16 @@ def vis_checkpoints(
     name>.png: class indices as grey levels, for Cityscapes the ids of its evaluation server. Each checkpoint of a run
     replaces the pictures of the one before; each file is complete or not there.
 
-    Arguments and errors are those of `evaluate.evaluate_checkpoints`.
+    Args:
+      config: which checkpoints (see `following.follow`), which split, at which scales, in which colours.
+      data: the DataConfig fields that the user gives; the checkpoint's description has the others.
+      changes: the ModelConfig fields that the user gives, for `loading.open_model`.
+      observer: told of the waiting, of each checkpoint and of each batch.
+
+    Raises:
+      DeepLabError: the errors of `following.passes` and `vis_pass`.
     """
-    if not config.eval_logdir:
-        raise DeepLabError("--vis_logdir is missing; expected the folder to write")
+    _folder(config)
     for work in passes(config, data, changes, observer=observer):
         observer.begin(work)
         yield vis_pass(work, config, observer=observer)

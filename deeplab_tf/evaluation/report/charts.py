@@ -1,4 +1,4 @@
-"""Charts as SVG text for a page: they take the page's colours (CSS classes), and need nothing else."""
+"""Charts as SVG text for a page. They take their colours from the page's CSS classes and need nothing else."""
 
 from collections.abc import Sequence
 from html import escape
@@ -10,18 +10,23 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 24, 14, 44
 class _Axes:
     """The plane of a chart: x from 0 to `x_end`, y from `y_start` to 1 as percent."""
 
-    def __init__(self, x_end: float, y_start: float = 0.0):
-        self._x_end, self._y_start = x_end, y_start
+    def __init__(self, x_end: float, y_start: float = 0.0) -> None:
+        self._x_end = x_end
+        self._y_start = y_start
 
     def x(self, value: float) -> float:
+        """Returns where a value lies from the left."""
         return round(_LEFT + (_WIDTH - _LEFT - _RIGHT) * value / self._x_end, 1)
 
     def y(self, value: float) -> float:
+        """Returns where a value lies from the top."""
         share = (value - self._y_start) / (1 - self._y_start)
         return round(_HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * share, 1)
 
     def drawn(self, x_ticks: Sequence[tuple[float, str]], x_label: str) -> str:
-        low, right = self.y(self._y_start), _WIDTH - _RIGHT
+        """Returns the lines of the grid, the numbers beside them, and the name of x."""
+        low = self.y(self._y_start)
+        right = _WIDTH - _RIGHT
         step = 0.2 if self._y_start < 0.5 else 0.1
         levels = [round(1 - step * i, 6) for i in range(6) if 1 - step * i > self._y_start - 1e-9]
         parts = [f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{self.y(v)}" y2="{self.y(v)}"/>' for v in levels]
@@ -37,17 +42,21 @@ def _figure(title: str, content: str) -> str:
 
 
 def _floor(values: Sequence[float]) -> float:
-    """The largest tenth below all values, at most 0.5: an axis that shows their differences."""
+    """Returns the largest tenth below all values, at most 0.5: the start of an axis that shows their differences."""
     return min(0.5, max(0, int(10 * min(values, default=0) - 0.5)) / 10)
 
 
 def line_chart(title: str, x: Sequence[float], series: Sequence[tuple[str, Sequence[float]]], *, x_label: str) -> str:
-    """Returns two named curves of shares in 0..1 over `x`, which differ in dashes and marks, not in colour alone.
+    """Returns named curves over `x`, which differ in dashes and marks, not in colour alone.
 
-    A value that is NaN is left out.
+    Args:
+      title: for readers of the screen.
+      x: the places of the values, from 0.
+      series: the name and the values of each curve, shares in 0..1; NaN is left out.
+      x_label: the name of x.
     """
     axes = _Axes(max(x), _floor([v for _, values in series for v in values if v == v]))
-    ticks = []
+    ticks: list[tuple[float, str]] = []
     for value in x:
         if not ticks or axes.x(value) - axes.x(ticks[-1][0]) > 24:
             ticks.append((value, f"{value:g}"))
@@ -73,14 +82,18 @@ def _mark(number: int, x: float, y: float) -> str:
 def calibration_chart(
     title: str, confidence: Sequence[float], accuracy: Sequence[float], shares: Sequence[float]
 ) -> str:
-    """Returns accuracy over confidence as dots, as large as the share of pixels they stand for, beside the diagonal.
+    """Returns accuracy over confidence as dots beside the diagonal.
 
-    All in 0..1; bins without pixels are NaN and left out.
+    Args:
+      title: for readers of the screen.
+      confidence: the mean of each bin, in 0..1; NaN for a bin without pixels, which is left out.
+      accuracy: of each bin, in 0..1.
+      shares: of the pixels in each bin, which the size of its dot shows.
     """
     axes = _Axes(1.0)
     parts = [axes.drawn([(v / 5, f"{20 * v} %") for v in range(6)], "confidence")]
     parts.append(f'<polyline class="ideal" points="{axes.x(0)},{axes.y(0)} {axes.x(1)},{axes.y(1)}"/>')
-    found = [(axes.x(c), axes.y(a), s) for c, a, s in zip(confidence, accuracy, shares, strict=True) if c == c]
-    parts.append(f'<polyline class="curve c0" points="{" ".join(f"{a},{b}" for a, b, _ in found)}"/>')
-    parts += [f'<circle class="mark c0" cx="{a}" cy="{b}" r="{3 + 9 * s**0.5:.1f}"/>' for a, b, s in found]
+    dots = [(axes.x(c), axes.y(a), s) for c, a, s in zip(confidence, accuracy, shares, strict=True) if c == c]
+    parts.append(f'<polyline class="curve c0" points="{" ".join(f"{a},{b}" for a, b, _ in dots)}"/>')
+    parts += [f'<circle class="mark c0" cx="{a}" cy="{b}" r="{3 + 9 * s**0.5:.1f}"/>' for a, b, s in dots]
     return _figure(title, "".join(parts))

@@ -1,6 +1,6 @@
-"""The page of a report: one HTML file with its pictures, style and script in it, which asks for nothing else.
+"""The page of a report: one HTML file with its pictures, style and script in it, which needs nothing else.
 
-`render` makes it of what metrics.json says and of the pictures that were chosen.
+`render` makes it from the contents of metrics.json and the pictures that were chosen.
 """
 
 import base64
@@ -9,12 +9,15 @@ import importlib.resources
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import Any
 
 from deeplab_tf.evaluation.report.charts import calibration_chart, line_chart
 from deeplab_tf.evaluation.report.tally import ImageScores
 from deeplab_tf.ops.pictures import IGNORE_COLOUR, Colour
 
-_MOST_CLASSES, _MOST_ROWS = 40, 2000  # of a confusion matrix that is shown; of the table of images
+_MOST_CLASSES = 40  # of a confusion matrix that is shown
+_MOST_ROWS = 2000  # of the table of images
+_BANDS = (("mean IoU", "miou"), ("pixel accuracy", "pixel_accuracy"))  # the curves of the trimap
 _CARDS = {
     "miou": ("mean IoU", "as the release counts"),
     "pixel_accuracy": ("pixel accuracy", "right pixels"),
@@ -29,7 +32,14 @@ _CARDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A file of the `kind` png or jpeg, and where in it classes are named: (index, x, y), in shares of its sides."""
+    """A picture of an image.
+
+    Attributes:
+      caption: what it shows.
+      kind: the file's kind, png or jpeg.
+      content: the file.
+      marks: where in it classes are named: (index, x, y), in shares of its sides.
+    """
 
     caption: str
     kind: str
@@ -39,7 +49,14 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """An image that is shown: its scores, its pictures, and its classes: (index, labelled, predicted), in shares."""
+    """An image on the page.
+
+    Attributes:
+      group: the heading above it.
+      scores: its scores.
+      pictures: its pictures.
+      classes: its classes: (index, labelled, predicted), in shares of its pixels.
+    """
 
     group: str
     scores: ImageScores
@@ -67,16 +84,17 @@ def _bar(value: float | None, kind: str = "") -> str:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "") -> str:
-    """Returns a table that sorts by its columns, of cells with their tags; where it is too wide it scrolls."""
+    """Returns a table of cells with their tags, which sorts by its columns and scrolls where it is too wide."""
     head = "".join(f'<th scope="col"><button type="button">{column}</button></th>' for column in columns)
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    told = f"<caption>{caption}</caption>" if caption else ""
-    table = f'<table class="sortable">{told}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    title = f"<caption>{caption}</caption>" if caption else ""
+    table = f'<table class="sortable">{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     return f'<div class="wide">{table}</div>'
 
 
-def _cards(metrics: Mapping) -> str:
-    parts, ends = [], metrics["intervals"]["scores"]
+def _cards(metrics: Mapping[str, Any]) -> str:
+    parts: list[str] = []
+    ends = metrics["intervals"]["scores"]
     for name, (title, meaning) in _CARDS.items():
         value = metrics["scores"][name]
         shown = _percent(value, 2) if name != "kappa" else ("&ndash;" if value is None else f"{value:.4f}")
@@ -88,8 +106,9 @@ def _cards(metrics: Mapping) -> str:
     return f'<div class="cards">{"".join(parts)}</div>'
 
 
-def _overview(metrics: Mapping) -> str:
-    level, resamples = metrics["intervals"]["level"], metrics["intervals"]["resamples"]
+def _overview(metrics: Mapping[str, Any]) -> str:
+    level = metrics["intervals"]["level"]
+    resamples = metrics["intervals"]["resamples"]
     alarm = f'<p class="alarm">Contaminated: {escape(metrics["contaminated"])}</p>' if metrics["contaminated"] else ""
     others = [f"{escape(name)} {_percent(value, 2)}" for name, value in metrics["conventions"].items()]
     conventions = f"<p>Mean IoU by convention: {', '.join(others)}.</p>" if others[1:] else ""
@@ -104,14 +123,15 @@ replacement. It tells how far other images like these would move the score; trai
 {conventions}"""
 
 
-def _published(metrics: Mapping) -> str:
-    rows, ours = metrics["published"], metrics["scores"]["miou"]
+def _published(metrics: Mapping[str, Any]) -> str:
+    rows = metrics["published"]
+    ours = metrics["scores"]["miou"]
     if not rows:
         return "<p>No published score of this network on this data set and split is known here.</p>"
     if rows[0]["same"]:
-        words = "The published score of this network at these settings:"
+        heading = "The published score of this network at these settings:"
     else:
-        words = (
+        heading = (
             "None is published of this network at these settings. The nearest, of the same backbone on the same split:"
         )
     cells = [
@@ -123,10 +143,10 @@ def _published(metrics: Mapping) -> str:
         )
         for row in rows
     ]
-    return f"<p>{words}</p>{_table(('result', 'published', 'this one, points', 'settings and source'), cells)}"
+    return f"<p>{heading}</p>{_table(('result', 'published', 'this one, points', 'settings and source'), cells)}"
 
 
-def _classes(metrics: Mapping, palette: Sequence[Colour]) -> str:
+def _classes(metrics: Mapping[str, Any], palette: Sequence[Colour]) -> str:
     total = sum(row["labelled"] for row in metrics["classes"]) or 1
     rows = [
         (
@@ -142,8 +162,9 @@ def _classes(metrics: Mapping, palette: Sequence[Colour]) -> str:
     return _table(columns, rows)
 
 
-def _confusion(metrics: Mapping) -> str:
-    names, matrix = [row["name"] for row in metrics["classes"]], metrics["confusion_matrix"]
+def _confusion(metrics: Mapping[str, Any]) -> str:
+    names = [row["name"] for row in metrics["classes"]]
+    matrix = metrics["confusion_matrix"]
     total = sum(map(sum, matrix)) or 1
     rows = [
         (
@@ -157,15 +178,15 @@ def _confusion(metrics: Mapping) -> str:
     if len(names) > _MOST_CLASSES:
         return f"{pairs}<p>metrics.json has the matrix of all {len(names)} classes.</p>"
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
-    body = []
+    body: list[str] = []
     for index, (name, row) in enumerate(zip(names, matrix, strict=True)):
         shares = [value / (sum(row) or 1) for value in row]
         cells = [_shaded(share, index == column, name, names[column]) for column, share in enumerate(shares)]
         body.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>')
     corner = '<th class="corner">is &darr; &nbsp; taken for &rarr;</th>'
     table = f"<thead><tr>{corner}{head}</tr></thead><tbody>{''.join(body)}</tbody>"
-    told = "<p>Percent of the pixels of each class, row by row; the diagonal, framed, is the class's accuracy.</p>"
-    return f'{pairs}{told}<div class="wide"><table class="matrix">{table}</table></div>'
+    note = "<p>Percent of the pixels of each class, row by row; the diagonal, framed, is the class's accuracy.</p>"
+    return f'{pairs}{note}<div class="wide"><table class="matrix">{table}</table></div>'
 
 
 def _shaded(share: float, hit: bool, name: str, prediction: str) -> str:
@@ -175,40 +196,40 @@ def _shaded(share: float, hit: bool, name: str, prediction: str) -> str:
     return f'<td{" class=hit" if hit else ""} title="{escape(title)}"{style}>{text}</td>'
 
 
-def _curves(metrics: Mapping) -> str:
-    bands, calibration = metrics["trimap"], metrics["calibration"]
+def _curves(metrics: Mapping[str, Any]) -> str:
+    bands = metrics["trimap"]
+    calibration = metrics["calibration"]
     values = [(n, [math.nan if v is None else v for v in bands[k]]) for n, k in _BANDS]
     trimap = line_chart("Scores near boundaries", bands["widths"], values, x_label="width of the band, pixels")
-    said = f"Scores of the pixels within so many of {bands['around']} (the papers' trimaps)."
+    text = f"Scores of the pixels in bands of several widths around {bands['around']} (the papers' trimaps)."
     if all(value is None for value in bands["miou"]):
-        trimap, said = "", f"The labels have no {bands['around']}, around which the papers' trimaps are: no scores."
-    parts = [f"<div><h2>Near boundaries</h2><p>{said}</p>{trimap}</div>"]
+        trimap = ""
+        text = f"The labels have no {bands['around']}, around which the papers' trimaps are: no scores."
+    parts = [f"<div><h2>Near boundaries</h2><p>{text}</p>{trimap}</div>"]
     if calibration:
         bins = [[math.nan if v is None else v for v in calibration[k]] for k in ("confidence", "accuracy", "share")]
         chart = calibration_chart("Accuracy by confidence", *bins)
-        said = (
-            "Of the pixels that the network is so sure of, how many are right: on the dotted line it knows how good "
-            f"it is. Expected calibration error {_percent(calibration['ece'], 2)}, of {calibration['images']:,} images."
+        text = (
+            "The share of right pixels among those of one confidence; on the dotted line the two are equal. Expected "
+            f"calibration error {_percent(calibration['ece'], 2)}, of {calibration['images']:,} images."
         )
-        parts.append(f"<div><h2>Calibration</h2><p>{said}</p>{chart}</div>")
+        parts.append(f"<div><h2>Calibration</h2><p>{text}</p>{chart}</div>")
     return f'<div class="pair">{"".join(parts)}</div>'
 
 
-_BANDS = (("mean IoU", "miou"), ("pixel accuracy", "pixel_accuracy"))
-
-
 def _pictures(shown: Sequence[Shown], names: Sequence[str], palette: Sequence[Colour]) -> str:
-    parts, group = [], None
+    parts: list[str] = []
+    group = None
     for one in shown:
         if one.group != group:
             group = one.group
             parts.append(f"<h2>{escape(group)}</h2><p>Of each class: share labelled &rarr; share predicted.</p>")
         scores = one.scores
-        parts.append(f'<h3 id="image-{scores.index}">{escape(_name(scores))}</h3>{_said(scores, names)}')
+        parts.append(f'<h3 id="image-{scores.index}">{escape(_name(scores))}</h3>{_summary(scores, names)}')
         figures = [_figure(picture, _name(scores), names) for picture in one.pictures]
         entries = [
-            f"<li>{_swatch(palette[index])}{escape(names[index])} {_percent(true)} &rarr; {_percent(found)}</li>"
-            for index, true, found in one.classes
+            f"<li>{_swatch(palette[index])}{escape(names[index])} {_percent(truth)} &rarr; {_percent(predicted)}</li>"
+            for index, truth, predicted in one.classes
         ]
         if scores.ignored:
             entries.append(f"<li>{_swatch(IGNORE_COLOUR)}not scored {_percent(scores.ignored)} of the image</li>")
@@ -220,7 +241,7 @@ def _figure(picture: Picture, name: str, names: Sequence[str]) -> str:
     source = f"data:image/{picture.kind};base64,{base64.b64encode(picture.content).decode()}"
     image = f'<img src="{source}" alt="{escape(f"{picture.caption} of {name}")}">'
     marks = (
-        # Moved by as much of itself as of the picture, it stays inside.
+        # Moved by the same share of itself as of the picture, it stays inside.
         f'<span style="left:{x:.0%};top:{y:.0%};transform:translate(-{x:.0%},-{y:.0%})">{escape(names[index])}</span>'
         for index, x, y in picture.marks
     )
@@ -232,19 +253,19 @@ def _name(scores: ImageScores) -> str:
     return scores.name or f"image {scores.index}"
 
 
-def _said(scores: ImageScores, names: Sequence[str]) -> str:
+def _summary(scores: ImageScores, names: Sequence[str]) -> str:
     numbers = {"mean IoU": scores.miou, "pixel accuracy": scores.pixel_accuracy, "boundary F": scores.boundary_f}
-    words = ", ".join(f"{name} {_percent(value)}" for name, value in numbers.items())
+    text = ", ".join(f"{name} {_percent(value)}" for name, value in numbers.items())
     if scores.confused:
-        true, found = (escape(names[index]) for index in scores.confused)
-        words += f"; most of all {true} taken for {found}, {_percent(scores.confused_share)} of the pixels"
-    return f'<p class="faint">{words}</p>'
+        truth, prediction = (escape(names[index]) for index in scores.confused)
+        text += f"; most of all {truth} taken for {prediction}, {_percent(scores.confused_share)} of the pixels"
+    return f'<p class="faint">{text}</p>'
 
 
 def _images(images: Sequence[ImageScores], shown: Sequence[Shown], names: Sequence[str]) -> str:
     linked = {one.scores.index for one in shown}
     order = sorted(images, key=lambda image: (math.isnan(image.miou), image.miou))
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for image in order[:_MOST_ROWS]:
         name = escape(_name(image))
         name = f'<a href="#image-{image.index}">{name}</a>' if image.index in linked else name
@@ -253,25 +274,27 @@ def _images(images: Sequence[ImageScores], shown: Sequence[Shown], names: Sequen
         rows.append((f"<td>{name}</td>", *map(_cell, numbers), f"<td>{pair}</td>", _cell(image.confused_share)))
     columns = ("image", "mean IoU", "pixel accuracy", "boundary IoU", "boundary F", "not scored", "worst mistake")
     left = f" The {_MOST_ROWS:,} worst of {len(images):,}; per_image.csv has all." if len(images) > len(rows) else ""
-    said = f"<p>Each image by itself: the mean is over the classes in it, or predicted in it.{left}</p>"
-    return said + _table((*columns, "its share"), rows)
+    note = f"<p>Each image by itself: the mean is over the classes in it, or predicted in it.{left}</p>"
+    return note + _table((*columns, "its share"), rows)
 
 
 def _asset(name: str) -> str:
     return (importlib.resources.files("deeplab_tf.evaluation.report") / "assets" / name).read_text(encoding="utf-8")
 
 
-def render(metrics: Mapping, images: Sequence[ImageScores], shown: Sequence[Shown], palette: Sequence[Colour]) -> str:
-    """Returns the page.
+def render(
+    metrics: Mapping[str, Any], images: Sequence[ImageScores], shown: Sequence[Shown], palette: Sequence[Colour]
+) -> str:
+    """Returns the page, as HTML.
 
     Args:
-      metrics: what metrics.json holds (`report.metrics_of`): None where a score is undefined.
+      metrics: the contents of metrics.json (`report.metrics_of`): None where a score is undefined.
       images: every image, for the table.
       shown: the images with pictures, in groups.
-      palette: a colour a class.
+      palette: the colour of each class.
     """
     names = [row["name"] for row in metrics["classes"]]
-    what = escape(f"{metrics['dataset']} {metrics['split']}")
+    subject = escape(f"{metrics['dataset']} {metrics['split']}")
     options = "\n".join(f"{name}: {value}" for name, value in metrics["configuration"].items() if value is not None)
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     return f"""<!doctype html>
@@ -280,11 +303,11 @@ def render(metrics: Mapping, images: Sequence[ImageScores], shown: Sequence[Show
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{what} - deeplab_tf report</title>
+<title>{subject} - deeplab_tf report</title>
 <style>{_asset("report.css")}</style>
 </head>
 <body>
-<h1>{what}: mean IoU {_percent(metrics["scores"]["miou"], 2)}</h1>{_overview(metrics)}
+<h1>{subject}: mean IoU {_percent(metrics["scores"]["miou"], 2)}</h1>{_overview(metrics)}
 <h2>Beside the published score</h2>{_published(metrics)}
 <h2>Classes</h2>{_classes(metrics, palette)}
 <h2>What is taken for what</h2>{_confusion(metrics)}

@@ -1,7 +1,7 @@
-"""A report of an evaluation: metrics.json, per_image.csv, and report.html, which a browser opens without a network.
+"""The report of an evaluation: metrics.json, per_image.csv, and report.html, which a browser opens without a network.
 
-Memory stays bounded, whatever the number of images: small pictures of all wait in a temporary file until it is known
-which are worth showing.
+Memory stays bounded for any number of images: small pictures of all of them lie in a temporary file until it is known
+which ones the page shows.
 """
 
 import csv
@@ -11,58 +11,72 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from deeplab_tf import files
 from deeplab_tf.catalog.datasets import DATASETS, Dataset
 from deeplab_tf.config import EvalConfig, ModelConfig
+from deeplab_tf.config.fields import Options
+from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.evaluate import Evaluation, evaluate_checkpoints
 from deeplab_tf.evaluation.passes import SILENT, Observer, Pass, ScoredImage
 from deeplab_tf.evaluation.report.page import Shown, render
 from deeplab_tf.evaluation.report.tally import ImageScores, Tally, confused_pairs
 from deeplab_tf.evaluation.report.thumbnails import Thumbnails
 from deeplab_tf.inference.predictor import predictor_of
-from deeplab_tf.ops.metrics import calibration_counts, expected_calibration_error
+from deeplab_tf.ops.metrics import ConventionName, calibration_counts, expected_calibration_error
 from deeplab_tf.version import __version__
+from deeplab_tf.zoo.papers.row import PublishedResult
 from deeplab_tf.zoo.published import RESULTS
 
-_EACH_GROUP = 4
-_CALIBRATED, _BINS = 100, 15  # images whose probabilities are asked for, at most; classes of confidence
-_RESAMPLES, _LEVEL = 1000, 0.95
-_NEAREST = 3
+_EACH_GROUP = 4  # images of each group that the page shows
+_CALIBRATED = 100  # images whose probabilities are computed once more, at most
+_BINS = 15  # classes of confidence
+_RESAMPLES = 1000  # of the intervals
+_LEVEL = 0.95
+_NEAREST = 3  # published scores to show where none is of the same settings
 
 
 def chosen(images: Sequence[ImageScores], most: int = _EACH_GROUP) -> dict[str, list[ImageScores]]:
-    """Returns the worst, the middle and the best images by their own mean IoU, each once; those without any: none."""
+    """Returns the worst, the middle and the best images by their own mean IoU, each once; those without one are not in.
+
+    Args:
+      images: all of them.
+      most: the number of images of a group, at most.
+    """
     order = sorted((image for image in images if not math.isnan(image.miou)), key=lambda image: image.miou)
     each = min(most, max(1, len(order) // 3))
-    worst, best = order[:each], order[each:][::-1][:each]
+    worst = order[:each]
+    best = order[each:][::-1][:each]
     start = max(each, (len(order) - each) // 2)
     middle = order[start : max(start, min(start + each, len(order) - each))]
     groups = {"The worst images": worst, "Images in the middle": middle, "The best images": best}
     return {name: group for name, group in groups.items() if group}
 
 
-# ---- what is collected
+# ---- collecting
 
 
 def void_is_between(facts: Dataset) -> bool:
-    """Returns whether a data set's void lies between the objects, where the papers' trimaps are: of those known here,
-    PASCAL VOC's alone does."""
+    """Returns whether a data set's void lies between the objects, where the papers' trimaps are.
+
+    Of the data sets of the catalogue that is true of PASCAL VOC's alone.
+    """
     return facts.class_names == DATASETS["pascal_voc_seg"].class_names
 
 
-def conventions_for(facts: Dataset) -> list[str]:
-    """Returns whose mean IoUs are worth telling: the release's, and that of the benchmark whose classes these are."""
-    own = {"voc": "pascal_voc_seg", "cityscapes": "cityscapes", "ade": "ade20k"}
+def conventions_for(facts: Dataset) -> list[ConventionName]:
+    """Returns the conventions of mean IoU for a data set: the release's, and that of the benchmark with its classes."""
+    own: dict[ConventionName, str] = {"voc": "pascal_voc_seg", "cityscapes": "cityscapes", "ade": "ade20k"}
     return ["release", *(name for name, known in own.items() if facts.class_names == DATASETS[known].class_names)]
 
 
 class Collector:
-    """What a report needs of each image of an evaluation."""
+    """Collects what a report needs of each image of an evaluation."""
 
-    def __init__(self, work: Pass, config: EvalConfig):
+    def __init__(self, work: Pass, config: EvalConfig) -> None:
         self.work = work
         self.config = config
         self.facts = work.facts
@@ -77,36 +91,40 @@ class Collector:
         self._calibration = np.zeros((3, _BINS))
         self._calibrated = 0
 
-    def add(self, example: ScoredImage):
+    def add(self, example: ScoredImage) -> None:
         """Adds an image."""
         scores = self.tally.add(example.label, example.prediction, example.name)
         self._thumbnails.add(example.image, example.label, example.prediction)
-        # The CRF's probabilities are others, and tiles are there because the whole image does not fit the memory.
+        # The CRF has probabilities of its own, and tiles are asked for where the whole image does not fit the memory.
         if scores.index % self._every == 0 and not self.config.crf and self.config.large_images != "tile":
             self._calibrate(example)
 
-    def _calibrate(self, example: ScoredImage):
+    def _calibrate(self, example: ScoredImage) -> None:
         predictor = predictor_of(self.work.opened.loaded.model)
         seen = example.label != self.facts.ignore_label
-        found = predictor.probabilities(
+        probabilities = predictor.probabilities(
             example.image[None].astype(np.float32),
             scales=self.config.eval_scales,
             flip=self.config.add_flipped_images,
         )[0]
-        confidence = np.take_along_axis(found, example.prediction[..., None], axis=-1)[..., 0]
+        confidence = np.take_along_axis(probabilities, example.prediction[..., None], axis=-1)[..., 0]
         right = example.prediction == example.label
         self._calibration += calibration_counts(confidence[seen], right[seen], bins=_BINS)
         self._calibrated += 1
 
-    def calibration(self) -> dict | None:
+    def calibration(self) -> dict[str, Any] | None:
         """Returns "ece", "images", and of each class of confidence "confidence", "accuracy", "share"; or None."""
         number, confidence, right = self._calibration
         if not number.any():
             return None
         filled = np.where(number > 0, number, np.nan)
-        curves = {"confidence": confidence / filled, "accuracy": right / filled, "share": number / number.sum()}
-        ece = expected_calibration_error(self._calibration)
-        return {"ece": ece, "images": self._calibrated, **curves}
+        return {
+            "ece": expected_calibration_error(self._calibration),
+            "images": self._calibrated,
+            "confidence": confidence / filled,
+            "accuracy": right / filled,
+            "share": number / number.sum(),
+        }
 
     def shown(self) -> list[Shown]:
         """Returns the images worth showing, with their pictures."""
@@ -119,22 +137,31 @@ class Collector:
 
 def comparable(
     network: ModelConfig, config: EvalConfig, *, dataset: str, split: str, longest_side: int | None = None
-) -> list[dict]:
-    """Returns the published scores that an evaluation is to be compared with.
+) -> list[dict[str, Any]]:
+    """Returns the published scores to compare an evaluation with.
 
-    "same": of this network at these scales, flips and size of the images (`longest_side`: what they are resized to);
-    where there is none, the nearest few of the same backbone on the same split. Each: "name", "miou" (0..1),
-    "settings", "source", "same".
+    They are those of this network at the same scales, flips and size of the images. Where there is none, they are the
+    nearest few of the same backbone on the same split.
+
+    Args:
+      network: of the evaluation.
+      config: its scales, flips and CRF.
+      dataset: the data set's name.
+      split: the split's name.
+      longest_side: the size that the images were resized to, if they were.
+
+    Returns:
+      Of each "name", "settings", "source", "miou" (0..1), and "same": whether the settings are those of the evaluation.
     """
 
     def bare(one: ModelConfig) -> ModelConfig:
         return dataclasses.replace(one, crop_size=None, image_pooling_crop_size=None)
 
-    def same(row) -> bool:
-        how = (config.eval_scales, config.add_flipped_images, config.crf, longest_side)
-        return (row.scales, row.flip, row.crf, row.longest_side) == how and bare(row.config) == bare(network)
+    def same(row: PublishedResult) -> bool:
+        settings = (config.eval_scales, config.add_flipped_images, config.crf, longest_side)
+        return (row.scales, row.flip, row.crf, row.longest_side) == settings and bare(row.config) == bare(network)
 
-    def differences(row) -> int:
+    def differences(row: PublishedResult) -> int:
         values = [(getattr(row.config, f.name), getattr(network, f.name)) for f in dataclasses.fields(ModelConfig)]
         settings = ((row.scales, config.eval_scales), (row.longest_side, longest_side))
         return sum(a != b for a, b in (*values, *settings))
@@ -142,14 +169,16 @@ def comparable(
     here = [row for row in RESULTS.values() if (row.dataset, row.split, row.metric) == (dataset, split, "mIoU")]
     here = [row for row in here if row.config.model_variant == network.model_variant]
     rows = [row for row in here if same(row)] or sorted(here, key=differences)[:_NEAREST]
-    facts = ("name", "settings", "source")
-    return [{**{f: getattr(r, f) for f in facts}, "miou": r.score / 100, "same": same(r)} for r in rows]
+    return [
+        {"name": r.name, "settings": r.settings, "source": r.source, "miou": r.score / 100, "same": same(r)}
+        for r in rows
+    ]
 
 
-# ---- what is written
+# ---- writing
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """Returns `value` as JSON has it: NaN is null."""
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
@@ -160,23 +189,31 @@ def _plain(value):
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _changed(options) -> dict[str, object]:
-    """The fields of a configuration that are not its defaults."""
+def _changed(options: Options) -> dict[str, Any]:
+    """Returns the fields of a configuration that are not its defaults."""
     fields = dataclasses.fields(options)
     return {f.name: getattr(options, f.name) for f in fields if getattr(options, f.name) != f.default}
 
 
-def metrics_of(evaluation: Evaluation, collected: Collector, *, command: str = "") -> dict:
-    """Returns what metrics.json holds: scores in 0..1, None where there is nothing to score."""
+def metrics_of(evaluation: Evaluation, collected: Collector, *, command: str = "") -> dict[str, Any]:
+    """Returns the contents of metrics.json: scores in 0..1, None where there is nothing to score.
+
+    Args:
+      evaluation: of all images together.
+      collected: of the images one by one.
+      command: the command line of the evaluation, for the reader.
+    """
     card = collected.work.opened.loaded.card
     records = collected.work.records
-    config, facts, tally = collected.config, collected.facts, collected.tally
+    config = collected.config
+    facts = collected.facts
+    tally = collected.tally
     scores = tally.scores()
     per_class, conventions, trimap = (scores.pop(name) for name in ("classes", "conventions", "trimap"))
     keys = ("class", "prediction", "pixels")
     side = records.config.max_resize_value
-    how = {**_changed(records.config), **_changed(config)}
-    how |= {name: getattr(config, name) for name in ("eval_scales", "eval_crop_size", "add_flipped_images")}
+    settings = {**_changed(records.config), **_changed(config)}
+    settings |= {name: getattr(config, name) for name in ("eval_scales", "eval_crop_size", "add_flipped_images")}
     values = {
         "checkpoint": evaluation.checkpoint,
         "step": evaluation.step,
@@ -196,7 +233,7 @@ def metrics_of(evaluation: Evaluation, collected: Collector, *, command: str = "
         "calibration": collected.calibration(),
         "confusion_matrix": tally.matrix,
         "published": comparable(card.config, config, dataset=facts.name, split=records.split, longest_side=side),
-        "configuration": {**card.config.to_json(), "output_stride": card.config.output_stride, **how},
+        "configuration": {**card.config.to_json(), "output_stride": card.config.output_stride, **settings},
         "command": command,
         "version": __version__,
     }
@@ -216,19 +253,22 @@ def _per_image(images: Sequence[ImageScores], names: Sequence[str]) -> str:
     return stream.getvalue()
 
 
-def write_report(folder: str | os.PathLike, evaluation: Evaluation, collected: Collector, *, command: str = ""):
+def write_report(
+    folder: str | os.PathLike[str], evaluation: Evaluation, collected: Collector, *, command: str = ""
+) -> None:
     """Writes metrics.json, per_image.csv and report.html of an evaluation into `folder`, each whole or not at all.
 
     Args:
       folder: made where it is not there; a report that it holds is replaced.
-      evaluation: what `evaluate` came to.
-      collected: what was seen meanwhile.
-      command: as which the evaluation was started, for the reader.
+      evaluation: of all images together.
+      collected: of the images one by one.
+      command: the command line of the evaluation, for the reader.
 
     Raises:
       DeepLabError: the folder cannot be written.
     """
-    metrics, images = metrics_of(evaluation, collected, command=command), collected.tally.images
+    metrics = metrics_of(evaluation, collected, command=command)
+    images = collected.tally.images
     contents = {
         "metrics.json": json.dumps(metrics, indent=1),
         "per_image.csv": _per_image(images, collected.facts.class_names),
@@ -240,18 +280,25 @@ def write_report(folder: str | os.PathLike, evaluation: Evaluation, collected: C
 
 
 class _Collecting(Observer):
-    """Collects what a report needs of each pass, and hands everything on to another observer."""
+    """Collects what a report needs of each pass, and passes everything else on to another observer."""
 
-    def __init__(self, config: EvalConfig, shown: Observer):
+    def __init__(self, config: EvalConfig, shown: Observer) -> None:
         self._config = config
         self._shown = shown
-        self.collected: Collector | None = None
+        self._collected: Collector | None = None
+
+    @property
+    def collected(self) -> Collector:
+        """What was collected of the last pass."""
+        if self._collected is None:
+            raise RuntimeError("no pass has begun")
+        return self._collected
 
     def tell(self, line: str) -> None:
         self._shown.tell(line)
 
     def begin(self, work: Pass) -> None:
-        self.collected = Collector(work, self._config)
+        self._collected = Collector(work, self._config)
         self._shown.begin(work)
 
     def scored(self, images: Iterator[ScoredImage]) -> None:
@@ -264,17 +311,28 @@ class _Collecting(Observer):
 
 def report_checkpoints(
     config: EvalConfig,
-    data: Mapping[str, object],
-    changes: Mapping[str, object] | None = None,
+    data: Mapping[str, Any],
+    changes: Mapping[str, Any] | None = None,
     *,
     command: str = "",
     observer: Observer = SILENT,
 ) -> Iterator[Evaluation]:
-    """Does what `evaluate.evaluate_checkpoints` does, and writes a report of each into config.report.
+    """Scores checkpoints as `evaluate.evaluate_checkpoints` does, and writes a report of each into config.report.
 
-    The report of a followed run is that of its newest checkpoint. Arguments and errors as there, but that `observer` is
-    not told of the pictures that were scored; `command` as `write_report`.
+    The report of a followed run is that of its newest checkpoint.
+
+    Args:
+      config: which checkpoints (see `following.follow`), which split, at which scales.
+      data: the DataConfig fields that the user gives; the checkpoint's description has the others.
+      changes: the ModelConfig fields that the user gives, for `loading.open_model`.
+      command: the command line of the evaluation, for the reader.
+      observer: told of the waiting, of each checkpoint and of each batch, but not of the pictures.
+
+    Raises:
+      DeepLabError: the errors of `evaluate_checkpoints` and `write_report`; or config.report is unset.
     """
+    if not config.report:
+        raise DeepLabError("--report is missing; expected the folder to write")
     collecting = _Collecting(config, observer)
     for evaluation in evaluate_checkpoints(config, data, changes, observer=collecting):
         write_report(config.report, evaluation, collecting.collected, command=command)

@@ -1,14 +1,16 @@
-"""The scores of a data set, image by image: what is added up, and the table of its images."""
+"""Tally: the scores of a data set, added up image by image, and the table of its images."""
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from deeplab_tf.ops.boundary import TRIMAP_WIDTHS, boundary_counts, contour_f_scores, trimap_matrices
 from deeplab_tf.ops.metrics import (
     CITYSCAPES_CATEGORIES,
+    ConventionName,
     Counts,
     bootstrap_intervals,
     class_mean,
@@ -27,11 +29,16 @@ class ImageScores:
     """One image: a row of per_image.csv. Shares and scores are in 0..1; NaN where nothing counts.
 
     Attributes:
-      index, name: its place in the data set, from 0, and its stored name.
-      height, width: in pixels.
-      ignored: share of its pixels that count nowhere.
-      pixel_accuracy, miou, boundary_iou, boundary_f: its own scores, over the classes in it or predicted in it.
-      confused: class -> prediction of its most frequent mistake, as indices, or None.
+      index: its place in the data set, from 0.
+      name: its stored name.
+      height: in pixels.
+      width: in pixels.
+      ignored: the share of its pixels that do not count.
+      pixel_accuracy: of its own pixels.
+      miou: over the classes in it or predicted in it.
+      boundary_iou: over the same classes.
+      boundary_f: over the same classes.
+      confused: its most frequent mistake, (class, predicted class) as indices, or None.
       confused_share: that mistake's share of the pixels that count.
     """
 
@@ -49,7 +56,7 @@ class ImageScores:
 
 
 def confused_pairs(matrix: np.ndarray, most: int = 10) -> list[tuple[int, int, int]]:
-    """Returns (class, predicted class, pixels) of the most frequent mistakes of a confusion matrix, first the worst."""
+    """Returns (class, predicted class, pixels) of a confusion matrix's most frequent mistakes, the worst first."""
     wrong = matrix - np.diag(np.diag(matrix))
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     pairs = (np.unravel_index(cell, matrix.shape) for cell in order)
@@ -57,8 +64,10 @@ def confused_pairs(matrix: np.ndarray, most: int = 10) -> list[tuple[int, int, i
 
 
 class Tally:
-    """Scores of images as they come. Parts that were tallied apart are put together by `merge`, in order, and then are
-    what one pass would have given, to the last bit."""
+    """Sums over images, from which their scores follow.
+
+    Tallies of parts of a data set, merged in order, give the scores of one pass to the last bit.
+    """
 
     def __init__(
         self,
@@ -66,11 +75,19 @@ class Tally:
         *,
         ignore_label: int = 255,
         around_void: bool = True,
-        conventions: Sequence[str] = ("release",),
-    ):
-        """`around_void` says what the bands of the trimap are around, see `boundary.trimap_matrices`; `conventions`,
-        names of `metrics.CONVENTIONS`, which mean IoUs the classes have."""
-        self._classes, self._ignore, self.around_void = num_classes, ignore_label, around_void
+        conventions: Sequence[ConventionName] = ("release",),
+    ) -> None:
+        """Makes an empty tally.
+
+        Args:
+          num_classes: the number of classes.
+          ignore_label: the label whose pixels do not count.
+          around_void: whether the bands of the trimap are around void; see `boundary.trimap_matrices`.
+          conventions: the mean IoUs to give, as named in `metrics.CONVENTIONS`.
+        """
+        self.around_void = around_void
+        self._classes = num_classes
+        self._ignore = ignore_label
         self._conventions = tuple(conventions)
         self.matrix = np.zeros((num_classes, num_classes), np.int64)
         self.trimap = np.zeros((len(TRIMAP_WIDTHS), num_classes, num_classes), np.int64)
@@ -80,13 +97,17 @@ class Tally:
         self._f_scores: list[np.ndarray] = []
 
     def add(self, label: np.ndarray, prediction: np.ndarray, name: str = "") -> ImageScores:
-        """Adds an image: class maps, integers [h, w]. ValueError as `confusion_matrix`."""
-        how = {"ignore_label": self._ignore}
-        matrix = confusion_matrix(label, prediction, self._classes, **how)
-        boundary = boundary_counts(label, prediction, self._classes, **how)
-        f_scores = contour_f_scores(label, prediction, self._classes, **how)
-        how["around_void"] = self.around_void
-        self.trimap += trimap_matrices(label, prediction, self._classes, **how)
+        """Adds an image, two class maps of integers [h, w], and returns its own scores.
+
+        ValueError for a label or a prediction that is out of range.
+        """
+        ignored = self._ignore
+        matrix = confusion_matrix(label, prediction, self._classes, ignore_label=ignored)
+        boundary = boundary_counts(label, prediction, self._classes, ignore_label=ignored)
+        f_scores = contour_f_scores(label, prediction, self._classes, ignore_label=ignored)
+        self.trimap += trimap_matrices(
+            label, prediction, self._classes, ignore_label=ignored, around_void=self.around_void
+        )
         self.matrix += matrix
         self._counts.append(counts_of(matrix))
         self._boundary.append(boundary)
@@ -94,8 +115,10 @@ class Tally:
         self.images.append(self._scores_of(matrix, boundary, f_scores, name, label.shape))
         return self.images[-1]
 
-    def _scores_of(self, matrix, boundary: Counts, f_scores, name: str, shape: tuple[int, int]) -> ImageScores:
-        seen, pixels = int(matrix.sum()), math.prod(shape)
+    def _scores_of(
+        self, matrix: np.ndarray, boundary: Counts, f_scores: np.ndarray, name: str, shape: tuple[int, ...]
+    ) -> ImageScores:
+        seen = int(matrix.sum())
         overall = overall_scores(counts_of(matrix))
         row, column, wrong = next(iter(confused_pairs(matrix, 1)), (0, 0, 0))
         return ImageScores(
@@ -103,7 +126,7 @@ class Tally:
             name=name,
             height=shape[0],
             width=shape[1],
-            ignored=1 - seen / pixels,
+            ignored=1 - seen / math.prod(shape),
             pixel_accuracy=float(overall["pixel_accuracy"]),
             miou=float(overall["miou"]),
             boundary_iou=float(class_mean(class_scores(boundary)["iou"])),
@@ -112,7 +135,7 @@ class Tally:
             confused_share=wrong / seen if seen else math.nan,
         )
 
-    def merge(self, other: "Tally"):
+    def merge(self, other: "Tally") -> None:
         """Adds the images of another tally of the same kind, after those of this one."""
         self.matrix += other.matrix
         self.trimap += other.trimap
@@ -123,30 +146,35 @@ class Tally:
         self._f_scores += other._f_scores
 
     def shares(self, index: int) -> list[tuple[int, float, float]]:
-        """Returns (class, share labelled, share predicted) of each class in an image, of its pixels that count; first
-        the largest."""
+        """Returns (class, share labelled, share predicted) of the classes in an image, the largest first.
+
+        The shares are of its pixels that count.
+        """
         _, labelled, predicted = self._counts[index]
-        total, order = max(1, int(labelled.sum())), np.argsort(-labelled, kind="stable")
+        total = max(1, int(labelled.sum()))
+        order = np.argsort(-labelled, kind="stable")
         there = [int(i) for i in order if labelled[i] or predicted[i]]
         return [(i, float(labelled[i] / total), float(predicted[i] / total)) for i in there]
 
-    def intervals(self, **options) -> dict[str, tuple[float, float]]:
-        """Returns `bootstrap_intervals` of the images, those of "boundary_iou" and "boundary_f" too."""
+    def intervals(self, *, resamples: int = 1000, level: float = 0.95) -> dict[str, tuple[float, float]]:
+        """Returns `bootstrap_intervals` of the images, and those of "boundary_iou" and "boundary_f"."""
         of_images = np.array([[image.boundary_f] for image in self.images])
         scored = (~np.isnan(of_images)).astype(np.int64)
         parts = {
             "boundary_iou": (_stacked(self._boundary), "miou"),
             "boundary_f": (Counts(np.nan_to_num(of_images), scored, scored), "pixel_accuracy"),  # their plain mean
         }
-        more = {name: bootstrap_intervals(counts, **options)[key] for name, (counts, key) in parts.items()}
-        return {**bootstrap_intervals(_stacked(self._counts), **options), **more}
+        intervals = bootstrap_intervals(_stacked(self._counts), resamples=resamples, level=level)
+        for name, (counts, key) in parts.items():
+            intervals[name] = bootstrap_intervals(counts, resamples=resamples, level=level)[key]
+        return intervals
 
-    def scores(self) -> dict[str, object]:
-        """Returns what the images come to, all in 0..1 but kappa; NaN where nothing counts.
+    def scores(self) -> dict[str, Any]:
+        """Returns the scores of all images, in 0..1 except for kappa; NaN where nothing counts.
 
         `overall_scores` of all pixels, and "boundary_iou" (mean over classes), "boundary_f" (mean over images of their
-        means over classes); "conventions": the mean IoU by each of the conventions; "classes": name of
-        the score -> float64 [classes]; "trimap": "widths", "miou", "pixel_accuracy", "around".
+        means over classes); "conventions": the mean IoU by each of the conventions; "classes": name of the score ->
+        float64 [classes]; "trimap": "widths", "miou", "pixel_accuracy", "around".
         """
         f_scores = np.stack(self._f_scores)
         boundary = class_scores(Counts(*(part.sum(0) for part in _stacked(self._boundary))))["iou"]
@@ -171,10 +199,11 @@ class Tally:
         }
 
     def _by_convention(self) -> Mapping[str, float]:
-        found = {name: float(convention_miou(counts_of(self.matrix), name)) for name in self._conventions}
-        if "cityscapes" in found:
-            found["cityscapes categories"] = mean_iou(merged_classes(self.matrix, [*CITYSCAPES_CATEGORIES.values()]))
-        return found
+        counts = counts_of(self.matrix)
+        scores: dict[str, float] = {name: float(convention_miou(counts, name)) for name in self._conventions}
+        if "cityscapes" in scores:
+            scores["cityscapes categories"] = mean_iou(merged_classes(self.matrix, [*CITYSCAPES_CATEGORIES.values()]))
+        return scores
 
 
 def _stacked(counts: list[Counts]) -> Counts:

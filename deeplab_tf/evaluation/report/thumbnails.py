@@ -1,4 +1,4 @@
-"""Small pictures of many images, of which a report shows a few: they wait in a temporary file, not in memory."""
+"""Thumbnails: small pictures of many images, of which a report shows a few, in a temporary file and not in memory."""
 
 import io
 import itertools
@@ -14,29 +14,33 @@ from deeplab_tf.evaluation.report.page import Picture
 from deeplab_tf.ops.images import jpeg_bytes, resize_labels
 from deeplab_tf.ops.pictures import IGNORE_COLOUR, Colour, palette_png
 
-_SIDE, _QUALITY = 480, 85  # pixels of a picture's longer side; of a JPEG
-_MOST_MARKS, _LEAST_MARKED = 6, 0.02  # names written into a picture of classes; share of it that is worth one
+_SIDE = 480  # pixels of a picture's longer side
+_QUALITY = 85  # of a JPEG
+_MOST_MARKS = 6  # names written into a picture of classes, at most
+_LEAST_MARKED = 0.02  # the share of a picture from which a class gets its name
 _DIFFERENCE = "difference: solid is wrong, striped is not scored"
-_WRONG = np.array((213, 94, 0))  # vermilion: told from greys whatever one's colour vision
+_WRONG = np.array((213, 94, 0))  # vermilion, which every colour vision tells from greys
 
 
 class Thumbnails:
     """Photo, label and prediction of each image, small and encoded, in a temporary file."""
 
-    def __init__(self, palette: Sequence[Colour], ignore_label: int):
-        self._file, self._ends = tempfile.TemporaryFile(), [0]  # noqa: SIM115 (it lives as long as this)
+    def __init__(self, palette: Sequence[Colour], ignore_label: int) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as this object)
+        self._ends = [0]
         self._ignore = ignore_label
         self._palette = list(palette)
         if ignore_label < len(palette):
             self._palette[ignore_label] = IGNORE_COLOUR
 
-    def add(self, image: np.ndarray, label: np.ndarray, prediction: np.ndarray):
-        """Adds an image: uint8 [h, w, 3] and two class maps [h, w]. DeepLabError where there is no room on the disk."""
+    def add(self, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> None:
+        """Adds an image: uint8 [h, w, 3] and two class maps [h, w]. DeepLabError where the disk is full."""
         height, width = label.shape
         scale = min(1.0, _SIDE / max(height, width))
-        size = max(1, round(height * scale)), max(1, round(width * scale))
-        photo = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BOX))
-        maps = [palette_png(resize_labels(values, *size), self._palette) for values in (label, prediction)]
+        rows = max(1, round(height * scale))
+        columns = max(1, round(width * scale))
+        photo = np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BOX))
+        maps = [palette_png(resize_labels(values, rows, columns), self._palette) for values in (label, prediction)]
         for content in (jpeg_bytes(photo, quality=_QUALITY), *maps):
             try:
                 self._file.write(content)
@@ -52,34 +56,40 @@ class Thumbnails:
 
     def pictures(self, index: int) -> list[Picture]:
         """Returns photo, label, prediction and difference of an image."""
-        photo, label, found = self._read(index)
-        true, guess = (np.array(Image.open(io.BytesIO(content))) for content in (label, found))
+        photo, label, prediction = self._read(index)
+        classes, predicted = (np.array(Image.open(io.BytesIO(content))) for content in (label, prediction))
         return [
             Picture("photo", "jpeg", photo),
-            Picture("label", "png", label, _marks(true, self._ignore)),
-            Picture("prediction", "png", found, _marks(guess, self._ignore)),
-            Picture(_DIFFERENCE, "jpeg", self._difference(photo, true, guess)),
+            Picture("label", "png", label, _marks(classes, self._ignore)),
+            Picture("prediction", "png", prediction, _marks(predicted, self._ignore)),
+            Picture(_DIFFERENCE, "jpeg", self._difference(photo, classes, predicted)),
         ]
 
-    def _difference(self, photo: bytes, true: np.ndarray, guess: np.ndarray) -> bytes:
+    def _difference(self, photo: bytes, classes: np.ndarray, predicted: np.ndarray) -> bytes:
+        """Returns a pale photo with the wrong pixels in one colour, and stripes where nothing is scored."""
         picture = np.repeat(96 + np.array(Image.open(io.BytesIO(photo)).convert("L"))[..., None] // 2, 3, axis=2)
-        wrong = (true != guess) & (true != self._ignore)
+        wrong = (classes != predicted) & (classes != self._ignore)
         picture[wrong] = 0.25 * picture[wrong] + 0.75 * _WRONG
-        stripes = np.add.outer(*map(np.arange, true.shape)) % 8 < 3
-        picture[(true == self._ignore) & stripes] = IGNORE_COLOUR
+        stripes = np.add.outer(*map(np.arange, classes.shape)) % 8 < 3
+        picture[(classes == self._ignore) & stripes] = IGNORE_COLOUR
         return jpeg_bytes(picture, quality=_QUALITY)
 
 
 def _marks(labels: np.ndarray, ignore_label: int) -> list[tuple[int, float, float]]:
-    """Returns (class, x, y) in shares of the sides: the middles of the largest classes, where a name finds room."""
-    (height, width), found = labels.shape, []
+    """Returns (class, x, y), in shares of the sides, of the places for the names of the largest classes.
+
+    A name stands where its class is widest, unless that is too near to the name of a larger one.
+    """
+    height, width = labels.shape
+    marks: list[tuple[int, float, float]] = []
     shares = np.bincount(labels.ravel()) / labels.size
     for index in np.argsort(-shares)[:_MOST_MARKS]:
         if shares[index] < _LEAST_MARKED or index == ignore_label:
             continue
         inside = np.pad(labels == index, 1)
-        y, x = np.unravel_index(ndimage.distance_transform_cdt(inside, "chessboard").argmax(), inside.shape)
-        x, y = (x - 0.5) / width, (y - 0.5) / height
-        if all(abs(x - other) > 0.3 or abs(y - above) > 0.1 for _, other, above in found):
-            found.append((int(index), x, y))
-    return found
+        row, column = np.unravel_index(ndimage.distance_transform_cdt(inside, "chessboard").argmax(), inside.shape)
+        x = float((column - 0.5) / width)
+        y = float((row - 0.5) / height)
+        if all(abs(x - other) > 0.3 or abs(y - above) > 0.1 for _, other, above in marks):
+            marks.append((int(index), x, y))
+    return marks
