@@ -64,6 +64,17 @@ def local_path(place: str | os.PathLike, *, flag: str, why: str) -> pathlib.Path
     return pathlib.Path(path(text))
 
 
+def find(folder: str | os.PathLike, pattern: str) -> list[str]:
+    """Returns the paths <folder>/<pattern>, sorted; the pattern may have * in each of its parts, the folder is none."""
+    return [str(entry) for entry in sorted(path(folder).glob(pattern))]
+
+
+def is_taken(folder: str | os.PathLike) -> bool:
+    """Returns whether there is something else than an empty folder."""
+    place = path(folder)
+    return place.exists() and not (place.is_dir() and not any(place.iterdir()))
+
+
 @contextlib.contextmanager
 def plain(place: str | os.PathLike) -> Iterator[str]:
     """Gives a name for a file, a folder or a checkpoint's prefix that TensorFlow does not take for a pattern.
@@ -158,7 +169,7 @@ def written(
     with writing(target, flag=flag, cure=cure), contextlib.ExitStack() as stack:
         stack.enter_context(_made(target.parent))
         near = _partial(target.parent, target.suffix)
-        stack.callback(_remove, near)
+        stack.callback(remove, near)
         # What forbids it is told before the work: a folder there, a name that is too long, no right.
         with contextlib.suppress(FileNotFoundError):
             target.stat()
@@ -206,7 +217,7 @@ def growing(
         home = target.parent if names is None else target
         stack.enter_context(_made(home))
         partial = _partial(home)
-        stack.callback(_remove, partial)
+        stack.callback(remove, partial)
         partial.mkdir()
         if local and not isinstance(partial, pathlib.Path):
             scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deeplab_tf-")))
@@ -250,7 +261,7 @@ def flush(file: pathlib.Path) -> None:
             os.fsync(stream.fileno())
 
 
-def _remove(place: AnyPath):
+def remove(place: AnyPath) -> None:
     """Removes a file or a folder, if it is there."""
     with contextlib.suppress(OSError):
         if not place.is_dir():
@@ -264,4 +275,4 @@ def _remove(place: AnyPath):
 def remove_partial(folder: AnyPath) -> None:
     """Removes what a process that was killed had been writing in `folder`, for the one process that writes there."""
     for left_over in folder.glob(f"{PARTIAL}*"):
-        _remove(left_over)
+        remove(left_over)

@@ -216,7 +216,7 @@ def test_a_full_disk_ends_the_keeping_not_the_run(tmp_path, monkeypatch, capfd):
     room(monkeypatch, (1 << 30) + 1000)  # less than a picture above what is left to others
     assert_equal(batches(chosen, 4), plain)
     told = capfd.readouterr().err
-    assert told.count("decoded_cache: ") == 1
+    assert told.count("decoded_cache=") == 1
     assert "cannot be written (the disk is full but for a last gibibyte, which is left to checkpoints)" in told
     assert "Make room, or name a folder on another disk" in told
     assert files(tmp_path / "cache") == []
@@ -247,7 +247,7 @@ def test_the_folder_may_be_deleted_at_any_time(tmp_path):
 def test_folders_that_will_not_do_are_named(tmp_path):
     folder = write_records(tmp_path / "r", "train", [serialized(i) for i in range(COUNT)])
     (tmp_path / "file").write_text("")
-    with pytest.raises(DeepLabError, match=r"decoded_cache=.*file: cannot be made \(.*\); expected a folder"):
+    with pytest.raises(DeepLabError, match=r"decoded_cache=.*file: cannot be written \(.*\); expected a folder"):
         batches(config(folder, decoded_cache=str(tmp_path / "file")), 1)
     with pytest.raises(DeepLabError, match="decoded_cache=gs://bucket/c: expected a folder of this machine"):
         batches(config(folder, decoded_cache="gs://bucket/c"), 1)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from absl import flags
 
+from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.tools import options
 
@@ -82,10 +83,8 @@ def define(values: flags.FlagValues) -> None:
 
 def _folder(values: flags.FlagValues, flag: str, root: str, *names: str) -> str:
     """Returns the folder that a flag gives, or the first existing one of `names` below `root`."""
-    from deeplab_tf.data import places
-
     folders = [os.path.join(root, name) for name in names]
-    return values[flag].value or next(filter(places.is_dir, folders), folders[0])
+    return values[flag].value or next((folder for folder in folders if files.path(folder).is_dir()), folders[0])
 
 
 def _voc(values: flags.FlagValues) -> _FactsAndSplits:

@@ -2,7 +2,7 @@
 
 import os
 
-from deeplab_tf.data import places
+from deeplab_tf import files
 from deeplab_tf.data.pairs import Pair
 from deeplab_tf.errors import DeepLabError
 
@@ -27,7 +27,7 @@ def ade20k_splits(
 
 
 def _pairs(image_folder: str | os.PathLike, label_folder: str | os.PathLike) -> list[Pair]:
-    images = places.find(image_folder, "*.jpg")
+    images = files.find(image_folder, "*.jpg")
     if not images:
         raise DeepLabError(f"{image_folder}: no *.jpg images; expected a folder of ADEChallengeData2016/images")
     pairs = []

@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
+from deeplab_tf import files
 from deeplab_tf.data.build import PlannedShard, Writer, Written, write_shard
 from deeplab_tf.data.pairs import LabelRules, Pair, pack
-from deeplab_tf.data.places import is_remote
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 if TYPE_CHECKING:
@@ -51,15 +50,15 @@ def beam_writer(runner: str, beam_options: Sequence[str] = ()) -> Writer:
 
     def write(shards: Sequence[PlannedShard], rules: LabelRules) -> Iterator[Written]:
         work = os.path.join(os.path.dirname(shards[0].file), _WORK)
-        tf.io.gfile.makedirs(work)
-        with tf.io.gfile.GFile(os.path.join(work, _PLAN), "w") as plan:
+        files.path(work).mkdir(parents=True)
+        with files.path(os.path.join(work, _PLAN)).open("w", encoding="utf-8") as plan:
             for number, shard in enumerate(shards):
                 pairs = [dataclasses.asdict(_with_absolute_paths(pair)) for pair in shard.pairs]
                 plan.write(json.dumps({"number": number, "file": shard.file, "pairs": pairs}) + "\n")
         _run(runner, flags, work, rules)
         for number in range(len(shards)):
             yield _read_result(runner, work, number)
-        tf.io.gfile.rmtree(work)
+        files.remove(files.path(work))
 
     return write
 
@@ -115,7 +114,7 @@ def _with_absolute_paths(pair: Pair) -> Pair:
     """Returns the pair with paths that mean the same in a worker's working directory."""
 
     def absolute(path: str) -> str:
-        return path if is_remote(path) else os.path.abspath(path)
+        return str(files.path(path).absolute())
 
     return dataclasses.replace(pair, image=absolute(pair.image), label=absolute(pair.label) if pair.label else None)
 
@@ -162,7 +161,7 @@ def run_pipeline(runner: str, flags: Sequence[str], build: Callable[["Pipeline"]
 
 def _read_plan(plan: str) -> Iterator[str]:
     """Yields the lines of the plan, one for each shard."""
-    with tf.io.gfile.GFile(plan) as lines:
+    with files.path(plan).open(encoding="utf-8") as lines:
         yield from lines
 
 
@@ -172,17 +171,15 @@ def _write(line: str, work: str, rules: LabelRules) -> None:
     pairs = (Pair(**pair) for pair in values["pairs"])
     attempt = os.path.join(work, f"{values['number']}.{uuid.uuid4().hex}")
     written = write_shard(attempt, (pack(pair, rules) for pair in pairs))
-    tf.io.gfile.rename(attempt, values["file"], overwrite=True)
-    with tf.io.gfile.GFile(f"{attempt}.json", "w") as note:
-        json.dump({"counts": written.counts.tolist(), "faults": written.faults}, note)
-    tf.io.gfile.rename(f"{attempt}.json", os.path.join(work, f"{values['number']}.json"), overwrite=True)
+    files.move(files.path(attempt), files.path(values["file"]))
+    with files.written(os.path.join(work, f"{values['number']}.json"), durable=False) as note:
+        note.write_text(json.dumps({"counts": written.counts.tolist(), "faults": written.faults}), encoding="utf-8")
 
 
 def _read_result(runner: str, work: str, number: int) -> Written:
     """Returns the counts and faults that `_write` noted for a shard."""
     try:
-        with tf.io.gfile.GFile(os.path.join(work, f"{number}.json")) as note:
-            values = json.load(note)
-    except tf.errors.NotFoundError:
+        values = json.loads(files.path(os.path.join(work, f"{number}.json")).read_text(encoding="utf-8"))
+    except FileNotFoundError:
         raise DeepLabError(f"--beam_runner={runner}: the pipeline ended before shard {number} was written") from None
     return Written(np.array(values["counts"], np.int64), values["faults"])

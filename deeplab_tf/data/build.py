@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf import files
 from deeplab_tf.catalog import datasets
-from deeplab_tf.data import places, records
+from deeplab_tf.data import records
 from deeplab_tf.data.pairs import LabelRules, Packed, Pair, binary_mask_fault, pack, pack_all
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.filesystems.remote import os_errors
 
 _CHUNK = 8  # pairs in one task of a process
 _AHEAD = 3  # chunks that a process may be ahead of the writer, which bounds the memory
@@ -93,16 +95,18 @@ def build_records(
     if not splits or not all(splits.values()):
         empty = ", ".join(split for split, pairs in splits.items() if not pairs) or "splits"
         raise DeepLabError(f"no images found for {empty}")
-    if places.is_taken(output_dir):
+    if files.is_taken(output_dir):
         raise DeepLabError(
             f"output_dir={output_dir} is there and not an empty folder; name a new one, or remove it first"
         )
     rules = LabelRules(facts.num_classes, facts.ignore_label, facts.palette, options.label_map)
     writer = writer or _local_writer(options.processes, advance)
-    with _growing(output_dir) as growing:
+    cure = "nothing is left of it; choose another"
+    with files.growing(output_dir, flag="output_dir", cure=cure) as growing:
         counts = {split: np.zeros(256, np.int64) for split in splits}
         faults = []
-        shards = [shard for split, pairs in splits.items() for shard in _shards(growing, split, pairs, options.shards)]
+        parts = (_shards(str(growing), split, pairs, options.shards) for split, pairs in splits.items())
+        shards = list(itertools.chain.from_iterable(parts))
         for shard, written in zip(shards, writer(shards, rules), strict=True):
             counts[shard.split] += written.counts
             faults += written.faults
@@ -113,7 +117,7 @@ def build_records(
         built = dataclasses.replace(
             facts, splits={split: len(pairs) for split, pairs in splits.items()}, label_map=options.label_map
         )
-        places.write_text(os.path.join(growing, datasets.DATASET_FILE), datasets.dataset_json(built))
+        (growing / datasets.DATASET_FILE).write_text(datasets.dataset_json(built), encoding="utf-8")
     return counts
 
 
@@ -123,17 +127,6 @@ def _shards(folder: str, split: str, pairs: Sequence[Pair], shards: int) -> Iter
         yield PlannedShard(file, split, pairs[part.start : part.stop])
 
 
-@contextlib.contextmanager
-def _growing(folder: str | os.PathLike) -> Iterator[str]:
-    """Yields the folder of `places.growing`, and makes its errors name the option."""
-    try:
-        with places.growing(folder) as growing:
-            yield growing
-    except (tf.errors.OpError, OSError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "message", error)
-        raise DeepLabError(f"output_dir={folder}: cannot be written ({reason}); nothing is left of it") from None
-
-
 def write_shard(file: str, results: Iterable[Packed | list[str]]) -> Written:
     """Writes the packed pairs to a file, up to the first fault, and returns all counts and faults.
 
@@ -141,7 +134,7 @@ def write_shard(file: str, results: Iterable[Packed | list[str]]) -> Written:
     """
     counts = np.zeros(256, np.int64)
     faults = []
-    with tf.io.TFRecordWriter(file) as writer:
+    with os_errors(), tf.io.TFRecordWriter(file) as writer:
         for result in results:
             if isinstance(result, list):
                 faults += result

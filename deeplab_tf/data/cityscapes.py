@@ -3,8 +3,8 @@
 import os
 from collections.abc import Sequence
 
+from deeplab_tf import files
 from deeplab_tf.catalog import datasets
-from deeplab_tf.data import places
 from deeplab_tf.data.pairs import Pair
 from deeplab_tf.errors import DeepLabError, unknown_name
 
@@ -55,7 +55,7 @@ def _pairs(root: str | os.PathLike, label_root: str | os.PathLike, labels: str, 
     return [
         _pair(os.path.join(label_root, labels, folder), labels, image)
         for folder in folders
-        for image in places.find(os.path.join(root, "leftImg8bit", folder), f"*/*{_IMAGE_END}")
+        for image in files.find(os.path.join(root, "leftImg8bit", folder), f"*/*{_IMAGE_END}")
     ]
 
 
@@ -64,6 +64,6 @@ def _pair(folder: str, labels: str, image: str) -> Pair:
     name = file.removesuffix(_IMAGE_END)
     train_ids = os.path.join(folder, city, f"{name}_{labels}_labelTrainIds.png")
     ids = os.path.join(folder, city, f"{name}_{labels}_labelIds.png")
-    if places.is_file(ids) and not places.is_file(train_ids):
+    if files.path(ids).is_file() and not files.path(train_ids).is_file():
         return Pair(image, ids, name, datasets.DATASETS["cityscapes"].evaluation_ids)
     return Pair(image, train_ids, name)

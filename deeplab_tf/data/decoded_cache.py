@@ -12,14 +12,12 @@ import os
 import shutil
 import struct
 import sys
-import uuid
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.data import places
-from deeplab_tf.errors import DeepLabError
+from deeplab_tf import files
 
 _HEAD = struct.Struct("<4qi")  # height and width of the image; those stored in the record; length of the name after it
 _START = 4096  # byte at which the image begins
@@ -124,26 +122,17 @@ class DecodedCache:
         os.makedirs(self.folder, exist_ok=True)
         if shutil.disk_usage(self.folder).free < _RESERVE + size:
             raise OSError(errno.ENOSPC, "the disk is full but for a last gibibyte, which is left to checkpoints")
-        temporary = os.path.join(self.folder, f".{uuid.uuid4().hex}")
-        try:
-            with open(temporary, "wb") as stream:
-                for start, part in parts:
-                    stream.seek(start)
-                    stream.write(part)
-            os.replace(temporary, file)
-        except OSError:
-            if os.path.exists(temporary):
-                os.remove(temporary)
-            raise
+        # What the machine lost when it stopped is decoded again: no picture waits for the disk.
+        with files.written(file, durable=False) as partial, partial.open("wb") as stream:
+            for start, part in parts:
+                stream.seek(start)
+                stream.write(part)
 
     def _stop_writing(self, error: OSError) -> None:
         if self.writable:
             self.writable = False
-            print(
-                f"decoded_cache: {self.folder} cannot be written ({error.strerror or error}); pictures that it "
-                "lacks are decoded each time. Make room, or name a folder on another disk",
-                file=sys.stderr,
-            )
+            cure = "pictures that it lacks are decoded each time. Make room, or name a folder on another disk"
+            print(files.unwritable(self.folder, error, flag="decoded_cache", cure=cure), file=sys.stderr)
 
 
 def _label_start_and_end(height: int, width: int) -> tuple[int, int]:
@@ -159,16 +148,8 @@ def open_cache(folder: str, identity: str) -> DecodedCache:
     Raises:
       DeepLabError: the folder is not on this machine, or cannot be made.
     """
-    if places.is_remote(folder):
-        raise DeepLabError(
-            f"decoded_cache={folder}: expected a folder of this machine; files elsewhere cannot be mapped"
-        )
-    path = os.path.join(folder, identity)
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise DeepLabError(
-            f"decoded_cache={folder}: cannot be made ({reason}); expected a folder to write to"
-        ) from error
-    return DecodedCache(path)
+    why = "expected a folder of this machine; files elsewhere cannot be mapped"
+    path = files.local_path(folder, flag="decoded_cache", why=why) / identity
+    with files.writing(folder, flag="decoded_cache", cure="expected a folder to write to"):
+        path.mkdir(parents=True, exist_ok=True)
+    return DecodedCache(str(path))

@@ -1,9 +1,9 @@
 """The search for a data set by its name: in the catalogue, in a folder, beside records, or among those of TFDS."""
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 
+from deeplab_tf import files
 from deeplab_tf.catalog.datasets import DATASET_FILE, DATASETS, Dataset, dataset_from_json, read_dataset
 from deeplab_tf.data import tfds_folder
 from deeplab_tf.errors import DeepLabError
@@ -23,7 +23,7 @@ def find_dataset(name: str, dataset_dir: str | None = None, tfds_features: Seque
     """
     if name.startswith(tfds_folder.PREFIX):
         return _prepared_dataset(tfds_folder.read_prepared(name, dataset_dir, tfds_features))
-    beside = pathlib.Path(dataset_dir or "") / DATASET_FILE
+    beside = files.path(dataset_dir or "") / DATASET_FILE
     if name not in DATASETS and dataset_dir and beside.is_file():
         facts = read_dataset(beside)
         if facts.name == name:

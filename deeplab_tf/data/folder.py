@@ -8,8 +8,8 @@ the lists.
 
 import os
 
+from deeplab_tf import files
 from deeplab_tf.catalog import datasets, palettes
-from deeplab_tf.data import places
 from deeplab_tf.data.pairs import IMAGE_EXTENSIONS, Pair, pair_files, read_list, split_name
 from deeplab_tf.errors import DeepLabError
 
@@ -27,14 +27,14 @@ def folder_facts(root: str | os.PathLike) -> datasets.Dataset:
     """
     description_file = os.path.join(root, datasets.DATASET_FILE)
     names_file = os.path.join(root, CLASS_NAMES_FILE)
-    if places.is_file(description_file):
-        return datasets.parse_dataset(places.read_bytes(description_file), description_file)
-    if not places.is_file(names_file):
+    if files.path(description_file).is_file():
+        return datasets.parse_dataset(files.path(description_file).read_bytes(), description_file)
+    if not files.path(names_file).is_file():
         wanted = f"write the names of the classes, one a line, in label order, into {names_file}"
         raise DeepLabError(f"{root}: neither {datasets.DATASET_FILE} nor {CLASS_NAMES_FILE}; {wanted}")
     names = tuple(read_list(names_file))
     return datasets.Dataset(
-        name=os.path.basename(str(root).rstrip("/") if places.is_remote(root) else os.path.realpath(root)),
+        name=files.path(root).resolve().name,
         num_classes=len(names),
         ignore_label=255,
         class_names=names,
@@ -58,7 +58,7 @@ def folder_splits(root: str | os.PathLike) -> dict[str, list[Pair]]:
     lists = _split_lists(root)
     if lists:
         return {split_name(file): pair_files(read_list(file), images, labels, IMAGE_EXTENSIONS) for file in lists}
-    subfolders = [os.path.basename(path) for path in places.find(images, "*") if places.is_dir(path)]
+    subfolders = [os.path.basename(path) for path in files.find(images, "*") if files.path(path).is_dir()]
     splits = {name: _pairs_in(os.path.join(images, name), os.path.join(labels, name)) for name in subfolders}
     splits = splits or {"train": _pairs_in(images, labels)}
     empty = [split for split, pairs in splits.items() if not pairs]
@@ -69,7 +69,7 @@ def folder_splits(root: str | os.PathLike) -> dict[str, list[Pair]]:
 
 def _first_folder(root: str | os.PathLike, names: tuple[str, ...], what: str) -> str:
     for name in names:
-        if places.is_dir(os.path.join(root, name)):
+        if files.path(os.path.join(root, name)).is_dir():
             return os.path.join(root, name)
     wanted = os.path.join(root, what)
     raise DeepLabError(f"{root}: no folder of {what}; expected {wanted} (or one of {', '.join(names[1:])})")
@@ -78,8 +78,8 @@ def _first_folder(root: str | os.PathLike, names: tuple[str, ...], what: str) ->
 def _split_lists(root: str | os.PathLike) -> list[str]:
     """Returns the lists of the first of the usual folders that has any."""
     for name in _LIST_FOLDERS:
-        files = places.find(os.path.join(root, name), "*.txt")
-        lists = [file for file in files if os.path.basename(file) != CLASS_NAMES_FILE]
+        texts = files.find(os.path.join(root, name), "*.txt")
+        lists = [file for file in texts if os.path.basename(file) != CLASS_NAMES_FILE]
         if lists:
             return lists
     return []
@@ -88,7 +88,7 @@ def _split_lists(root: str | os.PathLike) -> list[str]:
 def _pairs_in(images: str, labels: str) -> list[Pair]:
     """Returns the pairs of the images directly in a folder."""
     pairs = []
-    for file in places.find(images, "*"):
+    for file in files.find(images, "*"):
         stem, extension = os.path.splitext(os.path.basename(file))
         if extension.lower() in IMAGE_EXTENSIONS:
             pairs.append(Pair(file, os.path.join(labels, f"{stem}.png"), stem))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf import files
 from deeplab_tf.config import DataConfig
 from deeplab_tf.data import records, tfds_folder
 from deeplab_tf.errors import DeepLabError
@@ -72,7 +73,7 @@ def _locate_prepared(config: DataConfig, split: str) -> Located:
 def _check_mask(prepared: tfds_folder.Prepared, index: records.RecordIndex) -> None:
     """Raises DeepLabError if the first mask is a colour picture, whose greys would be read as labels."""
     file = index.files[index.shard[0]]
-    with open(file, "rb") as stream:
+    with files.path(file).open("rb") as stream:
         stream.seek(index.offset[0])
         (length,) = struct.unpack("<Qxxxx", stream.read(12))
         features = tf.train.Example.FromString(stream.read(length)).features.feature

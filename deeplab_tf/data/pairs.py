@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import PIL.Image
 
+from deeplab_tf import files
 from deeplab_tf.catalog.palettes import Colour
-from deeplab_tf.data import places
 from deeplab_tf.errors import DeepLabError
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
@@ -91,7 +91,8 @@ def pair_files(
     pairs = []
     for name in ids:
         candidates = [os.path.join(image_folder, name + extension) for extension in extensions]
-        image = next(filter(places.is_file, candidates), candidates[0]) if candidates[1:] else candidates[0]
+        there = (file for file in candidates if files.path(file).is_file())
+        image = next(there, candidates[0]) if candidates[1:] else candidates[0]
         pairs.append(Pair(image, os.path.join(label_folder, f"{name}.png"), name))
     return pairs
 
@@ -103,7 +104,7 @@ def read_list(file: str | os.PathLike) -> list[str]:
       DeepLabError: the file is missing, not text or empty, or an id is repeated.
     """
     try:
-        ids = [line.strip() for line in places.read_bytes(file).decode().splitlines() if line.strip()]
+        ids = [line.strip() for line in files.path(file).read_bytes().decode().splitlines() if line.strip()]
     except OSError as error:
         raise DeepLabError(f"{file}: cannot be read ({error.strerror}); expected a list of ids, one a line") from None
     except UnicodeDecodeError as error:
@@ -153,7 +154,7 @@ def _mismatch(pair: Pair, size: tuple[int, int, bool], shape: tuple[int, int]) -
 
 def _read(file: str, what: str) -> bytes:
     try:
-        return places.read_bytes(file)
+        return files.path(file).read_bytes()
     except FileNotFoundError:
         raise DeepLabError(f"{file}: missing {what}") from None
     except OSError as error:

@@ -5,6 +5,7 @@ Keys and defaults are those of datasets/build_data.py and datasets/data_generato
 """
 
 import dataclasses
+import glob
 import os
 import re
 import struct
@@ -14,6 +15,7 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
 
 IMAGE = "image/encoded"
@@ -144,7 +146,7 @@ def shard_ranges(count: int, shards: int) -> list[range]:
 
 def find_splits(dataset_dir: str | os.PathLike) -> list[str]:
     """Returns the names of the splits that have shards in an existing folder."""
-    names = tf.io.gfile.listdir(os.fspath(dataset_dir))
+    names = [entry.name for entry in files.path(dataset_dir).iterdir()]
     return sorted({name[: match.start()] for name in names if (match := _SHARD_NAME.search(name))})
 
 
@@ -155,19 +157,19 @@ def find_shards(dataset_dir: str | os.PathLike, split: str) -> tuple[str, ...]:
       DeepLabError: there are none, one of `-of-N` is missing, or the folder holds two builds.
     """
     folder = os.fspath(dataset_dir)
-    if not tf.io.gfile.isdir(folder):
+    if not files.path(folder).is_dir():
         raise DeepLabError(f"dataset_dir={folder}: no such folder; expected the one that holds {split}-*.tfrecord")
-    files = sorted(tf.io.gfile.glob(os.path.join(folder, f"{split}-*")))
-    if not files:
+    shards = files.find(folder, f"{glob.escape(split)}-*")
+    if not shards:
         splits = find_splits(folder)
         there = f"it has splits {', '.join(splits)}" if splits else "build it with deeplab-tf build-data"
         raise DeepLabError(f"dataset_dir={folder}: no files {split}-*; {there}")
-    _check_complete(folder, split, files)
-    return tuple(files)
+    _check_complete(folder, split, shards)
+    return tuple(shards)
 
 
-def _check_complete(folder: str, split: str, files: Sequence[str]) -> None:
-    numbered = [match for file in files if (match := _SHARD_NAME.search(os.path.basename(file)))]
+def _check_complete(folder: str, split: str, shards: Sequence[str]) -> None:
+    numbered = [match for file in shards if (match := _SHARD_NAME.search(os.path.basename(file)))]
     totals = sorted({int(match[2]) for match in numbered})
     if len(totals) > 1:
         raise DeepLabError(f"dataset_dir={folder}: {split} is there in {totals[0]} and in {totals[1]} shards; keep one")

@@ -7,14 +7,13 @@ that IEEE 754 rounds in one way (+ - * / sqrt, comparisons, floor): no sin or co
 import dataclasses
 import io
 import os
-import pathlib
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from PIL import Image
 
+from deeplab_tf import files
 from deeplab_tf.catalog import datasets
-from deeplab_tf.data import places
 from deeplab_tf.data.outlines import OUTLINES, Floats
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.ops import pictures
@@ -52,7 +51,7 @@ def write_shapes(
     seed: int = 0,
     height: int = 129,
     width: int = 129,
-) -> pathlib.Path:
+) -> files.AnyPath:
     """Writes the data set in the layout of PASCAL VOC, and returns the folder.
 
     Writes JPEGImages/<id>.jpg (quality 95), SegmentationClass/<id>.png (mode P, label values as palette indices) and
@@ -69,14 +68,14 @@ def write_shapes(
     Raises:
       DeepLabError: the folder is not empty, a split is unknown, or `shapes_example` refuses seed or size.
     """
-    folder = pathlib.Path(folder)
+    folder = files.path(folder)
     _check(seed, 0, height, width)
     _check_splits(splits)
-    if places.is_taken(folder):
+    if files.is_taken(folder):
         raise DeepLabError(f"{folder} is there and not an empty folder; name a new one, or remove it first")
-    with places.growing(folder) as growing:
+    with files.growing(folder, durable=False) as growing:
         for split, count in splits.items():
-            _write_split(pathlib.Path(growing), split, count, seed, (height, width))
+            _write_split(growing, split, count, seed, (height, width))
     return folder
 
 
@@ -90,7 +89,7 @@ def _check_splits(splits: Mapping[str, int]) -> None:
         raise DeepLabError("no splits given: expected for instance train=4000, val=500")
 
 
-def _write_split(folder: pathlib.Path, split: str, count: int, seed: int, size: tuple[int, int]) -> None:
+def _write_split(folder: files.AnyPath, split: str, count: int, seed: int, size: tuple[int, int]) -> None:
     images, labels, lists = (folder / n for n in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
     for made in (images, labels, lists):
         made.mkdir(parents=True, exist_ok=True)
@@ -99,7 +98,7 @@ def _write_split(folder: pathlib.Path, split: str, count: int, seed: int, size: 
         (images / f"{name}.jpg").write_bytes(image)
         (labels / f"{name}.png").write_bytes(pictures.palette_png(label, _DATASET.palette))
         names.append(name)
-    (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="ascii")
+    (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
 def encoded_shapes(

@@ -8,10 +8,10 @@ and read like those of build-data, and neither the builder's code nor the packag
 import dataclasses
 import json
 import os
-import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 PREFIX = "tfds:"
@@ -55,7 +55,7 @@ class Prepared:
 
     name: str
     builder: str
-    folder: pathlib.Path
+    folder: files.AnyPath
     templates: Mapping[str, str]
     lengths: Mapping[str, tuple[int, ...]]
     image: str
@@ -137,7 +137,7 @@ def read_prepared(
     Raises:
       DeepLabError: the data set is not prepared there, its files are not TFRecords, or image and mask are ambiguous.
     """
-    data_dir = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    data_dir = files.path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     folder = _folder(dataset, data_dir)
     info = _read_json(folder / "dataset_info.json")
     features = _read_json(folder / "features.json")
@@ -166,7 +166,7 @@ def read_prepared(
     )
 
 
-def _read_json(file: pathlib.Path) -> dict:
+def _read_json(file: files.AnyPath) -> dict:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -178,7 +178,7 @@ def _read_json(file: pathlib.Path) -> dict:
 # ---- the folder
 
 
-def _folder(dataset: str, data_dir: pathlib.Path) -> pathlib.Path:
+def _folder(dataset: str, data_dir: files.AnyPath) -> files.AnyPath:
     match = re.fullmatch(rf"{PREFIX}(\w+)(?:/([\w.-]+))?(?::(\d+\.\d+\.\d+))?", dataset)
     if not match:
         raise DeepLabError(f"dataset={dataset}: expected {PREFIX}name, {PREFIX}name/config or {PREFIX}name:1.0.0")
@@ -196,21 +196,21 @@ def _folder(dataset: str, data_dir: pathlib.Path) -> pathlib.Path:
     return base / (version or versions[-1])
 
 
-def _versions(folder: pathlib.Path) -> list[str]:
+def _versions(folder: files.AnyPath) -> list[str]:
     """Returns the prepared versions, the newest last."""
     names = [path.parent.name for path in folder.glob("*/features.json")]
     versions = [name for name in names if re.fullmatch(r"\d+\.\d+\.\d+", name)]
     return sorted(versions, key=lambda name: tuple(map(int, name.split("."))))
 
 
-def _configurations(folder: pathlib.Path) -> list[str]:
+def _configurations(folder: files.AnyPath) -> list[str]:
     """Returns the prepared configurations, or only the default one if that is prepared."""
     if _versions(folder) or not folder.is_dir():
         return []
     configs = sorted(path.name for path in folder.iterdir() if _versions(path))
     file = folder / ".config" / "metadata.json"
     default = _read_json(file).get("default_config_name") if file.is_file() else None
-    return [default] if default in configs else configs
+    return [str(default)] if default in configs else configs
 
 
 # ---- the features

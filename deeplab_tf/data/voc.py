@@ -5,7 +5,7 @@ The release uses train_aug but does not ship it; `train_aug` derives it from SBD
 
 import os
 
-from deeplab_tf.data import places
+from deeplab_tf import files
 from deeplab_tf.data.pairs import Pair, pair_files, read_list, split_name
 from deeplab_tf.errors import DeepLabError
 
@@ -26,7 +26,7 @@ def voc_splits(
     Raises:
       DeepLabError: there are no lists, or one cannot be read.
     """
-    lists = places.find(list_folder, "*.txt")
+    lists = files.find(list_folder, "*.txt")
     if not lists:
         raise DeepLabError(f"list_folder={list_folder}: no *.txt files; expected one a split, with an id a line")
     extensions = [f".{image_format}"]
@@ -69,13 +69,13 @@ def train_aug(
 
 def _sbd_pair(name: str, folder: str, photos: str, extension: str) -> Pair:
     image = os.path.join(photos, name + extension)
-    if not places.is_file(image):
+    if not files.path(image).is_file():
         image = os.path.join(folder, "img", f"{name}.jpg")
     return Pair(image, os.path.join(folder, "cls", f"{name}.mat"), name)
 
 
 def _sbd_folder(folder: str | os.PathLike) -> str:
     for below in ("", "dataset", os.path.join("benchmark_RELEASE", "dataset")):
-        if places.is_dir(os.path.join(folder, below, "cls")):
+        if files.path(os.path.join(folder, below, "cls")).is_dir():
             return os.path.join(folder, below)
     raise DeepLabError(f"sbd_dir={folder}: no folder cls of *.mat files there, nor in dataset/ below it")

@@ -5,9 +5,9 @@ It says what they are, whether they are still the files that were certified, and
 
 import json
 import os
-import pathlib
 from collections.abc import Iterator, Mapping
 
+from deeplab_tf import files
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.export import SUFFIXES
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
@@ -21,9 +21,9 @@ _LOST = 0.01  # of mean IoU
 _CURE = "export again: deeplab-tf export --checkpoint_path={} --export_path=..."
 
 
-def certificates_in(path: str | os.PathLike) -> dict[pathlib.Path, pathlib.Path]:
+def certificates_in(path: str | os.PathLike) -> dict[files.AnyPath, files.AnyPath]:
     """Returns the exports at `path`, a file or a folder: exported file or folder -> its certificate."""
-    root = pathlib.Path(path).expanduser().absolute()
+    root = files.path(path).absolute()
     if root.is_file():
         beside = root.with_name(f"{root.name}.{CERTIFICATE}")
         return {root: beside} if beside.is_file() else {}
@@ -34,7 +34,7 @@ def certificates_in(path: str | os.PathLike) -> dict[pathlib.Path, pathlib.Path]
 
 def is_export(path: str | os.PathLike) -> bool:
     """Returns whether `path` is an exported file or folder with its certificate, and not a model directory."""
-    return bool(certificates_in(path)) and not (pathlib.Path(path).expanduser() / MODEL_FILE).is_file()
+    return bool(certificates_in(path)) and not (files.path(path) / MODEL_FILE).is_file()
 
 
 def check_exports(path: str | os.PathLike, *, checkpoint: str | None = None) -> Diagnosis:
@@ -47,7 +47,7 @@ def check_exports(path: str | os.PathLike, *, checkpoint: str | None = None) -> 
     Raises:
       DeepLabError: nothing is there. Anything else that is wrong becomes a finding.
     """
-    root = pathlib.Path(path).expanduser().absolute()
+    root = files.path(path).absolute()
     if not root.exists():
         raise DeepLabError(f"--export_dir={path}: nothing is there; expected an exported file or folder")
     exports = certificates_in(root)
@@ -61,7 +61,7 @@ def check_exports(path: str | os.PathLike, *, checkpoint: str | None = None) -> 
     return Diagnosis(str(path), (*findings, *_uncertified(root, exports)), facts)
 
 
-def _read(file: pathlib.Path) -> Mapping:
+def _read(file: files.AnyPath) -> Mapping:
     """Returns the fields of a certificate; none if it cannot be read."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -70,7 +70,7 @@ def _read(file: pathlib.Path) -> Mapping:
     return values if isinstance(values, dict) else {}
 
 
-def _check_export(path: pathlib.Path, certificate: Mapping, checkpoint: str | None) -> Iterator[Finding]:
+def _check_export(path: files.AnyPath, certificate: Mapping, checkpoint: str | None) -> Iterator[Finding]:
     """Yields the findings on the export at `path`; only one if a field of the certificate is missing or wrong."""
     try:
         inside = FORMATS[certificate["options"]["format"]].file if path.is_dir() else None
@@ -80,7 +80,7 @@ def _check_export(path: pathlib.Path, certificate: Mapping, checkpoint: str | No
         yield Finding("unreadable-certificate", ERROR, lines, _CURE.format("..."))
 
 
-def _uncertified(root: pathlib.Path, exports: Mapping) -> Iterator[Finding]:
+def _uncertified(root: files.AnyPath, exports: Mapping) -> Iterator[Finding]:
     """Yields a finding on files that look exported and have no certificate."""
     files = [root] if root.is_file() else sorted(root.iterdir())
     bare = [file for file in files if file.suffix in SUFFIXES and file.name != "saved_model.pb" and file not in exports]
@@ -92,7 +92,7 @@ def _uncertified(root: pathlib.Path, exports: Mapping) -> Iterator[Finding]:
         yield Finding("uncertified", WARNING, lines, _CURE.format("..."))
 
 
-def _findings(exported: pathlib.Path, certificate: Mapping, checkpoint: str | None) -> Iterator[Finding]:
+def _findings(exported: files.AnyPath, certificate: Mapping, checkpoint: str | None) -> Iterator[Finding]:
     yield _identity(exported, certificate)
     if not exported.exists():
         lines = (f"{exported.name} is missing, but its certificate is there",)
@@ -105,7 +105,7 @@ def _findings(exported: pathlib.Path, certificate: Mapping, checkpoint: str | No
     yield from _weights(exported, certificate, checkpoint)
 
 
-def _identity(exported: pathlib.Path, certificate: Mapping) -> Finding:
+def _identity(exported: files.AnyPath, certificate: Mapping) -> Finding:
     options = certificate["options"]
     kind = " ".join([options.get("format", "export"), *([options["precision"]] if "precision" in options else [])])
     model = certificate["model"]
@@ -119,7 +119,7 @@ def _identity(exported: pathlib.Path, certificate: Mapping) -> Finding:
     return Finding("what-it-is", NOTE, tuple(lines))
 
 
-def _stride(exported: pathlib.Path, certificate: Mapping) -> Iterator[Finding]:
+def _stride(exported: files.AnyPath, certificate: Mapping) -> Iterator[Finding]:
     """Yields a finding if the file's output stride is not the trained one, or if that is unknown."""
     origin = certificate["output_stride"]["from"]
     stride = certificate["output_stride"]["exported"]
@@ -133,7 +133,7 @@ def _stride(exported: pathlib.Path, certificate: Mapping) -> Iterator[Finding]:
         yield Finding("export-stride", WARNING, lines, cure)
 
 
-def _agreement(exported: pathlib.Path, certificate: Mapping) -> Iterator[Finding]:
+def _agreement(exported: files.AnyPath, certificate: Mapping) -> Iterator[Finding]:
     """Yields the agreement of the file with the model, as a warning if it is below the default requirement."""
     options = certificate["options"]
     share = certificate["agreement"]
@@ -152,7 +152,7 @@ def _agreement(exported: pathlib.Path, certificate: Mapping) -> Iterator[Finding
     yield Finding("low-agreement" if poor else "agreement", WARNING if poor else NOTE, tuple(lines), cure)
 
 
-def _weights(exported: pathlib.Path, certificate: Mapping, checkpoint: str | None) -> Iterator[Finding]:
+def _weights(exported: files.AnyPath, certificate: Mapping, checkpoint: str | None) -> Iterator[Finding]:
     """Yields a finding if the weights have changed since the export, or cannot be read."""
     path = checkpoint or certificate["checkpoint"]
     try:

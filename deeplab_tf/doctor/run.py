@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from deeplab_tf import files
 from deeplab_tf.config import DERIVED, DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.doctor.checkpoint import seen_findings
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
@@ -101,7 +102,7 @@ def _described(directory: RunDirectory, findings: list[Finding]) -> tuple[ModelC
     return card, options
 
 
-def _options(file: pathlib.Path) -> dict:
+def _options(file: files.AnyPath) -> dict:
     """Returns the options of a run; raises DeepLabError if the file does not hold the options of a run."""
     try:
         options = json.loads(file.read_text(encoding="utf-8"))
@@ -148,7 +149,7 @@ def _log_lines(directory: RunDirectory) -> list[dict]:
         return []
 
 
-def _text(file: pathlib.Path) -> str:
+def _text(file: files.AnyPath) -> str:
     return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
 

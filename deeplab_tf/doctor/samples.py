@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from deeplab_tf import files
 from deeplab_tf.catalog import datasets
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import cityscapes, find, folder, places, records, tfds_folder
+from deeplab_tf.data import cityscapes, find, folder, records, tfds_folder
 from deeplab_tf.data.locate import Located, locate_records
 from deeplab_tf.data.pairs import Pair
 from deeplab_tf.errors import DeepLabError, unknown_name
@@ -77,9 +78,9 @@ def open_data(
       DeepLabError: there is no such folder, data set or split, or nothing in it.
     """
     path = os.fspath(dataset_dir)
-    if not places.is_dir(path):
+    if not files.path(path).is_dir():
         is_file = f"is a file; give its folder, {os.path.dirname(path) or '.'}"
-        problem = is_file if places.is_file(path) else "no such folder"
+        problem = is_file if files.path(path).is_file() else "no such folder"
         raise DeepLabError(f"--dataset_dir={path}: {problem}; expected TFRecords, or images and labels")
     prepared = (dataset or "").startswith(tfds_folder.PREFIX)
     in_records = prepared or bool(records.find_splits(path))
@@ -100,7 +101,7 @@ def _facts(
     if dataset:
         return find.find_dataset(dataset, path, features), False
     descriptions = [datasets.DATASET_FILE] if in_records else [datasets.DATASET_FILE, folder.CLASS_NAMES_FILE]
-    if any(places.is_file(os.path.join(path, name)) for name in descriptions):
+    if any(files.path(os.path.join(path, name)).is_file() for name in descriptions):
         return folder.folder_facts(path), False
     if _is_cityscapes(path):
         return datasets.dataset("cityscapes"), False
@@ -108,7 +109,7 @@ def _facts(
 
 
 def _is_cityscapes(path: str) -> bool:
-    return places.is_dir(os.path.join(path, "leftImg8bit"))
+    return files.path(os.path.join(path, "leftImg8bit")).is_dir()
 
 
 # ---- records
@@ -156,8 +157,9 @@ def _from_files(path: str, facts: datasets.Dataset) -> DatasetOnDisk:
     used = {pair.label for of_split in pairs.values() for pair in of_split if pair.label}
     # Cityscapes has four files for each label, of which one is used.
     folders = () if _is_cityscapes(path) else {os.path.dirname(label) for label in used}
-    files = sorted(file for label_dir in folders for file in places.find(label_dir, "*"))
-    unused = tuple(os.path.relpath(file, path) for file in files if file not in used and places.is_file(file))
+    present = sorted(file for label_dir in folders for file in files.find(label_dir, "*"))
+    spare = [file for file in present if file not in used and files.path(file).is_file()]
+    unused = tuple(os.path.relpath(file, path) for file in spare)
     counts = {split: len(of_split) for split, of_split in pairs.items()}
 
     def examples(split: str) -> Iterator[EncodedExample]:
@@ -175,7 +177,7 @@ def _encoded_example(pair: Pair, root: str) -> EncodedExample:
 def _contents(file: str, what: str, root: str) -> tuple[bytes | None, tuple[tuple[str, str], ...]]:
     """Returns the bytes of an image or a label (`what`), or None and the fault of its file."""
     try:
-        return places.read_bytes(file), ()
+        return files.path(file).read_bytes(), ()
     except FileNotFoundError:
         return None, ((f"missing-{what}", f"has no {os.path.relpath(file, root)}"),)
     except OSError as error:
