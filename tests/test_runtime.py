@@ -9,15 +9,20 @@ import pytest
 from golden import golden_image
 from networks import DECODER, SMALL, V3, lively
 
-from deeplab_tf.config import ModelConfig
+from deeplab_tf.config import ModelConfig, TrainConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.inference import litert
 from deeplab_tf.inference import runtime as runtime_module
+from deeplab_tf.inference.litert import LiteBackend, LiteNetwork
 from deeplab_tf.inference.predict import predict
-from deeplab_tf.inference.predictor import predictor_of
-from deeplab_tf.inference.runtime import LitePredictor, pays_from, runtime_predictor
+from deeplab_tf.inference.predictor import Predictor, predictor_of
+from deeplab_tf.inference.runtime import pays_from, runtime_predictor
 from deeplab_tf.inference.tflite import convert as tflite
+from deeplab_tf.inference.tflite import file as lite_file
+from deeplab_tf.inference.tflite import resizable
 from deeplab_tf.network.cost import model_cost
 from deeplab_tf.network.model import build_model
+from deeplab_tf.training.step import make_train_step
 
 pytest.importorskip("ai_edge_litert", reason="the extra `litert` is not installed")
 
@@ -72,20 +77,26 @@ def test_scores_and_batches(model):
     np.testing.assert_array_equal(lite.labels(images), np.concatenate([lite.labels(image[None]) for image in images]))
 
 
+def lite_predictor(model, *, everything: bool = False) -> tuple[Predictor, LiteNetwork]:
+    network = LiteNetwork(model)
+    backend = LiteBackend(network, None if everything else predictor_of(model).backend)
+    return Predictor(model.config, backend), network
+
+
 def test_it_can_be_prepared(model, conversions):
-    lite = LitePredictor(model)
+    lite, network = lite_predictor(model)
     lite.prepare()
-    assert len(conversions) == len(lite._open) == 1
+    assert len(conversions) == network.open_files == 1
     lite.labels(golden_image("x", 60, 65)[None])
-    assert len(conversions) == len(lite._open) == 1
+    assert len(conversions) == network.open_files == 1
 
 
 def test_few_files_stay_open(model, monkeypatch, conversions):
-    monkeypatch.setattr(runtime_module, "_MOST_KEPT", 2)
-    lite = LitePredictor(model)
+    monkeypatch.setattr(litert, "_MOST_KEPT", 2)
+    lite, network = lite_predictor(model)
     for side in (33, 49, 65, 81, 33):
         lite.labels(golden_image("x", side, side)[None])
-    assert len(lite._open) == 2
+    assert network.open_files == 2
     assert len(conversions) == 1
 
 
@@ -111,7 +122,7 @@ def test_auto_changes_over_when_it_pays(model, monkeypatch, conversions):
     assert runtime_predictor(model, pixels=3) is predictor_of(model)
     assert runtime_predictor(model, pixels=4) is predictor_of(model)
     lite = runtime_predictor(model, pixels=1)
-    assert isinstance(lite, LitePredictor)
+    assert lite.backend.name == "LiteRT"
     assert runtime_predictor(model) is lite
     assert runtime_predictor(model, "tf") is predictor_of(model)
     weight.assign(weight * 2)
@@ -174,14 +185,15 @@ def test_auto_leaves_to_tensorflow_what_would_need_conversions(monkeypatch, conv
 
 
 def test_what_cannot_be_set_is_tried_once(model, monkeypatch, conversions):
-    monkeypatch.setattr(runtime_module, "_OF_ANY_SIZE", ())
-    lite, image = LitePredictor(model), golden_image("x", 50, 65)[None]
+    monkeypatch.setattr(resizable, "_ANY_SIZE", ())
+    lite, network = lite_predictor(model)
+    image = golden_image("x", 50, 65)[None]
     lite.prepare()
     for _ in range(2):
         np.testing.assert_array_equal(lite.labels(image), predictor_of(model).labels(image))
     assert len(conversions) == 1
-    lite.everything = True
-    assert np.mean(lite.labels(image) == predictor_of(model).labels(image)) >= 0.9999
+    whole = Predictor(model.config, LiteBackend(network, None))
+    assert np.mean(whole.labels(image) == predictor_of(model).labels(image)) >= 0.9999
     assert len(conversions) == 2
 
 
@@ -197,3 +209,46 @@ def test_without_litert(model, monkeypatch):
 def test_an_unknown_runtime(model):
     with pytest.raises(DeepLabError, match="unknown runtime 'tflit'; did you mean tflite"):
         predict(model, np.zeros((1, 9, 9, 3)), runtime="tflit")
+
+
+def test_training_is_noticed(monkeypatch):
+    model = lively(dataclasses.replace(SMALL, crop_size=(65, 65)))
+    monkeypatch.setattr(runtime_module, "_pays_from", lambda model: -1)
+    image = golden_image("x", 65, 65)[None]
+    step = make_train_step(model, TrainConfig(base_learning_rate=0.5))
+    for _ in range(2):
+        assert np.mean(predict(model, image) == predict(model, image, runtime="tf")) >= 0.9999
+        before = predict(model, image, runtime="tf")
+        step(image, np.full((1, 65, 65), 3, np.int32))
+        assert (predict(model, image, runtime="tf") != before).any()
+
+
+# ---- numbers in the file
+
+
+@pytest.fixture
+def pooling():
+    """A file that holds the options of one pooling, and these."""
+    import flatbuffers
+
+    schema, builder = lite_file.schema(), flatbuffers.Builder(0)
+    pool = schema.Pool2DOptionsT()
+    pool.filterHeight, pool.filterWidth, pool.strideH, pool.strideW = 7, 11, 1, 2
+    builder.Finish(pool.Pack(builder))
+    content = bytearray(builder.Output())
+    return content, schema.Pool2DOptions.GetRootAs(content)
+
+
+def test_the_window_of_a_pooling_is_where_the_schema_has_it(pooling):
+    content, options = pooling
+    window = resizable.pooling_window(content, options._tab)
+    assert tuple(window) == (7, 11)
+    window[:] = 13, 17
+    assert (options.FilterHeight(), options.FilterWidth(), options.StrideH(), options.StrideW()) == (13, 17, 1, 2)
+
+
+def test_a_window_that_is_elsewhere_is_not_written(pooling, monkeypatch):
+    content, options = pooling
+    monkeypatch.setattr(resizable, "_FILTER_HEIGHT", 8)
+    with pytest.raises(resizable.NotResizable):
+        resizable.pooling_window(content, options._tab)

@@ -6,54 +6,108 @@ Source: the release's model.py (predict_labels, predict_labels_multi_scale) and 
 import dataclasses
 import weakref
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.arch import ARCHITECTURES
+from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import as_network, build_model, config_of
-from deeplab_tf.network.sizes import logits_stride, needs_fixed_size, padded_size
+from deeplab_tf.network.sizes import at_size, logits_stride, needs_fixed_size, padded_size
 from deeplab_tf.ops.crf import densecrf
 from deeplab_tf.ops.images import resize_labels
 from deeplab_tf.ops.resizing import resize_bilinear, scale_dimension
 
 
-class Predictor:
-    """A model made ready to run on images of any size and at any scale, sharing its weights."""
+class Backend(Protocol):
+    """What runs the network for a `Predictor`.
+
+    Attributes:
+      name: of the library, to be shown.
+      batches: whether images that run together take less time than one after the other.
+    """
+
+    name: str
+    batches: bool
+
+    def logits(self, images: np.ndarray | tf.Tensor, config: ModelConfig) -> np.ndarray | tf.Tensor:
+        """Returns the logits float32 [b, h', w', classes] at the network's stride.
+
+        Args:
+          images: float32 [b, h, w, 3], RGB in 0..255, padded.
+          config: the network for images of this size (its crop_size), from `at_size`.
+        """
+        ...
+
+    def upsampled_classes(self, logits: np.ndarray | tf.Tensor, size: tuple[int, int]) -> np.ndarray:
+        """Returns the classes int32 [b, *size] of logits that are resized to `size`."""
+        ...
+
+    def prepare(self) -> None:
+        """Does what can be done before the first image comes."""
+        ...
+
+
+class TensorFlowBackend:
+    """Runs the network in TensorFlow: a `Backend`.
+
+    Args:
+      model: from `build_model` or `load`, whose weights are shared. The caller keeps it: the model keeps the backend.
+    """
+
+    name = "TensorFlow"
+    batches = True
 
     def __init__(self, model: keras.Model):
-        self.config = config_of(model)
-        # The cache below must not keep the model alive.
         self._model = weakref.ref(model)
         self._networks = {}
 
-    def _source(self) -> keras.Model:
+    def logits(self, images: np.ndarray | tf.Tensor, config: ModelConfig) -> tf.Tensor:
+        """Returns the logits of images; see `Backend`. One compiled graph serves all sizes where the network allows."""
+        key = config if needs_fixed_size(config) else config.image_pyramid
+        if key not in self._networks:
+            self._networks[key] = self._compiled(config)
+        return self._networks[key](images)
+
+    def _compiled(self, config: ModelConfig):
         model = self._model()
         if model is None:
             raise DeepLabError("the model of this predictor is gone; expected the caller to keep it")
-        return model
+        config = config if needs_fixed_size(config) else dataclasses.replace(config, crop_size=None)
+        network = build_model(config, share_with=model)
+        signature = [tf.TensorSpec([None, *network.input_shape[1:3], 3], tf.float32)]
+        return tf.function(lambda x: network(x, training=False), input_signature=signature)
+
+    def upsampled_classes(self, logits: np.ndarray | tf.Tensor, size: tuple[int, int]) -> np.ndarray:
+        """Returns the classes of logits at `size`; see `Backend`."""
+        return tf.argmax(resize_bilinear(logits, size), axis=-1, output_type=tf.int32).numpy()
+
+    def prepare(self) -> None:
+        """Does nothing: graphs are compiled when the first image comes."""
+
+
+class Predictor:
+    """From images of any size to class maps and probabilities, at any scale, by a network that a backend runs.
+
+    Args:
+      config: of the network.
+      backend: what runs it.
+    """
+
+    def __init__(self, config: ModelConfig, backend: Backend):
+        self.config, self.backend = config, backend
 
     def prepare(self):
         """Does what can be done before the first image comes."""
+        self.backend.prepare()
 
-    def _network(self, size: tuple[int, int], scale: float = 1.0, pyramid: tuple[float, ...] | None = None):
-        """Returns images [b, *size, 3] -> logits, compiled; one graph for all sizes where the network allows it."""
-        fixed = needs_fixed_size(self.config)
-        key = (pyramid, size, scale) if fixed else pyramid
-        if key not in self._networks:
-            pooling = self.config.image_pooling_crop_size
-            config = dataclasses.replace(
-                self.config,
-                crop_size=size if fixed else None,
-                image_pooling_crop_size=pooling and tuple(scale_dimension(d, scale) for d in pooling),
-                image_pyramid=pyramid,
-            )
-            network = build_model(config, share_with=self._source())
-            signature = [tf.TensorSpec([None, *network.input_shape[1:3], 3], tf.float32)]
-            self._networks[key] = tf.function(lambda x: network(x, training=False), input_signature=signature)
-        return self._networks[key]
+    def _logits(self, images: np.ndarray | tf.Tensor, scale: float = 1.0, pyramid: tuple[float, ...] | None = None):
+        """Logits at the size of the network's output; `scale` is that of the images."""
+        height, width = images.shape[1:3]
+        return self.backend.logits(images, at_size(self.config, (height, width), scale=scale, pyramid=pyramid))
 
     def _padded(self, images: np.ndarray) -> np.ndarray:
         height, width = images.shape[1:3]
@@ -64,13 +118,9 @@ class Predictor:
         padded[:, :height, width:] = padded[:, height:] = pixel
         return padded
 
-    def _single(self, images: np.ndarray) -> tf.Tensor:
-        """Logits at the size of the network's output."""
-        return self._network(images.shape[1:3], pyramid=self.config.image_pyramid)(images)
-
-    def _upsampled(self, logits: tf.Tensor, size: tuple[int, int]) -> np.ndarray:
-        """The classes of logits resized to `size`."""
-        return tf.argmax(resize_bilinear(logits, size), axis=-1, output_type=tf.int32).numpy()
+    def _single(self, images: np.ndarray) -> np.ndarray | tf.Tensor:
+        """Logits at the size of the network's output, of one scale, which may be an image pyramid's."""
+        return self._logits(images, pyramid=self.config.image_pyramid)
 
     def _averaged(self, images: np.ndarray, scales: Sequence[float], flip: bool) -> tf.Tensor:
         """Probabilities at full size, averaged over scales and flips (release: predict_labels_multi_scale, which runs
@@ -82,7 +132,7 @@ class Predictor:
             inputs = images if scale == 1.0 else resize_bilinear(images, scaled)
             canvas = [scale_dimension(d, max(1.0, scale) / logits_stride(self.config)) for d in size]
             for reverse in (False, True) if flip else (False,):
-                logits = self._network(scaled, scale)(tf.reverse(inputs, [2]) if reverse else inputs)
+                logits = self._logits(tf.reverse(inputs, [2]) if reverse else inputs, scale)
                 logits = resize_bilinear(logits, canvas)
                 logits = tf.reverse(logits, [2]) if reverse else logits
                 total += tf.nn.softmax(resize_bilinear(logits, size))
@@ -104,7 +154,7 @@ class Predictor:
         if tuple(scales) != (1.0,) or flip:
             labels = tf.argmax(self._averaged(padded, scales, flip), axis=-1, output_type=tf.int32).numpy()
         elif self.config.prediction_with_upsampled_logits:
-            labels = self._upsampled(self._single(padded), padded.shape[1:3])
+            labels = self.backend.upsampled_classes(self._single(padded), padded.shape[1:3])
         else:
             small = tf.argmax(self._single(padded), axis=-1, output_type=tf.int32).numpy()
             labels = np.stack([resize_labels(label, *padded.shape[1:3]) for label in small])
@@ -126,5 +176,5 @@ class Predictor:
 
 
 def predictor_of(model: keras.Model) -> Predictor:
-    """Returns the one Predictor of `model`, so that its graphs are compiled once."""
-    return as_network(model).derived.get(Predictor, lambda: Predictor(model))
+    """Returns the one Predictor of `model` that runs in TensorFlow, so that its graphs are compiled once."""
+    return as_network(model).derived.get(Predictor, lambda: Predictor(config_of(model), TensorFlowBackend(model)))

@@ -13,7 +13,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.backbone import backbone
 from deeplab_tf.network.head import head_logits
 from deeplab_tf.network.layers import Graph
-from deeplab_tf.network.sizes import logits_stride
+from deeplab_tf.network.sizes import at_size, logits_stride
 from deeplab_tf.ops.resizing import scale_dimension
 
 MERGED = "merged_logits"
@@ -88,11 +88,10 @@ class Network(keras.Model):
 
 
 def _scaled(config: ModelConfig, scale: float) -> ModelConfig:
-    def resized(size):
-        return size and tuple(scale_dimension(d, scale) for d in size)
-
-    crop, pooling = resized(config.crop_size), resized(config.image_pooling_crop_size)
-    return dataclasses.replace(config, crop_size=crop, image_pooling_crop_size=pooling)
+    """Returns the configuration of one copy of the network, for images resized by `scale`."""
+    crop = config.crop_size
+    size = crop and (scale_dimension(crop[0], scale), scale_dimension(crop[1], scale))
+    return at_size(config, size, scale=scale, pyramid=config.image_pyramid)
 
 
 def build_outputs(graph: Graph, images, config: ModelConfig) -> dict:

@@ -1,8 +1,11 @@
-"""Sizes that follow from a ModelConfig: padding, fixed inputs, the stride of the logits."""
+"""Sizes that follow from a ModelConfig: padding, fixed inputs, the stride of the logits, another input size."""
 
+import dataclasses
+import functools
 import math
 
 from deeplab_tf.config import ModelConfig
+from deeplab_tf.ops.resizing import scale_dimension
 
 
 def padded_size(config: ModelConfig, height: int, width: int) -> tuple[int, int]:
@@ -19,6 +22,7 @@ def padded_size(config: ModelConfig, height: int, width: int) -> tuple[int, int]
 
 
 def needs_fixed_size(config: ModelConfig) -> bool:
+    """Returns whether the graph depends on the size of the images: a pooling window is part of it."""
     cell = config.dense_prediction_cell_json or ()
     return bool(config.image_pooling_crop_size) or any(branch.op == "pyramid_pooling" for branch in cell)
 
@@ -26,3 +30,24 @@ def needs_fixed_size(config: ModelConfig) -> bool:
 def logits_stride(config: ModelConfig) -> int:
     """Returns the stride of the logits: the last decoder stride, or the output stride."""
     return min(config.decoder_output_stride or (config.output_stride,))
+
+
+@functools.lru_cache(maxsize=256)
+def at_size(
+    config: ModelConfig,
+    size: tuple[int, int] | None,
+    *,
+    scale: float = 1.0,
+    pyramid: tuple[float, ...] | None = None,
+) -> ModelConfig:
+    """Returns the configuration of the same network for images of another size.
+
+    Args:
+      config: of the network.
+      size: height and width of the images; None: any.
+      scale: by which these images were resized; the pooling crop is resized alike.
+      pyramid: the scales inside the graph.
+    """
+    crop = config.image_pooling_crop_size
+    pooling = crop and (scale_dimension(crop[0], scale), scale_dimension(crop[1], scale))
+    return dataclasses.replace(config, crop_size=size, image_pooling_crop_size=pooling, image_pyramid=pyramid)

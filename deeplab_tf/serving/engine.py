@@ -21,7 +21,7 @@ from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig, ServeConfig
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.inference.runtime import LitePredictor, runtime_predictor
+from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tiles import network_labels, network_size
 from deeplab_tf.ops.images import EXTENSIONS, jpeg_bytes, png_bytes, read_image, resize_labels, resize_longest
 from deeplab_tf.ops.pictures import class_shares, palette_png
@@ -51,7 +51,8 @@ class Engine:
         self._card = card
         self.options = options
         self._predictor = runtime_predictor(model, options.runtime, pixels=math.inf)
-        self._lite = isinstance(self._predictor, LitePredictor)
+        self._model = model  # which a predictor does not keep
+        self._backend = self._predictor.backend
         self._page_options = PredictConfig(longest_side=options.longest_side)
         self._rest_options = PredictConfig(resize="none")
         self._names = card.class_names or tuple(f"class {i}" for i in range(card.config.num_classes))
@@ -68,8 +69,8 @@ class Engine:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Runs the batcher and its threads for the duration of the context."""
-        most = 1 if self._lite else self.options.max_batch_size  # LiteRT runs images one after the other anyway
-        wait = 0.0 if self._lite else self.options.batch_wait_ms / 1000
+        most = self.options.max_batch_size if self._backend.batches else 1
+        wait = self.options.batch_wait_ms / 1000 if self._backend.batches else 0.0
         self._batcher = Batcher(self._run, max_batch=most, wait=wait)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="pictures")
         # A picture is decoded only when the network will soon run it, so that waiting requests hold the small encoded
@@ -118,7 +119,7 @@ class Engine:
             "name": self.options.model_name,
             "network": f"{config.model_variant}, output stride {config.output_stride}",
             "dataset": self._card.dataset,
-            "runtime": "LiteRT" if self._lite else "TensorFlow",
+            "runtime": self._backend.name,
             "classes": [
                 {"name": name, "colour": list(map(int, colour))}
                 for name, colour in zip(self._names, self._palette, strict=False)
