@@ -22,7 +22,7 @@ from deeplab_tf.arch.spec import (
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.backbone import backbone, build_backbone
-from deeplab_tf.network.layers import Graph
+from deeplab_tf.network.graph import Graph
 from deeplab_tf.network.model import build_model
 
 DEFAULT = ModelConfig()

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from deeplab_tf.arch.spec import BatchNorm
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.network.layers import Bound, FusedBatchNorm, Graph, HardSwish, QSigmoid, ScalePixels, SubtractMean
+from deeplab_tf.network.graph import Graph
+from deeplab_tf.network.layers import Bound, FusedBatchNorm, HardSwish, QSigmoid, ScalePixels, SubtractMean
 from deeplab_tf.network.model import build_model
 from deeplab_tf.weights.tf1 import variable_map
 

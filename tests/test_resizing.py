@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab_tf.ops.resizing import (
-    ResizeBilinear,
-    resize_bilinear,
-    resize_bilinear_by_matrix,
-    resize_nearest,
-    scale_dimension,
-)
+from deeplab_tf.network.layers import ResizeBilinear
+from deeplab_tf.ops.resizing import resize_bilinear, resize_bilinear_by_matrix, resize_nearest, scale_dimension
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -15,9 +16,10 @@ from golden import golden_image, golden_label
 import deeplab_tf
 from deeplab_tf.config import ModelConfig, TrainConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.layers import Dropout, DropPath, FusedBatchNorm
+from deeplab_tf.network.layers import Dropout, DropPath, FusedBatchNorm, ResizeBilinear
 from deeplab_tf.network.model import build_model
-from deeplab_tf.ops.resizing import ResizeBilinear, resize_bilinear, resize_nearest
+from deeplab_tf.network.stepped import StepBatch, as_trained, begin_batch
+from deeplab_tf.ops.resizing import resize_bilinear, resize_nearest
 from deeplab_tf.training import losses
 from deeplab_tf.training.step import TrainStep, make_train_step
 from deeplab_tf.weights.tf1 import load_tf1_checkpoint, save_tf1_checkpoint, variable_map
@@ -149,13 +151,14 @@ def test_dropout_follows_from_seed_and_step():
 
 def test_paths_are_dropped_by_depth_and_step():
     config = TrainConfig(drop_path_keep_prob=0.25, training_number_of_steps=10)
-    step = make_train_step(small_model("nas_pnasnet", nas_stem_output_num_conv_filters=4), config)
-    paths = [layer for layer in step.model.layers if isinstance(layer, DropPath)]
+    model = small_model("nas_pnasnet", nas_stem_output_num_conv_filters=4)
+    paths = [layer for layer in model.layers if isinstance(layer, DropPath)]
     assert min(layer.depth for layer in paths) == 1 / 12 and max(layer.depth for layer in paths) == 1.0
     for number, progress in ((0, 0.0), (5, 0.5), (20, 1.0)):
-        step._seed(tf.constant(number, tf.int64), 0)
-        for layer in paths:
-            assert float(layer.keep_prob) == pytest.approx(1 - progress * 0.75 * layer.depth)
+        with as_trained(model, config):
+            begin_batch(model, StepBatch(tf.constant(number, tf.int64), tf.constant(number, tf.int64)))
+            for layer in paths:
+                assert float(layer.keep_prob) == pytest.approx(1 - progress * 0.75 * layer.depth)
     # The rule itself, on one layer: examples are kept whole and raised, or nothing; on the average nothing changes.
     last, inputs = paths[-1], tf.ones([4000, 2, 2, 3])
     last.keep_prob, last.step_seed = tf.constant(0.25), tf.constant([3, 4])
@@ -163,6 +166,20 @@ def test_paths_are_dropped_by_depth_and_step():
     assert set(np.unique(outputs)) == {0.0, 4.0} and np.all(outputs.min((1, 2, 3)) == outputs.max((1, 2, 3)))
     assert outputs.mean() == pytest.approx(1.0, abs=0.1)
     assert last(inputs, training=False) is inputs or np.all(last(inputs, training=False) == 1)
+
+
+def test_replicas_draw_differently(monkeypatch):
+    layer, inputs, drawn = Dropout(0.5), tf.ones([1, 8, 8, 4]), []
+    layer.step_seed = tf.constant([3, 4], tf.int64)
+    for replica in (0, 1, 0):
+        # Replicas are traced by turns: what one of them sets before another goes on must not be its own.
+        context = types.SimpleNamespace(replica_id_in_sync_group=replica)
+        monkeypatch.setattr(tf.distribute, "get_replica_context", lambda context=context: context)
+        drawn.append(layer(inputs, training=True).numpy())
+    first, second, again = drawn
+    np.testing.assert_array_equal(first, again)
+    assert (first != second).any()
+    np.testing.assert_array_equal(first, tf.nn.experimental.stateless_dropout(inputs, 0.5, seed=[3, 4]))
 
 
 def test_the_model_is_as_before():

@@ -21,7 +21,8 @@ from deeplab_tf.data.transforms import range_size
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.convolutions import Rates, depthwise_convolution, full_convolution, sides_of, taken_in
 from deeplab_tf.network.fake_quantization import FakeQuantize, fake_quantized, held_weights
-from deeplab_tf.network.layers import PIXEL_SCALE, Graph
+from deeplab_tf.network.graph import Graph
+from deeplab_tf.network.layers import PIXEL_SCALE
 from deeplab_tf.network.model import MERGED, build_outputs
 from deeplab_tf.network.sizes import logits_stride, needs_fixed_size, padded_size
 from deeplab_tf.ops.resizing import resize_bilinear, resize_nearest, scale_dimension

@@ -18,7 +18,8 @@ from deeplab_tf.arch.spec import (
     strides_and_rates,
 )
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.network.layers import DropPath, Graph
+from deeplab_tf.network.graph import Graph
+from deeplab_tf.network.layers import DropPath
 
 
 @dataclasses.dataclass

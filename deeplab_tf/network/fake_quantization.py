@@ -10,6 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf.config import TrainConfig
+from deeplab_tf.network.stepped import StepBatch, Stepped, replaced
+
 _register = keras.saving.register_keras_serializable(package="deeplab_tf")
 
 _LEVELS = 127  # of a kernel, on either side of 0
@@ -29,11 +32,21 @@ def rounded(kernel: tf.Tensor, *, depthwise: bool) -> tf.Tensor:
     return kernel + tf.stop_gradient(tf.round(tf.math.divide_no_nan(kernel, step)) * step - kernel)
 
 
-class _Held:
-    """What the layers share. While a training step is traced it may set `started`, a bool scalar: whether rounding has
-    begun; otherwise it has."""
+class _Held(Stepped):
+    """What the layers share. In a training step `started`, a bool scalar, may say whether rounding has begun; otherwise
+    it has."""
 
-    started = None
+    started: tf.Tensor | None = None
+
+    def for_step(self, config: TrainConfig, seed: int):
+        """Returns a context after which rounding has begun."""
+        del config, seed
+        return replaced(self, started=None)
+
+    def begin_batch(self, batch: StepBatch) -> None:
+        """Rounds from quantize_delay_step on."""
+        delay = batch.quantize_delay_step
+        self.started = batch.step >= delay if delay else None
 
     def _held(self, exact: tf.Tensor, held: tf.Tensor) -> tf.Tensor:
         return held if self.started is None else tf.where(self.started, held, exact)
@@ -66,12 +79,22 @@ HELD = {keras.layers.Conv2D: HeldConv2D, keras.layers.DepthwiseConv2D: HeldDepth
 class FakeQuantize(_Held, keras.layers.Layer):
     """Rounds maps to 256 values from `min` to `max`, one of them 0 (TensorFlow's fake_quant_with_min_max_vars).
 
-    While a training step is traced it may set `batches`, the number of those seen before this one. The range then
+    In a training step `batches` is the number of those seen before this one. The range then
     follows the least and the largest value of each: their mean over all batches so far, and from a thousand on a moving
     average, so that the first range counts for nothing (TensorFlow 1: MovingAvgQuantize).
     """
 
-    batches = None
+    batches: tf.Tensor | None = None
+
+    def for_step(self, config: TrainConfig, seed: int):
+        """Returns a context after which rounding has begun and the range stays."""
+        del config, seed
+        return replaced(self, started=None, batches=None)
+
+    def begin_batch(self, batch: StepBatch) -> None:
+        """Follows one more batch."""
+        super().begin_batch(batch)
+        self.batches = batch.number
 
     def build(self, input_shape):
         del input_shape
@@ -110,18 +133,3 @@ def fake_quantized(maps: tf.Tensor, low: float, high: float) -> tf.Tensor:
     """Returns `maps` as `FakeQuantize` of this range gives them, for a graph of constants."""
     high = max(float(high), float(low) + _LEAST_RANGE)
     return tf.quantization.fake_quant_with_min_max_args(maps, float(low), high)
-
-
-def follow_batches(layers: list[keras.layers.Layer], step: tf.Tensor, batches: tf.Tensor, *, delay: int):
-    """Has `layers`, those that are of this module, round from step `delay` on and follow one more batch."""
-    for layer in layers:
-        if isinstance(layer, _Held):
-            layer.started = step >= delay if delay else None
-        if isinstance(layer, FakeQuantize):
-            layer.batches = batches
-
-
-def settings(layer: keras.layers.Layer) -> dict[str, None]:
-    """Returns the attributes that `follow_batches` gives `layer`, as they are outside of a step."""
-    names = [name for kind, name in ((_Held, "started"), (FakeQuantize, "batches")) if isinstance(layer, kind)]
-    return dict.fromkeys(names)

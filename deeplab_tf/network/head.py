@@ -12,7 +12,8 @@ from deeplab_tf.arch.dense_prediction_cell import Branch
 from deeplab_tf.arch.spec import HEAD_BATCH_NORM, Architecture
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.layers import Dropout, Graph
+from deeplab_tf.network.graph import Graph
+from deeplab_tf.network.layers import Dropout
 from deeplab_tf.ops.resizing import scale_dimension
 
 _DROPOUT = 0.1

@@ -11,8 +11,8 @@ import keras
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.backbone import backbone
+from deeplab_tf.network.graph import Graph
 from deeplab_tf.network.head import head_logits
-from deeplab_tf.network.layers import Graph
 from deeplab_tf.network.sizes import at_size, logits_stride
 from deeplab_tf.ops.resizing import scale_dimension
 

@@ -1,9 +1,8 @@
-"""Resizing with aligned corners, as in the release: the arithmetic of sizes, the operations on arrays, the layer."""
+"""Resizing with aligned corners, as in the release: the arithmetic of sizes and the operations on arrays."""
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import overload
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -76,44 +75,3 @@ def resize_nearest(labels: tf.Tensor, size: Sequence[int] | tf.Tensor) -> tf.Ten
     """Returns integer `labels` [b, h, w] resized to the nearest pixel with aligned corners (halves go up)."""
     size = tf.convert_to_tensor(size, tf.int32)
     return tf.raw_ops.ResizeNearestNeighbor(images=tf.expand_dims(labels, -1), size=size, align_corners=True)[..., 0]
-
-
-@keras.saving.register_keras_serializable(package="deeplab_tf")
-class ResizeBilinear(keras.layers.Layer):
-    """Bilinear resize with aligned corners (the release's legacy op) of [b, h, w, c] maps.
-
-    Either `size` (height, width) is fixed, or the layer is called with [maps, reference] and the target is the
-    reference's height and width, by `scale_dimension` with `scale`. With `by_matrix` (training under XLA) all sizes are
-    static.
-    """
-
-    by_matrix = False
-
-    def __init__(self, size: Sequence[int] | None = None, scale: float = 1.0, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.size = tuple(size) if size else None
-        self.scale = scale
-
-    def call(self, inputs: Any) -> tf.Tensor:
-        """Returns the resized maps [b, height, width, c]; `inputs` are maps, or [maps, reference] without a `size`."""
-        if self.size:
-            maps, size = inputs, self.size
-            return resize_bilinear_by_matrix(maps, size) if self.by_matrix else resize_bilinear(maps, size)
-        maps, reference = inputs
-        if self.by_matrix:
-            size = [scale_dimension(side, self.scale) for side in static_dimensions(reference, 1, 2)]
-            return resize_bilinear_by_matrix(maps, size)
-        sides = tf.shape(reference)[1:3]
-        return resize_bilinear(maps, sides if self.scale == 1.0 else scale_dimension(sides, self.scale))
-
-    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
-        """Returns the shape of the resized maps; sides that follow an unknown side are None."""
-        if self.size:
-            return (input_shape[0], *self.size, input_shape[-1])
-        maps, reference = input_shape
-        sides = [None if side is None else scale_dimension(side, self.scale) for side in reference[1:3]]
-        return (maps[0], *sides, maps[-1])
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of the constructor."""
-        return {**super().get_config(), "size": self.size, "scale": self.scale}

@@ -6,7 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.network.layers import Dropout, FusedBatchNorm
+from deeplab_tf.config import TrainConfig
+from deeplab_tf.network.layers import FusedBatchNorm
+from deeplab_tf.network.stepped import as_trained
 
 _Moments = tuple[np.ndarray, np.ndarray]
 
@@ -21,19 +23,13 @@ def _measured(
 ) -> Iterator[_Moments]:
     """Yields mean and variance (float64 [channels]) of each norm's input over all batches, nothing being dropped."""
     probe = keras.Model(model.input, [norm.input for norm in norms])
-    drops = [(layer, layer.rate) for layer in model.layers if isinstance(layer, Dropout)]
 
     @tf.function(autograph=False)
     def moments(images):
         return [tf.nn.moments(tf.cast(x, tf.float32), [0, 1, 2]) for x in probe(images, training=training)]
 
-    try:
-        for layer, _ in drops:
-            layer.rate = 0.0
+    with as_trained(model, TrainConfig(dropout=False)):
         of_batches = [moments(tf.convert_to_tensor(images, tf.float32)) for images in batches]
-    finally:
-        for layer, rate in drops:
-            layer.rate = rate
     for of_norm in zip(*of_batches, strict=True):
         means, variances = (np.stack(part).astype(np.float64) for part in zip(*of_norm, strict=True))
         mean = means.mean(axis=0)

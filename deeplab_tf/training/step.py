@@ -1,7 +1,6 @@
 """make_train_step: one update of a network as the release's train.py computes it, compiled, of static shape."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -9,11 +8,11 @@ import tensorflow as tf
 
 from deeplab_tf.config import ModelConfig, TrainConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network import fake_quantization
 from deeplab_tf.network.cost import regularized_kernels
-from deeplab_tf.network.layers import Dropout, DropPath, FusedBatchNorm, ScalePixels, SubtractMean
+from deeplab_tf.network.layers import FusedBatchNorm
 from deeplab_tf.network.model import MERGED, config_of
-from deeplab_tf.ops.resizing import ResizeBilinear, resize_bilinear, resize_bilinear_by_matrix, resize_nearest
+from deeplab_tf.network.stepped import StepBatch, as_trained, begin_batch
+from deeplab_tf.ops.resizing import resize_bilinear, resize_bilinear_by_matrix, resize_nearest
 from deeplab_tf.training import losses, optimizers
 from deeplab_tf.training.schedules import learning_rate
 from deeplab_tf.weights import names
@@ -21,42 +20,7 @@ from deeplab_tf.weights.tf1 import variable_map
 
 LOSS_SCALE = "loss_scale"
 _GOOD_STEPS = "loss_scale_good_steps"
-_LAYER_SEED, _REPLICA_SEED = 1_000_003, 2**32
 _FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE = 2.0**15, 2000
-# Pixels keep float32: bfloat16 has eight bits, which a resized or shifted pixel does not fit in.
-_FLOAT32_LAYERS = (keras.layers.InputLayer, ScalePixels, SubtractMean)
-
-
-def _settings(layer: keras.layers.Layer, config: TrainConfig) -> dict[str, object]:
-    """Returns the attributes that `layer` has while the step is traced."""
-    values: dict[str, object] = {}
-    if isinstance(layer, FusedBatchNorm):
-        values["fixed_statistics"] = config.freeze_batch_norm or not config.fine_tune_batch_norm
-        values["synchronized"] = config.sync_batch_norm
-    if isinstance(layer, Dropout):
-        values |= {"step_seed": None, **({} if config.dropout else {"rate": 0.0})}
-    if isinstance(layer, DropPath):
-        values |= {"step_seed": None, "keep_prob": None}
-    values |= fake_quantization.settings(layer)
-    if isinstance(layer, ResizeBilinear):
-        values["by_matrix"] = config.jit_compile
-    if config.mixed_precision != "none" and not isinstance(layer, _FLOAT32_LAYERS):
-        values["dtype_policy"] = f"mixed_{config.mixed_precision}"
-    return values
-
-
-@contextlib.contextmanager
-def _as_trained(model: keras.Model, config: TrainConfig) -> Iterator[None]:
-    """Sets the layers' attributes for a trace; afterwards the model is as it was, for evaluation and export."""
-    changes = [(layer, name, value) for layer in model.layers for name, value in _settings(layer, config).items()]
-    before = [getattr(layer, name) for layer, name, _ in changes]
-    try:
-        for layer, name, value in changes:
-            setattr(layer, name, value)
-        yield
-    finally:
-        for (layer, name, _), value in zip(changes, before, strict=True):
-            setattr(layer, name, value)
 
 
 def trained_variables(model: keras.Model, config: TrainConfig) -> dict[str, tf.Variable]:
@@ -133,7 +97,7 @@ class TrainStep:
         return results
 
     def _call(self, images, labels):
-        with _as_trained(self.model, self.config):
+        with as_trained(self.model, self.config):
             if self._strategy is None:
                 return self.replica_step(images, labels)
             return self._strategy.run(self.replica_step, args=(images, labels))
@@ -158,22 +122,11 @@ class TrainStep:
             "step": step,
         }
 
-    def _seed(self, step, part: int):
-        """Makes what dropout and drop path draw a function of seed, layer, replica and draw: a run that resumes draws
-        the same. Fewer paths are kept from step to step, down to drop_path_keep_prob (nas_cell.py). Layers of quantised
-        training learn how far it is."""
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group if self._several else 0
-        draw = step * self.config.gradient_accumulation_steps + part
-        delay = config_of(self.model).quantize_delay_step
-        fake_quantization.follow_batches(self.model.layers, step, draw, delay=delay)
-        drawing = [layer for layer in self.model.layers if isinstance(layer, Dropout | DropPath)]
-        for index, layer in enumerate(drawing):
-            first = (self.config.seed + index * _LAYER_SEED) % 2**31
-            layer.step_seed = tf.stack([first + _REPLICA_SEED * tf.cast(replica, tf.int64), draw])
-            if isinstance(layer, DropPath) and self.config.drop_path_keep_prob < 1:
-                progress = tf.cast(step, tf.float32) / self.config.training_number_of_steps
-                cell = 1.0 - layer.depth * (1.0 - self.config.drop_path_keep_prob)
-                layer.keep_prob = 1.0 - tf.minimum(1.0, progress) * (1.0 - cell)
+    def _begin_part(self, step: tf.Tensor, part: int):
+        """Tells the layers which part of which batch comes: what they draw is a function of it, so that a run that
+        resumes draws the same."""
+        number = step * self.config.gradient_accumulation_steps + part
+        begin_batch(self.model, StepBatch(step, number, config_of(self.model).quantize_delay_step))
 
     def _loss(self, logits: Mapping[str, tf.Tensor], labels, step):
         """Returns (sum, count) over all scales: each has a loss of weight 1, and all count the same pixels."""
@@ -208,7 +161,7 @@ class TrainStep:
         """Returns the sums of `_part` over gradient_accumulation_steps parts, one after the other to save memory."""
         parts, unit, sums = self.config.gradient_accumulation_steps, self._unit(labels), None
         for number, part in enumerate(zip(tf.split(images, parts), tf.split(labels, parts), strict=True)):
-            self._seed(step, number)
+            self._begin_part(step, number)
             with tf.control_dependencies(sums or []):
                 values = self._part(*part, step, unit)
                 sums = values if sums is None else [a + b for a, b in zip(sums, values, strict=True)]
