@@ -52,6 +52,8 @@ ARCHITECTURES = (
         scope="MobilenetEdgeTPU",
         units=units,
         batch_norm=BatchNorm(decay=0.997, epsilon=1e-3),
+        bare_end_points=True,
+        scaled_by=("depth_multiplier",),
         smallest_output_stride=8,
     ),
 )

@@ -24,5 +24,7 @@ ARCHITECTURES = (
         scope="MobilenetV1",
         units=units,
         batch_norm=BatchNorm(decay=0.9997, epsilon=1e-3),
+        bare_end_points=True,
+        scaled_by=("depth_multiplier",),
     ),
 )

@@ -55,6 +55,8 @@ ARCHITECTURES = (
         scope="MobilenetV2",
         units=units,
         batch_norm=BatchNorm(decay=0.997, epsilon=1e-3),
+        bare_end_points=True,
+        scaled_by=("depth_multiplier", "divisible_by"),
         decoder_end_points={
             4: "layer_4/depthwise_output",
             8: "layer_7/depthwise_output",

@@ -81,6 +81,10 @@ def _architecture(name: str, blocks: tuple[_Block, ...], last: int, taps: tuple[
         scope="MobilenetV3",
         units=lambda config: _units(blocks, last, config),
         batch_norm=BatchNorm(decay=0.997, epsilon=1e-3),
+        bare_end_points=True,
+        scaled_by=("depth_multiplier",),
+        usual_output_stride=32,
+        gate_is_q_sigmoid=True,
         decoder_end_points={s: f"layer_{n}/depthwise_output" for s, n in zip((4, 8, 16), taps, strict=True)},
     )
 

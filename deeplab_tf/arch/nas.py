@@ -116,6 +116,7 @@ def _architecture(
         batch_norm=BatchNorm(decay=0.9997, epsilon=1e-3),
         decoder_end_points=dict(zip((4, 8, 16), taps, strict=True)),
         initializer="nas",
+        bare_end_points=True,
         smallest_output_stride=8,
         strides_from_rows=True,
     )

@@ -16,6 +16,7 @@ CAFFE_MEAN: Pixel = (122.675, 116.669, 104.008)
 ActivationName = Literal["relu", "relu6", "hard_swish"]
 Skip = Literal["conv", "sum", "none"]
 Preprocessing = Literal["scale", "subtract_mean"]
+ScalingField = Literal["depth_multiplier", "divisible_by"]
 Initializer = Literal["truncated_normal", "resnet", "nas"]
 # What a NAS cell adds up: two pairs of (number of the state, operation).
 Combination = tuple[tuple[int, str], tuple[int, str]]
@@ -275,7 +276,12 @@ class Architecture:
       pad_pixel: RGB the data pipeline pads images with.
       decoder_end_points: stride -> end point that the decoder reads.
       initializer: "truncated_normal" (std 0.09), "resnet" or "nas" (see deeplab_tf/network/layers.py).
+      bare_end_points: the end points of its convolutions have no scope before them (MobileNets and NAS).
+      bounded: its activations follow use_bounded_activation.
+      scaled_by: the fields of ModelConfig that scale its channels.
       smallest_output_stride: the smallest output stride that the rows can be built at.
+      usual_output_stride: that of its released segmentation networks, where all have the same; None: the papers'.
+      gate_is_q_sigmoid: so is the gate of its released segmentation networks, where they have one.
       multi_grid_length: number of unit rates `multi_grid` takes; 0: the variant ignores it.
       strides_from_rows: the rows already realise the output stride (NAS), nothing is converted to rates.
       cascades: it takes `cascade_blocks`, each of which doubles the nominal output stride of 32.
@@ -292,7 +298,12 @@ class Architecture:
     pad_pixel: Pixel = SCALE_PIXEL
     decoder_end_points: dict[int, str] = dataclasses.field(default_factory=dict[int, str])
     initializer: Initializer = "truncated_normal"
+    bare_end_points: bool = False
+    bounded: bool = False
+    scaled_by: tuple[ScalingField, ...] = ()
     smallest_output_stride: int = 1
+    usual_output_stride: int | None = None
+    gate_is_q_sigmoid: bool = False
     multi_grid_length: int = 0
     strides_from_rows: bool = False
     cascades: bool = False

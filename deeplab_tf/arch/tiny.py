@@ -38,6 +38,7 @@ ARCHITECTURES = (
         scope="Tiny",
         units=units,
         batch_norm=BatchNorm(decay=0.99, epsilon=1e-3),
+        bare_end_points=True,
         decoder_end_points={4: "layer_3/depthwise_output", 8: "layer_4/depthwise_output"},
     ),
 )

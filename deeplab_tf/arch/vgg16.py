@@ -31,6 +31,7 @@ ARCHITECTURES = (
         mean=CAFFE_MEAN,
         pad_pixel=CAFFE_MEAN,
         initializer="resnet",
+        scaled_by=("depth_multiplier",),
         fully_connected=True,
         multi_scale_end_points=tuple(f"vgg_16/pool{block}" for block in (1, 2, 3, 4)),
     ),

@@ -60,6 +60,7 @@ def _architecture(name: str, blocks: tuple[_Block, ...], taps: tuple[str, str, s
         units=lambda config: units(blocks, config),
         batch_norm=BatchNorm(decay=0.9997, epsilon=1e-3),
         decoder_end_points={stride: tap.format(name, block) for stride, block in zip((4, 8, 16), taps, strict=True)},
+        bounded=True,
         smallest_output_stride=2,
         multi_grid_length=3,
     )

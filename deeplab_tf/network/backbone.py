@@ -69,8 +69,7 @@ def _conv(tower: _Tower, x, row: Conv, stride: int, rate: int):
             tower.history.append(x)
         x = tower.graph.activation(x, scope, activation)
     if row.end_point:
-        # Xception's and ResNet's end points carry the variable scope, those of MobileNets and NAS do not.
-        bare = row.end_point.startswith(("layer_", "Stem", "Conv2d_"))
+        bare = tower.architecture.bare_end_points
         tower.tap(row.end_point if bare else tower.scope(row.end_point), x)
     return x
 
@@ -287,7 +286,7 @@ def backbone(graph: Graph, images, config: ModelConfig, *, architecture: Archite
     """
     architecture = architecture or ARCHITECTURES[config.model_variant]
     output_stride = config.output_stride if output_stride == 0 else output_stride
-    tower = _Tower(graph, architecture, config.use_bounded_activation and "xception" in architecture.name)
+    tower = _Tower(graph, architecture, config.use_bounded_activation and architecture.bounded)
     x = graph.preprocess(images, architecture.scope, architecture)
     rows = architecture.units(config)
     strides = [row.stride for row in rows]

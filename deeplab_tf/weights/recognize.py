@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
-from deeplab_tf.arch.spec import Architecture
+from deeplab_tf.arch.spec import Architecture, NasCell
 from deeplab_tf.errors import DeepLabError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -14,7 +14,6 @@ Kind = Literal["segmentation", "backbone"]
 
 _MULTIPLIERS = (1.0, 0.5, 0.75, 0.35, 0.25, 1.25, 1.3, 1.4, 1.5, 2.0, *(k / 100 for k in range(10, 301)))
 _HEADS = ("aspp", "image_pooling/", "concat_projection/", "decoder/", "meta_architecture/", "multi_scale/", "logits/")
-_SCALED = ("Mobilenet", "vgg_16")  # scopes whose widths depend on the depth multiplier
 # Rates that the papers use without ASPP of the v3 kind, at output stride 8: LargeFOV, ASPP-L.
 _V2_RATES = {1: (12,), 4: (6, 12, 18, 24)}
 
@@ -39,12 +38,12 @@ class Recognized:
 def _options(architecture: Architecture, preferred: Mapping) -> Iterator[dict]:
     """Candidates for the fields that change the backbone's widths, what the user says first: several multipliers can
     round to the same widths."""
-    if not architecture.scope.startswith(_SCALED):
+    if not architecture.scaled_by:
         yield {}
         return
     said = [preferred[n] for n in ("depth_multiplier",) if n in preferred]
     divisors = [preferred[n] for n in ("divisible_by",) if n in preferred]
-    for divisor in (*divisors, None, 8) if architecture.name == "mobilenet_v2" else (None,):
+    for divisor in (*divisors, None, 8) if "divisible_by" in architecture.scaled_by else (None,):
         for multiplier in (*said, *_MULTIPLIERS):
             options = {"depth_multiplier": float(multiplier)}
             yield options if divisor is None else {**options, "divisible_by": int(divisor)}
@@ -53,12 +52,13 @@ def _options(architecture: Architecture, preferred: Mapping) -> Iterator[dict]:
 def _nas_options(shapes: Shapes, architecture: Architecture) -> Iterator[dict]:
     first = shapes.get(f"{architecture.scope}/cell_0/1x1/weights")
     head = f"{architecture.scope}/classification_head_conv/weights" in shapes
-    for stride in (8, 16, 32) if first and architecture.name == "nas_pnasnet" else (8,) if first else ():
-        # A cell at level 1 is twice as wide as the option says.
-        filters = first[-1] // (2 if architecture.name == "nas_pnasnet" else 1)
+    for stride in (8, 16, 32) if first else ():
+        narrow = _with_defaults({"output_stride": stride, "nas_stem_output_num_conv_filters": 1})
+        # The first cell is as many times wider than the option says as its level asks for.
+        factor = next(row.filters for row in architecture.units(narrow) if isinstance(row, NasCell))
         yield {
             "output_stride": stride,
-            "nas_stem_output_num_conv_filters": filters,
+            "nas_stem_output_num_conv_filters": first[-1] // factor,
             "nas_use_classification_head": head,
         }
 
@@ -226,21 +226,20 @@ def _decoder(shapes: Shapes, architecture: Architecture, options: dict) -> dict:
 
 
 def _assumed(known: dict, architecture: Architecture, branches: int) -> dict:
-    # MobileNetV3 has one documented recipe: output stride 32, and q_sigmoid where there is a gate.
-    version_3 = architecture.scope == "MobilenetV3"
     # DeepLab-v1 and v2 have rates without ASPP of the v3 kind, and always run at 8.
     version_2 = bool(branches) and not known["aspp_with_batch_norm"]
-    assumed = {} if "output_stride" in known else {"output_stride": 32 if version_3 else 8 if version_2 else 16}
+    usual = architecture.usual_output_stride or (8 if version_2 else 16)
+    assumed = {} if "output_stride" in known else {"output_stride": usual}
     stride = {**known, **assumed}["output_stride"]
     if branches:
         assumed["atrous_rates"] = _rates(branches, stride)
     if version_2 and known.get("fc_kernel_size", 3) == 3:
         assumed["atrous_rates"] = _V2_RATES.get(branches)
     if known.get("aspp_with_squeeze_and_excitation"):
-        assumed["image_se_uses_qsigmoid"] = version_3
+        assumed["image_se_uses_qsigmoid"] = architecture.gate_is_q_sigmoid
     if architecture.multi_grid_length:
         assumed["multi_grid"] = (1,) * architecture.multi_grid_length
-    if architecture.name.startswith("xception"):
+    if architecture.bounded:
         assumed["use_bounded_activation"] = False
     return assumed
 
