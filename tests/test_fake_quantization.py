@@ -23,7 +23,7 @@ from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.inference.tflite.convert import LiteModel, convert
 from deeplab_tf.inference.tflite.file import convolutions, schema, unpack
 from deeplab_tf.inference.tflite.quantization import take_ranges
-from deeplab_tf.network.fake_quantization import FakeQuantize, fake_quantized, held_weights, rounded
+from deeplab_tf.network.fake_quantization import FakeQuantize, fake_quantized, rounded, weights_as_used
 from deeplab_tf.network.model import build_model
 from deeplab_tf.ops.resizing import resize_bilinear
 from deeplab_tf.tools import export_model as export_tool
@@ -184,7 +184,7 @@ def test_the_first_step_is_that_of_rounded_weights(untrained):
     images, labels = batch()
     quantised, plain = twin(untrained, QUANTISED), twin(untrained, FLOAT)
     for layer in quantised.layers:
-        if "kernel" in (values := held_weights(layer)):
+        if "kernel" in (values := weights_as_used(layer)):
             plain.get_layer(layer.name).kernel.assign(values["kernel"])
     found, expected = (float(step_of(model)(images, labels)["cross_entropy"]) for model in (quantised, plain))
     exact = float(step_of(twin(untrained, FLOAT))(images, labels)["cross_entropy"])

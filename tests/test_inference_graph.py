@@ -16,6 +16,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.convolutions import _neighbours_by_reshaping
 from deeplab_tf.inference.graph import InferenceGraph, Segmentation, as_function, build_graph_def, read_weights
 from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.network.graph import POINTWISE, After, Window
 from deeplab_tf.network.model import build_model, config_of
 from deeplab_tf.weights.tf1 import variable_map
 
@@ -232,7 +233,8 @@ def test_norms_are_folded():
     factor = norm["gamma"] / np.sqrt(norm["moving_variance"] + 0.25)
     expected = (plain - norm["moving_mean"]) * factor + norm["beta"]
     constants = BatchNorm(decay=0.9, epsilon=0.25)
-    np.testing.assert_allclose(graph.conv(tf.constant(x), "a", 4, 1, bias=True, norm=constants), expected, atol=1e-5)
+    found = graph.conv(tf.constant(x), "a", 4, POINTWISE, After(bias=True, norm=constants))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     # A norm that follows something else stays an operation of its own.
     alone = graph.norm(tf.constant(plain.astype(np.float32)), "a/BatchNorm", constants)
     np.testing.assert_allclose(alone, expected, atol=1e-5)
@@ -243,9 +245,9 @@ def test_what_cannot_be_exported():
     graph = InferenceGraph(weights, target="tensorflow")
     x = tf.zeros((1, 9, 9, 3))
     with pytest.raises(DeepLabError, match=r"kernel \(4, 4\), stride 1, rates \(2, 2\)"):
-        graph.depthwise(x, "a", 4, rate=2, norm=None)
+        graph.depthwise(x, "a", Window(4, rate=2), After())
     with pytest.raises(DeepLabError, match="layer b .Conv1D. cannot be exported"):
-        graph._weighted("b", tf.keras.layers.Conv1D, x)
+        graph.weighted("b", tf.keras.layers.Conv1D, x)
 
 
 def test_weights_are_read_by_layer(small):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from deeplab_tf.arch.spec import BatchNorm
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.network.graph import Graph
+from deeplab_tf.network.graph import POINTWISE, After, Graph, Window
 from deeplab_tf.network.layers import Bound, FusedBatchNorm, HardSwish, QSigmoid, ScalePixels, SubtractMean
 from deeplab_tf.network.model import build_model
 from deeplab_tf.weights.tf1 import variable_map
@@ -101,8 +101,8 @@ def ramp(*shape: int) -> np.ndarray:
 def separable_of_ramp(side: int, **options) -> np.ndarray:
     norm, images = BatchNorm(decay=0.9, epsilon=1e-12), keras.Input((side, side, 1))
     graph = Graph()
-    x = graph.depthwise(images, "conv_depthwise", 3, norm=norm, **options)
-    model = keras.Model(images, graph.conv(x, "conv_pointwise", 1, 1, norm=norm))
+    x = graph.depthwise(images, "conv_depthwise", Window(3, **options), After(norm=norm))
+    model = keras.Model(images, graph.conv(x, "conv_pointwise", 1, POINTWISE, After(norm=norm)))
     variables = variable_map(model)
     variables["conv_depthwise/depthwise_weights"].assign(ramp(1, 3, 3, 1)[0][..., None])
     variables["conv_pointwise/weights"].assign(np.ones((1, 1, 1, 1)))

@@ -1,5 +1,9 @@
 """Convolutions for an exported graph, with strides and atrous rates, in operations that every target takes."""
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
 import tensorflow as tf
 
 from deeplab_tf.errors import DeepLabError
@@ -10,6 +14,22 @@ from deeplab_tf.errors import DeepLabError
 
 Rates = tuple[int, int]
 Padding = str | list[list[int]]  # SAME, VALID, or the margins of each axis
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """Where a convolution is calculated: its stride, its atrous rates (vertical, horizontal), and its padding."""
+
+    stride: int = 1
+    rates: Rates = (1, 1)
+    padding: Padding = "SAME"
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Geometry":
+        """Returns the geometry that the options of a Keras layer say."""
+        rate = options["dilation_rate"]
+        rates = (rate, rate) if isinstance(rate, int) else (rate[0], rate[1])
+        return cls(options["strides"], rates, options["padding"].upper())
 
 
 def sides_of(maps: tf.Tensor) -> list:
@@ -42,14 +62,13 @@ def _neighbours_by_reshaping(x: tf.Tensor, kernel: tf.Tensor, rates: Rates) -> t
     return tf.reshape(x, [batch, rows * tall, columns * wide, channels])[:, :height, :width]
 
 
-def depthwise_convolution(
-    x: tf.Tensor, kernel: tf.Tensor, stride: int, rates: Rates, padding: Padding, target: str
-) -> tf.Tensor:
+def depthwise_convolution(x: tf.Tensor, kernel: tf.Tensor, geometry: Geometry, target: str) -> tf.Tensor:
     """Returns maps [b, h, w, c] convolved by `kernel` [kh, kw, c, 1], for a target. For "tensorflow" the channels
     of an atrous kernel are repeated as often as the second of its rates.
 
     DeepLabError where no target takes it: a rate beside a stride, an even kernel, or another padding than SAME.
     """
+    stride, rates, padding = geometry.stride, geometry.rates, geometry.padding
     if rates == (1, 1):
         return tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], padding)
     if stride > 1 or padding != "SAME" or any(side % 2 == 0 for side in kernel.shape[:2]):
@@ -65,13 +84,12 @@ def depthwise_convolution(
     return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=kernel, **options)
 
 
-def full_convolution(
-    x: tf.Tensor, kernel: tf.Tensor, stride: int, rates: Rates, padding: Padding, target: str
-) -> tf.Tensor:
+def full_convolution(x: tf.Tensor, kernel: tf.Tensor, geometry: Geometry, target: str) -> tf.Tensor:
     """Returns maps [b, h, w, cin] convolved by `kernel` [kh, kw, cin, cout], for a target."""
-    if target == "onnx" and rates != (1, 1) and padding == "SAME" and stride == 1:
-        padding = _same_padding(kernel, rates)
-    return tf.nn.conv2d(x, kernel, stride, padding, dilations=rates)
+    padding = geometry.padding
+    if target == "onnx" and geometry.rates != (1, 1) and padding == "SAME" and geometry.stride == 1:
+        padding = _same_padding(kernel, geometry.rates)
+    return tf.nn.conv2d(x, kernel, geometry.stride, padding, dilations=geometry.rates)
 
 
 def taken_in(x: tf.Tensor, margins: list[list[int]], kernel: int, stride: int, target: str) -> Padding | None:

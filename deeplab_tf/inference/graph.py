@@ -7,24 +7,24 @@ operations where Graph makes layers: there is no second description of any netwo
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.arch.spec import Architecture
+from deeplab_tf.arch.spec import Architecture, BatchNorm
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.config.export import INPUT, OUTPUTS
 from deeplab_tf.data.transforms import range_size
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.inference.convolutions import Rates, depthwise_convolution, full_convolution, sides_of, taken_in
-from deeplab_tf.network.fake_quantization import FakeQuantize, fake_quantized, held_weights
-from deeplab_tf.network.graph import Graph
+from deeplab_tf.inference.convolutions import Geometry, depthwise_convolution, full_convolution, sides_of, taken_in
+from deeplab_tf.network.fake_quantization import FakeQuantize, fake_quantized, weights_as_used
+from deeplab_tf.network.graph import Graph, Maps
 from deeplab_tf.network.layers import PIXEL_SCALE
 from deeplab_tf.network.model import MERGED, build_outputs
-from deeplab_tf.network.sizes import logits_stride, needs_fixed_size, padded_size
+from deeplab_tf.network.sizes import at_size, logits_stride, needs_fixed_size, padded_size
 from deeplab_tf.ops.resizing import resize_bilinear, resize_nearest, scale_dimension
 from deeplab_tf.ops.upsampling import strip_classes
 
@@ -34,7 +34,7 @@ Weights = Mapping[str, Mapping[str, np.ndarray]]
 
 def read_weights(model: keras.Model) -> Weights:
     """Returns layer name -> variable name -> array, kernels rounded where the model is for quantised training."""
-    return {layer.name: held_weights(layer) for layer in model.layers if layer.weights}
+    return {layer.name: weights_as_used(layer) for layer in model.layers if layer.weights}
 
 
 # ---- convolutions
@@ -47,8 +47,12 @@ _KERNELS: dict[type, tuple[tuple[str, bool], ...]] = {
 }
 
 
-def _pair(value: int | Sequence[int]) -> Rates:
-    return (value, value) if isinstance(value, int) else tuple(value)
+@dataclasses.dataclass(frozen=True)
+class _FoldedNorm:
+    """A batch norm by its moving statistics, float64 [channels]: x * factor + offset."""
+
+    factor: np.ndarray
+    offset: np.ndarray
 
 
 class InferenceGraph(Graph):
@@ -57,54 +61,56 @@ class InferenceGraph(Graph):
     Takes and returns tensors of the graph that is being built, where `Graph` has Keras tensors.
     """
 
-    def __init__(self, weights: Weights, *, target: str):
-        super().__init__()
+    def __init__(self, weights: Weights, *, target: str, quantized: bool = False):
+        super().__init__(quantized=quantized)
         self._weights, self._target = weights, target
         self._emitters: dict = {}  # output of a convolution -> what emits it anew with a norm folded in
         self._constants: dict[tuple, tf.Tensor] = {}  # one of each, however many scales use it
         self._padded: dict = {}  # output of a padding -> what was padded, and the margins
 
-    def op(self, make: Callable[..., keras.layers.Layer], scope: str, inputs, **options):
+    def op(self, make: type[keras.layers.Layer], scope: str, inputs: Maps | Sequence[Maps], **options: object) -> Maps:
         """Returns the output of a layer without weights. Dropout is no operation at all."""
         return inputs if issubclass(make, keras.layers.Dropout) else super().op(make, scope, inputs, **options)
 
-    def pad(self, x, scope: str, kernel: int, rate: int = 1):
+    def pad(self, x: Maps, scope: str, kernel: int, rate: int = 1) -> Maps:
         """Returns `x` with zeros around as `Graph.pad`; a convolution that follows takes them in."""
         padded, total = super().pad(x, scope, kernel, rate), (kernel - 1) * rate
         margin = [total // 2, total - total // 2]
         self._padded[padded.ref()] = x, [[0, 0], margin, margin, [0, 0]]
         return padded
 
-    def norm(self, x, scope: str, constants):
+    def norm(self, x: Maps, scope: str, constants: BatchNorm) -> Maps:
         """Returns `x` normalised by the moving statistics: the convolution it came from, with other weights.
 
         The convolution without the norm is left unused, and dropped with the other dead ends of the graph.
         """
         values = {name: value.astype(np.float64) for name, value in self._values(scope).items()}
         factor = values["gamma"] / np.sqrt(values["moving_variance"] + constants.epsilon)
-        offset = values["beta"] - values["moving_mean"] * factor
+        folded = _FoldedNorm(factor, values["beta"] - values["moving_mean"] * factor)
         if x.ref() in self._emitters:
-            return self._emitters[x.ref()](norm=(factor, offset))
-        return x * factor.astype(np.float32) + offset.astype(np.float32)
+            return self._emitters[x.ref()](norm=folded)
+        return x * folded.factor.astype(np.float32) + folded.offset.astype(np.float32)
 
     def _values(self, scope: str) -> Mapping[str, np.ndarray]:
         return self._weights[scope.replace("/", ".")]
 
-    def preprocess(self, images, scope: str, architecture: Architecture):
+    def preprocess(self, images: Maps, scope: str, architecture: Architecture) -> Maps:
         """Returns `images` as the backbone reads them; for eight bits in steps of known ranges."""
         if not (self.quantized and self._target == "tflite"):
             return super().preprocess(images, scope, architecture)
         images = fake_quantized(images, 0.0, 255.0)
         if architecture.preprocessing != "scale":
             return super().preprocess(images, scope, architecture)
-        return self.held(fake_quantized(images * PIXEL_SCALE, 0.0, 2.0) - 1.0, f"{scope}/preprocess_quant")
+        return self.fake_quantised(fake_quantized(images * PIXEL_SCALE, 0.0, 2.0) - 1.0, f"{scope}/preprocess_quant")
 
-    def _weighted(self, scope: str, make: Callable[..., keras.layers.Layer], inputs, **options):
+    def weighted(self, scope: str, make: type[keras.layers.Layer], inputs: Maps, **options: object) -> Maps:
+        """Returns the output of a convolution, or of the rounding to a range."""
         if make is FakeQuantize:
             return fake_quantized(inputs, *(self._values(scope)[leaf] for leaf in ("min", "max")))
         if make not in _KERNELS:
             raise DeepLabError(f"layer {scope} ({make.__name__}) cannot be exported; expected a convolution")
-        emit = functools.partial(self._convolution, scope, _KERNELS[make], inputs, **options)
+        geometry = Geometry.of(options)
+        emit = functools.partial(self._convolution, scope, _KERNELS[make], inputs, geometry)
         outputs = emit()
         self._emitters[outputs.ref()] = emit
         return outputs
@@ -114,29 +120,40 @@ class InferenceGraph(Graph):
             self._constants[key] = tf.constant(value.astype(np.float32))
         return self._constants[key]
 
-    def _convolution(self, scope, kernels, x, *, strides, dilation_rate, padding, norm=None, **_):
-        """Emits a convolution; `norm` is the (factor, offset) of each of its outputs."""
-        values, target = self._values(scope), self._target
-        rates, padding = _pair(dilation_rate), padding.upper()
-        if rates == (1, 1) and padding == "VALID" and x.ref() in self._padded:
-            inner, margins = self._padded[x.ref()]
-            margins_in = taken_in(inner, margins, values[kernels[0][0]].shape[0], strides, target)
-            x, padding = (x, padding) if margins_in is None else (inner, margins_in)
-        place = (strides, rates, padding)
+    def _convolution(
+        self,
+        scope: str,
+        kernels: Sequence[tuple[str, bool]],
+        x: tf.Tensor,
+        geometry: Geometry,
+        norm: _FoldedNorm | None = None,
+    ) -> tf.Tensor:
+        """Emits a convolution with its bias, and with a batch norm folded into both."""
+        values = self._values(scope)
+        x, geometry = self._with_padding_taken_in(x, geometry, values[kernels[0][0]].shape[0])
         bias = values.get("bias")
         with tf.name_scope(scope):
             for number, (leaf, depthwise) in enumerate(kernels, start=1):
                 kernel = values[leaf]
                 if norm and number == len(kernels):
-                    kernel = kernel * (norm[0][:, None] if depthwise else norm[0])
-                if depthwise and target == "tensorflow":
-                    kernel = np.tile(kernel, (1, 1, place[1][1], 1))
-                kernel = self._constant(kernel, scope, leaf, norm is None)
-                x = (depthwise_convolution if depthwise else full_convolution)(x, kernel, *place, target)
-                place = (1, (1, 1), "SAME")
+                    kernel = kernel * (norm.factor[:, None] if depthwise else norm.factor)
+                if depthwise and self._target == "tensorflow":
+                    kernel = np.tile(kernel, (1, 1, geometry.rates[1], 1))
+                constant = self._constant(kernel, scope, leaf, norm is None)
+                convolve = depthwise_convolution if depthwise else full_convolution
+                x = convolve(x, constant, geometry, self._target)
+                geometry = Geometry()  # stride and rate belong to the first of a separable convolution's two
             if norm:
-                bias = norm[1] + (0.0 if bias is None else bias * norm[0])
+                bias = norm.offset + (0.0 if bias is None else bias * norm.factor)
             return x if bias is None else tf.nn.bias_add(x, self._constant(bias, scope, "bias", norm is None))
+
+    def _with_padding_taken_in(self, x: tf.Tensor, geometry: Geometry, kernel: int) -> tuple[tf.Tensor, Geometry]:
+        """Returns what a convolution reads, and how, without the padding before it where it can do that itself."""
+        if geometry.rates != (1, 1) or geometry.padding != "VALID" or x.ref() not in self._padded:
+            return x, geometry
+        inner, margins = self._padded[x.ref()]
+        padding = taken_in(inner, margins, kernel, geometry.stride, self._target)
+        return (x, geometry) if padding is None else (inner, dataclasses.replace(geometry, padding=padding))
 
 
 # ---- from pixels to classes
@@ -212,7 +229,8 @@ class Segmentation:
 
     def _maps(self, images) -> dict:
         """All outputs at the size of the (padded) images; what is not asked for is dropped with the dead ends."""
-        graph, size = InferenceGraph(self.weights, target=self.target), sides_of(images)
+        graph = InferenceGraph(self.weights, target=self.target, quantized=self.config.quantized)
+        size = sides_of(images)
         if self.options.averages:
             probabilities = self._averaged(graph, images, size)
             return {"predictions": _classes(probabilities, self.target), "probabilities": probabilities}
@@ -231,13 +249,9 @@ class Segmentation:
         return _classes(full, self.target) if classes is None else classes
 
     def _logits(self, graph: InferenceGraph, images, scale: float = 1.0, pyramid: tuple[float, ...] | None = None):
-        pooling = self.config.image_pooling_crop_size
-        config = dataclasses.replace(
-            self.config,
-            crop_size=None if None in images.shape[1:3] else tuple(images.shape[1:3]),
-            image_pooling_crop_size=pooling and tuple(scale_dimension(side, scale) for side in pooling),
-            image_pyramid=pyramid,
-        )
+        height, width = images.shape[1:3]
+        size = None if None in (height, width) else (height, width)
+        config = at_size(self.config, size, scale=scale, pyramid=pyramid)
         return build_outputs(graph, images, config)[MERGED]
 
     def _averaged(self, graph: InferenceGraph, images, size):

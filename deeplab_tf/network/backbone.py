@@ -1,6 +1,7 @@
 """The interpreter: turns the rows of an architecture into Keras layers and names the tensors that others tap."""
 
 import dataclasses
+from collections.abc import Callable
 
 import keras
 
@@ -18,7 +19,7 @@ from deeplab_tf.arch.spec import (
     strides_and_rates,
 )
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.network.graph import Graph
+from deeplab_tf.network.graph import POINTWISE, After, Graph, Maps, Window
 from deeplab_tf.network.layers import DropPath
 
 
@@ -30,8 +31,8 @@ class _Tower:
     graph: Graph
     architecture: Architecture
     bounded: bool
-    end_points: dict = dataclasses.field(default_factory=dict)
-    history: list = dataclasses.field(default_factory=list)
+    end_points: dict[str, Maps] = dataclasses.field(default_factory=dict)
+    history: list[Maps] = dataclasses.field(default_factory=list)
 
     @property
     def relu(self) -> str:
@@ -40,90 +41,90 @@ class _Tower:
     def scope(self, name: str) -> str:
         return f"{self.architecture.scope}/{name}"
 
-    def tap(self, name: str, x):
+    def tap(self, name: str, x: Maps) -> Maps:
         self.end_points[name] = x
         return x
 
-    def conv(self, x, scope: str, filters: int, kernel: int, **options):
+    def after(self, activation: str | None) -> After:
+        """What follows the convolutions of this architecture: its batch norm, or where it has none a bias."""
         norm = self.architecture.batch_norm
-        options = {"norm": norm, "bias": norm is None, "init": self.architecture.initializer, **options}
-        return self.graph.conv(x, scope, filters, kernel, **options)
+        return After(norm=norm, bias=norm is None, activation=activation)
+
+    def conv(self, x: Maps, scope: str, filters: int, window: Window, after: After) -> Maps:
+        return self.graph.conv(x, scope, filters, window, after, init=self.architecture.initializer)
+
+    def depthwise(self, x: Maps, scope: str, window: Window, activation: str | None) -> Maps:
+        after = After(norm=self.architecture.batch_norm, activation=activation)
+        return self.graph.depthwise(x, scope, window, after)
+
+    def norm(self, x: Maps, scope: str) -> Maps:
+        norm = self.architecture.batch_norm
+        assert norm is not None
+        return self.graph.norm(x, scope, norm)
 
 
-def _conv(tower: _Tower, x, row: Conv, stride: int, rate: int):
+def _conv(tower: _Tower, x: Maps, row: Conv, stride: int, rate: int) -> Maps:
     scope = tower.scope(row.scope)
     activation = tower.relu if row.activation == "relu" else row.activation
-    x = tower.conv(
-        x,
-        scope,
-        row.filters,
-        row.kernel,
-        stride=stride,
-        rate=rate * row.rate if row.kernel > 1 else 1,
-        explicit_padding=row.explicit_padding,
-        **({"norm": None} if row.norm_scope else {"activation": activation}),
-    )
+    window = Window(row.kernel, stride, rate * row.rate if row.kernel > 1 else 1, row.explicit_padding)
     if row.norm_scope:
-        x = tower.graph.norm(x, tower.scope(row.norm_scope), tower.architecture.batch_norm)
+        x = tower.conv(x, scope, row.filters, window, After())
+        x = tower.norm(x, tower.scope(row.norm_scope))
         if row.keep_for_cells:
             tower.history.append(x)
         x = tower.graph.activation(x, scope, activation)
+    else:
+        x = tower.conv(x, scope, row.filters, window, tower.after(activation))
     if row.end_point:
         bare = tower.architecture.bare_end_points
         tower.tap(row.end_point if bare else tower.scope(row.end_point), x)
     return x
 
 
-def _max_pool(tower: _Tower, x, row: MaxPool, stride: int, rate: int):
+def _max_pool(tower: _Tower, x: Maps, row: MaxPool, stride: int, rate: int) -> Maps:
     del rate
-    scope, options = tower.scope(row.scope), {"pool_size": 3, "strides": stride, "padding": "same"}
+    scope, padding = tower.scope(row.scope), "same"
     if row.explicit_padding:
         # The map is rectified, so that zeros never win against a pixel.
-        x, options = tower.graph.pad(x, scope, 3), {**options, "padding": "valid"}
-    x = tower.graph.op(keras.layers.MaxPooling2D, scope, x, **options)
+        x, padding = tower.graph.pad(x, scope, 3), "valid"
+    x = tower.graph.op(keras.layers.MaxPooling2D, scope, x, pool_size=3, strides=stride, padding=padding)
     return tower.tap(tower.scope(row.end_point), x) if row.end_point else x
 
 
-def _activation(tower: _Tower, x, row: Activation, stride: int, rate: int):
+def _activation(tower: _Tower, x: Maps, row: Activation, stride: int, rate: int) -> Maps:
     del stride, rate
     return tower.graph.activation(x, tower.architecture.scope, row.activation)
 
 
-def _separable_unit(tower: _Tower, x, row: SeparableUnit, stride: int, rate: int):
+def _separable_unit(tower: _Tower, x: Maps, row: SeparableUnit, stride: int, rate: int) -> Maps:
     depthwise, pointwise = row.scopes
-    options = {"norm": tower.architecture.batch_norm, "activation": row.activation}
-    x = tower.graph.depthwise(x, tower.scope(depthwise), 3, stride=stride, rate=rate, **options)
+    x = tower.depthwise(x, tower.scope(depthwise), Window(3, stride, rate), row.activation)
     tower.tap(depthwise, x)
-    return tower.tap(pointwise, tower.conv(x, tower.scope(pointwise), row.filters, 1, activation=row.activation))
+    x = tower.conv(x, tower.scope(pointwise), row.filters, POINTWISE, tower.after(row.activation))
+    return tower.tap(pointwise, x)
 
 
-def _xception_separable(tower: _Tower, x, scope: str, filters: int, row: XceptionUnit, stride: int, rate: int):
-    if not row.activation_inside:
+def _xception_separable(
+    tower: _Tower, x: Maps, scope: str, filters: int, window: Window, *, activation_inside: bool
+) -> Maps:
+    if not activation_inside:
         x = tower.graph.activation(x, scope, tower.relu)
-    after = tower.relu if row.activation_inside else "bound" if tower.bounded else None
-    x = tower.graph.depthwise(
-        x,
-        f"{scope}_depthwise",
-        3,
-        stride=stride,
-        rate=rate,
-        explicit_padding=not tower.bounded,
-        norm=tower.architecture.batch_norm,
-        activation=after,
-    )
-    tower.tap(f"{scope}_depthwise", x)
-    return tower.tap(f"{scope}_pointwise", tower.conv(x, f"{scope}_pointwise", filters, 1, activation=after))
+    after = tower.relu if activation_inside else "bound" if tower.bounded else None
+    x = tower.tap(f"{scope}_depthwise", tower.depthwise(x, f"{scope}_depthwise", window, after))
+    x = tower.conv(x, f"{scope}_pointwise", filters, POINTWISE, tower.after(after))
+    return tower.tap(f"{scope}_pointwise", x)
 
 
-def _xception_unit(tower: _Tower, x, row: XceptionUnit, stride: int, rate: int):
+def _xception_unit(tower: _Tower, x: Maps, row: XceptionUnit, stride: int, rate: int) -> Maps:
     scope, graph = tower.scope(row.scope), tower.graph
     residual = x
     for i, filters in enumerate(row.filters):
+        window = Window(3, stride if i == 2 else 1, rate * row.rates[i], explicit_padding=not tower.bounded)
         name = f"{scope}/separable_conv{i + 1}"
-        step = stride if i == 2 else 1
-        residual = _xception_separable(tower, residual, name, filters, row, step, rate * row.rates[i])
+        residual = _xception_separable(tower, residual, name, filters, window, activation_inside=row.activation_inside)
     if row.skip == "conv":
-        x = tower.tap(f"{scope}/shortcut", tower.conv(x, f"{scope}/shortcut", row.filters[-1], 1, stride=stride))
+        x = tower.conv(x, f"{scope}/shortcut", row.filters[-1], Window(1, stride), tower.after(None))
+        tower.tap(f"{scope}/shortcut", x)
     if row.skip != "none":
         if tower.bounded:
             residual = graph.activation(residual, f"{scope}/residual", "bound")
@@ -135,95 +136,90 @@ def _xception_unit(tower: _Tower, x, row: XceptionUnit, stride: int, rate: int):
     return residual
 
 
-def _squeeze_excite(tower: _Tower, x, scope: str, width: int):
+def _squeeze_excite(tower: _Tower, x: Maps, scope: str, width: int) -> Maps:
     pooled = tower.graph.op(keras.layers.GlobalAveragePooling2D, f"{scope}/mean", x, keepdims=True)
-    pooled = tower.graph.held(pooled, f"{scope}/mean_quant")  # unlike a pooling window's, a range of its own
-    options = {"norm": None, "bias": True}
-    gate = tower.conv(pooled, f"{scope}/Conv", width, 1, activation="relu", **options)
-    gate = tower.conv(gate, f"{scope}/Conv_1", x.shape[-1], 1, activation="q_sigmoid", **options)
+    # Unlike that of a pooling window, the mean of the whole map has a range of its own.
+    pooled = tower.graph.fake_quantised(pooled, f"{scope}/mean_quant")
+    gate = tower.conv(pooled, f"{scope}/Conv", width, POINTWISE, After(bias=True, activation="relu"))
+    gate = tower.conv(gate, f"{scope}/Conv_1", x.shape[-1], POINTWISE, After(bias=True, activation="q_sigmoid"))
     return tower.graph.op(keras.layers.Multiply, f"{scope}/multiply", [x, gate])
 
 
-def _inverted_residual(tower: _Tower, x, row: InvertedResidual, stride: int, rate: int):
+def _inverted_residual(tower: _Tower, x: Maps, row: InvertedResidual, stride: int, rate: int) -> Maps:
     scope, shortcut = tower.scope(row.scope), x
+    window = Window(row.kernel, stride, rate)
     if row.expanded > row.inputs:
         # A fused block's one convolution carries the kernel, the stride and the rate.
-        kernel, options = (row.kernel, {"stride": stride, "rate": rate}) if row.fused else (1, {})
-        x = tower.conv(x, f"{scope}/expand", row.expanded, kernel, activation=row.activation, **options)
+        expand = window if row.fused else POINTWISE
+        x = tower.conv(x, f"{scope}/expand", row.expanded, expand, tower.after(row.activation))
         tower.tap(f"{row.end_point}/expansion_output", x)
     if not row.fused:
-        x = tower.graph.depthwise(
-            x,
-            f"{scope}/depthwise",
-            row.kernel,
-            stride=stride,
-            rate=rate,
-            norm=tower.architecture.batch_norm,
-            activation=row.activation,
-        )
+        x = tower.depthwise(x, f"{scope}/depthwise", window, row.activation)
         tower.tap(f"{row.end_point}/depthwise_output", x)
     if row.squeeze:
         x = _squeeze_excite(tower, x, f"{scope}/squeeze_excite", row.squeeze)
-    x = tower.conv(x, f"{scope}/project", row.filters, 1)
+    x = tower.conv(x, f"{scope}/project", row.filters, POINTWISE, tower.after(None))
     if row.residual and stride == 1 and shortcut.shape[-1] == row.filters:
         x = tower.graph.add([x, shortcut], f"{scope}/add")
     tower.tap(f"{row.end_point}/output", x)
     return tower.tap(row.end_point, x)
 
 
-def _resnet_shortcut(tower: _Tower, x, row: ResNetUnit, stride: int):
+def _resnet_shortcut(tower: _Tower, x: Maps, row: ResNetUnit, stride: int) -> Maps:
     scope = f"{tower.scope(row.scope)}/shortcut"
     if x.shape[-1] != row.filters:
-        return tower.tap(scope, tower.conv(x, scope, row.filters, 1, stride=stride))
+        return tower.tap(scope, tower.conv(x, scope, row.filters, Window(1, stride), tower.after(None)))
     if stride == 1:
         return x
     return tower.graph.op(keras.layers.MaxPooling2D, scope, x, pool_size=1, strides=stride, padding="same")
 
 
-def _resnet_unit(tower: _Tower, x, row: ResNetUnit, stride: int, rate: int):
+def _resnet_unit(tower: _Tower, x: Maps, row: ResNetUnit, stride: int, rate: int) -> Maps:
     scope = tower.scope(row.scope)
     shortcut = _resnet_shortcut(tower, x, row, stride)
-    dilated, strided = {"rate": rate * row.rate}, {"stride": stride, "explicit_padding": True}
+    rate *= row.rate
+    strided = Window(3, stride, rate, explicit_padding=True)
     if row.bottleneck:
         convs = (
-            (row.bottleneck, 1, "relu", {}),
-            (row.bottleneck, 3, "relu", {**dilated, **strided}),
-            (row.filters, 1, None, {}),
+            (row.bottleneck, POINTWISE, "relu"),
+            (row.bottleneck, strided, "relu"),
+            (row.filters, POINTWISE, None),
         )
     else:
-        convs = ((row.filters, 3, "relu", dilated), (row.filters, 3, None, {**dilated, **strided}))
-    for n, (filters, kernel, activation, options) in enumerate(convs, start=1):
-        x = tower.conv(x, f"{scope}/conv{n}", filters, kernel, activation=activation, **options)
+        convs = ((row.filters, Window(3, rate=rate), "relu"), (row.filters, strided, None))
+    for n, (filters, window, activation) in enumerate(convs, start=1):
+        x = tower.conv(x, f"{scope}/conv{n}", filters, window, tower.after(activation))
         tower.tap(f"{scope}/conv{n}", x)
     x = tower.tap(scope, tower.graph.add([shortcut, x], f"{scope}/add", "relu"))
     return tower.tap(tower.scope(row.ends_block), x) if row.ends_block else x
 
 
-def _nas_projection(tower: _Tower, x, scope: str, norm_scope: str, filters: int, stride: int = 1):
+def _nas_projection(tower: _Tower, x: Maps, scope: str, norm_scope: str, filters: int, stride: int = 1) -> Maps:
     x = tower.graph.activation(x, scope, "relu")
-    x = tower.conv(x, scope, filters, 1, stride=stride, norm=None)
-    return tower.graph.norm(x, norm_scope, tower.architecture.batch_norm)
+    x = tower.conv(x, scope, filters, Window(1, stride), After())
+    return tower.norm(x, norm_scope)
 
 
-def _nas_convolution(tower: _Tower, x, scope: str, kind: str, filters: int, stride: int):
+def _nas_convolution(tower: _Tower, x: Maps, scope: str, kind: str, filters: int, stride: int) -> Maps:
     graph, (operation, size) = tower.graph, kind.split("_")
-    kernel, norm = int(size[0]), tower.architecture.batch_norm
+    kernel = int(size[0])
     if operation == "separable":
         for n, step in ((1, stride), (2, 1)):
             name = f"{scope}/separable_{size}_{n}"
-            x = graph.separable(graph.activation(x, name, "relu"), name, filters, kernel, stride=step)
-            x = graph.norm(x, f"{scope}/bn_sep_{size}_{n}", norm)
+            window = Window(kernel, step, explicit_padding=True)
+            x = graph.separable(graph.activation(x, name, "relu"), name, filters, window)
+            x = tower.norm(x, f"{scope}/bn_sep_{size}_{n}")
         return x
     name = f"{scope}/atrous_{size}"
     x = graph.activation(x, name, "relu")
     if stride > 1:
         x = graph.resize(x, name, like=x, scale=0.5)
-    x = tower.conv(x, name, filters, kernel, rate=1 if stride > 1 else 2, norm=None)
-    return graph.norm(x, f"{scope}/bn_atr_{size}", norm)
+    x = tower.conv(x, name, filters, Window(kernel, rate=1 if stride > 1 else 2), After())
+    return tower.norm(x, f"{scope}/bn_atr_{size}")
 
 
-def _nas_operation(tower: _Tower, x, scope: str, kind: str, filters: int, stride: int):
-    if kind.startswith("max"):
+def _nas_operation(tower: _Tower, x: Maps, scope: str, kind: str, filters: int, stride: int) -> Maps:
+    if kind == "max_3x3":
         options = {"pool_size": 3, "strides": stride, "padding": "same"}
         return tower.graph.op(keras.layers.MaxPooling2D, f"{scope}/{kind}", x, **options)
     if kind == "none":
@@ -231,12 +227,12 @@ def _nas_operation(tower: _Tower, x, scope: str, kind: str, filters: int, stride
     return _nas_convolution(tower, x, scope, kind, filters, stride)
 
 
-def _nas_path(tower: _Tower, x, scope: str, kind: str, row: NasCell, stride: int):
+def _nas_path(tower: _Tower, x: Maps, scope: str, kind: str, row: NasCell, stride: int) -> Maps:
     x = _nas_operation(tower, x, scope, kind, row.filters, stride)
     return x if kind == "none" else tower.graph.op(DropPath, f"{scope}/drop_path", x, depth=row.depth)
 
 
-def _nas_cell(tower: _Tower, x, row: NasCell, stride: int, rate: int):
+def _nas_cell(tower: _Tower, x: Maps, row: NasCell, stride: int, rate: int) -> Maps:
     del rate
     graph, scope = tower.graph, tower.scope(row.scope)
     previous = tower.history[-2]
@@ -259,7 +255,8 @@ def _nas_cell(tower: _Tower, x, row: NasCell, stride: int, rate: int):
     return tower.tap(row.end_point, x)
 
 
-_UNITS = {
+# How each kind of row is built: from the maps before it, with the stride and the rate that the output stride leaves it.
+_UNITS: dict[type, Callable[..., Maps]] = {
     Conv: _conv,
     MaxPool: _max_pool,
     Activation: _activation,
@@ -271,7 +268,14 @@ _UNITS = {
 }
 
 
-def backbone(graph: Graph, images, config: ModelConfig, *, architecture: Architecture | None = None, output_stride=0):
+def backbone(
+    graph: Graph,
+    images: Maps,
+    config: ModelConfig,
+    *,
+    architecture: Architecture | None = None,
+    output_stride: int | None = 0,
+) -> tuple[Maps, dict[str, Maps]]:
     """Adds a backbone to `graph`.
 
     Args:

@@ -32,7 +32,7 @@ def rounded(kernel: tf.Tensor, *, depthwise: bool) -> tf.Tensor:
     return kernel + tf.stop_gradient(tf.round(tf.math.divide_no_nan(kernel, step)) * step - kernel)
 
 
-class _Held(Stepped):
+class _FakeQuantised(Stepped):
     """What the layers share. In a training step `started`, a bool scalar, may say whether rounding has begun; otherwise
     it has."""
 
@@ -48,35 +48,41 @@ class _Held(Stepped):
         delay = batch.quantize_delay_step
         self.started = batch.step >= delay if delay else None
 
-    def _held(self, exact: tf.Tensor, held: tf.Tensor) -> tf.Tensor:
-        return held if self.started is None else tf.where(self.started, held, exact)
+    def _once_started(self, exact: tf.Tensor, quantised: tf.Tensor) -> tf.Tensor:
+        return quantised if self.started is None else tf.where(self.started, quantised, exact)
 
 
+# Files of weights know the two layers by these names.
 @_register
-class HeldConv2D(_Held, keras.layers.Conv2D):
+class HeldConv2D(_FakeQuantised, keras.layers.Conv2D):
     """A convolution by its rounded kernel."""
 
     def convolution_op(self, inputs, kernel):
         """Called by Keras's layer."""
-        return super().convolution_op(inputs, self._held(kernel, rounded(kernel, depthwise=False)))
+        return super().convolution_op(inputs, self._once_started(kernel, rounded(kernel, depthwise=False)))
 
 
 @_register
-class HeldDepthwiseConv2D(_Held, keras.layers.DepthwiseConv2D):
+class HeldDepthwiseConv2D(_FakeQuantised, keras.layers.DepthwiseConv2D):
     """A depthwise convolution, without bias, by its rounded kernel."""
 
     def call(self, inputs):
         kernel = tf.convert_to_tensor(self.kernel)
-        place = {"strides": self.strides, "padding": self.padding, "dilation_rate": self.dilation_rate}
-        return keras.ops.depthwise_conv(inputs, self._held(kernel, rounded(kernel, depthwise=True)), **place)
+        return keras.ops.depthwise_conv(
+            inputs,
+            self._once_started(kernel, rounded(kernel, depthwise=True)),
+            strides=self.strides,
+            padding=self.padding,
+            dilation_rate=self.dilation_rate,
+        )
 
 
 # What stands for a layer in quantised training.
-HELD = {keras.layers.Conv2D: HeldConv2D, keras.layers.DepthwiseConv2D: HeldDepthwiseConv2D}
+FAKE_QUANTISED = {keras.layers.Conv2D: HeldConv2D, keras.layers.DepthwiseConv2D: HeldDepthwiseConv2D}
 
 
 @_register
-class FakeQuantize(_Held, keras.layers.Layer):
+class FakeQuantize(_FakeQuantised, keras.layers.Layer):
     """Rounds maps to 256 values from `min` to `max`, one of them 0 (TensorFlow's fake_quant_with_min_max_vars).
 
     In a training step `batches` is the number of those seen before this one. The range then
@@ -107,7 +113,7 @@ class FakeQuantize(_Held, keras.layers.Layer):
         if training and self.batches is not None:
             self._follow(inputs)
         low, high = tf.convert_to_tensor(self.min), tf.convert_to_tensor(self.max)
-        return self._held(inputs, tf.quantization.fake_quant_with_min_max_vars(inputs, low, high))
+        return self._once_started(inputs, tf.quantization.fake_quant_with_min_max_vars(inputs, low, high))
 
     def _follow(self, inputs):
         seen = [tf.minimum(tf.reduce_min(inputs), 0.0), tf.maximum(tf.reduce_max(inputs), 0.0)]
@@ -120,10 +126,10 @@ class FakeQuantize(_Held, keras.layers.Layer):
         return input_shape
 
 
-def held_weights(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
+def weights_as_used(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
     """Returns variable name -> array of a layer's weights, as it calculates with them: kernels rounded."""
     values = {variable.name: np.asarray(variable) for variable in layer.weights}
-    if isinstance(layer, tuple(HELD.values())):
+    if isinstance(layer, tuple(FAKE_QUANTISED.values())):
         depthwise = isinstance(layer, HeldDepthwiseConv2D)
         values["kernel"] = rounded(values["kernel"], depthwise=depthwise).numpy()
     return values

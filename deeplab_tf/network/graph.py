@@ -1,12 +1,16 @@
 """Graph, which adds the operations of the release to a functional model: each layer once, named by its TF1 scope."""
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import keras
+import tensorflow as tf
 
 from deeplab_tf.arch.spec import Architecture, BatchNorm
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.fake_quantization import HELD, FakeQuantize
+from deeplab_tf.network.fake_quantization import FAKE_QUANTISED, FakeQuantize
 from deeplab_tf.network.layers import (
     Bound,
     FusedBatchNorm,
@@ -17,6 +21,9 @@ from deeplab_tf.network.layers import (
     SubtractMean,
 )
 from deeplab_tf.ops.resizing import scale_dimension
+
+# Maps [b, h, w, channels], height and width perhaps unknown: Keras tensors, or in an exported graph TensorFlow's.
+Maps: TypeAlias = keras.KerasTensor | tf.Tensor
 
 _ACTIVATIONS: dict[str, tuple[type, dict]] = {
     "relu": (keras.layers.ReLU, {}),
@@ -32,7 +39,7 @@ _FUSED = ("relu", "relu6")
 _NEW_RANGE = (keras.layers.Concatenate, keras.layers.Multiply)
 
 
-def initializer(kind: str | float):
+def initializer(kind: str | float) -> keras.initializers.Initializer:
     """Returns the release's weight initialiser: a standard deviation (truncated normal) or one of resnet, nas, glorot.
 
     resnet is slim's variance scaling (factor 2, fan-in, std sqrt(1.3 * 2 / fan_in) before truncation); Keras divides
@@ -49,131 +56,171 @@ def initializer(kind: str | float):
     return keras.initializers.GlorotUniform()
 
 
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """What a convolution looks at.
+
+    Attributes:
+      kernel: height and width, or the side of a square.
+      stride: between its positions.
+      rate: between the pixels it reads (atrous convolution), vertical and horizontal, or one for both.
+      explicit_padding: matters for a stride above 1 only: kernel - 1 zeros around, then VALID; else SAME.
+    """
+
+    kernel: int | tuple[int, int] = 1
+    stride: int = 1
+    rate: int | tuple[int, int] = 1
+    explicit_padding: bool = False
+
+
+POINTWISE = Window()
+
+
+@dataclasses.dataclass(frozen=True)
+class After:
+    """What follows a convolution: a batch norm (under <scope>/BatchNorm) or a bias, then an activation.
+
+    `activation` is one of relu, relu6, hard_swish, q_sigmoid, sigmoid, bound; None: none.
+    """
+
+    norm: BatchNorm | None = None
+    bias: bool = False
+    activation: str | None = None
+
+
 class Graph:
     """Adds layers to a functional graph, each named by its TF1 scope with "." for "/".
 
     A layer with weights exists once a scope: asking again, or starting from the layers of another model, shares it.
-    Layers without weights are new each time; `copy` keeps their names apart when one graph holds several copies of the
-    network (image pyramids). With `zeros` no weights are drawn: all kernels start at 0. While `quantized` is set,
-    kernels and maps are what eight bits hold of them, in places where an int8 file rounds them.
+    Layers without weights are new each time.
+
+    Args:
+      shared: layers of another model, by their names, to begin with.
+      zeros: draw no weights: all kernels start at 0.
+      quantized: kernels and maps are what eight bits hold of them, in the places where an int8 file rounds them.
+
+    Attributes:
+      number: of the copy of the network that is being added, from 0; see `numbered`.
     """
 
-    quantized = False
-
-    def __init__(self, *, shared: Mapping[str, keras.layers.Layer] | None = None, zeros: bool = False):
+    def __init__(
+        self,
+        *,
+        shared: Mapping[str, keras.layers.Layer] | None = None,
+        zeros: bool = False,
+        quantized: bool = False,
+    ):
+        self.quantized = quantized
+        self.number = 0
         self._layers = dict(shared or {})
         self._zeros = zeros
-        self.copy = ""
+
+    def numbered(self, number: int) -> "Graph":
+        """Returns the same graph for another copy of the network, at another scale of an image pyramid.
+
+        The copies share their layers with weights; the names of the others end in the copy's number.
+        """
+        other = copy.copy(self)
+        other.number = number
+        return other
 
     def _initializer(self, kind: str | float):
         return "zeros" if self._zeros else initializer(kind)
 
-    def _weighted(self, scope: str, make: Callable[..., keras.layers.Layer], inputs, **options):
+    def weighted(self, scope: str, make: type[keras.layers.Layer], inputs: Maps, **options: object) -> Maps:
+        """Returns the output of the layer with weights at `scope`, which `make` makes with `options` if it is new."""
         name = scope.replace("/", ".")
         if name not in self._layers:
-            make = HELD.get(make, make) if self.quantized else make
+            make = FAKE_QUANTISED.get(make, make) if self.quantized else make
             self._layers[name] = make(name=name, **options)
         return self._layers[name](inputs)
 
-    def op(self, make: Callable[..., keras.layers.Layer], scope: str, inputs, **options):
+    def op(self, make: type[keras.layers.Layer], scope: str, inputs: Maps | Sequence[Maps], **options: object) -> Maps:
         """Returns the output of a layer without weights; `scope` ends in the name of the operation."""
-        x = make(name=scope.replace("/", ".") + self.copy, **options)(inputs)
-        return self.held(x, f"{scope}_quant") if make in _NEW_RANGE else x
+        suffix = f".copy{self.number}" if self.number else ""
+        x = make(name=scope.replace("/", ".") + suffix, **options)(inputs)
+        return self.fake_quantised(x, f"{scope}_quant") if make in _NEW_RANGE else x
 
-    def held(self, x, scope: str):
+    def fake_quantised(self, x: Maps, scope: str) -> Maps:
         """Returns `x` as eight bits hold it, in quantised training; `scope` is that of its range."""
-        return self._weighted(scope, FakeQuantize, x) if self.quantized else x
+        return self.weighted(scope, FakeQuantize, x) if self.quantized else x
 
-    def preprocess(self, images, scope: str, architecture: Architecture):
+    def preprocess(self, images: Maps, scope: str, architecture: Architecture) -> Maps:
         """Returns `images` (0..255) as the backbone reads them."""
         if architecture.preprocessing == "scale":
             x = self.op(ScalePixels, f"{scope}/preprocess", images)
         else:
             x = self.op(SubtractMean, f"{scope}/preprocess", images, mean=architecture.mean)
-        return self.held(x, f"{scope}/preprocess_quant")
+        return self.fake_quantised(x, f"{scope}/preprocess_quant")
 
-    def activation(self, x, scope: str, activation: str | None):
-        """Returns `x` activated by one of relu, relu6, hard_swish, q_sigmoid, sigmoid, bound; None leaves it."""
+    def activation(self, x: Maps, scope: str, activation: str | None) -> Maps:
+        """Returns `x` activated by one of the activations of `After`; None leaves it."""
         if activation is None:
             return x
         make, options = _ACTIVATIONS[activation]
-        return self.held(self.op(make, f"{scope}/{activation}", x, **options), f"{scope}/act_quant")
+        return self.fake_quantised(self.op(make, f"{scope}/{activation}", x, **options), f"{scope}/act_quant")
 
-    def add(self, parts: Sequence, scope: str, activation: str | None = None):
+    def add(self, parts: Sequence[Maps], scope: str, activation: str | None = None) -> Maps:
         """Returns the sum, activated; `scope` ends in the name of the operation."""
         x = self.op(keras.layers.Add, scope, parts)
-        x = x if activation in _FUSED else self.held(x, f"{scope}_quant")
+        x = x if activation in _FUSED else self.fake_quantised(x, f"{scope}_quant")
         return self.activation(x, scope.rpartition("/")[0], activation)
 
-    def norm(self, x, scope: str, constants: BatchNorm):
+    def norm(self, x: Maps, scope: str, constants: BatchNorm) -> Maps:
         """Returns `x` batch-normalised under `scope`, the scope that holds gamma and beta."""
-        return self._weighted(scope, FusedBatchNorm, x, momentum=constants.decay, epsilon=constants.epsilon)
+        return self.weighted(scope, FusedBatchNorm, x, momentum=constants.decay, epsilon=constants.epsilon)
 
-    def pad(self, x, scope: str, kernel: int, rate: int = 1):
+    def pad(self, x: Maps, scope: str, kernel: int, rate: int = 1) -> Maps:
         """Returns `x` with (kernel - 1) * rate zeros around, the odd one behind: VALID then is aligned at any size."""
         total = (kernel - 1) * rate
         sides = (total // 2, total - total // 2)
         return self.op(keras.layers.ZeroPadding2D, f"{scope}/pad", x, padding=(sides, sides))
 
-    def _finish(self, x, scope: str, constants: BatchNorm | None, activation: str | None):
-        x = x if constants is None else self.norm(x, f"{scope}/BatchNorm", constants)
-        x = x if activation in _FUSED else self.held(x, f"{scope}/conv_quant")
-        return self.activation(x, scope, activation)
+    def _finish(self, x: Maps, scope: str, after: After) -> Maps:
+        x = x if after.norm is None else self.norm(x, f"{scope}/BatchNorm", after.norm)
+        x = x if after.activation in _FUSED else self.fake_quantised(x, f"{scope}/conv_quant")
+        return self.activation(x, scope, after.activation)
 
-    def _convolved(self, make, x, scope: str, kernel, *, stride: int, rate, explicit_padding: bool, **options):
-        padded = explicit_padding and stride > 1
-        # Keras has no stride beside a rate: every position then, and those of the stride picked from them.
-        picked = stride if padded and rate > 1 else 1
-        x = self.pad(x, scope, kernel, rate) if padded else x
-        padding = "valid" if padded else "same"
-        place = {"kernel_size": kernel, "strides": stride // picked, "dilation_rate": rate, "padding": padding}
-        x = self._weighted(scope, make, x, **place, **options)
-        return x if picked == 1 else self.op(keras.layers.MaxPooling2D, f"{scope}/pick", x, pool_size=1, strides=picked)
+    def _convolved(
+        self, make: type[keras.layers.Layer], x: Maps, scope: str, window: Window, options: Mapping[str, object]
+    ) -> Maps:
+        # SAME adds as few zeros as the size needs, the odd one behind: with a stride it samples an even map at other
+        # places than an odd one. With all zeros added first, the places are the same at any size.
+        padded = window.explicit_padding and window.stride > 1
+        if padded:
+            assert isinstance(window.kernel, int) and isinstance(window.rate, int)
+            x = self.pad(x, scope, window.kernel, window.rate)
+        # Keras has no stride beside a rate: every position is computed then, and those of the stride picked from them.
+        picked = window.stride if padded and window.rate > 1 else 1
+        x = self.weighted(
+            scope,
+            make,
+            x,
+            kernel_size=window.kernel,
+            strides=window.stride // picked,
+            dilation_rate=window.rate,
+            padding="valid" if padded else "same",
+            **options,
+        )
+        if picked == 1:
+            return x
+        return self.op(keras.layers.MaxPooling2D, f"{scope}/pick", x, pool_size=1, strides=picked)
 
     def conv(
-        self,
-        x,
-        scope: str,
-        filters: int,
-        kernel: int,
-        *,
-        stride: int = 1,
-        rate: int = 1,
-        explicit_padding: bool = False,
-        bias: bool = False,
-        norm: BatchNorm | None = None,
-        activation: str | None = None,
-        init: str | float = "glorot",
-    ):
-        """Returns convolution, batch norm (under <scope>/BatchNorm) or bias if asked, activation.
-
-        `explicit_padding` matters for a stride above 1 only: kernel - 1 zeros around, then VALID; else SAME.
-        """
-        options = {"filters": filters, "use_bias": bias, "kernel_initializer": self._initializer(init)}
-        place = {"stride": stride, "rate": rate, "explicit_padding": explicit_padding}
-        x = self._convolved(keras.layers.Conv2D, x, scope, kernel, **place, **options)
-        return self._finish(x, scope, norm, activation)
+        self, x: Maps, scope: str, filters: int, window: Window, after: After, init: str | float = "glorot"
+    ) -> Maps:
+        """Returns a convolution with what follows it. `init` is a kind of `initializer`."""
+        options = {"filters": filters, "use_bias": after.bias, "kernel_initializer": self._initializer(init)}
+        return self._finish(self._convolved(keras.layers.Conv2D, x, scope, window, options), scope, after)
 
     def depthwise(
-        self,
-        x,
-        scope: str,
-        kernel: int | tuple[int, int],
-        *,
-        stride: int = 1,
-        rate: int | tuple[int, int] = 1,
-        explicit_padding: bool = False,
-        norm: BatchNorm,
-        activation: str | None = None,
-        init: str | float = "truncated_normal",
-    ):
-        """Returns depthwise convolution (multiplier 1), batch norm, activation; padding as in `conv`."""
+        self, x: Maps, scope: str, window: Window, after: After, init: str | float = "truncated_normal"
+    ) -> Maps:
+        """Returns a depthwise convolution (multiplier 1, no bias) with what follows it."""
         options = {"use_bias": False, "depthwise_initializer": self._initializer(init)}
-        place = {"stride": stride, "rate": rate, "explicit_padding": explicit_padding}
-        x = self._convolved(keras.layers.DepthwiseConv2D, x, scope, kernel, **place, **options)
-        return self._finish(x, scope, norm, activation)
+        return self._finish(self._convolved(keras.layers.DepthwiseConv2D, x, scope, window, options), scope, after)
 
-    def separable(self, x, scope: str, filters: int, kernel: int, *, stride: int = 1, init: str | float = "nas"):
+    def separable(self, x: Maps, scope: str, filters: int, window: Window, init: str | float = "nas") -> Maps:
         """Returns the fused separable convolution of the NAS cells: nothing between its two parts, nothing after."""
         if self.quantized:
             raise DeepLabError(
@@ -181,22 +228,29 @@ class Graph:
                 "operation here and two in an int8 file); expected another model_variant, or -1"
             )
         inits = {"depthwise_initializer": self._initializer(init), "pointwise_initializer": self._initializer(init)}
-        place = {"stride": stride, "rate": 1, "explicit_padding": True}
         options = {"filters": filters, "use_bias": False, **inits}
-        return self._convolved(keras.layers.SeparableConv2D, x, scope, kernel, **place, **options)
+        return self._convolved(keras.layers.SeparableConv2D, x, scope, window, options)
 
-    def split_separable(self, x, scope: str, filters: int, kernel, *, rate=1, norm: BatchNorm, activation: str):
-        """Returns the split separable convolution: <scope>_depthwise and <scope>_pointwise, each with norm."""
-        options = {"norm": norm, "activation": activation}
-        x = self.depthwise(x, f"{scope}_depthwise", kernel, rate=rate, init=0.33, **options)
-        return self.conv(x, f"{scope}_pointwise", filters, 1, init=0.06, **options)
+    def split_separable(self, x: Maps, scope: str, filters: int, window: Window, after: After) -> Maps:
+        """Returns the split separable convolution: <scope>_depthwise and <scope>_pointwise, each with `after`."""
+        x = self.depthwise(x, f"{scope}_depthwise", window, after, init=0.33)
+        return self.conv(x, f"{scope}_pointwise", filters, POINTWISE, after, init=0.06)
 
-    def resize(self, x, scope: str, *, size: Sequence[int] | None = None, like=None, scale: float = 1.0):
+    def resize(
+        self,
+        x: Maps,
+        scope: str,
+        *,
+        size: Sequence[int] | None = None,
+        like: Maps | None = None,
+        scale: float = 1.0,
+    ) -> Maps:
         """Returns `x` resized to `size`, or to the size of `like` times `scale`; unchanged where it fits already."""
-        if size is None and None not in like.shape[1:3]:
-            size = [scale_dimension(d, scale) for d in like.shape[1:3]]
         if size is None:
-            return self.op(ResizeBilinear, f"{scope}/resize", [x, like], scale=scale)
+            assert like is not None
+            if None in like.shape[1:3]:
+                return self.op(ResizeBilinear, f"{scope}/resize", [x, like], scale=scale)
+            size = [scale_dimension(side, scale) for side in like.shape[1:3]]
         if tuple(x.shape[1:3]) == tuple(size):
             return x
         return self.op(ResizeBilinear, f"{scope}/resize", x, size=size)

@@ -4,6 +4,7 @@ And what DeepLab-v1 and v2 have instead: fc6 and fc7, multi-scale features (arXi
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import keras
 
@@ -12,13 +13,14 @@ from deeplab_tf.arch.dense_prediction_cell import Branch
 from deeplab_tf.arch.spec import HEAD_BATCH_NORM, Architecture
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.graph import Graph
+from deeplab_tf.network.graph import POINTWISE, After, Graph, Maps, Window
 from deeplab_tf.network.layers import Dropout
 from deeplab_tf.ops.resizing import scale_dimension
 
 _DROPOUT = 0.1
 _FC_DROPOUT = 0.5
 _MULTI_SCALE_FILTERS = 128
+_SQUARE = Window(3)
 
 
 @dataclasses.dataclass
@@ -27,7 +29,7 @@ class _Head:
 
     graph: Graph
     config: ModelConfig
-    images: object
+    images: Maps
 
     @property
     def architecture(self) -> Architecture:
@@ -37,21 +39,25 @@ class _Head:
     def relu(self) -> str:
         return "relu6" if self.config.use_bounded_activation else "relu"
 
-    def conv(self, x, scope: str, filters: int, kernel: int = 1, **options):
-        options = {"norm": HEAD_BATCH_NORM, "activation": self.relu, **options}
-        return self.graph.conv(x, scope, filters, kernel, **options)
+    def after(self, activation: str | None = None) -> After:
+        """What follows a convolution of the head, by default its ReLU."""
+        return After(norm=HEAD_BATCH_NORM, activation=activation or self.relu)
 
-    def separable(self, x, scope: str, filters: int, *, kernel=3, rate=1, activation: str | None = None):
-        options = {"norm": HEAD_BATCH_NORM, "activation": activation or self.relu}
-        return self.graph.split_separable(x, scope, filters, kernel, rate=rate, **options)
+    def conv(self, x: Maps, scope: str, filters: int, window: Window = POINTWISE, after: After | None = None) -> Maps:
+        return self.graph.conv(x, scope, filters, window, after or self.after())
 
-    def resize_to_stride(self, x, scope: str, scale: float):
+    def separable(
+        self, x: Maps, scope: str, filters: int, window: Window = _SQUARE, after: After | None = None
+    ) -> Maps:
+        return self.graph.split_separable(x, scope, filters, window, after or self.after())
+
+    def resize_to_stride(self, x: Maps, scope: str, scale: float) -> Maps:
         """Resizes to the input's size times `scale`."""
         if self.config.crop_size:
             return self.graph.resize(x, scope, size=[scale_dimension(d, scale) for d in self.config.crop_size])
         return self.graph.resize(x, scope, like=self.images, scale=scale)
 
-    def average_pool(self, x, scope: str, scales: tuple[float, float], strides: tuple[int, int]):
+    def average_pool(self, x: Maps, scope: str, scales: tuple[float, float], strides: tuple[int, int]) -> Maps:
         """Average pooling, VALID, over a window of the pooling crop times `scales`."""
         crop = self.config.image_pooling_crop_size or self.config.crop_size
         window = tuple(scale_dimension(d, s) for d, s in zip(crop, scales, strict=True))
@@ -64,7 +70,7 @@ class _Head:
         return self.graph.op(keras.layers.AveragePooling2D, f"{scope}/pool", x, **options)
 
 
-def _image_feature(head: _Head, features):
+def _image_feature(head: _Head, features: Maps) -> Maps:
     """Returns the pooled image-level feature (or gate), resized back to the feature map."""
     config, scope = head.config, "image_pooling"
     if config.crop_size:
@@ -73,17 +79,16 @@ def _image_feature(head: _Head, features):
     else:
         pooled = head.graph.op(keras.layers.GlobalAveragePooling2D, f"{scope}/pool", features, keepdims=True)
     if config.aspp_with_squeeze_and_excitation:
-        gate = "q_sigmoid" if config.image_se_uses_qsigmoid else "sigmoid"
-        options = {"norm": None, "bias": True, "activation": gate}
+        after = After(bias=True, activation="q_sigmoid" if config.image_se_uses_qsigmoid else "sigmoid")
     else:
-        options = {"activation": "relu"}  # never bounded, unlike the rest of the head
-    pooled = head.conv(pooled, scope, config.aspp_convs_filters, **options)
+        after = head.after("relu")  # never bounded, unlike the rest of the head
+    pooled = head.conv(pooled, scope, config.aspp_convs_filters, after=after)
     if config.crop_size:
         return head.resize_to_stride(pooled, scope, 1.0 / config.output_stride)
     return head.graph.resize(pooled, scope, like=features)
 
 
-def _check_same_size(branches, config: ModelConfig):
+def _check_same_size(branches: Sequence[Maps], config: ModelConfig):
     sizes = {tuple(b.shape[1:3]) for b in branches if None not in b.shape[1:3]}
     if len(sizes) > 1:
         raise DeepLabError(
@@ -92,7 +97,7 @@ def _check_same_size(branches, config: ModelConfig):
         )
 
 
-def _aspp(head: _Head, features):
+def _aspp(head: _Head, features: Maps) -> Maps:
     """Atrous spatial pyramid pooling: [image pooling,] 1x1, one branch a rate, concatenated and projected."""
     config, branches, gate = head.config, [], None
     depth = config.aspp_convs_filters
@@ -105,9 +110,9 @@ def _aspp(head: _Head, features):
     branches.append(head.conv(features, "aspp0", depth))
     for i, rate in enumerate(config.atrous_rates or (), start=1):
         if config.aspp_with_separable_conv:
-            branches.append(head.separable(features, f"aspp{i}", depth, rate=rate))
+            branches.append(head.separable(features, f"aspp{i}", depth, Window(3, rate=rate)))
         else:
-            branches.append(head.conv(features, f"aspp{i}", depth, 3, rate=rate))
+            branches.append(head.conv(features, f"aspp{i}", depth, Window(3, rate=rate)))
     _check_same_size([*branches, *([gate] if gate is not None else [])], config)
     x = branches[0]
     if len(branches) > 1:
@@ -125,40 +130,41 @@ def _aspp(head: _Head, features):
     return x
 
 
-def _cell_branch(head: _Head, branch: Branch, source, scope: str):
+def _cell_branch(head: _Head, branch: Branch, source: Maps, scope: str) -> Maps:
     depth, stride = 256, head.config.output_stride
     if branch.op == "pyramid_pooling":
         if not head.config.crop_size:
             raise DeepLabError("crop_size: a dense prediction cell with pyramid pooling needs it (its window is fixed)")
         scales = tuple(1.0 / (stride * grid) for grid in branch.grid_size)
         pooled = head.average_pool(source, scope, scales, (1, 1))
-        pooled = head.conv(pooled, scope, depth, activation="relu")
+        pooled = head.conv(pooled, scope, depth, after=head.after("relu"))
         return head.resize_to_stride(pooled, scope, 1.0 / stride)
     if branch.kernel == (1, 1):
-        return head.conv(source, scope, depth, activation="relu")
+        return head.conv(source, scope, depth, after=head.after("relu"))
     rate = tuple(r * (16 // stride) for r in branch.rate)
-    return head.separable(source, scope, depth, kernel=branch.kernel, rate=rate, activation="relu")
+    return head.separable(source, scope, depth, Window(branch.kernel, rate=rate), head.after("relu"))
 
 
-def _dense_prediction_cell(head: _Head, features):
+def _dense_prediction_cell(head: _Head, features: Maps) -> Maps:
     # The release gives each scale of an image pyramid its own cell: meta_architecture, meta_architecture_1, ...
-    scope = "meta_architecture" + head.graph.copy.replace(".copy", "_")
+    scope = f"meta_architecture_{head.graph.number}" if head.graph.number else "meta_architecture"
     outputs = []
     for i, branch in enumerate(head.config.dense_prediction_cell_json):
         source = features if branch.input < 0 else outputs[branch.input]
         outputs.append(_cell_branch(head, branch, source, f"{scope}/branch{i}"))
     x = head.graph.op(keras.layers.Concatenate, f"{scope}/concat", outputs)
     x = head.graph.op(Dropout, f"{scope}/dropout", x, rate=_DROPOUT)
-    return head.conv(x, f"{scope}/concat_projection", 256, activation="relu")
+    return head.conv(x, f"{scope}/concat_projection", 256, after=head.after("relu"))
 
 
-def _dropped_conv(head: _Head, x, scope: str, filters: int, kernel: int = 1, **options):
+def _dropped_conv(head: _Head, x: Maps, scope: str, filters: int, window: Window = POINTWISE) -> Maps:
     """Convolution with bias, ReLU, dropout: a fully connected layer of VGG-16 made a convolution."""
-    x = head.conv(x, scope, filters, kernel, norm=None, bias=True, init=head.architecture.initializer, **options)
+    after = After(bias=True, activation=head.relu)
+    x = head.graph.conv(x, scope, filters, window, after, init=head.architecture.initializer)
     return head.graph.op(Dropout, f"{scope}/dropout", x, rate=_FC_DROPOUT)
 
 
-def _multi_scale_maps(head: _Head, end_points) -> list:
+def _multi_scale_maps(head: _Head, end_points: Mapping[str, Maps]) -> list[Maps]:
     """The image and the first poolings, each through a 3x3 and a 1x1 convolution of 128 filters at the output stride
     (arXiv 1412.7062, section 4.3; the strided 3x3 is its public model's)."""
     images = head.graph.preprocess(head.images, "multi_scale", head.architecture)
@@ -166,13 +172,14 @@ def _multi_scale_maps(head: _Head, end_points) -> list:
     maps = []
     for level, (name, x) in enumerate(taps.items()):
         stride = max(1, head.config.output_stride // 2**level)
-        scope, place = f"multi_scale/{name}", {"stride": stride, "explicit_padding": True}
-        x = _dropped_conv(head, x, f"{scope}/conv1", _MULTI_SCALE_FILTERS, 3, **place)
+        scope = f"multi_scale/{name}"
+        window = Window(3, stride, explicit_padding=True)
+        x = _dropped_conv(head, x, f"{scope}/conv1", _MULTI_SCALE_FILTERS, window)
         maps.append(_dropped_conv(head, x, f"{scope}/conv2", _MULTI_SCALE_FILTERS))
     return maps
 
 
-def _fully_connected(head: _Head, features, end_points) -> list:
+def _fully_connected(head: _Head, features: Maps, end_points: Mapping[str, Maps]) -> list[Maps]:
     """Returns fc7 of each atrous rate. A lone rate is DeepLab-v1's: pool5 is averaged before fc6, as in its public
     models, and the multi-scale maps may stand beside fc7; several are v2's ASPP, which has neither."""
     config, scope, rates = head.config, head.architecture.scope, head.config.atrous_rates
@@ -182,7 +189,8 @@ def _fully_connected(head: _Head, features, end_points) -> list:
     branches = []
     for n, rate in enumerate(rates, start=1):
         suffix = f"_{n}" if len(rates) > 1 else ""
-        x = _dropped_conv(head, features, f"{scope}/fc6{suffix}", config.fc_filters, config.fc_kernel_size, rate=rate)
+        window = Window(config.fc_kernel_size, rate=rate)
+        x = _dropped_conv(head, features, f"{scope}/fc6{suffix}", config.fc_filters, window)
         branches.append(_dropped_conv(head, x, f"{scope}/fc7{suffix}", config.fc_filters))
     if config.multi_scale_features:
         maps = [*branches, *_multi_scale_maps(head, end_points)]
@@ -190,62 +198,59 @@ def _fully_connected(head: _Head, features, end_points) -> list:
     return branches
 
 
-def _concat_merge(head: _Head, x, low_level, suffix: str, options: dict):
-    filters, kernel = head.config.decoder_filters, head.config.decoder_kernel_size
+def _concat_merge(head: _Head, x: Maps, low_level: Maps, suffix: str, after: After) -> Maps:
+    filters, window = head.config.decoder_filters, Window(head.config.decoder_kernel_size)
     x = head.graph.op(keras.layers.Concatenate, f"decoder/concat{suffix}", [x, low_level])
     for n in range(head.config.decoder_convs):
         if head.config.decoder_use_separable_conv and not head.config.decoder_output_is_logits:
-            x = head.separable(x, f"decoder/decoder_conv{n}{suffix}", filters, kernel=kernel)
+            x = head.separable(x, f"decoder/decoder_conv{n}{suffix}", filters, window)
         else:
             scope = f"decoder/decoder_conv0{suffix}/decoder_conv0{suffix}_{n + 1}"
-            x = head.conv(x, scope, filters, kernel, **options)
+            x = head.conv(x, scope, filters, window, after)
     return x
 
 
-def _sum_merge(head: _Head, x, low_level, suffix: str, options: dict):
-    filters, kernel = head.config.decoder_filters, head.config.decoder_kernel_size
+def _sum_merge(head: _Head, x: Maps, low_level: Maps, suffix: str, after: After) -> Maps:
+    filters, window = head.config.decoder_filters, Window(head.config.decoder_kernel_size)
     if head.config.decoder_use_separable_conv and not head.config.decoder_output_is_logits:
-        x = head.separable(x, f"decoder/decoder_split_sep_conv0{suffix}", filters, kernel=kernel)
+        x = head.separable(x, f"decoder/decoder_split_sep_conv0{suffix}", filters, window)
     else:
-        kernel = 1 if head.config.decoder_output_is_logits else kernel
-        x = head.conv(x, f"decoder/decoder_conv0{suffix}", filters, kernel, **options)
+        window = POINTWISE if head.config.decoder_output_is_logits else window
+        x = head.conv(x, f"decoder/decoder_conv0{suffix}", filters, window, after)
     return head.graph.add([x, low_level], f"decoder/add{suffix}")
 
 
-def _decoder(head: _Head, x, end_points):
+def _decoder(head: _Head, x: Maps, end_points: Mapping[str, Maps]) -> Maps:
     """Refines `x` with a low-level end point at each decoder stride (arXiv 1802.02611, section 3.1)."""
     config = head.config
     taps = head.architecture.decoder_end_points
-    options = {"norm": None, "bias": True, "activation": None} if config.decoder_output_is_logits else {}
+    after = After(bias=True) if config.decoder_output_is_logits else head.after()
     merge, projected = _concat_merge, config.decoder_projection_filters
     if config.decoder_use_sum_merge:
         merge, projected = _sum_merge, config.decoder_filters
     for stage, stride in enumerate(config.decoder_output_stride):
         suffix = f"_{stage}" if stage else ""
         scope = f"decoder/feature_projection0{suffix}"
-        low_level = head.conv(end_points[taps[stride]], scope, projected, **options)
+        low_level = head.conv(end_points[taps[stride]], scope, projected, after=after)
         low_level = head.resize_to_stride(low_level, scope, 1.0 / stride)
         x = head.resize_to_stride(x, f"decoder/features{suffix}", 1.0 / stride)
-        x = merge(head, x, low_level, suffix, options)
+        x = merge(head, x, low_level, suffix, after)
     return x
 
 
-def _logits(head: _Head, branches: list):
+def _logits(head: _Head, branches: list[Maps]) -> Maps:
     """One convolution a branch, summed where there are several (DeepLab-v2). A lone branch of the v2 style may have
     several atrous rates instead."""
     config = head.config
     rates = (not config.aspp_with_batch_norm and config.atrous_rates) or (1,)
     branches = branches * len(rates) if len(branches) == 1 else branches
     outputs = [
-        head.conv(
+        head.graph.conv(
             x,
             f"logits/semantic_{i}" if i else "logits/semantic",
             config.num_classes,
-            config.logits_kernel_size,
-            rate=rate if config.logits_kernel_size > 1 else 1,
-            norm=None,
-            bias=True,
-            activation=None,
+            Window(config.logits_kernel_size, rate=rate if config.logits_kernel_size > 1 else 1),
+            After(bias=True),
             init=0.01,
         )
         for i, (x, rate) in enumerate(zip(branches, rates, strict=True))
@@ -253,7 +258,9 @@ def _logits(head: _Head, branches: list):
     return outputs[0] if len(outputs) == 1 else head.graph.add(outputs, "logits/sum")
 
 
-def head_logits(graph: Graph, features, end_points: dict, images, config: ModelConfig):
+def head_logits(
+    graph: Graph, features: Maps, end_points: Mapping[str, Maps], images: Maps, config: ModelConfig
+) -> Maps:
     """Adds the head to `graph`.
 
     Args:

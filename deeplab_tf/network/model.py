@@ -11,7 +11,7 @@ import keras
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.backbone import backbone
-from deeplab_tf.network.graph import Graph
+from deeplab_tf.network.graph import Graph, Maps
 from deeplab_tf.network.head import head_logits
 from deeplab_tf.network.sizes import at_size, logits_stride
 from deeplab_tf.ops.resizing import scale_dimension
@@ -94,23 +94,22 @@ def _scaled(config: ModelConfig, scale: float) -> ModelConfig:
     return at_size(config, size, scale=scale, pyramid=config.image_pyramid)
 
 
-def build_outputs(graph: Graph, images, config: ModelConfig) -> dict:
+def build_outputs(graph: Graph, images: Maps, config: ModelConfig) -> dict[str, Maps]:
     """Returns "merged_logits" and, for an image pyramid of several scales, one "logits_%.2f" a scale.
 
     All have the size scale_dimension(input, max(1, largest scale) / stride of the logits).
     """
     scales = config.image_pyramid or (1.0,)
     canvas = max(1.0, *scales) / logits_stride(config)
-    outputs, graph.quantized = {}, config.quantized
-    for copy, scale in enumerate(scales):
-        graph.copy = f".copy{copy}" if copy else ""
-        scaled, inputs = config, images
+    outputs = {}
+    for number, scale in enumerate(scales):
+        copy, scaled, inputs = graph.numbered(number), config, images
         if scale != 1.0:
             scaled = _scaled(config, scale)
-            inputs = graph.resize(images, "image_pyramid", like=images, scale=scale)
-        logits = head_logits(graph, *backbone(graph, inputs, scaled), inputs, scaled)
-        outputs[f"logits_{scale:.2f}"] = graph.resize(logits, "logits/canvas", like=images, scale=canvas)
-    graph.copy = ""
+            inputs = copy.resize(images, "image_pyramid", like=images, scale=scale)
+        features, end_points = backbone(copy, inputs, scaled)
+        logits = head_logits(copy, features, end_points, inputs, scaled)
+        outputs[f"logits_{scale:.2f}"] = copy.resize(logits, "logits/canvas", like=images, scale=canvas)
     if len(scales) == 1:
         return {MERGED: next(iter(outputs.values()))}
     merge = keras.layers.Maximum if config.merge_method == "max" else keras.layers.Average
@@ -161,7 +160,7 @@ def build_model(
     height, width = config.crop_size or (None, None)
     images = keras.Input((height, width, 3), name="images")
     shared = _shared_layers(share_with, config) if share_with else None
-    outputs = build_outputs(Graph(shared=shared, zeros=zeros), images, config)
+    outputs = build_outputs(Graph(shared=shared, zeros=zeros, quantized=config.quantized), images, config)
     return Network(images, outputs if all_scales else outputs[MERGED], name=config.model_variant, config=config)
 
 

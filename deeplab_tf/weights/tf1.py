@@ -16,7 +16,7 @@ import tensorflow as tf
 from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.filesystems.remote import os_errors
-from deeplab_tf.network.fake_quantization import HELD, FakeQuantize
+from deeplab_tf.network.fake_quantization import FAKE_QUANTISED, FakeQuantize
 from deeplab_tf.network.layers import FusedBatchNorm
 from deeplab_tf.weights.names import AVERAGE, COUNTERS, SLOTS
 from deeplab_tf.weights.sources import WeightSource, open_source, strip_checkpoint_suffix
@@ -28,7 +28,7 @@ _LEAVES: dict[type, dict[str, str]] = {
     FusedBatchNorm: {leaf: leaf for leaf in ("gamma", "beta", "moving_mean", "moving_variance")},
     FakeQuantize: {"min": "min", "max": "max"},
 }
-_LEAVES |= {held: _LEAVES[plain] for plain, held in HELD.items()}
+_LEAVES |= {held: _LEAVES[plain] for plain, held in FAKE_QUANTISED.items()}
 # The leaves that training writes beside a weight, and what they are.
 _STATE_LEAVES = {slot: "optimiser slot" for slots in SLOTS.values() for slot in slots}
 _STATE_LEAVES |= {AVERAGE: "moving average of the weights"}
