@@ -9,7 +9,7 @@ import pytest
 from golden import golden_image
 from networks import SMALL, lively
 
-from deeplab_tf.config import ExportConfig
+from deeplab_tf.config import ExportConfig, Inference
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.certificate import (
@@ -185,7 +185,7 @@ def test_scales_flips_and_resizing_of_the_keras_model(model):
     image = picture()
     options = ExportConfig(inference_scales=(0.5, 1.0), add_flipped_images=True)
     labels, probabilities = keras_answer(model, image, options)
-    expected = predictor_of(model).probabilities(image[None], scales=(0.5, 1.0), flip=True)[0]
+    expected = predictor_of(model).probabilities(image[None], Inference((0.5, 1.0), flip=True))[0]
     assert np.array_equal(probabilities, expected) and np.array_equal(labels, expected.argmax(-1))
     labels, probabilities = keras_answer(model, image, ExportConfig(min_resize_value=80))
     assert labels.shape == (40, 50) and probabilities.shape == (40, 50, 6)

@@ -154,7 +154,7 @@ SCORES = {
     ],
 )
 def test_names_of_the_release(scales, flip, name):
-    found = tagged_scores(SCORES, scales=scales, flip=flip)
+    found = tagged_scores(SCORES, Inference(scales, flip))
     expected = {f"eval/{name}_overall": 0.25, f"eval/{name}_class_0": 0.5, f"eval/{name}_class_1": np.nan}
     expected |= {f"eval/{name}_class_2": 0.25, f"eval/{name}_class_3": np.nan}
     assert list(found) == list(expected)

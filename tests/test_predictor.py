@@ -11,7 +11,7 @@ from golden import golden_image
 from networks import DECODER, SMALL, V3, lively
 
 from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.config import ModelConfig, PredictConfig
+from deeplab_tf.config import Inference, ModelConfig, PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference import predictor as predictor_module
 from deeplab_tf.inference import tiles as tiles_module
@@ -107,7 +107,7 @@ def reference(model, images: np.ndarray, size, scales=(1.0,), flip: bool = False
 
 def assert_predicts(model, images: np.ndarray, expected: np.ndarray, scales=(1.0,), flip: bool = False):
     """Labels and probabilities are the `expected` probabilities'; the classes vary."""
-    found = predictor_of(model).probabilities(images, scales=scales, flip=flip)
+    found = predictor_of(model).probabilities(images, Inference(scales, flip))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=2e-5)
     np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
@@ -408,7 +408,7 @@ CRF_OPTIONS = {"crf": True, **{f"crf_{name}": value for name, value in CRF.items
 
 def test_the_crf_follows_the_probabilities(small):
     images = np.stack([photograph(97, 129, key) for key in ("lively", "b")])
-    found = predictor_of(small).probabilities(images, scales=(0.75, 1.0), flip=True)
+    found = predictor_of(small).probabilities(images, Inference((0.75, 1.0), flip=True))
     expected = [densecrf(image, part, **CRF).argmax(-1) for image, part in zip(images, found, strict=True)]
     labels = predict(small, images, scales=(0.75, 1.0), flip=True, crf=CRF)
     assert labels.dtype == np.int32

@@ -8,6 +8,7 @@ import tensorflow as tf
 from golden import golden_image
 from networks import SMALL, lively
 
+from deeplab_tf.config import Inference
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.predict import predict
 from deeplab_tf.inference.predictor import predictor_of
@@ -32,7 +33,7 @@ def batch_of(sizes) -> np.ndarray:
 @pytest.mark.parametrize("crop", [(65, 65), None])
 def test_a_picture_of_a_batch_is_as_alone(crop, options):
     model = lively(dataclasses.replace(SMALL, crop_size=crop))
-    found = segment_batch(predictor_of(model), batch_of(SIZES), np.array(SIZES), **options)
+    found = segment_batch(predictor_of(model), batch_of(SIZES), np.array(SIZES), Inference(**options))
     assert found.dtype == np.int32 and found.shape == (4, 100, 90)
     for i, (height, width) in enumerate(SIZES):
         alone = predict(model, photograph(height, width, f"batch/{i}")[None], **options)[0]
@@ -43,7 +44,7 @@ def test_a_batch_within_the_crop_is_run_as_one(monkeypatch):
     model = lively(dataclasses.replace(SMALL, crop_size=(65, 65)))
     predictor, calls = predictor_of(model), []
     original = predictor.labels
-    monkeypatch.setattr(predictor, "labels", lambda x, **options: calls.append(len(x)) or original(x, **options))
+    monkeypatch.setattr(predictor, "labels", lambda x, inference: calls.append(len(x)) or original(x, inference))
     segment_batch(predictor, batch_of(SIZES[:2]), np.array(SIZES[:2]))
     segment_batch(predictor, batch_of([(80, 80)] * 3), np.array([(80, 80)] * 3))
     segment_batch(predictor, batch_of([(80, 80)] * 2))
@@ -54,8 +55,8 @@ def test_a_batch_in_tiles(monkeypatch):
     model = lively(dataclasses.replace(SMALL, crop_size=(65, 65)))
     predictor, shapes = predictor_of(model), []
     original = predictor.labels
-    monkeypatch.setattr(predictor, "labels", lambda x, **options: shapes.append(x.shape) or original(x, **options))
-    found = segment_batch(predictor, batch_of(SIZES), np.array(SIZES), large_images="tile")
+    monkeypatch.setattr(predictor, "labels", lambda x, inference: shapes.append(x.shape) or original(x, inference))
+    found = segment_batch(predictor, batch_of(SIZES), np.array(SIZES), Inference(large_images="tile"))
     assert all(shape[0] == 1 and shape[1] <= 65 and shape[2] <= 65 for shape in shapes) and len(shapes) > 4
     for i, (height, width) in enumerate(SIZES[:2]):
         alone = predict(model, photograph(height, width, f"batch/{i}")[None])[0]

@@ -45,7 +45,7 @@ class _Pointwise:
     def __init__(self, reach: int):
         self.reach, self.largest = reach, 0
 
-    def probabilities(self, images, *, scales, flip):
+    def probabilities(self, images, inference):
         self.largest = max(self.largest, images.shape[1] * images.shape[2])
         around = np.pad(images[..., 0].astype(float), [(0, 0), (self.reach,) * 2, (self.reach,) * 2], mode="edge")
         windows = np.lib.stride_tricks.sliding_window_view(around, (2 * self.reach + 1,) * 2, axis=(1, 2))
@@ -53,8 +53,8 @@ class _Pointwise:
         shares = np.stack([np.abs(means - c / 5) for c in range(6)], axis=-1)
         return (shares / shares.sum(-1, keepdims=True)).astype(np.float32)
 
-    def labels(self, images, *, scales, flip):
-        return self.probabilities(images, scales=scales, flip=flip).argmax(-1).astype(np.int32)
+    def labels(self, images, inference):
+        return self.probabilities(images, inference).argmax(-1).astype(np.int32)
 
 
 @pytest.mark.parametrize("size", [(300, 301), (600, 500), (20, 4000), (700, 257)])
@@ -66,7 +66,7 @@ def test_tiled_equals_untiled(size, reach, tmp_path):
     labels = segment(stand_in, image, options)
     write_probabilities(stand_in, image, options, str(tmp_path / "probabilities.npy"))
     assert stand_in.largest <= options.max_pixels
-    whole = stand_in.probabilities(image[None], scales=(1.0,), flip=False)[0]
+    whole = stand_in.probabilities(image[None], options.inference)[0]
     np.testing.assert_array_equal(labels, whole.argmax(-1))
     np.testing.assert_array_equal(np.load(tmp_path / "probabilities.npy"), whole)
 

@@ -9,6 +9,7 @@ from golden import golden_image
 from networks import SMALL, lively
 from test_inference_graph import graph_of
 
+from deeplab_tf.config import Inference
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.graph import as_function
 from deeplab_tf.inference.predictor import predictor_of
@@ -115,7 +116,7 @@ def test_the_scores_behind_an_argmax(model, images):
     file = convert.convert(as_function(graph_def, ("predictions",)).get_concrete_function())
     labels, probabilities = convert.LiteModel(convert.with_scores(file))(images[0])
     assert np.array_equal(probabilities.argmax(-1), labels)
-    expected = predictor_of(model).probabilities(images[0], flip=True)
+    expected = predictor_of(model).probabilities(images[0], Inference(flip=True))
     np.testing.assert_allclose(probabilities, expected, atol=1e-3)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 from deeplab_tf.config.fields import Options, option, path_option
+from deeplab_tf.config.inference import Inference
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 Format = Literal["saved_model", "frozen_pb", "tflite", "onnx"]
@@ -120,9 +121,14 @@ class ExportConfig(Options):
         self._require("representative_images", not (learned and self.representative_images), expected)
 
     @property
+    def inference(self) -> Inference:
+        """How images become classes inside the graph: scales and flip."""
+        return Inference(self.inference_scales, self.add_flipped_images)
+
+    @property
     def averages(self) -> bool:
         """Whether probabilities are averaged over scales or flips."""
-        return self.inference_scales != (1.0,) or self.add_flipped_images
+        return self.inference.averages
 
     @property
     def required_agreement(self) -> float:

@@ -24,6 +24,7 @@ from deeplab_tf.network.model import config_of
 from deeplab_tf.ops.metrics import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
 
 METRICS_FILE = "metrics.jsonl"
+_PLAIN = Inference()
 _STEP = re.compile(r"-\d+$")
 
 Batch = Mapping[str, Any]  # "image", "label" and the other entries of `make_dataset`
@@ -98,15 +99,7 @@ def score(
         labels = np.asarray(batch["label"])
         labels = labels[..., 0] if labels.ndim == 4 else labels
         sizes = np.asarray(batch["size"]) if "size" in batch else None
-        found = segment_batch(
-            predictor,
-            images,
-            sizes,
-            scales=inference.scales,
-            flip=inference.flip,
-            large_images=inference.large_images,
-            crf=inference.crf,
-        )
+        found = segment_batch(predictor, images, sizes, inference)
         try:
             total += confusion_matrix(labels, found, classes, ignore_label=ignore_label)
         except ValueError as error:
@@ -125,7 +118,7 @@ def score(
     }
 
 
-def tagged_scores(scores: Scores, *, scales: Sequence[float] = (1.0,), flip: bool = False) -> dict[str, float]:
+def tagged_scores(scores: Scores, inference: Inference = _PLAIN) -> dict[str, float]:
     """Returns the scores of `evaluate` under the release's names: eval/miou_1.0_overall, eval/miou_1.0_class_7 etc.
 
     As in the release, a class without a pixel in the labels is NaN here, while its wrong predictions count as 0 in the
@@ -133,10 +126,10 @@ def tagged_scores(scores: Scores, *, scales: Sequence[float] = (1.0,), flip: boo
 
     Args:
       scores: from `evaluate`.
-      scales: the scales of the evaluation, which the names tell.
-      flip: whether mirrored images were averaged, which the names tell too.
+      inference: of the evaluation, whose scales and flip the names tell.
     """
-    name = "eval/miou_" + "_".join(str(float(scale)) for scale in scales) + ("_flipped" if flip else "")
+    scales = "_".join(str(float(scale)) for scale in inference.scales)
+    name = f"eval/miou_{scales}_flipped" if inference.flip else f"eval/miou_{scales}"
     labelled = scores["confusion_matrix"].sum(axis=1) > 0
     classes = np.where(labelled, scores["iou_per_class"], np.nan)
     return {f"{name}_overall": scores["miou"], **{f"{name}_class_{c}": float(v) for c, v in enumerate(classes)}}
@@ -229,7 +222,7 @@ def evaluate_pass(work: Pass, config: EvalConfig, *, observer: Observer = SILENT
             f"--eval_split={work.records.split}: every pixel of its {scores['examples']} examples is ignored, there is "
             "nothing to score; is it a split without labels? vis draws the predictions"
         )
-    tagged = tagged_scores(scores, scales=config.eval_scales, flip=config.add_flipped_images)
+    tagged = tagged_scores(scores, config.inference)
     return Evaluation(opened.path, opened.step, scores, tagged, work.facts.class_names, work.contaminated)
 
 

@@ -114,15 +114,7 @@ def vis_pass(work: Pass, config: VisConfig, *, observer: Observer = SILENT) -> D
     resized = work.records.config.min_resize_value is not None
     batches = cast("Iterator[dict[str, np.ndarray]]", work.batches().as_numpy_iterator())
     for batch in named_batches(batches):
-        found = segment_batch(
-            predictor,
-            batch["image"],
-            batch["size"],
-            scales=config.eval_scales,
-            flip=config.add_flipped_images,
-            large_images=config.large_images,
-            crf=config.crf_parameters,
-        )
+        found = segment_batch(predictor, batch["image"], batch["size"], config.inference)
         for image, labels, name in _own_maps(batch, found, resized=resized):
             pictures.add(image, labels, name)
         observer.advance(len(found))

@@ -140,10 +140,8 @@ def keras_answer(model: keras.Model, image: np.ndarray, options: ExportConfig) -
             factor=options.resize_factor,
         )
         image = resized.numpy()
-    scales = options.inference_scales
-    flip = options.add_flipped_images
-    labels = resize_labels(predictor.labels(image[None], scales=scales, flip=flip)[0], *size)
-    return labels, _resized(predictor.probabilities(image[None], scales=scales, flip=flip), size)[0]
+    labels = resize_labels(predictor.labels(image[None], options.inference)[0], *size)
+    return labels, _resized(predictor.probabilities(image[None], options.inference), size)[0]
 
 
 def file_answer(

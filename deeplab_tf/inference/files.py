@@ -107,7 +107,8 @@ def stems(files: Sequence[str]) -> Iterator[str]:
 def expected_pixels(files: Sequence[str], options: PredictConfig) -> int:
     """Returns about how many pixels the network will see at their own scale, which is what `runtime.runtime_predictor`
     wants to know; of photographs that keep their size, at least so many."""
-    runs = options.eval_scales.count(1.0) * (2 if options.add_flipped_images else 1)
+    inference = options.inference
+    runs = inference.scales.count(1.0) * (2 if inference.flip else 1)
     return runs * len(files) * options.longest_side**2
 
 

@@ -256,12 +256,12 @@ class Segmentation:
 
     def _averaged(self, graph: InferenceGraph, images, size):
         """Probabilities averaged over scales and flips, as in `Predictor`."""
-        flips = (False, True) if self.options.add_flipped_images else (False,)
+        inference = self.options.inference
         maps = []
-        for scale in self.options.inference_scales:
+        for scale in inference.scales:
             inputs = images if scale == 1.0 else resize_bilinear(images, [scale_dimension(d, scale) for d in size])
             canvas = [scale_dimension(d, max(1.0, scale) / logits_stride(self.config)) for d in size]
-            for flip in flips:
+            for flip in (False, True) if inference.flip else (False,):
                 logits = self._logits(graph, tf.reverse(inputs, [2]) if flip else inputs, scale)
                 logits = resize_bilinear(logits, canvas)
                 logits = tf.reverse(logits, [2]) if flip else logits

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
-from deeplab_tf.config import RUNTIMES
+from deeplab_tf.config import RUNTIMES, Inference
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.inference.runtime import runtime_predictor
 
@@ -42,12 +42,10 @@ def predict(
       DeepLabError: `images` is not of that shape, a scale is not above 0, an unknown runtime or one that is not
         installed, or `model` was not made here.
     """
-    images = np.asarray(images)
+    images, inference = np.asarray(images), Inference(tuple(scales), flip, crf=crf)
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
         raise DeepLabError(f"images of shape {images.shape}: expected [b, h, w, 3], RGB in 0..255")
-    if not len(scales) or min(scales) <= 0:
-        raise DeepLabError(f"scales={scales!r}: expected numbers above 0")
     if runtime not in RUNTIMES:
         raise unknown_name("runtime", runtime, RUNTIMES)
     chosen = runtime_predictor(model, runtime, pixels=images.size // 3)
-    return chosen.labels(images, scales=tuple(scales), flip=flip, crf=crf)
+    return chosen.labels(images, inference)

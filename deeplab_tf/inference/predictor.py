@@ -5,7 +5,6 @@ Source: the release's model.py (predict_labels, predict_labels_multi_scale) and 
 
 import dataclasses
 import weakref
-from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import keras
@@ -13,13 +12,15 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.config import ModelConfig
+from deeplab_tf.config import Inference, ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import as_network, build_model, config_of
 from deeplab_tf.network.sizes import at_size, logits_stride, needs_fixed_size, padded_size
 from deeplab_tf.ops.crf import densecrf
 from deeplab_tf.ops.images import resize_labels
 from deeplab_tf.ops.resizing import resize_bilinear, scale_dimension
+
+_PLAIN = Inference()
 
 
 class Backend(Protocol):
@@ -122,37 +123,40 @@ class Predictor:
         """Logits at the size of the network's output, of one scale, which may be an image pyramid's."""
         return self._logits(images, pyramid=self.config.image_pyramid)
 
-    def _averaged(self, images: np.ndarray, scales: Sequence[float], flip: bool) -> tf.Tensor:
+    def _averaged(self, images: np.ndarray, inference: Inference) -> tf.Tensor:
         """Probabilities at full size, averaged over scales and flips (release: predict_labels_multi_scale, which runs
         each scale without the image pyramid)."""
         size = images.shape[1:3]
+        flips = (False, True) if inference.flip else (False,)
         total = tf.zeros((), tf.float32)
-        for scale in scales:
+        for scale in inference.scales:
             scaled = tuple(scale_dimension(d, scale) for d in size)
             inputs = images if scale == 1.0 else resize_bilinear(images, scaled)
             canvas = [scale_dimension(d, max(1.0, scale) / logits_stride(self.config)) for d in size]
-            for reverse in (False, True) if flip else (False,):
+            for reverse in flips:
                 logits = self._logits(tf.reverse(inputs, [2]) if reverse else inputs, scale)
                 logits = resize_bilinear(logits, canvas)
                 logits = tf.reverse(logits, [2]) if reverse else logits
                 total += tf.nn.softmax(resize_bilinear(logits, size))
-        return total / (len(scales) * (2 if flip else 1))
+        return total / (len(inference.scales) * len(flips))
 
-    def labels(
-        self,
-        images: np.ndarray,
-        *,
-        scales: Sequence[float] = (1.0,),
-        flip: bool = False,
-        crf: Mapping[str, float] | None = None,
-    ) -> np.ndarray:
-        """Returns the class maps int32 [b, h, w] of images [b, h, w, 3], RGB in 0..255; see `predict.predict`."""
-        if crf is not None:
-            pairs = zip(images, self.probabilities(images, scales=scales, flip=flip), strict=True)
-            return np.stack([densecrf(image, found, **crf).argmax(-1).astype(np.int32) for image, found in pairs])
+    def labels(self, images: np.ndarray, inference: Inference = _PLAIN) -> np.ndarray:
+        """Returns the class maps of images that are run whole; see `predict.predict`.
+
+        Args:
+          images: [b, h, w, 3], RGB in 0..255.
+          inference: scales, flip and CRF.
+
+        Returns:
+          int32 [b, h, w].
+        """
+        if inference.crf is not None:
+            pairs = zip(images, self.probabilities(images, inference), strict=True)
+            refined = [densecrf(image, probabilities, **inference.crf) for image, probabilities in pairs]
+            return np.stack([probabilities.argmax(-1).astype(np.int32) for probabilities in refined])
         padded = self._padded(images)
-        if tuple(scales) != (1.0,) or flip:
-            labels = tf.argmax(self._averaged(padded, scales, flip), axis=-1, output_type=tf.int32).numpy()
+        if inference.averages:
+            labels = tf.argmax(self._averaged(padded, inference), axis=-1, output_type=tf.int32).numpy()
         elif self.config.prediction_with_upsampled_logits:
             labels = self.backend.upsampled_classes(self._single(padded), padded.shape[1:3])
         else:
@@ -160,14 +164,21 @@ class Predictor:
             labels = np.stack([resize_labels(label, *padded.shape[1:3]) for label in small])
         return labels[:, : images.shape[1], : images.shape[2]]
 
-    def probabilities(self, images: np.ndarray, *, scales: Sequence[float] = (1.0,), flip: bool = False) -> np.ndarray:
-        """Returns the class probabilities float32 [b, h, w, classes], which sum to 1.
+    def probabilities(self, images: np.ndarray, inference: Inference = _PLAIN) -> np.ndarray:
+        """Returns the class probabilities of images that are run whole, before any CRF.
 
         The release applies a second softmax to the average over scales; that is mended here (no score rests on it).
+
+        Args:
+          images: [b, h, w, 3], RGB in 0..255.
+          inference: scales and flip.
+
+        Returns:
+          float32 [b, h, w, classes], which sum to 1.
         """
         padded = self._padded(images)
-        if tuple(scales) != (1.0,) or flip:
-            result = self._averaged(padded, scales, flip)
+        if inference.averages:
+            result = self._averaged(padded, inference)
         elif self.config.prediction_with_upsampled_logits:
             result = tf.nn.softmax(resize_bilinear(self._single(padded), padded.shape[1:3]))
         else:

@@ -1,18 +1,20 @@
 """Photographs and batches of any size: resized, padded or cut into overlapping tiles, and put together again."""
 
+import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.config import PredictConfig
+from deeplab_tf.config import Inference, PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.predictor import Predictor
 from deeplab_tf.ops.crf import densecrf
 from deeplab_tf.ops.images import resize_labels, resize_longest
 from deeplab_tf.ops.resizing import resize_bilinear
 
+_PLAIN = Inference()
 _OVERLAP = 8  # neighbouring tiles share one part in so many
 
 
@@ -60,9 +62,10 @@ def network_size(image: np.ndarray, options: PredictConfig) -> np.ndarray:
 
 def network_labels(predictor: Predictor, image: np.ndarray, options: PredictConfig) -> np.ndarray:
     """Returns the class map int32 [h, w] of an image of `network_size`, without CRF: see `segment`."""
+    without_crf = dataclasses.replace(options.inference, crf=None)
 
     def run(part):
-        return predictor.labels(part[None], scales=options.eval_scales, flip=options.add_flipped_images)[0]
+        return predictor.labels(part[None], without_crf)[0]
 
     if image.shape[0] * image.shape[1] <= options.max_pixels:
         return run(image)
@@ -93,11 +96,7 @@ def segment_batch(
     predictor: Predictor,
     images: np.ndarray,
     sizes: np.ndarray | None = None,
-    *,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    large_images: str = "pad",
-    crf: Mapping[str, float] | None = None,
+    inference: Inference = _PLAIN,
 ) -> np.ndarray:
     """Returns the class maps of a batch that may hold images of several sizes, padded to one.
 
@@ -108,8 +107,7 @@ def segment_batch(
       predictor: from `predictor_of`.
       images: [b, h, w, 3], RGB in 0..255.
       sizes: integers [b, 2], each picture's own height and width at the top left; None: all are h, w.
-      scales, flip, crf: as `predict.predict`.
-      large_images: pictures larger than crop_size are run whole (pad) or in overlapping tiles of that size (tile).
+      inference: scales, flip, CRF, and what becomes of images larger than crop_size.
 
     Returns:
       int32 [b, h, w]; beyond a picture's own size the values mean nothing.
@@ -120,15 +118,16 @@ def segment_batch(
     crop, whole = predictor.config.crop_size, images.shape[1:3]
 
     def run(part):
-        return predictor.labels(part, scales=scales, flip=flip, crf=crf)
+        return predictor.labels(part, inference)
 
     def fits(size):
         return crop is not None and size[0] <= crop[0] and size[1] <= crop[1]
 
     sizes = [whole] * len(images) if sizes is None else [tuple(map(int, size)) for size in sizes]
-    tiled, labels = large_images == "tile" and crop is not None, np.zeros(images.shape[:3], np.int32)
+    tiled = inference.large_images == "tile" and crop is not None
+    labels = np.zeros(images.shape[:3], np.int32)
     try:
-        if crf is None and (fits(whole) or (set(sizes) == {whole} and not tiled)):
+        if inference.crf is None and (fits(whole) or (set(sizes) == {whole} and not tiled)):
             return run(images)
         for image, size, result in zip(images, sizes, labels, strict=True):
             image, result = image[: size[0], : size[1]], result[: size[0], : size[1]]
@@ -152,7 +151,7 @@ def _probabilities(predictor: Predictor, image: np.ndarray, options: PredictConf
     """Fills `result` [h, w, classes] with the network's probabilities at the picture's own size, class by class."""
 
     def run(part):
-        return predictor.probabilities(part[None], scales=options.eval_scales, flip=options.add_flipped_images)[0]
+        return predictor.probabilities(part[None], options.inference)[0]
 
     sized = network_size(image, options)
     if sized.shape[0] * sized.shape[1] > options.max_pixels:

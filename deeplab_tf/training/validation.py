@@ -73,7 +73,7 @@ class Validation:
         per_class = [None if math.isnan(iou) else float(iou) for iou in scores["iou_per_class"]]
         line = {"step": step, "miou": scores["miou"], "pixel_accuracy": scores["pixel_accuracy"]}
         self._directory.log({**line, "iou_per_class": per_class, "examples": scores["examples"]}, SCORES)
-        tags = tagged_scores(scores, scales=inference.scales, flip=inference.flip)
+        tags = tagged_scores(scores, inference)
         return {**scores, "tags": tags, "best": self._best_step() == step, "patience": self.patience()}
 
     def patience(self) -> bool:

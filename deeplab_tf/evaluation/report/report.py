@@ -102,11 +102,7 @@ class Collector:
     def _calibrate(self, example: ScoredImage) -> None:
         predictor = predictor_of(self.work.opened.loaded.model)
         seen = example.label != self.facts.ignore_label
-        probabilities = predictor.probabilities(
-            example.image[None].astype(np.float32),
-            scales=self.config.eval_scales,
-            flip=self.config.add_flipped_images,
-        )[0]
+        probabilities = predictor.probabilities(example.image[None].astype(np.float32), self.config.inference)[0]
         confidence = np.take_along_axis(probabilities, example.prediction[..., None], axis=-1)[..., 0]
         right = example.prediction == example.label
         self._calibration += calibration_counts(confidence[seen], right[seen], bins=_BINS)
