@@ -16,6 +16,10 @@ class DeepLabError(ValueError):
     """
 
 
+class OptionError(DeepLabError):
+    """An option is at fault, and not the file that is worked on: the next file would fail as well."""
+
+
 class DamagedError(DeepLabError):
     """A file is damaged, truncated, or still being written."""
 

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias, Union
 
-from deeplab_tf.errors import DeepLabError
+from deeplab_tf.errors import DeepLabError, OptionError
 
 if TYPE_CHECKING:
     from deeplab_tf.filesystems.remote import RemotePath
@@ -100,7 +100,7 @@ def plain(place: str | os.PathLike) -> Iterator[str]:
 # ---- writing
 
 
-class UnwritableError(DeepLabError, OSError):
+class UnwritableError(OptionError, OSError):
     """A place cannot be written; `errno` and `strerror` are those of the reason."""
 
     def __str__(self) -> str:

@@ -246,6 +246,14 @@ def test_who_has_seen_enough_may_go(model, card, photos, tmp_path):
     assert "a_raw.png" in names and all(name.endswith("_raw.png") for name in names)  # none is half-written
 
 
+def test_a_picture_may_be_called_like_an_option(model, card, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    pathlib.Path("--bad.png").write_bytes(b"no picture")
+    options = PredictConfig(resize="none", save=("raw",))
+    bad, good = predict_files(model, card, ["--bad.png", "a.png"], tmp_path / "out", options)
+    assert bad.error and bad.error.startswith("--bad.png: ") and good.error is None
+
+
 def test_too_little_memory_is_told_and_the_others_go_on(model, card, photos, tmp_path, monkeypatch):
     module = sys.modules["deeplab_tf.inference.files"]
     network_labels = module.network_labels

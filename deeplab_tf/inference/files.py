@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig
-from deeplab_tf.errors import DeepLabError
+from deeplab_tf.errors import DeepLabError, OptionError
 from deeplab_tf.files import AnyPath, UnwritableError, clean, growing, path, writing, written
 from deeplab_tf.inference.predictor import Predictor
 from deeplab_tf.inference.runtime import runtime_predictor
@@ -141,9 +141,7 @@ class _Writer:
             with growing(self._folder, names=[]):
                 pass  # it can be written
         if "raw" in options.save and card.config.num_classes > 256:
-            raise DeepLabError(
-                f"--save=raw: {card.config.num_classes} classes do not fit a PNG of 8 bits; leave it out"
-            )
+            raise OptionError(f"--save=raw: {card.config.num_classes} classes do not fit a PNG of 8 bits; leave it out")
 
     @property
     def runs_the_network(self) -> bool:
@@ -186,9 +184,18 @@ def _name(file: str) -> str:
 
 
 class SegmentationPipeline:
-    """Pictures on their way: read by threads, segmented here one after the other, written by threads.
+    """Segments image files: threads read them, the caller's thread runs the network, threads write the outputs.
 
-    Arguments and errors are those of `predict_files`.
+    For callers that have the files in batches, or name the outputs themselves; `predict_files` does both.
+
+    Args:
+      predictor: runs the network.
+      card: of the model, for classes and colours.
+      output_dir: gets the outputs; it is made.
+      options: resize rule, scales, flips, CRF, and what to save.
+
+    Raises:
+      DeepLabError: the folder cannot be written, or the model is a backbone without classes.
     """
 
     def __init__(self, predictor: Predictor, card: ModelCard, output_dir: str | os.PathLike, options: PredictConfig):
@@ -246,9 +253,9 @@ def _caught(name: str, work: Callable) -> object:
     """Returns what `work` returns, or where the picture is at fault a result that says so."""
     try:
         return work()
+    except OptionError:  # the fault is not the picture's
+        raise
     except DeepLabError as error:
-        if str(error).startswith("--"):  # the fault is not the picture's
-            raise
         return ImageResult(name, error=str(error))
     except (MemoryError, tf.errors.ResourceExhaustedError):
         return ImageResult(name, error=f"{name}: not enough memory; give --resize=longest or a smaller --max_pixels")
@@ -265,7 +272,8 @@ def predict_files(
 ) -> Iterator[ImageResult]:
     """Yields the result of each file, in their order; a bad picture is a result with an error, the others go on.
 
-    While the network runs, threads read the next pictures and write the last ones.
+    For files on disk; `predict.predict` takes arrays. While the network runs, threads read the next pictures and write
+    the last ones.
 
     Args:
       model, card: from `loading.open_model`.

@@ -7,7 +7,7 @@ import threading
 import keras
 import tensorflow as tf
 
-from deeplab_tf.errors import DeepLabError
+from deeplab_tf.errors import OptionError
 from deeplab_tf.inference.litert import LiteBackend, LiteNetwork
 from deeplab_tf.inference.predictor import Predictor, predictor_of
 from deeplab_tf.inference.weights_seen import WeightsSeen
@@ -35,7 +35,7 @@ def _on_cpu() -> bool:
 
 def _require_litert():
     if not litert_is_here():
-        raise DeepLabError("--runtime=tflite needs LiteRT: pip install 'deeplab_tf[litert]', or choose --runtime=tf")
+        raise OptionError("--runtime=tflite needs LiteRT: pip install 'deeplab_tf[litert]', or choose --runtime=tf")
 
 
 def pays_from(layers: int, parameters: int, multiply_adds: float, depthwise: float) -> float:

@@ -61,7 +61,18 @@ def network_size(image: np.ndarray, options: PredictConfig) -> np.ndarray:
 
 
 def network_labels(predictor: Predictor, image: np.ndarray, options: PredictConfig) -> np.ndarray:
-    """Returns the class map int32 [h, w] of an image of `network_size`, without CRF: see `segment`."""
+    """Returns the class map of a photograph that is resized already, without CRF.
+
+    For callers that resize elsewhere, in a thread that reads files for instance; `segment` does all of it.
+
+    Args:
+      predictor: runs the network.
+      image: uint8 [h, w, 3], from `network_size`.
+      options: scales and flips. Above `max_pixels` the network runs on overlapping tiles.
+
+    Returns:
+      int32 [h, w].
+    """
     without_crf = dataclasses.replace(options.inference, crf=None)
 
     def run(part):
@@ -74,10 +85,12 @@ def network_labels(predictor: Predictor, image: np.ndarray, options: PredictConf
 
 
 def segment(predictor: Predictor, image: np.ndarray, options: PredictConfig) -> np.ndarray:
-    """Returns the class map of one photograph at its own size.
+    """Returns the class map of one photograph at its own size: resized for the network, tiled where it is large.
+
+    For single photographs; `segment_batch` is for the padded batches of a data set.
 
     Args:
-      predictor: from `predictor_of`.
+      predictor: runs the network.
       image: uint8 [h, w, 3].
       options: resize rule, scales, flips, CRF. Above `max_pixels` the network, and the CRF, run on overlapping tiles,
         so that memory stays bounded.
@@ -100,7 +113,8 @@ def segment_batch(
 ) -> np.ndarray:
     """Returns the class maps of a batch that may hold images of several sizes, padded to one.
 
-    What a picture gives does not depend on its company: where the batch is larger than the model's crop_size and sizes
+    For the batches of a data set, whose pictures are scored at the size they have; `segment` is for photographs. What a
+    picture gives does not depend on its company: where the batch is larger than the model's crop_size and sizes
     differ, each picture is run by itself, without the batch's padding; with a CRF always.
 
     Args:

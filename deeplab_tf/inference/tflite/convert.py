@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf import files
-from deeplab_tf.errors import DeepLabError
+from deeplab_tf.errors import DeepLabError, OptionError
 from deeplab_tf.inference.tflite.file import open_interpreter, pack, schema, unpack
 from deeplab_tf.inference.tflite.half_precision import halved
 from deeplab_tf.inference.tflite.quantization import eight_bits
@@ -34,7 +34,7 @@ def convert(
         where the function rounds to ranges of its own (quantised training).
 
     Raises:
-      DeepLabError: the converter fails.
+      OptionError: the converter fails.
     """
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
     if precision == "dynamic":
@@ -47,7 +47,7 @@ def convert(
         raise  # an image that cannot be read, ranges that are missing
     except Exception as error:  # the converter's own exceptions are not public
         first = str(error).strip().splitlines()[0]
-        raise DeepLabError(f"--precision={precision}: the TFLite converter refuses the graph ({first})") from None
+        raise OptionError(f"--precision={precision}: the TFLite converter refuses the graph ({first})") from None
     return halved(content) if precision == "float16" else content
 
 
