@@ -21,7 +21,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.export import export
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.inference.tflite.convert import LiteModel, convert
-from deeplab_tf.inference.tflite.file import convolutions, schema, unpack
+from deeplab_tf.inference.tflite.file import convolutions, unpack
 from deeplab_tf.inference.tflite.quantization import take_ranges
 from deeplab_tf.network.fake_quantization import FakeQuantize, fake_quantized, rounded, weights_as_used
 from deeplab_tf.network.model import build_model
@@ -29,6 +29,7 @@ from deeplab_tf.ops.resizing import resize_bilinear
 from deeplab_tf.tools import export_model as export_tool
 from deeplab_tf.training.batch_statistics import recalibrate_batch_norm
 from deeplab_tf.training.train import train
+from deeplab_tf.weights.lite_format import schema
 from deeplab_tf.weights.loading import open_model
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.tf1 import Receipt, variable_map

@@ -12,10 +12,10 @@ from deeplab_tf.inference.tflite.file import (
     drop_unused,
     open_interpreter,
     pack,
-    schema,
     set_constant,
     unpack,
 )
+from deeplab_tf.weights.lite_format import schema
 
 SHAPE = (1, 5, 7, 3)
 

@@ -11,8 +11,9 @@ from test_inference_graph import graph_of
 
 from deeplab_tf.inference.graph import as_function
 from deeplab_tf.inference.tflite.convert import LiteModel, convert, operations
-from deeplab_tf.inference.tflite.file import convolutions, schema, unpack
+from deeplab_tf.inference.tflite.file import convolutions, unpack
 from deeplab_tf.inference.tflite.quantization import eight_bits, lost_by_rounding, observe
+from deeplab_tf.weights.lite_format import schema
 
 SIZE = (33, 49)
 

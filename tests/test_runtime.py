@@ -18,11 +18,11 @@ from deeplab_tf.inference.predict import predict
 from deeplab_tf.inference.predictor import Predictor, predictor_of
 from deeplab_tf.inference.runtime import pays_from, runtime_predictor
 from deeplab_tf.inference.tflite import convert as tflite
-from deeplab_tf.inference.tflite import file as lite_file
 from deeplab_tf.inference.tflite import resizable
 from deeplab_tf.network.cost import model_cost
 from deeplab_tf.network.model import build_model
 from deeplab_tf.training.step import make_train_step
+from deeplab_tf.weights.lite_format import schema
 
 pytest.importorskip("ai_edge_litert", reason="the extra `litert` is not installed")
 
@@ -231,12 +231,12 @@ def pooling():
     """A file that holds the options of one pooling, and these."""
     import flatbuffers
 
-    schema, builder = lite_file.schema(), flatbuffers.Builder(0)
-    pool = schema.Pool2DOptionsT()
+    builder = flatbuffers.Builder(0)
+    pool = schema().Pool2DOptionsT()
     pool.filterHeight, pool.filterWidth, pool.strideH, pool.strideW = 7, 11, 1, 2
     builder.Finish(pool.Pack(builder))
     content = bytearray(builder.Output())
-    return content, schema.Pool2DOptions.GetRootAs(content)
+    return content, schema().Pool2DOptions.GetRootAs(content)
 
 
 def test_the_window_of_a_pooling_is_where_the_schema_has_it(pooling):

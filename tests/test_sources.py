@@ -11,6 +11,7 @@ from golden import golden_tensor
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import build_model
+from deeplab_tf.weights.lite_format import schema
 from deeplab_tf.weights.loading import open_model
 from deeplab_tf.weights.sources import open_source
 from deeplab_tf.weights.tf1 import load_source, load_tf1_checkpoint, variable_map, write_tensors
@@ -171,16 +172,16 @@ def test_folded_tflite_of_another_head(tmp_path):
 def _tflite(weights, biases) -> bytes:
     """A flatbuffer that holds nothing but constants, named as the release's converter names them."""
     import flatbuffers
-    from tensorflow.lite.python import schema_py_generated as schema
 
-    model, graph = schema.ModelT(), schema.SubGraphT()
-    model.version, model.buffers, graph.tensors = 3, [schema.BufferT()], []
+    names = schema()
+    model, graph = names.ModelT(), names.SubGraphT()
+    model.version, model.buffers, graph.tensors = 3, [names.BufferT()], []
     named = {n: v.transpose(3, 0, 1, 2) for n, v in weights.items()}
     for name, value in biases.items():
         scope = name.removesuffix("/biases").removesuffix("/BatchNorm/beta")
         named[f"{scope}/{'depthwise' if scope.endswith('depthwise') else 'Conv2D'}_bias"] = value
     for name, value in named.items():
-        tensor, buffer = schema.TensorT(), schema.BufferT()
+        tensor, buffer = names.TensorT(), names.BufferT()
         tensor.name, tensor.shape, tensor.buffer = name.encode(), list(value.shape), len(model.buffers)
         buffer.data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
         model.buffers.append(buffer)

@@ -23,6 +23,7 @@ from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.arch.spec import HEAD_BATCH_NORM
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.weights import archives, caffe
+from deeplab_tf.weights.lite_format import schema
 
 MODEL_FILE = "deeplab.json"
 MODEL_PREFIX = "model.ckpt"
@@ -127,12 +128,10 @@ def _frozen_graph(path: files.AnyPath) -> WeightSource:
 
 
 def _tflite_constants(path: files.AnyPath) -> Iterator[tuple[str, np.ndarray]]:
-    from tensorflow.lite.python import schema_py_generated as schema
-
     content = path.read_bytes()
     if content[4:8] != b"TFL3":
         raise DeepLabError(f"{path}: not a TFLite model (no TFL3 mark); expected the release's float .tflite")
-    model = schema.Model.GetRootAs(content)
+    model = schema().Model.GetRootAs(content)
     graph = model.Subgraphs(0)
     for i in range(graph.TensorsLength()):
         tensor = graph.Tensors(i)
@@ -140,7 +139,7 @@ def _tflite_constants(path: files.AnyPath) -> Iterator[tuple[str, np.ndarray]]:
         name = tensor.Name().decode()
         if not buffer.DataLength() or name.rpartition("/")[2] not in (*_LEAVES, "Conv2D_bias", "depthwise_bias"):
             continue
-        if tensor.Type() != schema.TensorType.FLOAT32:
+        if tensor.Type() != schema().TensorType.FLOAT32:
             raise DeepLabError(
                 f"{path}: tensor {name} is quantised; expected a float model (the 8-bit archives hold a float "
                 "checkpoint beside their .tflite: convert that)"

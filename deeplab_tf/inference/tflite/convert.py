@@ -9,9 +9,10 @@ import tensorflow as tf
 
 from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError, OptionError
-from deeplab_tf.inference.tflite.file import open_interpreter, pack, schema, unpack
+from deeplab_tf.inference.tflite.file import open_interpreter, pack, unpack
 from deeplab_tf.inference.tflite.half_precision import halved
 from deeplab_tf.inference.tflite.quantization import eight_bits
+from deeplab_tf.weights.lite_format import schema
 
 _QUANTISED = (np.uint8, np.int8)
 

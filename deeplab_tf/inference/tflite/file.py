@@ -1,19 +1,13 @@
 """A .tflite file as an object that can be changed, its constants as arrays, and what runs it."""
 
 import os
-import types
 from collections.abc import Iterator
 
 import numpy as np
 
+from deeplab_tf.weights.lite_format import schema
+
 EMPTY = 0  # the buffer without data that every file begins with
-
-
-def schema() -> types.ModuleType:
-    """Returns TensorFlow's classes of the file format."""
-    from tensorflow.lite.python import schema_py_generated
-
-    return schema_py_generated
 
 
 def unpack(content: bytes):

@@ -12,10 +12,10 @@ from deeplab_tf.inference.tflite.file import (
     convolutions,
     drop_unused,
     pack,
-    schema,
     set_constant,
     unpack,
 )
+from deeplab_tf.weights.lite_format import schema
 
 _KERNEL = 1  # its place among the inputs of a convolution
 _READS_HALF = 3  # the first version of the operation that does

@@ -22,11 +22,11 @@ from deeplab_tf.inference.tflite.file import (
     drop_unused,
     open_interpreter,
     pack,
-    schema,
     set_constant,
     unpack,
 )
 from deeplab_tf.inference.tflite.xnnpack import use_xnnpack
+from deeplab_tf.weights.lite_format import quantized, schema, with_io_type
 
 _WEIGHT_LEVELS = 127  # on either side of 0
 _PIXELS = (0.0, 255.0)
@@ -158,9 +158,6 @@ def eight_bits(content: bytes, images: Iterable[np.ndarray], *, uint8_io: bool =
         not round to ranges of its own.
       uint8_io: pixels and logits are uint8, so that a pixel is its own quantised value; else float32.
     """
-    from tensorflow.lite.python.convert import mlir_quantize
-    from tensorflow.lite.python.util import modify_model_io_type
-
     model = unpack(content)
     learned = take_ranges(model)
     (graph,) = model.subgraphs
@@ -171,10 +168,9 @@ def eight_bits(content: bytes, images: Iterable[np.ndarray], *, uint8_io: bool =
         quantisation = graph.tensors[index].quantization = schema().QuantizationParametersT()
         quantisation.min, quantisation.max = ([end] for end in ranges[index])
     drop_unused(model)
-    model = unpack(mlir_quantize(pack(model)))
+    model = unpack(quantized(pack(model)))
     use_xnnpack(model)
-    kind = tf.uint8 if uint8_io else tf.float32
-    quantised = modify_model_io_type(pack(model), kind, kind)
+    content = with_io_type(pack(model), tf.uint8 if uint8_io else tf.float32)
     if learned:
-        _require_eight_bits(quantised)
-    return quantised
+        _require_eight_bits(content)
+    return content

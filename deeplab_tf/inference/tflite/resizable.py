@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from deeplab_tf.inference.tflite.file import schema
+from deeplab_tf.weights.lite_format import schema
 
 _ANY_SIZE = (
     *("ADD", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "HARD_SWISH", "LOGISTIC", "MAXIMUM", "MAX_POOL_2D"),

@@ -6,7 +6,8 @@ at 513 x 513 took 260 ms instead of 76, and MobileNetV3 longer than in float32.
 
 import numpy as np
 
-from deeplab_tf.inference.tflite.file import schema, set_constant
+from deeplab_tf.inference.tflite.file import set_constant
+from deeplab_tf.weights.lite_format import schema
 
 _LEVELS = 127  # of a constant above 0
 
