@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 import deeplab_tf
+from deeplab_tf.arch import ARCHITECTURES
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = ("deeplab_tf", "tools", "configs", "checkpoints")
@@ -320,6 +321,59 @@ def test_facts_do_not_import_tensorflow():
     code = f"import sys, {', '.join(names)}; print(*{{'tensorflow', 'keras', 'absl', 'PIL'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout.strip()) == (0, ""), result.stderr
+
+
+# Choices.
+
+
+def beginnings() -> set[str]:
+    """Returns the names and scopes of all backbones, and what is left of each after one of its underscores."""
+    names = {name for a in ARCHITECTURES.values() for name in (a.name, a.scope)}
+    return {"_".join(name.split("_")[first:]) for name in names for first in range(name.count("_") + 1)}
+
+
+def choices_by_name(root: ast.AST) -> list[str]:
+    """Returns the comparisons, and tests for a beginning or an end, with a text that begins a backbone's name."""
+    found = []
+    for node in ast.walk(root):
+        parts: list[ast.expr] = []
+        if isinstance(node, ast.Compare):
+            parts = [node.left, *node.comparators]
+        elif isinstance(node, ast.Call) and dotted(node.func).rpartition(".")[2] in ("startswith", "endswith"):
+            parts = node.args
+        constants = (leaf.value for part in parts for leaf in ast.walk(part) if isinstance(leaf, ast.Constant))
+        texts = [text for text in constants if isinstance(text, str) and len(text) > 2]
+        if any(name.startswith(text) for text in texts for name in beginnings()):
+            found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if room_of(module) != "arch"])
+def test_backbones_are_told_apart_by_their_fields(module):
+    # What depends on the backbone is a field of its row in arch/: a new one then cannot be forgotten elsewhere.
+    assert not choices_by_name(tree(MODULES[module]))
+
+
+@pytest.mark.parametrize(
+    ("line", "good"),
+    [
+        ('bounded = "xception" in architecture.name', False),
+        ('if architecture.scope.startswith(("Mobilenet", "vgg_16")): pass', False),
+        ('stride = 32 if scope == "MobilenetV3" else 16', False),
+        ('wide = entry.name.startswith("edgetpu")', False),
+        ('strategy = name == "tpu"', True),
+        ('config = ModelConfig(model_variant="xception_65")', True),
+        ("bounded = architecture.bounded", True),
+    ],
+)
+def test_a_choice_by_name_is_noticed(line, good):
+    assert (not choices_by_name(ast.parse(line))) == good
+
+
+def test_one_module_imports_what_is_private_in_tensorflow():
+    private = ("tensorflow.lite.", "tensorflow.python.")
+    names = {module: imported_names(tree(MODULES[module]), module, package=False) for module in LISTED}
+    assert [m for m in LISTED if any(name.startswith(private) for name in names[m])] == ["weights.lite_format"]
 
 
 # Names and sizes.

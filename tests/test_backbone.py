@@ -379,7 +379,8 @@ def test_nas_end_points():
     def rows(_):
         return (*nas._STEM, *nas.cells(nas._HNAS_LEVELS, nas._PNAS, config), Activation())
 
-    architecture = Architecture("nas", "nas", rows, BatchNorm(0.9997, 1e-3), initializer="nas", strides_from_rows=True)
+    options = {"initializer": "nas", "bare_end_points": True, "strides_from_rows": True}
+    architecture = Architecture("nas", "nas", rows, BatchNorm(0.9997, 1e-3), **options)
     shapes = end_point_shapes(build(architecture, size=(321, 321), config=config))
     widths = {81: 50, 41: 100, 21: 200, 11: 400}
     sides = (81, 81, 81, 41, 21, 41, 21, 21, 11, 11, 21, 41)

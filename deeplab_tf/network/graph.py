@@ -39,21 +39,25 @@ _FUSED = ("relu", "relu6")
 _NEW_RANGE = (keras.layers.Concatenate, keras.layers.Multiply)
 
 
-def initializer(kind: str | float) -> keras.initializers.Initializer:
-    """Returns the release's weight initialiser: a standard deviation (truncated normal) or one of resnet, nas, glorot.
+# The release's weight initialisers. "resnet" is slim's variance scaling (factor 2, fan-in, std sqrt(1.3 * 2 / fan_in)
+# before truncation); Keras divides by the truncated normal's own deviation instead, hence its scale here.
+_INITIALIZERS: dict[str, tuple[type, dict[str, object]]] = {
+    "truncated_normal": (keras.initializers.TruncatedNormal, {"stddev": 0.09}),
+    "resnet": (
+        keras.initializers.VarianceScaling,
+        {"scale": 2.6 * 0.87962566103423978**2, "mode": "fan_in", "distribution": "truncated_normal"},
+    ),
+    "nas": (keras.initializers.VarianceScaling, {"scale": 1.0 / 3.0, "mode": "fan_in", "distribution": "uniform"}),
+    "glorot": (keras.initializers.GlorotUniform, {}),
+}
 
-    resnet is slim's variance scaling (factor 2, fan-in, std sqrt(1.3 * 2 / fan_in) before truncation); Keras divides
-    by the truncated normal's own deviation instead, hence its scale here.
-    """
+
+def initializer(kind: str | float) -> keras.initializers.Initializer:
+    """Returns the initialiser: a standard deviation (truncated normal), or truncated_normal, resnet, nas or glorot."""
     if isinstance(kind, float):
         return keras.initializers.TruncatedNormal(stddev=kind)
-    if kind == "truncated_normal":
-        return keras.initializers.TruncatedNormal(stddev=0.09)
-    if kind == "resnet":
-        return keras.initializers.VarianceScaling(2.6 * 0.87962566103423978**2, "fan_in", "truncated_normal")
-    if kind == "nas":
-        return keras.initializers.VarianceScaling(1.0 / 3.0, "fan_in", "uniform")
-    return keras.initializers.GlorotUniform()
+    make, options = _INITIALIZERS[kind]
+    return make(**options)
 
 
 @dataclasses.dataclass(frozen=True)

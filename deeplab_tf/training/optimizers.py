@@ -8,17 +8,16 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
+from deeplab_tf.arch import head
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.weights.names import AVERAGE, GLOBAL_STEP, SLOTS
 
-LOGITS_SCOPE = "logits"
-HEAD_SCOPES = (LOGITS_SCOPE, "image_pooling", "aspp", "concat_projection", "decoder", "meta_architecture")
 _ADAM_POWERS = {"beta1_power": 0.9, "beta2_power": 0.999}
 
 
 def last_layer_scopes(config: TrainConfig) -> tuple[str, ...]:
     """Returns the scopes that the release calls the last layers: of multipliers, and of what is not restored."""
-    return (LOGITS_SCOPE,) if config.last_layers_contain_logits_only else HEAD_SCOPES
+    return (head.LOGITS,) if config.last_layers_contain_logits_only else head.LAST_LAYERS
 
 
 def gradient_multiplier(name: str, config: TrainConfig) -> float:

@@ -3,11 +3,12 @@
 Of the file only the layers' names and blobs are read (fields and their numbers: Caffe's caffe.proto).
 """
 
+import dataclasses
 import itertools
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -230,39 +231,66 @@ _RESNET_UNIT = re.compile(r"res([2-5])([a-z])(\d*)_branch(1|2[abc])$")
 _LOGITS = (re.compile(r"fc8_\w+?(?:_([1-4]))?$"), re.compile(r"fc1_\w+?(?:_c([0-3]))?$"))
 _RESNET_PARTS = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
 _RESNET_DEPTHS = {6: 50, 23: 101, 36: 152}  # by the units of the third block
-_VARIANTS = {"vgg_16": "vgg16", "resnet_v1_101": "resnet_v1_101_caffe"}
 # Layer name -> its blobs.
 _Layers = Mapping[str, list[np.ndarray]]
 
 
-def _backbone_scope(layers: _Layers) -> str:
-    """Returns the TF1 scope of the backbone."""
+@dataclasses.dataclass(frozen=True)
+class _Backbone:
+    """A network whose public Caffe models can be read.
+
+    Attributes:
+      scope: its TF1 scope.
+      place: from a layer's name to its scope below that; None where the network has no such layer.
+      batch_norm: whether batch norms follow its convolutions.
+      model_variant: the one that pads and subtracts as the Caffe models do, where there is one.
+    """
+
+    scope: str
+    place: Callable[[str], str | None]
+    batch_norm: bool
+    model_variant: str | None = None
+
+
+def _vgg_place(name: str) -> str | None:
+    if match := _VGG_CONV.match(name):
+        return f"conv{match[1]}/{name}"
+    return name if _VGG_FC.match(name) or name == "fc8" else None
+
+
+def _resnet_place(name: str) -> str | None:
+    if match := _RESNET_UNIT.match(name):
+        unit = 1 + int(match[3]) if match[3] else ord(match[2]) - ord("a") + 1
+        return f"block{int(match[1]) - 1}/unit_{unit}/bottleneck_v1/{_RESNET_PARTS[match[4]]}"
+    return {"conv1": "conv1", "fc1000": "logits"}.get(name)
+
+
+_VGG_16 = _Backbone("vgg_16", _vgg_place, batch_norm=False, model_variant="vgg16")
+_CAFFE_RESNETS = {101: "resnet_v1_101_caffe"}
+
+
+def _backbone(layers: _Layers) -> _Backbone:
     units = {match[2] + match[3] for name in layers if (match := _RESNET_UNIT.match(name)) and match[1] == "4"}
     if "conv1" in layers and len(units) in _RESNET_DEPTHS:
-        return f"resnet_v1_{_RESNET_DEPTHS[len(units)]}"
+        depth = _RESNET_DEPTHS[len(units)]
+        return _Backbone(f"resnet_v1_{depth}", _resnet_place, True, _CAFFE_RESNETS.get(depth))
     if "conv1_1" in layers and "conv5_3" in layers:
-        return "vgg_16"
+        return _VGG_16
     raise DeepLabError(
         f"its layers ({', '.join(itertools.islice(layers, 5))}, ...) are neither VGG-16's (conv1_1 to conv5_3) nor "
         "those of a ResNet with 50, 101 or 152 layers (conv1, res2a_branch1 to res5c_branch2c)"
     )
 
 
-def _scope(name: str, backbone: str) -> str | None:
+def _scope(name: str, backbone: _Backbone) -> str | None:
     """Returns the TF1 scope of a convolution or inner product; None: the release has no such layer."""
     # fc8_voc12_1 and fc1_voc12_c0 are the first of four.
     for pattern, first in zip(_LOGITS, (1, 0), strict=True):
         if match := pattern.match(name):
             branch = int(match[1]) - first if match[1] else 0
             return f"logits/semantic_{branch}" if branch else "logits/semantic"
-    if backbone == "vgg_16":
-        if match := _VGG_CONV.match(name):
-            return f"{backbone}/conv{match[1]}/{name}"
-        return f"{backbone}/{name}" if _VGG_FC.match(name) or name == "fc8" else None
-    if match := _RESNET_UNIT.match(name):
-        unit = 1 + int(match[3]) if match[3] else ord(match[2]) - ord("a") + 1
-        return f"{backbone}/block{int(match[1]) - 1}/unit_{unit}/bottleneck_v1/{_RESNET_PARTS[match[4]]}"
-    return {"conv1": f"{backbone}/conv1", "fc1000": f"{backbone}/logits"}.get(name)
+    place = backbone.place(name)
+    return None if place is None else f"{backbone.scope}/{place}"
 
 
 def _kernel(name: str, blob: np.ndarray, channels: int) -> np.ndarray:
@@ -317,7 +345,7 @@ def _without_copies(layers: _Layers) -> tuple[_Layers, tuple[str, ...]]:
     return {name: blobs for name, blobs in layers.items() if name not in copies}, (note,)
 
 
-def _variables(name: str, layers: _Layers, backbone: str) -> dict[str, np.ndarray]:
+def _variables(name: str, layers: _Layers, backbone: _Backbone) -> dict[str, np.ndarray]:
     """Returns the variables that one convolution or inner product, with its batch norm, becomes."""
     scope = _scope(name, backbone)
     blobs = layers[name]
@@ -325,7 +353,7 @@ def _variables(name: str, layers: _Layers, backbone: str) -> dict[str, np.ndarra
         return {f"{name}/blob_{i}": np.asarray(blob, np.float32) for i, blob in enumerate(blobs)}
     channels = layers["conv5_3"][0].shape[0] if "conv5_3" in layers else 1
     variables = {f"{scope}/weights": _kernel(name, blobs[0], channels)}
-    if backbone == "vgg_16" or name.startswith("fc"):
+    if not backbone.batch_norm or name.startswith("fc"):
         return variables | {f"{scope}/biases": np.asarray(blob, np.float32).ravel() for blob in blobs[1:]}
     suffix = "_conv1" if name == "conv1" else name.removeprefix("res")
     norm = _norm(layers, suffix, blobs[1].ravel() if len(blobs) > 1 else np.zeros(1, np.float32))
@@ -349,7 +377,7 @@ def tf1_variables(layers: _Layers) -> tuple[dict[str, np.ndarray], str | None, t
       DeepLabError: it is neither network, or a shape is impossible, or a batch norm lacks its scale.
     """
     layers, notes = _without_copies(layers)
-    backbone = _backbone_scope(layers)
+    backbone = _backbone(layers)
     norms = {
         f"{kind}{name.removeprefix('res')}" for name in layers if _RESNET_UNIT.match(name) for kind in ("bn", "scale")
     }
@@ -358,4 +386,4 @@ def tf1_variables(layers: _Layers) -> tuple[dict[str, np.ndarray], str | None, t
     for name in layers:
         if name not in norms:
             variables |= _variables(name, layers, backbone)
-    return variables, _VARIANTS.get(backbone), notes
+    return variables, backbone.model_variant, notes

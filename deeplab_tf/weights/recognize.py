@@ -5,7 +5,7 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
+from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell, head
 from deeplab_tf.arch.spec import Architecture, NasCell
 from deeplab_tf.errors import DeepLabError
 
@@ -13,7 +13,6 @@ Shapes = Mapping[str, tuple[int, ...]]
 Kind = Literal["segmentation", "backbone"]
 
 _MULTIPLIERS = (1.0, 0.5, 0.75, 0.35, 0.25, 1.25, 1.3, 1.4, 1.5, 2.0, *(k / 100 for k in range(10, 301)))
-_HEADS = ("aspp", "image_pooling/", "concat_projection/", "decoder/", "meta_architecture/", "multi_scale/", "logits/")
 # Rates that the papers use without ASPP of the v3 kind, at output stride 8: LargeFOV, ASPP-L.
 _V2_RATES = {1: (12,), 4: (6, 12, 18, 24)}
 
@@ -254,7 +253,7 @@ def recognize(shapes: Shapes, preferred: Mapping | None = None) -> Recognized:
     """
     architecture, options = _backbone(shapes, preferred or {})
     known = {"model_variant": architecture.name, **options}
-    if not any(name.startswith(_HEADS) for name in shapes):
+    if not any(name.startswith(head.BEGINNINGS) for name in shapes):
         return Recognized("backbone", known, _assumed(known, architecture, 0))
     known |= _logits(shapes)
     assumed, branches = {}, 0

@@ -19,7 +19,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from deeplab_tf import files
-from deeplab_tf.arch import ARCHITECTURES
+from deeplab_tf.arch import ARCHITECTURES, head
 from deeplab_tf.arch.spec import HEAD_BATCH_NORM
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.weights import archives, caffe
@@ -175,15 +175,13 @@ def _tflite(path: files.AnyPath) -> WeightSource:
         constants = dict(_tflite_constants(path))
     except (struct.error, ValueError, IndexError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise error if isinstance(error, DeepLabError) else _damaged(path, error) from None
-    has_logits = any(name.startswith("logits/") for name in constants)
+    has_logits = any(name.partition("/")[0] == head.LOGITS for name in constants)
+    biased = head.BIASED if has_logits else head.BIASED | head.BIASED_WITHOUT_LOGITS
     arrays = {}
     for name, value in constants.items():
         scope, _, leaf = name.rpartition("/")
         if leaf.endswith("_bias"):
-            # Squeeze-and-excitation and logits have true biases; so has the head whose decoder makes the logits.
-            plain = scope.startswith("logits/") or "/squeeze_excite/" in scope
-            plain = plain or (not has_logits and scope.startswith(("image_pooling", "decoder/")))
-            arrays |= _unfolded(scope, value, has_norm=not plain)
+            arrays |= _unfolded(scope, value, has_norm=biased.isdisjoint(scope.split("/")))
         else:  # [cout, kh, kw, cin], depthwise [1, kh, kw, c]
             arrays[name] = np.ascontiguousarray(value.transpose(1, 2, 3, 0))
     return _arrays(path, arrays, ("batch norm is folded in a .tflite: statistics are 0 and 1, so keep them frozen",))

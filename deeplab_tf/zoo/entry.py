@@ -21,7 +21,8 @@ class Score:
       split: the catalog's name of the split, or "test".
       scales, flip: evaluated on the image at these scales, and on its mirror images.
       multiply_adds: for one image, as published. The two MobileNetV3 figures are about twice what the graph does, hence
-        look like FLOPs; EdgeTPU's are for 513 x 513.
+        look like FLOPs.
+      counted_at: height and width of the image that `multiply_adds` is for; None: of the data set's images.
       runtime_s, runtime_on: seconds for one image, and the machine that took them.
       longest_side: pixels that the longer side of an image is resized to first; None: it is not.
     """
@@ -37,6 +38,7 @@ class Score:
     runtime_on: str = _CPU
     atrous_rates: tuple[int, ...] | None = None
     longest_side: int | None = None
+    counted_at: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         scales = "" if self.scales == (1.0,) else f", scales {_range_text(self.scales)}"

@@ -54,8 +54,7 @@ def _zoo_rows() -> Iterator[PublishedResult]:
     for entry in CHECKPOINTS.values():
         if entry.kind != "segmentation" or entry.dataset is None:
             continue
-        # The EdgeTPU's multiply-adds are for 513 x 513 although it is a network for Cityscapes.
-        whole_city = entry.dataset == CITYSCAPES and not entry.name.startswith("edgetpu")
+        size = CITYSCAPES_SIZE if entry.dataset == CITYSCAPES else VOC_SIZE
         for index, score in enumerate(entry.scores):
             yield PublishedResult(
                 name=_zoo_name(entry, index),
@@ -72,7 +71,7 @@ def _zoo_rows() -> Iterator[PublishedResult]:
                 train_split=entry.train_split,
                 note="8 bits" if entry.quantized else "",
                 multiply_adds=score.multiply_adds,
-                size=CITYSCAPES_SIZE if whole_city else VOC_SIZE,
+                size=score.counted_at or size,
                 unmet=_UNMET.get((entry.name, score.output_stride), ""),
             )
 
