@@ -28,7 +28,7 @@ from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tflite.convert import LiteModel
 from deeplab_tf.network.cost import model_cost
 from deeplab_tf.network.model import config_of
-from deeplab_tf.network.sizes import padded_size
+from deeplab_tf.network.sizes import at_size, padded_size
 from deeplab_tf.ops.resizing import resize_bilinear
 from deeplab_tf.weights.loading import open_model
 
@@ -130,7 +130,8 @@ def _predicted(model: keras.Model, size: tuple[int, int], *, whole: bool) -> Seg
     predictor = runtime_predictor(model, "tflite")
     if whole:
         return predictor.labels
-    return lambda images: predictor._network(size)(images.astype(np.float32))
+    config = at_size(predictor.config, size)
+    return lambda images: predictor.backend.logits(images.astype(np.float32), config)
 
 
 class _Runtime(Protocol):
