@@ -11,7 +11,7 @@ from golden import golden_image, golden_tensor
 from networks import DECODER, SMALL, V3, lively
 
 from deeplab_tf.arch.spec import BatchNorm
-from deeplab_tf.config import ExportConfig
+from deeplab_tf.config import ExportConfig, Inference
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.convolutions import _neighbours_by_reshaping
 from deeplab_tf.inference.graph import InferenceGraph, Segmentation, as_function, build_graph_def, read_weights
@@ -37,18 +37,15 @@ def photographs(height: int, width: int, count: int = 2) -> np.ndarray:
 def assert_agrees(model, sizes, shape=ANY_SIZE, **options):
     """The graph gives what the Predictor gives, for a batch of each size."""
     run, predictor = as_function(graph_of(model, shape, **options), ALL), predictor_of(model)
-    averaged = {
-        "scales": options.get("inference_scales", (1.0,)),
-        "flip": options.get("add_flipped_images", False),
-    }
+    inference = Inference(options.get("inference_scales", (1.0,)), options.get("add_flipped_images", False))
     for height, width in sizes:
         images = photographs(height, width)
         found = run(tf.constant(images))
-        expected = predictor.probabilities(images, **averaged)
+        expected = predictor.probabilities(images, inference)
         assert found["SemanticProbabilities"].shape == expected.shape
         # `lively` spreads the logits, so that rounding shows in the probabilities.
         np.testing.assert_allclose(found["SemanticProbabilities"], expected, atol=5e-5)
-        differ = np.sum(found["SemanticPredictions"].numpy() != predictor.labels(images, **averaged))
+        differ = np.sum(found["SemanticPredictions"].numpy() != predictor.labels(images, inference))
         assert differ <= max(1, 1e-4 * images[..., 0].size), (height, width)
         assert found["SemanticPredictions"].dtype == tf.int32
 
