@@ -14,7 +14,7 @@ from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.arch.spec import InvertedResidual
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network import layers
+from deeplab_tf.network import graph
 from deeplab_tf.network.backbone import build_backbone
 from deeplab_tf.network.cost import regularized_kernels
 from deeplab_tf.network.model import build_model
@@ -61,7 +61,7 @@ LISTS = {
 def _weights_start_at_zero():
     # Each test gives its own weights or looks at names alone; drawing them first would take most of the time.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "initializer", lambda kind: "zeros")
+        patch.setattr(graph, "initializer", lambda kind: "zeros")
         yield
 
 

@@ -19,7 +19,7 @@ from deeplab_tf import configs
 from deeplab_tf.config import DataConfig, EvalConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.data.shapes import shapes_example
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network import layers
+from deeplab_tf.network import graph
 from deeplab_tf.network.model import build_model
 from deeplab_tf.tools import options, train
 from deeplab_tf.training.step import make_train_step
@@ -152,7 +152,7 @@ LARGE = ("resnet", "xception")
     "name", [pytest.param(n, marks=[pytest.mark.heavy] * any(size in n for size in LARGE)) for n in NAMES]
 )
 def test_a_recipe_builds(name, monkeypatch):
-    monkeypatch.setattr(layers, "initializer", lambda kind: "zeros")
+    monkeypatch.setattr(graph, "initializer", lambda kind: "zeros")
     config = configs.read(name).model
     several = len(config.image_pyramid or ()) > 1
     model = build_model(config, all_scales=several)

@@ -10,7 +10,7 @@ from conftest import V3_HEAD
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network import layers
+from deeplab_tf.network import graph
 from deeplab_tf.network.cost import Cost, model_cost, regularized_kernels
 from deeplab_tf.network.model import build_model
 
@@ -134,7 +134,7 @@ LARGE = ("xception_65", "xception_71", "resnet_v1_101", "nas_")
 def _weights_start_at_zero():
     # They are only counted here; drawing them would take most of the time.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "initializer", lambda kind: "zeros")
+        patch.setattr(graph, "initializer", lambda kind: "zeros")
         yield
 
 
