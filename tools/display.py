@@ -48,6 +48,7 @@ class Display(TrainingObserver):
         self._bar = None
 
     def tell(self, line: str) -> None:
+        """Prints a line, above the bar."""
         self._console.print(line)
 
     def _start(self, title: str, total: int, *columns: rich.progress.ProgressColumn, transient: bool) -> None:
@@ -59,6 +60,7 @@ class Display(TrainingObserver):
     # ---- a pass over a data set
 
     def begin(self, work: Pass) -> None:
+        """Prints which checkpoint it is, and shows the bar of its images."""
         self.end()
         if self._describe:
             self.tell(self._describe(work))
@@ -72,6 +74,7 @@ class Display(TrainingObserver):
         self._start("Segmenting", self._total, *columns, transient=True)
 
     def advance(self, count: int) -> None:
+        """Moves the bar; without a terminal, prints a line a minute."""
         if self._bar:
             self._bar.advance(self._task, count)
         self._done += count
@@ -87,6 +90,7 @@ class Display(TrainingObserver):
         self._start("starting", steps, *columns, transient=False)
 
     def progressed(self, progress: Progress) -> None:
+        """Moves the bar of a training run; without a terminal, prints the line of the log."""
         if self._bar and self._console.is_terminal:
             self._bar.update(self._task, completed=progress.step, description=_line(progress))
         else:

@@ -1,6 +1,6 @@
-"""Scores a checkpoint on a split, or the checkpoints of a training run as they come, with the flags of the release.
+r"""Scores a checkpoint on a split, or the checkpoints of a training run as they come, with the flags of the release.
 
-  deeplab-tf eval --checkpoint_dir=exp/voc --eval_logdir=exp/voc/eval --dataset_dir=tfrecord --eval_split=val \\
+  deeplab-tf eval --checkpoint_dir=exp/voc --eval_logdir=exp/voc/eval --dataset_dir=tfrecord --eval_split=val \
     --eval_crop_size=513,513 --max_number_of_evaluations=1
   deeplab-tf eval --checkpoint_dir=xception65_coco_voc_trainaug --eval_logdir=eval --dataset_dir=tfrecord
 
@@ -12,6 +12,8 @@ what, the worst images; beside it metrics.json and per_image.csv.
 """
 
 import shlex
+from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
@@ -21,13 +23,13 @@ from deeplab_tf.tools import options, passes
 _NAMES: dict[str, str | None] = {}
 
 
-def define(values: flags.FlagValues):
+def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     passes.define(values, EvalConfig, _NAMES)
 
 
-def configurations(values: flags.FlagValues) -> tuple[EvalConfig, dict, dict]:
-    """Returns what the flags say: the options of the command, and the given fields of DataConfig and ModelConfig."""
+def configurations(values: flags.FlagValues) -> tuple[EvalConfig, dict[str, Any], dict[str, Any]]:
+    """Returns the options of the command, and the fields of DataConfig and ModelConfig that the flags give."""
     return passes.configurations(values, EvalConfig, _NAMES)
 
 
@@ -37,7 +39,7 @@ def _command(values: flags.FlagValues) -> str:
 
 
 def main(values: flags.FlagValues) -> None:
-    """Scores."""
+    """Scores checkpoints."""
     folders = [name for name in ("eval_logdir", "report") if values[name].value] or ["eval_logdir"]
     options.require(values, "checkpoint_dir", *folders)
     passes.require_records(values)
@@ -50,7 +52,7 @@ def main(values: flags.FlagValues) -> None:
     passes.run_passes(config, data, model, command=_command(values))
 
 
-def run(argv=None):
+def run(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     options.run(main, define, argv)
 

@@ -59,22 +59,22 @@ class _PathsParser(flags.ListParser, PathParser):
         return [files.clean(place) for place in flags.ListParser.parse(self, argument)]
 
 
-def define_path(values: flags.FlagValues, name: str, default: str | None, text: str):
+def define_path(values: flags.FlagValues, name: str, default: str | None, text: str) -> None:
     """Defines a flag that holds a path."""
     flags.DEFINE(PathParser(), name, default, text, values, flags.ArgumentSerializer())
 
 
-def define_path_list(values: flags.FlagValues, name: str, default: Sequence[str], text: str):
+def define_path_list(values: flags.FlagValues, name: str, default: Sequence[str], text: str) -> None:
     """Defines a flag that holds paths with commas between them; its value is a list."""
     flags.DEFINE(_PathsParser(), name, list(default), text, values, flags.ListSerializer(","))
 
 
-def define_paths(values: flags.FlagValues, name: str, default: Sequence[str] | None, text: str):
+def define_paths(values: flags.FlagValues, name: str, default: Sequence[str] | None, text: str) -> None:
     """Defines a flag that holds a path and may be given several times."""
     flags.DEFINE_multi(PathParser(), flags.ArgumentSerializer(), name, default, text, values)
 
 
-def _define_field(values: flags.FlagValues, name: str, kind: type, text: str, *, is_path: bool):
+def _define_field(values: flags.FlagValues, name: str, kind: type, text: str, *, is_path: bool) -> None:
     if not is_path:
         _DEFINE[kind](name, None, text, flag_values=values)
     elif kind is tuple:
@@ -88,7 +88,7 @@ def path_flags(values: flags.FlagValues) -> list[str]:
     return [name for name in values if isinstance(values[name].parser, PathParser)]
 
 
-def _require_file_systems(values: flags.FlagValues):
+def _require_file_systems(values: flags.FlagValues) -> None:
     """Raises DeepLabError where a flag holds a path with a scheme that TensorFlow has no file system for."""
     for name in path_flags(values):
         value = values[name].value
@@ -112,7 +112,7 @@ def flags_of(config_class: type, names: Mapping[str, str | None] | None = None) 
     return {field: flag for field, flag in {**own, **(names or {})}.items() if flag}
 
 
-def define_flags(values: flags.FlagValues, config_class: type, names: Mapping[str, str | None] | None = None):
+def define_flags(values: flags.FlagValues, config_class: type, names: Mapping[str, str | None] | None = None) -> None:
     """Defines one flag for each field of a configuration; a flag that is not given leaves the field alone.
 
     `names` is that of `flags_of`.
@@ -137,7 +137,7 @@ def given(values: flags.FlagValues, config_class: type, names: Mapping[str, str 
 _LOGGING = ("logtostderr", "alsologtostderr")
 
 
-def define_retired(values: flags.FlagValues, retired: Mapping[str, tuple[object, str]]):
+def define_retired(values: flags.FlagValues, retired: Mapping[str, tuple[object, str]]) -> None:
     """Defines flags of the release that have lost their meaning: name -> (the release's default, reason). They are
     accepted, so that old command lines run; `retired_notes` says so where one is given."""
     for name, (default, reason) in retired.items():
@@ -155,14 +155,14 @@ def retired_notes(values: flags.FlagValues, retired: Mapping[str, tuple[object, 
     return [f"--{name}={value} has no effect: {retired[name][1]}" for name, value in shown.items()]
 
 
-def require(values: flags.FlagValues, *names: str):
+def require(values: flags.FlagValues, *names: str) -> None:
     """Raises DeepLabError for the first of the flags `names` that was not given."""
     for name in names:
         if not values[name].value:
             raise DeepLabError(f"--{name} is missing; expected {values[name].help}")
 
 
-def require_writable(values: flags.FlagValues, name: str):
+def require_writable(values: flags.FlagValues, name: str) -> None:
     """Raises DeepLabError where the folder that the flag `name` gives can be neither made nor written, before any
     work is done for it. Makes nothing."""
     if files.is_remote(values[name].value):
@@ -175,7 +175,7 @@ def require_writable(values: flags.FlagValues, name: str):
         raise files.unwritable(values[name].value, reason, flag=f"--{name}", cure="choose another folder")
 
 
-def require_writable_file(values: flags.FlagValues, name: str):
+def require_writable_file(values: flags.FlagValues, name: str) -> None:
     """Raises DeepLabError where the file that the flag `name` gives, if any, cannot be written: it is a folder, or in
     none that is there. Before hours of work are done for it; makes nothing."""
     if not values[name].value or files.is_remote(values[name].value):
@@ -208,7 +208,7 @@ def silenced() -> Iterator[None]:
         os.close(shown)
 
 
-def start_tensorflow():
+def start_tensorflow() -> None:
     """Imports TensorFlow and finds its devices without the log lines that it prints whatever its log level is."""
     with silenced():
         import tensorflow as tf
@@ -233,7 +233,7 @@ def run(
     argv: Sequence[str] | None = None,
     *,
     rest_is: str | None = None,
-):
+) -> None:
     """Parses the flags that `define` defines and ends the process with the status of `main`.
 
     Arguments that are no flags are more values of the flag `rest_is`, or a mistake.
@@ -264,7 +264,7 @@ def run(
         sys.exit(status or 0)
 
 
-def _parse(values: flags.FlagValues, argv: Sequence[str], rest_is: str | None):
+def _parse(values: flags.FlagValues, argv: Sequence[str], rest_is: str | None) -> None:
     rest = values(argv)[1:]
     if rest and not rest_is:
         raise DeepLabError(f"unexpected argument {rest[0]!r}; every option is a flag, --name=value")

@@ -1,11 +1,11 @@
 """What the commands eval and vis share: their flags, passes over a data set with one checkpoint after the other."""
 
 import dataclasses
-import functools
 import math
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
 
 from absl import flags
 
@@ -14,7 +14,8 @@ from deeplab_tf.data.tfds_folder import PREFIX
 from deeplab_tf.tools import options, retired
 
 if typing.TYPE_CHECKING:
-    from deeplab_tf.evaluation.passes import Pass
+    from deeplab_tf.evaluation.evaluate import Evaluation
+    from deeplab_tf.evaluation.passes import Observer, Pass
 
 # The data set has the number of classes, the checkpoint its backbone; crop and batch are the command's own.
 OF_MODEL = dict.fromkeys(DERIVED[ModelConfig])
@@ -22,7 +23,7 @@ OF_DATA = dict.fromkeys(DERIVED[DataConfig])
 OF_DATA |= {field.name: None for field in dataclasses.fields(DataConfig) if field.metadata["training"]}
 
 
-def define(values: flags.FlagValues, config_class: type[EvalConfig], names: Mapping[str, str | None]):
+def define(values: flags.FlagValues, config_class: type[EvalConfig], names: Mapping[str, str | None]) -> None:
     """Defines the flags of a command whose options are `config_class`, with the flag `names` of some of its fields."""
     options.define_flags(values, config_class, names)
     options.define_flags(values, DataConfig, OF_DATA)
@@ -30,18 +31,22 @@ def define(values: flags.FlagValues, config_class: type[EvalConfig], names: Mapp
     options.define_retired(values, retired.PASSES)
 
 
-def require_records(values: flags.FlagValues):
+def require_records(values: flags.FlagValues) -> None:
     """Raises DeepLabError where it is not said which records to read. What TFDS has prepared has a place of its own."""
     if not (values["dataset"].value or "").startswith(PREFIX):
         options.require(values, "dataset_dir")
 
 
+_Config = TypeVar("_Config", bound=EvalConfig)
+
+
 def configurations(
-    values: flags.FlagValues, config_class: type[EvalConfig], names: Mapping[str, str | None]
-) -> tuple[EvalConfig | VisConfig, dict, dict]:
-    """Returns what the flags say: the options of the command, and the given fields of DataConfig and ModelConfig."""
+    values: flags.FlagValues, config_class: type[_Config], names: Mapping[str, str | None]
+) -> tuple[_Config, dict[str, Any], dict[str, Any]]:
+    """Returns the options of the command, and the fields of DataConfig and ModelConfig that the flags give."""
     config = config_class(**options.given(values, config_class, names))
-    data, model = options.given(values, DataConfig, OF_DATA), options.given(values, ModelConfig, OF_MODEL)
+    data = options.given(values, DataConfig, OF_DATA)
+    model = options.given(values, ModelConfig, OF_MODEL)
     DataConfig(**data)  # validate now, before waiting for a checkpoint
     return config, data, model
 
@@ -73,7 +78,7 @@ def _described(work: "Pass", config: EvalConfig) -> str:
     return "\n".join([f"Configuration\n{options.table(rows)}", *(f"Note: {note}" for note in notes)])
 
 
-def _scores(evaluation) -> str:
+def _scores(evaluation: "Evaluation") -> str:
     meanings = {name.rpartition("_")[2]: name for name in evaluation.tagged}
     names = {meanings[str(i)]: text for i, text in enumerate(evaluation.class_names) if str(i) in meanings}
     rows = {
@@ -86,32 +91,39 @@ def _scores(evaluation) -> str:
     return f"{options.table(rows)}\n{evaluation.checkpoint}, {summary}, {scores['examples']} images{marked}"
 
 
-def _pictures(drawn) -> str:
-    return f"{drawn.checkpoint}, step {drawn.step}: {drawn.images} images drawn in {drawn.folder}"
-
-
-def run_passes(config: EvalConfig | VisConfig, data: Mapping, model: Mapping, *, command: str = ""):
-    """Runs the checkpoints that `config` names over the data, and prints what comes of each: pictures for a VisConfig,
-    else scores. `command` is what a report calls it."""
-    from deeplab_tf.tools.display import Display
-
+def _results(
+    config: EvalConfig, data: Mapping[str, Any], model: Mapping[str, Any], command: str, observer: "Observer"
+) -> Iterator[str]:
+    """Runs the checkpoints that `config` names over the data, and yields what to print of each."""
     if isinstance(config, VisConfig):
-        from deeplab_tf.evaluation.vis import vis_checkpoints as verb
+        from deeplab_tf.evaluation.vis import vis_checkpoints
 
-        report = _pictures
+        for drawn in vis_checkpoints(config, data, model, observer=observer):
+            yield f"{drawn.checkpoint}, step {drawn.step}: {drawn.images} images drawn in {drawn.folder}"
     elif config.report:
         from deeplab_tf.evaluation.report.report import report_checkpoints
 
-        verb = functools.partial(report_checkpoints, command=command)
-
-        def report(evaluation):
-            return f"{_scores(evaluation)}\nReport: {os.path.join(config.report, 'report.html')}"
-
+        page = os.path.join(config.report, "report.html")
+        for evaluation in report_checkpoints(config, data, model, command=command, observer=observer):
+            yield f"{_scores(evaluation)}\nReport: {page}"
     else:
-        from deeplab_tf.evaluation.evaluate import evaluate_checkpoints as verb
+        from deeplab_tf.evaluation.evaluate import evaluate_checkpoints
 
-        report = _scores
+        yield from map(_scores, evaluate_checkpoints(config, data, model, observer=observer))
+
+
+def run_passes(config: EvalConfig, data: Mapping[str, Any], model: Mapping[str, Any], *, command: str = "") -> None:
+    """Runs the checkpoints that `config` names over the data, and prints the pictures or scores of each.
+
+    Args:
+      config: of vis for pictures, of eval for scores.
+      data: the DataConfig fields that the user gives.
+      model: the ModelConfig fields that the user gives.
+      command: the command line, for a report.
+    """
+    from deeplab_tf.tools.display import Display
+
     with Display(lambda work: _described(work, config)) as display:
-        for result in verb(config, data, model, observer=display):
+        for text in _results(config, data, model, command, display):
             display.end()
-            display.tell(report(result))
+            display.tell(text)

@@ -1,8 +1,8 @@
-"""Trains a network with the flags of the release's train.py, or goes on with a run that was interrupted.
+r"""Trains a network with the flags of the release's train.py, or goes on with a run that was interrupted.
 
-  deeplab-tf train --train_logdir=exp/voc --dataset=pascal_voc_seg --dataset_dir=tfrecord --train_split=train_aug \\
-    --model_variant=xception_65 --atrous_rates=6,12,18 --output_stride=16 --decoder_output_stride=4 \\
-    --train_crop_size=513,513 --train_batch_size=16 --base_learning_rate=0.007 --training_number_of_steps=30000 \\
+  deeplab-tf train --train_logdir=exp/voc --dataset=pascal_voc_seg --dataset_dir=tfrecord --train_split=train_aug \
+    --model_variant=xception_65 --atrous_rates=6,12,18 --output_stride=16 --decoder_output_stride=4 \
+    --train_crop_size=513,513 --train_batch_size=16 --base_learning_rate=0.007 --training_number_of_steps=30000 \
     --tf_initial_checkpoint=deeplabv3_xception_2018_01_04.tar.gz
 
 The folder becomes a model directory: predict and convert read it while the run goes on. SIGTERM and control-C save
@@ -10,6 +10,7 @@ first; the same command goes on where the run stopped.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -27,7 +28,7 @@ _NAMES: dict[type, dict[str, None]] = {part: dict.fromkeys(fields) for part, fie
 _NAMES[EvalConfig]["report"] = None
 
 
-def define(values: flags.FlagValues):
+def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     text = "recipe of configs/ to start from, by its name; the other flags change it"
     flags.DEFINE_string("config", None, text, flag_values=values)
@@ -98,7 +99,7 @@ def main(values: flags.FlagValues) -> int | None:
     return INTERRUPTED if outcome.reason == "interrupt" else None
 
 
-def run(argv=None):
+def run(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     options.run(main, define, argv)
 

@@ -1,12 +1,15 @@
-"""Draws a checkpoint's predictions for the images of a split, with the flags of the release.
+r"""Draws a checkpoint's predictions for the images of a split, with the flags of the release.
 
-  deeplab-tf vis --checkpoint_dir=exp/voc --vis_logdir=exp/voc/vis --dataset_dir=tfrecord --vis_split=val \\
+  deeplab-tf vis --checkpoint_dir=exp/voc --vis_logdir=exp/voc/vis --dataset_dir=tfrecord --vis_split=val \
     --vis_crop_size=513,513 --max_number_of_iterations=1
 
 Writes segmentation_results/000000_image.png and 000000_prediction.png, numbered in the order of the records, and with
 --also_save_raw_predictions raw_segmentation_results/<name of the image>.png, the class indices (for Cityscapes the ids
 of its evaluation server). The folder of a training run is followed, as by `deeplab-tf eval`.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
@@ -23,18 +26,18 @@ _NAMES: dict[str, str | None] = {
 }
 
 
-def define(values: flags.FlagValues):
+def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     passes.define(values, VisConfig, _NAMES)
 
 
-def configurations(values: flags.FlagValues) -> tuple[VisConfig, dict, dict]:
-    """Returns what the flags say: the options of the command, and the given fields of DataConfig and ModelConfig."""
+def configurations(values: flags.FlagValues) -> tuple[VisConfig, dict[str, Any], dict[str, Any]]:
+    """Returns the options of the command, and the fields of DataConfig and ModelConfig that the flags give."""
     return passes.configurations(values, VisConfig, _NAMES)
 
 
 def main(values: flags.FlagValues) -> None:
-    """Draws."""
+    """Draws the predictions of checkpoints."""
     options.require(values, "checkpoint_dir", "vis_logdir")
     passes.require_records(values)
     config, data, model = configurations(values)
@@ -45,7 +48,7 @@ def main(values: flags.FlagValues) -> None:
     passes.run_passes(config, data, model)
 
 
-def run(argv=None):
+def run(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     options.run(main, define, argv)
 
