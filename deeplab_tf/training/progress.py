@@ -89,8 +89,10 @@ class Meter:
 
     def line(self, step: int, steps: int) -> Progress:
         """Returns the means, and begins anew. Reading the results waits for the device, so only here it is done."""
-        names = ("total_loss", "cross_entropy", "regularization")
-        means = {name: float(np.mean([float(r[name]) for r in self._results])) for name in names}
+
+        def mean(name: str) -> float:
+            return float(np.mean([float(results[name]) for results in self._results]))
+
         seconds = max(time.monotonic() - self._start, 1e-9)
         progress = Progress(
             step=step,
@@ -99,7 +101,9 @@ class Meter:
             images_per_second=len(self._results) * self._batch_size / seconds,
             waiting=min(1.0, self._waited / seconds),
             seconds_left=(steps - step) * seconds / len(self._results),
-            **means,
+            total_loss=mean("total_loss"),
+            cross_entropy=mean("cross_entropy"),
+            regularization=mean("regularization"),
         )
         self._restart()
         return progress

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from deeplab_tf.config import Experiment
 from deeplab_tf.data.examples import dataset_of, named_errors
-from deeplab_tf.data.pipeline import make_dataset
+from deeplab_tf.data.pipeline import BatchPart, make_dataset
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.summaries import Summaries
 from deeplab_tf.inference.predictor import predictor_of
@@ -150,8 +150,14 @@ class _Session:
             self.directory.save(self.done(), self.variables(), keep=self.run.keep_checkpoints)
 
     def dataset(self, part: tuple[int, int], pieces: int) -> tf.data.Dataset:
-        options = {"split": self.run.train_split, "training": True, "seed": self.train.seed, "start_step": self.done()}
-        batches = make_dataset(self.data, **options, part=(*part, pieces))
+        batches = make_dataset(
+            self.data,
+            split=self.run.train_split,
+            training=True,
+            seed=self.train.seed,
+            start_step=self.done(),
+            part=BatchPart(*part, pieces),
+        )
         return batches.map(lambda batch: {key: batch[key] for key in ("image", "label")})
 
     def local(self, value) -> np.ndarray:
