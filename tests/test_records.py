@@ -1,6 +1,7 @@
 """Records: the release's schema in bytes, its fixture, shards by its arithmetic, and damage by file and number."""
 
 import io
+import pathlib
 import struct
 
 import numpy as np
@@ -188,7 +189,7 @@ def test_a_record_larger_than_the_buffer(tmp_path):
 
 
 def test_damage_is_placed(tmp_path):
-    content = open(write(tmp_path / "a", [b"a" * 10, b"b" * 20, b"c" * 30]), "rb").read()  # noqa: SIM115
+    content = pathlib.Path(write(tmp_path / "a", [b"a" * 10, b"b" * 20, b"c" * 30])).read_bytes()
     starts = [0, 26, 62]
 
     def indexed(data: bytes) -> records.RecordIndex:
