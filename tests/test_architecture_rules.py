@@ -46,8 +46,6 @@ FACT_MODULES = ("config", "arch", "catalog.datasets", "zoo.released")
 BANNED_NAMES = {"utils", "common", "misc", "helpers", "base", "core", "manager"}
 LONGEST_FUNCTION = 60
 MOST_PARAMETERS = 6  # of a public function; what belongs together travels as a type
-# Rooms whose layers and graphs still take more.
-PARAMETERS_LEFT = {"network", "inference"}
 
 # Calls that touch files, the network, random state or devices, by the last part of the name or by its beginning.
 IMPURE_ENDS = {
@@ -408,8 +406,6 @@ def parameters_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]
 
 @pytest.mark.parametrize("path", source_files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_public_functions_take_few_parameters(path):
-    if room_of(module_name(path)) in PARAMETERS_LEFT:
-        return
     functions = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     counts = {node.name: len(parameters_of(node)) for node in functions if not node.name.startswith("_")}
     assert not {name: count for name, count in counts.items() if count > MOST_PARAMETERS}

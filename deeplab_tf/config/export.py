@@ -15,6 +15,8 @@ Output = Literal["predictions", "probabilities", "logits"]
 Precision = Literal["float32", "float16", "dynamic", "int8"]
 Upsampling = Literal["none", "logits", "argmax"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+# The label outside of the smaller pictures of a batch, in a SavedModel's answers and the server's.
+LABEL_BEYOND = 255
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 UPSAMPLINGS: tuple[Upsampling, ...] = get_args(Upsampling)
 SUFFIXES: Mapping[str, Format] = {".pb": "frozen_pb", ".tflite": "tflite", ".onnx": "onnx"}

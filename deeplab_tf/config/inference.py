@@ -7,6 +7,8 @@ from typing import Literal, get_args
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 LargeImages = Literal["pad", "tile"]
+# Pixels: the longest side that photographs are shrunk to, as in the release's demo.
+LONGEST_SIDE = 513
 LARGE_IMAGES: tuple[LargeImages, ...] = get_args(LargeImages)
 
 

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from deeplab_tf.config.crf import CrfConfig
 from deeplab_tf.config.evaluation import Averaging
 from deeplab_tf.config.fields import option
-from deeplab_tf.config.inference import Inference
+from deeplab_tf.config.inference import LONGEST_SIDE, Inference
 from deeplab_tf.config.serve import RUNTIMES, Runtime
 from deeplab_tf.errors import unknown_name
 
@@ -24,7 +24,7 @@ class PredictConfig(CrfConfig, Averaging):
     """
 
     resize: Resize = option("longest", "longest: shrink or enlarge to the longest side first; none: keep the size")
-    longest_side: int = option(513, "longest side in pixels for --resize=longest")
+    longest_side: int = option(LONGEST_SIDE, "longest side in pixels for --resize=longest")
     save: tuple[Save, ...] = option(("mask", "overlay", "raw"), "what to write: " + ", ".join(SAVE_CHOICES))
     max_pixels: int = option(4_200_000, "an image with more pixels (after resizing) is run in overlapping tiles")
     runtime: Runtime = option(

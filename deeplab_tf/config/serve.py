@@ -5,6 +5,7 @@ import re
 from typing import Literal, get_args
 
 from deeplab_tf.config.fields import Options, option, path_option
+from deeplab_tf.config.inference import LONGEST_SIDE
 from deeplab_tf.errors import unknown_name
 
 Runtime = Literal["auto", "tf", "tflite"]
@@ -20,7 +21,7 @@ class ServeConfig(Options):
     port: int = option(8501, "port to listen on, TensorFlow Serving's for REST; 0: any that is free")
     model_name: str = option("deeplab", "the model's name in /v1/models/<name>")
     runtime: Runtime = option("auto", "what runs the network: tf, tflite (LiteRT), or auto: the faster one")
-    longest_side: int = option(513, "the page's photographs are shrunk or enlarged to this longest side first")
+    longest_side: int = option(LONGEST_SIDE, "the page's photographs are shrunk or enlarged to this longest side first")
     max_body_mb: float = option(16.0, "largest body of a request in megabytes; larger ones get status 413")
     max_pixels: int = option(25_000_000, "most pixels of a request's images once decoded; more get status 413")
     timeout_secs: float = option(60.0, "seconds from a whole request to its answer; longer gets status 504")

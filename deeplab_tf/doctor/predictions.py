@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import PIL.Image
 
+from deeplab_tf.config.inference import LONGEST_SIDE
 from deeplab_tf.doctor.checkpoint import has_fresh_head
 from deeplab_tf.doctor.findings import ERROR, NOTE, Diagnosis, Finding
 from deeplab_tf.doctor.run import default_split
@@ -22,7 +23,6 @@ from deeplab_tf.weights.tf1 import variable_map
 from deeplab_tf.zoo.lookup import CHECKPOINTS
 
 ONE_CLASS = 0.995
-_LONGEST = 513  # pixels; larger images are shrunk
 _SQUARE = 257  # side of the images on which batch norm's statistics are measured
 _COMMON = 0.9  # the share of a class in the labels above which a network may learn to predict nothing else
 _DARK = 40  # the grey level below which a picture looks black
@@ -94,7 +94,7 @@ def _predict(loaded: Loaded, data: DatasetOnDisk, split: str, num_images: int) -
             image = read_image(example.image or b"", name=example.name)
         except DeepLabError:
             continue  # check_dataset reports it
-        image = resize_longest(image, _LONGEST) if max(image.shape) > _LONGEST else image
+        image = resize_longest(image, LONGEST_SIDE) if max(image.shape) > LONGEST_SIDE else image
         images.append(image)
         predicted += _predicted_pixels(loaded, image)
         tally.add(example, data.facts, in_record=data.in_records)

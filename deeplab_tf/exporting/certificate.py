@@ -19,6 +19,7 @@ from deeplab_tf import files
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import ExportConfig
+from deeplab_tf.config.inference import LONGEST_SIDE
 from deeplab_tf.data.pairs import LabelRules, read_label
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.data.transforms import resize_to_range
@@ -32,7 +33,6 @@ from deeplab_tf.ops.resizing import resize_bilinear
 from deeplab_tf.weights.model_directory import ModelCard
 
 CERTIFICATE = "certificate.json"
-_LONGEST = 513  # pixels; larger photographs are shrunk, like those of `predict`
 _SHAPES_SIZE = (129, 129)
 # The runs that the latency is measured with: as many as _SECONDS allow, within these limits.
 _LEAST_RUNS = 3
@@ -60,7 +60,7 @@ def _shrunk(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     """Returns the picture shrunk to fit into `size`, or without one to the longest side that `predict` takes."""
     height, width = image.shape[:2]
     if size is None:
-        return resize_longest(image, _LONGEST) if max(height, width) > _LONGEST else image
+        return resize_longest(image, LONGEST_SIDE) if max(height, width) > LONGEST_SIDE else image
     ratio = min(size[0] / height, size[1] / width)
     return resize_longest(image, max(1, int(ratio * max(height, width)))) if ratio < 1 else image
 

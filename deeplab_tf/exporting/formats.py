@@ -17,7 +17,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from deeplab_tf import files
 from deeplab_tf.config import ExportConfig
-from deeplab_tf.config.export import INPUT, OUTPUTS
+from deeplab_tf.config.export import INPUT, LABEL_BEYOND, OUTPUTS
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.filesystems.remote import os_errors
 from deeplab_tf.inference.graph import as_function, tensor_names
@@ -26,7 +26,6 @@ from deeplab_tf.inference.tflite import convert
 # Images uint8 [b, h, w, 3] -> {output: array}; the outputs are predictions, probabilities and logits.
 RunExport = Callable[[np.ndarray], dict[str, np.ndarray]]
 _OPSET = 17
-_BEYOND = 255  # the label outside of the smaller pictures of a batch
 _LARGEST_SHOWN = 256  # bytes of the largest constant whose values stay in the text of a graph
 _SAVED_MODEL_FILES = ("saved_model.pb", "fingerprint.pb", "variables/*", "assets/*")
 
@@ -68,7 +67,7 @@ def _of_encoded(segment: Any) -> Any:
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
     def run(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         maps, sizes = tf.map_fn(run_one, image_bytes, fn_output_signature=(ragged, tf.TensorSpec([2], tf.int32)))
-        dense = {n: m.to_tensor(default_value=_BEYOND if m.dtype == tf.int32 else 0) for n, m in maps.items()}
+        dense = {n: m.to_tensor(default_value=LABEL_BEYOND if m.dtype == tf.int32 else 0) for n, m in maps.items()}
         return {**dense, "sizes": sizes}
 
     return run

@@ -7,6 +7,7 @@ import threading
 import keras
 import tensorflow as tf
 
+from deeplab_tf.config.inference import LONGEST_SIDE
 from deeplab_tf.errors import OptionError
 from deeplab_tf.inference.litert import LiteBackend, LiteNetwork
 from deeplab_tf.inference.predictor import Predictor, predictor_of
@@ -21,7 +22,7 @@ from deeplab_tf.network.sizes import needs_fixed_size
 # gave 29, 20 and 44 images of 513 x 513 for MobileNetV2 of width 0.5 and 1 and Xception-65, where these say 26, 20, 41.
 _CONVERTING_A_LAYER, _CONVERTING_A_PARAMETER = 5e-3, 0.35e-6
 _SAVED_BY_A_DEPTHWISE_MULTIPLY_ADD, _LOST_BY_ANOTHER = 0.6e-9, 1.5e-12
-_TYPICAL_SIZE = (513, 513)
+_TYPICAL_SIZE = (LONGEST_SIDE, LONGEST_SIDE)
 
 
 def litert_is_here() -> bool:

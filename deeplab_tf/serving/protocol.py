@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_tf.config.export import INPUT, OUTPUTS
+from deeplab_tf.config.export import INPUT, LABEL_BEYOND, OUTPUTS
 from deeplab_tf.serving.pictures import decode_picture
 from deeplab_tf.serving.refusal import Refused
 
 _DEFAULT = "serving_default"
 _ENCODED = "image_bytes"
 _PREDICTIONS = OUTPUTS["predictions"]
-_BEYOND = 255  # the label outside of the smaller pictures of a batch, the same as in the SavedModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +155,7 @@ def encode_answer(request: PredictRequest, labels: Sequence[np.ndarray]) -> byte
     maps = []
     for label in labels:
         padding = ((0, int(height - label.shape[0])), (0, int(width - label.shape[1])))
-        maps.append(np.pad(label, padding, constant_values=_BEYOND).tolist())
+        maps.append(np.pad(label, padding, constant_values=LABEL_BEYOND).tolist())
     if request.rows:
         rows = [{_PREDICTIONS: m, "sizes": size} for m, size in zip(maps, sizes, strict=True)]
         return json.dumps({"predictions": rows}).encode()
