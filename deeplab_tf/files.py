@@ -29,7 +29,7 @@ _CURE = "make room, check its rights or choose another"
 # ---- paths
 
 
-def is_remote(place: str | os.PathLike) -> bool:
+def is_remote(place: str | os.PathLike[str]) -> bool:
     """Returns whether a path has a scheme, as gs://bucket has."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", os.fspath(place)) is not None
 
@@ -42,7 +42,7 @@ def clean(text: str) -> str:
     return text.rstrip("/") or text[:1]
 
 
-def path(place: str | os.PathLike) -> AnyPath:
+def path(place: str | os.PathLike[str]) -> AnyPath:
     """Returns a path to work with, `~` being expanded. Characters such as * and [ mean themselves.
 
     DeepLabError for a scheme that TensorFlow has no file system for.
@@ -56,7 +56,7 @@ def path(place: str | os.PathLike) -> AnyPath:
     return local.absolute() if local.parts and local.parts[0].startswith("~") else local
 
 
-def local_path(place: str | os.PathLike, *, flag: str, why: str) -> pathlib.Path:
+def local_path(place: str | os.PathLike[str], *, flag: str, why: str) -> pathlib.Path:
     """Returns a path of this machine; where `place` is elsewhere, DeepLabError with `flag` and `why` that cannot be."""
     text = os.fspath(place).removeprefix("file://")
     if is_remote(text):
@@ -64,19 +64,19 @@ def local_path(place: str | os.PathLike, *, flag: str, why: str) -> pathlib.Path
     return pathlib.Path(path(text))
 
 
-def find(folder: str | os.PathLike, pattern: str) -> list[str]:
+def find(folder: str | os.PathLike[str], pattern: str) -> list[str]:
     """Returns the paths <folder>/<pattern>, sorted; the pattern may have * in each of its parts, the folder is none."""
     return [str(entry) for entry in sorted(path(folder).glob(pattern))]
 
 
-def is_taken(folder: str | os.PathLike) -> bool:
+def is_taken(folder: str | os.PathLike[str]) -> bool:
     """Returns whether there is something else than an empty folder."""
     place = path(folder)
     return place.exists() and not (place.is_dir() and not any(place.iterdir()))
 
 
 @contextlib.contextmanager
-def plain(place: str | os.PathLike) -> Iterator[str]:
+def plain(place: str | os.PathLike[str]) -> Iterator[str]:
     """Gives a name for a file, a folder or a checkpoint's prefix that TensorFlow does not take for a pattern.
 
     Where it looks for the files of a checkpoint, run [2]/model.ckpt is one: then it gets a link of a plain name to
@@ -108,7 +108,7 @@ class UnwritableError(OptionError, OSError):
 
 
 def unwritable(
-    place: str | os.PathLike, reason: Exception | str, *, flag: str | None = None, cure: str = _CURE
+    place: str | os.PathLike[str], reason: Exception | str, *, flag: str | None = None, cure: str = _CURE
 ) -> UnwritableError:
     """Returns the one error for a place that cannot be written: it names flag and path, the reason and the cure."""
     words = str(getattr(reason, "strerror", None) or reason)
@@ -118,7 +118,7 @@ def unwritable(
 
 
 @contextlib.contextmanager
-def writing(place: str | os.PathLike, *, flag: str | None = None, cure: str = _CURE) -> Iterator[None]:
+def writing(place: str | os.PathLike[str], *, flag: str | None = None, cure: str = _CURE) -> Iterator[None]:
     """Makes the error `unwritable` of what the operating system says against writing to `place`.
 
     Around what writes below `place`, so that the error names the folder the user gave, not a file in it.
@@ -149,7 +149,7 @@ def _made(folder: AnyPath) -> Iterator[None]:
 
 @contextlib.contextmanager
 def written(
-    place: str | os.PathLike, *, flag: str | None = None, cure: str = _CURE, durable: bool = True
+    place: str | os.PathLike[str], *, flag: str | None = None, cure: str = _CURE, durable: bool = True
 ) -> Iterator[pathlib.Path]:
     """Gives a file of this machine to write, which takes the place of `place` if all goes well and vanishes if not.
 
@@ -190,7 +190,7 @@ def written(
 
 @contextlib.contextmanager
 def growing(
-    place: str | os.PathLike,
+    place: str | os.PathLike[str],
     names: Sequence[str] | None = None,
     *,
     flag: str | None = None,

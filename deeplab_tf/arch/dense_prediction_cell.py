@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
 
 
@@ -81,7 +82,7 @@ def parse(cell: str | os.PathLike[str] | Sequence[Branch | Mapping[str, Any]] | 
     if not cell:
         return None
     if isinstance(cell, str | pathlib.PurePath):
-        path = pathlib.Path(cell)
+        path = files.path(cell)
         if not path.is_file() and path.name in SHIPPED:
             return SHIPPED[path.name]
         try:

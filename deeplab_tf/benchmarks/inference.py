@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf import files
 from deeplab_tf.benchmarks.pipeline import photograph
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.export import INPUT, OUTPUTS, Format, Precision
@@ -157,7 +158,7 @@ def _original(path: str, size: tuple[int, int]) -> Segment | None:
     gives scores, their classes are taken by TensorFlow's fastest operation for that.
     """
     if path.endswith(".tflite"):
-        model = LiteModel(pathlib.Path(path).read_bytes())
+        model = LiteModel(files.path(path).read_bytes())
         if model.size != size:
             return None
 
@@ -169,7 +170,7 @@ def _original(path: str, size: tuple[int, int]) -> Segment | None:
         return lambda images: [labels_of(image) for image in images]
     graph = tf.Graph()
     with graph.as_default():
-        tf.graph_util.import_graph_def(GraphDef.FromString(pathlib.Path(path).read_bytes()), name="")
+        tf.graph_util.import_graph_def(GraphDef.FromString(files.path(path).read_bytes()), name="")
     session = tf.compat.v1.Session(graph=graph)
     feed = f"{INPUT}:0"
     fetch = f"{OUTPUTS['predictions']}:0"
@@ -283,7 +284,7 @@ class InferenceBenchmark:
             if name not in _RUNTIMES:
                 raise unknown_name("value of runtimes", name, _RUNTIMES)
         for path in self.originals:
-            if not os.path.isfile(path):
+            if not files.path(path).is_file():
                 raise DeepLabError(f"--originals={path}: no such file; expected a frozen .pb or a .tflite")
 
 

@@ -6,10 +6,10 @@ Class counts, ignore labels and split sizes are from the release's data_generato
 import dataclasses
 import json
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deeplab_tf import files
 from deeplab_tf.catalog.palettes import (
     ADE20K_COLOURS,
     CITYSCAPES_COLOURS,
@@ -178,9 +178,9 @@ def read_dataset(source: str | os.PathLike[str]) -> Dataset:
     Raises:
       DeepLabError: the name is unknown, or the file is missing or is not such an object.
     """
-    path = pathlib.Path(source)
     if str(source) in DATASETS:
         return DATASETS[str(source)]
+    path = files.path(source)
     if path.is_dir():
         path = path / DATASET_FILE
     elif path.suffix != ".json":
@@ -198,7 +198,7 @@ def parse_dataset(content: bytes, path: str | os.PathLike[str]) -> Dataset:
         values = json.loads(content)
     except ValueError as error:
         raise DeepLabError(f"{path}: not JSON ({error})") from None
-    return dataset_from_json(values, pathlib.Path(path))
+    return dataset_from_json(values, files.path(path))
 
 
 def dataset_json(facts: Dataset) -> str:
@@ -208,7 +208,7 @@ def dataset_json(facts: Dataset) -> str:
     return json.dumps({key: value for key, value in values.items() if value or key not in _LEFT_OUT_WHEN_EMPTY}) + "\n"
 
 
-def dataset_from_json(values: Mapping[str, Any], path: pathlib.Path) -> Dataset:
+def dataset_from_json(values: Mapping[str, Any], path: files.AnyPath) -> Dataset:
     """Returns the data set of the object in the dataset.json at `path`, which must be as `read_dataset` says."""
 
     def require(good: bool, expected: str) -> None:

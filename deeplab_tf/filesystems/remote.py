@@ -8,18 +8,21 @@ import fnmatch
 import functools
 import io
 import os
+import pathlib
 import re
 import sys
 import types
 from collections.abc import Iterator
-from typing import IO, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from etils import epath
 
 from deeplab_tf.errors import DeepLabError
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*"
-_Path = TypeVar("_Path", bound="RemotePath")
+_Remote = TypeVar("_Remote", bound="RemotePath")
+# To a type checker epath, which imports lazily, says nothing.
+_Path = pathlib.PurePosixPath if TYPE_CHECKING else epath.Path
 
 
 class RemoteError(DeepLabError, OSError):
@@ -124,7 +127,7 @@ def _encoded(part: str | os.PathLike) -> str:
     return re.sub(f"^({_SCHEME}:)///", r"/\1/", os.fspath(part))
 
 
-class RemotePath(epath.Path):
+class RemotePath(_Path):
     """A path with a scheme, on one of TensorFlow's file systems: what pathlib.Path is for this machine.
 
     Its errors are Python's own: FileNotFoundError and its like, and RemoteError for what has none.
@@ -158,15 +161,15 @@ class RemotePath(epath.Path):
         """Returns True: a scheme leaves nothing open."""
         return True
 
-    def absolute(self: _Path) -> _Path:
+    def absolute(self: _Remote) -> _Remote:
         """Returns the path itself."""
         return self
 
-    def resolve(self: _Path, strict: bool = False) -> _Path:
+    def resolve(self: _Remote, strict: bool = False) -> _Remote:
         """Returns the path itself."""
         return self
 
-    def expanduser(self: _Path) -> _Path:
+    def expanduser(self: _Remote) -> _Remote:
         """Returns the path itself."""
         return self
 
@@ -213,7 +216,7 @@ class RemotePath(epath.Path):
             return [name.rpartition("/")[2] for name in self._in_memory_glob("/*")]
         return [name.rstrip("/") for name in _gfile().listdir(str(self))]
 
-    def iterdir(self: _Path) -> Iterator[_Path]:
+    def iterdir(self: _Remote) -> Iterator[_Remote]:
         """Yields what is in the folder, in any order."""
         if self.is_file():
             raise NotADirectoryError(20, "Not a directory", str(self))
@@ -223,7 +226,7 @@ class RemotePath(epath.Path):
             names = self._names()
         yield from (self / name for name in names)
 
-    def glob(self: _Path, pattern: str) -> Iterator[_Path]:
+    def glob(self: _Remote, pattern: str) -> Iterator[_Remote]:
         """Yields what matches `pattern` in the folder, in any order; the folder itself is no pattern."""
         first, _, rest = pattern.partition("/")
         entries = list(self.iterdir()) if self.is_dir() else []
@@ -235,6 +238,10 @@ class RemotePath(epath.Path):
         for entry in entries:
             if fnmatch.fnmatchcase(entry.name, first):
                 yield from entry.glob(rest) if rest else (entry,)
+
+    def rglob(self: _Remote, pattern: str) -> Iterator[_Remote]:
+        """Yields what matches `pattern` in the folder or below it, in any order."""
+        return self.glob(f"**/{pattern}")
 
     # ---- reading and writing
 
@@ -262,6 +269,21 @@ class RemotePath(epath.Path):
         """Returns the contents of a text file."""
         with self.open("r", encoding=encoding, errors=errors) as stream:
             return stream.read()
+
+    def read_bytes(self) -> bytes:
+        """Returns the contents of a file."""
+        with self.open("rb") as stream:
+            return stream.read()
+
+    def write_text(self, data: str, encoding: str | None = None, errors: str | None = None) -> int:
+        """Writes a text file."""
+        with self.open("w", encoding=encoding, errors=errors) as stream:
+            return stream.write(data)
+
+    def write_bytes(self, data: bytes) -> int:
+        """Writes a file."""
+        with self.open("wb") as stream:
+            return stream.write(data)
 
     def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
         """Makes a folder, with `parents` those above it too."""
@@ -296,7 +318,7 @@ class RemotePath(epath.Path):
             if not missing_ok:
                 raise
 
-    def replace(self: _Path, target: str | os.PathLike) -> _Path:
+    def replace(self: _Remote, target: str | os.PathLike) -> _Remote:
         """Gives a file another name, in place of what has that name."""
         with os_errors(target):
             _gfile().rename(str(self), os.fspath(target), overwrite=True)

@@ -7,7 +7,6 @@ import asyncio
 import base64
 import contextlib
 import math
-import pathlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf import files
 from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig, ServeConfig
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
@@ -205,11 +205,11 @@ def _examples(options: ServeConfig) -> Iterator[tuple[str, bytes]]:
             image, _ = shapes_example(0, FIRST_INDEX["test"] + number, height=height, width=width)
             yield f"drawn shapes {number + 1}", png_bytes(image)
         return
-    folder = pathlib.Path(options.examples)
-    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    if not files:
+    folder = files.path(options.examples)
+    photographs = sorted(path for path in folder.glob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    if not photographs:
         raise DeepLabError(f"--examples={folder}: no images in this folder; expected {', '.join(EXTENSIONS)}")
-    for file in files[:_EXAMPLES]:
+    for file in photographs[:_EXAMPLES]:
         image = read_image(file)
         image = resize_longest(image, _EXAMPLE_SIDE) if max(image.shape) > _EXAMPLE_SIDE else image
         yield file.stem, jpeg_bytes(image)
