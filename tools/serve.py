@@ -17,6 +17,7 @@ from absl import flags
 from deeplab_tf.config import ModelConfig, ServeConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import options
+from deeplab_tf.tools.ending import INTERRUPTED
 
 # Of the engine's facts these are for the page alone; of the options these are printed.
 _HIDDEN = ("classes", "examples", "max_body_bytes", "name")
@@ -42,7 +43,7 @@ def _require_packages() -> None:
         raise DeepLabError(f"serve needs {error.name}: pip install 'deeplab_tf[serve]'") from None
 
 
-def main(values: flags.FlagValues) -> None:
+def main(values: flags.FlagValues) -> int:
     """Serves the model until the process is interrupted."""
     options.require(values, "checkpoint")
     choice = ServeConfig(**options.given(values, ServeConfig))
@@ -63,10 +64,12 @@ def main(values: flags.FlagValues) -> None:
     with serving(engine) as address:
         print(f"Page: {address}/\nREST: {address}/v1/models/{choice.model_name}:predict\nCtrl-C ends it.", flush=True)
         ended = threading.Event()
+        received = []
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: ended.set())
+            signal.signal(number, lambda number, _: (received.append(number), ended.set()))
         ended.wait()
         print("Stopped")
+    return INTERRUPTED if signal.SIGINT in received else 0
 
 
 def run(argv: Sequence[str] | None = None) -> None:

@@ -1,0 +1,85 @@
+"""How the commands end, as processes: control-C is status 130, a reader that goes away is no traceback."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+from record_files import write_shapes
+
+from deeplab_tf.tools.cli import COMMANDS
+from deeplab_tf.weights.run_directory import RunDirectory
+
+_PRINTING = [[], ["--help"], ["--version"], ["zoo"], ["published"], *([command, "--help"] for command in COMMANDS)]
+
+
+def begin(arguments: list[str], folder: pathlib.Path) -> subprocess.Popen:
+    """Starts a command that takes SIGINT as one on a terminal does, whatever this process does with it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "deeplab_tf.tools.cli", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def interrupt_after(process: subprocess.Popen, words: str) -> tuple[str, str]:
+    """Sends SIGINT once the command has printed a line with `words`; returns what it printed and said after that."""
+    for line in process.stdout:
+        if words in line:
+            break
+    else:
+        raise AssertionError(f"it ended before: {process.stderr.read()}")
+    process.send_signal(signal.SIGINT)
+    return process.communicate(timeout=120)
+
+
+@pytest.mark.parametrize("arguments", _PRINTING, ids=" ".join)
+def test_a_reader_that_goes_away_is_no_traceback(arguments, tmp_path):
+    process = begin(arguments, tmp_path)
+    process.stdout.close()  # as head does, when it has its lines
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 1
+
+
+def test_control_c_ends_training_with_130_and_a_saved_run(tmp_path):
+    (tmp_path / "records").mkdir()
+    write_shapes(tmp_path / "records", "train", 4, (33, 33))
+    flags = ("--dataset=shapes", "--dataset_dir=records", "--train_crop_size=33,33", "--train_batch_size=2")
+    flags += ("--model_variant=tiny", "--aspp_convs_filters=16", "--training_number_of_steps=1000000", "--log_steps=1")
+    command = ["train", "--train_logdir=run", *flags]
+    process = begin(command, tmp_path)
+    printed, said = interrupt_after(process, "step 3/")
+    assert process.returncode == 130, said
+    assert "Stopped by a signal; the same command goes on: step " in printed and "Traceback" not in said
+    run = RunDirectory(tmp_path / "run")
+    (*_, last) = run.steps()
+    assert last >= 3 and f"step {last}, " in printed and not list(run.path.glob(".partial-*"))
+    again = begin(command, tmp_path)
+    printed, said = interrupt_after(again, f"Going on from {run.prefix(last).relative_to(tmp_path)}")
+    assert again.returncode == 130 and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["eval", "--checkpoint_dir=run", "--eval_logdir=eval", "--dataset_dir=records"], "Waiting for the first"),
+        (["vis", "--checkpoint_dir=run", "--vis_logdir=vis", "--dataset_dir=records"], "Waiting for the first"),
+        (["serve", "--checkpoint=shapes_resnet", "--port=0"], "Ctrl-C ends it"),
+        (["demo", "--output_dir=demo", "--held_out=100000"], "3. Scoring"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_control_c_ends_a_command_with_130_and_a_line(arguments, words, tmp_path):
+    (tmp_path / "records").mkdir()
+    write_shapes(tmp_path / "records", "val", 2, (33, 33))
+    process = begin(arguments, tmp_path)
+    printed, said = interrupt_after(process, words)
+    assert process.returncode == 130
+    assert (printed, said) == ("Stopped\n", "") if arguments[0] == "serve" else said.endswith("interrupted\n")
+    assert "Traceback" not in said and said.count("\n") <= 1
