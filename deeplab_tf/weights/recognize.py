@@ -1,15 +1,17 @@
-"""Which ModelConfig a set of variable names and shapes belongs to, and what names and shapes cannot tell."""
+"""The network that a set of variable names and shapes belongs to, and what names and shapes cannot tell of it."""
 
 import dataclasses
-import types
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell, head
-from deeplab_tf.arch.spec import Architecture, NasCell
+from deeplab_tf.arch.spec import Activation, Architecture, Conv, MaxPool, NasCell, SeparableUnit
 from deeplab_tf.errors import DeepLabError
 
+# TF1 variable name -> shape.
 Shapes = Mapping[str, tuple[int, ...]]
+# Fields of ModelConfig and their values.
+Fields = dict[str, Any]
 Kind = Literal["segmentation", "backbone"]
 
 _MULTIPLIERS = (1.0, 0.5, 0.75, 0.35, 0.25, 1.25, 1.3, 1.4, 1.5, 2.0, *(k / 100 for k in range(10, 301)))
@@ -19,50 +21,72 @@ _V2_RATES = {1: (12,), 4: (6, 12, 18, 24)}
 
 @dataclasses.dataclass(frozen=True)
 class Recognized:
-    """What names and shapes tell.
+    """The network as far as names and shapes tell it.
 
     Attributes:
-      kind: "segmentation", or "backbone" where there is no head.
+      kind: "segmentation", or "backbone" if there is no head.
       known: fields of ModelConfig that the shapes decide.
-      assumed: fields that they cannot tell, with the value taken from convention; None: it must be given.
+      assumed: fields that they cannot tell, with the conventional value; None: there is none, the user must give it.
       branches: the number of atrous branches, hence of atrous_rates.
     """
 
     kind: Kind
-    known: dict
-    assumed: dict
+    known: Fields
+    assumed: Fields
     branches: int = 0
 
 
-def _options(architecture: Architecture, preferred: Mapping) -> Iterator[dict]:
-    """Candidates for the fields that change the backbone's widths, what the user says first: several multipliers can
-    round to the same widths."""
+@dataclasses.dataclass(frozen=True)
+class _BackboneOptions:
+    """Options of a backbone; those that are not known have ModelConfig's default."""
+
+    output_stride: int = 16
+    depth_multiplier: float = 1.0
+    divisible_by: int | None = None
+    multi_grid: tuple[int, ...] | None = None
+    cascade_blocks: int = 0
+    nas_stem_output_num_conv_filters: int = 20
+    nas_use_classification_head: bool = False
+    nas_remove_os32_stride: bool = False
+
+
+def _width_options(architecture: Architecture, preferred: Mapping[str, Any]) -> Iterator[Fields]:
+    """Yields candidates for the fields that scale the backbone's channels.
+
+    The user's values come first, because several multipliers can round to the same widths.
+    """
     if not architecture.scaled_by:
         yield {}
         return
-    said = [preferred[n] for n in ("depth_multiplier",) if n in preferred]
-    divisors = [preferred[n] for n in ("divisible_by",) if n in preferred]
-    for divisor in (*divisors, None, 8) if "divisible_by" in architecture.scaled_by else (None,):
-        for multiplier in (*said, *_MULTIPLIERS):
-            options = {"depth_multiplier": float(multiplier)}
+    multipliers = [*(preferred[n] for n in ("depth_multiplier",) if n in preferred), *_MULTIPLIERS]
+    divisors: list[int | None] = [None]
+    if "divisible_by" in architecture.scaled_by:
+        divisors = [*(preferred[n] for n in ("divisible_by",) if n in preferred), None, 8]
+    for divisor in divisors:
+        for multiplier in multipliers:
+            options: Fields = {"depth_multiplier": float(multiplier)}
             yield options if divisor is None else {**options, "divisible_by": int(divisor)}
 
 
-def _nas_options(shapes: Shapes, architecture: Architecture) -> Iterator[dict]:
+def _nas_options(shapes: Shapes, architecture: Architecture) -> Iterator[Fields]:
+    """Yields candidates for the fields that change a searched network."""
     first = shapes.get(f"{architecture.scope}/cell_0/1x1/weights")
-    head = f"{architecture.scope}/classification_head_conv/weights" in shapes
-    for stride in (8, 16, 32) if first else ():
-        narrow = _with_defaults({"output_stride": stride, "nas_stem_output_num_conv_filters": 1})
+    if not first:
+        return
+    classifies = f"{architecture.scope}/classification_head_conv/weights" in shapes
+    for stride in (8, 16, 32):
+        narrow = _BackboneOptions(output_stride=stride, nas_stem_output_num_conv_filters=1)
         # The first cell is as many times wider than the option says as its level asks for.
         factor = next(row.filters for row in architecture.units(narrow) if isinstance(row, NasCell))
         yield {
             "output_stride": stride,
             "nas_stem_output_num_conv_filters": first[-1] // factor,
-            "nas_use_classification_head": head,
+            "nas_use_classification_head": classifies,
         }
 
 
-def _cascade_options(shapes: Shapes, architecture: Architecture) -> Iterator[dict]:
+def _cascade_options(shapes: Shapes, architecture: Architecture) -> Iterator[Fields]:
+    """Yields the number of blocks behind a ResNet's block4."""
     present = {name.removeprefix(f"{architecture.scope}/").partition("/")[0] for name in shapes}
     count = 0
     while f"block{5 + count}" in present:
@@ -70,46 +94,38 @@ def _cascade_options(shapes: Shapes, architecture: Architecture) -> Iterator[dic
     yield {"cascade_blocks": count}
 
 
-def _candidates(shapes: Shapes, architecture: Architecture, preferred: Mapping) -> Iterator[dict]:
+def _candidates(shapes: Shapes, architecture: Architecture, preferred: Mapping[str, Any]) -> Iterator[Fields]:
     if architecture.strides_from_rows:
         return _nas_options(shapes, architecture)
-    return _cascade_options(shapes, architecture) if architecture.cascades else _options(architecture, preferred)
+    if architecture.cascades:
+        return _cascade_options(shapes, architecture)
+    return _width_options(architecture, preferred)
 
 
-def _with_defaults(options: dict) -> types.SimpleNamespace:
-    defaults = {
-        "depth_multiplier": 1.0,
-        "divisible_by": None,
-        "multi_grid": None,
-        "cascade_blocks": 0,
-        "output_stride": 16,
-        "nas_stem_output_num_conv_filters": 20,
-        "nas_use_classification_head": False,
-        "nas_remove_os32_stride": False,
-    }
-    return types.SimpleNamespace(**{**defaults, **options})
-
-
-def _fits(shapes: Shapes, architecture: Architecture, options: dict) -> bool:
-    """Whether the backbone's variables are those of the rows: every unit is there with its width, and no other."""
-    rows = architecture.units(_with_defaults(options))
-    scopes, prefix = set(), f"{architecture.scope}/"
-    for row in rows:
-        if not hasattr(row, "output_weights"):
+def _fits(shapes: Shapes, architecture: Architecture, options: Fields) -> bool:
+    """Returns whether the backbone's variables are those of the rows: every unit with its width, and no other."""
+    prefix = f"{architecture.scope}/"
+    scopes: set[str] = set()
+    for row in architecture.units(_BackboneOptions(**options)):
+        if isinstance(row, MaxPool | Activation):
             continue
         weights, width = row.output_weights
         if shapes.get(prefix + weights, (None,))[-1] != width:
             return False
-        scopes |= {*getattr(row, "scopes", (row.scope,)), getattr(row, "norm_scope", None)}
-    others = ("logits/", "fc6", "fc7", "fc8") if architecture.fully_connected else ("logits/",)
+        scopes |= set(row.scopes) if isinstance(row, SeparableUnit) else {row.scope}
+        if isinstance(row, Conv) and row.norm_scope:
+            scopes.add(row.norm_scope)
+    # An ImageNet classifier may follow.
+    classifier = ("logits/", "fc6", "fc7", "fc8") if architecture.fully_connected else ("logits/",)
     inside = (name.removeprefix(prefix) for name in shapes if name.startswith(prefix))
-    return all(any(name.startswith(f"{s}/") for s in scopes) for name in inside if not name.startswith(others))
+    return all(any(name.startswith(f"{s}/") for s in scopes) for name in inside if not name.startswith(classifier))
 
 
-def _backbone(shapes: Shapes, preferred: Mapping) -> tuple[Architecture, dict]:
+def _backbone(shapes: Shapes, preferred: Mapping[str, Any]) -> tuple[Architecture, Fields]:
+    """Returns the backbone and the fields that its shapes decide."""
     scopes = {name.partition("/")[0] for name in shapes}
     candidates = [a for a in ARCHITECTURES.values() if a.scope in scopes]
-    # Two variants may have the same variables (ResNet-101 and its Caffe form): what the user says comes first.
+    # Two variants may have the same variables (ResNet-101 and its Caffe form): the user's comes first.
     candidates.sort(key=lambda architecture: architecture.name != preferred.get("model_variant"))
     for architecture in candidates:
         for options in _candidates(shapes, architecture, preferred):
@@ -125,7 +141,8 @@ def _backbone(shapes: Shapes, preferred: Mapping) -> tuple[Architecture, dict]:
     )
 
 
-def _logits(shapes: Shapes) -> dict:
+def _logits(shapes: Shapes) -> Fields:
+    """Returns the known fields of the last layer."""
     weights = shapes.get("logits/semantic/weights")
     if weights:
         return {"num_classes": weights[-1], "logits_kernel_size": weights[0]}
@@ -139,16 +156,19 @@ def _logits(shapes: Shapes) -> dict:
 
 
 def _rates(count: int, output_stride: int) -> tuple[int, ...] | None:
-    """The papers' rates for three branches: 6,12,18 at output stride 16, in proportion at others."""
+    """Returns the papers' rates for three branches: 6,12,18 at output stride 16, in proportion at others."""
     return tuple(k * 96 // output_stride for k in (1, 2, 3)) if count == 3 else None
 
 
-def _aspp(shapes: Shapes) -> tuple[dict, int]:
+def _aspp(shapes: Shapes) -> tuple[Fields, int]:
     """Returns the known fields of ASPP and its number of atrous branches."""
-    known = {"aspp_with_batch_norm": True, "aspp_convs_filters": shapes["aspp0/weights"][-1]}
-    known["add_image_level_feature"] = "image_pooling/weights" in shapes
-    known["aspp_with_squeeze_and_excitation"] = "image_pooling/biases" in shapes
-    known["aspp_with_concat_projection"] = "concat_projection/weights" in shapes
+    known: Fields = {
+        "aspp_with_batch_norm": True,
+        "aspp_convs_filters": shapes["aspp0/weights"][-1],
+        "add_image_level_feature": "image_pooling/weights" in shapes,
+        "aspp_with_squeeze_and_excitation": "image_pooling/biases" in shapes,
+        "aspp_with_concat_projection": "concat_projection/weights" in shapes,
+    }
     count = 0
     while {f"aspp{count + 1}_depthwise/depthwise_weights", f"aspp{count + 1}/weights"} & set(shapes):
         count += 1
@@ -157,8 +177,8 @@ def _aspp(shapes: Shapes) -> tuple[dict, int]:
     return known, count
 
 
-def _cell(shapes: Shapes) -> dict:
-    """Inputs and rates of a dense prediction cell are not in the shapes: the shipped cell is taken where it fits."""
+def _cell(shapes: Shapes) -> Fields:
+    """Returns the shipped dense prediction cell if its branches are there; shapes tell neither inputs nor rates."""
     branches = {name.split("/")[1] for name in shapes if name.startswith("meta_architecture/branch")}
     numbers = {int(name.removeprefix("branch").partition("_")[0]) for name in branches}
     shipped = dense_prediction_cell.CITYSCAPES_TOP1
@@ -167,7 +187,7 @@ def _cell(shapes: Shapes) -> dict:
     return {"dense_prediction_cell_json": shipped if fits else None}
 
 
-def _fully_connected(shapes: Shapes, scope: str) -> tuple[dict, int]:
+def _fully_connected(shapes: Shapes, scope: str) -> tuple[Fields, int]:
     """Returns the known fields of DeepLab-v1's or v2's fc6 and fc7, and the number of their atrous rates."""
     count = 0
     while f"{scope}/fc6_{count + 1}/weights" in shapes:
@@ -178,18 +198,19 @@ def _fully_connected(shapes: Shapes, scope: str) -> tuple[dict, int]:
     return known, count or 1
 
 
-def _v2_style(shapes: Shapes, architecture: Architecture, known: dict) -> tuple[dict, int]:
+def _v2_style(shapes: Shapes, architecture: Architecture, known: Fields) -> tuple[Fields, int]:
     """Returns the known fields of a head without ASPP of the v3 kind, and the number of its atrous rates."""
     if any(name.startswith(f"{architecture.scope}/fc6") for name in shapes):
         fields, count = _fully_connected(shapes, architecture.scope)
         return {"aspp_with_batch_norm": False, **fields}, count
-    sums = sum(name.startswith("logits/semantic") and name.endswith("/weights") for name in shapes)
-    count = sums if sums > 1 or known.get("logits_kernel_size", 1) > 1 else 0
+    # Each rate has logits of its own, which are summed. A single 1x1 convolution has no rate.
+    logits = sum(name.startswith("logits/semantic") and name.endswith("/weights") for name in shapes)
+    count = logits if logits > 1 or known.get("logits_kernel_size", 1) > 1 else 0
     return {"aspp_with_batch_norm": False}, count
 
 
-def _decoder_convs(shapes: Shapes) -> dict:
-    """Returns number and kernel of the convolutions of a decoder's first stage that concatenates."""
+def _decoder_convs(shapes: Shapes) -> Fields:
+    """Returns number and kernel of the convolutions in the first stage of a decoder that concatenates."""
     forms = ("decoder_conv{0}_depthwise/depthwise_weights", "decoder_conv0/decoder_conv0_{1}/weights")
     for form in forms:
         count = 0
@@ -200,38 +221,49 @@ def _decoder_convs(shapes: Shapes) -> dict:
     return {}
 
 
-def _decoder(shapes: Shapes, architecture: Architecture, options: dict) -> dict:
+def _decoder(shapes: Shapes, architecture: Architecture, options: Fields) -> Fields:
+    """Returns the known fields of the decoder; its strides follow from the widths of the features it reads."""
     scope = "decoder/feature_projection0"
     stages = [s for s in ("", "_1", "_2") if f"{scope}{s}/weights" in shapes]
     if not stages:
         return {}
-    widths = architecture.decoder_widths(_with_defaults(options))
-    strides = []
+    widths = architecture.decoder_widths(_BackboneOptions(**options))
+    strides: list[int] = []
     for stage in stages:
         channels = shapes[f"{scope}{stage}/weights"][2]
         stride = next((s for s, width in widths.items() if width == channels), None)
         if stride is None:
-            raise DeepLabError(f"{scope}{stage}: {channels} input channels; {architecture.name} taps {widths}")
+            raise DeepLabError(
+                f"{scope}{stage}: {channels} input channels; expected a width that {architecture.name}'s decoder reads "
+                f"(stride: channels), one of {widths}"
+            )
         strides.append(stride)
     sums = [n for n in ("decoder_split_sep_conv0_pointwise", "decoder_conv0") if f"decoder/{n}/weights" in shapes]
     outputs = (*sums, "decoder_conv0_pointwise", "decoder_conv0/decoder_conv0_1")
     filters = next(shapes[f"decoder/{n}/weights"][-1] for n in outputs if f"decoder/{n}/weights" in shapes)
     separable = any(name.startswith("decoder/") and name.endswith("depthwise_weights") for name in shapes)
-    known = {"decoder_output_stride": tuple(strides), "decoder_filters": filters, "decoder_use_sum_merge": bool(sums)}
+    known: Fields = {
+        "decoder_output_stride": tuple(strides),
+        "decoder_filters": filters,
+        "decoder_use_sum_merge": bool(sums),
+    }
     if not sums:
-        projected = shapes[f"{scope}/weights"][-1]
-        known |= {"decoder_projection_filters": projected, **_decoder_convs(shapes)}
-    return known if f"{scope}/biases" in shapes else {**known, "decoder_use_separable_conv": separable}
+        known["decoder_projection_filters"] = shapes[f"{scope}/weights"][-1]
+        known |= _decoder_convs(shapes)
+    if f"{scope}/biases" not in shapes:
+        known["decoder_use_separable_conv"] = separable
+    return known
 
 
-def _assumed(known: dict, architecture: Architecture, branches: int) -> dict:
+def _assumed(known: Fields, architecture: Architecture, branches: int) -> Fields:
+    """Returns the fields that shapes cannot tell."""
     # DeepLab-v1 and v2 have rates without ASPP of the v3 kind, and always run at 8.
     version_2 = bool(branches) and not known["aspp_with_batch_norm"]
-    usual = architecture.usual_output_stride or (8 if version_2 else 16)
-    assumed = {} if "output_stride" in known else {"output_stride": usual}
-    stride = {**known, **assumed}["output_stride"]
+    assumed: Fields = {}
+    if "output_stride" not in known:
+        assumed["output_stride"] = architecture.usual_output_stride or (8 if version_2 else 16)
     if branches:
-        assumed["atrous_rates"] = _rates(branches, stride)
+        assumed["atrous_rates"] = _rates(branches, {**known, **assumed}["output_stride"])
     if version_2 and known.get("fc_kernel_size", 3) == 3:
         assumed["atrous_rates"] = _V2_RATES.get(branches)
     if known.get("aspp_with_squeeze_and_excitation"):
@@ -243,20 +275,23 @@ def _assumed(known: dict, architecture: Architecture, branches: int) -> dict:
     return assumed
 
 
-def recognize(shapes: Shapes, preferred: Mapping | None = None) -> Recognized:
-    """Returns what `shapes` (TF1 variable name -> shape, training state left out) tell of the network.
+def recognize(shapes: Shapes, preferred: Mapping[str, Any] | None = None) -> Recognized:
+    """Returns the network of given variables, as far as their names and shapes tell it.
 
-    `preferred` are ModelConfig fields the user gave: they decide where several values give the same shapes.
+    Args:
+      shapes: TF1 variable name -> shape, without training state.
+      preferred: fields of ModelConfig that the user gave; they decide if several values give the same shapes.
 
     Raises:
       DeepLabError: no backbone of the release fits, or the head is incomplete.
     """
     architecture, options = _backbone(shapes, preferred or {})
-    known = {"model_variant": architecture.name, **options}
+    known: Fields = {"model_variant": architecture.name, **options}
     if not any(name.startswith(head.BEGINNINGS) for name in shapes):
         return Recognized("backbone", known, _assumed(known, architecture, 0))
     known |= _logits(shapes)
-    assumed, branches = {}, 0
+    assumed: Fields = {}
+    branches = 0
     if "aspp0/weights" in shapes:
         aspp, branches = _aspp(shapes)
         known |= aspp
