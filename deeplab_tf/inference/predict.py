@@ -41,6 +41,14 @@ def predict(
     Raises:
       DeepLabError: `images` is not of that shape, a scale is not above 0, an unknown runtime or one that is not
         installed, or `model` was not made here.
+
+    Example:
+
+    >>> import numpy as np
+    >>> model = deeplab_tf.build_model(deeplab_tf.ModelConfig(model_variant="tiny", num_classes=3))
+    >>> labels = deeplab_tf.predict(model, np.zeros((2, 40, 60, 3), np.uint8), flip=True, runtime="tf")
+    >>> labels.shape, labels.dtype.name
+    ((2, 40, 60), 'int32')
     """
     images, inference = np.asarray(images), Inference(tuple(scales), flip, crf=crf)
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:

@@ -25,8 +25,15 @@ from deeplab_tf.network.layers import DropPath
 
 @dataclasses.dataclass
 class _Tower:
-    """What the units of one backbone share: the graph, the architecture, the end points so far, and the outputs of
-    the NAS stem and cells."""
+    """What the units of one backbone share.
+
+    Attributes:
+      graph: where the layers go.
+      architecture: the backbone.
+      bounded: whether activations are bounded.
+      end_points: the maps that are tapped so far, by name.
+      history: outputs of the NAS stem and cells so far.
+    """
 
     graph: Graph
     architecture: Architecture
@@ -141,7 +148,9 @@ def _squeeze_excite(tower: _Tower, x: Maps, scope: str, width: int) -> Maps:
     # Unlike that of a pooling window, the mean of the whole map has a range of its own.
     pooled = tower.graph.fake_quantised(pooled, f"{scope}/mean_quant")
     gate = tower.conv(pooled, f"{scope}/Conv", width, POINTWISE, After(bias=True, activation="relu"))
-    gate = tower.conv(gate, f"{scope}/Conv_1", x.shape[-1], POINTWISE, After(bias=True, activation="q_sigmoid"))
+    channels = x.shape[-1]
+    assert channels is not None
+    gate = tower.conv(gate, f"{scope}/Conv_1", channels, POINTWISE, After(bias=True, activation="q_sigmoid"))
     return tower.graph.op(keras.layers.Multiply, f"{scope}/multiply", [x, gate])
 
 
@@ -307,6 +316,11 @@ def build_backbone(config: ModelConfig) -> keras.Model:
     """Returns the backbone alone: images [b, h, w, 3] in 0..255 -> {"features": [b, h', w', c], end points by name}.
 
     The end points carry the release's names, for instance "xception_65/entry_flow/block1" or "layer_4/output".
+
+    Example:
+    >>> backbone = deeplab_tf.build_backbone(deeplab_tf.ModelConfig(model_variant="tiny", crop_size=(65, 65)))
+    >>> backbone.output["features"].shape[1:3]
+    (5, 5)
     """
     height, width = config.crop_size or (None, None)
     images = keras.Input((height, width, 3), name="images")

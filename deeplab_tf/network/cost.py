@@ -46,7 +46,7 @@ def _kernels(layer: keras.layers.Layer) -> list[tuple[keras.Variable, bool]]:
     return []
 
 
-def _tensors(value) -> Iterator[dict]:
+def _tensors(value: object) -> Iterator[dict]:
     """Yields the tensors in the arguments of a call, as a functional model's configuration describes them."""
     if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
         yield value["config"]
@@ -162,13 +162,13 @@ def model_cost(
     """
     layers = _layers(model, scope)
     calls = _input_shapes(model, size)
-    counting = {"as_profiled": as_profiled, "depthwise": depthwise}
-    uses = [_multiply_adds(layer, calls[layer.name], **counting) for layer in layers]
+    uses = [_multiply_adds(layer, calls[layer.name], as_profiled=as_profiled, depthwise=depthwise) for layer in layers]
+    known = [use for use in uses if use is not None]
     trainable = [weight for layer in layers for weight in layer.trainable_weights]
     return Cost(
         variables=sum(len(layer.weights) for layer in layers),
         trainable_variables=len(trainable),
         parameters=sum(math.prod(weight.shape) for weight in trainable),
         regularized=len(regularized_kernels(model, scope=scope)),
-        multiply_adds=None if None in uses else sum(uses),
+        multiply_adds=sum(known) if len(known) == len(uses) else None,
     )

@@ -6,6 +6,9 @@ then has the norm folded in is the folded kernel rounded. So norms stay layers o
 and what is trained is what is exported.
 """
 
+import contextlib
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -22,7 +25,7 @@ _DECAY = 0.999  # TensorFlow 1's
 _LEAST_RANGE = 1e-6
 
 
-def rounded(kernel: tf.Tensor, *, depthwise: bool) -> tf.Tensor:
+def rounded(kernel: tf.Tensor | np.ndarray, *, depthwise: bool) -> tf.Tensor:
     """Returns a kernel [kh, kw, cin, cout], depthwise [kh, kw, c, 1], as eight bits hold it.
 
     That is in multiples of its largest magnitude in each output channel over 127. The gradient is the kernel's own.
@@ -33,12 +36,14 @@ def rounded(kernel: tf.Tensor, *, depthwise: bool) -> tf.Tensor:
 
 
 class _FakeQuantised(Stepped):
-    """What the layers share. In a training step `started`, a bool scalar, may say whether rounding has begun; otherwise
-    it has."""
+    """What the layers of quantised training share.
+
+    In a training step `started`, a bool scalar, may say whether rounding has begun; otherwise it has.
+    """
 
     started: tf.Tensor | None = None
 
-    def for_step(self, config: TrainConfig, seed: int):
+    def for_step(self, config: TrainConfig, seed: int) -> contextlib.AbstractContextManager[None]:
         """Returns a context after which rounding has begun."""
         del config, seed
         return replaced(self, started=None)
@@ -57,8 +62,8 @@ class _FakeQuantised(Stepped):
 class HeldConv2D(_FakeQuantised, keras.layers.Conv2D):
     """A convolution by its rounded kernel."""
 
-    def convolution_op(self, inputs, kernel):
-        """Called by Keras's layer."""
+    def convolution_op(self, inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
+        """Returns the maps convolved by the rounded `kernel`; Keras's layer calls it."""
         return super().convolution_op(inputs, self._once_started(kernel, rounded(kernel, depthwise=False)))
 
 
@@ -66,7 +71,8 @@ class HeldConv2D(_FakeQuantised, keras.layers.Conv2D):
 class HeldDepthwiseConv2D(_FakeQuantised, keras.layers.DepthwiseConv2D):
     """A depthwise convolution, without bias, by its rounded kernel."""
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the maps [b, h, w, c] convolved by the rounded kernel."""
         kernel = tf.convert_to_tensor(self.kernel)
         return keras.ops.depthwise_conv(
             inputs,
@@ -92,7 +98,7 @@ class FakeQuantize(_FakeQuantised, keras.layers.Layer):
 
     batches: tf.Tensor | None = None
 
-    def for_step(self, config: TrainConfig, seed: int):
+    def for_step(self, config: TrainConfig, seed: int) -> contextlib.AbstractContextManager[None]:
         """Returns a context after which rounding has begun and the range stays."""
         del config, seed
         return replaced(self, started=None, batches=None)
@@ -102,27 +108,30 @@ class FakeQuantize(_FakeQuantised, keras.layers.Layer):
         super().begin_batch(batch)
         self.batches = batch.number
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
+        """Makes the two ends of the range."""
         del input_shape
         for name, value in (("min", -_FIRST_RANGE), ("max", _FIRST_RANGE)):
             start = keras.initializers.Constant(value)
             setattr(self, name, self.add_weight(name=name, shape=(), initializer=start, trainable=False))
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Returns the rounded maps [b, h, w, c]; in training the range follows them first."""
         if training and self.batches is not None:
-            self._follow(inputs)
+            self._follow(inputs, self.batches)
         low, high = tf.convert_to_tensor(self.min), tf.convert_to_tensor(self.max)
         return self._once_started(inputs, tf.quantization.fake_quant_with_min_max_vars(inputs, low, high))
 
-    def _follow(self, inputs):
+    def _follow(self, inputs: tf.Tensor, batches: tf.Tensor):
         seen = [tf.minimum(tf.reduce_min(inputs), 0.0), tf.maximum(tf.reduce_max(inputs), 0.0)]
-        number = tf.cast(self.batches, tf.float32)
+        number = tf.cast(batches, tf.float32)
         decay = tf.minimum(number / (number + 1.0), _DECAY)
         for variable, value in zip((self.min, self.max), seen, strict=True):
             variable.assign(variable * decay + tf.stop_gradient(value) * (1.0 - decay))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the shape of the input."""
         return input_shape
 
 

@@ -54,7 +54,7 @@ _INITIALIZERS: dict[str, tuple[type, dict[str, object]]] = {
 
 def initializer(kind: str | float) -> keras.initializers.Initializer:
     """Returns the initialiser: a standard deviation (truncated normal), or truncated_normal, resnet, nas or glorot."""
-    if isinstance(kind, float):
+    if not isinstance(kind, str):
         return keras.initializers.TruncatedNormal(stddev=kind)
     make, options = _INITIALIZERS[kind]
     return make(**options)
@@ -191,11 +191,12 @@ class Graph:
         # SAME adds as few zeros as the size needs, the odd one behind: with a stride it samples an even map at other
         # places than an odd one. With all zeros added first, the places are the same at any size.
         padded = window.explicit_padding and window.stride > 1
+        picked = 1
         if padded:
             assert isinstance(window.kernel, int) and isinstance(window.rate, int)
             x = self.pad(x, scope, window.kernel, window.rate)
-        # Keras has no stride beside a rate: every position is computed then, and those of the stride picked from them.
-        picked = window.stride if padded and window.rate > 1 else 1
+            # Keras has no stride beside a rate: every position is computed then, and those of the stride are picked.
+            picked = window.stride if window.rate > 1 else 1
         x = self.weighted(
             scope,
             make,
@@ -252,9 +253,10 @@ class Graph:
         """Returns `x` resized to `size`, or to the size of `like` times `scale`; unchanged where it fits already."""
         if size is None:
             assert like is not None
-            if None in like.shape[1:3]:
+            height, width = like.shape[1:3]
+            if height is None or width is None:
                 return self.op(ResizeBilinear, f"{scope}/resize", [x, like], scale=scale)
-            size = [scale_dimension(side, scale) for side in like.shape[1:3]]
+            size = (scale_dimension(height, scale), scale_dimension(width, scale))
         if tuple(x.shape[1:3]) == tuple(size):
             return x
         return self.op(ResizeBilinear, f"{scope}/resize", x, size=size)

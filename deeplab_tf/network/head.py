@@ -60,7 +60,8 @@ class _Head:
     def average_pool(self, x: Maps, scope: str, scales: tuple[float, float], strides: tuple[int, int]) -> Maps:
         """Average pooling, VALID, over a window of the pooling crop times `scales`."""
         crop = self.config.image_pooling_crop_size or self.config.crop_size
-        window = tuple(scale_dimension(d, s) for d, s in zip(crop, scales, strict=True))
+        assert crop is not None
+        window = (scale_dimension(crop[0], scales[0]), scale_dimension(crop[1], scales[1]))
         if any(size is not None and size < side for size, side in zip(x.shape[1:3], window, strict=True)):
             raise DeepLabError(
                 f"image_pooling_crop_size or crop_size {crop}: the pooling window {window} exceeds the feature map "
@@ -135,21 +136,24 @@ def _cell_branch(head: _Head, branch: Branch, source: Maps, scope: str) -> Maps:
     if branch.op == "pyramid_pooling":
         if not head.config.crop_size:
             raise DeepLabError("crop_size: a dense prediction cell with pyramid pooling needs it (its window is fixed)")
-        scales = tuple(1.0 / (stride * grid) for grid in branch.grid_size)
-        pooled = head.average_pool(source, scope, scales, (1, 1))
+        assert branch.grid_size is not None
+        rows, columns = branch.grid_size
+        pooled = head.average_pool(source, scope, (1.0 / (stride * rows), 1.0 / (stride * columns)), (1, 1))
         pooled = head.conv(pooled, scope, depth, after=head.after("relu"))
         return head.resize_to_stride(pooled, scope, 1.0 / stride)
     if branch.kernel == (1, 1):
         return head.conv(source, scope, depth, after=head.after("relu"))
-    rate = tuple(r * (16 // stride) for r in branch.rate)
-    return head.separable(source, scope, depth, Window(branch.kernel, rate=rate), head.after("relu"))
+    assert branch.kernel is not None and branch.rate is not None
+    factor = 16 // stride
+    window = Window(branch.kernel, rate=(branch.rate[0] * factor, branch.rate[1] * factor))
+    return head.separable(source, scope, depth, window, head.after("relu"))
 
 
 def _dense_prediction_cell(head: _Head, features: Maps) -> Maps:
     # The release gives each scale of an image pyramid its own cell: meta_architecture, meta_architecture_1, ...
     scope = f"meta_architecture_{head.graph.number}" if head.graph.number else "meta_architecture"
-    outputs = []
-    for i, branch in enumerate(head.config.dense_prediction_cell_json):
+    outputs: list[Maps] = []
+    for i, branch in enumerate(head.config.dense_prediction_cell_json or ()):
         source = features if branch.input < 0 else outputs[branch.input]
         outputs.append(_cell_branch(head, branch, source, f"{scope}/branch{i}"))
     x = head.graph.op(keras.layers.Concatenate, f"{scope}/concat", outputs)
@@ -165,8 +169,10 @@ def _dropped_conv(head: _Head, x: Maps, scope: str, filters: int, window: Window
 
 
 def _multi_scale_maps(head: _Head, end_points: Mapping[str, Maps]) -> list[Maps]:
-    """The image and the first poolings, each through a 3x3 and a 1x1 convolution of 128 filters at the output stride
-    (arXiv 1412.7062, section 4.3; the strided 3x3 is its public model's)."""
+    """Returns the image and the first poolings, each through a 3x3 and a 1x1 convolution of 128 filters.
+
+    All are at the output stride (arXiv 1412.7062, section 4.3; the strided 3x3 is its public model's).
+    """
     images = head.graph.preprocess(head.images, "multi_scale", head.architecture)
     taps = {"image": images} | {n.rpartition("/")[2]: end_points[n] for n in head.architecture.multi_scale_end_points}
     maps = []
@@ -180,9 +186,13 @@ def _multi_scale_maps(head: _Head, end_points: Mapping[str, Maps]) -> list[Maps]
 
 
 def _fully_connected(head: _Head, features: Maps, end_points: Mapping[str, Maps]) -> list[Maps]:
-    """Returns fc7 of each atrous rate. A lone rate is DeepLab-v1's: pool5 is averaged before fc6, as in its public
-    models, and the multi-scale maps may stand beside fc7; several are v2's ASPP, which has neither."""
-    config, scope, rates = head.config, head.architecture.scope, head.config.atrous_rates
+    """Returns fc7 of each atrous rate.
+
+    A lone rate is DeepLab-v1's: pool5 is averaged before fc6, as in its public models, and the multi-scale maps may
+    stand beside fc7; several are v2's ASPP, which has neither.
+    """
+    config, scope = head.config, head.architecture.scope
+    rates = config.atrous_rates or ()
     if len(rates) == 1:
         padded = head.graph.pad(features, f"{scope}/pool5a", 3)
         features = head.graph.op(keras.layers.AveragePooling2D, f"{scope}/pool5a", padded, pool_size=3, strides=1)
@@ -228,7 +238,7 @@ def _decoder(head: _Head, x: Maps, end_points: Mapping[str, Maps]) -> Maps:
     merge, projected = _concat_merge, config.decoder_projection_filters
     if config.decoder_use_sum_merge:
         merge, projected = _sum_merge, config.decoder_filters
-    for stage, stride in enumerate(config.decoder_output_stride):
+    for stage, stride in enumerate(config.decoder_output_stride or ()):
         suffix = f"_{stage}" if stage else ""
         scope = f"decoder/feature_projection0{suffix}"
         low_level = head.conv(end_points[taps[stride]], scope, projected, after=after)
@@ -239,10 +249,12 @@ def _decoder(head: _Head, x: Maps, end_points: Mapping[str, Maps]) -> Maps:
 
 
 def _logits(head: _Head, branches: list[Maps]) -> Maps:
-    """One convolution a branch, summed where there are several (DeepLab-v2). A lone branch of the v2 style may have
-    several atrous rates instead."""
+    """Returns a convolution of each branch, their sum where there are several (DeepLab-v2).
+
+    A lone branch of the v2 style may have several atrous rates instead.
+    """
     config = head.config
-    rates = (not config.aspp_with_batch_norm and config.atrous_rates) or (1,)
+    rates: tuple[int, ...] = (None if config.aspp_with_batch_norm else config.atrous_rates) or (1,)
     branches = branches * len(rates) if len(branches) == 1 else branches
     outputs = [
         head.graph.conv(
@@ -265,7 +277,8 @@ def head_logits(
 
     Args:
       graph: where the layers go.
-      features, end_points: what `backbone.backbone` returned.
+      features: the backbone's last maps, from `backbone.backbone`.
+      end_points: the maps that it taps, by name.
       images: Keras tensor [b, h, w, 3] that the backbone read.
       config: the options; crop_size is the size of `images` or None.
 

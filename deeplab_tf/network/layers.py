@@ -1,5 +1,6 @@
 """The operations of the release as Keras layers."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,8 @@ _register = keras.saving.register_keras_serializable(package="deeplab_tf")
 class _Elementwise(keras.layers.Layer):
     """A layer without weights whose output has its input's shape."""
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the shape of the input."""
         return input_shape
 
 
@@ -40,7 +42,8 @@ PIXEL_SCALE = np.float32(2.0 / 255.0)
 class ScalePixels(_Pixels):
     """Maps 0..255 to [-1, 1] as x * (2 / 255) - 1, the factor rounded to float32 once (feature_extractor.py)."""
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns images [b, h, w, 3] in -1..1."""
         return inputs * tf.cast(PIXEL_SCALE, inputs.dtype) - 1.0
 
 
@@ -48,14 +51,16 @@ class ScalePixels(_Pixels):
 class SubtractMean(_Pixels):
     """Subtracts an RGB mean, by default the release's [123.15, 115.90, 103.06] (feature_extractor.py), from 0..255."""
 
-    def __init__(self, mean: Sequence[float] = RGB_MEAN, **kwargs):
+    def __init__(self, mean: Sequence[float] = RGB_MEAN, **kwargs: Any):
         super().__init__(**kwargs)
         self.mean = tuple(mean)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns images [b, h, w, 3] without their mean."""
         return inputs - tf.constant(self.mean, inputs.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
         return {**super().get_config(), "mean": self.mean}
 
 
@@ -63,7 +68,8 @@ class SubtractMean(_Pixels):
 class HardSwish(_Elementwise):
     """x * relu6(x + 3) / 6, the sixth in float32."""
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the activated maps [b, h, w, c]."""
         return inputs * tf.nn.relu6(inputs + 3.0) * tf.cast(np.float32(1.0 / 6.0), inputs.dtype)
 
 
@@ -71,7 +77,8 @@ class HardSwish(_Elementwise):
 class QSigmoid(_Elementwise):
     """relu6(x + 3) * 0.16667: the release's literal, not a sixth."""
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the activated maps [b, h, w, c]."""
         return tf.nn.relu6(inputs + 3.0) * tf.cast(0.16667, inputs.dtype)
 
 
@@ -79,7 +86,8 @@ class QSigmoid(_Elementwise):
 class Bound(_Elementwise):
     """Clips to [-6, 6] (bounded activation)."""
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the activated maps [b, h, w, c]."""
         return tf.clip_by_value(inputs, -6.0, 6.0)
 
 
@@ -97,7 +105,7 @@ class FusedBatchNorm(Stepped, keras.layers.BatchNormalization):
 
     fixed_statistics = False
 
-    def for_step(self, config: TrainConfig, seed: int):
+    def for_step(self, config: TrainConfig, seed: int) -> contextlib.AbstractContextManager[None]:
         """Returns a context in which statistics are fixed and shared as `config` says."""
         del seed
         fixed = config.freeze_batch_norm or not config.fine_tune_batch_norm
@@ -108,7 +116,8 @@ class FusedBatchNorm(Stepped, keras.layers.BatchNormalization):
         """What the fused operation adds to the variance: it raises a smaller epsilon to this, as the original's did."""
         return max(self.epsilon, _SMALLEST_EPSILON)
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
+        """Returns the normalised maps [b, h, w, c]; with statistics of the batch the moving ones are updated."""
         del mask
         update = bool(training) and self.trainable and not self.fixed_statistics
         if update and self.synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1:
@@ -126,17 +135,17 @@ class FusedBatchNorm(Stepped, keras.layers.BatchNormalization):
             self._update(mean, variance)
         return outputs
 
-    def _update(self, mean, unbiased_variance):
+    def _update(self, mean: tf.Tensor, unbiased_variance: tf.Tensor):
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, unbiased_variance)):
             moving.assign_sub((moving - tf.cast(batch, moving.dtype)) * (1.0 - self.momentum))
 
-    def _call_synchronized(self, inputs):
+    def _call_synchronized(self, inputs: tf.Tensor) -> tf.Tensor:
         replica, values = tf.distribute.get_replica_context(), tf.cast(inputs, tf.float32)
         # One after the other: the mean of the squares, less the square of the mean, would lose digits to a large mean.
         mean = replica.all_reduce(tf.distribute.ReduceOp.MEAN, tf.reduce_mean(values, [0, 1, 2]))
         squares = tf.reduce_mean(tf.math.squared_difference(values, mean), [0, 1, 2])
         variance = replica.all_reduce(tf.distribute.ReduceOp.MEAN, squares)
-        number = tf.cast(tf.size(inputs[..., 0]) * replica.num_replicas_in_sync, tf.float32)
+        number = tf.cast(tf.size(inputs[:, :, :, 0]) * replica.num_replicas_in_sync, tf.float32)
         self._update(mean, variance * number / tf.maximum(number - 1.0, 1.0))
         outputs = tf.nn.batch_normalization(values, mean, variance, self.beta, self.gamma, self.fused_epsilon)
         return tf.cast(outputs, inputs.dtype)
@@ -153,7 +162,7 @@ class Dropout(Stepped, keras.layers.Dropout):
     step_seed: tf.Tensor | None = None
     _first_seed = 0
 
-    def for_step(self, config: TrainConfig, seed: int):
+    def for_step(self, config: TrainConfig, seed: int) -> contextlib.AbstractContextManager[None]:
         """Returns a context in which features are dropped if `config.dropout` says so, by draws from `seed`."""
         return replaced(self, step_seed=None, _first_seed=seed, rate=self.rate if config.dropout else 0.0)
 
@@ -161,7 +170,8 @@ class Dropout(Stepped, keras.layers.Dropout):
         """Draws anew: a run that resumes draws the same."""
         self.step_seed = tf.stack([tf.constant(self._first_seed, tf.int64), batch.number])
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool | None = False) -> tf.Tensor:
+        """Returns the maps [b, h, w, c], in training with some values dropped and the others raised."""
         if self.step_seed is None or not training or not self.rate:
             return super().call(inputs, training=training)
         return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed=replica_seed(self.step_seed))
@@ -181,11 +191,11 @@ class DropPath(Stepped, _Elementwise):
     _first_seed = 0
     _trained_by: TrainConfig | None = None
 
-    def __init__(self, depth: float = 1.0, **kwargs):
+    def __init__(self, depth: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.depth = depth
 
-    def for_step(self, config: TrainConfig, seed: int):
+    def for_step(self, config: TrainConfig, seed: int) -> contextlib.AbstractContextManager[None]:
         """Returns a context in which paths are dropped as `config.drop_path_keep_prob` says, by draws from `seed`."""
         return replaced(self, keep_prob=None, step_seed=None, _first_seed=seed, _trained_by=config)
 
@@ -198,13 +208,15 @@ class DropPath(Stepped, _Elementwise):
             cell = 1.0 - self.depth * (1.0 - config.drop_path_keep_prob)
             self.keep_prob = 1.0 - tf.minimum(1.0, progress) * (1.0 - cell)
 
-    def call(self, inputs, training=None):
-        if self.keep_prob is None or not training:
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Returns the maps [b, h, w, c], in training those of some examples dropped and the others raised."""
+        if self.keep_prob is None or self.step_seed is None or not training:
             return inputs
-        draws = tf.random.stateless_uniform([tf.shape(inputs)[0], 1, 1, 1], replica_seed(self.step_seed))
+        draws = tf.random.stateless_uniform(tf.stack([tf.shape(inputs)[0], 1, 1, 1]), replica_seed(self.step_seed))
         return inputs * tf.cast(tf.floor(self.keep_prob + draws) / self.keep_prob, inputs.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
         return {**super().get_config(), "depth": self.depth}
 
 
@@ -224,7 +236,7 @@ class ResizeBilinear(Stepped, keras.layers.Layer):
         self.size = tuple(size) if size else None
         self.scale = scale
 
-    def for_step(self, config: TrainConfig, seed: int):
+    def for_step(self, config: TrainConfig, seed: int) -> contextlib.AbstractContextManager[None]:
         """Returns a context in which XLA's own resize, which errs, is avoided where XLA compiles the step."""
         del seed
         return replaced(self, by_matrix=config.jit_compile)

@@ -1,10 +1,9 @@
-"""Network, a functional Keras model that knows its configuration, and build_model, which makes it from backbone, head
-and image pyramid (release: model.py)."""
+"""The model: Network, which knows its configuration, and build_model, which assembles it (release: model.py)."""
 
 import dataclasses
 import threading
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import keras
 
@@ -26,8 +25,8 @@ class Derived:
     Keras neither tracks nor saves an object of this kind, so that copies and files of the model begin without.
     """
 
-    def __init__(self):
-        self._values: dict[type, object] = {}
+    def __init__(self) -> None:
+        self._values: dict[type, Any] = {}
         self._turn = threading.RLock()  # predictions may come from several threads
 
     def get(self, kind: type[_Value], make: Callable[[], _Value]) -> _Value:
@@ -35,11 +34,9 @@ class Derived:
         with self._turn:
             if kind not in self._values:
                 self._values[kind] = make()
-            value = self._values[kind]
-        assert isinstance(value, kind)
-        return value
+            return self._values[kind]
 
-    def clear(self):
+    def clear(self) -> None:
         """Forgets all values."""
         with self._turn:
             self._values.clear()
@@ -58,7 +55,7 @@ class Network(keras.Model):
 
     # Keras saves the layers of a functional subclass, and clones it, only where its constructor takes *args, **kwargs,
     # under these names.
-    def __init__(self, *args, config: ModelConfig | None = None, **kwargs):
+    def __init__(self, *args: Any, config: ModelConfig | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._config = config
         self.derived = Derived()
@@ -156,6 +153,14 @@ def build_model(
 
     Raises:
       DeepLabError: options that cannot go together.
+
+    Example:
+    >>> config = deeplab_tf.ModelConfig(model_variant="tiny", num_classes=3, crop_size=(65, 97))
+    >>> model = deeplab_tf.build_model(config)
+    >>> model.input_shape, model.output_shape
+    ((None, 65, 97, 3), (None, 5, 7, 3))
+    >>> model.config.output_stride
+    16
     """
     height, width = config.crop_size or (None, None)
     images = keras.Input((height, width, 3), name="images")

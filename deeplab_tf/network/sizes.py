@@ -17,8 +17,10 @@ def padded_size(config: ModelConfig, height: int, width: int) -> tuple[int, int]
         return config.crop_size
     smallest = config.image_pooling_crop_size or (1, 1)
     stride = config.output_stride
-    sides = (max(side, least) for side, least in zip((height, width), smallest, strict=True))
-    return tuple(math.ceil((side - 1) / stride) * stride + 1 for side in sides)
+    rows, columns = (
+        math.ceil((max(side, least) - 1) / stride) for side, least in ((height, smallest[0]), (width, smallest[1]))
+    )
+    return rows * stride + 1, columns * stride + 1
 
 
 def needs_fixed_size(config: ModelConfig) -> bool:
