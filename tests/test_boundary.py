@@ -123,3 +123,12 @@ def test_a_shifted_square_by_hand():
     assert class_scores(boundary_counts(label, prediction, 2))["iou"][1] == pytest.approx(72 / (2 * 144 - 72))
     assert contour_f_scores(label, prediction, 2, ratio=0.03)[1] == 1  # 2.5 pixels reach
     assert contour_f_scores(label, prediction, 2, ratio=0.01)[1] < 0.75
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_the_score_of_a_class_does_not_depend_on_its_number(dtype):
+    """Maps are often 8-bit, and ADE20K has 151 classes: what is computed from a class's number must not overflow."""
+    label, prediction = maps(0)
+    moved = [np.where(found == 255, 255, found + 100).astype(dtype) for found in (label, prediction)]
+    expected = contour_f_scores(label, prediction, 5)
+    np.testing.assert_array_equal(contour_f_scores(*moved, 105)[100:], expected)
