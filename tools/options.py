@@ -1,4 +1,4 @@
-"""The edge: absl flags derived from configuration fields, and how a command starts and ends."""
+"""Flags of the commands: absl flags derived from configuration fields, and how a command starts and ends."""
 
 import contextlib
 import dataclasses
@@ -34,9 +34,9 @@ def _kind(annotation: typing.Any) -> type:
 
 
 class PathParser(flags.ArgumentParser):
-    """Makes of what is typed the path that everything below expects; a flag that has this parser holds paths.
+    """Parses a path as the user types it (`files.clean`); a flag with this parser holds paths.
 
-    Every path flag of every command has it, so that `~` and a slash at the end mean the same to all of them.
+    Every path flag of every command has it, so that `~` and a slash at the end mean the same in all of them.
     """
 
     def parse(self, argument: str) -> str:
@@ -55,7 +55,8 @@ class PathListParser(PathParser):
 class _PathsParser(flags.ListParser, PathParser):
     """A parser of several paths with commas between them, to a list."""
 
-    def parse(self, argument: str | list[str]) -> list[str]:
+    # The two parsers disagree about the result; ListParser's, the first of the two, is the one that counts.
+    def parse(self, argument: str | list[str]) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return [files.clean(place) for place in flags.ListParser.parse(self, argument)]
 
 
@@ -102,7 +103,7 @@ def _require_file_systems(values: flags.FlagValues) -> None:
                         raise DeepLabError(f"--{name}={part}: {error}") from None
 
 
-def _shown(value) -> str:
+def _shown(value: object) -> str:
     return ",".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
 
 
@@ -133,13 +134,15 @@ def given(values: flags.FlagValues, config_class: type, names: Mapping[str, str 
     return {**found, **lists}
 
 
-# What the release's commands know besides their own flags (absl's logging), and its documentation gives.
+# Flags of absl's logging, which the release's documented command lines give.
 _LOGGING = ("logtostderr", "alsologtostderr")
 
 
 def define_retired(values: flags.FlagValues, retired: Mapping[str, tuple[object, str]]) -> None:
-    """Defines flags of the release that have lost their meaning: name -> (the release's default, reason). They are
-    accepted, so that old command lines run; `retired_notes` says so where one is given."""
+    """Defines flags of the release that have lost their meaning: name -> (the release's default, reason).
+
+    They are accepted, so that old command lines run; `retired_notes` says so where one is given.
+    """
     for name, (default, reason) in retired.items():
         shown = "unset" if default == () else _shown(default)
         text = f"accepted without effect: {reason} (default: {shown})"
@@ -163,31 +166,38 @@ def require(values: flags.FlagValues, *names: str) -> None:
 
 
 def require_writable(values: flags.FlagValues, name: str) -> None:
-    """Raises DeepLabError where the folder that the flag `name` gives can be neither made nor written, before any
-    work is done for it. Makes nothing."""
-    if files.is_remote(values[name].value):
+    """Raises DeepLabError where the folder that the required flag `name` gives can be neither made nor written.
+
+    To be called before any work is done for the folder; makes nothing.
+    """
+    place = str(values[name].value)
+    if files.is_remote(place):
         return
-    present = files.path(values[name].value).absolute()
+    present = files.path(place).absolute()
     while not present.exists():
         present = present.parent
     if not present.is_dir() or not os.access(present, os.W_OK | os.X_OK):
         reason = f"no right to write to {present}" if present.is_dir() else f"{present} is a file"
-        raise files.unwritable(values[name].value, reason, flag=f"--{name}", cure="choose another folder")
+        raise files.unwritable(place, reason, flag=f"--{name}", cure="choose another folder")
 
 
 def require_writable_file(values: flags.FlagValues, name: str) -> None:
-    """Raises DeepLabError where the file that the flag `name` gives, if any, cannot be written: it is a folder, or in
-    none that is there. Before hours of work are done for it; makes nothing."""
-    if not values[name].value or files.is_remote(values[name].value):
+    """Raises DeepLabError where the file that the flag `name` gives, if any, cannot be written.
+
+    That is a folder, or a file in a folder that does not exist. To be called before hours of work are done for the
+    file; makes nothing.
+    """
+    place = values[name].value
+    if not place or files.is_remote(str(place)):
         return
-    file = files.path(values[name].value).absolute()
+    file = files.path(str(place)).absolute()
     if file.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
         reason = "it is a folder" if file.is_dir() else f"no folder {file.parent} that can be written"
-        raise files.unwritable(values[name].value, reason, flag=f"--{name}", cure="choose another file")
+        raise files.unwritable(str(place), reason, flag=f"--{name}", cure="choose another file")
 
 
 def table(values: Mapping[str, object]) -> str:
-    """Returns a two-column table of names and values, those that are None left out."""
+    """Returns a two-column table of names and values without those that are None."""
     rows = {name: _shown(value) for name, value in values.items() if value is not None}
     width = max(map(len, rows), default=0)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items())
@@ -195,7 +205,7 @@ def table(values: Mapping[str, object]) -> str:
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Sends to nowhere what libraries write to standard error meanwhile, whatever their log level is."""
+    """Discards what libraries write to standard error during the context; their log level does not matter."""
     sys.stderr.flush()
     shown = os.dup(2)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
@@ -209,7 +219,7 @@ def silenced() -> Iterator[None]:
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow and finds its devices without the log lines that it prints whatever its log level is."""
+    """Imports TensorFlow and finds its devices without the log lines that it prints at every log level."""
     with silenced():
         import tensorflow as tf
 
@@ -236,7 +246,7 @@ def run(
 ) -> None:
     """Parses the flags that `define` defines and ends the process with the status of `main`.
 
-    Arguments that are no flags are more values of the flag `rest_is`, or a mistake.
+    Positional arguments are appended to the flag `rest_is`; without it they are an error.
 
     A mistake of the user (DeepLabError, a flag that does not parse) is one line on standard error and status 1.
     `--help` prints the tool's text and flags, with status 0 and without importing TensorFlow. Control-C ends it with
@@ -266,8 +276,8 @@ def run(
 
 def _parse(values: flags.FlagValues, argv: Sequence[str], rest_is: str | None) -> None:
     rest = values(argv)[1:]
-    if rest and not rest_is:
-        raise DeepLabError(f"unexpected argument {rest[0]!r}; every option is a flag, --name=value")
     if rest:
+        if not rest_is:
+            raise DeepLabError(f"unexpected argument {rest[0]!r}; every option is a flag, --name=value")
         values[rest_is].value = [*(values[rest_is].value or []), *map(values[rest_is].parser.parse, rest)]
     _require_file_systems(values)
