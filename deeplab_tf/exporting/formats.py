@@ -17,7 +17,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from deeplab_tf import files
 from deeplab_tf.config import ExportConfig
-from deeplab_tf.config.export import INPUT, LABEL_BEYOND, OUTPUTS
+from deeplab_tf.config.export import INPUT, LABEL_BEYOND, OUTPUTS, Output
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.filesystems.remote import os_errors
 from deeplab_tf.inference.graph import as_function, tensor_names
@@ -35,7 +35,7 @@ def files_of(path: files.AnyPath) -> list[files.AnyPath]:
     return [file for part in _SAVED_MODEL_FILES for file in sorted(path.glob(part))] if path.is_dir() else [path]
 
 
-def _outputs(options: ExportConfig) -> tuple[str, ...]:
+def _outputs(options: ExportConfig) -> tuple[Output, ...]:
     """Returns the outputs, which `ExportConfig.for_path` has set."""
     assert options.outputs is not None
     return options.outputs

@@ -9,15 +9,17 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import apache_beam as beam
+from apache_beam.io import WriteToText
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
 
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.data.beam import run_pipeline, runner_flags
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.files import AnyPath, growing, local_path, path
-from deeplab_tf.inference.files import SegmentationPipeline, require_apart, stems
+from deeplab_tf.inference.files import ImageResult, SegmentationPipeline, require_apart, stems
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.weights.loading import open_model
 
@@ -27,8 +29,14 @@ _RESULTS = "results"
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What each worker does: the checkpoint (whatever `load` takes), changes of its ModelConfig, options, and where
-    the outputs go."""
+    """What each worker does.
+
+    Attributes:
+      checkpoint: anything that `load` takes.
+      changes: of its ModelConfig.
+      options: what is done with each image.
+      output_dir: where the outputs go.
+    """
 
     checkpoint: str
     changes: Mapping[str, object]
@@ -55,7 +63,7 @@ class _Segmenting(ModelHandler[tuple[str, str], PredictionResult, _Worker]):
     def load_model(self) -> _Worker:
         return _Worker(self._job)
 
-    def run_inference(self, batch: Sequence[tuple[str, str]], model: _Worker, inference_args=None):
+    def run_inference(self, batch: Sequence[tuple[str, str]], model: _Worker, inference_args: Any = None):
         files, names = zip(*batch, strict=True)
         for pair, result in zip(batch, model.line.results(files, names), strict=True):
             yield PredictionResult(pair, _as_json(result))
@@ -64,7 +72,7 @@ class _Segmenting(ModelHandler[tuple[str, str], PredictionResult, _Worker]):
         return {"min_batch_size": _LEAST_BATCH, "max_batch_size": _MOST_BATCH}
 
 
-def _as_json(result) -> str:
+def _as_json(result: ImageResult) -> str:
     values = {**dataclasses.asdict(result), "files": list(map(str, result.files))}
     return json.dumps({name: value for name, value in values.items() if value not in (None, (), [])})
 
@@ -115,10 +123,10 @@ def predict_with_beam(files: Sequence[str], job: Job, runner: str, beam_options:
         with path(plan).open("w", encoding="utf-8") as lines:
             lines.writelines(json.dumps([_absolute(f), s]) + "\n" for f, s in zip(files, stems(files), strict=True))
 
-        def build(pipeline):
+        def build(pipeline: Any):
             pairs = pipeline | beam.Create([plan]) | "Files" >> beam.FlatMap(_pairs) | beam.Reshuffle()
             found = pairs | "Segment" >> RunInference(_Segmenting(job)) | "Result" >> beam.Map(lambda p: p.inference)
-            _ = found | "Write" >> beam.io.WriteToText(str(work / _RESULTS), file_name_suffix=".jsonl")
+            _ = found | "Write" >> WriteToText(str(work / _RESULTS), file_name_suffix=".jsonl")
 
         run_pipeline(runner, flags, build)
         for file in _results(output):  # of an earlier run

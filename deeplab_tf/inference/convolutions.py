@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import tensorflow as tf
 
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.ops.resizing import static_dimensions
 
 # An atrous depthwise convolution is written for its target, "tensorflow", "tflite" or "onnx". TensorFlow's own kernel
 # exists on some CPUs only (with oneDNN), and tf.nn wraps it in SpaceToBatchND; so there it is a plain one between two
@@ -32,7 +33,7 @@ class Geometry:
         return cls(options["strides"], rates, options["padding"].upper())
 
 
-def sides_of(maps: tf.Tensor) -> list:
+def sides_of(maps: tf.Tensor) -> list[Any]:
     """Returns height and width: numbers where they are known, else scalar tensors."""
     dynamic = tf.shape(maps)
     return [dynamic[axis] if maps.shape[axis] is None else maps.shape[axis] for axis in (1, 2)]
@@ -40,7 +41,8 @@ def sides_of(maps: tf.Tensor) -> list:
 
 def _same_padding(kernel: tf.Tensor, rates: Rates) -> list[list[int]]:
     """What SAME means for stride 1; onnxruntime refuses SAME itself where there is a rate."""
-    totals = [(kernel.shape[axis] - 1) * rates[axis] for axis in (0, 1)]
+    sides = static_dimensions(kernel, 0, 1)
+    totals = [(side - 1) * rate for side, rate in zip(sides, rates, strict=True)]
     return [[0, 0], *([total // 2, total - total // 2] for total in totals), [0, 0]]
 
 
@@ -52,9 +54,12 @@ def _neighbours_by_reshaping(x: tf.Tensor, kernel: tf.Tensor, rates: Rates) -> t
     map is r old rows one after the other; the zeros on the right of each keep them apart. `kernel` has its channels
     repeated for the r columns.
     """
-    (height, width), (tall, wide), channels = sides_of(x), rates, x.shape[-1]
+    height, width = sides_of(x)
+    tall, wide = rates
+    (channels,) = static_dimensions(x, 3)
+    (across,) = static_dimensions(kernel, 1)
     rows = (height + tall - 1) // tall
-    columns = (width + kernel.shape[1] // 2 * wide + wide - 1) // wide
+    columns = (width + across // 2 * wide + wide - 1) // wide
     batch = tf.shape(x)[0] if x.shape[0] is None else x.shape[0]
     x = tf.pad(x, [[0, 0], [0, rows * tall - height], [0, columns * wide - width], [0, 0]])
     x = tf.reshape(x, [batch, rows, tall * columns, wide * channels])
@@ -63,15 +68,17 @@ def _neighbours_by_reshaping(x: tf.Tensor, kernel: tf.Tensor, rates: Rates) -> t
 
 
 def depthwise_convolution(x: tf.Tensor, kernel: tf.Tensor, geometry: Geometry, target: str) -> tf.Tensor:
-    """Returns maps [b, h, w, c] convolved by `kernel` [kh, kw, c, 1], for a target. For "tensorflow" the channels
-    of an atrous kernel are repeated as often as the second of its rates.
+    """Returns maps [b, h, w, c] convolved by `kernel` [kh, kw, c, 1], for a target.
 
-    DeepLabError where no target takes it: a rate beside a stride, an even kernel, or another padding than SAME.
+    For "tensorflow" the channels of an atrous kernel are repeated as often as the second of its rates.
+
+    Raises:
+      DeepLabError: no target takes it: a rate beside a stride, an even kernel, or another padding than SAME.
     """
     stride, rates, padding = geometry.stride, geometry.rates, geometry.padding
     if rates == (1, 1):
         return tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], padding)
-    if stride > 1 or padding != "SAME" or any(side % 2 == 0 for side in kernel.shape[:2]):
+    if stride > 1 or padding != "SAME" or any(side % 2 == 0 for side in static_dimensions(kernel, 0, 1)):
         raise DeepLabError(
             f"a depthwise convolution with kernel {tuple(kernel.shape[:2])}, stride {stride}, rates {rates} and "
             f"padding {padding} cannot be exported; expected an odd kernel, stride 1 and SAME"
@@ -89,7 +96,7 @@ def full_convolution(x: tf.Tensor, kernel: tf.Tensor, geometry: Geometry, target
     padding = geometry.padding
     if target == "onnx" and geometry.rates != (1, 1) and padding == "SAME" and geometry.stride == 1:
         padding = _same_padding(kernel, geometry.rates)
-    return tf.nn.conv2d(x, kernel, geometry.stride, padding, dilations=geometry.rates)
+    return tf.nn.conv2d(x, kernel, geometry.stride, cast(Any, padding), dilations=geometry.rates)
 
 
 def taken_in(x: tf.Tensor, margins: list[list[int]], kernel: int, stride: int, target: str) -> Padding | None:

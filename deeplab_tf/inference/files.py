@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import errno
+import functools
 import glob
 import os
 import pathlib
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import keras
 import numpy as np
@@ -31,13 +33,22 @@ from deeplab_tf.weights.model_directory import ModelCard
 _READ_AHEAD, _WRITE_BEHIND, _THREADS = 3, 6, 3
 
 
+_Result = TypeVar("_Result")
 _SUFFIXES = {"mask": "mask.png", "overlay": "overlay.jpg", "raw": "raw.png", "probabilities": "probabilities.npy"}
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageResult:
-    """What became of one image: its size (h, w), the files written, seconds in the network (and the CRF), and the
-    classes found as (index, name, share); or `error`, one line."""
+    """What became of one image.
+
+    Attributes:
+      name: of the image's file.
+      size: height and width in pixels.
+      files: that were written.
+      seconds: in the network and the CRF.
+      shares: of the classes found: (index, name, share of the pixels).
+      error: one line, where the image is at fault; the other fields are empty then.
+    """
 
     name: str
     size: tuple[int, int] = (0, 0)
@@ -105,14 +116,16 @@ def stems(files: Sequence[str]) -> Iterator[str]:
 
 
 def expected_pixels(files: Sequence[str], options: PredictConfig) -> int:
-    """Returns about how many pixels the network will see at their own scale, which is what `runtime.runtime_predictor`
-    wants to know; of photographs that keep their size, at least so many."""
+    """Returns about how many pixels the network will see at their own scale, for `runtime.runtime_predictor`.
+
+    Of photographs that keep their size it is the least number.
+    """
     inference = options.inference
     runs = inference.scales.count(1.0) * (2 if inference.flip else 1)
     return runs * len(files) * options.longest_side**2
 
 
-def require_apart(files: Sequence[str], output_dir: str | os.PathLike, options: PredictConfig):
+def require_apart(files: Sequence[str], output_dir: str | os.PathLike, options: PredictConfig) -> None:
     """Raises DeepLabError where what `predict_files` writes of one picture would take the place of another."""
     folder = path(output_dir).resolve()
     folders = {name: path(name).resolve() for name in set(map(os.path.dirname, files))}
@@ -239,8 +252,10 @@ class SegmentationPipeline:
             try:
                 for file, stem in zip(files, names, strict=True):
                     name, picture = _name(file), next(pictures)
-                    result = _caught(name, lambda p=picture, n=name, s=stem: self._segmented(p, n, s, pool))
-                    pending.append((name, result if callable(result) else lambda r=result: r))
+                    segmented = _caught(name, functools.partial(self._segmented, picture, name, stem, pool))
+                    if isinstance(segmented, ImageResult):
+                        segmented = functools.partial(_same, segmented)
+                    pending.append((name, segmented))
                     if len(pending) > _WRITE_BEHIND:
                         yield _caught(*pending.popleft())
                 while pending:
@@ -249,7 +264,11 @@ class SegmentationPipeline:
                 pool.shutdown(cancel_futures=True)
 
 
-def _caught(name: str, work: Callable) -> object:
+def _same(result: ImageResult) -> ImageResult:
+    return result
+
+
+def _caught(name: str, work: Callable[[], _Result]) -> _Result | ImageResult:
     """Returns what `work` returns, or where the picture is at fault a result that says so."""
     try:
         return work()
@@ -276,7 +295,8 @@ def predict_files(
     the last ones.
 
     Args:
-      model, card: from `loading.open_model`.
+      model: from `loading.open_model`.
+      card: of the model, from there too.
       files: from `expand_inputs`.
       output_dir: gets <stem>_mask.png, <stem>_overlay.jpg, <stem>_raw.png (palette PNG of class indices, at the
         picture's size) and <stem>_probabilities.npy (float32 [h, w, classes]), as `options.save` says.

@@ -8,15 +8,17 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import graph_pb2
 
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.arch.spec import Architecture, BatchNorm
 from deeplab_tf.config import ExportConfig, ModelConfig
-from deeplab_tf.config.export import INPUT, OUTPUTS
+from deeplab_tf.config.export import INPUT, OUTPUTS, Output
 from deeplab_tf.data.transforms import range_size
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.convolutions import Geometry, depthwise_convolution, full_convolution, sides_of, taken_in
@@ -25,10 +27,10 @@ from deeplab_tf.network.graph import Graph, Maps
 from deeplab_tf.network.layers import PIXEL_SCALE
 from deeplab_tf.network.model import MERGED, build_outputs
 from deeplab_tf.network.sizes import at_size, logits_stride, needs_fixed_size, padded_size
-from deeplab_tf.ops.resizing import resize_bilinear, resize_nearest, scale_dimension
+from deeplab_tf.ops.resizing import resize_bilinear, resize_nearest, scale_dimension, static_dimensions
 from deeplab_tf.ops.upsampling import strip_classes
 
-GraphDef = tf.compat.v1.GraphDef
+GraphDef: TypeAlias = graph_pb2.GraphDef
 Weights = Mapping[str, Mapping[str, np.ndarray]]
 
 
@@ -106,7 +108,7 @@ class InferenceGraph(Graph):
     def weighted(self, scope: str, make: type[keras.layers.Layer], inputs: Maps, **options: object) -> Maps:
         """Returns the output of a convolution, or of the rounding to a range."""
         if make is FakeQuantize:
-            return fake_quantized(inputs, *(self._values(scope)[leaf] for leaf in ("min", "max")))
+            return fake_quantized(inputs, *(float(self._values(scope)[leaf]) for leaf in ("min", "max")))
         if make not in _KERNELS:
             raise DeepLabError(f"layer {scope} ({make.__name__}) cannot be exported; expected a convolution")
         geometry = Geometry.of(options)
@@ -175,6 +177,12 @@ class Segmentation:
     options: ExportConfig
     target: str
 
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What the graph gives."""
+        assert self.options.outputs is not None, "expected options from ExportConfig.for_path"
+        return self.options.outputs
+
     def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the outputs that options.outputs says, by their names in `OUTPUTS`.
 
@@ -189,7 +197,7 @@ class Segmentation:
         inner = sides_of(pixels)
         padded = self._padded(pixels, inner)
         maps, outputs = self._maps(padded), {}
-        for output in self.options.outputs:
+        for output in self.outputs:
             result = maps[output]
             if not (output == "logits" and self.options.export_upsample == "none"):
                 result = result if padded is pixels else result[:, : inner[0], : inner[1]]
@@ -198,28 +206,34 @@ class Segmentation:
             outputs[OUTPUTS[output]] = tf.identity(result, name=OUTPUTS[output])
         return outputs
 
-    def _resized(self, pixels):
+    def _resized(self, pixels: tf.Tensor) -> tf.Tensor:
         options = self.options
         if options.min_resize_value is None:
             return pixels
-        limits = {"maximum": options.max_resize_value, "factor": options.resize_factor}
-        return resize_bilinear(pixels, range_size(*sides_of(pixels), minimum=options.min_resize_value, **limits))
+        size = range_size(
+            *sides_of(pixels),
+            minimum=options.min_resize_value,
+            maximum=options.max_resize_value,
+            factor=options.resize_factor,
+        )
+        return resize_bilinear(pixels, size)
 
-    def _padded(self, pixels, inner):
+    def _padded(self, pixels: tf.Tensor, inner: Sequence[Any]) -> tf.Tensor:
         known = all(isinstance(side, int) for side in inner)
-        target = padded_size(self.config, *inner) if known else self._padded_size(*inner)
+        target = list(padded_size(self.config, *inner)) if known else self._padded_size(*inner)
         if known and tuple(inner) == tuple(target):
             return pixels
-        # tf.pad knows one value for all channels: zeros, around what the pixels have above the padding's colour.
+        # tf.pad has one value for all channels: zeros, around what the pixels have above the padding's colour.
         colour = tf.constant(ARCHITECTURES[self.config.model_variant].pad_pixel, tf.float32)
         missing = [[0, new - old] for new, old in zip(target, inner, strict=True)]
         padded = tf.pad(pixels - colour, [[0, 0], *missing, [0, 0]]) + colour
         return tf.ensure_shape(padded, [None, *target, 3]) if needs_fixed_size(self.config) else padded
 
-    def _padded_size(self, height, width) -> list:
-        """`predictor.padded_size` of a size that is known only when the graph runs."""
+    def _padded_size(self, height: Any, width: Any) -> list[Any]:
+        """Returns the `padded_size` of a size that is known only when the graph runs."""
         crop, stride = self.config.crop_size, self.config.output_stride
         if needs_fixed_size(self.config):
+            assert crop is not None
             return list(crop)
         sides = [(side + stride - 2) // stride * stride + 1 for side in (height, width)]
         if not crop:
@@ -227,7 +241,7 @@ class Segmentation:
         fits = tf.logical_and(height <= crop[0], width <= crop[1])
         return [tf.where(fits, fixed, side) for fixed, side in zip(crop, sides, strict=True)]
 
-    def _maps(self, images) -> dict:
+    def _maps(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """All outputs at the size of the (padded) images; what is not asked for is dropped with the dead ends."""
         graph = InferenceGraph(self.weights, target=self.target, quantized=self.config.quantized)
         size = sides_of(images)
@@ -244,18 +258,23 @@ class Segmentation:
             probabilities = resize_bilinear(tf.nn.softmax(small), size)
         return {"predictions": classes, "probabilities": probabilities, "logits": logits}
 
-    def _upsampled_classes(self, small, full):
-        classes = strip_classes(small, tuple(full.shape[1:3])) if self.target == "tflite" else None
-        return _classes(full, self.target) if classes is None else classes
+    def _upsampled_classes(self, small: tf.Tensor, full: tf.Tensor) -> tf.Tensor:
+        if self.target == "tflite":
+            height, width = static_dimensions(full, 1, 2)
+            if (classes := strip_classes(small, (height, width))) is not None:
+                return classes
+        return _classes(full, self.target)
 
-    def _logits(self, graph: InferenceGraph, images, scale: float = 1.0, pyramid: tuple[float, ...] | None = None):
+    def _logits(
+        self, graph: InferenceGraph, images: tf.Tensor, scale: float = 1.0, pyramid: tuple[float, ...] | None = None
+    ) -> tf.Tensor:
         height, width = images.shape[1:3]
-        size = None if None in (height, width) else (height, width)
+        size = None if height is None or width is None else (height, width)
         config = at_size(self.config, size, scale=scale, pyramid=pyramid)
         return build_outputs(graph, images, config)[MERGED]
 
-    def _averaged(self, graph: InferenceGraph, images, size):
-        """Probabilities averaged over scales and flips, as in `Predictor`."""
+    def _averaged(self, graph: InferenceGraph, images: tf.Tensor, size: Sequence[Any]) -> tf.Tensor:
+        """Returns the probabilities averaged over scales and flips, as in `Predictor`."""
         inference = self.options.inference
         maps = []
         for scale in inference.scales:
@@ -290,7 +309,7 @@ def build_graph_def(segmentation: Segmentation, shape: Sequence[int | None], dty
     run = tf.function(segmentation.__call__, input_signature=signature, autograph=False)
     whole = run.get_concrete_function().graph.as_graph_def()
     nodes = {node.name: node for node in whole.node}
-    needed, waiting = {INPUT}, collections.deque(OUTPUTS[output] for output in segmentation.options.outputs)
+    needed, waiting = {INPUT}, collections.deque(OUTPUTS[output] for output in segmentation.outputs)
     while waiting:
         name = waiting.popleft()
         if name not in needed:
@@ -301,18 +320,18 @@ def build_graph_def(segmentation: Segmentation, shape: Sequence[int | None], dty
     return graph_def
 
 
-def tensor_names(outputs: Sequence[str]) -> list[str]:
+def tensor_names(outputs: Sequence[Output]) -> list[str]:
     """Returns the names of the tensors of `outputs` (predictions, probabilities, logits) in an exported graph."""
     return [f"{OUTPUTS[output]}:0" for output in outputs]
 
 
-def as_function(graph_def: GraphDef, outputs: Sequence[str]) -> tf.types.experimental.GenericFunction:
-    """Returns `graph_def` as a tf.function of its input, giving {name: output}."""
+def as_function(graph_def: GraphDef, outputs: Sequence[Output]) -> Any:
+    """Returns `graph_def` as a tf.function: from its input, images [b, h, w, 3], to {name: output}."""
     attributes = next(node.attr for node in graph_def.node if node.name == INPUT)
     shape, dtype = tf.TensorShape(attributes["shape"].shape), attributes["dtype"].type
 
     @tf.function(input_signature=[tf.TensorSpec(shape, dtype, name=INPUT)], autograph=False)
-    def run(images):
+    def run(images: tf.Tensor) -> dict[str, tf.Tensor]:
         names = tensor_names(outputs)
         results = tf.graph_util.import_graph_def(graph_def, {f"{INPUT}:0": images}, names, name="")
         return {name.removesuffix(":0"): value for name, value in zip(names, results, strict=True)}

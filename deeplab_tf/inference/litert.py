@@ -89,7 +89,7 @@ class LiteNetwork:
 
     def _file(self, config: ModelConfig, *, convert_anew: bool) -> bytes | None:
         resizable = None if config.image_pyramid else self.resizable()
-        if resizable and resizable.suits(config.crop_size):
+        if resizable and config.crop_size and resizable.suits(config.crop_size):
             return resizable.for_size(config.crop_size)
         return self._converted(config) if convert_anew else None
 
@@ -97,9 +97,10 @@ class LiteNetwork:
         model = self._model()
         if model is None:
             raise DeepLabError("the model of this predictor is gone; expected the caller to keep it")
+        assert config.crop_size is not None
         segmentation = Segmentation(config, read_weights(model), _LOGITS, "tflite")
         graph = build_graph_def(segmentation, (1, *config.crop_size, 3), tf.float32)
-        return convert.convert(as_function(graph, _LOGITS.outputs).get_concrete_function())
+        return convert.convert(as_function(graph, ("logits",)).get_concrete_function())
 
 
 class LiteBackend:

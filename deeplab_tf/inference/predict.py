@@ -43,7 +43,6 @@ def predict(
         installed, or `model` was not made here.
 
     Example:
-
     >>> import numpy as np
     >>> model = deeplab_tf.build_model(deeplab_tf.ModelConfig(model_variant="tiny", num_classes=3))
     >>> labels = deeplab_tf.predict(model, np.zeros((2, 40, 60, 3), np.uint8), flip=True, runtime="tf")

@@ -5,7 +5,7 @@ Source: the release's model.py (predict_labels, predict_labels_multi_scale) and 
 
 import dataclasses
 import weakref
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import keras
 import numpy as np
@@ -101,7 +101,7 @@ class Predictor:
     def __init__(self, config: ModelConfig, backend: Backend):
         self.config, self.backend = config, backend
 
-    def prepare(self):
+    def prepare(self) -> None:
         """Does what can be done before the first image comes."""
         self.backend.prepare()
 
@@ -124,8 +124,10 @@ class Predictor:
         return self._logits(images, pyramid=self.config.image_pyramid)
 
     def _averaged(self, images: np.ndarray, inference: Inference) -> tf.Tensor:
-        """Probabilities at full size, averaged over scales and flips (release: predict_labels_multi_scale, which runs
-        each scale without the image pyramid)."""
+        """Returns the probabilities at full size, averaged over scales and flips.
+
+        Release: predict_labels_multi_scale, which runs each scale without the image pyramid.
+        """
         size = images.shape[1:3]
         flips = (False, True) if inference.flip else (False,)
         total = tf.zeros((), tf.float32)
@@ -152,7 +154,7 @@ class Predictor:
         """
         if inference.crf is not None:
             pairs = zip(images, self.probabilities(images, inference), strict=True)
-            refined = [densecrf(image, probabilities, **inference.crf) for image, probabilities in pairs]
+            refined = [densecrf(image, probabilities, **cast(Any, inference.crf)) for image, probabilities in pairs]
             return np.stack([probabilities.argmax(-1).astype(np.int32) for probabilities in refined])
         padded = self._padded(images)
         if inference.averages:

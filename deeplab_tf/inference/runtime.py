@@ -40,12 +40,16 @@ def _require_litert():
 
 
 def pays_from(layers: int, parameters: int, multiply_adds: float, depthwise: float) -> float:
-    """Returns how many pixels LiteRT must see before it has saved what the conversion took; infinity where it is no
-    faster than TensorFlow.
+    """Returns how many pixels LiteRT must see before it has saved the time of the conversion.
 
     Args:
-      layers, parameters: of the network, which the time of its conversion grows with.
-      multiply_adds: of its convolutions for each pixel of an image, those of `depthwise` ones included.
+      layers: their number, which the time of the conversion grows with.
+      parameters: their number, which it grows with too.
+      multiply_adds: of the convolutions for each pixel of an image, depthwise ones included.
+      depthwise: of the depthwise convolutions alone.
+
+    Returns:
+      A number of pixels; infinity where LiteRT is not faster than TensorFlow.
     """
     spent = layers * _CONVERTING_A_LAYER + parameters * _CONVERTING_A_PARAMETER
     saved = depthwise * _SAVED_BY_A_DEPTHWISE_MULTIPLY_ADD - (multiply_adds - depthwise) * _LOST_BY_ANOTHER
@@ -58,9 +62,12 @@ def _pays_from(model: keras.Model) -> float:
     if needs_fixed_size(config) or config.image_pyramid:
         return math.inf
     size = config.crop_size or _TYPICAL_SIZE
-    pixels, whole = math.prod(size), model_cost(model, size=size)
-    depthwise = model_cost(model, size=size, depthwise=True).multiply_adds
-    return pays_from(len(model.layers), whole.parameters, whole.multiply_adds / pixels, depthwise / pixels)
+    pixels = math.prod(size)
+    whole = model_cost(model, size=size)
+    depthwise = model_cost(model, size=size, depthwise=True)
+    assert whole.multiply_adds is not None and depthwise.multiply_adds is not None
+    counts = (whole.multiply_adds / pixels, depthwise.multiply_adds / pixels)
+    return pays_from(len(model.layers), whole.parameters, *counts)
 
 
 class _LiteUse:

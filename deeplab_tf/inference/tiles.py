@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,7 @@ from deeplab_tf.ops.images import resize_labels, resize_longest
 from deeplab_tf.ops.resizing import resize_bilinear
 
 _PLAIN = Inference()
+_Run = Callable[[np.ndarray], np.ndarray]  # from [h, w, 3] to [h, w, ...]
 _OVERLAP = 8  # neighbouring tiles share one part in so many
 
 
@@ -48,7 +50,7 @@ def _windows(size: Sequence[int], tile: tuple[int, int], stride: int) -> Iterato
             yield (slice(top, top + height), slice(left, left + width)), middle, place
 
 
-def _tiled(run, image: np.ndarray, tile: tuple[int, int], stride: int, result: np.ndarray) -> np.ndarray:
+def _tiled(run: _Run, image: np.ndarray, tile: tuple[int, int], stride: int, result: np.ndarray) -> np.ndarray:
     """Fills `result` [h, w, ...] from tiles of at most the size `tile`, keeping the middle of each."""
     for window, middle, place in _windows(image.shape, tile, stride):
         result[place] = run(image[window])[middle]
@@ -75,7 +77,7 @@ def network_labels(predictor: Predictor, image: np.ndarray, options: PredictConf
     """
     without_crf = dataclasses.replace(options.inference, crf=None)
 
-    def run(part):
+    def run(part: np.ndarray) -> np.ndarray:
         return predictor.labels(part[None], without_crf)[0]
 
     if image.shape[0] * image.shape[1] <= options.max_pixels:
@@ -129,26 +131,27 @@ def segment_batch(
     Raises:
       DeepLabError: the memory does not suffice.
     """
-    crop, whole = predictor.config.crop_size, images.shape[1:3]
+    crop = predictor.config.crop_size
+    whole = (images.shape[1], images.shape[2])
+    own = [whole] * len(images) if sizes is None else [(int(height), int(width)) for height, width in sizes]
+    tile = crop if inference.large_images == "tile" else None
 
-    def run(part):
-        return predictor.labels(part, inference)
+    def run(part: np.ndarray) -> np.ndarray:
+        return predictor.labels(part[None], inference)[0]
 
-    def fits(size):
+    def fits(size: tuple[int, int]) -> bool:
         return crop is not None and size[0] <= crop[0] and size[1] <= crop[1]
 
-    sizes = [whole] * len(images) if sizes is None else [tuple(map(int, size)) for size in sizes]
-    tiled = inference.large_images == "tile" and crop is not None
     labels = np.zeros(images.shape[:3], np.int32)
     try:
-        if inference.crf is None and (fits(whole) or (set(sizes) == {whole} and not tiled)):
-            return run(images)
-        for image, size, result in zip(images, sizes, labels, strict=True):
+        if inference.crf is None and (fits(whole) or (set(own) == {whole} and tile is None)):
+            return predictor.labels(images, inference)
+        for image, size, result in zip(images, own, labels, strict=True):
             image, result = image[: size[0], : size[1]], result[: size[0], : size[1]]
-            if tiled and not fits(size):
-                _tiled(lambda part: run(part[None])[0], image, crop, predictor.config.output_stride, result)
+            if tile is not None and not fits(size):
+                _tiled(run, image, tile, predictor.config.output_stride, result)
             else:
-                result[:] = run(image[None])[0]
+                result[:] = run(image)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise DeepLabError(
             f"not enough memory for {len(images)} images of {whole[0]} x {whole[1]}; smaller batches need less, and so "
@@ -164,7 +167,7 @@ def _shape(predictor: Predictor, image: np.ndarray) -> tuple[int, ...]:
 def _probabilities(predictor: Predictor, image: np.ndarray, options: PredictConfig, result: np.ndarray) -> np.ndarray:
     """Fills `result` [h, w, classes] with the network's probabilities at the picture's own size, class by class."""
 
-    def run(part):
+    def run(part: np.ndarray) -> np.ndarray:
         return predictor.probabilities(part[None], options.inference)[0]
 
     sized = network_size(image, options)
@@ -175,20 +178,23 @@ def _probabilities(predictor: Predictor, image: np.ndarray, options: PredictConf
     else:
         small = run(sized)
         for index in range(result.shape[-1]):
-            result[..., index] = resize_bilinear(small[None, ..., index, None], image.shape[:2])[0, ..., 0]
+            resized = resize_bilinear(small[None, ..., index, None], image.shape[:2])
+            result[..., index] = resized.numpy()[0, ..., 0]
     return result
 
 
-def _refined(image: np.ndarray, found: np.ndarray, options: PredictConfig, result: np.ndarray, finish) -> np.ndarray:
+def _refined(
+    image: np.ndarray, found: np.ndarray, options: PredictConfig, result: np.ndarray, finish: _Run
+) -> np.ndarray:
     """Fills `result` [h, w, ...] with what `finish` makes of the CRF's probabilities."""
     size, side = image.shape[:2], math.isqrt(options.max_pixels)
     tile = size if math.prod(size) <= options.max_pixels else (side, side)
     for window, middle, place in _windows(size, tile, 1):
-        result[place] = finish(densecrf(image[window], found[window], **options.crf_parameters))[middle]
+        result[place] = finish(densecrf(image[window], found[window], **cast(Any, options.crf_parameters)))[middle]
     return result
 
 
-def write_probabilities(predictor: Predictor, image: np.ndarray, options: PredictConfig, path: str):
+def write_probabilities(predictor: Predictor, image: np.ndarray, options: PredictConfig, path: str) -> None:
     """Writes the class probabilities of one photograph at its own size: .npy, float32 [h, w, classes].
 
     Written through a memory map; where the picture was resized they are upsampled bilinearly, as the release's

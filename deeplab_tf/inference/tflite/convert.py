@@ -63,7 +63,8 @@ class LiteModel:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the images it takes."""
-        return tuple(map(int, self._input["shape"][1:3]))
+        _, height, width, _ = map(int, self._input["shape"])
+        return height, width
 
     @property
     def takes_pixels(self) -> bool:
@@ -71,8 +72,10 @@ class LiteModel:
         return self._input["dtype"] is np.uint8 and self._input["quantization"][0] in (0.0, 1.0)
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
-        """Returns the outputs for images [1, h, w, 3] in 0..255: labels int32 [1, h, w] as they are, logits [1, h, w,
-        classes] as float32 even where the file holds them as integers."""
+        """Returns the outputs for images [1, h, w, 3] in 0..255.
+
+        Labels are int32 [1, h, w], logits float32 [1, h, w, classes] even where the file holds them as integers.
+        """
         self._interpreter.set_tensor(self._input["index"], _quantised(images, self._input))
         self._interpreter.invoke()
         return [_real(self._interpreter.get_tensor(output["index"]), output) for output in self._outputs]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -10,12 +11,12 @@ from deeplab_tf.weights.lite_format import schema
 EMPTY = 0  # the buffer without data that every file begins with
 
 
-def unpack(content: bytes):
+def unpack(content: bytes) -> Any:
     """Returns the file as the ModelT of `schema`."""
     return schema().ModelT.InitFromObj(schema().Model.GetRootAs(content))
 
 
-def pack(model) -> bytes:
+def pack(model: Any) -> bytes:
     """Returns the bytes of a file."""
     import flatbuffers
 
@@ -24,9 +25,14 @@ def pack(model) -> bytes:
     return bytes(builder.Output())
 
 
-def open_interpreter(content: bytes, *, threads: int | None = None, keep_all: bool = False):
-    """Returns a LiteRT interpreter ready to run, with XNNPACK; or, with `keep_all`, without it and such that every
-    tensor can be read afterwards."""
+def open_interpreter(content: bytes, *, threads: int | None = None, keep_all: bool = False) -> Any:
+    """Returns a LiteRT interpreter ready to run.
+
+    Args:
+      content: of the .tflite.
+      threads: their number; None: one for each processor.
+      keep_all: every tensor can be read afterwards, which XNNPACK, otherwise used, does not allow.
+    """
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError:  # the same code under its old name; it goes away with a later TensorFlow
@@ -42,7 +48,7 @@ def open_interpreter(content: bytes, *, threads: int | None = None, keep_all: bo
     return interpreter
 
 
-def convolutions(model) -> Iterator[tuple]:
+def convolutions(model: Any) -> Iterator[tuple]:
     """Yields (graph, operation, whether it is depthwise) of every convolution.
 
     Its inputs are maps, kernel and, if any, bias; kernels are [cout, kh, kw, cin], depthwise ones [1, kh, kw, c].
@@ -56,7 +62,7 @@ def convolutions(model) -> Iterator[tuple]:
             yield graph, operation, kinds[operation.opcodeIndex]
 
 
-def after_convolutions(model) -> set[int]:
+def after_convolutions(model: Any) -> set[int]:
     """Returns the outputs of the operations from which no convolution takes anything, and that are none."""
     (graph,), made_by = model.subgraphs, [operation for _, operation, _ in convolutions(model)]
     leading, after = set(), set()
@@ -69,12 +75,12 @@ def after_convolutions(model) -> set[int]:
     return after
 
 
-def constant(model, tensor) -> np.ndarray:
+def constant(model: Any, tensor: Any) -> np.ndarray:
     """Returns the values of a float32 constant."""
     return np.frombuffer(bytes(model.buffers[tensor.buffer].data), "<f4").reshape(tensor.shape)
 
 
-def set_constant(model, tensor, values: np.ndarray):
+def set_constant(model: Any, tensor: Any, values: np.ndarray) -> None:
     """Gives a constant new values, of its own dtype; other tensors that shared the old ones keep them."""
     buffer = schema().BufferT()
     buffer.data = np.frombuffer(values.astype(values.dtype.newbyteorder("<")).tobytes(), np.uint8)
@@ -82,7 +88,7 @@ def set_constant(model, tensor, values: np.ndarray):
     tensor.buffer, tensor.shape = len(model.buffers) - 1, list(values.shape)
 
 
-def drop_unused(model):
+def drop_unused(model: Any) -> None:
     """Empties the buffers that no tensor has."""
     used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
     used |= {entry.buffer for entry in model.metadata or ()}

@@ -4,6 +4,8 @@ The converter's own float16 rounds kernels and biases to the nearest; what every
 activations behind a ReLU all have one sign.
 """
 
+from typing import Any
+
 import numpy as np
 
 from deeplab_tf.inference.tflite.file import (
@@ -46,7 +48,7 @@ def _half_kernel(kernel: np.ndarray, *, depthwise: bool) -> np.ndarray:
     return balanced_half(kernel.reshape(len(kernel), -1)).reshape(kernel.shape)
 
 
-def _widening(model, graph, index: int, *, depthwise: bool):
+def _widening(model: Any, graph: Any, index: int, *, depthwise: bool):
     """Gives the float32 kernel `index` its values from a float16 one; returns the operation that does it."""
     wide, half, operation = graph.tensors[index], schema().TensorT(), schema().OperatorT()
     half.name, half.type = wide.name + b"/half", schema().TensorType.FLOAT16

@@ -10,6 +10,7 @@ A network of quantised training brings its ranges along and has learned to do wi
 import copy
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -39,10 +40,10 @@ class Seen:
 
     low: float = 0.0
     high: float = 0.0
-    total: np.ndarray | float = 0.0
+    total: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(()))
     count: int = 0
 
-    def add(self, values: np.ndarray):
+    def add(self, values: np.ndarray) -> None:
         """Counts what it holds for one image."""
         rows = values.reshape(-1, values.shape[-1])
         self.low, self.high = min(self.low, float(rows.min())), max(self.high, float(rows.max()))
@@ -71,13 +72,15 @@ def observe(content: bytes, images: Iterable[np.ndarray]) -> dict[int, Seen]:
 
 
 def lost_by_rounding(kernel: np.ndarray, *, depthwise: bool) -> np.ndarray:
-    """Returns a kernel [cout, kh, kw, cin], depthwise [1, kh, kw, c], less what eight bits make of it: multiples of
-    its largest magnitude in each output channel over 127."""
+    """Returns a kernel less its value in eight bits: multiples of a channel's largest magnitude over 127.
+
+    The kernel is [cout, kh, kw, cin], depthwise [1, kh, kw, c], float32.
+    """
     step = np.abs(kernel).max((0, 1, 2) if depthwise else (1, 2, 3), keepdims=True) / _WEIGHT_LEVELS
     return kernel - np.rint(kernel / np.where(step > 0, step, 1.0)) * step
 
 
-def _take_up(model, graph, operation, mean: np.ndarray, *, depthwise: bool):
+def _take_up(model: Any, graph: Any, operation: Any, mean: np.ndarray, *, depthwise: bool):
     """Gives a convolution of maps with the means `mean` [cin] a bias of its own, by which its outputs keep theirs."""
     _, kernel, bias = map(int, operation.inputs)
     lost = lost_by_rounding(constant(model, graph.tensors[kernel]), depthwise=depthwise) * mean
@@ -88,7 +91,7 @@ def _take_up(model, graph, operation, mean: np.ndarray, *, depthwise: bool):
     graph.tensors.append(own)
 
 
-def take_ranges(model) -> dict[int, tuple[float, float]]:
+def take_ranges(model: Any) -> dict[int, tuple[float, float]]:
     """Returns index -> range of those tensors that the file rounds to eight bits and back, and takes the rounding out.
 
     That is how the converter writes TensorFlow's fake quantisation.
@@ -114,16 +117,18 @@ def take_ranges(model) -> dict[int, tuple[float, float]]:
     return ranges
 
 
-def bounded_ranges(model) -> dict[int, tuple[float, float]]:
+def bounded_ranges(model: Any) -> dict[int, tuple[float, float]]:
     """Returns index -> range of what ends in a ReLU6: quantised training rounds after a hard sigmoid, not within."""
     (graph,), relu6 = model.subgraphs, schema().ActivationFunctionType.RELU6
     ends = (o for o in graph.operators if getattr(o.builtinOptions, "fusedActivationFunction", None) == relu6)
     return {int(operation.outputs[0]): (0.0, 6.0) for operation in ends}
 
 
-def _observed(content: bytes, model, images: Iterable[np.ndarray]) -> dict[int, tuple[float, float]]:
-    """Returns index -> range of what the tensors of `model`, `content` unpacked, held for `images`; its biases take up
-    what the rounded weights lose."""
+def _observed(content: bytes, model: Any, images: Iterable[np.ndarray]) -> dict[int, tuple[float, float]]:
+    """Returns index -> range of what the tensors of `model`, `content` unpacked, held for `images`.
+
+    The biases of `model` take up what the rounded weights lose.
+    """
     seen = observe(content, images)
     for graph, operation, depthwise in convolutions(model):
         if len(operation.inputs) == 3 and min(operation.inputs) >= 0:

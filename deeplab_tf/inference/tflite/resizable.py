@@ -1,6 +1,7 @@
 """A .tflite of a fully convolutional network that is set to another size of its images without another conversion."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ class ResizableFile:
     def _sides(self, tensor: int) -> np.ndarray:
         return self._graph.Tensors(tensor).ShapeAsNumpy()[1:3]
 
-    def _change(self, operation) -> tuple[np.ndarray, Callable] | None:
+    def _change(self, operation: Any) -> tuple[np.ndarray, Callable] | None:
         """Returns the numbers of an operation that depend on the size and their function, None where it has none."""
         kinds = self._schema.BuiltinOperator
         kind = self._model.OperatorCodes(operation.OpcodeIndex()).BuiltinCode()
@@ -63,9 +64,9 @@ class ResizableFile:
 
     def _scaling(self, sides: np.ndarray) -> Callable[[tuple[int, int]], list[int]]:
         """Returns the function from the size of images to that of a map which has `sides` in this file."""
-        sides = tuple(map(int, sides))
-        strides = [(old - 1) // max(side - 1, 1) for old, side in zip(self._old, sides, strict=True)]
-        if any((side - 1) * stride + 1 != old for old, side, stride in zip(self._old, sides, strides, strict=True)):
+        pairs = [(old, int(side)) for old, side in zip(self._old, sides, strict=True)]
+        strides = [(old - 1) // max(side - 1, 1) for old, side in pairs]
+        if any((side - 1) * stride + 1 != old for (old, side), stride in zip(pairs, strides, strict=True)):
             raise NotResizable
         return lambda size: [(new - 1) // stride + 1 for new, stride in zip(size, strides, strict=True)]
 
@@ -80,7 +81,7 @@ class ResizableFile:
         return bytes(self._content)
 
 
-def pooling_window(content: bytearray, options) -> np.ndarray:
+def pooling_window(content: bytearray, options: Any) -> np.ndarray:
     """Returns a pooling's window, height and width, as a view of the file's own numbers, which may be set.
 
     Args:

@@ -4,6 +4,8 @@ Each of them ends a stretch of the network that XNNPACK runs in one go, and Lite
 at 513 x 513 took 260 ms instead of 76, and MobileNetV3 longer than in float32.
 """
 
+from typing import Any
+
 import numpy as np
 
 from deeplab_tf.inference.tflite.file import set_constant
@@ -15,11 +17,11 @@ _LEVELS = 127  # of a constant above 0
 class _Graph:
     """The graph of a file, to which operations on maps in eight bits are added."""
 
-    def __init__(self, model):
+    def __init__(self, model: Any) -> None:
         self._model, self._names = model, schema()
         (self.graph,) = model.subgraphs
 
-    def kind(self, operation) -> int:
+    def kind(self, operation: Any) -> int:
         return self._model.operatorCodes[operation.opcodeIndex].builtinCode
 
     def _code(self, kind: int) -> int:
@@ -73,12 +75,12 @@ class _Graph:
 
 
 def _relu(graph: _Graph, given: int, output: int) -> list:
-    """x + 0, with a ReLU: XNNPACK takes no ReLU whose output has another scale than its input."""
+    """Returns x + 0, with a ReLU: XNNPACK takes no ReLU whose output has another scale than its input."""
     return [graph.operation("Add", [given, graph.zero(output)], output, "RELU")]
 
 
 def _hard_swish(graph: _Graph, given: int, output: int) -> list:
-    """x * (relu6(x + 3) / 6)."""
+    """Returns x * (relu6(x + 3) / 6)."""
     raised, gate = graph.map_like(given, "raised", highest=6.0), graph.map_like(given, "gate", highest=1.0)
     return [
         graph.operation("Add", [given, graph.constant(3.0)], raised, "RELU6"),
@@ -87,7 +89,7 @@ def _hard_swish(graph: _Graph, given: int, output: int) -> list:
     ]
 
 
-def use_xnnpack(model):
+def use_xnnpack(model: Any) -> None:
     """Replaces each ReLU and each hard swish on int8 that stands alone in a file of one graph (`lite_file.unpack`)."""
     graph, kinds, operations = _Graph(model), schema().BuiltinOperator, []
     makers = {kinds.RELU: _relu, kinds.HARD_SWISH: _hard_swish}
