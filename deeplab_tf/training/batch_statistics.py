@@ -21,11 +21,11 @@ def _norms(model: keras.Model, scopes: Collection[str] | None = None) -> list[Fu
 def _measured(
     model: keras.Model, norms: list[FusedBatchNorm], batches: Iterable, *, training: bool
 ) -> Iterator[_Moments]:
-    """Yields mean and variance (float64 [channels]) of each norm's input over all batches, nothing being dropped."""
+    """Yields mean and variance, float64 [channels], of each norm's input over all batches, without dropout."""
     probe = keras.Model(model.input, [norm.input for norm in norms])
 
     @tf.function(autograph=False)
-    def moments(images):
+    def moments(images: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
         return [tf.nn.moments(tf.cast(x, tf.float32), [0, 1, 2]) for x in probe(images, training=training)]
 
     with as_trained(model, TrainConfig(dropout=False)):
@@ -37,15 +37,15 @@ def _measured(
 
 
 def unfold_batch_norm(model: keras.Model, batches: Iterable, *, scopes: Collection[str] | None = None) -> None:
-    """Gives batch norms the statistics of real images, in place, the network staying the same function.
+    """Gives batch norms the statistics of real images, in place; in inference the network stays the same function.
 
     Weights that were published for inference have their batch norm folded into scale and shift: moving mean 0,
-    variance 1. Trained with batch statistics they would be another function at once. Here mean and variance of each
-    norm's input become its moving statistics, and gamma and beta change so as to undo them.
+    variance 1. Trained with statistics of the batch, the network would be another function from the first step. Here
+    mean and variance of each norm's input become its moving statistics, and gamma and beta change to undo that.
 
     Args:
       model: from build_model or load.
-      batches: images [b, h, w, 3] in 0..255, all of one shape; 20 batches of 8 are plenty.
+      batches: images [b, h, w, 3], RGB in 0..255, all of one shape; 20 batches of 8 are plenty.
       scopes: TF1 scopes (".../BatchNorm") of the norms that are unfolded; None: all.
     """
     norms = _norms(model, scopes)
@@ -61,10 +61,14 @@ def unfold_batch_norm(model: keras.Model, batches: Iterable, *, scopes: Collecti
 
 
 def recalibrate_batch_norm(model: keras.Model, batches: Iterable) -> None:
-    """Measures the moving statistics of all batch norms anew, in place: of each batch normalised by itself.
+    """Measures the moving statistics of all batch norms anew, in place, with each batch normalised by its own.
 
-    The head's averages move by 0.0003 a step: after a run of a few thousand steps they are still those of older
-    weights. Arguments as in `unfold_batch_norm`.
+    The head's averages move by 0.0003 a step, so that after a run of a few thousand steps they still belong to older
+    weights.
+
+    Args:
+      model: from build_model or load.
+      batches: as in `unfold_batch_norm`.
     """
     norms = _norms(model)
     for norm, (mean, variance) in zip(norms, _measured(model, norms, batches, training=True), strict=True):

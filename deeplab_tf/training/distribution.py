@@ -1,6 +1,6 @@
-"""Devices that train together: a tf.distribute strategy from --strategy, --tpu and TF_CONFIG, and what a run asks it.
+"""Devices that train together: a tf.distribute strategy from --strategy, --tpu and TF_CONFIG, in a run's terms.
 
-One strategy for a process: TensorFlow mixes up the collectives of two.
+A process makes one strategy only: TensorFlow mixes up the collectives of two.
 """
 
 import contextlib
@@ -21,23 +21,30 @@ class Devices:
     """The devices of a run.
 
     Attributes:
-      strategy: of TensorFlow; None is one device.
+      strategy: TensorFlow's; None for one device.
       replicas: the number of devices that share a batch, over all machines.
       is_chief: whether this process writes checkpoints and logs.
+      workers: the number of processes.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy | None = None, *, is_chief: bool = True, workers: int = 1):
-        self.strategy, self.is_chief, self.workers = strategy, is_chief, workers
+    def __init__(
+        self, strategy: tf.distribute.Strategy | None = None, *, is_chief: bool = True, workers: int = 1
+    ) -> None:
+        self.strategy = strategy
+        self.is_chief = is_chief
+        self.workers = workers
         self.replicas = strategy.num_replicas_in_sync if strategy else 1
 
     def scope(self) -> contextlib.AbstractContextManager:
-        """Returns the context in which the variables of the run are made."""
+        """Returns the context in which the variables of the run have to be made."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
     def iterate(self, batches: Batches) -> Iterator[Mapping]:
         """Returns the batches of `batches(part, pieces)`, placed on the devices.
 
-        `part` is (i, n): this host's share of each batch; it comes in `pieces` equal pieces, one for each device here.
+        Args:
+          batches: called with (i, n), this host's share of each batch, and the number of equal pieces that it comes in,
+            one for each device here.
         """
         if not self.strategy:
             return iter(batches((0, 1), 1))
@@ -49,21 +56,24 @@ class Devices:
         return iter(self.strategy.distribute_datasets_from_function(of_host))
 
     def any(self, flag: bool) -> bool:
-        """Returns whether `flag` is true in any process. All processes have to ask."""
+        """Returns whether `flag` is true in any process; all processes have to call it."""
         return self._sum(float(flag)) > 0 if self.workers > 1 else flag
 
-    def require_equal(self, value: int, meaning: str):
-        """Raises DeepLabError, in every process, where `value` is not the same in all of them. All have to ask."""
+    def require_equal(self, value: int, meaning: str) -> None:
+        """Raises DeepLabError, in every process, where `value` differs between them; all have to call it."""
         if self.any(self.workers > 1 and self._sum(float(value)) != float(value) * self.replicas):
             raise DeepLabError(f"the workers differ in {meaning} (here {value}); all must see the same --train_logdir")
 
     def _sum(self, value: float) -> float:
+        """Returns the sum of the values of all devices."""
+        if not self.strategy:
+            return value
         per_replica = self.strategy.run(tf.identity, args=(tf.constant(value, tf.float64),))
         return float(self.strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None))
 
 
 def _cluster() -> Mapping | None:
-    """Returns the cluster of TF_CONFIG where it names several tasks, else None."""
+    """Returns TF_CONFIG where its cluster has several tasks, else None."""
     text = os.environ.get("TF_CONFIG", "")
     if not text.strip():
         return None
@@ -80,7 +90,7 @@ def _cluster() -> Mapping | None:
     if unknown:
         raise DeepLabError(f"TF_CONFIG: tasks of the type {sorted(unknown)}; expected chief and worker only")
     if here not in tasks:
-        raise DeepLabError(f"TF_CONFIG: task {here[0]} {here[1]} is none of its cluster {values['cluster']}")
+        raise DeepLabError(f"TF_CONFIG: task {here[0]} {here[1]} is not in its cluster {values['cluster']}")
     return values if len(tasks) > 1 else None
 
 
@@ -111,14 +121,14 @@ def _tpu(address: str | None) -> Devices:
     return Devices(tf.distribute.TPUStrategy(resolver))
 
 
-def _split_cpu(clones: int):
-    """Makes `clones` logical devices of the CPU, before TensorFlow uses it."""
+def _split_cpu(clones: int) -> None:
+    """Makes `clones` logical devices of the CPU; to be called before TensorFlow uses it."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     try:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * clones)
     except RuntimeError:
         if len(tf.config.list_logical_devices("CPU")) < clones:
-            raise DeepLabError(f"--num_clones={clones}: TensorFlow runs already with fewer CPU devices") from None
+            raise DeepLabError(f"--num_clones={clones}: TensorFlow already runs with fewer CPU devices") from None
 
 
 def _mirrored(clones: int, on_cpu: bool) -> Devices:
@@ -137,7 +147,7 @@ def _first_line(error: Exception) -> str:
 
 
 def make_devices(run: RunConfig) -> Devices:
-    """Returns the devices that `run.strategy` asks for. To be called once, before TensorFlow computes anything.
+    """Returns the devices that `run.strategy` names; to be called once, before TensorFlow computes anything.
 
     auto: the workers of TF_CONFIG, else the TPU of `run.tpu`, else `run.num_clones` devices if more than one, else all
     GPUs if there are several, else one device.
@@ -147,7 +157,7 @@ def make_devices(run: RunConfig) -> Devices:
         (the clones are logical devices of the CPU, as they are where there is no GPU).
 
     Raises:
-      DeepLabError: the devices, the TPU or the TF_CONFIG are not there or make no sense.
+      DeepLabError: the devices or the TPU do not exist, or TF_CONFIG is missing, malformed or contradicts the strategy.
     """
     name, cluster = run.strategy, _cluster()
     if name == "auto":

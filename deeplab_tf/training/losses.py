@@ -1,10 +1,11 @@
-"""Losses of segmentation logits, each as a sum and what it is divided by; shapes are static, so that XLA compiles them.
+"""Losses of segmentation logits, each as a sum and its divisor; shapes are static, so that XLA can compile them.
 
-The sum and the divisor come apart so that a batch may be shared by replicas, or run in parts, and still have the loss
-of the whole. The release's rules are in utils/train_utils.py (add_softmax_cross_entropy_loss_for_each_scale).
+Sum and divisor are separate so that a batch that replicas share, or that runs in parts, has the loss of the whole.
+The release's rules are in utils/train_utils.py (add_softmax_cross_entropy_loss_for_each_scale).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +18,7 @@ _SMALLEST_DIVISOR = 1e-5
 
 def divided(total: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """Returns total / count, or 0 where the count is 0."""
+    # The maximum keeps the branch that is not taken finite: its gradient would be 0 * inf, which is not a number.
     return tf.where(count > 0, total / tf.maximum(count, _SMALLEST_DIVISOR), tf.zeros_like(total))
 
 
@@ -25,17 +27,34 @@ def kept_pixels(labels: tf.Tensor, ignore_label: int) -> tf.Tensor:
     return tf.cast(tf.not_equal(labels, ignore_label), tf.float32)
 
 
-def _in_range(labels, classes: int):
-    """Returns (labels with 0 for those that are no class, 1 or 0 for whether they are one)."""
+def _static(tensor: tf.Tensor, axis: int) -> int:
+    """Returns the size of an axis, which has to be static."""
+    size = tensor.shape[axis]
+    if size is None:
+        raise ValueError(f"shape {tensor.shape}: expected a static size of axis {axis}")
+    return size
+
+
+def _classes(logits: tf.Tensor) -> int:
+    """Returns the number of classes, the size of the last axis."""
+    return _static(logits, -1)
+
+
+def _in_range(labels: tf.Tensor, classes: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the labels, with 0 for those that are not a class, and 1.0 where they are a class, 0.0 elsewhere."""
     known = tf.logical_and(labels >= 0, labels < classes)
     return tf.where(known, labels, tf.zeros_like(labels)), tf.cast(known, tf.float32)
 
 
 def class_weights(label_weights: float | Sequence[float] | None, classes: int) -> np.ndarray:
-    """Returns one loss weight a class, float32 [classes], from one number, one number a class, or None (all 1).
+    """Returns a loss weight for each class, float32 [classes].
+
+    Args:
+      label_weights: one number for all classes, one number for each class, or None: 1 for all.
+      classes: the number of classes.
 
     Raises:
-      DeepLabError: another number of weights than classes.
+      DeepLabError: the number of weights is neither 1 nor the number of classes.
     """
     weights = np.ravel(1.0 if label_weights is None else label_weights).astype(np.float32)
     if weights.size not in (1, classes):
@@ -48,21 +67,24 @@ def class_weights(label_weights: float | Sequence[float] | None, classes: int) -
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Returns the softmax cross entropy of each pixel, float32 [n], for logits [n, classes] and labels [n].
 
-    A label that is no class (the ignored one as well) costs 0, as it would with an all-zero one-hot row.
+    A label that is not a class (the ignored one is not) costs 0: its row of the release's one-hot labels is all 0.
     """
-    known, is_class = _in_range(labels, logits.shape[-1])
+    known, is_class = _in_range(labels, _classes(logits))
     return is_class * tf.nn.sparse_softmax_cross_entropy_with_logits(labels=known, logits=logits)
 
 
 def focal(logits: tf.Tensor, labels: tf.Tensor, *, gamma: float) -> tf.Tensor:
     """Returns the focal loss of each pixel, (1 - p)^gamma * -log p (Lin et al. 2017); see `cross_entropy`."""
     losses = cross_entropy(logits, labels)
-    # 1 - p from the cross entropy itself; where p rounds to 1 the power's gradient would otherwise be 0 * inf.
+    # 1 - p comes from the cross entropy itself, which is exact where p is close to 1. Where p rounds to 1, the bound
+    # keeps the gradient of the power from being 0 * inf.
     return tf.pow(tf.maximum(-tf.math.expm1(-losses), 1e-7), gamma) * losses
 
 
-def _pixel_weights(labels, classes: int, label_weights, ignore_label: int):
-    weights, kept = class_weights(label_weights, classes), kept_pixels(labels, ignore_label)
+def _pixel_weights(config: TrainConfig, labels: tf.Tensor, classes: int) -> tf.Tensor:
+    """Returns the weight of each pixel's loss, float32 [n]."""
+    weights = class_weights(config.label_weights, classes)
+    kept = kept_pixels(labels, config.ignore_label)
     if np.all(weights == weights[0]):
         return kept * weights[0]
     known, is_class = _in_range(labels, classes)
@@ -70,10 +92,10 @@ def _pixel_weights(labels, classes: int, label_weights, ignore_label: int):
 
 
 def mined_number(pixels: int, share: float, *, ramp_steps: int = 0, step: tf.Tensor | int = 0) -> int | tf.Tensor:
-    """Returns how many of `pixels` (ignored ones included) hard-example mining looks at.
+    """Returns the number of pixels, ignored ones included, that hard-example mining chooses from `pixels`.
 
-    trunc(share * pixels); during the first `ramp_steps` steps the share falls linearly from 1. In float32, as the
-    release computes it. An int without a ramp, else an int32 scalar.
+    It is trunc(share * pixels), in float32 as the release computes it; during the first `ramp_steps` steps the share
+    falls linearly from 1. Without a ramp it is an int, else an int32 scalar.
     """
     if not ramp_steps:
         return int(np.float32(share) * np.float32(pixels))
@@ -81,32 +103,42 @@ def mined_number(pixels: int, share: float, *, ramp_steps: int = 0, step: tf.Ten
     return tf.cast((progress * share + (1.0 - progress)) * tf.constant(pixels, tf.float32), tf.int32)
 
 
-def hardest(losses: tf.Tensor, share: float, *, ramp_steps: int = 0, step: tf.Tensor | int = 0):
-    """Returns (sum of the hardest losses, how many of them are not 0) for losses [n]; see `mined_number`.
+def hardest(
+    losses: tf.Tensor, share: float, *, ramp_steps: int = 0, step: tf.Tensor | int = 0
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the sum of the hardest losses and how many of these are not 0, float32 scalars.
 
-    During the ramp all n are sorted and the first ones counted, since XLA knows no top_k of a varying k.
+    Args:
+      losses: float32 [n], n static.
+      share: of the n losses, 0..1; see `mined_number`, as for the other two.
+      ramp_steps: number of steps.
+      step: the step counter before its increment.
     """
-    pixels = losses.shape[0]
+    pixels = _static(losses, 0)
     number = mined_number(pixels, share, ramp_steps=ramp_steps, step=step)
+    # During the ramp all losses are sorted and those beyond the number set to 0: XLA's top_k needs a static k.
     values, _ = tf.math.top_k(losses, k=pixels if ramp_steps else number)
     if ramp_steps:
         values = tf.where(tf.range(pixels) < number, values, tf.zeros_like(values))
     return tf.reduce_sum(values), tf.reduce_sum(tf.cast(tf.not_equal(values, 0.0), tf.float32))
 
 
-def _mean_over_classes(losses, present, weights):
-    """Returns the mean of losses [classes] over the classes that are present."""
-    weights = tf.cast(present, tf.float32) * weights
-    return divided(tf.reduce_sum(weights * losses), tf.reduce_sum(weights))
+def _mean_over_classes(losses: tf.Tensor, present: tf.Tensor, weights: np.ndarray) -> tf.Tensor:
+    """Returns the weighted mean of losses [classes] over the classes that are present (bool [classes])."""
+    counted = tf.cast(present, tf.float32) * weights
+    return divided(tf.reduce_sum(counted * losses), tf.reduce_sum(counted))
 
 
 def dice(logits: tf.Tensor, labels: tf.Tensor, kept: tf.Tensor, *, weights: np.ndarray) -> tf.Tensor:
-    """Returns 1 - 2 |p y| / (|p| + |y|) over the kept pixels, the mean over the classes that occur (soft Dice).
+    """Returns the soft Dice loss 1 - 2 |p y| / (|p| + |y|) of the kept pixels, the mean over the classes that occur.
 
     Args:
-      logits: [n, classes]; labels: [n]; kept: float32 [n], 1 or 0; weights: [classes].
+      logits: float32 [n, classes].
+      labels: int32 [n].
+      kept: float32 [n], 1 for pixels that count and 0 for those that are ignored.
+      weights: float32 [classes], of the classes in the mean.
     """
-    classes = logits.shape[-1]
+    classes = _classes(logits)
     known, is_class = _in_range(labels, classes)
     kept_class = kept * is_class
     probabilities = tf.nn.softmax(logits)
@@ -120,12 +152,19 @@ def dice(logits: tf.Tensor, labels: tf.Tensor, kept: tf.Tensor, *, weights: np.n
 def lovasz(logits: tf.Tensor, labels: tf.Tensor, kept: tf.Tensor, *, weights: np.ndarray) -> tf.Tensor:
     """Returns the Lovasz-Softmax loss (Berman et al. 2018, algorithm 1), the mean over the classes that occur.
 
-    Arguments as of `dice`. Ignored pixels get an error of 0 and thus stand last, where they change nothing. It sorts
-    all pixels once a class: slow at large crops.
+    It sorts all pixels once for each class, which is slow at large crops.
+
+    Args:
+      logits: float32 [n, classes].
+      labels: int32 [n].
+      kept: float32 [n], as in `dice`.
+      weights: float32 [classes], as in `dice`.
     """
-    classes, probabilities = logits.shape[-1], tf.nn.softmax(logits)
+    classes = _classes(logits)
+    probabilities = tf.nn.softmax(logits)
     losses, occurring = [], []
     for index in range(classes):
+        # An ignored pixel has an error of 0 and is sorted to the end, where it changes neither overlap nor union.
         true = kept * tf.cast(tf.equal(labels, index), tf.float32)
         errors, order = tf.math.top_k(tf.abs(true - kept * probabilities[:, index]), k=labels.shape[0])
         hits = tf.gather(true, order)
@@ -144,43 +183,48 @@ def counts_pixels(config: TrainConfig) -> bool:
     return config.loss in ("cross_entropy", "focal") and config.top_k_percent_pixels == 1
 
 
-def loss_terms(config: TrainConfig, logits: tf.Tensor, labels: tf.Tensor, step: tf.Tensor | int = 0):
-    """Returns (sum, count) of the loss that `config` asks for; `divided(sum, count)` is the loss.
+def loss_terms(
+    config: TrainConfig, logits: tf.Tensor, labels: tf.Tensor, step: tf.Tensor | int = 0
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns sum and count, float32 scalars, of the loss that `config` asks for; `divided(sum, count)` is the loss.
 
-    Cross entropy and focal loss: the weighted losses over all pixels that are not ignored, and the number of these
-    pixels (not the sum of their weights). Their mean over the hardest pixels that cost something (mining), dice and
-    lovasz are complete: the count is 1, and a batch in several parts has the mean of its parts' losses.
+    Of cross entropy and focal loss these are the sum of the weighted losses of all pixels that are not ignored, and the
+    number of these pixels (not the sum of their weights). Mining (the mean over the hardest pixels that cost
+    something), dice and lovasz cannot be summed over parts: the count is 1, and a batch in several parts has the mean
+    of its parts' losses.
 
     Args:
       config: loss, focal_gamma, label_weights, ignore_label, top_k_percent_pixels and hard_example_mining_step.
       logits: [b, h, w, classes], any float type, of static shape.
-      labels: [b, h, w] integers; those outside 0..classes-1 that are not ignored cost nothing but are counted.
+      labels: [b, h, w] integers. Those outside 0..classes-1 cost nothing; unless they are ignored, they are counted.
       step: the step counter before its increment.
 
     Raises:
-      DeepLabError: another number of label_weights than classes.
+      DeepLabError: the number of label_weights is neither 1 nor the number of classes.
     """
-    classes = logits.shape[-1]
+    classes = _classes(logits)
     logits = tf.cast(tf.reshape(logits, [-1, classes]), tf.float32)
     labels = tf.cast(tf.reshape(labels, [-1]), tf.int32)
     if config.loss in ("dice", "lovasz"):
         region = {"dice": dice, "lovasz": lovasz}[config.loss]
         weights = class_weights(config.label_weights, classes)
-        return region(logits, labels, kept_pixels(labels, config.ignore_label), weights=weights), tf.constant(1.0)
+        kept = kept_pixels(labels, config.ignore_label)
+        return region(logits, labels, kept, weights=weights), tf.constant(1.0)
     if config.loss == "focal":
         losses = focal(logits, labels, gamma=config.focal_gamma)
     else:
         losses = cross_entropy(logits, labels)
-    losses *= _pixel_weights(labels, classes, config.label_weights, config.ignore_label)
+    losses *= _pixel_weights(config, labels, classes)
     if counts_pixels(config):
         return tf.reduce_sum(losses), tf.reduce_sum(kept_pixels(labels, config.ignore_label))
     ramp_steps = config.hard_example_mining_step
-    return divided(*hardest(losses, config.top_k_percent_pixels, ramp_steps=ramp_steps, step=step)), tf.constant(1.0)
+    total, number = hardest(losses, config.top_k_percent_pixels, ramp_steps=ramp_steps, step=step)
+    return divided(total, number), tf.constant(1.0)
 
 
-def l2(kernels: Sequence, weight_decay: float) -> tf.Tensor:
-    """Returns weight_decay / 2 * the sum of squares of all `kernels` (slim's l2_regularizer, which has the half).
+def l2(kernels: Sequence[Any], weight_decay: float) -> tf.Tensor:
+    """Returns weight_decay / 2 * the sum of squares of all `kernels`, as slim's l2_regularizer computes it.
 
-    Which kernels a network regularises is `cost.regularized_kernels`.
+    `cost.regularized_kernels` names the kernels that a network regularises.
     """
     return tf.add_n([tf.constant(weight_decay, tf.float32) * tf.nn.l2_loss(kernel) for kernel in kernels])

@@ -1,10 +1,11 @@
 """TensorFlow 1's momentum and Adam, the release's gradient multipliers, and their state under TensorFlow 1's names.
 
 Keras's SGD multiplies the gradient by the rate before it accumulates; TensorFlow 1 accumulates the bare gradient, which
-differs as soon as the rate changes. Both optimisers here are the very kernels that TensorFlow 1 ran.
+differs as soon as the rate changes. Both optimisers here run the same kernels as TensorFlow 1 did.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -16,12 +17,12 @@ _ADAM_POWERS = {"beta1_power": 0.9, "beta2_power": 0.999}
 
 
 def last_layer_scopes(config: TrainConfig) -> tuple[str, ...]:
-    """Returns the scopes that the release calls the last layers: of multipliers, and of what is not restored."""
+    """Returns the scopes of the release's last layers, which have a gradient multiplier and may be left unrestored."""
     return (head.LOGITS,) if config.last_layers_contain_logits_only else head.LAST_LAYERS
 
 
 def gradient_multiplier(name: str, config: TrainConfig) -> float:
-    """Returns what the whole gradient of the variable `name` (TF1 name), its L2 part too, is multiplied by.
+    """Returns the factor of the whole gradient, its L2 part included, of the variable with the TF1 name `name`.
 
     2 for biases, times last_layer_gradient_multiplier in the last layers. The release looks for both as substrings of
     the name (utils/train_utils.py), so that "aspp" is also found in "aspp1_depthwise".
@@ -39,18 +40,19 @@ def rate_used(config: TrainConfig, scheduled: tf.Tensor) -> tf.Tensor:
 
 
 def initial_state(config: TrainConfig, variables: Mapping[str, tf.Variable]) -> dict[str, tf.Variable]:
-    """Returns the state of an update, new, by TF1 name: global_step, the slots, Adam's powers, moving averages.
+    """Returns a new state of the update by TF1 name: global_step, the slots, Adam's powers, moving averages.
 
     Args:
       config: the options.
-      variables: TF1 name -> variable that is trained. A slot is called <variable>/Momentum, <variable>/Adam, ...; a
-        moving average (ema_decay above 0) <variable>/ExponentialMovingAverage and begins at the variable's value.
+      variables: TF1 name -> variable that is trained. Its slots are called <variable>/Momentum, <variable>/Adam, ...;
+        its moving average (ema_decay above 0) is <variable>/ExponentialMovingAverage and begins at its value.
     """
     once = tf.VariableAggregation.ONLY_FIRST_REPLICA
-    state = {GLOBAL_STEP: tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=once, name=GLOBAL_STEP)}
+    zero = tf.constant(0, tf.int64)
+    state = {GLOBAL_STEP: tf.Variable(zero, trainable=False, aggregation=once, name=GLOBAL_STEP)}
     if config.optimizer == "adam":
         for name, value in _ADAM_POWERS.items():
-            state[name] = tf.Variable(value, dtype=tf.float32, trainable=False, aggregation=once, name=name)
+            state[name] = tf.Variable(tf.constant(value, tf.float32), trainable=False, aggregation=once, name=name)
     for name, variable in variables.items():
         for slot in SLOTS[config.optimizer]:
             zeros = tf.zeros(variable.shape, variable.dtype)
@@ -61,24 +63,40 @@ def initial_state(config: TrainConfig, variables: Mapping[str, tf.Variable]) -> 
     return state
 
 
-def _momentum(config: TrainConfig, variable, gradient, slots: Sequence, scalars: Mapping):
+class _Scalars(NamedTuple):
+    """Values without axes that the updates of all variables share.
+
+    A named tuple because the strategy looks into it and gives each device its own of what is distributed.
+
+    Attributes:
+      rate: the learning rate, float32; 0 where the step is skipped.
+      good: whether the step is done, bool; None: it is.
+      powers: Adam's beta1_power and beta2_power, float32.
+    """
+
+    rate: tf.Tensor
+    good: tf.Tensor | None
+    powers: Mapping[str, tf.Variable]
+
+
+def _momentum(config: TrainConfig, variable: Any, gradient: tf.Tensor, slots: Sequence[Any], scalars: _Scalars) -> None:
     tf.raw_ops.ResourceApplyMomentum(
         var=variable.handle,
         accum=slots[0].handle,
-        lr=scalars["rate"],
+        lr=scalars.rate,
         grad=gradient,
         momentum=_kept(tf.constant(config.momentum, tf.float32), scalars),
     )
 
 
-def _adam(config: TrainConfig, variable, gradient, slots: Sequence, scalars: Mapping):
+def _adam(config: TrainConfig, variable: Any, gradient: tf.Tensor, slots: Sequence[Any], scalars: _Scalars) -> None:
     tf.raw_ops.ResourceApplyAdam(
         var=variable.handle,
         m=slots[0].handle,
         v=slots[1].handle,
-        beta1_power=scalars["beta1_power"],
-        beta2_power=scalars["beta2_power"],
-        lr=scalars["rate"],
+        beta1_power=scalars.powers["beta1_power"],
+        beta2_power=scalars.powers["beta2_power"],
+        lr=scalars.rate,
         beta1=_kept(tf.constant(_ADAM_POWERS["beta1_power"], tf.float32), scalars),
         beta2=_kept(tf.constant(_ADAM_POWERS["beta2_power"], tf.float32), scalars),
         epsilon=tf.constant(config.adam_epsilon, tf.float32),
@@ -86,14 +104,22 @@ def _adam(config: TrainConfig, variable, gradient, slots: Sequence, scalars: Map
     )
 
 
-def _kept(decay, scalars: Mapping):
-    """Returns `decay`, or 1 (which with a gradient and a rate of 0 changes nothing) where the step is skipped."""
-    return decay if scalars["good"] is None else tf.where(scalars["good"], decay, 1.0)
+def _kept(decay: tf.Tensor, scalars: _Scalars) -> tf.Tensor:
+    """Returns `decay`, or 1 where the step is skipped: with a gradient and a rate of 0 nothing changes then."""
+    return decay if scalars.good is None else tf.where(scalars.good, decay, 1.0)
 
 
-def _update(variable, gradient, slots: Sequence, average, scalars: Mapping, config: TrainConfig):
-    if scalars["good"] is not None:
-        gradient = tf.where(scalars["good"], gradient, tf.zeros_like(gradient))
+def _update(
+    variable: Any,
+    gradient: tf.Tensor,
+    slots: Sequence[Any],
+    average: Any | None,
+    scalars: _Scalars,
+    config: TrainConfig,
+) -> None:
+    """Changes one variable, its slots and its moving average, if it has one."""
+    if scalars.good is not None:
+        gradient = tf.where(scalars.good, gradient, tf.zeros_like(gradient))
     {"momentum": _momentum, "adam": _adam}[config.optimizer](config, variable, gradient, slots, scalars)
     if average is not None:
         average.assign_sub((average - variable) * (1.0 - config.ema_decay))
@@ -107,23 +133,24 @@ def apply_gradients(
     rate: tf.Tensor,
     *,
     good: tf.Tensor | None = None,
-):
-    """Changes `variables` and `state` by one step; call it in a replica, with gradients equal on all replicas.
+) -> None:
+    """Changes `variables` and `state` by one step; to be called in a replica, with gradients equal on all replicas.
 
     Args:
       config: the options.
       variables: TF1 name -> variable.
       state: what `initial_state` made for them.
-      gradients: TF1 name -> gradient, complete (multiplied, L2 included).
-      rate: float32 scalar.
-      good: bool scalar; where it is false, variables and slots stay as they are and only global_step goes on.
+      gradients: TF1 name -> complete gradient: multiplied, L2 included.
+      rate: the learning rate, float32 scalar.
+      good: bool scalar; if it is false, variables and slots keep their values and only global_step changes. None: true.
     """
     names = list(variables)
 
-    def update_all(strategy, gradients, rate, good):
-        scalars = {"rate": rate if good is None else tf.where(good, rate, 0.0), "good": good}
-        if config.optimizer == "adam":
-            scalars.update({name: state[name] for name in _ADAM_POWERS})
+    def update_all(
+        strategy: tf.distribute.Strategy, gradients: Sequence[Any], rate: tf.Tensor, good: tf.Tensor | None
+    ) -> None:
+        powers = {name: state[name] for name in _ADAM_POWERS} if config.optimizer == "adam" else {}
+        scalars = _Scalars(rate if good is None else tf.where(good, rate, 0.0), good, powers)
         for name, gradient in zip(names, gradients, strict=True):
             slots = [state[f"{name}/{slot}"] for slot in SLOTS[config.optimizer]]
             average = state.get(f"{name}/{AVERAGE}")
@@ -138,5 +165,5 @@ def apply_gradients(
     replica.merge_call(update_all, args=([gradients[name] for name in names], rate, good))
 
 
-def _multiply(variable, factor: float, good):
+def _multiply(variable: Any, factor: float, good: tf.Tensor | None) -> None:
     variable.assign(variable * (factor if good is None else tf.where(good, factor, 1.0)))

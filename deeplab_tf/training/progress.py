@@ -1,10 +1,11 @@
-"""How a training run is going: means and speed between two lines of its log, and the signals that end it."""
+"""Progress of a training run: means and speed between two lines of its log, and the signals that end it."""
 
 import dataclasses
 import signal
 import threading
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,9 +15,19 @@ from deeplab_tf.evaluation.passes import Observer
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """The state of a run at one line of its log: updates done, mean losses since the last line, the rate of the last
-    update, images a second, the share of the time that was spent waiting for data, and seconds to the end at this
-    pace."""
+    """The state of a run at one line of its log.
+
+    Attributes:
+      step: number of updates done.
+      steps: number of updates of the whole run.
+      total_loss: the mean since the last line, as are the other two.
+      cross_entropy: the configured loss, whichever that is.
+      regularization: the L2 part.
+      learning_rate: the policy's, of the last update.
+      images_per_second: since the last line, over all devices.
+      waiting: share of the time, 0..1, that was spent waiting for data.
+      seconds_left: to the end of the run at this pace.
+    """
 
     step: int
     steps: int
@@ -41,54 +52,70 @@ class Progress:
 
 
 class TrainingObserver(Observer):
-    """An observer that is also told how the training itself goes."""
+    """An observer that also gets the progress of the training."""
 
     def progressed(self, progress: Progress) -> None:
         """Called with each line of the log, every log_steps."""
 
 
 class StopSignals:
-    """Notes SIGTERM and SIGINT (control-C) while it is entered, so that the loop can end after the update at hand."""
+    """Notes SIGTERM and SIGINT (control-C) during the context, so that the loop can end after the update at hand.
 
-    def __init__(self):
-        self.received = self.interrupted = False
-        self._before = {}
+    Outside the main thread, where Python allows no handlers, it notes nothing.
 
-    def __enter__(self):
+    Attributes:
+      received: whether one of the two came.
+      interrupted: whether SIGINT did.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+        self.interrupted = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._note)
         return self
 
-    def _note(self, number, frame):
+    def _note(self, number: int, frame: object) -> None:
         del frame
         self.received = True
         self.interrupted = self.interrupted or number == signal.SIGINT
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
 
 class Meter:
-    """Sums what the steps since the last line of the log gave."""
+    """Collects the results of the steps since the last line of the log; false while there are none.
 
-    def __init__(self, batch_size: int):
+    Args:
+      batch_size: images of a step, over all devices.
+    """
+
+    def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
         self._restart()
 
-    def _restart(self):
-        self._results, self._waited, self._start = [], 0.0, time.monotonic()
+    def _restart(self) -> None:
+        self._results: list[Mapping[str, tf.Tensor]] = []
+        self._waited = 0.0
+        self._start = time.monotonic()
 
-    def add(self, results: Mapping[str, tf.Tensor], waited: float):
+    def add(self, results: Mapping[str, tf.Tensor], waited: float) -> None:
+        """Adds the results of a step, which waited `waited` seconds for its batch."""
         self._results.append(results)
         self._waited += waited
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return bool(self._results)
 
     def line(self, step: int, steps: int) -> Progress:
-        """Returns the means, and begins anew. Reading the results waits for the device, so only here it is done."""
+        """Returns the progress at `step` of `steps`, and begins anew."""
+        # Reading a result waits for the device. Done in each step, it would keep the next one from being queued.
 
         def mean(name: str) -> float:
             return float(np.mean([float(results[name]) for results in self._results]))

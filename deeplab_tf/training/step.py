@@ -1,6 +1,7 @@
-"""make_train_step: one update of a network as the release's train.py computes it, compiled, of static shape."""
+"""One update of a network (`make_train_step`), as the release's train.py computes it; compiled, of static shape."""
 
 from collections.abc import Mapping
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -20,11 +21,12 @@ from deeplab_tf.weights.tf1 import variable_map
 
 LOSS_SCALE = "loss_scale"
 _GOOD_STEPS = "loss_scale_good_steps"
-_FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE = 2.0**15, 2000
+_FIRST_LOSS_SCALE = 2.0**15
+_STEPS_TO_DOUBLE = 2000  # good steps after which the loss scale is tried at twice its value
 
 
 def trained_variables(model: keras.Model, config: TrainConfig) -> dict[str, tf.Variable]:
-    """Returns TF1 name -> variable of what the step trains: what Keras calls trainable, less a frozen batch norm's."""
+    """Returns TF1 name -> variable of what the step trains: the trainable ones, less those of frozen batch norms."""
     norms = [layer for layer in model.layers if isinstance(layer, FusedBatchNorm)]
     frozen = {id(weight) for layer in norms for weight in layer.weights} if config.freeze_batch_norm else set()
     return {
@@ -34,18 +36,28 @@ def trained_variables(model: keras.Model, config: TrainConfig) -> dict[str, tf.V
     }
 
 
+def _counter(name: str, value: tf.Tensor) -> tf.Variable:
+    """Returns a variable of the step itself; all replicas change it alike."""
+    once = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return tf.Variable(value, trainable=False, aggregation=once, name=name)
+
+
 class TrainStep:
     """One training step, called with a batch; made by `make_train_step`.
 
     Attributes:
-      model, config: what is trained, and how.
-      variables: TF1 name -> variable, of those that are trained.
+      model: the network that is trained.
+      config: the options of the update.
+      variables: TF1 name -> variable that is trained.
       state: TF1 name -> variable: global_step, the optimiser's slots, moving averages (and the loss scale of float16).
         With the model's weights this is all that a run needs to go on bit for bit.
     """
 
-    def __init__(self, model: keras.Model, config: TrainConfig, *, strategy: tf.distribute.Strategy | None = None):
-        self.model, self.config = model, config
+    def __init__(
+        self, model: keras.Model, config: TrainConfig, *, strategy: tf.distribute.Strategy | None = None
+    ) -> None:
+        self.model = model
+        self.config = config
         self._strategy = strategy
         self._several = bool(strategy) and strategy.num_replicas_in_sync > 1
         # A batch in one piece is divided before its gradient is taken, as the release does: the same rounding.
@@ -54,13 +66,12 @@ class TrainStep:
         self.variables = trained_variables(model, config)
         self.state = optimizers.initial_state(config, self.variables)
         if config.mixed_precision == "float16":
-            once = {"trainable": False, "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
-            self.state[LOSS_SCALE] = tf.Variable(_FIRST_LOSS_SCALE, name=LOSS_SCALE, **once)
-            self.state[_GOOD_STEPS] = tf.Variable(0, dtype=tf.int64, name=_GOOD_STEPS, **once)
+            self.state[LOSS_SCALE] = _counter(LOSS_SCALE, tf.constant(_FIRST_LOSS_SCALE))
+            self.state[_GOOD_STEPS] = _counter(_GOOD_STEPS, tf.constant(0, tf.int64))
         self._kernels = regularized_kernels(model)
         self.compiled = tf.function(self._call, jit_compile=config.jit_compile, autograph=False)
 
-    def _check(self):
+    def _check(self) -> None:
         """Raises DeepLabError for options that do not fit the model or the devices."""
         model, config = self.model, self.config
         built_from = config_of(model)
@@ -74,7 +85,7 @@ class TrainStep:
         if config.jit_compile and self._several:
             raise DeepLabError("jit_compile=True: expected one device (a TPU's step is always compiled); leave it out")
 
-    def _check_quantized(self, built_from: ModelConfig):
+    def _check_quantized(self, built_from: ModelConfig) -> None:
         if not built_from.quantized:
             return
         given, precision = f"quantize_delay_step={built_from.quantize_delay_step}", self.config.mixed_precision
@@ -87,24 +98,33 @@ class TrainStep:
                 f"{given} on several devices: expected one, as in the release (--num_clones=1, --strategy=one_device)"
             )
 
-    def __call__(self, images, labels) -> dict[str, tf.Tensor]:
+    def __call__(self, images: Any, labels: Any) -> dict[str, tf.Tensor]:
         """Trains on one batch; see `make_train_step`. With a strategy, the arguments may be its per-replica values."""
         if not isinstance(images, tf.distribute.DistributedValues):
             images, labels = tf.convert_to_tensor(images, tf.float32), tf.cast(labels, tf.int32)
         results = self.compiled(images, labels)
-        if self._several:
+        if self._strategy and self._several:
             results = {name: self._strategy.experimental_local_results(value)[0] for name, value in results.items()}
         return results
 
-    def _call(self, images, labels):
+    def _call(self, images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
         with as_trained(self.model, self.config):
             if self._strategy is None:
                 return self.replica_step(images, labels)
             return self._strategy.run(self.replica_step, args=(images, labels))
 
     def replica_step(self, images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the losses of this replica's share of the batch, all-reduced, and updates; for `strategy.run`."""
-        config, step = self.config, tf.identity(self.state[names.GLOBAL_STEP])
+        """Updates by this replica's share of the batch; to be called by `strategy.run`.
+
+        Args:
+          images: float32 [b, h, w, 3], RGB in 0..255.
+          labels: int32 [b, h, w] or [b, h, w, 1].
+
+        Returns:
+          The scalars of `make_train_step`, all-reduced.
+        """
+        config = self.config
+        step = tf.identity(self.state[names.GLOBAL_STEP])
         rate = learning_rate(config, step)
         labels = _checked_labels(self.model, images, labels, config.gradient_accumulation_steps)
         total, count, gradients = self._all_reduced(self._accumulated(images, labels, step))
@@ -122,32 +142,35 @@ class TrainStep:
             "step": step,
         }
 
-    def _begin_part(self, step: tf.Tensor, part: int):
-        """Tells the layers which part of which batch comes: what they draw is a function of it, so that a run that
-        resumes draws the same."""
+    def _begin_part(self, step: tf.Tensor, part: int) -> None:
+        """Tells the layers which part of which batch comes.
+
+        What they draw is a function of it, so that a run that resumes draws the same.
+        """
         number = step * self.config.gradient_accumulation_steps + part
         begin_batch(self.model, StepBatch(step, number, config_of(self.model).quantize_delay_step))
 
-    def _loss(self, logits: Mapping[str, tf.Tensor], labels, step):
-        """Returns (sum, count) over all scales: each has a loss of weight 1, and all count the same pixels."""
+    def _loss(self, logits: Mapping[str, tf.Tensor], labels: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns sum and count over all scales: each has a loss of weight 1, and all count the same pixels."""
         terms = []
         for output in logits.values():
-            output, fitted = tf.cast(output, tf.float32), labels
+            output = tf.cast(output, tf.float32)
+            fitted = labels
             if not self.config.upsample_logits:
-                fitted = resize_nearest(labels, output.shape[1:3])
-            elif output.shape[1:3] != labels.shape[1:3]:
+                fitted = resize_nearest(labels, _sizes(output)[1:3])
+            elif _sizes(output)[1:3] != _sizes(labels)[1:3]:
                 resize = resize_bilinear_by_matrix if self.config.jit_compile else resize_bilinear
-                output = resize(output, labels.shape[1:3])
+                output = resize(output, _sizes(labels)[1:3])
             terms.append(losses.loss_terms(self.config, output, fitted, step))
         return tf.add_n([total for total, _ in terms]), terms[0][1]
 
-    def _unit(self, labels) -> float:
-        """Returns what the sum is divided by before its gradient is taken, to keep that in the range of float16."""
-        pixels = np.prod(labels.shape) / self.config.gradient_accumulation_steps
+    def _unit(self, labels: tf.Tensor) -> float:
+        """Returns the divisor of the sum before its gradient is taken, which keeps that in the range of float16."""
+        pixels = np.prod(_sizes(labels)) / self.config.gradient_accumulation_steps
         return float(pixels) if losses.counts_pixels(self.config) else 1.0
 
-    def _part(self, images, labels, step, unit: float) -> list[tf.Tensor]:
-        """Returns sum, count and the gradients of the sum over `unit`, times the loss scale, of a part of the batch."""
+    def _part(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor, unit: float) -> list[Any]:
+        """Returns sum, count and the gradients of (sum / unit, times the loss scale) of a part of the batch."""
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
             total, count = self._loss(logits if isinstance(logits, dict) else {MERGED: logits}, labels, step)
@@ -157,31 +180,35 @@ class TrainStep:
         sources = list(self.variables.values())
         return [total, count, *tape.gradient(target, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)]
 
-    def _accumulated(self, images, labels, step) -> list[tf.Tensor]:
-        """Returns the sums of `_part` over gradient_accumulation_steps parts, one after the other to save memory."""
-        parts, unit, sums = self.config.gradient_accumulation_steps, self._unit(labels), None
+    def _accumulated(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> list[Any]:
+        """Returns the sums of `_part` over gradient_accumulation_steps parts of the batch."""
+        parts = self.config.gradient_accumulation_steps
+        unit = self._unit(labels)
+        sums: list[Any] = []
         for number, part in enumerate(zip(tf.split(images, parts), tf.split(labels, parts), strict=True)):
             self._begin_part(step, number)
-            with tf.control_dependencies(sums or []):
+            # A part waits for the one before: side by side they would need the memory of the whole batch.
+            with tf.control_dependencies(sums):
                 values = self._part(*part, step, unit)
-                sums = values if sums is None else [a + b for a, b in zip(sums, values, strict=True)]
+                sums = [a + b for a, b in zip(sums, values, strict=True)] if sums else values
         return sums
 
-    def _all_reduced(self, values: list[tf.Tensor]):
+    def _all_reduced(self, values: list[Any]) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+        """Returns sum, count and the gradients by TF1 name, each summed over the replicas."""
         if self._several:
             replica = tf.distribute.get_replica_context()
             values = replica.all_reduce(tf.distribute.ReduceOp.SUM, values)
         return values[0], values[1], dict(zip(self.variables, values[2:], strict=True))
 
-    def _scale(self, labels, count) -> tf.Tensor | None:
-        """Returns what makes the gradients those of the mean loss; None where they are."""
+    def _scale(self, labels: tf.Tensor, count: tf.Tensor) -> tf.Tensor | None:
+        """Returns the factor that makes the gradients those of the mean loss; None where it is 1."""
         scale = None if self._whole else losses.divided(tf.constant(self._unit(labels)), count)
         if LOSS_SCALE in self.state:
             scale = (1.0 if scale is None else scale) / self.state[LOSS_SCALE]
         return scale
 
     def _complete(self, gradients: dict[str, tf.Tensor], scale: tf.Tensor | None) -> dict[str, tf.Tensor]:
-        """Returns the gradients as they are applied: of the mean loss, plus L2, times the multipliers."""
+        """Returns the gradients to apply: those of the mean loss, plus L2, times the multipliers."""
         decayed = {id(kernel.value) for kernel in self._kernels} if self.config.weight_decay else set()
         complete = {}
         for name, gradient in gradients.items():
@@ -193,10 +220,14 @@ class TrainStep:
         return complete
 
     def _adapt_loss_scale(self, gradients: Mapping[str, tf.Tensor]) -> tf.Tensor | None:
-        """Halves the loss scale and returns false where a gradient is not finite; doubles it after 2000 good steps."""
+        """Returns whether all gradients are finite, and adapts the loss scale; None where there is no loss scale.
+
+        A gradient that is not finite halves it; _STEPS_TO_DOUBLE good steps in a row double it.
+        """
         if LOSS_SCALE not in self.state:
             return None
-        scale, steps = self.state[LOSS_SCALE], self.state[_GOOD_STEPS]
+        scale = self.state[LOSS_SCALE]
+        steps = self.state[_GOOD_STEPS]
         good = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients.values()])
         double = steps + 1 >= _STEPS_TO_DOUBLE
         scale.assign(tf.where(good, tf.where(double, scale * 2.0, scale), scale / 2.0))
@@ -204,8 +235,13 @@ class TrainStep:
         return good
 
 
-def _checked_labels(model: keras.Model, images, labels, parts: int):
-    """Returns the labels as [b, h, w]; DeepLabError where the batch does not fit the model or itself."""
+def _sizes(tensor: tf.Tensor) -> list[int]:
+    """Returns the shape of a tensor, which `_checked_labels` has seen to be static."""
+    return cast("list[int]", tensor.shape.as_list())
+
+
+def _checked_labels(model: keras.Model, images: tf.Tensor, labels: tf.Tensor, parts: int) -> tf.Tensor:
+    """Returns the labels as [b, h, w]; raises DeepLabError where they do not fit the images, or these the model."""
     if labels.shape.rank == 4:
         labels = tf.squeeze(labels, axis=3)
     if not images.shape.is_fully_defined() or images.shape[:3] != labels.shape:
@@ -216,7 +252,7 @@ def _checked_labels(model: keras.Model, images, labels, parts: int):
     crop = model.input_shape[1:3]
     if None not in crop and tuple(images.shape[1:3]) != tuple(crop):
         raise DeepLabError(f"images {images.shape}: the model was built for crop_size={crop}; give both the same size")
-    if images.shape[0] % parts:
+    if _sizes(images)[0] % parts:
         raise DeepLabError(f"gradient_accumulation_steps={parts}: does not divide the batch of {images.shape[0]}")
     return labels
 
@@ -232,16 +268,32 @@ def make_train_step(
     of the policy, which Adam ignores) and "step".
 
     Batch norm uses and updates statistics of the batch if config.fine_tune_batch_norm; without it the moving ones are
-    used and stay, while gamma and beta are trained (release: --fine_tune_batch_norm=false), and with
-    config.freeze_batch_norm these stay too. Dropout is independent of it. A layer whose `trainable` is False stays.
+    used and kept, while gamma and beta are trained (release: --fine_tune_batch_norm=false); with
+    config.freeze_batch_norm these are kept too. Dropout is independent of it. A layer whose `trainable` is False is not
+    changed.
 
     Args:
       model: made by build_model or load; with all_scales=True if its image_pyramid has several scales.
       config: the options of the update.
-      strategy: train on its replicas; call this, and build the model, in its scope. The losses are then those of the
-        batch of all replicas.
+      strategy: trains on its replicas; build the model and call this function in its scope. The losses are then those
+        of the batch of all replicas.
 
     Raises:
-      DeepLabError: options that do not fit the model; when called, a batch that does not.
+      DeepLabError: options that do not fit the model; the step raises it for a batch that does not fit.
+
+    Example:
+      >>> import numpy as np
+      >>> import deeplab_tf
+      >>> from deeplab_tf.config import TrainConfig
+      >>> from deeplab_tf.training.step import make_train_step
+      >>> config = deeplab_tf.ModelConfig(model_variant="tiny", num_classes=2, crop_size=(33, 33))
+      >>> step = make_train_step(deeplab_tf.build_model(config), TrainConfig(training_number_of_steps=10))
+      >>> images = np.zeros((2, 33, 33, 3), np.float32)
+      >>> labels = np.ones((2, 33, 33), np.int32)
+      >>> results = step(images, labels)
+      >>> sorted(results)
+      ['cross_entropy', 'learning_rate', 'regularization', 'step', 'total_loss']
+      >>> int(step(images, labels)["step"])
+      1
     """
     return TrainStep(model, config, strategy=strategy)

@@ -1,9 +1,10 @@
-"""Scores of a network while it is trained: when they are due, which was the best, and when there is no use going on."""
+"""Scores of a network during its training: when they are due, which is the best, and when to stop early."""
 
 import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -22,7 +23,7 @@ BEST = "best"
 
 @contextlib.contextmanager
 def averages_in_place(weights: Mapping[str, tf.Variable], state: Mapping[str, tf.Variable]) -> Iterator[None]:
-    """Gives the weights their moving averages, where `state` has some, and afterwards their values again."""
+    """Gives the weights their moving averages, where `state` has some, for the duration of the context."""
     suffix = f"/{AVERAGE}"
     pairs = [(weights[name.removesuffix(suffix)], v) for name, v in state.items() if name.endswith(suffix)]
     kept = [weight.numpy() for weight, _ in pairs]
@@ -36,38 +37,53 @@ def averages_in_place(weights: Mapping[str, tf.Variable], state: Mapping[str, tf
 
 
 class Validation:
-    """The scores of one run, in its scores.jsonl; with `keep_best`, the weights of the best in its folder best.
+    """The scores of one run, in its scores.jsonl; with `keep_best`, the best weights too, in its folder best.
 
     Weights with a moving average are scored, and kept, by their averages.
     """
 
-    def __init__(self, experiment: Experiment, card: ModelCard):
+    def __init__(self, experiment: Experiment, card: ModelCard) -> None:
         self._run = experiment.run
-        self._evaluation = evaluation = experiment.evaluation
+        self._evaluation = experiment.evaluation
         self._card = card
         data = dataclasses.replace(
-            experiment.data, crop_size=evaluation.eval_crop_size, batch_size=evaluation.eval_batch_size
+            experiment.data,
+            crop_size=self._evaluation.eval_crop_size,
+            batch_size=self._evaluation.eval_batch_size,
         )
-        self._records = open_records(data, evaluation.eval_split)
-        self._directory = RunDirectory(experiment.run.train_logdir)
+        self._records = open_records(data, self._evaluation.eval_split)
+        self._directory = RunDirectory.of(experiment.run)
         self._best = RunDirectory(self._directory.path / BEST)
 
     def due(self, step: int, *, last: bool, saved: bool) -> bool:
-        """Returns whether the weights after `step` updates, the last or just saved ones perhaps, are scored now."""
+        """Returns whether to score the weights after `step` updates.
+
+        Args:
+          step: the number of updates.
+          last: whether the run ends with it.
+          saved: whether the weights were just saved; they are then scored unless eval_interval_steps says when.
+        """
         every = self._run.eval_interval_steps
         return last or (step % every == 0 if every else saved)
 
-    def score(self, step: int, model: keras.Model, state: Mapping[str, tf.Variable]) -> dict:
-        """Scores `model` and notes it.
+    def score(self, step: int, model: keras.Model, state: Mapping[str, tf.Variable]) -> dict[str, Any]:
+        """Scores `model` on the split and adds a line to scores.jsonl.
 
-        Returns what `evaluate` does, and "tags" (the numbers by the release's tags), "best" (of the run so far) and
-        "patience" (False when the run should end).
+        Args:
+          step: the number of updates that the weights have had.
+          model: the network that is trained.
+          state: that of its TrainStep, with the moving averages if there are any.
+
+        Returns:
+          What `evaluate` does, and "tags" (the numbers by the release's tags), "best" (whether this is the best score
+          of the run so far) and "patience" (False when the run should end).
         """
         weights = {name: variable.value for name, variable in variable_map(model).items()}
         inference = self._evaluation.inference
         with averages_in_place(weights, state):
             batches = evaluation_batches(self._records)
             scores = score(model, batches, inference, ignore_label=self._card.ignore_label)
+            # "not <=" also keeps weights whose score is not a number.
             if self._run.keep_best and not scores["miou"] <= self._kept():
                 self._keep(step, weights, scores["miou"])
         per_class = [None if math.isnan(iou) else float(iou) for iou in scores["iou_per_class"]]
@@ -77,7 +93,7 @@ class Validation:
         return {**scores, "tags": tags, "best": self._best_step() == step, "patience": self.patience()}
 
     def patience(self) -> bool:
-        """Returns whether the run should go on: early_stop_patience scores have not yet passed since the best."""
+        """Returns whether the run should go on: fewer than early_stop_patience scores came after the best."""
         allowed = self._run.early_stop_patience
         steps = [line["step"] for line in self._directory.lines(SCORES)]
         return not allowed or not steps or len(steps) - 1 - steps.index(self._best_step()) < allowed
@@ -86,11 +102,12 @@ class Validation:
         return max(self._directory.lines(SCORES), key=lambda line: (line["miou"], -line["step"]))["step"]
 
     def _kept(self) -> float:
-        """The best score whose weights are kept; a resumed run may have lost the line but not the weights."""
+        """Returns the best score whose weights are kept, -1 if there are none."""
+        # A resumed run may have lost its line of scores.jsonl but not the weights: folder best has a log of its own.
         latest, lines = self._best.latest(), self._best.lines(SCORES)
         return max((line["miou"] for line in lines if latest == self._best.prefix(line["step"])), default=-1.0)
 
-    def _keep(self, step: int, weights: Mapping[str, tf.Variable], miou: float):
+    def _keep(self, step: int, weights: Mapping[str, tf.Variable], miou: float) -> None:
         self._best.path.mkdir(exist_ok=True)
         self._best.describe(dataclasses.replace(self._card, averages=False))
         self._best.save(step, {**weights, "global_step": tf.constant(step, tf.int64)}, keep=1)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from deeplab_tf import files
+from deeplab_tf.config import RunConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX
@@ -34,6 +35,13 @@ class RunDirectory:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = files.path(path)
+
+    @classmethod
+    def of(cls, run: RunConfig) -> "RunDirectory":
+        """Returns the folder that `run` names; raises DeepLabError where it names none."""
+        if not run.train_logdir:
+            raise DeepLabError("--train_logdir is missing; expected the folder of the run")
+        return cls(run.train_logdir)
 
     @property
     def lockable(self) -> bool:
