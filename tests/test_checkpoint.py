@@ -203,7 +203,7 @@ def test_a_failed_model_directory_leaves_nothing(tmp_path, prefix, model):
     bad = {"global_step": np.int64(1), "x": object()}
     with pytest.raises((DeepLabError, ValueError)):
         save_model(tmp_path / "out", model, receipt, card=ModelCard(SMALL), state=bad)
-    assert not any((tmp_path / "out").iterdir())
+    assert not any((tmp_path / "out").glob("*"))
     save_model(tmp_path / "out", model, receipt, card=ModelCard(SMALL))
     with pytest.raises(DeepLabError, match="already holds"):
         check_target(tmp_path / "out")

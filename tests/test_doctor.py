@@ -343,10 +343,5 @@ def test_the_command(folder, capsys):
     (found,) = json.loads(capsys.readouterr().out)
     assert (found["errors"], found["findings"][0]["code"]) == (1, "binary-mask")
     assert set(found["findings"][0]) == {"code", "severity", "evidence", "cure"}
-    assert (
-        finished(
-            doctor,
-        )
-        == 1
-    )
-    assert "nothing to look at" in capsys.readouterr().err
+    assert finished(doctor) == 1
+    assert "nothing to check; expected one of --dataset_dir" in capsys.readouterr().err
