@@ -125,8 +125,8 @@ def predict_with_beam(files: Sequence[str], job: Job, runner: str, beam_options:
 
         def build(pipeline: Any):
             pairs = pipeline | beam.Create([plan]) | "Files" >> beam.FlatMap(_pairs) | beam.Reshuffle()
-            found = pairs | "Segment" >> RunInference(_Segmenting(job)) | "Result" >> beam.Map(lambda p: p.inference)
-            _ = found | "Write" >> WriteToText(str(work / _RESULTS), file_name_suffix=".jsonl")
+            results = pairs | "Segment" >> RunInference(_Segmenting(job)) | "Result" >> beam.Map(lambda p: p.inference)
+            _ = results | "Write" >> WriteToText(str(work / _RESULTS), file_name_suffix=".jsonl")
 
         run_pipeline(runner, flags, build)
         for file in _results(output):  # of an earlier run

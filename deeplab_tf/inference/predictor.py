@@ -1,4 +1,4 @@
-"""One way from images to classes, whoever asks: any size, padded as the release pads, scales and flips averaged.
+"""From images of any size to classes: padded as in the release, scales and flips averaged; every caller uses it.
 
 Source: the release's model.py (predict_labels, predict_labels_multi_scale) and export_model.py.
 """
@@ -134,6 +134,8 @@ class Predictor:
         for scale in inference.scales:
             scaled = tuple(scale_dimension(d, scale) for d in size)
             inputs = images if scale == 1.0 else resize_bilinear(images, scaled)
+            # As in the release, logits of a smaller scale are first enlarged to the size they have at scale 1, those of
+            # a larger one keep theirs: interpolating twice is not the same as once.
             canvas = [scale_dimension(d, max(1.0, scale) / logits_stride(self.config)) for d in size]
             for reverse in flips:
                 logits = self._logits(tf.reverse(inputs, [2]) if reverse else inputs, scale)

@@ -110,7 +110,7 @@ def runtime_predictor(model: keras.Model, runtime: str = "auto", *, pixels: floa
 
     Args:
       model: from `build_model` or `load`.
-      runtime: tf; tflite: LiteRT, for whatever sizes; auto: LiteRT on a processor where it is installed and the number
+      runtime: tf; tflite: LiteRT, for all sizes; auto: LiteRT on a processor where it is installed and the number
         of pixels since the weights last changed is worth the conversion by `pays_from`, for what it can be set to
         without another one; TensorFlow for the rest.
       pixels: how many are to come, of all images together.

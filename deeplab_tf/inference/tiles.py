@@ -17,7 +17,7 @@ from deeplab_tf.ops.resizing import resize_bilinear
 
 _PLAIN = Inference()
 _Run = Callable[[np.ndarray], np.ndarray]  # from [h, w, 3] to [h, w, ...]
-_OVERLAP = 8  # neighbouring tiles share one part in so many
+_OVERLAP = 8  # neighbouring tiles share an eighth of their side
 
 
 def tiles(size: int, tile: int, stride: int = 1) -> Iterator[tuple[int, int, int]]:
@@ -41,19 +41,19 @@ def _square(predictor: Predictor, options: PredictConfig) -> tuple[int, int]:
 
 
 def _windows(size: Sequence[int], tile: tuple[int, int], stride: int) -> Iterator[tuple]:
-    """Yields, as pairs of slices, each tile of at most the size `tile`, the middle of it that is kept, its place."""
+    """Yields, as pairs of slices, each tile of at most the size `tile`, its middle, and where that is kept."""
     height, width = tile
     for top, first_row, last_row in tiles(size[0], height, stride):
         for left, first_column, last_column in tiles(size[1], width, stride):
             middle = slice(first_row - top, last_row - top), slice(first_column - left, last_column - left)
-            place = slice(first_row, last_row), slice(first_column, last_column)
-            yield (slice(top, top + height), slice(left, left + width)), middle, place
+            kept = slice(first_row, last_row), slice(first_column, last_column)
+            yield (slice(top, top + height), slice(left, left + width)), middle, kept
 
 
 def _tiled(run: _Run, image: np.ndarray, tile: tuple[int, int], stride: int, result: np.ndarray) -> np.ndarray:
     """Fills `result` [h, w, ...] from tiles of at most the size `tile`, keeping the middle of each."""
-    for window, middle, place in _windows(image.shape, tile, stride):
-        result[place] = run(image[window])[middle]
+    for window, middle, kept in _windows(image.shape, tile, stride):
+        result[kept] = run(image[window])[middle]
     return result
 
 
@@ -101,8 +101,10 @@ def segment(predictor: Predictor, image: np.ndarray, options: PredictConfig) -> 
       int32 [h, w].
     """
     if options.crf:
-        found = _probabilities(predictor, image, options, np.empty(_shape(predictor, image), np.float32))
-        return _refined(image, found, options, np.empty(image.shape[:2], np.int32), lambda part: part.argmax(-1))
+        probabilities = _probabilities(predictor, image, options, np.empty(_shape(predictor, image), np.float32))
+        return _refined(
+            image, probabilities, options, np.empty(image.shape[:2], np.int32), lambda part: part.argmax(-1)
+        )
 
     return resize_labels(network_labels(predictor, network_size(image, options), options), *image.shape[:2])
 
@@ -184,13 +186,14 @@ def _probabilities(predictor: Predictor, image: np.ndarray, options: PredictConf
 
 
 def _refined(
-    image: np.ndarray, found: np.ndarray, options: PredictConfig, result: np.ndarray, finish: _Run
+    image: np.ndarray, probabilities: np.ndarray, options: PredictConfig, result: np.ndarray, finish: _Run
 ) -> np.ndarray:
-    """Fills `result` [h, w, ...] with what `finish` makes of the CRF's probabilities."""
+    """Fills `result` [h, w, ...] with `finish` of the CRF's probabilities."""
     size, side = image.shape[:2], math.isqrt(options.max_pixels)
     tile = size if math.prod(size) <= options.max_pixels else (side, side)
-    for window, middle, place in _windows(size, tile, 1):
-        result[place] = finish(densecrf(image[window], found[window], **cast(Any, options.crf_parameters)))[middle]
+    for window, middle, kept in _windows(size, tile, 1):
+        refined = densecrf(image[window], probabilities[window], **cast(Any, options.crf_parameters))
+        result[kept] = finish(refined)[middle]
     return result
 
 
@@ -203,8 +206,8 @@ def write_probabilities(predictor: Predictor, image: np.ndarray, options: Predic
     shape = _shape(predictor, image)
     result = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     if options.crf:
-        found = _probabilities(predictor, image, options, np.empty(shape, np.float32))
-        _refined(image, found, options, result, lambda part: part)
+        probabilities = _probabilities(predictor, image, options, np.empty(shape, np.float32))
+        _refined(image, probabilities, options, result, lambda part: part)
     else:
         _probabilities(predictor, image, options, result)
     result.flush()

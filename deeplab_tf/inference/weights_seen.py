@@ -30,9 +30,9 @@ class WeightsSeen:
 
     A value that was read from a variable never changes: TensorFlow updates a variable in place only where nothing else
     holds its memory, and gives it other memory where something does. So the arrays that were seen are held, and a
-    weight that still has the same memory is the same, whoever may have assigned what: Keras, a checkpoint, a compiled
-    training step. Only where the memory is another, or cannot be compared because an array is a copy from a GPU, are
-    the values themselves compared.
+    weight that still has the same memory is the same, by whichever way weights are assigned: Keras, a checkpoint, a
+    compiled training step. Only where the memory is another, or cannot be compared because an array is a copy from a
+    GPU, are the values themselves compared.
 
     Args:
       model: a built model, whose weights are looked at.

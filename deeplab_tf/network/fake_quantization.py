@@ -2,7 +2,7 @@
 
 Gradients pass straight through the rounding (arXiv 1712.05877, section 3). A kernel has a scale for each output
 channel, as LiteRT's have. A batch norm multiplies each of these channels by one number: a kernel that is rounded and
-then has the norm folded in is the folded kernel rounded. So norms stay layers of their own, with whatever statistics,
+then has the norm folded in is the folded kernel rounded. So norms stay layers of their own, with any statistics,
 and what is trained is what is exported.
 """
 

@@ -67,11 +67,12 @@ def after_convolutions(model: Any) -> set[int]:
     (graph,), made_by = model.subgraphs, [operation for _, operation, _ in convolutions(model)]
     leading, after = set(), set()
     for operation in reversed(graph.operators):
-        found, convolution = set(map(int, operation.outputs)), any(operation is other for other in made_by)
-        if convolution or found & leading:
+        made = set(map(int, operation.outputs))
+        convolution = any(operation is other for other in made_by)
+        if convolution or made & leading:
             leading |= set(map(int, operation.inputs))
-        if not (convolution or found & leading):
-            after |= found
+        if not (convolution or made & leading):
+            after |= made
     return after
 
 

@@ -19,7 +19,7 @@ from deeplab_tf.inference.tflite.file import (
 )
 from deeplab_tf.weights.lite_format import schema
 
-_KERNEL = 1  # its place among the inputs of a convolution
+_KERNEL = 1  # its index among the inputs of a convolution
 _READS_HALF = 3  # the first version of the operation that does
 
 
@@ -66,12 +66,12 @@ def halved(content: bytes) -> bytes:
     Runtimes do that once when they load the file, or calculate in float16 where they can.
     """
     model = unpack(content)
-    found = {int(op.inputs[_KERNEL]): (graph, depthwise) for graph, op, depthwise in convolutions(model)}
+    kernels = {int(op.inputs[_KERNEL]): (graph, depthwise) for graph, op, depthwise in convolutions(model)}
     code = schema().OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = schema().BuiltinOperator.DEQUANTIZE
     code.version = _READS_HALF
     model.operatorCodes.append(code)
-    for index, (graph, depthwise) in found.items():
+    for index, (graph, depthwise) in kernels.items():
         graph.operators = [_widening(model, graph, index, depthwise=depthwise), *graph.operators]
     drop_unused(model)
     return pack(model)
