@@ -8,23 +8,24 @@ import dataclasses
 import json
 import math
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.io import WriteToText
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
 
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.data.beam import run_pipeline, runner_flags
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.files import AnyPath, growing, local_path, path
+from deeplab_tf.files import AnyPath, growing, local_path, path, written
 from deeplab_tf.inference.files import ImageResult, SegmentationPipeline, require_apart, stems
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.weights.loading import open_model
 
 _LEAST_BATCH, _MOST_BATCH = 8, 64  # files: a worker reads and writes beside the network within a batch
 _RESULTS = "results"
+_LINES = 10_000  # of a file of results, about
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +84,20 @@ def _pairs(plan: str) -> Iterator[tuple[str, str]]:
             yield tuple(json.loads(line))
 
 
+def _keyed(line: str, shards: int) -> tuple[int, str]:
+    """Returns the line with the number of the file of results that it goes into."""
+    return zlib.crc32(line.encode()) % shards, line
+
+
+def _write_results(lines: tuple[int, Iterable[str]], work: str, shards: int):
+    """Writes a file of results."""
+    # Not by Beam's own writer of text, which takes a folder like run [2] for a pattern.
+    number, results = lines
+    name = f"{_RESULTS}-{number:05d}-of-{shards:05d}.jsonl"
+    with written(path(work) / name, durable=False) as file, file.open("w", encoding="utf-8") as stream:
+        stream.writelines(f"{line}\n" for line in results)
+
+
 def _absolute(place: str) -> str:
     """Returns a path that means the same in a worker's folder."""
     return str(path(place).absolute())
@@ -118,6 +133,7 @@ def predict_with_beam(files: Sequence[str], job: Job, runner: str, beam_options:
     job = dataclasses.replace(job, output_dir=str(output), checkpoint=checkpoint)
     output.mkdir(parents=True, exist_ok=True)
     results: list[str] = []
+    shards = -(-len(files) // _LINES)
     with growing(output, results, flag="--output_dir") as work:
         plan = str(work / "plan.jsonl")
         with path(plan).open("w", encoding="utf-8") as lines:
@@ -125,8 +141,9 @@ def predict_with_beam(files: Sequence[str], job: Job, runner: str, beam_options:
 
         def build(pipeline: Any):
             pairs = pipeline | beam.Create([plan]) | "Files" >> beam.FlatMap(_pairs) | beam.Reshuffle()
-            results = pairs | "Segment" >> RunInference(_Segmenting(job)) | "Result" >> beam.Map(lambda p: p.inference)
-            _ = results | "Write" >> WriteToText(str(work / _RESULTS), file_name_suffix=".jsonl")
+            found = pairs | "Segment" >> RunInference(_Segmenting(job)) | "Result" >> beam.Map(lambda p: p.inference)
+            keyed = found | "Key" >> beam.Map(_keyed, shards) | beam.GroupByKey()
+            _ = keyed | "Write" >> beam.Map(_write_results, str(work), shards)
 
         run_pipeline(runner, flags, build)
         for file in _results(output):  # of an earlier run

@@ -1,0 +1,447 @@
+"""The commands themselves, with every path in every spelling: ~/x, run [2], a*b, x/, relative, ram://x.
+
+Each test runs one command once, all its paths being spelled alike. Sources are copied to where the spelling points.
+"""
+
+import dataclasses
+import importlib
+import io
+import os
+import pathlib
+import sys
+import tarfile
+import uuid
+
+import numpy as np
+import PIL.Image
+import pytest
+from commands import finished
+from golden import golden_image
+from record_files import encoded, write_shapes
+from test_path_flags import CELL_COMMANDS, PATH_FLAGS, TOOLS
+
+import deeplab_tf
+from deeplab_tf import files
+from deeplab_tf.catalog import datasets
+from deeplab_tf.config import ExportConfig
+from deeplab_tf.weights.run_directory import RunDirectory
+from deeplab_tf.zoo import lookup
+from deeplab_tf.zoo.released import SHAPES
+
+SPELLINGS = ("~/{}", "{} [2]", "a*b {}", "{}/", "{}", "ram://{}")
+LOCAL = SPELLINGS[:-1]
+
+
+@dataclasses.dataclass
+class Place:
+    """Names a path in one spelling."""
+
+    spelling: str
+    root: pathlib.Path
+    mark: str
+
+    def __call__(self, name: str, source: str | os.PathLike | None = None) -> str:
+        """Returns what is typed for `name`, to which `source` is copied first if it is given."""
+        typed = self.spelling.format(f"{self.mark}{name}" if "ram:" in self.spelling else name)
+        if source is not None:
+            place = files.path(files.clean(typed))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            files.copy(files.path(source), place)
+        return typed
+
+    def found(self, name: str) -> files.AnyPath:
+        """Returns where `name` is, by other means than those under test: as a path without ~ or a slash at its end."""
+        typed = self(name).rstrip("/")
+        if "ram:" in typed:
+            return files.path(typed)
+        return self.root / "home" / typed[2:] if typed.startswith("~/") else self.root / "here" / typed
+
+    def names(self, name: str, pattern: str = "*") -> set[str]:
+        """Returns what matches in the folder `name`; nothing half-written is ever among it."""
+        folder = self.found(name)
+        assert not list(folder.rglob(".partial-*"))
+        return {str(entry.relative_to(folder)) for entry in folder.glob(pattern)}
+
+
+def spelled(*spellings: str, heavy: tuple[str, ...] = ()):
+    chosen = [pytest.param(spelling, id=spelling.format("x")) for spelling in spellings or SPELLINGS]
+    chosen += [pytest.param(spelling, id=spelling.format("x"), marks=pytest.mark.heavy) for spelling in heavy]
+    return pytest.mark.parametrize("spelling", chosen)
+
+
+@pytest.fixture
+def place(request, spelling, tmp_path, monkeypatch) -> Place:
+    _USED.clear()
+    for name in ("home", "here"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "here")
+    made = Place(spelling, tmp_path, uuid.uuid4().hex)
+    yield made
+    assert getattr(request.function, "covered", set()) <= _USED, "it does not give what it says it covers"
+    strange = [entry.name for entry in (tmp_path / "here").iterdir() if ":" in entry.name or "~" in entry.name]
+    assert not strange, "a path was taken for another"
+    if spelling.startswith("ram:"):
+        assert not list((tmp_path / "home").iterdir())
+
+
+COVERED: set[tuple[str, str]] = set()
+_USED: set[tuple[str, str]] = set()  # by the test that runs
+
+
+def covers(command: str, *names: str):
+    """Says which path flags of a command a test gives; that it does is looked at when it ends."""
+
+    def declared(test):
+        pairs = {(command, name) for name in names}
+        test.covered = getattr(test, "covered", set()) | pairs
+        COVERED.update(pairs)
+        return test
+
+    return declared
+
+
+def ran(command: str, *arguments: str, status: int = 0):
+    _USED.update((command, argument.partition("=")[0].lstrip("-")) for argument in arguments)
+    assert finished(TOOLS[command], *arguments) == status
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory) -> pathlib.Path:
+    """A folder with what the commands read: model, photos, labels, records, facts, dataset.json, an export."""
+    root = tmp_path_factory.mktemp("sources")
+    for folder in ("photos", "labels", "records"):
+        (root / folder).mkdir()
+    for name in "ab":
+        (root / "photos" / f"{name}.png").write_bytes(encoded(golden_image(name, 40, 50)))
+        (root / "labels" / f"{name}.png").write_bytes(encoded(np.zeros((40, 50), np.uint8)))
+    for split in ("train", "val"):
+        write_shapes(root / "records", split, 4, (33, 33))
+    (root / "facts").mkdir()
+    shapes = datasets.DATASETS["shapes"]
+    (root / "facts" / datasets.DATASET_FILE).write_text(datasets.dataset_json(shapes))
+    files.copy(lookup.embedded_folder(SHAPES), root / "model")
+    deeplab_tf.export(
+        "shapes_resnet", root / "originals" / "export.tflite", ExportConfig(num_images=1), crop_size=(65, 65)
+    )
+    return root
+
+
+DATA = ("--dataset=shapes", "--dataset_dir")
+
+
+@spelled()
+@covers("convert", "checkpoint", "output_dir")
+def test_convert(place, sources):
+    ran("convert", f"--checkpoint={place('in', sources / 'model')}", f"--output_dir={place('out')}", "--dataset=shapes")
+    assert {"deeplab.json", "model.ckpt.index", "receipt.json"} <= place.names("out")
+    again = ("--to_tf1", f"--checkpoint={place('out')}", f"--output_dir={place('tf1')}")
+    ran("convert", *again)
+    assert place.names("tf1", "model.ckpt.*") == {"model.ckpt.index", "model.ckpt.data-00000-of-00001"}
+    assert deeplab_tf.load(place("out"))[0].num_classes == 9, "the API takes what the command does"
+
+
+@spelled()
+@covers("predict", "checkpoint", "input", "output_dir")
+def test_predict(place, sources):
+    model, out = place("model", sources / "model"), place("out")
+    given = (f"--checkpoint={model}", f"--output_dir={out}", "--runtime=tf", "--longest_side=65")
+    ran("predict", *given, f"--input={place('photos', sources / 'photos')}", "--save=mask,overlay,raw,probabilities")
+    ends = ("mask.png", "overlay.jpg", "raw.png", "probabilities.npy")
+    assert place.names("out") == {f"{name}_{end}" for name in "ab" for end in ends}
+    assert np.load(io.BytesIO((place.found("out") / "a_probabilities.npy").read_bytes())).shape == (40, 50, 9)
+    one = place("one.png", sources / "photos" / "a.png")
+    glob = f"{place('photos').rstrip('/')}/b.*"
+    ran("predict", *given, f"--input={one}", f"--input={glob}", "--save=raw")
+    stem = place.found("one.png").stem
+    assert f"{stem}_raw.png" in place.names("out")
+
+
+@spelled(*LOCAL)
+def test_predict_with_beam(place, sources):
+    given = (f"--checkpoint={place('model', sources / 'model')}", f"--input={place('photos', sources / 'photos')}")
+    ran(
+        "predict",
+        *given,
+        f"--output_dir={place('out')}",
+        "--save=raw",
+        "--longest_side=65",
+        "--beam_runner=DirectRunner",
+    )
+    assert {"a_raw.png", "b_raw.png"} <= place.names("out") and len(place.names("out", "results-*.jsonl")) == 1
+
+
+TRAINED = ("--train_crop_size=33,33", "--train_batch_size=2", "--model_variant=tiny", "--aspp_convs_filters=16")
+
+
+@spelled()
+@covers("train", "train_logdir", "profile_logdir", "tf_initial_checkpoint", "dataset", "dataset_dir", "eval_logdir")
+@covers("doctor", "train_logdir")
+def test_train(place, sources, capsys):
+    data = (f"--dataset={place('facts', sources / 'facts')}", f"--dataset_dir={place('records', sources / 'records')}")
+    local = not place.spelling.startswith("ram:")
+    cache = (f"--decoded_cache={place('cache')}",) if local else ()
+    ran("train", f"--train_logdir={place('run')}", f"--profile_logdir={place('profile')}", *data, *cache, *TRAINED,
+        "--training_number_of_steps=21", "--log_steps=7")  # fmt: skip
+    assert ("cannot be locked" in capsys.readouterr().out) != local
+    assert {"deeplab.json", "run.json", "metrics.jsonl", "checkpoint"} <= place.names("run")
+    assert RunDirectory(place("run")).steps()[-1] == 21 and place.names("run", "events.out.*")
+    assert place.names("profile", "**/*") and (not local or place.names("cache", "**/*.pixels"))
+    ran("train", f"--train_logdir={place('run')}", *data, *TRAINED, "--training_number_of_steps=22")
+    assert f"Going on from {place.found('run') if not local else ''}" in capsys.readouterr().out
+    init = (f"--tf_initial_checkpoint={place('run')}", "--training_number_of_steps=1")
+    ran("train", f"--train_logdir={place('other')}", *init, *data, *TRAINED)
+    assert RunDirectory(place("other")).steps()[-1] == 1
+    scored = (
+        f"--train_logdir={place('run')}",
+        f"--eval_logdir={place('eval')}",
+        "--eval_crop_size=33,33",
+        "--mode=eval",
+    )
+    ran("train", *scored, *data)
+    assert "metrics.jsonl" in place.names("eval")
+    ran("doctor", f"--train_logdir={place('run')}")
+
+
+@spelled()
+@covers("eval", "checkpoint_dir", "eval_logdir", "report", "dataset", "dataset_dir")
+@covers("vis", "checkpoint_dir", "vis_logdir", "dataset", "dataset_dir")
+def test_eval_and_vis(place, sources):
+    given = (f"--checkpoint_dir={place('model', sources / 'model')}", f"--dataset={place('facts', sources / 'facts')}")
+    given += (f"--dataset_dir={place('records', sources / 'records')}",)
+    ran("eval", *given, f"--eval_logdir={place('eval')}", f"--report={place('report')}", "--eval_crop_size=33,33")
+    assert "metrics.jsonl" in place.names("eval") and place.names("eval", "events.out.*")
+    assert place.names("report") == {"metrics.json", "per_image.csv", "report.html"}
+    ran("vis", *given, f"--vis_logdir={place('vis')}", "--vis_crop_size=33,33", "--also_save_raw_predictions")
+    assert len(place.names("vis", "segmentation_results/*")) == 8
+    assert place.names("vis", "raw_segmentation_results/*") == {
+        f"raw_segmentation_results/shapes_{i}.png" for i in range(4)
+    }
+
+
+@spelled("ram://{}")
+def test_a_cache_of_pictures_is_of_this_machine(place, sources, capsys):
+    cache = place("cache")
+    data = (f"--dataset_dir={place('records', sources / 'records')}", "--dataset=shapes", f"--decoded_cache={cache}")
+    ran("train", f"--train_logdir={place('run')}", *data, *TRAINED, status=1)
+    message = capsys.readouterr().err
+    assert f"decoded_cache={cache}: expected a folder of this machine" in message and message.count("\n") == 1
+
+
+@spelled()
+@covers("export", "checkpoint_path", "export_path", "images", "labels")
+@covers("doctor", "export_dir")
+@pytest.mark.parametrize(
+    "end", ["", ".pb", *(pytest.param(end, marks=pytest.mark.heavy) for end in (".tflite", ".onnx"))]
+)
+def test_export(place, sources, end):
+    name = f"out{end}"
+    given = (f"--checkpoint_path={place('model', sources / 'model')}", f"--export_path={place(name)}")
+    given += (f"--images={place('photos', sources / 'photos')}", f"--labels={place('labels', sources / 'labels')}")
+    shown = place.found(name)
+    special = end and shown.suffix != end  # "out.pb [2]" is a folder to make: its ending says no format
+    ran("export", *given, "--crop_size=65,65", "--num_images=1", *([] if not special else ["--format=frozen_pb"]))
+    if end and not special:
+        assert shown.is_file() and shown.with_name(f"{shown.name}.certificate.json").is_file()
+    else:
+        assert "certificate.json" in place.names(name)
+    ran("doctor", f"--export_dir={place(name)}", f"--checkpoint={place('model')}")
+
+
+@spelled()
+@covers("export", "checkpoint", "representative_images")
+def test_export_in_eight_bits(place, sources):
+    name, pictures = "eight", f"--representative_images={place('photos', sources / 'photos')}"
+    given = (f"--checkpoint={place('model', sources / 'model')}", f"--export_path={place(name)}", pictures)
+    ran(
+        "export",
+        *given,
+        "--crop_size=65,65",
+        "--num_images=1",
+        "--format=tflite",
+        "--precision=int8",
+        "--min_agreement=0",
+    )
+    assert "model.tflite" in place.names(name)
+
+
+@spelled()
+@covers("serve", "checkpoint", "examples")
+def test_serve(place, sources, monkeypatch):
+    # The socket is another test's (test_ending, test_serving): here the command ends where it would listen.
+    seen = []
+    server = importlib.import_module("deeplab_tf.serving.server")
+    monkeypatch.setattr(server, "serving", lambda engine: seen.append(engine.info()["examples"]) or sys.exit(0))
+    model, examples = place("model", sources / "model"), place("photos", sources / "photos")
+    ran("serve", f"--checkpoint={model}", f"--examples={examples}", "--port=0", "--runtime=tf")
+    assert len(seen[0]) == 2, "the photographs were found"
+
+
+def voc(root: pathlib.Path) -> pathlib.Path:
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    for name in "ab":
+        (root / "JPEGImages" / f"{name}.jpg").write_bytes(encoded(np.zeros((8, 9, 3), np.uint8), "JPEG"))
+        (root / "SegmentationClass" / f"{name}.png").write_bytes(encoded(np.ones((8, 9), np.uint8)))
+    for split, name in (("train", "a"), ("val", "b")):
+        (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(f"{name}\n")
+    return root
+
+
+SHARDS = ("--num_shards=1", "--num_processes=1")
+
+
+@spelled()
+@covers(
+    "build-data", "voc_root", "sbd_dir", "output_dir", "image_folder", "list_folder", "semantic_segmentation_folder"
+)
+def test_build_data_of_voc(place, tmp_path):
+    import scipy.io
+
+    root = voc(tmp_path / "voc")
+    (tmp_path / "sbd" / "cls").mkdir(parents=True)
+    for split, name in (("train", "c"), ("val", "b")):
+        (tmp_path / "sbd" / f"{split}.txt").write_text(f"{name}\n")
+    annotation = {"GTcls": {"Segmentation": np.ones((8, 9), np.uint8)}}
+    scipy.io.savemat(tmp_path / "sbd" / "cls" / "c.mat", annotation)
+    (root / "JPEGImages" / "c.jpg").write_bytes(encoded(np.zeros((8, 9, 3), np.uint8), "JPEG"))
+    given = ("--dataset=pascal_voc_seg", *SHARDS, f"--voc_root={place('voc', root)}")
+    sbd = (f"--sbd_dir={place('sbd', tmp_path / 'sbd')}", "--train_aug_size=2")
+    ran("build-data", *given, *sbd, f"--output_dir={place('out')}")
+    shards = {f"{split}-00000-of-00001.tfrecord" for split in ("train", "val", "train_aug")}
+    assert place.names("out") == {*shards, "dataset.json"}
+    parts = (
+        f"--image_folder={place('i', root / 'JPEGImages')}",
+        f"--list_folder={place('l', root / 'ImageSets/Segmentation')}",
+    )
+    parts += (f"--semantic_segmentation_folder={place('s', root / 'SegmentationClass')}",)
+    ran("build-data", "--dataset=pascal_voc_seg", *SHARDS, *parts, f"--output_dir={place('parts')}")
+    assert len(place.names("parts", "*.tfrecord")) == 2
+
+
+@spelled()
+@covers("build-data", "cityscapes_root")
+def test_build_data_of_cityscapes(place, tmp_path):
+    for part, end, image in (("leftImg8bit", "leftImg8bit", (8, 9, 3)), ("gtFine", "gtFine_labelTrainIds", (8, 9))):
+        folder = tmp_path / "city" / part / "val" / "ulm"
+        folder.mkdir(parents=True)
+        (folder / f"ulm_000000_000019_{end}.png").write_bytes(encoded(np.zeros(image, np.uint8)))
+    given = ("--dataset=cityscapes", *SHARDS, f"--cityscapes_root={place('city', tmp_path / 'city')}")
+    ran("build-data", *given, f"--output_dir={place('out')}")
+    assert len(place.names("out", "val_fine-*")) == 1
+
+
+@spelled()
+@covers(
+    "build-data",
+    "ade20k_root",
+    "train_image_folder",
+    "train_image_label_folder",
+    "val_image_folder",
+    "val_image_label_folder",
+)
+def test_build_data_of_ade20k(place, tmp_path):
+    for kind, array, end in (
+        ("images", np.zeros((8, 9, 3), np.uint8), "jpg"),
+        ("annotations", np.ones((8, 9), np.uint8), "png"),
+    ):
+        for part in ("training", "validation"):
+            folder = tmp_path / "ade" / kind / part
+            folder.mkdir(parents=True)
+            (folder / f"a.{end}").write_bytes(encoded(array, "JPEG" if end == "jpg" else "PNG"))
+    given = ("--dataset=ade20k", *SHARDS)
+    ran("build-data", *given, f"--ade20k_root={place('ade', tmp_path / 'ade')}", f"--output_dir={place('out')}")
+    names = {"train": "training", "val": "validation"}
+    parts = [
+        f"--{split}_image_folder={place(f'{split}i', tmp_path / 'ade/images' / name)}" for split, name in names.items()
+    ]
+    labels = "ade/annotations"
+    parts += [
+        f"--{split}_image_label_folder={place(f'{split}l', tmp_path / labels / name)}" for split, name in names.items()
+    ]
+    ran("build-data", *given, *parts, f"--output_dir={place('parts')}")
+    assert place.names("out") == place.names("parts") and len(place.names("out", "*.tfrecord")) == 2
+
+
+@spelled()
+@covers("build-data", "root")
+@covers("doctor", "dataset_dir", "dataset", "checkpoint")
+def test_build_data_of_a_folder_and_doctor(place, tmp_path):
+    root = voc(tmp_path / "own")
+    (root / "class_names.txt").write_text("rest\ncat\n")
+    own = place("own", root)
+    ran("build-data", "--dataset=folder", *SHARDS, f"--root={own}", f"--output_dir={place('out')}")
+    assert len(place.names("out", "*.tfrecord")) == 2
+    for folder in ("own", "out"):
+        assert finished(TOOLS["doctor"], f"--dataset_dir={place(folder)}") in (0, 1)
+    ran(
+        "doctor",
+        f"--dataset_dir={place('out')}",
+        f"--dataset={place('out')}",
+        f"--checkpoint={place('none')}",
+        status=1,
+    )
+
+
+@spelled()
+@covers("pack", "images", "predictions", "list_file", "output")
+def test_pack(place, tmp_path):
+    for folder in ("images", "predictions"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "images" / "2008_000001.jpg").write_bytes(encoded(np.zeros((8, 9, 3), np.uint8), "JPEG"))
+    PIL.Image.fromarray(np.ones((8, 9), np.uint8)).save(tmp_path / "predictions" / "2008_000001.png")
+    (tmp_path / "test.txt").write_text("2008_000001\n")
+    given = [f"--{name}={place(name, tmp_path / name)}" for name in ("images", "predictions")]
+    given += [f"--list_file={place('test.txt', tmp_path / 'test.txt')}", f"--output={place('results.tgz')}"]
+    ran("pack", "--server=voc", *given)
+    with tarfile.open(fileobj=io.BytesIO(place.found("results.tgz").read_bytes())) as archive:
+        assert [os.path.basename(name) for name in archive.getnames()] == ["2008_000001.png"]
+
+
+@spelled()
+@covers("verify", "output", "dataset_dir", "record")
+def test_verify(place, sources):
+    records = place("records", sources / "records")
+    output, folder = place("verify.json"), place("references")
+    ran("verify", "shapes_resnet", f"--output={output}", f"--dataset_dir={records}", status=1)  # of another data set
+    assert b'"shapes_resnet"' in place.found("verify.json").read_bytes()
+    ran("verify", "shapes_resnet", f"--record={folder}", f"--output={output}")
+    assert place.names("references") == {"shapes_resnet.reference.json"}
+
+
+@spelled()
+@covers("zoo", "write_manifests")
+def test_zoo(place, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("deeplab_tf.weights.loading"), "manifest_of", lambda entry: {"v": [1]})
+    ran("zoo", f"--write_manifests={place('manifests')}")
+    assert len(place.names("manifests", "*.json")) == 24
+
+
+@spelled("{} [2]", "ram://{}", heavy=("~/{}", "a*b {}", "{}/", "{}"))
+@covers("demo", "output_dir")
+def test_demo(place, monkeypatch):
+    monkeypatch.setattr(TOOLS["demo"], "_DUSK_STEPS", 2)
+    monkeypatch.setattr(TOOLS["demo"], "_DUSK_PICTURES", 8)
+    ran("demo", f"--output_dir={place('demo')}", "--held_out=2")
+    assert {"model", "images", "predictions", "sheet.png", "records", "run"} <= place.names("demo")
+
+
+@spelled()
+@covers("benchmark", "checkpoints", "json", "chart", "originals")
+def test_benchmark(place, sources):
+    given = ("--what=inference", "--small", "--rounds=1", "--runtimes=saved_model")
+    given += (
+        f"--checkpoints={place('model', sources / 'model')}",
+        f"--json={place('f.json')}",
+        f"--chart={place('c.svg')}",
+    )
+    folder = place("originals", sources / "originals").rstrip("/")
+    ran("benchmark", *given, f"--originals={folder}/export.tflite")
+    assert b"figures" in place.found("f.json").read_bytes() and b"<svg" in place.found("c.svg").read_bytes()
+
+
+def test_every_path_flag_is_run():
+    """A flag of a network's cell has tests of its own in test_path_flags; the cache of pictures is training's."""
+    others = {(command, "dense_prediction_cell_json") for command in CELL_COMMANDS}
+    others |= {(command, "decoded_cache") for command in ("train", "eval", "vis")}
+    assert set(PATH_FLAGS) - others == COVERED
