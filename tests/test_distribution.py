@@ -123,7 +123,7 @@ def tf_config(index: int = 0, **cluster: list[str]) -> str:
             {},
             "'ps'.*chief and worker only",
         ),
-        (tf_config(3, worker=["a:1"]), {}, "task worker 3 is none"),
+        (tf_config(3, worker=["a:1"]), {}, "task worker 3 is not in its cluster"),
         (
             tf_config(worker=["a:1", "b:1"]),
             {"strategy": "mirrored"},
