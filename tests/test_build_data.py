@@ -546,7 +546,7 @@ def test_camvid(shared, tmp_path):
 
 _MEASURE = """
 import json, pathlib, sys, tempfile
-from deeplab_tf.data import catalog
+from deeplab_tf.catalog import datasets
 from deeplab_tf.data.build import BuildOptions, build_records
 from deeplab_tf.data.pairs import Pair
 
@@ -559,7 +559,7 @@ def growth(count, files, processes):
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = memory("VmRSS")
     with tempfile.TemporaryDirectory() as folder:
-        build_records({"train": pairs}, catalog.DATASETS["shapes"], f"{folder}/out", BuildOptions(4, processes))
+        build_records({"train": pairs}, datasets.DATASETS["shapes"], f"{folder}/out", BuildOptions(4, processes))
         size = sum(file.stat().st_size for file in pathlib.Path(folder, "out").iterdir())
     return memory("VmHWM") - before, size / 2**20
 
