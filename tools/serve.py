@@ -61,12 +61,12 @@ def main(values: flags.FlagValues) -> int:
     rows = {name: value for name, value in engine.info().items() if name not in _HIDDEN}
     limits = {name: getattr(choice, name) for name in _LIMITS}
     print(f"Configuration\n{options.table({'checkpoint': values.checkpoint, **rows, **limits})}")
+    ended = threading.Event()
+    received = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: (received.append(number), ended.set()))
     with serving(engine) as address:
         print(f"Page: {address}/\nREST: {address}/v1/models/{choice.model_name}:predict\nCtrl-C ends it.", flush=True)
-        ended = threading.Event()
-        received = []
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _: (received.append(number), ended.set()))
         ended.wait()
         print("Stopped")
     return INTERRUPTED if signal.SIGINT in received else 0

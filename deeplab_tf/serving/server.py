@@ -28,7 +28,8 @@ class _Limited(H11Protocol):
     """uvicorn's protocol with limits on the time of a client.
 
     They hold for the head of a request, for a body that the client goes on sending after the answer, and for reading
-    each _LEAST_READ bytes of the answer. (The application limits the time of a body before the answer.)
+    each _LEAST_READ bytes of the answer. (The application limits the time of a body before the answer.) uvicorn's own
+    settings limit bytes, connections and the time between requests, but neither a slow head nor a reader that stops.
     """
 
     _seconds: float
