@@ -97,7 +97,7 @@ def test_only_the_pages_of_a_window_are_read(tmp_path):
     image = np.arange(50 * 70 * 3, dtype=np.uint8).reshape(50, 70, 3)
     label = np.arange(50 * 70, dtype=np.uint8).reshape(50, 70, 1)
     assert not cache._read(7)[0]
-    assert cache._write(7, image, label, b"name", np.int64(51), np.int64(71), np.int32(0))
+    assert cache._write(7, image, label, b"name", np.array([51, 71]), np.int32(0))
     found, read_image, read_label, name, height, width = cache._read(7)
     assert (found, name, height, width) == (True, b"name", 51, 71)
     np.testing.assert_array_equal(read_image, image)

@@ -14,9 +14,9 @@ from record_files import write_shapes
 
 from deeplab_tf.catalog import datasets
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.data.pairs import label_png
 from deeplab_tf.evaluation import verify as module
 from deeplab_tf.evaluation.verify import record, recorded_reference, verify
+from deeplab_tf.ops.images import label_png
 from deeplab_tf.tools import verify as tool
 from deeplab_tf.weights.loading import manifest_of
 from deeplab_tf.weights.sources import sha256_of

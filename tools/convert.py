@@ -18,11 +18,7 @@ from deeplab_tf.tools import options
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
-    text = (
-        "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite of the release, "
-        ".caffemodel of DeepLab v1 or v2, or a name of the zoo"
-    )
-    options.define_path(values, "checkpoint", None, text)
+    options.define_path(values, "checkpoint", None, options.CHECKPOINT_HELP)
     options.define_path(values, "output_dir", None, "folder to write; it must not hold a model yet")
     text = "write a TF1 checkpoint for the original code instead of a model directory"
     flags.DEFINE_boolean("to_tf1", False, text, flag_values=values)

@@ -39,7 +39,7 @@ def define(values: flags.FlagValues) -> None:
     options.define_path(values, "train_logdir", None, "folder of a training run")
     text = "recipe to compare the run with (default: the nearest one)"
     flags.DEFINE_string("config", None, text, flag_values=values)
-    options.define_path(values, "checkpoint", None, "anything that holds weights, as predict takes it")
+    options.define_path(values, "checkpoint", None, options.CHECKPOINT_HELP)
     text = "exported file or folder; --checkpoint then names the weights that it should hold"
     options.define_path(values, "export_dir", None, text)
     text = "split that the weights will be scored on (default: val, val_fine for Cityscapes)"

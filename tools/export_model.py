@@ -20,10 +20,7 @@ from deeplab_tf.tools import options
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
-    text = (
-        "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite, or a name of the zoo"
-    )
-    options.define_path(values, "checkpoint_path", None, text)
+    options.define_path(values, "checkpoint_path", None, options.CHECKPOINT_HELP)
     flags.DEFINE_alias("checkpoint", "checkpoint_path", flag_values=values)
     text = "file to write (.pb, .tflite, .onnx), or folder to make; neither may exist yet"
     options.define_path(values, "export_path", None, text)

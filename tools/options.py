@@ -15,6 +15,10 @@ from deeplab_tf.config.fields import item_type
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools.ending import ending
 
+CHECKPOINT_HELP = (
+    "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite of the release, "
+    ".caffemodel of DeepLab v1 or v2, or a name of the zoo"
+)
 _DEFINE = {
     bool: flags.DEFINE_boolean,
     int: flags.DEFINE_integer,

@@ -35,11 +35,7 @@ if TYPE_CHECKING:
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
-    text = (
-        "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite of the release, "
-        ".caffemodel of DeepLab v1 or v2, or a name of the zoo"
-    )
-    options.define_path(values, "checkpoint", None, text)
+    options.define_path(values, "checkpoint", None, options.CHECKPOINT_HELP)
     text = "image file, folder, glob, or - for standard input; several are allowed"
     options.define_paths(values, "input", None, text)
     options.define_path(values, "output_dir", "output", "folder to write (default: output)")

@@ -26,11 +26,7 @@ _LIMITS = ("max_body_mb", "max_pixels", "timeout_secs", "max_requests")
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
-    text = (
-        "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite of the release, or a "
-        "name of the zoo"
-    )
-    options.define_path(values, "checkpoint", None, text)
+    options.define_path(values, "checkpoint", None, options.CHECKPOINT_HELP)
     options.define_flags(values, ServeConfig)
     options.define_flags(values, ModelConfig)
 

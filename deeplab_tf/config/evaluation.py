@@ -29,6 +29,10 @@ class EvalConfig(Averaging, CrfConfig):
 
     vis.py has the same flags under its own names (vis_logdir for eval_logdir and so on). Sizes are (height, width) in
     pixels. Of an `Experiment` the checkpoints are those of its run.
+
+    >>> config = deeplab_tf.EvalConfig(checkpoint_dir="runs/voc", eval_scales="0.5,1.0,1.75", add_flipped_images=True)
+    >>> config.eval_scales, config.eval_crop_size
+    ((0.5, 1.0, 1.75), (513, 513))
     """
 
     checkpoint_dir: str | None = path_option(

@@ -37,6 +37,9 @@ class ExportConfig(Options):
 
     The flags of the release's export_model.py that are not model flags, and those that TFLite and the certificate need
     beyond them.
+
+    >>> deeplab_tf.ExportConfig(format="tflite", precision="float16").export_upsample
+    'argmax'
     """
 
     format: Format | None = option(

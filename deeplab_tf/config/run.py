@@ -14,7 +14,12 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig(Options):
-    """The surroundings of the update: the release's train flags for folders, initial weights, log and devices."""
+    """The surroundings of the update: the release's train flags for folders, initial weights, log and devices.
+
+    >>> config = deeplab_tf.RunConfig(train_logdir="runs/voc", tf_initial_checkpoint="xception_65_imagenet_coco")
+    >>> config.train_split, config.initialize_last_layer, config.num_clones
+    ('train', True, 1)
+    """
 
     train_logdir: str | None = path_option(
         None, "folder of the run: checkpoints, logs and the description of the model"

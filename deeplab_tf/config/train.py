@@ -22,6 +22,10 @@ class TrainConfig(Options):
     """How a network learns: the release's train flags about losses, schedule and update, and what it has no flag for.
 
     An `Experiment` sets `ignore_label` to its data set's.
+
+    >>> config = deeplab_tf.TrainConfig(base_learning_rate=0.007, training_number_of_steps=30_000)
+    >>> config.optimizer, config.learning_policy, config.learning_power
+    ('momentum', 'poly', 0.9)
     """
 
     optimizer: Optimizer = option("momentum", "momentum or adam, as TensorFlow 1 computes them")

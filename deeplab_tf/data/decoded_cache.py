@@ -65,8 +65,10 @@ class DecodedCache:
 
         def decoded() -> dict[str, tf.Tensor]:
             example = decode()
-            stored = [example[key] for key in ("image", "label", "image_name", "height", "width", "skipped")]
-            with tf.control_dependencies([tf.numpy_function(self._write, [record, *stored], tf.bool)]):
+            image, label, name = example["image"], example["label"], example["image_name"]
+            sides = tf.stack([example["height"], example["width"]])
+            stored = [record, image, label, name, sides, example["skipped"]]
+            with tf.control_dependencies([tf.numpy_function(self._write, stored, tf.bool)]):
                 return {key: tf.identity(value) for key, value in example.items()}
 
         return tf.cond(tf.ensure_shape(cached, []), read, decoded)
@@ -99,17 +101,16 @@ class DecodedCache:
         image: np.ndarray,
         label: np.ndarray,
         name: bytes,
-        height: np.int64,
-        width: np.int64,
+        sides: np.ndarray,
         skipped: np.int32,
     ) -> bool:
-        """Writes the file of `record` and returns whether it did.
+        """Writes the file of `record`, whose stored height and width are `sides`, and returns whether it did.
 
         After an error nothing more is written, and the run goes on by decoding.
         """
         rows, columns = image.shape[:2]
         label_start, end = _label_start_and_end(rows, columns)
-        head = _HEAD.pack(rows, columns, height, width, len(name)) + name
+        head = _HEAD.pack(rows, columns, *sides, len(name)) + name
         if skipped or not self.writable or len(head) > _START:
             return False
         try:

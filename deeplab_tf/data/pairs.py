@@ -7,7 +7,6 @@ This module does not import TensorFlow, so that worker processes start fast.
 import dataclasses
 import io
 import os
-import struct
 import zlib
 from collections.abc import Iterable, Sequence
 
@@ -17,19 +16,10 @@ import PIL.Image
 from deeplab_tf import files
 from deeplab_tf.catalog.palettes import Colour
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.ops.images import PILLOW_ERRORS, label_png
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
 VOID = (224, 224, 192)  # PASCAL VOC's colour of the ignore label, 255
-# What Pillow raises for files that are not pictures, or damaged.
-PILLOW_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    PIL.Image.DecompressionBombError,
-)
 _ORIENTATION = 0x0112  # tag of the orientation in EXIF data
 
 
@@ -273,13 +263,6 @@ def _require_classes(file: str, classes: np.ndarray, rules: LabelRules) -> None:
         raise DeepLabError(
             f"{file}: label {listed}; expected 0..{rules.num_classes - 1} or {rules.ignore_label} (ignored){hint}"
         )
-
-
-def label_png(classes: np.ndarray) -> bytes:
-    """Returns the 8-bit grey PNG of a label, uint8 [h, w]."""
-    stream = io.BytesIO()
-    PIL.Image.fromarray(classes).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def binary_mask_fault(counts: np.ndarray, rules: LabelRules) -> str | None:

@@ -17,9 +17,10 @@ import tensorflow_datasets as tfds
 
 from deeplab_tf.catalog import datasets
 from deeplab_tf.data import ade20k, cityscapes, shapes, voc
-from deeplab_tf.data.pairs import LabelRules, Pair, label_png, pack
+from deeplab_tf.data.pairs import LabelRules, Pair, pack
 from deeplab_tf.data.tfds_folder import CATALOGUE
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.ops.images import label_png
 
 Examples = Iterator[tuple[str, dict]]
 

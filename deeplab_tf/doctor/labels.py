@@ -8,7 +8,8 @@ import numpy as np
 import PIL.Image
 
 from deeplab_tf.catalog.palettes import Colour
-from deeplab_tf.data.pairs import PILLOW_ERRORS, VOID
+from deeplab_tf.data.pairs import VOID
+from deeplab_tf.ops.images import PILLOW_ERRORS
 
 _SHOWN = 4  # values that a message lists
 _MANY = 64  # labels with this many more values than there are classes are not indices of classes

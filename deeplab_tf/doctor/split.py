@@ -9,10 +9,10 @@ import numpy as np
 import PIL.Image
 
 from deeplab_tf.catalog.datasets import Dataset
-from deeplab_tf.data.pairs import PILLOW_ERRORS
 from deeplab_tf.doctor.labels import inspect_label, undecoded, wrong_values
 from deeplab_tf.doctor.likeness import thumbnail
 from deeplab_tf.doctor.samples import EncodedExample
+from deeplab_tf.ops.images import PILLOW_ERRORS
 
 _SHOWN = 5  # examples of each kind of fault that are named
 _ORIENTATION = 0x0112  # tag of the orientation in EXIF data

@@ -19,9 +19,9 @@ import PIL.Image
 from deeplab_tf import files
 from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import PackConfig
-from deeplab_tf.data.pairs import PILLOW_ERRORS, label_png, read_list
+from deeplab_tf.data.pairs import read_list
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.ops.images import EXTENSIONS
+from deeplab_tf.ops.images import EXTENSIONS, PILLOW_ERRORS, label_png
 from deeplab_tf.ops.pictures import palette_png
 
 _ENDS = ("", "_raw", "_leftImg8bit", "_leftImg8bit_raw", "_pred")  # what may follow an id in a prediction's name

@@ -22,7 +22,6 @@ import PIL.Image
 from deeplab_tf import files
 from deeplab_tf.catalog.datasets import DATASET_FILE, DATASETS, Dataset, read_dataset
 from deeplab_tf.config import DataConfig, Inference
-from deeplab_tf.data.pairs import label_png
 from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.data.records import count_examples
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
@@ -30,6 +29,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.evaluate import score
 from deeplab_tf.evaluation.passes import SILENT, Observer
 from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.ops.images import label_png
 from deeplab_tf.weights.loading import manifest_of, open_model
 from deeplab_tf.weights.sources import open_source
 from deeplab_tf.weights.tf1 import training_state, variable_map

@@ -16,6 +16,16 @@ from deeplab_tf.errors import DeepLabError
 # Pillow's formats that these extensions stand for. EPS must not be one: Ghostscript would run it, under any file name.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+# What Pillow raises for files that are not pictures, or damaged.
+PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    PIL.Image.DecompressionBombError,
+)
 _JPEG_SIDE = 65_500  # pixels, the longest side that the library writes
 
 
@@ -69,7 +79,7 @@ def read_image(source: str | os.PathLike[str] | bytes, *, name: str | None = Non
         raise DeepLabError(f"{name}: not an image (begins with {start!r}); expected JPEG, PNG or the like") from None
     except PIL.Image.DecompressionBombError as error:
         raise DeepLabError(f"{name}: too large to be a photograph ({error})") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+    except PILLOW_ERRORS as error:
         raise DeepLabError(f"{name}: damaged or truncated image ({error}); fetch or save it again") from None
 
 
@@ -92,6 +102,17 @@ def png_bytes(picture: np.ndarray, palette: bytes = b"") -> bytes:
     # After the PNG's row filters, zlib finds little else than runs: its full search takes half as long again, and here
     # makes larger files.
     image.save(content, format="PNG", compress_type=zlib.Z_RLE)
+    return content.getvalue()
+
+
+def label_png(classes: np.ndarray) -> bytes:
+    """Returns the 8-bit grey PNG of a label, uint8 [h, w], as records and the evaluation servers hold it.
+
+    It keeps zlib's full search, unlike `png_bytes`: these files are stored and sent, and equal labels must stay equal
+    to the byte from release to release.
+    """
+    content = io.BytesIO()
+    PIL.Image.fromarray(classes).save(content, format="PNG")
     return content.getvalue()
 
 

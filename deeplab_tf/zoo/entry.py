@@ -7,8 +7,6 @@ from deeplab_tf.config import ModelConfig
 
 URL_FOLDER = "http://download.tensorflow.org/models/"
 
-_CPU = "Xeon E5-1650 v3, 3.5 GHz"
-
 
 @dataclasses.dataclass(frozen=True)
 class Score:
@@ -23,7 +21,6 @@ class Score:
       multiply_adds: for one image, as published. The two MobileNetV3 figures are about twice what the graph does, hence
         look like FLOPs.
       counted_at: height and width of the image that `multiply_adds` is for; None: of the data set's images.
-      runtime_s, runtime_on: seconds for one image, and the machine that took them.
       longest_side: pixels that the longer side of an image is resized to first; None: it is not.
     """
 
@@ -34,8 +31,6 @@ class Score:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     multiply_adds: float | None = None
-    runtime_s: float | None = None
-    runtime_on: str = _CPU
     atrous_rates: tuple[int, ...] | None = None
     longest_side: int | None = None
     counted_at: tuple[int, int] | None = None
@@ -64,7 +59,6 @@ class ReleasedCheckpoint:
       quantized: whether it also holds the ranges of quantisation-aware training.
       tflite_size: of its 8-bit model, as published.
       sha256: of the archive, if a public source states it for exactly this file.
-      licence: of the weights.
     """
 
     name: str
@@ -79,7 +73,6 @@ class ReleasedCheckpoint:
     quantized: bool = False
     tflite_size: str | None = None
     sha256: str | None = None
-    licence: str = "Apache-2.0"
 
     @property
     def url(self) -> str | None:

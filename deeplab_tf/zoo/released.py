@@ -75,7 +75,6 @@ _AT_16 = (6, 12, 18)
 _AT_8 = (12, 24, 36)
 _VOC_SCALES = _scales(0.5, 1.75)
 _CITYSCAPES_SCALES = _scales(0.75, 1.25)
-_EDGE_TPU = "simulator of Pixel 4's EdgeTPU"
 
 _MNV2_VOC = ModelConfig(model_variant="mobilenet_v2", num_classes=21, output_stride=16)
 _MNV2_DM05_VOC = dataclasses.replace(_MNV2_VOC, depth_multiplier=0.5)
@@ -103,8 +102,8 @@ _PASCAL_VOC = (
         "deeplabv3_mnv2_pascal_train_aug_2018_01_29.tar.gz",
         "23MB",
         _MNV2_VOC,
-        Score(75.32, 16, multiply_adds=2.75e9, runtime_s=0.1),
-        Score(77.33, 8, scales=_VOC_SCALES, flip=True, multiply_adds=152.59e9, runtime_s=26.9),
+        Score(75.32, 16, multiply_adds=2.75e9),
+        Score(77.33, 8, scales=_VOC_SCALES, flip=True, multiply_adds=152.59e9),
         training=_TRAIN_AUG,
         # Stated for this URL by open_model_zoo's models/public/deeplabv3/model.yml of 2019 (23882985 bytes).
         sha256="cd506941e4f88fd053903913761df2e76ea00c01079cecfd35855304a4a5fb48",
@@ -114,7 +113,7 @@ _PASCAL_VOC = (
         "deeplabv3_mnv2_pascal_trainval_2018_01_29.tar.gz",
         "23MB",
         _MNV2_VOC,
-        Score(80.25, 8, split="test", scales=_VOC_SCALES, flip=True, multiply_adds=152.59e9, runtime_s=26.9),
+        Score(80.25, 8, split="test", scales=_VOC_SCALES, flip=True, multiply_adds=152.59e9),
         training=_TRAINVAL,
     ),
     _checkpoint(
@@ -122,8 +121,8 @@ _PASCAL_VOC = (
         "deeplabv3_pascal_train_aug_2018_01_04.tar.gz",
         "439MB",
         _X65_VOC,
-        Score(82.20, 16, atrous_rates=_AT_16, multiply_adds=54.17e9, runtime_s=0.7),
-        Score(83.58, 8, scales=_VOC_SCALES, flip=True, atrous_rates=_AT_8, multiply_adds=3055.35e9, runtime_s=223.2),
+        Score(82.20, 16, atrous_rates=_AT_16, multiply_adds=54.17e9),
+        Score(83.58, 8, scales=_VOC_SCALES, flip=True, atrous_rates=_AT_8, multiply_adds=3055.35e9),
         training=_TRAIN_AUG,
     ),
     _checkpoint(
@@ -139,7 +138,6 @@ _PASCAL_VOC = (
             flip=True,
             atrous_rates=_AT_8,
             multiply_adds=3055.35e9,
-            runtime_s=223.2,
         ),
         training=_TRAINVAL,
     ),
@@ -191,15 +189,13 @@ _X71_DPC = ModelConfig(
 _EDGETPU = dataclasses.replace(_MNV2_CITYSCAPES, model_variant="mobilenet_edgetpu")
 
 
-def _edgetpu_score(value: float, output_stride: int, *, multiply_adds: float, runtime_s: float) -> Score:
+def _edgetpu_score(value: float, output_stride: int, *, multiply_adds: float) -> Score:
     """A score on Cityscapes whose multiply-adds are for 513 x 513."""
     return Score(
         value,
         output_stride,
         split="val_fine",
         multiply_adds=multiply_adds,
-        runtime_s=runtime_s,
-        runtime_on=_EDGE_TPU,
         counted_at=(513, 513),
     )
 
@@ -210,10 +206,8 @@ _CITYSCAPES = (
         "deeplabv3_mnv2_cityscapes_train_2018_02_05.tar.gz",
         "23MB",
         _MNV2_CITYSCAPES,
-        Score(70.71, 16, split="val_fine", multiply_adds=21.27e9, runtime_s=0.8),
-        Score(
-            73.57, 8, split="val_fine", scales=_CITYSCAPES_SCALES, flip=True, multiply_adds=433.24e9, runtime_s=51.12
-        ),
+        Score(70.71, 16, split="val_fine", multiply_adds=21.27e9),
+        Score(73.57, 8, split="val_fine", scales=_CITYSCAPES_SCALES, flip=True, multiply_adds=433.24e9),
         training=_COCO_TRAIN_FINE,
     ),
     _checkpoint(
@@ -221,7 +215,7 @@ _CITYSCAPES = (
         "deeplab_mnv3_large_cityscapes_trainfine_2019_11_15.tar.gz",
         "17MB",
         _MNV3_LARGE,
-        Score(72.41, 32, split="val_fine", multiply_adds=15.95e9, runtime_s=0.6),
+        Score(72.41, 32, split="val_fine", multiply_adds=15.95e9),
         training=_trained("cityscapes", "train_fine"),
     ),
     _checkpoint(
@@ -229,7 +223,7 @@ _CITYSCAPES = (
         "deeplab_mnv3_small_cityscapes_trainfine_2019_11_15.tar.gz",
         "5MB",
         dataclasses.replace(_MNV3_LARGE, model_variant="mobilenet_v3_small_seg"),
-        Score(68.99, 32, split="val_fine", multiply_adds=4.63e9, runtime_s=0.4),
+        Score(68.99, 32, split="val_fine", multiply_adds=4.63e9),
         training=_trained("cityscapes", "train_fine"),
     ),
     _checkpoint(
@@ -237,7 +231,7 @@ _CITYSCAPES = (
         "deeplabv3_cityscapes_train_2018_02_06.tar.gz",
         "439MB",
         _xception("xception_65", 19),
-        Score(78.79, 16, split="val_fine", atrous_rates=_AT_16, multiply_adds=418.64e9, runtime_s=5.0),
+        Score(78.79, 16, split="val_fine", atrous_rates=_AT_16, multiply_adds=418.64e9),
         Score(
             80.42,
             8,
@@ -246,7 +240,6 @@ _CITYSCAPES = (
             flip=True,
             atrous_rates=_AT_8,
             multiply_adds=8677.92e9,
-            runtime_s=422.8,
         ),
         training=_TRAIN_FINE,
     ),
@@ -271,8 +264,8 @@ _CITYSCAPES = (
         "edgetpu-deeplab_2020_03_09.tar.gz",
         "",
         _EDGETPU,
-        _edgetpu_score(70.6, 32, multiply_adds=5.6e9, runtime_s=0.0138),
-        _edgetpu_score(74.1, 16, multiply_adds=7.1e9, runtime_s=0.0175),
+        _edgetpu_score(70.6, 32, multiply_adds=5.6e9),
+        _edgetpu_score(74.1, 16, multiply_adds=7.1e9),
         training=_TRAIN_FINE,
     ),
     _checkpoint(
@@ -280,8 +273,8 @@ _CITYSCAPES = (
         "edgetpu-deeplab-slim_2020_03_09.tar.gz",
         "",
         dataclasses.replace(_EDGETPU, depth_multiplier=0.75, aspp_convs_filters=128),
-        _edgetpu_score(70.0, 32, multiply_adds=3.5e9, runtime_s=0.0099),
-        _edgetpu_score(73.2, 16, multiply_adds=4.3e9, runtime_s=0.0132),
+        _edgetpu_score(70.0, 32, multiply_adds=3.5e9),
+        _edgetpu_score(73.2, 16, multiply_adds=4.3e9),
         training=_TRAIN_FINE,
     ),
 )
