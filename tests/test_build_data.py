@@ -17,9 +17,11 @@ from PIL import Image
 
 from deeplab_tf.catalog import datasets, palettes
 from deeplab_tf.config.data import DataConfig
-from deeplab_tf.data import ade20k, cityscapes, folder, pairs, records, voc
+from deeplab_tf.data import ade20k, cityscapes, folder, packing, records, voc
 from deeplab_tf.data.build import BuildOptions, build_records
-from deeplab_tf.data.pairs import LabelRules, Pair, pack, read_label
+from deeplab_tf.data.masks import LabelRules, read_label
+from deeplab_tf.data.packing import pack
+from deeplab_tf.data.pairs import Pair
 from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import build_data, cli
@@ -505,7 +507,7 @@ def test_the_command_is_found_by_its_name():
 
 
 def test_workers_do_not_load_tensorflow():
-    code = f"import sys, {pairs.__name__}; print('tensorflow' in sys.modules)"
+    code = f"import sys, {packing.__name__}; print('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 

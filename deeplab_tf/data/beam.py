@@ -19,7 +19,9 @@ import numpy as np
 
 from deeplab_tf import files
 from deeplab_tf.data.build import PlannedShard, Writer, Written, write_shard
-from deeplab_tf.data.pairs import LabelRules, Pair, pack
+from deeplab_tf.data.masks import LabelRules
+from deeplab_tf.data.packing import pack
+from deeplab_tf.data.pairs import Pair
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 if TYPE_CHECKING:

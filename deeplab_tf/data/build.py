@@ -19,7 +19,9 @@ import tensorflow as tf
 from deeplab_tf import files
 from deeplab_tf.catalog import datasets
 from deeplab_tf.data import records
-from deeplab_tf.data.pairs import LabelRules, Packed, Pair, binary_mask_fault, pack, pack_all
+from deeplab_tf.data.masks import LabelRules, binary_mask_fault
+from deeplab_tf.data.packing import Packed, pack, pack_all
+from deeplab_tf.data.pairs import Pair
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.filesystems.remote import os_errors
 

@@ -17,7 +17,9 @@ import tensorflow_datasets as tfds
 
 from deeplab_tf.catalog import datasets
 from deeplab_tf.data import ade20k, cityscapes, shapes, voc
-from deeplab_tf.data.pairs import LabelRules, Pair, pack
+from deeplab_tf.data.masks import LabelRules
+from deeplab_tf.data.packing import pack
+from deeplab_tf.data.pairs import Pair
 from deeplab_tf.data.tfds_folder import CATALOGUE
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.ops.images import label_png

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 
 from deeplab_tf.catalog.palettes import Colour
-from deeplab_tf.data.pairs import VOID
+from deeplab_tf.data.masks import VOID
 from deeplab_tf.ops.images import PILLOW_ERRORS
 
 _SHOWN = 4  # values that a message lists

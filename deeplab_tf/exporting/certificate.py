@@ -20,7 +20,7 @@ from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.inference import LONGEST_SIDE
-from deeplab_tf.data.pairs import LabelRules, read_label
+from deeplab_tf.data.masks import LabelRules, read_label
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.data.transforms import resize_to_range
 from deeplab_tf.errors import DeepLabError

@@ -1,0 +1,27 @@
+"""The bytes of an image or label file, and the words for those that cannot be read or decoded."""
+
+import PIL.Image
+
+from deeplab_tf import files
+from deeplab_tf.errors import DeepLabError
+
+
+def read_file(file: str, what: str) -> bytes:
+    """Returns the bytes of a file that is an image or a label (`what`).
+
+    Raises:
+      DeepLabError: the file is missing or cannot be read.
+    """
+    try:
+        return files.path(file).read_bytes()
+    except FileNotFoundError:
+        raise DeepLabError(f"{file}: missing {what}") from None
+    except OSError as error:
+        raise DeepLabError(f"{file}: the {what} cannot be read ({error.strerror})") from None
+
+
+def undecoded(error: Exception, content: bytes) -> str:
+    """Returns what is wrong with `content`, whose decoding raised `error`."""
+    if isinstance(error, PIL.UnidentifiedImageError):
+        return f"begins with {content[:8]!r}" if content else "0 bytes"
+    return str(error)
