@@ -438,6 +438,9 @@ def test_own_data_that_lacks_something(own, tmp_path):
         ('{"class_names": ["a"], "ignore_label": true}', "ignore_label=True: expected a int"),
         ('{"class_names": ["a"], "splits": {"train": "x"}}', "splits: expected name -> number"),
         ('{"class_names": ["a"], "label_map": [[1, 256]]}', r"label_map: expected pairs \[old, new\]"),
+        ('{"class_names": ["a"], "unlabelled": "test"}', "unlabelled='test': expected a list"),
+        ('{"class_names": ["a"], "unlabelled": [1]}', "unlabelled: expected the names of splits"),
+        ('{"class_names": ["a"], "built": [1]}', r"built=\[1\]: expected a dict"),
     ],
 )
 def test_mistakes_in_dataset_json(tmp_path, text, message):

@@ -1,5 +1,7 @@
 """Where records lie: shards of our own under the release's keys; sets of TFDS are in test_tfds_folder.py."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,3 +31,24 @@ def test_records_of_our_own(tmp_path):
     with pytest.raises(DeepLabError, match="dataset_dir is not set"):
         locate_records(DataConfig(), "train")
     assert records.count_examples(tmp_path / "out", "train") == 5
+
+
+def test_labels_of_a_split_called_test(tmp_path):
+    """Of the user's own data they are read where the records hold any; of the catalogue's sets never."""
+    Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(tmp_path / "image.png")
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "label.png")
+    own = datasets.Dataset("own", 2, 255, ("rest", "cat"), datasets.DATASETS["shapes"].palette[:2], {}, "pascal")
+    image, label = str(tmp_path / "image.png"), str(tmp_path / "label.png")
+    splits = {"train": [Pair(image, label, "a")], "test": [Pair(image, label, "b")], "test_b": [Pair(image, None, "c")]}
+    for name, facts, expected in (
+        ("labelled", own, (True, True, True)),
+        ("said", dataclasses.replace(own, unlabelled=("test", "test_b")), (True, False, False)),
+        ("catalogue", dataclasses.replace(own, name="shapes"), (True, False, True)),
+    ):
+        folder = str(tmp_path / name)
+        build_records(splits, facts, folder, BuildOptions(1))
+        config = DataConfig(dataset=folder, dataset_dir=folder)
+        assert tuple(locate_records(config, split).labelled for split in splits) == expected, name
+    build_records({"test": splits["test_b"]}, own, tmp_path / "without", BuildOptions(1))
+    assert not locate_records(DataConfig(dataset="own", dataset_dir=str(tmp_path / "without")), "test").labelled
+    assert datasets.read_dataset(tmp_path / "said").unlabelled == ("test", "test_b")

@@ -37,6 +37,8 @@ class Dataset:
       homepage, terms: where it is published, and under which terms of use.
       evaluation_ids: the label values that the set's own evaluation server wants in place of 0, 1, 2..., if others.
       label_map: (old, new) pairs of the labels that were renamed when its records were built.
+      unlabelled: the splits whose records hold no labels.
+      built: options that its records were built with, by the names of their flags, for the record only.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Dataset:
     terms: str = ""
     evaluation_ids: tuple[int, ...] | None = None
     label_map: tuple[tuple[int, int], ...] = ()
+    unlabelled: tuple[str, ...] = ()
+    built: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any], hash=False)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -164,8 +168,10 @@ _KEY_TYPES = {
     "homepage": str,
     "terms": str,
     "label_map": list,
+    "unlabelled": list,
+    "built": dict,
 }
-_LEFT_OUT_WHEN_EMPTY = ("homepage", "terms", "label_map")
+_LEFT_OUT_WHEN_EMPTY = ("homepage", "terms", "label_map", "unlabelled", "built")
 
 
 def read_dataset(source: str | os.PathLike[str]) -> Dataset:
@@ -173,7 +179,8 @@ def read_dataset(source: str | os.PathLike[str]) -> Dataset:
 
     dataset.json is an object with `class_names` (in label order) and, optionally, `name` (default: the folder's),
     `palette` (a colour [red, green, blue] for each class; default: the PASCAL rule), `ignore_label` (255), `splits`
-    (name -> number of images), `homepage`, `terms` and `label_map` (pairs [old, new] that were renamed in building it).
+    (name -> number of images), `homepage`, `terms`, `label_map` (pairs [old, new] that were renamed in building it),
+    `unlabelled` (splits without labels) and `built` (an object of the options that its records were built with).
 
     Raises:
       DeepLabError: the name is unknown, or the file is missing or is not such an object.
@@ -204,7 +211,7 @@ def parse_dataset(content: bytes, path: str | os.PathLike[str]) -> Dataset:
 def dataset_json(facts: Dataset) -> str:
     """Returns the contents of the dataset.json that `read_dataset` reads as `facts`; empty values are left out."""
     values = {key: getattr(facts, key) for key in _KEY_TYPES}
-    values["splits"] = dict(facts.splits)
+    values |= {"splits": dict(facts.splits), "built": dict(facts.built)}
     return json.dumps({key: value for key, value in values.items() if value or key not in _LEFT_OUT_WHEN_EMPTY}) + "\n"
 
 
@@ -233,6 +240,8 @@ def dataset_from_json(values: Mapping[str, Any], path: files.AnyPath) -> Dataset
     require(all(type(n) is int and n >= 0 for n in splits.values()), "splits: expected name -> number of images")
     renamed = values.get("label_map", [])
     require(_are_bytes(renamed, 2), "label_map: expected pairs [old, new] of labels 0..255")
+    unlabelled = values.get("unlabelled", [])
+    require(all(isinstance(name, str) for name in unlabelled), "unlabelled: expected the names of splits")
     return Dataset(
         name=values.get("name", path.resolve().parent.name),
         num_classes=len(names),
@@ -244,6 +253,8 @@ def dataset_from_json(values: Mapping[str, Any], path: files.AnyPath) -> Dataset
         homepage=values.get("homepage", ""),
         terms=values.get("terms", ""),
         label_map=tuple((old, new) for old, new in renamed),
+        unlabelled=tuple(unlabelled),
+        built=values.get("built", {}),
     )
 
 

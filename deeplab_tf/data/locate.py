@@ -4,10 +4,12 @@ import dataclasses
 import struct
 from collections.abc import Mapping
 
+import google.protobuf.message
 import numpy as np
 import tensorflow as tf
 
 from deeplab_tf import files
+from deeplab_tf.catalog.datasets import DATASET_FILE, DATASETS, read_dataset
 from deeplab_tf.config import DataConfig
 from deeplab_tf.data import records, tfds_folder
 from deeplab_tf.errors import DeepLabError
@@ -44,7 +46,22 @@ def locate_records(config: DataConfig, split: str) -> Located:
     if not config.dataset_dir:
         raise DeepLabError("dataset_dir is not set; expected the folder with the TFRecord shards")
     index = records.index_shards(records.find_shards(config.dataset_dir, split))
-    return Located(index, {}, split != _UNLABELLED_SPLIT)
+    return Located(index, {}, _has_labels(config, split, index))
+
+
+def _has_labels(config: DataConfig, split: str, index: records.RecordIndex) -> bool:
+    """Returns whether the labels of a split are read: dataset.json decides, for `test` else the first record.
+
+    The labels of a `test` of the catalogue's sets are not read, as in the release.
+    """
+    beside = files.path(config.dataset_dir or "") / DATASET_FILE
+    facts = read_dataset(beside) if config.dataset not in DATASETS and beside.is_file() else None
+    if facts and split in facts.unlabelled:
+        return False
+    if split != _UNLABELLED_SPLIT:
+        return True
+    of_the_catalogue = config.dataset in DATASETS or (facts is not None and facts.name in DATASETS)
+    return not of_the_catalogue and len(index) > 0 and bool(_first_content(index, records.LABEL))
 
 
 def _locate_prepared(config: DataConfig, split: str) -> Located:
@@ -73,11 +90,7 @@ def _locate_prepared(config: DataConfig, split: str) -> Located:
 def _check_mask(prepared: tfds_folder.Prepared, index: records.RecordIndex) -> None:
     """Raises DeepLabError if the first mask is a colour picture, whose greys would be read as labels."""
     file = index.files[index.shard[0]]
-    with files.path(file).open("rb") as stream:
-        stream.seek(index.offset[0])
-        (length,) = struct.unpack("<Qxxxx", stream.read(12))
-        features = tf.train.Example.FromString(stream.read(length)).features.feature
-    content = b"".join(features[prepared.mask].bytes_list.value)
+    content = _first_content(index, prepared.mask)
     if records.image_format(content) != "png":
         problem = f"begins with {content[:8]!r}"
     else:
@@ -89,3 +102,16 @@ def _check_mask(prepared: tfds_folder.Prepared, index: records.RecordIndex) -> N
         f"{prepared.name}: the first {prepared.mask} in {file} {problem}; expected 8-bit grey PNGs of class indices; "
         "write the set as files and build it with deeplab-tf build-data, which reads palettes and colours"
     )
+
+
+def _first_content(index: records.RecordIndex, key: str) -> bytes:
+    """Returns what the first record stores under `key`; nothing if it lacks the key or cannot be parsed."""
+    with files.path(index.files[index.shard[0]]).open("rb") as stream:
+        stream.seek(index.offset[0])
+        (length,) = struct.unpack("<Qxxxx", stream.read(12))
+        content = stream.read(length)
+    try:
+        features = tf.train.Example.FromString(content).features.feature
+    except google.protobuf.message.DecodeError:
+        return b""
+    return b"".join(features[key].bytes_list.value)
