@@ -83,6 +83,8 @@ def test_every_spelling_is_one_path(command, name, monkeypatch, tmp_path):
         values = flags_of(command)
         values([command, f"--{name}={typed}"])
         expected = expected.format(home=tmp_path)
+        if typed == "x/" and isinstance(values[name].parser, options.NamedPathParser):
+            expected = "./x"  # x alone would be the name of a data set
         assert values[name].value in (expected, [expected])
     if not isinstance(values[name].value, str):
         values = flags_of(command)

@@ -130,6 +130,11 @@ def sources(tmp_path_factory) -> pathlib.Path:
 DATA = ("--dataset=shapes", "--dataset_dir")
 
 
+def told(path: str) -> str:
+    """What is typed for a --dataset that is a folder: without a separator it would be a name."""
+    return path if "/" in path else f"./{path}"
+
+
 @spelled()
 @covers("convert", "checkpoint", "output_dir")
 def test_convert(place, sources):
@@ -178,7 +183,10 @@ TRAINED = ("--train_crop_size=33,33", "--train_batch_size=2", "--model_variant=t
 @covers("train", "train_logdir", "profile_logdir", "tf_initial_checkpoint", "dataset", "dataset_dir", "eval_logdir")
 @covers("doctor", "train_logdir")
 def test_train(place, sources, capsys):
-    data = (f"--dataset={place('facts', sources / 'facts')}", f"--dataset_dir={place('records', sources / 'records')}")
+    data = (
+        f"--dataset={told(place('facts', sources / 'facts'))}",
+        f"--dataset_dir={place('records', sources / 'records')}",
+    )
     local = not place.spelling.startswith("ram:")
     cache = (f"--decoded_cache={place('cache')}",) if local else ()
     ran("train", f"--train_logdir={place('run')}", f"--profile_logdir={place('profile')}", *data, *cache, *TRAINED,
@@ -207,7 +215,10 @@ def test_train(place, sources, capsys):
 @covers("eval", "checkpoint_dir", "eval_logdir", "report", "dataset", "dataset_dir")
 @covers("vis", "checkpoint_dir", "vis_logdir", "dataset", "dataset_dir")
 def test_eval_and_vis(place, sources):
-    given = (f"--checkpoint_dir={place('model', sources / 'model')}", f"--dataset={place('facts', sources / 'facts')}")
+    given = (
+        f"--checkpoint_dir={place('model', sources / 'model')}",
+        f"--dataset={told(place('facts', sources / 'facts'))}",
+    )
     given += (f"--dataset_dir={place('records', sources / 'records')}",)
     ran("eval", *given, f"--eval_logdir={place('eval')}", f"--report={place('report')}", "--eval_crop_size=33,33")
     assert "metrics.jsonl" in place.names("eval") and place.names("eval", "events.out.*")
@@ -377,7 +388,7 @@ def test_build_data_of_a_folder_and_doctor(place, tmp_path):
     ran(
         "doctor",
         f"--dataset_dir={place('out')}",
-        f"--dataset={place('out')}",
+        f"--dataset={told(place('out'))}",
         f"--checkpoint={place('none')}",
         status=1,
     )

@@ -46,7 +46,7 @@ def configured(command: str, line: str) -> dict:
         config, data, model = TOOLS[command].configurations(parsed(command, line))
         assert type(config) is {"eval": EvalConfig, "vis": VisConfig}[command]
         pairs = [(config, TOOLS[command]._NAMES), (DataConfig(**data), passes.OF_DATA)]
-        classes = find_dataset(data.get("dataset", "pascal_voc_seg")).num_classes
+        classes = find_dataset(data.get("dataset")).num_classes
         pairs += [(ModelConfig(**model, num_classes=classes), passes.OF_MODEL)]
     return {flag: value for config, names in pairs for flag, value in by_flag(config, names).items()}
 
@@ -361,7 +361,7 @@ COMMON = {
     "quantize_delay_step": (-1, "--quantize_delay_step=100", 100),
     "atrous_rates": (None, "--atrous_rates=6,12,18", (6, 12, 18)),
     "output_stride": (16, "--output_stride=8", 8),
-    "dataset": ("pascal_voc_seg", "--dataset=cityscapes", "cityscapes"),
+    "dataset": (None, "--dataset=cityscapes", "cityscapes"),  # the release's default: what find_dataset returns then
     "dataset_dir": (None, "--dataset_dir=tfrecord", "tfrecord"),
 }
 TRAIN = {

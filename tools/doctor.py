@@ -32,7 +32,7 @@ def define(values: flags.FlagValues) -> None:
     text = "folder of TFRecords, or of images and labels as build-data --dataset=folder takes it"
     options.define_path(values, "dataset_dir", None, text)
     text = "what the labels mean, as train's (default: what the folder says, else pascal_voc_seg)"
-    options.define_path(values, "dataset", None, text)
+    options.define_path(values, "dataset", None, text, named=True)
     text = "with --dataset=tfds:..., as train's: image,mask (default: the only ones of their kind)"
     flags.DEFINE_list("tfds_features", None, text, flag_values=values)
     flags.DEFINE_list("splits", [], "only these splits of the data set (default: all)", flag_values=values)

@@ -48,6 +48,15 @@ class PathParser(flags.ArgumentParser):
         return files.clean(argument)
 
 
+class NamedPathParser(PathParser):
+    """A parser of a name or a path: x is a name, x/ the folder ./x."""
+
+    def parse(self, argument: str) -> str:
+        """Returns the name or the path, which has a separator."""
+        cleaned = files.clean(argument)
+        return f"./{cleaned}" if "/" in argument and "/" not in cleaned else cleaned
+
+
 class PathListParser(PathParser):
     """A parser of several paths with commas between them."""
 
@@ -64,9 +73,10 @@ class _PathsParser(flags.ListParser, PathParser):
         return [files.clean(place) for place in flags.ListParser.parse(self, argument)]
 
 
-def define_path(values: flags.FlagValues, name: str, default: str | None, text: str) -> None:
-    """Defines a flag that holds a path."""
-    flags.DEFINE(PathParser(), name, default, text, values, flags.ArgumentSerializer())
+def define_path(values: flags.FlagValues, name: str, default: str | None, text: str, *, named: bool = False) -> None:
+    """Defines a flag that holds a path, or where it is `named` a name or a path."""
+    parser = NamedPathParser() if named else PathParser()
+    flags.DEFINE(parser, name, default, text, values, flags.ArgumentSerializer())
 
 
 def define_path_list(values: flags.FlagValues, name: str, default: Sequence[str], text: str) -> None:
@@ -79,13 +89,14 @@ def define_paths(values: flags.FlagValues, name: str, default: Sequence[str] | N
     flags.DEFINE_multi(PathParser(), flags.ArgumentSerializer(), name, default, text, values)
 
 
-def _define_field(values: flags.FlagValues, name: str, kind: type, text: str, *, is_path: bool) -> None:
-    if not is_path:
+def _define_field(values: flags.FlagValues, name: str, field: dataclasses.Field, text: str) -> None:
+    kind = _kind(field.type)
+    if not field.metadata["path"]:
         _DEFINE[kind](name, None, text, flag_values=values)
     elif kind is tuple:
         flags.DEFINE_multi(PathListParser(), flags.ArgumentSerializer(), name, None, text, values)
     else:
-        define_path(values, name, None, text)
+        define_path(values, name, None, text, named=field.metadata["path"] == "named")
 
 
 def path_flags(values: flags.FlagValues) -> list[str]:
@@ -127,7 +138,7 @@ def define_flags(values: flags.FlagValues, config_class: type, names: Mapping[st
         field = fields[name]
         default = "unset" if field.default is None else _shown(field.default)
         text = f"{field.metadata['help']} (default: {default})"
-        _define_field(values, flag, _kind(field.type), text, is_path=field.metadata["path"])
+        _define_field(values, flag, field, text)
 
 
 def given(values: flags.FlagValues, config_class: type, names: Mapping[str, str | None] | None = None) -> dict:

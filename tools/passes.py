@@ -66,7 +66,7 @@ def _described(work: "Pass", config: EvalConfig) -> str:
     card = opened.loaded.card
     cost = model_cost(opened.loaded.model)
     rows = {"checkpoint": opened.path, "step": opened.step, **card.config.to_json()}
-    rows |= {"output_stride": card.config.output_stride, "dataset": work.records.config.dataset}
+    rows |= {"output_stride": card.config.output_stride, "dataset": work.facts.name}
     rows |= {"split": work.records.split, "dataset_dir": work.records.config.dataset_dir}
     rows |= {"eval_scales": config.eval_scales, "add_flipped_images": config.add_flipped_images}
     rows |= {"parameters": f"{cost.parameters:,}"}

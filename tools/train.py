@@ -63,10 +63,11 @@ def concerns(asked: Experiment) -> list[str]:
     found = training_findings(asked.model, update)
     lines = [f"{finding.evidence[0]}; {finding.cure}" for finding in found if finding.severity == WARNING]
     if asked.run.mode == "train_and_eval":
+        name = find_dataset(asked.data.dataset, asked.data.dataset_dir, asked.data.tfds_features).name
         contaminated = contamination(
-            asked.data.dataset,
+            name,
             asked.evaluation.eval_split,
-            train_dataset=asked.data.dataset,
+            train_dataset=name,
             train_split=asked.run.train_split,
             source=asked.run.tf_initial_checkpoint,
         )

@@ -149,6 +149,7 @@ _SHAPES = Dataset(
 )
 
 DATASETS: dict[str, Dataset] = {d.name: d for d in (_PASCAL_VOC_SEG, _CITYSCAPES, _ADE20K, _SHAPES)}
+DEFAULT_DATASET = "pascal_voc_seg"  # the release's, of records that do not say what they are
 
 
 def dataset(name: str) -> Dataset:
@@ -174,8 +175,18 @@ _KEY_TYPES = {
 _LEFT_OUT_WHEN_EMPTY = ("homepage", "terms", "label_map", "unlabelled", "built")
 
 
+def is_place(source: str) -> bool:
+    """Returns whether a `--dataset` says that it is a file or a folder: it has a separator, or is a .json file.
+
+    A name never means a folder that happens to lie in the working directory; that is written as ./name.
+    """
+    return "/" in source or os.sep in source or source.endswith(".json") or source in (".", "..")
+
+
 def read_dataset(source: str | os.PathLike[str]) -> Dataset:
     """Returns the data set of a name of DATASETS, of a dataset.json, or of the folder that holds one.
+
+    A text is a name unless it says that it is a place (see `is_place`); a pathlib.Path is a place.
 
     dataset.json is an object with `class_names` (in label order) and, optionally, `name` (default: the folder's),
     `palette` (a colour [red, green, blue] for each class; default: the PASCAL rule), `ignore_label` (255), `splits`
@@ -185,14 +196,13 @@ def read_dataset(source: str | os.PathLike[str]) -> Dataset:
     Raises:
       DeepLabError: the name is unknown, or the file is missing or is not such an object.
     """
-    if str(source) in DATASETS:
-        return DATASETS[str(source)]
-    path = files.path(source)
-    if path.is_dir():
-        path = path / DATASET_FILE
-    elif path.suffix != ".json":
+    if isinstance(source, str) and not is_place(source):
+        if source in DATASETS:
+            return DATASETS[source]
         error = unknown_name("dataset", source, DATASETS)
-        raise DeepLabError(f"{error}; or give the folder that holds a {DATASET_FILE}")
+        raise DeepLabError(f"{error}; or give the folder that holds a {DATASET_FILE}, with a separator: ./{source}")
+    path = files.path(source)
+    path = path if path.suffix == ".json" and not path.is_dir() else path / DATASET_FILE
     try:
         return parse_dataset(path.read_bytes(), path)
     except OSError as error:

@@ -24,10 +24,12 @@ class DataConfig(Options):
     (769, 769)
     """
 
-    dataset: str = path_option(
-        "pascal_voc_seg",
-        "data set: a name of the catalogue, a folder that holds dataset.json, or tfds:name/config:version, a set that "
-        "TensorFlow Datasets has prepared",
+    dataset: str | None = path_option(
+        None,
+        "data set: a name of the catalogue or of the dataset.json beside the records; a folder that holds a "
+        "dataset.json, written with a separator, ./data; or tfds:name/config:version, a set that TensorFlow Datasets "
+        "has prepared. Unset: what the dataset.json beside the records says, without one pascal_voc_seg",
+        named=True,
     )
     dataset_dir: str | None = path_option(
         None, "folder with the TFRecord shards <split>-00000-of-0000N.tfrecord; for tfds:name the data_dir of TFDS"

@@ -26,7 +26,8 @@ class Experiment:
 
     Each fact is written once. What follows from another part (`DERIVED`) is set here, and set anew by
     `dataclasses.replace`: the model has the crop size of the data, and the classes and the ignore label are those of
-    the data set. Of a data set that is not in the catalogue only `on` knows them.
+    the data set. Of a data set that is not in the catalogue, and of one that its records alone name, only `on` knows
+    them.
 
     >>> from deeplab_tf.config import DataConfig, Experiment, ModelConfig
     >>> experiment = Experiment(ModelConfig(model_variant="xception_65"), data=DataConfig(dataset="cityscapes"))
@@ -48,7 +49,7 @@ class Experiment:
     evaluation: EvalConfig = dataclasses.field(default_factory=EvalConfig)
 
     def __post_init__(self) -> None:
-        facts = DATASETS.get(self.data.dataset)
+        facts = DATASETS.get(self.data.dataset or "")
         classes = facts.num_classes if facts else self.model.num_classes
         ignored = facts.ignore_label if facts else self.train.ignore_label
         model = dataclasses.replace(self.model, num_classes=classes, crop_size=self.data.crop_size)
@@ -57,7 +58,7 @@ class Experiment:
         object.__setattr__(self, "data", dataclasses.replace(self.data, model_variant=model.model_variant))
 
     def on(self, facts: Dataset) -> "Experiment":
-        """Returns the experiment with the classes and the ignore label of a data set, which `data` names."""
+        """Returns the experiment with the classes and the ignore label of a data set, that of `data`."""
         return dataclasses.replace(
             self,
             model=dataclasses.replace(self.model, num_classes=facts.num_classes),

@@ -6,7 +6,7 @@ A configuration is a frozen dataclass below `Options`. Each field holds an optio
 import dataclasses
 import typing
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 from deeplab_tf.errors import DeepLabError
 
@@ -19,7 +19,7 @@ def option(
     *,
     flag: str | None = None,
     parse: Callable[[Any], object] | None = None,
-    path: bool = False,
+    path: bool | Literal["named"] = False,
     training: bool = False,
 ) -> Any:
     """Returns a field with its default and the help of its flag.
@@ -29,16 +29,17 @@ def option(
       help_text: the help of the flag, without the default.
       flag: the flag's name, where the release has another than the field.
       parse: makes the field's value from what is given; unset: lists are parsed by the field's type.
-      path: whether it holds a path, or several of them, so that its flag expands `~`.
+      path: whether it holds a path, or several of them, so that its flag expands `~`; "named": a path or a name, so
+        that its flag also keeps the separator that tells the one from the other.
       training: whether training alone reads it.
     """
     metadata = {"help": help_text, "flag": flag, "parse": parse, "path": path, "training": training}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def path_option(default: Any, help_text: str) -> Any:
-    """Returns a field that holds a path, or several of them; see `option`."""
-    return option(default, help_text, path=True)
+def path_option(default: Any, help_text: str, *, named: bool = False) -> Any:
+    """Returns a field that holds a path, or several of them, or where it is `named` a path or a name; see `option`."""
+    return option(default, help_text, path="named" if named else True)
 
 
 def item_type(annotation: Any) -> Any:

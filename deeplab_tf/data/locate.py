@@ -41,8 +41,8 @@ def locate_records(config: DataConfig, split: str) -> Located:
       DeepLabError: there are no such records, a file is missing, or the first mask of a data set of TFDS is not an
         8-bit grey PNG (TensorFlow would read the greys of its colours as classes).
     """
-    if config.dataset.startswith(tfds_folder.PREFIX):
-        return _locate_prepared(config, split)
+    if config.dataset and config.dataset.startswith(tfds_folder.PREFIX):
+        return _locate_prepared(config, config.dataset, split)
     if not config.dataset_dir:
         raise DeepLabError("dataset_dir is not set; expected the folder with the TFRecord shards")
     index = records.index_shards(records.find_shards(config.dataset_dir, split))
@@ -64,8 +64,8 @@ def _has_labels(config: DataConfig, split: str, index: records.RecordIndex) -> b
     return not of_the_catalogue and len(index) > 0 and bool(_first_content(index, records.LABEL))
 
 
-def _locate_prepared(config: DataConfig, split: str) -> Located:
-    prepared = tfds_folder.read_prepared(config.dataset, config.dataset_dir, config.tfds_features)
+def _locate_prepared(config: DataConfig, name: str, split: str) -> Located:
+    prepared = tfds_folder.read_prepared(name, config.dataset_dir, config.tfds_features)
     shards = prepared.shards(split)
     index = records.index_shards([shard.file for shard in shards])
     first = np.array([shard.first for shard in shards])

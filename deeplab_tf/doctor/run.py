@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from deeplab_tf import files
+from deeplab_tf.catalog.datasets import DEFAULT_DATASET
 from deeplab_tf.config import DERIVED, DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.doctor.checkpoint import seen_findings
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
@@ -219,7 +220,8 @@ def _deviations(options: Mapping, config: ModelConfig, dataset: str | None, reci
     alike = {
         name: _different(options, config, recipe)
         for name, recipe in recipes.items()
-        if single or (recipe.model.model_variant, recipe.data.dataset) == (config.model_variant, dataset)
+        if single
+        or (recipe.model.model_variant, recipe.data.dataset or DEFAULT_DATASET) == (config.model_variant, dataset)
     }
     if not alike:
         lines = (f"no recipe trains {config.model_variant} on {dataset}; --config names one to compare with",)

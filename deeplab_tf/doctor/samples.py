@@ -15,7 +15,7 @@ from deeplab_tf.data.locate import Located, locate_records
 from deeplab_tf.data.pairs import Pair
 from deeplab_tf.errors import DeepLabError, unknown_name
 
-DEFAULT = "pascal_voc_seg"  # the release's default of --dataset
+DEFAULT = datasets.DEFAULT_DATASET
 
 
 @dataclasses.dataclass(frozen=True)

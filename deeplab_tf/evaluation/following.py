@@ -9,6 +9,7 @@ from deeplab_tf import files
 from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import DataConfig, EvalConfig
 from deeplab_tf.data.examples import ExampleSource, open_records
+from deeplab_tf.data.find import is_described
 from deeplab_tf.data.locate import locate_records
 from deeplab_tf.data.tfds_folder import PREFIX
 from deeplab_tf.errors import DamagedError, DeepLabError
@@ -155,7 +156,7 @@ def follow(
 
 def _place(data: DataConfig) -> tuple[object, ...]:
     """Returns the options that decide where records are. The data set's name does only for a set of TFDS."""
-    prepared = data.dataset if data.dataset.startswith(PREFIX) else None
+    prepared = data.dataset if data.dataset and data.dataset.startswith(PREFIX) else None
     return prepared, data.dataset_dir, data.tfds_features
 
 
@@ -174,8 +175,8 @@ class _Records:
     def of(self, opened: Opened) -> ExampleSource:
         """Returns the records as they are read for a checkpoint.
 
-        The data set is the checkpoint's unless the user gives one, and the padding has its backbone's mean pixel.
-        DeepLabError where the data set has another number of classes than the model.
+        The data set is what the records or the user say, else the checkpoint's; the padding has its backbone's mean
+        pixel. DeepLabError where the data set has other classes than the model.
         """
         data = self._options(opened)
         if self._source is None or self._source.config != data:
@@ -186,7 +187,8 @@ class _Records:
 
     def _options(self, opened: Opened) -> DataConfig:
         card = opened.loaded.card
-        options: dict[str, Any] = {"dataset": card.dataset} if card.dataset else {}
+        said = is_described(self._given.get("dataset_dir"))
+        options: dict[str, Any] = {"dataset": card.dataset} if card.dataset and not said else {}
         options.update(self._given)
         return dataclasses.replace(
             DataConfig(**options),
@@ -205,6 +207,13 @@ def _require_same_classes(opened: Opened, records: ExampleSource) -> None:
             + (f" (of {card.dataset})" if card.dataset else "")
             + "; give the data set that it was trained on"
         )
+    # Of weights whose training is not known the names are a guess by the number of classes.
+    for number, name in enumerate(card.class_names if card.train_split else ()):
+        if name in facts.class_names and facts.class_names.index(name) != number:
+            raise DeepLabError(
+                f"the records of {facts.name} have {name!r} as class {facts.class_names.index(name)}, {opened.path} as "
+                f"class {number}; every label would be taken for another: build the records in the model's order"
+            )
 
 
 def passes(
@@ -227,7 +236,7 @@ def passes(
 
     Raises:
       DeepLabError: the errors of `follow` and `examples.open_records`; or the data set has another number of classes
-        than the model.
+        than the model, or the same in another order.
     """
     records = _Records(config, data)
     dataset = data.get("dataset")

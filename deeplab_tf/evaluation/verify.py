@@ -19,9 +19,9 @@ import keras
 import numpy as np
 import PIL.Image
 
-from deeplab_tf import files
-from deeplab_tf.catalog.datasets import DATASET_FILE, DATASETS, Dataset, read_dataset
+from deeplab_tf.catalog.datasets import DATASETS, Dataset
 from deeplab_tf.config import DataConfig, Inference
+from deeplab_tf.data.find import find_dataset, is_described
 from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.data.records import count_examples
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
@@ -276,8 +276,8 @@ def record(entry: ReleasedCheckpoint, *, cache: str | os.PathLike[str] | None = 
 
 def data_name(dataset_dir: str | os.PathLike[str]) -> str | None:
     """Returns the name of the data set whose records are in a folder; None where no dataset.json tells it."""
-    described = files.path(dataset_dir) / DATASET_FILE
-    return read_dataset(described).name if described.is_file() else None
+    place = os.fspath(dataset_dir)
+    return find_dataset(None, place).name if is_described(place) else None
 
 
 def _split(published: Score) -> str:
@@ -291,6 +291,7 @@ def _data(entry: ReleasedCheckpoint, facts: Dataset, dataset_dir: str | os.PathL
         if name not in (None, facts.name):
             difference = f"another data set: {dataset_dir} holds {name}, the scores are of {facts.name}"
             return Check("data", FAILED, difference)
+        find_dataset(facts.name, os.fspath(dataset_dir))  # raises for other classes under that name
         counts = {split: count_examples(dataset_dir, split) for split in {_split(score) for score in entry.scores}}
     except DeepLabError as error:
         return Check("data", FAILED, str(error))
