@@ -168,9 +168,9 @@ def test_the_command(splits, tmp_path, capsys):
         pathlib.Path(pair.label).rename(root / "labels" / f"{name}.png")
     facts = {"class_names": SHAPES.class_names, "palette": SHAPES.palette}
     (root / "dataset.json").write_text(json.dumps(facts))
-    arguments = ["--dataset=folder", f"--root={root}", "--num_shards=2", "--num_processes=1"]
+    arguments = ["--dataset=folder", f"--root={root}", "--num_shards=2"]
 
-    assert finished(build_data, *arguments, f"--output_dir={tmp_path / 'here'}") == 0
+    assert finished(build_data, *arguments, "--num_processes=1", f"--output_dir={tmp_path / 'here'}") == 0
     assert (
         finished(
             build_data,

@@ -57,6 +57,32 @@ _FOLDERS = {
 }
 
 
+_VOC_PARTS = ("image_folder", "semantic_segmentation_folder", "list_folder")
+_ADE_PARTS = ("train_image_folder", "train_image_label_folder", "val_image_folder", "val_image_label_folder")
+
+
+def _for(dataset: str, *names: str) -> options.Use[flags.FlagValues]:
+    return options.Use(names, f"--dataset={dataset}", lambda values: values.dataset == dataset)
+
+
+def _beside(root: str, *parts: str) -> options.Use[flags.FlagValues]:
+    """A folder that others replace does nothing beside all of them."""
+    needs = f"one of {', '.join(f'--{part}' for part in parts)} left out, which replace it"
+    return options.Use((root,), needs, lambda values: not all(values[part].value for part in parts))
+
+
+_USES = (
+    _for("pascal_voc_seg", "voc_root", *_VOC_PARTS, "image_format", "sbd_dir"),
+    _for("cityscapes", "cityscapes_root"),
+    _for("ade20k", "ade20k_root", *_ADE_PARTS),
+    _for("folder", "root"),
+    _beside("voc_root", *_VOC_PARTS),
+    _beside("ade20k_root", *_ADE_PARTS),
+    options.Use(("train_aug_size",), "--sbd_dir", lambda values: values.sbd_dir),
+    options.Use(("num_processes",), "a build without --beam_runner", lambda values: not values.beam_runner),
+)
+
+
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     flags.DEFINE_string("dataset", None, f"what to build: {', '.join(_DATASETS)}", flag_values=values)
@@ -202,6 +228,7 @@ def main(values: flags.FlagValues) -> None:
     options.require(values, "dataset")
     if values.dataset not in _DATASETS:
         raise unknown_name("dataset", values.dataset, _DATASETS)
+    options.require_use(values, _USES, values)
     if values.num_shards is not None and values.num_shards < 1:
         raise DeepLabError(f"--num_shards={values.num_shards}: expected a number of at least 1")
     options.require_writable(values, "output_dir")

@@ -6,7 +6,8 @@ import os
 import sys
 import textwrap
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from absl import flags
 
@@ -178,6 +179,40 @@ def require(values: flags.FlagValues, *names: str) -> None:
     for name in names:
         if not values[name].value:
             raise DeepLabError(f"--{name} is missing; expected {values[name].help}")
+
+
+_Subject = TypeVar("_Subject")
+
+
+@dataclasses.dataclass(frozen=True)
+class Use(Generic[_Subject]):
+    """A rule: these flags do something only under a condition.
+
+    Attributes:
+      flags: their names.
+      needs: the condition as it ends the sentence "it needs ...": --crf, --dataset=folder.
+      met: returns whether it is met, from what `require_use` gets: the flags, or the command's configuration.
+    """
+
+    flags: tuple[str, ...]
+    needs: str
+    met: Callable[[_Subject], object]
+
+
+def require_use(values: flags.FlagValues, rules: Iterable[Use[_Subject]], subject: _Subject) -> None:
+    """Raises DeepLabError for a flag that was given and does nothing, by the rules of its command.
+
+    One that is given with its default counts too: whoever gives it believes that it does something. The release's flags
+    that do nothing today are no such flags, see `define_retired`.
+    """
+    for rule in rules:
+        idle = [name for name in rule.flags if values[name].present]
+        if idle and not rule.met(subject):
+            value = values[idle[0]].value
+            shown = ",".join(map(str, value)) if isinstance(value, list) else value
+            raise DeepLabError(
+                f"--{idle[0]}={shown} would do nothing: it needs {rule.needs}; leave it out or give that"
+            )
 
 
 def require_writable(values: flags.FlagValues, name: str) -> None:
