@@ -71,7 +71,7 @@ def _beside(root: str, *parts: str) -> options.Use[flags.FlagValues]:
     return options.Use((root,), needs, lambda values: not all(values[part].value for part in parts))
 
 
-_USES = (
+_USES: tuple[options.Use[flags.FlagValues], ...] = (
     _for("pascal_voc_seg", "voc_root", *_VOC_PARTS, "image_format", "sbd_dir"),
     _for("cityscapes", "cityscapes_root"),
     _for("ade20k", "ade20k_root", *_ADE_PARTS),
