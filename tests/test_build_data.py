@@ -152,8 +152,8 @@ def test_every_fault_is_named(tmp_path):
         (Pair(photo(tmp_path / "big.jpg", 9, 8), label, "a"), RULES, ["good.png: 6 x 8 pix.*big.jpg has 9 x 8"]),
         (Pair(image, save(tmp_path / "s.png", stray), "a"), RULES, [r"label 33 \(16 pixels\), 200 \(8 pixels\)"]),
         (Pair(image, save(tmp_path / "b.png", binary), "a"), two, [r"255 \(40 pixels\).*0 and 255\? --label_m"]),
-        (Pair(image, save(tmp_path / "c.png", np.full((6, 8, 3), 7, np.uint8)), "a"), RULES,
-         [r"c.png: a colour label with \(7, 7, 7\) \(48 pixels\), not in the palette"]),
+        (Pair(image, save(tmp_path / "c.png", np.full((6, 8, 3), (7, 7, 8), np.uint8)), "a"), RULES,
+         [r"c.png: a colour label with \(7, 7, 8\) \(48 pixels\), not in the palette"]),
         (Pair(image, save(tmp_path / "w.png", np.full((6, 8), 999, np.uint16)), "a"), RULES, ["label 999 .*0..255"]),
     ]  # fmt: skip
     for pair, rules, expected in cases:

@@ -41,9 +41,9 @@ def test_labels_of_a_split_called_test(tmp_path):
     image, label = str(tmp_path / "image.png"), str(tmp_path / "label.png")
     splits = {"train": [Pair(image, label, "a")], "test": [Pair(image, label, "b")], "test_b": [Pair(image, None, "c")]}
     for name, facts, expected in (
-        ("labelled", own, (True, True, True)),
+        ("labelled", own, (True, True, False)),
         ("said", dataclasses.replace(own, unlabelled=("test", "test_b")), (True, False, False)),
-        ("catalogue", dataclasses.replace(own, name="shapes"), (True, False, True)),
+        ("catalogue", dataclasses.replace(own, name="shapes"), (True, False, False)),
     ):
         folder = str(tmp_path / name)
         build_records(splits, facts, folder, BuildOptions(1))

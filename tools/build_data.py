@@ -103,6 +103,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string("beam_options", [], text, flag_values=values)
     text = "labels to rename, old:new, for instance 255:1 for masks of 0 and 255"
     flags.DEFINE_list("label_map", [], text, flag_values=values)
+    text = "of two classes, grey levels from this one on become class 1, others class 0 (default: labels are indices)"
+    flags.DEFINE_integer("threshold", None, text, flag_values=values)
     text = "images that train_aug must have; 0: any number (default: 10582)"
     flags.DEFINE_integer("train_aug_size", 10582, text, flag_values=values)
 
@@ -170,7 +172,9 @@ def _build(facts: "Dataset", splits: "_Splits", values: flags.FlagValues) -> Non
         raise unknown_name("split", unknown[0], splits)
     splits = {split: pairs for split, pairs in splits.items() if not values.splits or split in values.splits}
     shards = values.num_shards if values.num_shards is not None else _SHARDS.get(values.dataset, 4)
-    build_options = BuildOptions(shards, values.num_processes, _label_map(values.label_map))
+    notes: list[str] = []
+    label_map = _label_map(values.label_map)
+    build_options = BuildOptions(shards, values.num_processes, label_map, values.threshold, notes.append)
     writer = _beam_writer(values)
     total = None if writer else sum(map(len, splits.values()))  # the progress of a pipeline is unknown here
     console = rich.console.Console(soft_wrap=True, highlight=False, markup=False)
@@ -181,6 +185,8 @@ def _build(facts: "Dataset", splits: "_Splits", values: flags.FlagValues) -> Non
             splits, facts, values.output_dir, build_options, advance=lambda: bar.advance(task), writer=writer
         )
     _report(facts, splits, counts)
+    for note in notes:
+        print(f"Note: {note}")
     print(f"Written: {values.output_dir} ({shards} files a split, and dataset.json)")
 
 

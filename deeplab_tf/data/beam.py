@@ -19,6 +19,8 @@ import numpy as np
 
 from deeplab_tf import files
 from deeplab_tf.data.build import PlannedShard, Writer, Written, write_shard
+from deeplab_tf.data.faults import Fault
+from deeplab_tf.data.label_survey import LabelSurvey
 from deeplab_tf.data.masks import LabelRules
 from deeplab_tf.data.packing import pack
 from deeplab_tf.data.pairs import Pair
@@ -175,7 +177,9 @@ def _write(line: str, work: str, rules: LabelRules) -> None:
     written = write_shard(attempt, (pack(pair, rules) for pair in pairs))
     files.move(files.path(attempt), files.path(values["file"]))
     with files.written(os.path.join(work, f"{values['number']}.json"), durable=False) as note:
-        note.write_text(json.dumps({"counts": written.counts.tolist(), "faults": written.faults}), encoding="utf-8")
+        faults = [[fault, fault.kind, fault.amounts] for fault in written.faults]
+        result = {"counts": written.counts.tolist(), "faults": faults, "survey": written.survey.to_json()}
+        note.write_text(json.dumps(result), encoding="utf-8")
 
 
 def _read_result(runner: str, work: str, number: int) -> Written:
@@ -184,4 +188,5 @@ def _read_result(runner: str, work: str, number: int) -> Written:
         values = json.loads(files.path(os.path.join(work, f"{number}.json")).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DeepLabError(f"--beam_runner={runner}: the pipeline ended before shard {number} was written") from None
-    return Written(np.array(values["counts"], np.int64), values["faults"])
+    faults = [Fault(*fault) for fault in values["faults"]]
+    return Written(np.array(values["counts"], np.int64), faults, LabelSurvey.from_json(values["survey"]))

@@ -19,6 +19,8 @@ import tensorflow as tf
 from deeplab_tf import files
 from deeplab_tf.catalog import datasets
 from deeplab_tf.data import records
+from deeplab_tf.data.faults import Fault
+from deeplab_tf.data.label_survey import LabelSurvey, fault_report
 from deeplab_tf.data.masks import LabelRules, binary_mask_fault
 from deeplab_tf.data.packing import Packed, pack, pack_all
 from deeplab_tf.data.pairs import Pair
@@ -37,11 +39,15 @@ class BuildOptions:
       shards: files of each split.
       processes: worker processes; with 1 the calling process does the work.
       label_map: (old, new) pairs of labels to rename.
+      threshold: of two classes, grey levels from this one on (1..255) are class 1, all below it class 0.
+      tell: called with each line that a user should know about the labels, once they are built.
     """
 
     shards: int = 4
     processes: int = 1
     label_map: tuple[tuple[int, int], ...] = ()
+    threshold: int | None = None
+    tell: Callable[[str], object] = lambda _: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +61,11 @@ class PlannedShard:
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """The result of writing a shard: the pixels of each label, and one line for each fault."""
+    """The result of writing a shard: the pixels of each label, the faults, and what the labels looked like."""
 
     counts: np.ndarray  # int64 [256]
-    faults: list[str]
+    faults: list[Fault]
+    survey: LabelSurvey
 
 
 # Writes all shards, and yields their results in order.
@@ -90,10 +97,11 @@ def build_records(
       For each split the pixels of each label, int64 [256].
 
     Raises:
-      DeepLabError: files are faulty (all are listed, one a line, and nothing is written), `output_dir` exists and is
-        not empty, or there is nothing to build.
+      DeepLabError: files are faulty (all are counted, the first of each kind listed, and nothing is written),
+        `output_dir` exists and is not empty, or there is nothing to build.
     """
     options = options or BuildOptions()
+    rules = _rules(facts, options)
     if not splits or not all(splits.values()):
         empty = ", ".join(split for split, pairs in splits.items() if not pairs) or "splits"
         raise DeepLabError(f"no images found for {empty}")
@@ -101,26 +109,53 @@ def build_records(
         raise DeepLabError(
             f"output_dir={output_dir} is there and not an empty folder; name a new one, or remove it first"
         )
-    rules = LabelRules(facts.num_classes, facts.ignore_label, facts.palette, options.label_map)
     writer = writer or _local_writer(options.processes, advance)
     cure = "nothing is left of it; choose another"
     with files.growing(output_dir, flag="output_dir", cure=cure) as growing:
         counts = {split: np.zeros(256, np.int64) for split in splits}
-        faults = []
+        faults: list[Fault] = []
+        survey = LabelSurvey()
         parts = (_shards(str(growing), split, pairs, options.shards) for split, pairs in splits.items())
         shards = list(itertools.chain.from_iterable(parts))
         for shard, written in zip(shards, writer(shards, rules), strict=True):
             counts[shard.split] += written.counts
             faults += written.faults
-        if not faults and (fault := binary_mask_fault(sum(counts.values(), np.zeros(256, np.int64)), rules)):
-            faults.append(fault)
+            survey.update(written.survey)
+        total = sum(counts.values(), np.zeros(256, np.int64))
+        if not faults and (fault := binary_mask_fault(total, rules)):
+            faults.append(Fault(fault))
         if faults:
-            raise DeepLabError(f"{len(faults)} faults, nothing was written:\n" + "\n".join(f"  {f}" for f in faults))
-        built = dataclasses.replace(
-            facts, splits={split: len(pairs) for split, pairs in splits.items()}, label_map=options.label_map
-        )
+            raise DeepLabError(fault_report(faults, total, facts, rules))
+        built = _built_facts(facts, splits, options)
         (growing / datasets.DATASET_FILE).write_text(datasets.dataset_json(built), encoding="utf-8")
+    for note in survey.notes():
+        options.tell(note)
     return counts
+
+
+def _rules(facts: datasets.Dataset, options: BuildOptions) -> LabelRules:
+    threshold = options.threshold
+    if threshold is not None:
+        if facts.num_classes != 2:
+            raise DeepLabError(f"threshold={threshold}: makes two classes, but {facts.name} has {facts.num_classes}")
+        if not 0 < threshold <= 255:
+            raise DeepLabError(f"threshold={threshold}: expected a grey level of 1..255")
+        if options.label_map:
+            raise DeepLabError(f"threshold={threshold}: not beside label_map; all grey levels become 0 or 1")
+    return LabelRules(facts.num_classes, facts.ignore_label, facts.palette, options.label_map, threshold)
+
+
+def _built_facts(
+    facts: datasets.Dataset, splits: Mapping[str, Sequence[Pair]], options: BuildOptions
+) -> datasets.Dataset:
+    """Returns the facts to write beside the records."""
+    return dataclasses.replace(
+        facts,
+        splits={split: len(pairs) for split, pairs in splits.items()},
+        label_map=options.label_map,
+        unlabelled=tuple(split for split, pairs in splits.items() if all(pair.label is None for pair in pairs)),
+        built={**facts.built, **({} if options.threshold is None else {"threshold": options.threshold})},
+    )
 
 
 def _shards(folder: str, split: str, pairs: Sequence[Pair], shards: int) -> Iterator[PlannedShard]:
@@ -129,22 +164,24 @@ def _shards(folder: str, split: str, pairs: Sequence[Pair], shards: int) -> Iter
         yield PlannedShard(file, split, pairs[part.start : part.stop])
 
 
-def write_shard(file: str, results: Iterable[Packed | list[str]]) -> Written:
-    """Writes the packed pairs to a file, up to the first fault, and returns all counts and faults.
+def write_shard(file: str, results: Iterable[Packed | list[Fault]]) -> Written:
+    """Writes the packed pairs to a file, up to the first fault, and returns all counts, faults and the survey.
 
     A shard without pairs becomes a file without records.
     """
     counts = np.zeros(256, np.int64)
-    faults = []
+    faults: list[Fault] = []
+    survey = LabelSurvey()
     with os_errors(), tf.io.TFRecordWriter(file) as writer:
         for result in results:
             if isinstance(result, list):
                 faults += result
                 continue
             counts += result.counts
+            survey.add(result)
             if not faults:
                 writer.write(example_of(result))
-    return Written(counts, faults)
+    return Written(counts, faults, survey)
 
 
 def example_of(packed: Packed) -> bytes:
@@ -158,7 +195,7 @@ def _local_writer(processes: int, advance: Callable[[], object] | None) -> Write
     """Returns the writer that works on this machine, in `processes` processes."""
 
     def write(shards: Sequence[PlannedShard], rules: LabelRules) -> Iterator[Written]:
-        def counted(results: Iterable[Packed | list[str]]) -> Iterator[Packed | list[str]]:
+        def counted(results: Iterable[Packed | list[Fault]]) -> Iterator[Packed | list[Fault]]:
             for result in results:
                 if advance:
                     advance()
@@ -174,7 +211,7 @@ def _local_writer(processes: int, advance: Callable[[], object] | None) -> Write
 
 
 @contextlib.contextmanager
-def _packer(rules: LabelRules, processes: int) -> Iterator[Callable[[Iterator[Pair]], Iterator[Packed | list[str]]]]:
+def _packer(rules: LabelRules, processes: int) -> Iterator[Callable[[Iterator[Pair]], Iterator[Packed | list[Fault]]]]:
     """Yields a function from pairs to their packed contents or faults, in the same order."""
     if processes <= 1:
         yield lambda pairs: (pack(pair, rules) for pair in pairs)
@@ -183,8 +220,8 @@ def _packer(rules: LabelRules, processes: int) -> Iterator[Callable[[Iterator[Pa
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
 
-        def pack_pairs(pairs: Iterator[Pair]) -> Iterator[Packed | list[str]]:
-            waiting: deque[concurrent.futures.Future[list[Packed | list[str]]]] = deque()
+        def pack_pairs(pairs: Iterator[Pair]) -> Iterator[Packed | list[Fault]]:
+            waiting: deque[concurrent.futures.Future[list[Packed | list[Fault]]]] = deque()
             while chunk := list(itertools.islice(pairs, _CHUNK)):
                 waiting.append(pool.submit(pack_all, chunk, rules))
                 if len(waiting) > _AHEAD * processes:

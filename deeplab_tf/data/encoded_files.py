@@ -3,21 +3,21 @@
 import PIL.Image
 
 from deeplab_tf import files
-from deeplab_tf.errors import DeepLabError
+from deeplab_tf.data.faults import FileError
 
 
 def read_file(file: str, what: str) -> bytes:
     """Returns the bytes of a file that is an image or a label (`what`).
 
     Raises:
-      DeepLabError: the file is missing or cannot be read.
+      FileError: the file is missing or cannot be read.
     """
     try:
         return files.path(file).read_bytes()
     except FileNotFoundError:
-        raise DeepLabError(f"{file}: missing {what}") from None
+        raise FileError(f"{file}: missing {what}", f"missing {what}") from None
     except OSError as error:
-        raise DeepLabError(f"{file}: the {what} cannot be read ({error.strerror})") from None
+        raise FileError(f"{file}: the {what} cannot be read ({error.strerror})", f"unreadable {what}") from None
 
 
 def undecoded(error: Exception, content: bytes) -> str:

@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 
 from deeplab_tf.catalog import datasets
 from deeplab_tf.data import ade20k, cityscapes, shapes, voc
+from deeplab_tf.data.faults import fault_lines
 from deeplab_tf.data.masks import LabelRules
 from deeplab_tf.data.packing import pack
 from deeplab_tf.data.pairs import Pair
@@ -67,7 +68,8 @@ class _Segmentation(  # pyright: ignore[reportGeneralTypeIssues] (TFDS has no ty
             else:
                 yield packed.filename, _example(packed.filename, packed.image, packed.label)
         if faults:
-            raise DeepLabError(f"{len(faults)} faults, nothing was prepared:\n" + "\n".join(f"  {f}" for f in faults))
+            lines = "\n".join(f"  {line}" for line in fault_lines(faults))
+            raise DeepLabError(f"{len(faults)} faults, nothing was prepared:\n{lines}")
 
     def _generators(self, splits: Mapping[str, list[Pair]]) -> dict[str, Examples]:
         return {split: self._generate_examples(pairs) for split, pairs in splits.items()}
