@@ -42,13 +42,16 @@ def test_labels_of_a_split_called_test(tmp_path):
     splits = {"train": [Pair(image, label, "a")], "test": [Pair(image, label, "b")], "test_b": [Pair(image, None, "c")]}
     for name, facts, expected in (
         ("labelled", own, (True, True, False)),
-        ("said", dataclasses.replace(own, unlabelled=("test", "test_b")), (True, False, False)),
-        ("catalogue", dataclasses.replace(own, name="shapes"), (True, False, False)),
+        ("said", dataclasses.replace(own, unlabelled=("test",)), (True, False, True)),
+        ("catalogue", datasets.DATASETS["shapes"], (True, False, False)),
+        ("namesake", dataclasses.replace(own, name="shapes"), (True, True, False)),
     ):
         folder = str(tmp_path / name)
         build_records(splits, facts, folder, BuildOptions(1))
-        config = DataConfig(dataset=folder, dataset_dir=folder)
+        if facts.unlabelled:
+            (tmp_path / name / "dataset.json").write_text(datasets.dataset_json(facts))
+        config = DataConfig(dataset_dir=folder)
         assert tuple(locate_records(config, split).labelled for split in splits) == expected, name
     build_records({"test": splits["test_b"]}, own, tmp_path / "without", BuildOptions(1))
     assert not locate_records(DataConfig(dataset="own", dataset_dir=str(tmp_path / "without")), "test").labelled
-    assert datasets.read_dataset(tmp_path / "said").unlabelled == ("test", "test_b")
+    assert datasets.read_dataset(tmp_path / "said").unlabelled == ("test",)

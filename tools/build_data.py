@@ -75,7 +75,7 @@ _USES: tuple[options.Use[flags.FlagValues], ...] = (
     _for("pascal_voc_seg", "voc_root", *_VOC_PARTS, "image_format", "sbd_dir"),
     _for("cityscapes", "cityscapes_root"),
     _for("ade20k", "ade20k_root", *_ADE_PARTS),
-    _for("folder", "root"),
+    _for("folder", "root", "threshold"),
     _beside("voc_root", *_VOC_PARTS),
     _beside("ade20k_root", *_ADE_PARTS),
     options.Use(("train_aug_size",), "--sbd_dir", lambda values: values.sbd_dir),

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf import files
-from deeplab_tf.catalog.datasets import DATASET_FILE, DATASETS, read_dataset
+from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import records, tfds_folder
+from deeplab_tf.data import find, records, tfds_folder
 from deeplab_tf.errors import DeepLabError
 
 _UNLABELLED_SPLIT = "test"  # the only split whose labels the release does not read
@@ -54,14 +54,12 @@ def _has_labels(config: DataConfig, split: str, index: records.RecordIndex) -> b
 
     The labels of a `test` of the catalogue's sets are not read, as in the release.
     """
-    beside = files.path(config.dataset_dir or "") / DATASET_FILE
-    facts = read_dataset(beside) if config.dataset not in DATASETS and beside.is_file() else None
-    if facts and split in facts.unlabelled:
+    facts = find.find_dataset(config.dataset, config.dataset_dir, config.tfds_features)
+    if split in facts.unlabelled:
         return False
     if split != _UNLABELLED_SPLIT:
         return True
-    of_the_catalogue = config.dataset in DATASETS or (facts is not None and facts.name in DATASETS)
-    return not of_the_catalogue and len(index) > 0 and bool(_first_content(index, records.LABEL))
+    return facts.name not in DATASETS and len(index) > 0 and bool(_first_content(index, records.LABEL))
 
 
 def _locate_prepared(config: DataConfig, name: str, split: str) -> Located:
