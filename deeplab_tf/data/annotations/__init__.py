@@ -1,0 +1,1 @@
+"""Annotations (polygons, boxes, run lengths) of several formats, drawn as label masks."""

@@ -1,0 +1,142 @@
+"""The files below a folder, and the pictures that annotations name among them."""
+
+import collections
+import dataclasses
+import io
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Iterator
+
+import PIL.Image
+
+from deeplab_tf import files
+from deeplab_tf.data.annotations.drawn import AnnotatedPicture
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.ops.images import EXTENSIONS, PILLOW_ERRORS
+
+_ORIENTATION = 0x0112  # tag of the orientation in EXIF data
+# Folders whose pictures are labels and no photographs.
+LABEL_FOLDERS = frozenset(
+    ("labels", "label", "masks", "mask", "annotations", "ann", "segmentationclassraw", "segmentationclass")
+    + ("segmentationobject", "segmentationclasspng", "segmentationclassvisualization")
+)
+
+
+class Listing:
+    """The files below a folder, links to folders followed; those whose names begin with a dot are left out."""
+
+    def __init__(self, root: str):
+        self.root = root
+        self._by_extension: dict[str, list[str]] = collections.defaultdict(list)
+        for file in sorted(_walk(root)):
+            self._by_extension[os.path.splitext(file)[1].lower()].append(file)
+        self._pictures = {file: None for ending in EXTENSIONS for file in self._by_extension.get(ending, ())}
+        self._by_name: dict[str, list[str]] = collections.defaultdict(list)
+        for file in self._pictures:
+            self._by_name[os.path.basename(file).lower()].append(file)
+
+    def files(self, *endings: str) -> list[str]:
+        """Returns the files with these endings (.json), in order."""
+        return [file for ending in endings for file in self._by_extension.get(ending, ())]
+
+    def photographs(self) -> list[str]:
+        """Returns the pictures outside of folders of labels."""
+        return [file for file in self._pictures if not self.is_label(file)]
+
+    def masks(self) -> list[str]:
+        """Returns the pictures in folders of labels."""
+        return [file for file in self._pictures if self.is_label(file)]
+
+    def is_label(self, file: str) -> bool:
+        """Returns whether a folder between the root and a file is one of labels."""
+        folders = os.path.dirname(file[len(self.root) :]).lower().replace(os.sep, "/").split("/")
+        return not LABEL_FOLDERS.isdisjoint(folders)
+
+    def find(self, picture: AnnotatedPicture) -> str:
+        """Returns the file of a picture.
+
+        It is looked for in the picture's own folders, in the root, and then by its name alone; never outside the root.
+
+        Raises:
+          DeepLabError: there is none, or several have the name.
+        """
+        for folder in (*picture.folders, self.root):
+            file = _joined(folder, picture.file)
+            if file in self._pictures:
+                return file
+        for name in (picture.file, *picture.other_names):
+            found = self._called(name)
+            if len(found) > 1:
+                listed = ", ".join(found[:3])
+                raise DeepLabError(f"{picture.where}: {len(found)} pictures are called {name} ({listed}); rename them")
+            if found:
+                return found[0]
+        raise DeepLabError(f"{picture.where}: missing image {picture.file}; expected it below {self.root}")
+
+    def _called(self, name: str) -> list[str]:
+        """Returns the pictures of a name, in any case; of several those whose folders are named too."""
+        parts = [part for part in name.lower().split("/") if part not in ("", ".", "..")]
+        if not parts:
+            return []
+        found = [file for file in self._by_name.get(parts[-1], ()) if not self.is_label(file)]
+        for length in range(2, len(parts) + 1):
+            nearer = [file for file in found if file.lower().endswith("/" + "/".join(parts[-length:]))]
+            if len(found) < 2 or not nearer:
+                break
+            found = nearer
+        return found
+
+
+def _joined(folder: str, name: str) -> str:
+    path = posixpath.join(folder, name)
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path)
+    head = scheme.group() if scheme else ""
+    return head + posixpath.normpath(path[len(head) :])
+
+
+def _walk(root: str) -> Iterator[str]:
+    if files.is_remote(root):
+        yield from (str(path) for path in files.path(root).rglob("*") if not _hidden(str(path)[len(root) :].split("/")))
+        return
+    seen = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        where = os.path.realpath(folder)
+        subfolders[:] = [] if where in seen else [name for name in subfolders if not _hidden([name])]
+        if where not in seen:
+            yield from (os.path.join(folder, name) for name in names if not _hidden([name]))
+        seen.add(where)
+
+
+def _hidden(parts: Iterable[str]) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Extent:
+    """The size of a picture, (height, width), as it is stored and as it is shown, turned by its EXIF data."""
+
+    stored: tuple[int, int]
+    shown: tuple[int, int]
+
+
+def extent(file: str, content: bytes | None = None) -> Extent:
+    """Returns the size of a picture, of which the beginning is read. DeepLabError where it is not one."""
+    try:
+        opened = io.BytesIO(content) if content is not None else files.path(file).open("rb")
+        with opened as stream, PIL.Image.open(stream) as image:
+            stored = (image.height, image.width)
+            turned = _orientation(image) > 4
+    except PIL.UnidentifiedImageError:
+        raise DeepLabError(f"{file}: not an image; expected JPEG, PNG or the like") from None
+    except PILLOW_ERRORS as error:
+        raise DeepLabError(f"{file}: an image that cannot be read ({error})") from None
+    return Extent(stored, (stored[1], stored[0]) if turned else stored)
+
+
+def _orientation(image: PIL.Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except PILLOW_ERRORS:
+        return 1  # the EXIF block is damaged, the pixels are not
+    return value if isinstance(value, int) else 1
