@@ -39,9 +39,9 @@ FLOORS = (
 FACTS = {"numpy"}
 PACKAGES = {
     **dict.fromkeys(("errors", "version", "arch", "catalog", "config", "configs"), FACTS),
-    "ops": {*FACTS, "tensorflow", "keras", "scipy", "PIL"},
+    "ops": {*FACTS, "tensorflow", "keras", "scipy", "PIL", "tifffile"},
 }
-FACT_MODULES = ("config", "arch", "catalog.datasets", "zoo.released")
+FACT_MODULES = ("config", "arch", "catalog.datasets", "catalog.image_facts", "zoo.released")
 
 BANNED_NAMES = {"utils", "common", "misc", "helpers", "base", "core", "manager"}
 LONGEST_FUNCTION = 60

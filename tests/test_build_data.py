@@ -20,10 +20,11 @@ from deeplab_tf.config.data import DataConfig
 from deeplab_tf.data import ade20k, cityscapes, folder, packing, records, voc
 from deeplab_tf.data.build import BuildOptions, build_records
 from deeplab_tf.data.masks import LabelRules, read_label
-from deeplab_tf.data.packing import pack
+from deeplab_tf.data.packing import Packed, pack
 from deeplab_tf.data.pairs import Pair
 from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.ops.images import read_image
 from deeplab_tf.tools import build_data, cli
 
 VOC = datasets.DATASETS["pascal_voc_seg"]
@@ -147,7 +148,8 @@ def test_every_fault_is_named(tmp_path):
         (Pair(str(tmp_path / "empty.jpg"), label, "a"), RULES, ["empty.jpg: no image that can be decoded .0 bytes"]),
         (Pair(str(tmp_path / "cut.jpg"), label, "a"), RULES, ["cut.jpg: no image that can be decoded"]),
         (Pair(image, str(tmp_path / "text.png"), "a"), RULES, ["text.png: no label .*b'not a pi'"]),
-        (Pair(save(tmp_path / "a.bmp", stray), label, "a"), RULES, ["a.bmp: a BMP image; .*convert"]),
+        (Pair(save(tmp_path / "a.png", stray.astype(np.uint16)), label, "a"), RULES,
+         ["a.png: 1 band of uint16; expected 3 bands of uint8"]),
         (Pair(image, image, "a"), RULES, ["good.jpg: a JPEG label.*export the labels as PNG"]),
         (Pair(photo(tmp_path / "big.jpg", 9, 8), label, "a"), RULES, ["good.png: 6 x 8 pix.*big.jpg has 9 x 8"]),
         (Pair(image, save(tmp_path / "s.png", stray), "a"), RULES, [r"label 33 \(16 pixels\), 200 \(8 pixels\)"]),
@@ -163,13 +165,16 @@ def test_every_fault_is_named(tmp_path):
             assert re.search(pattern, line), (pattern, line)
 
 
-def test_a_turned_photograph_is_explained(tmp_path):
+def test_a_turned_photograph_is_stored_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     image = save(tmp_path / "t.jpg", RANDOM.integers(0, 256, (8, 6, 3), np.uint8), exif=exif)
-    (fault,) = pack(Pair(image, save(tmp_path / "t.png", classes(6, 8)), "t"), RULES)
-    assert "6 x 8 pixels, but" in fault
-    assert "EXIF" in fault
+    packed = pack(Pair(image, save(tmp_path / "t.png", classes(6, 8)), "t"), RULES)
+    assert isinstance(packed, Packed)
+    assert (packed.height, packed.width) == (6, 8)
+    assert "upright" in packed.notes[0]
+    with Image.open(io.BytesIO(packed.image)) as stored:
+        assert np.array_equal(np.asarray(stored), read_image(image))
 
 
 # ---- writing

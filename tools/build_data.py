@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from deeplab_tf.catalog.datasets import Dataset
     from deeplab_tf.data.build import Writer
     from deeplab_tf.data.pairs import Pair
+    from deeplab_tf.data.photographs import PhotographOptions
 
 _Splits: TypeAlias = "Mapping[str, Sequence[Pair]]"
 _FactsAndSplits: TypeAlias = "tuple[Dataset, dict[str, list[Pair]]]"
@@ -105,8 +106,47 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_list("label_map", [], text, flag_values=values)
     text = "of two classes, grey levels from this one on become class 1, others class 0 (default: labels are indices)"
     flags.DEFINE_integer("threshold", None, text, flag_values=values)
+    _define_photographs(values)
     text = "images that train_aug must have; 0: any number (default: 10582)"
     flags.DEFINE_integer("train_aug_size", 10582, text, flag_values=values)
+
+
+def _define_photographs(values: flags.FlagValues) -> None:
+    text = (
+        "low,high of the photographs' values, which become 0 and 255, or low,high of each band in turn (default: 0.1 "
+    )
+    text += "and 99.9 % of the values of a sample of the training split; 8-bit photographs: 0,255)"
+    flags.DEFINE_list("value_range", [], text, flag_values=values)
+    text = "names of the photographs' bands; four names keep the fourth channel of RGBA pictures (default: none)"
+    flags.DEFINE_list("bands", [], text, flag_values=values)
+    text = "three bands that pictures show as red, green and blue, from 0 (default: 0,1,2)"
+    flags.DEFINE_list("shown_bands", [], text, flag_values=values)
+    text = "photographs with an EXIF orientation: apply: store them upright; ignore: as they are; auto: upright where "
+    text += "the label has the upright size, a fault where that does not show it (default: auto)"
+    flags.DEFINE_enum("exif", "auto", ["auto", "apply", "ignore"], text, flag_values=values)
+    text = "most pixels of a photograph; beyond the default it is taken for damaged (default: 178956970)"
+    flags.DEFINE_integer("max_image_pixels", None, text, lower_bound=1, flag_values=values)
+
+
+def _photographs(values: flags.FlagValues) -> "PhotographOptions":
+    """Returns what the flags say of the photographs."""
+    from deeplab_tf.data.photographs import PhotographOptions
+
+    def numbers(flag: str, kind: type) -> tuple:
+        given = values[flag].value or []
+        try:
+            return tuple(kind(number) for number in given)
+        except ValueError:
+            example = "0,1,2" if kind is int else "100,4000"
+            raise DeepLabError(f"--{flag}={','.join(given)}: expected numbers, as in {example}") from None
+
+    return PhotographOptions(
+        value_range=numbers("value_range", float),
+        bands=tuple(name.strip() for name in values.bands),
+        shown=numbers("shown_bands", int),
+        exif=values.exif,
+        max_pixels=values.max_image_pixels,
+    )
 
 
 def _folder(values: flags.FlagValues, flag: str, root: str, *names: str) -> str:
@@ -174,7 +214,9 @@ def _build(facts: "Dataset", splits: "_Splits", values: flags.FlagValues) -> Non
     shards = values.num_shards if values.num_shards is not None else _SHARDS.get(values.dataset, 4)
     notes: list[str] = []
     label_map = _label_map(values.label_map)
-    build_options = BuildOptions(shards, values.num_processes, label_map, values.threshold, notes.append)
+    build_options = BuildOptions(
+        shards, values.num_processes, label_map, values.threshold, notes.append, _photographs(values)
+    )
     writer = _beam_writer(values)
     total = None if writer else sum(map(len, splits.values()))  # the progress of a pipeline is unknown here
     console = rich.console.Console(soft_wrap=True, highlight=False, markup=False)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deeplab_tf import files
+from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.catalog.palettes import (
     ADE20K_COLOURS,
     CITYSCAPES_COLOURS,
@@ -39,6 +40,7 @@ class Dataset:
       label_map: (old, new) pairs of the labels that were renamed when its records were built.
       unlabelled: the splits whose records hold no labels.
       built: options that its records were built with, by the names of their flags, for the record only.
+      image: what its photographs are, where they are not 8-bit RGB.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Dataset:
     label_map: tuple[tuple[int, int], ...] = ()
     unlabelled: tuple[str, ...] = ()
     built: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any], hash=False)
+    image: ImageFacts | None = None
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -171,8 +174,9 @@ _KEY_TYPES = {
     "label_map": list,
     "unlabelled": list,
     "built": dict,
+    "image": dict,
 }
-_LEFT_OUT_WHEN_EMPTY = ("homepage", "terms", "label_map", "unlabelled", "built")
+_LEFT_OUT_WHEN_EMPTY = ("homepage", "terms", "label_map", "unlabelled", "built", "image")
 
 
 def is_place(source: str) -> bool:
@@ -191,7 +195,8 @@ def read_dataset(source: str | os.PathLike[str]) -> Dataset:
     dataset.json is an object with `class_names` (in label order) and, optionally, `name` (default: the folder's),
     `palette` (a colour [red, green, blue] for each class; default: the PASCAL rule), `ignore_label` (255), `splits`
     (name -> number of images), `homepage`, `terms`, `label_map` (pairs [old, new] that were renamed in building it),
-    `unlabelled` (splits without labels) and `built` (an object of the options that its records were built with).
+    `unlabelled` (splits without labels), `built` (an object of the options that its records were built with) and
+    `image` (photographs that are not 8-bit RGB, see `ImageFacts`).
 
     Raises:
       DeepLabError: the name is unknown, or the file is missing or is not such an object.
@@ -222,6 +227,7 @@ def dataset_json(facts: Dataset) -> str:
     """Returns the contents of the dataset.json that `read_dataset` reads as `facts`; empty values are left out."""
     values = {key: getattr(facts, key) for key in _KEY_TYPES}
     values |= {"splits": dict(facts.splits), "built": dict(facts.built)}
+    values["image"] = facts.image and facts.image.to_json()
     return json.dumps({key: value for key, value in values.items() if value or key not in _LEFT_OUT_WHEN_EMPTY}) + "\n"
 
 
@@ -265,6 +271,7 @@ def dataset_from_json(values: Mapping[str, Any], path: files.AnyPath) -> Dataset
         label_map=tuple((old, new) for old, new in renamed),
         unlabelled=tuple(unlabelled),
         built=values.get("built", {}),
+        image=ImageFacts.from_json(values["image"], path) if "image" in values else None,
     )
 
 

@@ -21,8 +21,7 @@ from deeplab_tf import files
 from deeplab_tf.data.build import PlannedShard, Writer, Written, write_shard
 from deeplab_tf.data.faults import Fault
 from deeplab_tf.data.label_survey import LabelSurvey
-from deeplab_tf.data.masks import LabelRules
-from deeplab_tf.data.packing import pack
+from deeplab_tf.data.packing import PackingRules, pack
 from deeplab_tf.data.pairs import Pair
 from deeplab_tf.errors import DeepLabError, unknown_name
 
@@ -52,7 +51,7 @@ def beam_writer(runner: str, beam_options: Sequence[str] = ()) -> Writer:
     """
     flags = runner_flags(runner, beam_options)
 
-    def write(shards: Sequence[PlannedShard], rules: LabelRules) -> Iterator[Written]:
+    def write(shards: Sequence[PlannedShard], rules: PackingRules) -> Iterator[Written]:
         work = os.path.join(os.path.dirname(shards[0].file), _WORK)
         files.path(work).mkdir(parents=True)
         with files.path(os.path.join(work, _PLAN)).open("w", encoding="utf-8") as plan:
@@ -123,7 +122,7 @@ def _with_absolute_paths(pair: Pair) -> Pair:
     return dataclasses.replace(pair, image=absolute(pair.image), label=absolute(pair.label) if pair.label else None)
 
 
-def _run(runner: str, flags: Sequence[str], work: str, rules: LabelRules) -> None:
+def _run(runner: str, flags: Sequence[str], work: str, rules: PackingRules) -> None:
     import apache_beam as beam
 
     def build(pipeline: beam.Pipeline) -> None:
@@ -169,12 +168,12 @@ def _read_plan(plan: str) -> Iterator[str]:
         yield from lines
 
 
-def _write(line: str, work: str, rules: LabelRules) -> None:
+def _write(line: str, work: str, rules: PackingRules) -> None:
     """Writes the shard that a line of the plan describes, and its counts and faults to a file in `work`."""
     values = json.loads(line)
     pairs = (Pair(**pair) for pair in values["pairs"])
     attempt = os.path.join(work, f"{values['number']}.{uuid.uuid4().hex}")
-    written = write_shard(attempt, (pack(pair, rules) for pair in pairs))
+    written = write_shard(attempt, (pack(pair, rules.labels, rules.photographs) for pair in pairs))
     files.move(files.path(attempt), files.path(values["file"]))
     with files.written(os.path.join(work, f"{values['number']}.json"), durable=False) as note:
         faults = [[fault, fault.kind, fault.amounts] for fault in written.faults]

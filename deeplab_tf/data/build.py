@@ -22,8 +22,9 @@ from deeplab_tf.data import records
 from deeplab_tf.data.faults import Fault
 from deeplab_tf.data.label_survey import LabelSurvey, fault_report
 from deeplab_tf.data.masks import LabelRules, binary_mask_fault
-from deeplab_tf.data.packing import Packed, pack, pack_all
+from deeplab_tf.data.packing import Packed, PackingRules, pack, pack_all
 from deeplab_tf.data.pairs import Pair
+from deeplab_tf.data.photographs import PhotographOptions, described, find_image_facts
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.filesystems.remote import os_errors
 
@@ -40,7 +41,8 @@ class BuildOptions:
       processes: worker processes; with 1 the calling process does the work.
       label_map: (old, new) pairs of labels to rename.
       threshold: of two classes, grey levels from this one on (1..255) are class 1, all below it class 0.
-      tell: called with each line that a user should know about the labels, once they are built.
+      tell: called with each line that a user should know about labels and photographs, once they are built.
+      photographs: what the user says of the photographs.
     """
 
     shards: int = 4
@@ -48,6 +50,7 @@ class BuildOptions:
     label_map: tuple[tuple[int, int], ...] = ()
     threshold: int | None = None
     tell: Callable[[str], object] = lambda _: None
+    photographs: PhotographOptions = PhotographOptions()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Written:
 
 
 # Writes all shards, and yields their results in order.
-Writer = Callable[[Sequence[PlannedShard], LabelRules], Iterable[Written]]
+Writer = Callable[[Sequence[PlannedShard], PackingRules], Iterable[Written]]
 
 
 def build_records(
@@ -101,7 +104,7 @@ def build_records(
         `output_dir` exists and is not empty, or there is nothing to build.
     """
     options = options or BuildOptions()
-    rules = _rules(facts, options)
+    labels = _rules(facts, options)
     if not splits or not all(splits.values()):
         empty = ", ".join(split for split, pairs in splits.items() if not pairs) or "splits"
         raise DeepLabError(f"no images found for {empty}")
@@ -109,6 +112,8 @@ def build_records(
         raise DeepLabError(
             f"output_dir={output_dir} is there and not an empty folder; name a new one, or remove it first"
         )
+    image = find_image_facts(_trained_on(splits), options.photographs, facts.image)
+    rules = PackingRules(labels, options.photographs.rules(image))
     writer = writer or _local_writer(options.processes, advance)
     cure = "nothing is left of it; choose another"
     with files.growing(output_dir, flag="output_dir", cure=cure) as growing:
@@ -122,15 +127,20 @@ def build_records(
             faults += written.faults
             survey.update(written.survey)
         total = sum(counts.values(), np.zeros(256, np.int64))
-        if not faults and (fault := binary_mask_fault(total, rules)):
+        if not faults and (fault := binary_mask_fault(total, labels)):
             faults.append(Fault(fault))
         if faults:
-            raise DeepLabError(fault_report(faults, total, facts, rules))
-        built = _built_facts(facts, splits, options)
+            raise DeepLabError(fault_report(faults, total, facts, labels))
+        built = _built_facts(dataclasses.replace(facts, image=image), splits, options)
         (growing / datasets.DATASET_FILE).write_text(datasets.dataset_json(built), encoding="utf-8")
-    for note in survey.notes():
+    for note in (*([described(image)] if image else ()), *survey.notes()):
         options.tell(note)
     return counts
+
+
+def _trained_on(splits: Mapping[str, Sequence[Pair]]) -> Sequence[Pair]:
+    """Returns the pairs of the first split whose name begins with train, else of the first."""
+    return next((pairs for split, pairs in splits.items() if split.startswith("train")), next(iter(splits.values())))
 
 
 def _rules(facts: datasets.Dataset, options: BuildOptions) -> LabelRules:
@@ -187,14 +197,19 @@ def write_shard(file: str, results: Iterable[Packed | list[Fault]]) -> Written:
 def example_of(packed: Packed) -> bytes:
     """Returns the serialized example of a packed pair."""
     return records.make_example(
-        packed.image, packed.label, filename=packed.filename, height=packed.height, width=packed.width
+        packed.image,
+        packed.label,
+        filename=packed.filename,
+        height=packed.height,
+        width=packed.width,
+        channels=packed.channels,
     )
 
 
 def _local_writer(processes: int, advance: Callable[[], object] | None) -> Writer:
     """Returns the writer that works on this machine, in `processes` processes."""
 
-    def write(shards: Sequence[PlannedShard], rules: LabelRules) -> Iterator[Written]:
+    def write(shards: Sequence[PlannedShard], rules: PackingRules) -> Iterator[Written]:
         def counted(results: Iterable[Packed | list[Fault]]) -> Iterator[Packed | list[Fault]]:
             for result in results:
                 if advance:
@@ -211,10 +226,12 @@ def _local_writer(processes: int, advance: Callable[[], object] | None) -> Write
 
 
 @contextlib.contextmanager
-def _packer(rules: LabelRules, processes: int) -> Iterator[Callable[[Iterator[Pair]], Iterator[Packed | list[Fault]]]]:
+def _packer(
+    rules: PackingRules, processes: int
+) -> Iterator[Callable[[Iterator[Pair]], Iterator[Packed | list[Fault]]]]:
     """Yields a function from pairs to their packed contents or faults, in the same order."""
     if processes <= 1:
-        yield lambda pairs: (pack(pair, rules) for pair in pairs)
+        yield lambda pairs: (pack(pair, rules.labels, rules.photographs) for pair in pairs)
         return
     # A forked process would lack the threads of TensorFlow and hang waiting for them.
     context = multiprocessing.get_context("spawn")
@@ -223,7 +240,7 @@ def _packer(rules: LabelRules, processes: int) -> Iterator[Callable[[Iterator[Pa
         def pack_pairs(pairs: Iterator[Pair]) -> Iterator[Packed | list[Fault]]:
             waiting: deque[concurrent.futures.Future[list[Packed | list[Fault]]]] = deque()
             while chunk := list(itertools.islice(pairs, _CHUNK)):
-                waiting.append(pool.submit(pack_all, chunk, rules))
+                waiting.append(pool.submit(pack_all, chunk, rules.labels, rules.photographs))
                 if len(waiting) > _AHEAD * processes:
                     yield from waiting.popleft().result()
             while waiting:

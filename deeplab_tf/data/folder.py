@@ -63,7 +63,7 @@ def folder_splits(root: str | os.PathLike) -> dict[str, list[Pair]]:
     splits = splits or {"train": _pairs_in(images, labels)}
     empty = [split for split, pairs in splits.items() if not pairs]
     if empty:
-        raise DeepLabError(f"{images}: no JPEG or PNG images for {', '.join(empty)}")
+        raise DeepLabError(f"{images}: no images for {', '.join(empty)}")
     return splits
 
 

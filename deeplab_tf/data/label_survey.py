@@ -1,4 +1,4 @@
-"""What the label files of a data set look like together: how they are encoded, and what their faults have in common."""
+"""What the files of a data set look like together: how they are encoded, and what their faults have in common."""
 
 import collections
 import dataclasses
@@ -13,6 +13,7 @@ from deeplab_tf.data.faults import Fault, fault_lines
 from deeplab_tf.data.masks import BY_COLOURS, LabelRules, label_cure
 from deeplab_tf.data.packing import Packed
 
+_EXAMPLES = 3  # names of photographs in one message
 _LISTED = 24  # colours in one message
 _MOST_CLASSES = 64  # more unknown colours than these are not classes
 
@@ -23,25 +24,35 @@ class LabelSurvey:
 
     Attributes:
       encodings: the kind of file in words -> number of files.
+      photographs: how photographs are not stored as they were -> their number, and the names of the first.
       strange: index -> colour as a number -> the first file whose palette has it there, of colours that are not the
         data set's; two colours an index.
     """
 
     encodings: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter[str])
     strange: dict[int, dict[int, str]] = dataclasses.field(default_factory=dict[int, dict[int, str]])
+    photographs: dict[str, tuple[int, list[str]]] = dataclasses.field(default_factory=dict[str, tuple[int, list[str]]])
 
     def add(self, packed: Packed) -> None:
         """Counts a label."""
         if packed.label is not None:
             self.encodings[packed.encoding] += 1
         self._add_strange((index, colour, packed.filename) for index, colour in packed.strange)
+        for note in packed.notes:
+            self._add_photographs(note, 1, [packed.filename])
 
     def update(self, other: "LabelSurvey") -> None:
         """Counts the labels of another survey."""
         self.encodings.update(other.encodings)
+        for note, (count, names) in other.photographs.items():
+            self._add_photographs(note, count, names)
         self._add_strange(
             (index, colour, file) for index, colours in other.strange.items() for colour, file in colours.items()
         )
+
+    def _add_photographs(self, note: str, count: int, names: Sequence[str]) -> None:
+        before, first = self.photographs.get(note, (0, []))
+        self.photographs[note] = (before + count, [*first, *names][:_EXAMPLES])
 
     def _add_strange(self, found: Any) -> None:
         for index, colour, file in found:
@@ -52,6 +63,9 @@ class LabelSurvey:
     def notes(self) -> list[str]:
         """Returns what a user should know, one line each."""
         lines: list[str] = []
+        for note, (count, names) in self.photographs.items():
+            more = ", ..." if count > len(names) else ""
+            lines.append(f"{count} photograph{'s' if count != 1 else ''}: {note} ({', '.join(names)}{more})")
         if len(self.encodings) > 1:
             listed = ", ".join(f"{count} {kind}" for kind, count in self.encodings.most_common())
             lines.append(f"Labels of several kinds: {listed}")
@@ -74,13 +88,14 @@ class LabelSurvey:
     def to_json(self) -> dict[str, Any]:
         """Returns the survey as an object of JSON."""
         strange = [[index, list(map(list, colours.items()))] for index, colours in self.strange.items()]
-        return {"encodings": dict(self.encodings), "strange": strange}
+        return {"encodings": dict(self.encodings), "strange": strange, "photographs": self.photographs}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "LabelSurvey":
         """Returns the survey that `to_json` has written."""
         strange = {index: dict(colours) for index, colours in values["strange"]}
-        return cls(collections.Counter(values["encodings"]), strange)
+        photographs = {note: (count, names) for note, (count, names) in values["photographs"].items()}
+        return cls(collections.Counter(values["encodings"]), strange, photographs)
 
 
 def _colour(code: int) -> tuple[int, int, int]:

@@ -4,20 +4,22 @@ This module does not import TensorFlow, so that worker processes start fast.
 """
 
 import dataclasses
-import io
 from collections.abc import Iterable
 
 import numpy as np
-import PIL.Image
 
-from deeplab_tf.data.encoded_files import read_file, undecoded
 from deeplab_tf.data.faults import Fault
 from deeplab_tf.data.masks import LabelRules, encoded_label
 from deeplab_tf.data.pairs import Pair
+from deeplab_tf.data.photographs import (
+    PLAIN,
+    TURNED,
+    UNTURNED,
+    PhotographRules,
+    StoredPhotograph,
+    stored_photograph,
+)
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.ops.images import PILLOW_ERRORS
-
-_ORIENTATION = 0x0112  # tag of the orientation in EXIF data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,56 +34,56 @@ class Packed:
     counts: np.ndarray  # int64 [256]
     encoding: str = ""  # of the label file, in words
     strange: tuple[tuple[int, int], ...] = ()  # index and colour of a label's palette: see `masks.Label`
+    channels: int = 3  # of the image
+    notes: tuple[str, ...] = ()  # how the image is not stored as it was
 
 
-def pack(pair: Pair, rules: LabelRules) -> Packed | list[Fault]:
+@dataclasses.dataclass(frozen=True)
+class PackingRules:
+    """What a pair must be to be packed: the rules for its label, and those for its photograph."""
+
+    labels: LabelRules
+    photographs: PhotographRules = PLAIN
+
+
+def pack(pair: Pair, rules: LabelRules, photographs: PhotographRules = PLAIN) -> Packed | list[Fault]:
     """Returns the contents of the record of a pair, or its faults.
 
     The image stays as it is encoded, and so does a label that is a plain index PNG; the indices of others are encoded.
     """
-    image, size, faults = _checked_image(pair.image)
+    faults: list[Fault] = []
     label = None
     if pair.label is not None:
         try:
             label = encoded_label(pair.label, pair.label_ids, rules)
-            if size and label.classes.shape != size[:2]:
-                faults.append(_mismatch(pair, size, label.classes.shape))
         except DeepLabError as error:
             faults.append(Fault.of(error))
-    if faults or size is None:
+    size = (label.classes.shape[0], label.classes.shape[1]) if label else None
+    try:
+        image = stored_photograph(pair.image, size, photographs)
+    except DeepLabError as error:
+        return [Fault.of(error), *faults]
+    if size and size != (image.height, image.width):
+        faults.append(_mismatch(pair, image, size))
+    if faults:
         return faults
+    packed = Packed(image.content, None, pair.filename, image.height, image.width, np.zeros(256, np.int64))
+    packed = dataclasses.replace(packed, channels=photographs.channels, notes=image.notes)
     if label is None:
-        return Packed(image, None, pair.filename, size[0], size[1], np.zeros(256, np.int64))
-    return Packed(
-        image, label.png, pair.filename, size[0], size[1], label.counts, encoding=label.encoding, strange=label.strange
+        return packed
+    return dataclasses.replace(
+        packed, label=label.png, counts=label.counts, encoding=label.encoding, strange=label.strange
     )
 
 
-def pack_all(pairs: Iterable[Pair], rules: LabelRules) -> list[Packed | list[Fault]]:
+def pack_all(
+    pairs: Iterable[Pair], rules: LabelRules, photographs: PhotographRules = PLAIN
+) -> list[Packed | list[Fault]]:
     """Returns `pack` of each pair; the task of a worker process."""
-    return [pack(pair, rules) for pair in pairs]
+    return [pack(pair, rules, photographs) for pair in pairs]
 
 
-def _mismatch(pair: Pair, size: tuple[int, int, bool], shape: tuple[int, int]) -> Fault:
-    turned = "; the image's EXIF data turns it, which the release ignores: save it upright" if size[2] else ""
-    text = f"{pair.label}: {shape[0]} x {shape[1]} pixels, but {pair.image} has {size[0]} x {size[1]}{turned}"
+def _mismatch(pair: Pair, image: StoredPhotograph, size: tuple[int, int]) -> Fault:
+    turned = f" ({image.notes[-1]})" if image.notes and image.notes[-1] in (TURNED, UNTURNED) else ""
+    text = f"{pair.label}: {size[0]} x {size[1]} pixels, but {pair.image} has {image.height} x {image.width}{turned}"
     return Fault(text, "image and label differ in size")
-
-
-def _checked_image(file: str) -> tuple[bytes, tuple[int, int, bool] | None, list[Fault]]:
-    """Decodes an image; returns its bytes, (height, width, whether EXIF data rotates it) and its faults."""
-    content = b""
-    try:
-        content = read_file(file, "image")
-        with PIL.Image.open(io.BytesIO(content)) as image:
-            if image.format not in ("JPEG", "MPO", "PNG"):
-                text = f"{file}: a {image.format} image; records hold JPEG or PNG, so convert it"
-                return content, None, [Fault(text)]
-            image.load()
-            turned = image.getexif().get(_ORIENTATION, 1) > 4
-            return content, (image.height, image.width, turned), []
-    except DeepLabError as error:
-        return content, None, [Fault.of(error)]
-    except PILLOW_ERRORS as error:
-        text = f"{file}: no image that can be decoded ({undecoded(error, content)})"
-        return content, None, [Fault(text, "damaged image")]

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.ops.images import EXTENSIONS
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
+IMAGE_EXTENSIONS = (*EXTENSIONS, ".npy")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,8 +32,8 @@ _FEATURES = {
     HEIGHT: tf.io.FixedLenFeature([], tf.int64, 0),
     WIDTH: tf.io.FixedLenFeature([], tf.int64, 0),
 }
-Format = Literal["jpeg", "png"]
-_MAGIC: dict[bytes, Format] = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
+Format = Literal["jpeg", "png", "npy"]
+_MAGIC: dict[bytes, Format] = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png", b"\x93NUMPY": "npy"}
 _SHARD_NAME = re.compile(r"-(\d{5,})-of-(\d{5,})")
 _READ_BYTES = 1 << 17  # the read buffer for one record; a larger record takes several reads
 
@@ -41,7 +41,7 @@ _READ_BYTES = 1 << 17  # the read buffer for one record; a larger record takes s
 
 
 def image_format(content: bytes) -> Format | None:
-    """Returns "jpeg" or "png" by the first bytes, or None; the name of a file may be wrong."""
+    """Returns "jpeg", "png" or "npy" by the first bytes, or None; the name of a file may be wrong."""
     return next((name for magic, name in _MAGIC.items() if content.startswith(magic)), None)
 
 
@@ -51,8 +51,8 @@ def make_example(
     """Returns a serialized tf.train.Example under the release's keys (datasets/build_data.py: image_seg_to_tfexample).
 
     Args:
-      image: an encoded JPEG or PNG, which is stored as it is. `image/format` says which of the two; in the release it
-        is the value of a flag.
+      image: an encoded JPEG or PNG, or the bytes of a .npy [h, w, channels], which is stored as it is. `image/format`
+        says which of them; in the release it is the value of a flag.
       label: an encoded index PNG, or None for a picture without a label.
       filename: the name to store.
       height: of the image in pixels.
@@ -60,7 +60,7 @@ def make_example(
       channels: of the image.
 
     Raises:
-      DeepLabError: the image is neither a JPEG nor a PNG, or the label is not a PNG.
+      DeepLabError: the image is neither a JPEG nor a PNG nor a .npy, or the label is not a PNG.
     """
     format_name = image_format(image)
     if format_name is None:

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import threading
 import warnings
 import zlib
 
@@ -16,6 +17,7 @@ from deeplab_tf.errors import DeepLabError
 # Pillow's formats that these extensions stand for. EPS must not be one: Ghostscript would run it, under any file name.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+LARGEST_IMAGE = 178_956_970  # pixels, Pillow's limit: a small file can announce more than the memory holds
 # What Pillow raises for files that are not pictures, or damaged.
 PILLOW_ERRORS = (
     OSError,
@@ -27,6 +29,7 @@ PILLOW_ERRORS = (
     PIL.Image.DecompressionBombError,
 )
 _JPEG_SIDE = 65_500  # pixels, the longest side that the library writes
+_limit = threading.Lock()  # Pillow's limit is one for all threads
 
 
 def _eight_bit(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -49,7 +52,37 @@ def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
         return image  # the EXIF block is damaged, the pixels are not
 
 
-def read_image(source: str | os.PathLike[str] | bytes, *, name: str | None = None) -> np.ndarray:
+def too_large(pixels: int, limit: int) -> DeepLabError:
+    """Returns the error for an image of too many pixels; the caller puts the image's name before it."""
+    return DeepLabError(
+        f"too large to be a photograph ({pixels} pixels, more than {limit}); --max_image_pixels={pixels} allows it"
+    )
+
+
+def opened_image(content: bytes, max_pixels: int | None = None) -> PIL.Image.Image:
+    """Returns an image that is opened and not decoded yet.
+
+    Raises:
+      DeepLabError: it has more than `max_pixels`, or without a number more than Pillow's limit.
+      PILLOW_ERRORS: it is not an image.
+    """
+    with _limit, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a damaged EXIF block
+        before = PIL.Image.MAX_IMAGE_PIXELS
+        limit = max_pixels if max_pixels is not None else 2 * (before or LARGEST_IMAGE)
+        PIL.Image.MAX_IMAGE_PIXELS = None
+        try:
+            image = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
+        finally:
+            PIL.Image.MAX_IMAGE_PIXELS = before
+    if image.width * image.height > limit:
+        raise too_large(image.width * image.height, limit)
+    return image
+
+
+def read_image(
+    source: str | os.PathLike[str] | bytes, *, name: str | None = None, max_pixels: int | None = None
+) -> np.ndarray:
     """Returns a picture as RGB, uint8 [height, width, 3], upright (its EXIF orientation applied).
 
     Grey, palette, CMYK and 16-bit pictures become 8-bit RGB; transparency is dropped; of several frames the first is
@@ -58,6 +91,7 @@ def read_image(source: str | os.PathLike[str] | bytes, *, name: str | None = Non
     Args:
       source: a file, or the encoded bytes.
       name: the picture's name in errors; by default the path.
+      max_pixels: a larger picture is refused; None: Pillow's limit, LARGEST_IMAGE.
 
     Raises:
       DeepLabError: the file is missing, empty, not an image, truncated or absurdly large.
@@ -72,13 +106,13 @@ def read_image(source: str | os.PathLike[str] | bytes, *, name: str | None = Non
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about a damaged EXIF block, a palette's transparency, many pixels
-            with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            with opened_image(content, max_pixels) as image:
                 return np.array(_eight_bit(_upright(image)).convert("RGB"))
     except PIL.UnidentifiedImageError:
         start = content[:8]
         raise DeepLabError(f"{name}: not an image (begins with {start!r}); expected JPEG, PNG or the like") from None
-    except PIL.Image.DecompressionBombError as error:
-        raise DeepLabError(f"{name}: too large to be a photograph ({error})") from None
+    except DeepLabError as error:
+        raise DeepLabError(f"{name}: {error}") from None
     except PILLOW_ERRORS as error:
         raise DeepLabError(f"{name}: damaged or truncated image ({error}); fetch or save it again") from None
 
