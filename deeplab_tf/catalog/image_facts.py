@@ -137,9 +137,13 @@ def are_limits(pairs: Any) -> bool:
     if not isinstance(pairs, list | tuple) or not pairs:
         return False
     rows = cast("Sequence[Any]", pairs)
-    if not all(_are_numbers(pair, 2) and max(map(abs, pair)) < 1e38 for pair in rows):
+    return all(_is_range(pair) for pair in rows)
+
+
+def _is_range(pair: Any) -> bool:
+    if not _are_numbers(pair, 2) or pair[0] < -1e38 or pair[1] > 1e38:
         return False
-    return all(_float32(low) < _float32(high) for low, high in rows)
+    return pair[1] > -1e38 and pair[0] < 1e38 and _float32(pair[0]) < _float32(pair[1])
 
 
 def describe_pixels(channels: int, dtype: object) -> str:

@@ -24,7 +24,7 @@ from deeplab_tf.data.label_survey import LabelSurvey, fault_report
 from deeplab_tf.data.masks import LabelRules, binary_mask_fault
 from deeplab_tf.data.packing import Packed, PackingRules, pack, pack_all
 from deeplab_tf.data.pairs import Pair
-from deeplab_tf.data.photographs import PhotographOptions, described, find_image_facts
+from deeplab_tf.data.photographs import PhotographOptions, find_image_facts
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.filesystems.remote import os_errors
 
@@ -105,8 +105,7 @@ def build_records(
     """
     options = options or BuildOptions()
     labels = _rules(facts, options)
-    if not splits or not all(splits.values()):
-        empty = ", ".join(split for split, pairs in splits.items() if not pairs) or "splits"
+    if empty := ", ".join(split for split, pairs in splits.items() if not pairs) or ("" if splits else "splits"):
         raise DeepLabError(f"no images found for {empty}")
     if files.is_taken(output_dir):
         raise DeepLabError(
@@ -133,7 +132,7 @@ def build_records(
             raise DeepLabError(fault_report(faults, total, facts, labels))
         built = _built_facts(dataclasses.replace(facts, image=image), splits, options)
         (growing / datasets.DATASET_FILE).write_text(datasets.dataset_json(built), encoding="utf-8")
-    for note in (*([described(image)] if image else ()), *survey.notes()):
+    for note in survey.notes(image):
         options.tell(note)
     return counts
 

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from deeplab_tf.catalog.datasets import Dataset
+from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.data.faults import Fault, fault_lines
 from deeplab_tf.data.masks import BY_COLOURS, LabelRules, label_cure
 from deeplab_tf.data.packing import Packed
+from deeplab_tf.data.photographs import described
 
 _EXAMPLES = 3  # names of photographs in one message
 _LISTED = 24  # colours in one message
@@ -60,9 +62,9 @@ class LabelSurvey:
             if len(colours) < 2:
                 colours.setdefault(colour, file)
 
-    def notes(self) -> list[str]:
-        """Returns what a user should know, one line each."""
-        lines: list[str] = []
+    def notes(self, image: ImageFacts | None = None) -> list[str]:
+        """Returns what a user should know, one line each. `image`: of the photographs, where they are not 8-bit RGB."""
+        lines = [described(image)] if image else []
         for note, (count, names) in self.photographs.items():
             more = ", ..." if count > len(names) else ""
             lines.append(f"{count} photograph{'s' if count != 1 else ''}: {note} ({', '.join(names)}{more})")
