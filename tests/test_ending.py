@@ -16,15 +16,21 @@ _PRINTING = [[], ["--help"], ["--version"], ["zoo"], ["published"], *([command, 
 
 
 def begin(arguments: list[str], folder: pathlib.Path) -> subprocess.Popen:
-    """Starts a command that takes SIGINT as one on a terminal does, whatever this process does with it."""
+    """Starts a command that takes SIGINT as one on a terminal does, even where this process ignores it.
+
+    The command sets that itself: a function between fork and exec would run TensorFlow's handlers of a fork, which write.
+    """
+    program = (
+        "import signal, runpy; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('deeplab_tf.tools.cli', run_name='__main__', alter_sys=True)"
+    )
     return subprocess.Popen(
-        [sys.executable, "-m", "deeplab_tf.tools.cli", *arguments],
+        [sys.executable, "-c", program, *arguments],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
