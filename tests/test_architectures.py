@@ -271,6 +271,7 @@ def test_vgg16_pools_as_caffe_does(size):
     np.testing.assert_array_equal(outputs["features"], outputs["vgg_16/pool5"])
 
 
+@pytest.mark.heavy
 def test_caffes_place_of_a_stride_is_none_but_another_order():
     # Caffe's ResNet strides in the first 1x1 convolutions of a block, slim's in the last 3x3 of the block before.
     early = ModelConfig(model_variant="resnet_v1_101_caffe", output_stride=4)

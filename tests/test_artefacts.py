@@ -118,6 +118,7 @@ def test_frozen_graph_without_the_package(model, tmp_path):
     np.testing.assert_allclose(found["SemanticProbabilities:0"], predictor.probabilities(images), atol=5e-5)
 
 
+@pytest.mark.heavy
 def test_jpegs_are_decoded_as_pillow_does(model, tmp_path):
     import io
 
@@ -137,6 +138,7 @@ def test_jpegs_are_decoded_as_pillow_does(model, tmp_path):
     assert np.mean(found == predictor_of(model).labels(np.repeat(image[None, ..., :1], 3, -1))) >= 0.9999
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_format_runs_here(name, model, tmp_path):
     if name == "onnx":
@@ -191,6 +193,7 @@ def test_a_missing_package_is_named(monkeypatch):
         FORMATS["onnx"].needs()
 
 
+@pytest.mark.heavy
 def test_signatures_of_the_saved_model(model, tmp_path):
     path, _ = written("saved_model", model, tmp_path, outputs=("logits",))
     signatures = tf.saved_model.load(str(path)).signatures

@@ -100,6 +100,7 @@ def test_a_straight_grid():
     assert 0.05 < hidden.mean() < 0.15
 
 
+@pytest.mark.heavy
 def test_turned_grids_hide_and_leave_the_rest():
     image, shares = picture(60, 60), []
     for number in range(20):
@@ -190,6 +191,7 @@ def test_batches_keep_their_form(folder):
         assert np.isfinite(batch["image"]).all()
 
 
+@pytest.mark.heavy
 def test_a_run_resumes_with_the_same_pixels(folder):
     whole = batches(folder, 6, **EVERYTHING)
     assert_equal(whole[3:], batches(folder, 3, start_step=3, **EVERYTHING))
@@ -198,6 +200,7 @@ def test_a_run_resumes_with_the_same_pixels(folder):
     assert any((a["image"] != b["image"]).any() for a, b in zip(whole, other, strict=True))
 
 
+@pytest.mark.heavy
 def test_pictures_are_changed_alike_in_every_partition(folder):
     options = {key: value for key, value in EVERYTHING.items() if key != "cut_mix"}
     whole = batches(folder, 3, **options)
@@ -237,6 +240,7 @@ def test_the_numbers_of_options_do_not_depend_on_each_other(folder):
         np.testing.assert_array_equal(a["label"], b["label"])
 
 
+@pytest.mark.heavy
 def test_mixed_precision_does_not_reach_the_pictures(folder):
     expected = batches(folder, 2, **EVERYTHING)
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -134,6 +134,7 @@ def test_xception_of_unknown_batch_and_size():
         assert model(images)["features"].shape == (2, side, side, 16)
 
 
+@pytest.mark.heavy
 def test_xception_atrous_equivalence():
     assert_atrous_equivalence(XCEPTION, ramp(2, 96, 97, 3), 1e-5)
 

@@ -26,6 +26,7 @@ def reported(capsys, tmp_path, what: str) -> dict:
     return figures
 
 
+@pytest.mark.heavy
 def test_pipeline_is_reported(capsys, tmp_path):
     figures = reported(capsys, tmp_path, "pipeline")
     for title, least in {"40 x 30 JPEG": 1.5, "96 x 64 JPEG": 4, "96 x 64 PNG": 4}.items():
@@ -46,6 +47,7 @@ def test_pipeline_is_reported(capsys, tmp_path):
     }
 
 
+@pytest.mark.heavy
 def test_train_step_is_reported(capsys, tmp_path):
     figures = reported(capsys, tmp_path, "train_step")
     seconds, ratios, shares = figures.values()
@@ -113,6 +115,7 @@ def test_records_are_written_in_shards(tmp_path):
     assert np.bincount(index.shard).tolist() == [3, 3, 1]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("size", [(40, 60), (150, 200)], ids=["small", "large"])
 def test_the_plain_pipeline_computes_the_same(tmp_path, kind, size):

@@ -93,6 +93,7 @@ def test_a_file_that_takes_pixels_is_set_beside(tmp_path):
     assert np.array_equal(np.concatenate(found), images[..., 1].astype(int) + 3)
 
 
+@pytest.mark.heavy
 def test_clients_are_answered(capsys, tmp_path):
     pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
     file = tmp_path / "figures.json"

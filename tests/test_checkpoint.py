@@ -231,6 +231,7 @@ def test_a_broken_card_is_named(text, tmp_path):
         ModelCard.read(tmp_path)
 
 
+@pytest.mark.heavy
 def test_loaded_in_a_new_process_the_logits_are_equal(tmp_path, prefix, model):
     receipt = load_tf1_checkpoint(model, prefix)
     save_model(tmp_path / "saved", model, receipt, card=ModelCard(SMALL))

@@ -159,6 +159,7 @@ def test_a_recipe_builds(name, monkeypatch):
     assert model.input_shape == (None, *configs.read(name).data.crop_size, 3)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["v1_shapes", "v2_shapes"])
 def test_the_small_recipes_learn(name):
     # Two pictures by heart, in a few steps: far below what the frequencies of the classes alone would give.

@@ -197,6 +197,7 @@ def test_an_image_pyramid_counts_its_weights_once_and_its_work_per_scale():
     assert model_cost(pyramid) == dataclasses.replace(model_cost(whole), multiply_adds=expected)
 
 
+@pytest.mark.heavy
 def test_a_model_for_any_size_is_counted_at_a_given_one():
     decoder = {"decoder_output_stride": (4,), "atrous_rates": (2, 3)}
     for options in ({}, decoder, {**decoder, "image_pyramid": (0.5, 1.0)}):

@@ -55,6 +55,7 @@ def forbid(monkeypatch, *names: str):
         monkeypatch.setattr(records, name, lambda content, *_: tf.zeros([9, 9, 3], tf.uint8))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
@@ -80,6 +81,7 @@ def test_every_epoch_has_the_same_batches(tmp_path, monkeypatch, kind, changes):
     assert_equal(batches(small, 4, start_step=late), expected)
 
 
+@pytest.mark.heavy
 def test_parts_share_a_folder(tmp_path):
     folder, cache = (
         write_records(tmp_path / "r", "train", [serialized(i) for i in range(COUNT)]),
@@ -141,6 +143,7 @@ def test_a_moved_data_set_keeps_its_files(tmp_path, monkeypatch):
     assert_equal(batches(config(str(tmp_path / "moved"), decoded_cache=cache), 2), plain)
 
 
+@pytest.mark.heavy
 def test_what_decides_the_pixels_is_part_of_the_name(tmp_path):
     folder = write_records(tmp_path / "r", "train", [serialized(i) for i in range(COUNT)])
     cache = str(tmp_path / "cache")
@@ -157,6 +160,7 @@ def test_what_decides_the_pixels_is_part_of_the_name(tmp_path):
     assert len(os.listdir(cache)) == 4  # the rest does not
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("size", [0, 10, 4096, 5000])
 def test_half_a_file_is_written_again(tmp_path, size):
     folder = write_records(tmp_path / "r", "train", [serialized(i) for i in range(COUNT)])
@@ -172,6 +176,7 @@ def test_half_a_file_is_written_again(tmp_path, size):
 # ---- labels and damage
 
 
+@pytest.mark.heavy
 def test_labels_are_checked_all_the_same(tmp_path):
     examples = [serialized(i, label=200 if i == 3 else None) for i in range(COUNT)]
     folder, cache = write_records(tmp_path / "r", "train", examples), str(tmp_path / "cache")
@@ -186,6 +191,7 @@ def test_labels_are_checked_all_the_same(tmp_path):
         batches(config(folder, decoded_cache=cache), 3)
 
 
+@pytest.mark.heavy
 def test_what_stands_in_for_a_damaged_record_is_not_kept(tmp_path):
     broken = tf.train.Example.FromString(serialized(1))
     broken.features.feature[records.IMAGE].bytes_list.value[0] = b"\x89PNG\r\n\x1a\n nothing"

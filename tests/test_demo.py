@@ -45,6 +45,7 @@ def test_it_scores_what_is_published_with_it(loaded):
     assert iou_per_class(matrix).min() > 0.5
 
 
+@pytest.mark.heavy
 def test_demo(tmp_path, capsys):
     assert finished(demo, f"--output_dir={tmp_path / 'demo'}", "--held_out=20") == 0
     printed = capsys.readouterr().out

@@ -18,7 +18,8 @@ _PRINTING = [[], ["--help"], ["--version"], ["zoo"], ["published"], *([command, 
 def begin(arguments: list[str], folder: pathlib.Path) -> subprocess.Popen:
     """Starts a command that takes SIGINT as one on a terminal does, even where this process ignores it.
 
-    The command sets that itself: a function between fork and exec would run TensorFlow's handlers of a fork, which write.
+    The command sets that itself: a function between fork and exec would let TensorFlow's handlers of a fork run, which
+    write.
     """
     program = (
         "import signal, runpy; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -53,6 +54,7 @@ def test_a_reader_that_goes_away_is_no_traceback(arguments, tmp_path):
     assert process.wait(60) == 1
 
 
+@pytest.mark.heavy
 def test_control_c_ends_training_with_130_and_a_saved_run(tmp_path):
     (tmp_path / "records").mkdir()
     write_shapes(tmp_path / "records", "train", 4, (33, 33))
@@ -77,7 +79,7 @@ def test_control_c_ends_training_with_130_and_a_saved_run(tmp_path):
         (["eval", "--checkpoint_dir=run", "--eval_logdir=eval", "--dataset_dir=records"], "Waiting for the first"),
         (["vis", "--checkpoint_dir=run", "--vis_logdir=vis", "--dataset_dir=records"], "Waiting for the first"),
         (["serve", "--checkpoint=shapes_resnet", "--port=0"], "Ctrl-C ends it"),
-        (["demo", "--output_dir=demo", "--held_out=100000"], "3. Scoring"),
+        pytest.param(["demo", "--output_dir=demo", "--held_out=100000"], "3. Scoring", marks=pytest.mark.heavy),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -164,6 +164,7 @@ def test_larger_images_in_tiles(shapes, model, tmp_path):
             np.testing.assert_array_equal(found, np.concatenate([left[:, :96], right[:, 32:]], axis=1))
 
 
+@pytest.mark.heavy
 def test_the_original_s_scores_on_real_photographs(shared, tmp_path, capsys):
     """golden/real: pixels as Pillow decodes them, so they are stored losslessly here."""
     folder = shared / "real" / "voc_mini"
@@ -195,6 +196,7 @@ def test_the_original_s_scores_on_real_photographs(shared, tmp_path, capsys):
         np.testing.assert_array_equal(picture(tmp_path, f"vis/segmentation_results/{number:06d}_image.png"), image)
 
 
+@pytest.mark.heavy
 def test_photographs_as_the_builder_stores_them(shared, tmp_path):
     """Another way to the same score: TensorFlow's own decoder, padded by hand to the crop."""
     mini, weights = shared / "real" / "voc_mini", shared / "real" / "deeplabv3_mnv2_dm05_pascal"
@@ -232,6 +234,7 @@ def embedded_weights() -> dict[str, np.ndarray]:
         return {name: source.read(name) for name in source.shapes}
 
 
+@pytest.mark.heavy
 def test_a_run_is_followed_while_another_thread_writes_it(shapes, tmp_path, capsys):
     run, logs, weights = tmp_path / "run", tmp_path / "logs", embedded_weights()
 
@@ -274,6 +277,7 @@ def test_a_run_is_followed_while_another_thread_writes_it(shapes, tmp_path, caps
     assert text.count("Configuration") == 1
 
 
+@pytest.mark.heavy
 def test_a_run_of_ours_from_training_to_pictures(shapes, tmp_path, capsys):
     """Its folder says what the network is, and what it was trained on: no flag has to be given again."""
     shutil.copy(pathlib.Path(shapes) / "val-00000-of-00001.tfrecord", tmp_path / "train-00000-of-00001.tfrecord")
@@ -380,6 +384,7 @@ def small_weights(folder: pathlib.Path, classes: int) -> str:
     return str(folder / "model.ckpt")
 
 
+@pytest.mark.heavy
 def test_cityscapes_ids_are_those_of_its_server(tmp_path):
     ids = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
     weights = small_weights(tmp_path / "weights", 19)

@@ -70,6 +70,7 @@ def test_outputs_on_request(tmp_path):
     assert set(signature.structured_outputs) == {"SemanticPredictions", "SemanticLogits"}
 
 
+@pytest.mark.heavy
 def test_scales_and_flips_are_in_the_graph(tmp_path):
     path = exported(tmp_path, "saved", "--inference_scales=0.75", "--inference_scales=1.0", "--add_flipped_images")
     image = golden_image("scales", 70, 91)[None]
@@ -114,6 +115,7 @@ def test_where_a_tflite_ends(upsample, shape, tmp_path):
     assert found.shape == shape and certificate_of(path)["agreement"] >= 0.9999
 
 
+@pytest.mark.heavy
 def test_onnx(tmp_path):
     pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
     path = exported(tmp_path, "folder", "--format=onnx")
@@ -171,6 +173,7 @@ def stride(opened) -> tuple:
     return config.output_stride, config.atrous_rates, opened.stride_from, opened.trained_stride
 
 
+@pytest.mark.heavy
 def test_the_trained_output_stride_is_the_default(directory, small, tmp_path):
     from deeplab_tf.exporting.export import open_for_export
 
@@ -190,6 +193,7 @@ def test_the_trained_output_stride_is_the_default(directory, small, tmp_path):
 # ---- the command
 
 
+@pytest.mark.heavy
 def test_the_command_in_a_process_of_its_own(tmp_path):
     """Nothing on standard error, whatever the converters say."""
     command = [sys.executable, "-m", "deeplab_tf.tools.cli", "export", f"--checkpoint={EMBEDDED}", "--num_images=1"]
@@ -207,6 +211,7 @@ def pascal(shared):
     return shared / "real/deeplabv3_mnv2_dm05_pascal"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_the_original_predictions_come_from_the_saved_model(output_stride, pascal, shared, tmp_path):
     flags = ("--crop_size=513,513", f"--output_stride={output_stride}", "--num_images=1")

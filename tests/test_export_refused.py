@@ -52,6 +52,7 @@ def test_wrong_weights_never_come_out(name, flags, tmp_path, monkeypatch, capsys
     assert_refused(capsys, tmp_path, name, *flags, texts=texts)
 
 
+@pytest.mark.heavy
 def test_the_silent_failure_of_the_converter_is_caught(tmp_path, monkeypatch, capsys):
     """feasibility.md section 3: a SavedModel of a tf.Module that holds a Keras model becomes a file without weights."""
     _, model = deeplab_tf.load(EMBEDDED, crop_size=(65, 65))
@@ -154,6 +155,7 @@ def test_a_name_that_is_too_long(name, tmp_path, capsys):
     assert_refused(capsys, tmp_path, name, "--crop_size=65,65", texts=("cannot be written (File name too long)",))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["saved", "a.tflite"])
 def test_a_full_disk(name, tmp_path):
     """A file may have 64 kB here. In a process of its own, which has this limit for itself."""

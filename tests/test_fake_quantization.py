@@ -192,6 +192,7 @@ def test_the_first_step_is_that_of_rounded_weights(untrained):
     assert found == pytest.approx(expected, rel=0.02) and found != exact
 
 
+@pytest.mark.heavy
 def test_xla_compiles_the_step(untrained):
     images, labels = batch()
     models = [twin(untrained, dataclasses.replace(FLOAT, quantize_delay_step=1)) for _ in range(2)]
@@ -206,6 +207,7 @@ def test_xla_compiles_the_step(untrained):
             assert value(second[name]) == pytest.approx(value(first[name]), rel=0.02, abs=1e-3), name
 
 
+@pytest.mark.heavy
 def test_parts_of_a_batch_are_batches_of_their_own(untrained):
     images, labels = batch()
     model = twin(untrained, QUANTISED)
@@ -264,6 +266,7 @@ def trained(records, tmp_path_factory):
     return folder
 
 
+@pytest.mark.heavy
 def test_an_interrupted_run_goes_on_bit_for_bit(records, tmp_path):
     def stop(progress):
         if progress.step == 7:
@@ -279,6 +282,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(records, tmp_path):
     assert all(np.array_equal(first.get_tensor(name), second.get_tensor(name)) for name in names)
 
 
+@pytest.mark.heavy
 def test_a_checkpoint_without_ranges_may_start_a_run(untrained, records, tmp_path):
     card = ModelCard(FLOAT)
     save_model(tmp_path / "plain", untrained, Receipt("tests", "0" * 64, {}, {}), card=card)
@@ -292,6 +296,7 @@ def test_a_checkpoint_without_ranges_may_start_a_run(untrained, records, tmp_pat
         open_model(tmp_path / "plain", {"quantize_delay_step": 0})
 
 
+@pytest.mark.heavy
 def test_a_run_is_read_as_it_was_trained(trained):
     images, _ = batch()
     assert json.loads((trained / "deeplab.json").read_text())["config"]["quantize_delay_step"] == 5
@@ -391,6 +396,7 @@ def test_other_formats_calculate_as_the_network_does(name, trained, tmp_path):
     assert made["agreement"] >= 0.99
 
 
+@pytest.mark.heavy
 def test_hard_sigmoids_are_eight_bits_throughout(tmp_path):
     """They are rounded at their end, and known to be in 0..6 before."""
     config = dataclasses.replace(QUANTISED, model_variant="mobilenet_v3_small_seg", crop_size=(65, 65))

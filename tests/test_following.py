@@ -200,6 +200,7 @@ def test_of_several_new_ones_the_newest_is_taken(weights, tmp_path):
     assert followed(run.path, [lambda: save(11, 12)], max_number_of_evaluations=2) == [10, 12]
 
 
+@pytest.mark.heavy
 def test_each_has_its_own_weights(weights, tmp_path):
     run, image = Run(tmp_path / "run"), np.full((1, 20, 30, 3), 100.0)
     run.save(2, at(weights, 2))

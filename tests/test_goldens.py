@@ -12,7 +12,7 @@ from deeplab_tf.weights.tf1 import variable_map
 
 # Two builds of the original itself differ by 2e-6.
 _LOGITS, _LOGITS_MOBILENET_V3, _PIXELS, _END_POINTS = 1e-5, 3e-6, 0.999, 1e-4
-_HEAVY = ("101", "xception_65", "xception_71", "nas")
+_HEAVY = ("resnet_v1_50", "101", "xception", "nas")
 
 CASES = [
     pytest.param(case, marks=[pytest.mark.heavy] if any(h in case for h in _HEAVY) else []) for case in golden_cases()

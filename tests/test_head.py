@@ -149,6 +149,7 @@ def test_three_scales_are_merged_by_their_maximum():
     np.testing.assert_allclose(scales[3], single(images(size=(65, 65)), training=False), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("upsample", [False, True])
 def test_each_scale_and_their_maximum_have_a_loss(upsample):
     model = build_model(PYRAMID, all_scales=True)

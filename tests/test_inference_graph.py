@@ -58,10 +58,12 @@ def small():
     return lively(SMALL)
 
 
+@pytest.mark.heavy
 def test_sizes_odd_and_even(small):
     assert_agrees(small, [(64, 97), (129, 128), (33, 34), (1, 20)])
 
 
+@pytest.mark.heavy
 def test_crop(small):
     model = lively(dataclasses.replace(SMALL, crop_size=(97, 81)))
     assert_agrees(model, [(97, 81), (60, 70), (98, 40)])
@@ -75,10 +77,12 @@ def test_argmax_before_upsampling():
     assert_agrees(lively(dataclasses.replace(SMALL, prediction_with_upsampled_logits=False)), [(64, 97), (65, 66)])
 
 
+@pytest.mark.heavy
 def test_image_pyramid():
     assert_agrees(lively(dataclasses.replace(SMALL, image_pyramid=(0.5, 1.0))), [(64, 97)])
 
 
+@pytest.mark.heavy
 def test_scales_and_flips(small):
     scales = {"inference_scales": (0.5, 1.0, 1.5)}
     assert_agrees(small, [(64, 97)], **scales, add_flipped_images=True)
@@ -86,6 +90,7 @@ def test_scales_and_flips(small):
     assert_agrees(small, [(50, 97)], add_flipped_images=True)
 
 
+@pytest.mark.heavy
 def test_pooling_window_of_fixed_size():
     model = lively(dataclasses.replace(V3, crop_size=(129, 129)))
     assert_agrees(model, [(129, 129), (65, 98)])
@@ -133,6 +138,7 @@ FAMILIES = ["mobilenet_v2_os8", "mobilenet_edgetpu_os16", "mobilenet_v3_small_se
 HEAVY = ["xception_65_v3plus_os8", "xception_71_dpc_cityscapes_os16"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("case", [*FAMILIES, *(pytest.param(case, marks=pytest.mark.heavy) for case in HEAVY)])
 def test_every_family_at_the_size_of_its_golden(case):
     values, _ = read_case(case)

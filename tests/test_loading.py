@@ -52,6 +52,7 @@ def test_bare_weights_say_what_was_assumed(prefix):
     assert loaded.receipt.notes == loaded.notes
 
 
+@pytest.mark.heavy
 def test_rates_follow_the_output_stride_unless_given(prefix, directory):
     for path in (prefix, directory):
         assert load(path, output_stride=8)[0].atrous_rates == (12, 24, 36)

@@ -44,6 +44,7 @@ WAYS = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("way", WAYS)
 def test_a_copy_knows_its_configuration_and_predicts(model, way, tmp_path):
     expected = predict(model, IMAGES, runtime="tf")
@@ -59,6 +60,7 @@ def test_a_copy_knows_its_configuration_and_predicts(model, way, tmp_path):
     np.testing.assert_array_equal(predict(model, IMAGES, runtime="tf"), expected)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("config", [V3, CELL, dataclasses.replace(SMALL, quantize_delay_step=0)], ids=str)
 def test_every_kind_of_configuration_comes_through_a_file(config, tmp_path):
     model = build_model(config, zeros=True)
@@ -94,9 +96,10 @@ def test_a_loaded_model_shares_its_layers(model, tmp_path):
     assert fixed.get_layer("logits.semantic") is loaded.get_layer("logits.semantic")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("jit", [False, True])
 def test_keras_trains_it(jit, tmp_path):
-    model = lively(dataclasses.replace(SMALL, crop_size=(33, 33)))
+    model = lively(dataclasses.replace(SMALL, model_variant="tiny", depth_multiplier=1.0, crop_size=(33, 33)))
     predict(model, IMAGES, runtime="tf")
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=jit)
     images = np.random.default_rng(0).uniform(0, 255, (2, 33, 33, 3)).astype(np.float32)

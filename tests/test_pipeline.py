@@ -100,6 +100,7 @@ def test_orders_are_spread():
     assert 0.9 < (abs(steps) == 1).mean() * count / 2 < 1.1
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("start", [1, 4, 13])
 def test_a_run_begins_at_any_step(folder, start):
     options = {"split": "train", "training": True, "seed": 5}
@@ -113,6 +114,7 @@ def test_a_late_start_costs_nothing(folder):
     assert time.monotonic() - started < 20
 
 
+@pytest.mark.heavy
 def test_the_seed_decides_the_draws(folder):
     def first(seed):
         options = {"split": "train", "training": True, "seed": seed}
@@ -130,6 +132,7 @@ def test_draws_change_with_the_epoch(folder):
     assert sum(not np.array_equal(epochs[0][name], epochs[1][name]) for name in epochs[0]) > 8
 
 
+@pytest.mark.heavy
 def test_parts_make_up_the_batch(folder):
     options = {"split": "train", "training": True, "start_step": 2}
     whole = batches(pipeline.make_dataset(config(folder, batch_size=6), **options), 3)
@@ -366,6 +369,7 @@ def test_damaged_records_are_skipped_in_evaluation(damaged, capfd):
     assert "train-00001-of-00002.tfrecord: record 2: its label is no PNG" in told
 
 
+@pytest.mark.heavy
 def test_damaged_records_are_replaced_in_training(damaged):
     chosen = config(damaged, batch_size=4, skip_corrupt_records=True)
     found = batches(pipeline.make_dataset(chosen, split="train", training=True), 6)

@@ -127,6 +127,7 @@ GOOD, BAD = ["a.png", "b.JPG", "c.webp"], ["empty.jpg", "half.png", "text.jpeg"]
 FILES = ("mask.png", "overlay.jpg", "raw.png")
 
 
+@pytest.mark.heavy
 def test_good_pictures_are_done_and_bad_ones_told(model, card, photos, tmp_path):
     files, out = expand_inputs([str(photos)]), tmp_path / "out"
     assert [os.path.basename(file) for file in files] == sorted(GOOD + BAD)
@@ -368,6 +369,7 @@ def test_command_with_the_crf(directory, model, photos, tmp_path, capsys):
     np.testing.assert_array_equal(np.load(tmp_path / "a_probabilities.npy").argmax(-1), raw)
 
 
+@pytest.mark.heavy
 def test_command_on_names_that_are_no_text_or_too_long(directory, tmp_path):
     photos, out = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
@@ -420,6 +422,7 @@ def test_command_asks_until_an_empty_line(directory, photos, tmp_path, monkeypat
     assert found.err.splitlines()[0].endswith("images failed:") and len(found.err.splitlines()) == 3
 
 
+@pytest.mark.heavy
 def test_command_asks_on_a_real_terminal(directory, photos, tmp_path):
     master, slave = pty.openpty()
     command = [sys.executable, "tools/predict.py", f"--checkpoint={directory}", f"--output_dir={tmp_path / 'out'}"]

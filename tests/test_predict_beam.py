@@ -42,6 +42,7 @@ def contents(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".png"}
 
 
+@pytest.mark.heavy
 def test_the_direct_runner_writes_the_same_files(directory, photos, tmp_path, capsys):
     from deeplab_tf.inference.beam import read_results
 

@@ -164,6 +164,7 @@ def test_padding_pixel_of_every_variant(variant):
     assert ARCHITECTURES[variant].pad_pixel == expected
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "config",
     [
@@ -259,12 +260,14 @@ def test_averaging(decoder, size, scales, flip):
     assert_predicts(decoder, images, expected, scales, flip)
 
 
+@pytest.mark.heavy
 def test_averaging_with_a_crop():
     config = dataclasses.replace(SMALL, crop_size=(80, 98))
     model, images, scales = lively(config), photograph(61, 98)[None], (0.5, 1.0, 1.5)
     assert_predicts(model, images, reference(model, images, (80, 98), scales, True), scales, True)
 
 
+@pytest.mark.heavy
 def test_averaging_of_mobilenet_v3_scales_the_pooling_crop(v3):
     images, scales = photograph(100, 120)[None], (0.75, 1.0)
     size = padded_size(V3, 100, 120)
@@ -286,6 +289,7 @@ def test_mobilenet_v3_at_sizes_around_its_pooling_crop(v3):
 # ---- options of the graph
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("pyramid", "merge"), [((0.5, 1.0, 1.5), "max"), ((0.5, 1.5), "avg"), ((0.75,), "max")], ids=["max", "avg", "one"]
 )
@@ -300,6 +304,7 @@ def test_image_pyramid(pyramid, merge):
         assert_predicts(model, images, reference(model, images, size, scales), scales)
 
 
+@pytest.mark.heavy
 def test_image_pyramid_with_a_pooling_crop():
     config = dataclasses.replace(V3, image_pyramid=(1.5, 1.0))
     model, images, size = lively(config), photograph(97, 97)[None], (97, 97)
@@ -307,6 +312,7 @@ def test_image_pyramid_with_a_pooling_crop():
     assert_predicts(model, images, softmax(bilinear(logits, size)))
 
 
+@pytest.mark.heavy
 def test_prediction_without_upsampled_logits():
     config = dataclasses.replace(SMALL, prediction_with_upsampled_logits=False)
     model, images, size = lively(config), np.stack([photograph(70, 90, key) for key in "ab"]), (81, 97)
@@ -364,6 +370,7 @@ def test_a_crop_takes_larger_pictures_with_the_same_graph(traces):
     assert len(traces) == 1
 
 
+@pytest.mark.heavy
 def test_one_graph_a_size_where_the_pooling_window_is_fixed(traces):
     model = lively(V3)
     for size in [(64, 64), (10, 65), (65, 65), (66, 65), (97, 65)]:

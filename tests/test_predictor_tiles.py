@@ -71,6 +71,7 @@ def test_tiled_equals_untiled(size, reach, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "probabilities.npy"), whole)
 
 
+@pytest.mark.heavy
 def test_tiles_of_a_network():
     # Half the receptive field is 245 pixels; farther from a cut, a tile gives what the whole picture gives.
     model = lively(dataclasses.replace(SMALL, add_image_level_feature=False))

@@ -97,6 +97,7 @@ def test_options_are_found(options):
     assert said.get("depth_multiplier", 1.0) == config.depth_multiplier
 
 
+@pytest.mark.heavy
 def test_nas_options_are_found():
     for stride in (8, 16, 32):
         config = ModelConfig(

@@ -51,6 +51,7 @@ def agreement(model, image: np.ndarray, **options) -> float:
     return np.mean(found == expected)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("config", [SMALL, DECODER, RESNET], ids=lambda config: config.model_variant)
 def test_the_classes_of_tensorflow_from_one_conversion(config, conversions):
     model = lively(config)
@@ -211,6 +212,7 @@ def test_an_unknown_runtime(model):
         predict(model, np.zeros((1, 9, 9, 3)), runtime="tflit")
 
 
+@pytest.mark.heavy
 def test_training_is_noticed(monkeypatch):
     model = lively(dataclasses.replace(SMALL, crop_size=(65, 65)))
     monkeypatch.setattr(runtime_module, "_pays_from", lambda model: -1)

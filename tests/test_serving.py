@@ -434,6 +434,7 @@ def test_who_has_gone_is_not_waited_for(model):
     assert len(sizes) == 2
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("waits", [False, True], ids=["slow", "stuck"])
 def test_who_reads_an_answer_slowly_gets_it(waits, model):
     """The time is for a part of the answer, not for the whole of it; who does not read at all is cut off."""

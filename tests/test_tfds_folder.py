@@ -121,6 +121,7 @@ def test_a_split_called_test_has_labels(data_dir):
     assert len(locate_records(config(data_dir), "test").index) == 3
 
 
+@pytest.mark.heavy
 def test_training_is_a_function_of_seed_and_step(data_dir):
     def taken(**options):
         dataset = make_dataset(config(data_dir), split="train", training=True, **options)

@@ -56,6 +56,7 @@ def agreement(file: bytes, model, images) -> float:
     return np.mean([run(image)[0] == predictor_of(model).labels(image) for image in images])
 
 
+@pytest.mark.heavy
 def test_float32(files, model, images):
     assert agreement(files(), model, images) >= 0.9999
     assert convert.LiteModel(files()).size == SIZE

@@ -62,6 +62,7 @@ def whole(dataset_dir, tmp_path_factory):
     return run(dataset_dir, folder), folder
 
 
+@pytest.mark.heavy
 def test_a_run_leaves_checkpoints_a_log_and_a_model(whole):
     outcome, folder = whole
     assert outcome.step == STEPS and not outcome.stopped
@@ -84,6 +85,7 @@ def test_training_changes_what_it_should(whole):
     assert all(not np.array_equal(before[n], after[n]) for n in weights if n.endswith(("weights", "gamma", "mean")))
 
 
+@pytest.mark.heavy
 def test_an_interrupted_run_goes_on_bit_for_bit(dataset_dir, tmp_path, whole):
     """The schedule needs the whole length, so the first part is cut by a signal, not by fewer steps."""
     observer = Recorder()
@@ -126,6 +128,7 @@ def test_two_trainers_do_not_share_a_folder(dataset_dir, tmp_path):
         run(dataset_dir, tmp_path / "run")
 
 
+@pytest.mark.heavy
 def test_checkpoints_are_thinned_out(dataset_dir, tmp_path):
     run(dataset_dir, tmp_path / "run", save_interval_secs=0, keep_checkpoints=2)
     assert RunDirectory(tmp_path / "run").steps() == [STEPS - 1, STEPS]
@@ -160,6 +163,7 @@ def test_fine_tuning_from_other_classes(dataset_dir, tmp_path, whole):
     assert not np.array_equal(first["aspp0/weights"], source["aspp0/weights"])
 
 
+@pytest.mark.heavy
 def test_fine_tuning_from_the_zoo(dataset_dir, tmp_path):
     observer, source = Recorder(), open_model("shapes_resnet")
     data = DataConfig(dataset="shapes", dataset_dir=dataset_dir, crop_size=(33, 33), batch_size=2)
@@ -177,6 +181,7 @@ def test_nothing_in_common_is_an_error(dataset_dir, tmp_path):
         run(dataset_dir, tmp_path / "run", tf_initial_checkpoint=str(tmp_path / "model.ckpt"))
 
 
+@pytest.mark.heavy
 def test_a_run_of_tensorflow_1_goes_on(dataset_dir, tmp_path, whole):
     """Its folder has checkpoints, with slots and global_step, and nothing of ours."""
     _stopped_after(dataset_dir, tmp_path / "part", 3)
@@ -223,6 +228,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.heavy
 def test_a_full_disk_is_named_and_the_last_checkpoint_stays(dataset_dir, tmp_path):
     command = [sys.executable, "-c", _FULL_DISK, dataset_dir, str(tmp_path / "run")]
     ended = subprocess.run(command, capture_output=True, text=True)
@@ -233,6 +239,7 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_stays(dataset_dir, tmp_pat
     assert not list((tmp_path / "run").glob(".partial-*"))
 
 
+@pytest.mark.heavy
 def test_statistics_are_unfolded_and_measured_anew(dataset_dir, tmp_path, whole):
     source = whole[0].checkpoint
     with pytest.raises(DeepLabError, match="unfold_batch_norm=2: needs tf_initial_checkpoint"):

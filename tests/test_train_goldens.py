@@ -97,6 +97,7 @@ def check_batch_norm_changes(case: dict, first: dict):
     assert max(value for name, value in differences.items() if "/moving_" in name) <= 1e-3
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", _CASES)
 def test_golden_run(name):
     case = json.loads((GOLDENS / "train" / f"{name}.json").read_text())

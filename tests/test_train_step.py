@@ -134,6 +134,7 @@ def test_dropout_is_on_without_batch_statistics():
     assert run(on, 1)[0] != still_run()[0][:1]
 
 
+@pytest.mark.heavy
 def test_dropout_follows_from_seed_and_step():
     config = dataclasses.replace(_STILL, dropout=True, seed=5)
     first, expected, _ = run(config, 3)
@@ -283,6 +284,7 @@ def test_a_compiled_step_trains_like_another():
                 if op.type in ("ResizeBilinear", "PyFunc", "EagerPyFunc")]  # fmt: skip
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_bfloat16(jit_compile):
     images, labels = small_batch()
@@ -304,6 +306,7 @@ def test_bfloat16_with_batch_statistics():
     assert all(np.isfinite(value).all() for value in after.values())
 
 
+@pytest.mark.heavy
 def test_float16_skips_a_step_that_overflows():
     config = dataclasses.replace(_STILL, mixed_precision="float16")
     model = small_model()

@@ -48,6 +48,7 @@ def scored(folder) -> list[int]:
     return [line["step"] for line in RunDirectory(folder).lines(SCORES)]
 
 
+@pytest.mark.heavy
 def test_train_and_eval(data, tmp_path):
     observer = Recorder()
     options = {"mode": "train_and_eval", "eval_interval_steps": 2, "keep_best": True, "log_steps": 2}
@@ -72,6 +73,7 @@ def test_train_and_eval(data, tmp_path):
     _tensorboard_has(tmp_path / "run", log)
 
 
+@pytest.mark.heavy
 def test_scored_later_a_run_has_its_averages_and_their_statistics(data, tmp_path):
     run = {"mode": "train_and_eval", "recalibrate_batch_norm": 2, "train_logdir": str(tmp_path / "run")}
     update = TrainConfig(training_number_of_steps=3, ema_decay=0.5, base_learning_rate=0.05)
@@ -127,6 +129,7 @@ def _scores_of(monkeypatch, values):
     monkeypatch.setattr(validation, "score", score)
 
 
+@pytest.mark.heavy
 def test_patience(data, tmp_path, monkeypatch):
     _scores_of(monkeypatch, [0.2, 0.3, 0.25, 0.3, 0.9])
     options = {"mode": "train_and_eval", "eval_interval_steps": 1, "early_stop_patience": 2, "keep_best": True}
@@ -159,6 +162,7 @@ def test_the_best_outlives_a_resumed_run(data, tmp_path, monkeypatch):
     assert best.steps() == [16], "an earlier step may be better"
 
 
+@pytest.mark.heavy
 def test_line_of_a_class_without_pixels(data, tmp_path, monkeypatch):
     _scores_of(monkeypatch, [0.5])
     run = RunConfig(train_logdir=str(tmp_path / "run"), mode="train_and_eval", eval_interval_steps=2)

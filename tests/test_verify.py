@@ -131,6 +131,7 @@ def test_another_prediction(cache, reference):
     assert "of the pixels of the bundled picture" in failure(verify(ENTRY, reference={**reference, "mask": mask}))
 
 
+@pytest.mark.heavy
 def test_damage_and_absence(cache):
     assert verify(ENTRY, reference={}, cache=cache / "empty").verdict == "unavailable"
     (cache / ENTRY.file).write_bytes(b"\x1f\x8b not an archive")
@@ -163,6 +164,7 @@ def test_another_data_set(cache, reference, four):
     assert words.startswith("another data set, or not all of it: 3 records of val")
 
 
+@pytest.mark.heavy
 def test_scores_are_compared_or_marked(cache, four, monkeypatch):
     put(cache, golden())
     seen = []

@@ -14,7 +14,7 @@ from deeplab_tf.inference.weights_seen import WeightsSeen
 from deeplab_tf.network.model import build_model
 from deeplab_tf.training.step import make_train_step
 
-CONFIG = dataclasses.replace(SMALL, crop_size=(33, 33))
+CONFIG = dataclasses.replace(SMALL, model_variant="tiny", depth_multiplier=1.0, crop_size=(33, 33))
 IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 33, 33, 3)).astype(np.float32)
 
 
@@ -85,7 +85,10 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+SLOW = ("trained", "trained by XLA", "fitted")
+
+
+@pytest.mark.parametrize("way", [pytest.param(way, marks=[pytest.mark.heavy] if way in SLOW else []) for way in WAYS])
 def test_a_change_is_noticed_once(model, way, tmp_path):
     seen = WeightsSeen(model)
     assert not seen.changed(model)
