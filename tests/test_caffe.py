@@ -12,7 +12,8 @@ from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.network.model import build_model
 from deeplab_tf.tools import convert
-from deeplab_tf.weights.caffe import read_caffemodel, tf1_variables
+from deeplab_tf.weights.caffe import read_caffemodel
+from deeplab_tf.weights.caffe_names import tf1_variables
 from deeplab_tf.weights.initialize import initialize
 from deeplab_tf.weights.loading import open_model
 from deeplab_tf.weights.tf1 import variable_map

@@ -22,7 +22,7 @@ from deeplab_tf import files
 from deeplab_tf.arch import ARCHITECTURES, head
 from deeplab_tf.arch.spec import HEAD_BATCH_NORM
 from deeplab_tf.errors import DamagedError, DeepLabError
-from deeplab_tf.weights import archives, caffe
+from deeplab_tf.weights import archives, caffe, caffe_names
 from deeplab_tf.weights.lite_format import schema
 
 MODEL_FILE = "deeplab.json"
@@ -190,7 +190,7 @@ def _tflite(path: files.AnyPath) -> WeightSource:
 def _caffemodel(path: files.AnyPath) -> WeightSource:
     layers = caffe.read_caffemodel(path)
     try:
-        arrays, variant, notes = caffe.tf1_variables(layers)
+        arrays, variant, notes = caffe_names.tf1_variables(layers)
     except DeepLabError as error:
         raise DeepLabError(f"{path}: {error}") from None
     return dataclasses.replace(_arrays(path, arrays, notes), model_variant=variant)
