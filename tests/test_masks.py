@@ -292,7 +292,8 @@ def built(folder: pathlib.Path, labels: dict[str, Image.Image], of: datasets.Dat
     for name, label in labels.items():
         label.save(folder / name)
         image = folder / f"{name}.photo.png"
-        Image.fromarray(np.zeros((*np.asarray(label).shape[:2], 3), np.uint8)).save(image)
+        height, width = np.asarray(label).shape[:2]
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)).save(image)
         pairs.append(Pair(str(image), str(folder / name), name))
     notes = []
     counts = build_records({"train": pairs}, of, folder / "out", BuildOptions(1, tell=notes.append, **options))

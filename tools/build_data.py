@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from deeplab_tf.data.photographs import PhotographOptions
 
 _Splits: TypeAlias = "Mapping[str, Sequence[Pair]]"
-_FactsAndSplits: TypeAlias = "tuple[Dataset, dict[str, list[Pair]]]"
+_FactsAndSplits: TypeAlias = "tuple[Dataset, _Splits]"
 
 _DATASETS = ("pascal_voc_seg", "cityscapes", "ade20k", "folder", "shapes")
 _SHARDS = {"cityscapes": 10}  # the release's number, which is 4 for all others
@@ -197,7 +197,10 @@ def _own(values: flags.FlagValues) -> _FactsAndSplits:
     from deeplab_tf.data import folder
 
     options.require(values, "root")
-    return folder.folder_facts(values.root), folder.folder_splits(values.root)
+    data = folder.read_folder(values.root)
+    for note in data.notes:
+        print(f"Note: {note}")
+    return data.facts, data.splits
 
 
 def _build(facts: "Dataset", splits: "_Splits", values: flags.FlagValues) -> None:

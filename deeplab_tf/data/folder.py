@@ -2,94 +2,101 @@
 
   my_data/images/*.jpg  my_data/labels/*.png  my_data/train.txt  my_data/val.txt  my_data/class_names.txt
 
-Other common names work too: PASCAL VOC's folders, and a folder for each split (images/train, labels/train) in place of
-the lists.
+Other common layouts and names work too: see `data.layouts`, `data.split_lists` and `data.class_names`.
 """
 
+import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 
 from deeplab_tf import files
-from deeplab_tf.catalog import datasets, palettes
-from deeplab_tf.data.pairs import IMAGE_EXTENSIONS, Pair, pair_files, read_list, split_name
+from deeplab_tf.catalog import datasets
+from deeplab_tf.data.class_names import CLASS_NAMES_FILE, class_notes, named_classes
+from deeplab_tf.data.file_tree import files_below
+from deeplab_tf.data.layouts import IMAGE_FOLDERS, LABEL_FOLDERS, Layout, find_layout
+from deeplab_tf.data.pairing import label_files, source_pairs
+from deeplab_tf.data.pairs import Pair
+from deeplab_tf.data.split_lists import known_images, listed_splits
 from deeplab_tf.errors import DeepLabError
 
-CLASS_NAMES_FILE = "class_names.txt"
-_IMAGE_FOLDERS = ("images", "JPEGImages", "image", "img", "imgs")
-_LABEL_FOLDERS = ("labels", "SegmentationClassRaw", "SegmentationClass", "masks", "annotations", "label", "mask")
-_LIST_FOLDERS = ("ImageSets/Segmentation", "lists", "splits", ".")
+_MAY_LACK_LABELS = ("test", "unlabel", "predict", "infer")  # beginnings of the names of splits
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderData:
+    """The user's own data: the classes, the pairs of each split, and what the user should know, one line each."""
+
+    facts: datasets.Dataset
+    splits: Mapping[str, Sequence[Pair]]
+    notes: Sequence[str]
+
+
+def read_folder(root: str | os.PathLike) -> FolderData:
+    """Returns the data in `root`; raises DeepLabError as `folder_facts` and `folder_splits` do."""
+    facts = folder_facts(root)
+    splits, notes = _splits(os.fspath(root))
+    return FolderData(facts, splits, [*class_notes(facts), *notes])
 
 
 def folder_facts(root: str | os.PathLike) -> datasets.Dataset:
-    """Returns the facts of the data in `root`, from its dataset.json or its class_names.txt (one name per line).
+    """Returns the facts of the data in `root`, from its dataset.json or a file that names the classes.
 
     Raises:
-      DeepLabError: neither file exists, or one cannot be read.
+      DeepLabError: there is no such file, one cannot be read, or two disagree.
     """
-    description_file = os.path.join(root, datasets.DATASET_FILE)
-    names_file = os.path.join(root, CLASS_NAMES_FILE)
-    if files.path(description_file).is_file():
-        return datasets.parse_dataset(files.path(description_file).read_bytes(), description_file)
-    if not files.path(names_file).is_file():
-        wanted = f"write the names of the classes, one a line, in label order, into {names_file}"
+    facts = named_classes(root)
+    if facts is None:
+        wanted = (
+            f"write the names of the classes, one a line, in label order, into {os.path.join(root, CLASS_NAMES_FILE)}"
+        )
         raise DeepLabError(f"{root}: neither {datasets.DATASET_FILE} nor {CLASS_NAMES_FILE}; {wanted}")
-    names = tuple(read_list(names_file))
-    return datasets.Dataset(
-        name=files.path(root).resolve().name,
-        num_classes=len(names),
-        ignore_label=255,
-        class_names=names,
-        palette=palettes.pascal_palette(len(names)),
-        splits={},
-        colour_map="pascal",
-    )
+    return facts
 
 
 def folder_splits(root: str | os.PathLike) -> dict[str, list[Pair]]:
     """Returns the pairs of each split.
 
-    The splits are those of the lists <split>.txt of ids; without lists, those of the folders images/<split>; without
-    such folders, all images are `train`. An id is a path below the image folder without its extension.
+    The splits are those of the lists <split>.txt; without lists, those of folders called as splits (train, val...);
+    without such folders, all images are `train`. Of a split called test without a single label the pairs have none.
 
     Raises:
-      DeepLabError: a folder is missing, or a split has no images.
+      DeepLabError: a folder is missing, a split has no images, or two images have one name.
     """
-    images = _first_folder(root, _IMAGE_FOLDERS, "images")
-    labels = _first_folder(root, _LABEL_FOLDERS, "labels")
-    lists = _split_lists(root)
-    if lists:
-        return {split_name(file): pair_files(read_list(file), images, labels, IMAGE_EXTENSIONS) for file in lists}
-    subfolders = [os.path.basename(path) for path in files.find(images, "*") if files.path(path).is_dir()]
-    splits = {name: _pairs_in(os.path.join(images, name), os.path.join(labels, name)) for name in subfolders}
-    splits = splits or {"train": _pairs_in(images, labels)}
+    return _splits(os.fspath(root))[0]
+
+
+def _splits(root: str) -> tuple[dict[str, list[Pair]], list[str]]:
+    paths = files_below(root)
+    layout = find_layout(paths)
+    _require_both(root, layout)
+    splits, notes = listed_splits(known_images(root, layout, paths), paths)
+    if not splits:
+        for source in layout.sources:
+            pairs = splits.setdefault(source.split or "train", [])
+            pairs += source_pairs(label_files(root, source))
     empty = [split for split, pairs in splits.items() if not pairs]
-    if empty:
-        raise DeepLabError(f"{images}: no images for {', '.join(empty)}")
-    return splits
+    if empty or not splits:
+        raise DeepLabError(f"{root}: no images for {', '.join(empty) or 'any split'}")
+    unlabelled = [split for split, pairs in splits.items() if _lacks_labels(split, pairs)]
+    for split in unlabelled:
+        splits[split] = [dataclasses.replace(pair, label=None) for pair in splits[split]]
+    told = [f"no labels for {split}: its records hold images alone" for split in unlabelled]
+    return splits, [*layout.notes, *notes, *told]
 
 
-def _first_folder(root: str | os.PathLike, names: tuple[str, ...], what: str) -> str:
-    for name in names:
-        if files.path(os.path.join(root, name)).is_dir():
-            return os.path.join(root, name)
-    wanted = os.path.join(root, what)
-    raise DeepLabError(f"{root}: no folder of {what}; expected {wanted} (or one of {', '.join(names[1:])})")
+def _require_both(root: str, layout: Layout) -> None:
+    """Raises DeepLabError if there are no images or no labels."""
+    if layout.missing:
+        usual = IMAGE_FOLDERS if layout.missing == "images" else LABEL_FOLDERS
+        wanted = os.path.join(root, usual[0])
+        raise DeepLabError(
+            f"{root}: no folder of {layout.missing}; expected {wanted} (or one of {', '.join(usual[1:8])}), the same "
+            "in folders for each split, or labels beside the images as a_mask.png"
+        )
 
 
-def _split_lists(root: str | os.PathLike) -> list[str]:
-    """Returns the lists of the first of the usual folders that has any."""
-    for name in _LIST_FOLDERS:
-        texts = files.find(os.path.join(root, name), "*.txt")
-        lists = [file for file in texts if os.path.basename(file) != CLASS_NAMES_FILE]
-        if lists:
-            return lists
-    return []
-
-
-def _pairs_in(images: str, labels: str) -> list[Pair]:
-    """Returns the pairs of the images directly in a folder."""
-    pairs = []
-    for file in files.find(images, "*"):
-        stem, extension = os.path.splitext(os.path.basename(file))
-        if extension.lower() in IMAGE_EXTENSIONS:
-            pairs.append(Pair(file, os.path.join(labels, f"{stem}.png"), stem))
-    return pairs
+def _lacks_labels(split: str, pairs: Sequence[Pair]) -> bool:
+    """Returns whether a split may go without labels, as its name says, and has not a single one."""
+    if not split.lower().startswith(_MAY_LACK_LABELS):
+        return False
+    return not any(pair.label and files.path(pair.label).is_file() for pair in pairs)

@@ -53,7 +53,7 @@ def read_list(file: str | os.PathLike) -> list[str]:
       DeepLabError: the file is missing, not text or empty, or an id is repeated.
     """
     try:
-        ids = [line.strip() for line in files.path(file).read_bytes().decode().splitlines() if line.strip()]
+        ids = [line.strip() for line in files.path(file).read_bytes().decode("utf-8-sig").splitlines() if line.strip()]
     except OSError as error:
         raise DeepLabError(f"{file}: cannot be read ({error.strerror}); expected a list of ids, one a line") from None
     except UnicodeDecodeError as error:
