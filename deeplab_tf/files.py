@@ -135,7 +135,7 @@ def _partial(folder: AnyPath, end: str = "") -> AnyPath:
 
 
 @contextlib.contextmanager
-def _made(folder: AnyPath) -> Iterator[None]:
+def made(folder: AnyPath) -> Iterator[None]:
     """Makes a folder and those above it; afterwards those that it made and that are empty go again."""
     new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
@@ -167,7 +167,7 @@ def written(
     """
     target = path(place)
     with writing(target, flag=flag, cure=cure), contextlib.ExitStack() as stack:
-        stack.enter_context(_made(target.parent))
+        stack.enter_context(made(target.parent))
         near = _partial(target.parent, target.suffix)
         stack.callback(remove, near)
         # What forbids it is told before the work: a folder there, a name that is too long, no right.
@@ -215,7 +215,7 @@ def growing(
     target = path(place)
     with writing(target, flag=flag, cure=cure), contextlib.ExitStack() as stack:
         home = target.parent if names is None else target
-        stack.enter_context(_made(home))
+        stack.enter_context(made(home))
         partial = _partial(home)
         stack.callback(remove, partial)
         partial.mkdir()

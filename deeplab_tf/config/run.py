@@ -3,13 +3,16 @@
 import dataclasses
 from typing import Literal, get_args
 
-from deeplab_tf.config.fields import Options, option, path_option
-from deeplab_tf.errors import unknown_name
+from deeplab_tf.config.fields import Options, option, path_option, split_names
+from deeplab_tf.config.resuming import changeable
+from deeplab_tf.errors import DeepLabError, unknown_name
 
 Strategy = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
+Resume = Literal["newest_whole", "strict"]
 Mode = Literal["train", "train_and_eval", "eval", "continuous_eval"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 MODES: tuple[Mode, ...] = get_args(Mode)
+RESUMES: tuple[Resume, ...] = get_args(Resume)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,15 @@ class RunConfig(Options):
     )
     recalibrate_batch_norm: int = option(
         0, "batches that batch norm's statistics are measured on again after the last step"
+    )
+    resume: Resume = option(
+        "newest_whole", "where the newest checkpoint is damaged: newest_whole takes the one before, strict refuses"
+    )
+    allow_change: tuple[str, ...] | None = option(
+        None,
+        "options in which a run may differ from how it began, as in train_batch_size,base_learning_rate,dataset_dir "
+        "(other records of the same classes); run.json records each change with its step",
+        parse=split_names,
     )
     log_steps: int = option(10, "steps between two lines of the log")
     save_interval_secs: int = option(1200, "seconds between two checkpoints")
@@ -61,6 +73,21 @@ class RunConfig(Options):
             raise unknown_name("strategy", self.strategy, STRATEGIES)
         if self.mode not in MODES:
             raise unknown_name("mode", self.mode, MODES)
+        if self.resume not in RESUMES:
+            raise unknown_name("resume", self.resume, RESUMES)
+        self._require_changeable()
         scores = self.mode == "train_and_eval"
         for name in ("early_stop_patience", "keep_best"):
             self._require(name, scores or not getattr(self, name), "needs mode=train_and_eval, which gives the scores")
+
+    def _require_changeable(self) -> None:
+        """Raises DeepLabError for an option in allow_change that must not change; field names become those of flags."""
+        flags = changeable()
+        names = tuple(flags.get(name, name) for name in self.allow_change or ())
+        for name in names:
+            if name not in flags.values():
+                known = ", ".join(sorted(flags.values()))
+                raise DeepLabError(
+                    f"allow_change={name}: must stay as the run began with it; these may change: {known}"
+                )
+        object.__setattr__(self, "allow_change", names or None)

@@ -93,21 +93,29 @@ def make_dataset(
     """
     source = open_records(config, split)
     part = BatchPart(*part)
+    _require_parts(config, part)
+    if training:
+        return training_batches(source, seed, start_step=start_step, part=part)
+    return evaluation_batches(source, start_step=start_step, part=part)
+
+
+def _require_parts(config: DataConfig, part: BatchPart) -> None:
     devices = part.parts * part.pieces
     if not 0 <= part.number < part.parts or config.batch_size % devices:
         raise DeepLabError(
             f"batch_size={config.batch_size}: expected a multiple of {devices}, the devices that share it"
         )
-    if training:
-        return _training_batches(source, seed, start_step, part)
-    return evaluation_batches(source, start_step=start_step, part=part)
 
 
 # ---- training
 
 
-def _training_batches(source: ExampleSource, seed: int, start_step: int, part: BatchPart) -> tf.data.Dataset:
+def training_batches(
+    source: ExampleSource, seed: int, *, start_step: int = 0, part: BatchPart = _WHOLE
+) -> tf.data.Dataset:
+    """Returns the batches of records that are open already; see `make_dataset` with training=True."""
     config = source.config
+    _require_parts(config, part)
     crop_size = config.crop_size
     if crop_size is None:
         raise DeepLabError("crop_size is not set; training crops to it, for instance crop_size=513,513")

@@ -15,10 +15,8 @@ from deeplab_tf.data.pipeline import evaluation_batches
 from deeplab_tf.evaluation.evaluate import score, tagged_scores
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.names import AVERAGE
-from deeplab_tf.weights.run_directory import SCORES, RunDirectory
+from deeplab_tf.weights.run_directory import BEST, SCORES, RunDirectory
 from deeplab_tf.weights.tf1 import variable_map
-
-BEST = "best"
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from deeplab_tf import files
 from deeplab_tf.config import RunConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.weights.model_directory import ModelCard
+from deeplab_tf.weights.run_options import RUN_FILE, merged, plain, read_run
 from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX
 from deeplab_tf.weights.tf1 import write_tensors
 
@@ -22,7 +23,9 @@ try:
 except ImportError:  # Windows has no such locks: there the user must not start two trainers in one folder.
     fcntl = None
 
-RUN_FILE = "run.json"
+BEST = "best"  # the folder of the best weights, in that of the run
+_LOCK = ".lock"
+_DATA = ".data-00000-of-00001"
 METRICS = "metrics.jsonl"
 SCORES = "scores.jsonl"
 
@@ -52,56 +55,59 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Locks the folder for this process, if it is `lockable`, for the duration of the context.
 
-        The system frees the lock when the process dies, in whatever way.
+        The system frees the lock when the process dies, in whatever way. Where nothing was written, the folder is as it
+        was before: not there, if it was not.
 
         Raises:
           DeepLabError: another trainer has locked it, or it cannot be written.
         """
-        with files.writing(self.path, flag="--train_logdir", cure="choose another"):
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("a") if self.lockable else None
-        with lock or contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            with files.writing(self.path, flag="--train_logdir", cure="choose another"):
+                stack.enter_context(files.made(self.path))
+                lock = stack.enter_context((self.path / _LOCK).open("a")) if self.lockable else None
             if lock and fcntl:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    # A trainer that has just ended without writing anything has taken its lock with it.
+                    if os.fstat(lock.fileno()).st_ino != (self.path / _LOCK).stat().st_ino:
+                        raise FileNotFoundError
                 except OSError:
                     raise DeepLabError(
                         f"--train_logdir={self.path}: another trainer is at work there; stop it or choose another"
                     ) from None
+                stack.callback(self._unlock)
                 files.remove_partial(self.path)
             yield
 
-    def check(self, run: Mapping[str, object]) -> None:
-        """Compares the options of the folder's run with `run`, those that must stay the same for it to be resumed.
-
-        An option that the folder does not know (another version has written it) counts as the same.
-
-        Raises:
-          DeepLabError: the folder belongs to another experiment; the message names the options that differ.
-        """
-        file = self.path / RUN_FILE
-        if not file.exists():
-            return
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-            pairs = ((name, before.get(name, now), now) for name, now in sorted(_plain(run).items()))
-        except (ValueError, AttributeError) as error:
-            raise DeepLabError(
-                f"{file}: damaged ({error}); expected the run's options; choose another folder"
-            ) from None
-        changed = [f"{name}: {then} then, {now} now" for name, then, now in pairs if then != now]
-        if changed:
-            raise DeepLabError(
-                f"--train_logdir={self.path} belongs to another experiment ({'; '.join(changed)}); choose another "
-                "folder or give the same options"
-            )
+    def _unlock(self) -> None:
+        """Removes the lock where nothing else is in the folder."""
+        with contextlib.suppress(OSError):
+            if [entry.name for entry in self.path.iterdir()] == [_LOCK]:
+                (self.path / _LOCK).unlink()
 
     def describe(self, card: ModelCard, run: Mapping[str, object] | None = None) -> None:
         """Writes deeplab.json, and with the options of a `run` run.json, unless they are there already."""
         with self._named_errors():
             for file, values in ((MODEL_FILE, card.to_json()), (RUN_FILE, run)):
                 if values is not None and not (self.path / file).exists():
-                    _write(self.path / file, json.dumps(_plain(values), indent=1) + "\n")
+                    _write(self.path / file, json.dumps(plain(values), indent=1) + "\n")
+
+    def change(self, card: ModelCard, run: Mapping[str, Any], changes: Mapping[str, Any], step: int) -> None:
+        """Records in run.json what has changed before the run goes on at `step`, and describes the model anew.
+
+        Args:
+          card: the model now.
+          run: the options now.
+          changes: of `run_options.changes_of`.
+          step: the number of updates done.
+        """
+        before = read_run(self.path)
+        after = merged(before, run, changes, step)
+        with self._named_errors():
+            if changes:
+                _write(self.path / MODEL_FILE, json.dumps(plain(card.to_json()), indent=1) + "\n")
+            if after != before:
+                _write(self.path / RUN_FILE, json.dumps(after, indent=1) + "\n")
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -118,7 +124,7 @@ class RunDirectory:
         steps: list[int] = []
         for index in self.path.glob(f"{MODEL_PREFIX}-*.index"):
             match = re.fullmatch(rf"{re.escape(MODEL_PREFIX)}-(\d+)\.index", index.name)
-            if match and index.with_name(f"{index.stem}.data-00000-of-00001").is_file():
+            if match and index.with_name(f"{index.stem}{_DATA}").is_file():
                 steps.append(int(match[1]))
         return sorted(steps)
 
@@ -131,6 +137,30 @@ class RunDirectory:
         steps = self.steps()
         return self.prefix(steps[-1]) if steps else None
 
+    def halves(self) -> list[int]:
+        """Returns the steps after that of `latest` of whose checkpoints the index or the data are missing, in order."""
+        names = [file.name for file in self.path.glob(f"{MODEL_PREFIX}-*")]
+        matches = [re.fullmatch(rf"({re.escape(MODEL_PREFIX)}-(\d+))(\.index|\.data-.*)", name) for name in names]
+        whole = self.steps()
+        indexed = {match[1] for match in matches if match and match[3] == ".index"}
+        with_data = {match[1] for match in matches if match and match[3] != ".index"}
+        steps = {int(match[2]) for match in matches if match and match[1] in indexed ^ with_data}
+        return sorted(step for step in steps if not whole or step > whole[-1])
+
+    def set_aside(self, step: int) -> None:
+        """Renames the files of a damaged checkpoint, so that it counts no longer and can still be looked at."""
+        with self._named_errors():
+            for suffix in (".index", _DATA):
+                file = self.prefix(step).with_name(f"{self.prefix(step).name}{suffix}")
+                if file.exists():
+                    file.replace(file.with_name(f"damaged-{file.name}.bad"))
+            if self.latest():
+                self._name_newest(self.steps()[-1])
+
+    def _name_newest(self, step: int) -> None:
+        """Writes the state file, by which TensorFlow finds the newest checkpoint."""
+        _write(self.path / "checkpoint", f'model_checkpoint_path: "{self.prefix(step).name}"\n')
+
     def save(self, step: int, tensors: Mapping[str, Any], *, keep: int) -> None:
         """Writes a checkpoint, then the state file that names it, then removes all but the newest `keep`.
 
@@ -141,11 +171,11 @@ class RunDirectory:
         """
         with self._named_errors():
             write_tensors(self.prefix(step), tensors)
-            _write(self.path / "checkpoint", f'model_checkpoint_path: "{self.prefix(step).name}"\n')
+            self._name_newest(step)
         others = [other for other in self.steps() if other != step]
         for old in others[: max(0, len(others) + 1 - keep)]:
             # The index goes first: without it a checkpoint does not exist, and half a one never does.
-            for suffix in (".index", ".data-00000-of-00001"):
+            for suffix in (".index", _DATA):
                 self.prefix(old).with_name(f"{self.prefix(old).name}{suffix}").unlink(missing_ok=True)
 
     def forget_after(self, step: int) -> None:
@@ -176,11 +206,6 @@ def _parsed(line: str) -> dict[str, Any] | None:
         return values if isinstance(values["step"], int) else None
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `values` as JSON has them, with lists for tuples."""
-    return json.loads(json.dumps(values))
 
 
 def _write(path: files.AnyPath, text: str) -> None:

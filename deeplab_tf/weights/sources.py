@@ -75,6 +75,17 @@ def index_of(prefix: files.AnyPath) -> files.AnyPath:
 
 
 @contextlib.contextmanager
+def reading(path: object) -> Iterator[None]:
+    """Turns the errors of TensorFlow's checkpoint reader into a DamagedError that names `path`."""
+    try:
+        yield
+    except DeepLabError:
+        raise
+    except _READ_ERRORS as error:
+        raise _damaged(path, error) from None
+
+
+@contextlib.contextmanager
 def checkpoint_reader(prefix: str | os.PathLike[str]) -> Iterator[typing.Any]:
     """Opens a checkpoint of TensorFlow's by its prefix, which may contain characters of patterns."""
     with files.plain(prefix) as readable:
@@ -90,17 +101,13 @@ def _checkpoint(prefix: files.AnyPath, shown: str) -> Iterator[WeightSource]:
     if index.is_file() and not data:
         raise DeepLabError(f"{index}: its {prefix.name}.data-00000-of-00001 is missing; copy both files")
     with contextlib.ExitStack() as stack:
-        try:
+        with reading(prefix):
             reader = stack.enter_context(checkpoint_reader(prefix))
             shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
-        except _READ_ERRORS as error:
-            raise _damaged(prefix, error) from None
 
         def read(name: str) -> np.ndarray:
-            try:
+            with reading(f"{prefix}: variable {name}"):
                 return reader.get_tensor(name)
-            except _READ_ERRORS as error:
-                raise _damaged(f"{prefix}: variable {name}", error) from None
 
         yield WeightSource(shown, sha256_of(*whole), dict(sorted(shapes.items())), read)
 

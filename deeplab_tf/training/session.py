@@ -1,0 +1,245 @@
+"""Session: one training run, with its options, data, network, step, folder and devices, and how it begins."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deeplab_tf.config import Experiment
+from deeplab_tf.config.resuming import FREE, IDENTITY
+from deeplab_tf.data.examples import dataset_of, named_batches, named_errors, open_records
+from deeplab_tf.data.identity import records_identity
+from deeplab_tf.data.locate import locate_records
+from deeplab_tf.data.pipeline import BatchPart, evaluation_batches, training_batches
+from deeplab_tf.errors import DamagedError, DeepLabError
+from deeplab_tf.evaluation.settings import settings_of
+from deeplab_tf.network.model import build_model
+from deeplab_tf.training.batch_statistics import recalibrate_batch_norm, unfold_batch_norm
+from deeplab_tf.training.distribution import make_devices
+from deeplab_tf.training.optimizers import last_layer_scopes
+from deeplab_tf.training.progress import TrainingObserver
+from deeplab_tf.training.step import TrainStep, make_train_step
+from deeplab_tf.training.validation import averages_in_place
+from deeplab_tf.weights.initialize import Initialized, initialize
+from deeplab_tf.weights.loading import weights_path
+from deeplab_tf.weights.model_directory import ModelCard
+from deeplab_tf.weights.names import GLOBAL_STEP
+from deeplab_tf.weights.run_directory import RunDirectory
+from deeplab_tf.weights.run_options import EVALUATION, PLACES, RECORDS, changes_of
+from deeplab_tf.weights.sources import checkpoint_reader, reading
+from deeplab_tf.weights.tf1 import variable_map
+
+
+class Session:
+    """One run: its options, data, model, step, folder and devices. Nothing is written before `begin`."""
+
+    def __init__(self, asked: Experiment) -> None:
+        facts = dataset_of(asked.data)
+        self.asked = asked = asked.on(facts)
+        self.config = asked.model
+        self.train = asked.train
+        self.data = asked.data
+        self.options = run = asked.run
+        self.card = ModelCard(
+            asked.model,
+            dataset=facts.name,
+            class_names=facts.class_names,
+            palette=tuple(facts.palette)[:256],
+            ignore_label=facts.ignore_label,
+            train_split=run.train_split,
+            source_checkpoint=run.tf_initial_checkpoint,
+            output_stride=asked.model.output_stride,
+            averages=asked.train.ema_decay > 0,
+        )
+        if run.unfold_batch_norm and not run.tf_initial_checkpoint:
+            raise DeepLabError(
+                f"unfold_batch_norm={run.unfold_batch_norm}: needs tf_initial_checkpoint, to unfold its own"
+            )
+        self.directory = RunDirectory.of(run)
+        self._located = locate_records(self.data, run.train_split)
+        self._identity = records_identity(facts, run.train_split, self._located)
+        self.devices = make_devices(run)
+        if asked.data.batch_size % self.devices.replicas:
+            expected = f"expected a multiple of {self.devices.replicas}, the devices"
+            raise DeepLabError(f"batch_size={asked.data.batch_size}: {expected}")
+
+    def described(self) -> dict[str, Any]:
+        """Returns what run.json holds: the options, of which most must stay the same when the run is resumed."""
+        given = {**dataclasses.asdict(self.train), **dataclasses.asdict(self.data)}
+        kept = {name: value for name, value in given.items() if name not in FREE}
+        return {
+            "model": self.config.to_json(),
+            **kept,
+            "dataset": self.card.dataset,
+            **{name: getattr(self.options, name) for name in IDENTITY},
+            RECORDS: self._identity,
+            EVALUATION: settings_of(self.asked.evaluation),
+            PLACES: {name: given[name] for name in FREE},
+        }
+
+    def changes(self) -> dict[str, tuple[Any, Any]]:
+        """Returns what has changed since the run in the folder began; DeepLabError for what may not have changed."""
+        return changes_of(self.directory.path, self.described(), allowed=self.options.allow_change or ())
+
+    def build(self) -> None:
+        """Builds the network and its step on the devices, with new weights."""
+        keras.utils.set_random_seed(self.train.seed)
+        if self.options.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        several = len(self.config.image_pyramid or ()) > 1
+        with self.devices.scope():
+            self.model: keras.Model = build_model(self.config, all_scales=several)
+            self.step: TrainStep = make_train_step(self.model, self.train, strategy=self.devices.strategy)
+
+    def variables(self) -> dict[str, tf.Variable]:
+        """Returns everything that a checkpoint holds, by TF1 name."""
+        return {**{name: v.value for name, v in variable_map(self.model).items()}, **self.step.state}
+
+    def resume(self, latest: str) -> None:
+        """Restores everything from a checkpoint of this run, or of a run of TensorFlow 1 that it continues."""
+        variables = self.variables()
+        with reading(latest), checkpoint_reader(latest) as reader:
+            shapes = reader.get_variable_to_shape_map()
+            wrong = [name for name, v in variables.items() if shapes.get(name) != v.shape.as_list()]
+            if wrong:
+                found = shapes.get(wrong[0], "not there")
+                raise DeepLabError(
+                    f"{latest}: {len(wrong)} variables do not fit this run ({wrong[0]}: {found}, expected "
+                    f"{variables[wrong[0]].shape.as_list()}); give the run's own flags, or another --train_logdir and "
+                    "this as --tf_initial_checkpoint"
+                )
+            for name, variable in variables.items():
+                variable.assign(reader.get_tensor(name))
+
+    def start(self) -> Initialized | None:
+        """Loads initial weights, where tf_initial_checkpoint names some, and returns what was loaded."""
+        found = None
+        if self.options.tf_initial_checkpoint:
+            excluded = () if self.options.initialize_last_layer else last_layer_scopes(self.train)
+            path = weights_path(self.options.tf_initial_checkpoint)
+            found = initialize(self.variables(), path, excluded_scopes=excluded)
+            scopes = {name.rsplit("/", 1)[0] for name in found.loaded if name.endswith("/moving_mean")}
+            if self.options.unfold_batch_norm:
+                unfold_batch_norm(self.model, self._images(self.options.unfold_batch_norm), scopes=scopes)
+        return found
+
+    def _images(self, count: int) -> Iterator[tf.Tensor]:
+        return (batch["image"] for batch in itertools.islice(self.dataset((0, 1), 1), count))
+
+    def done(self) -> int:
+        """Returns the number of updates done."""
+        return int(self.step.state[GLOBAL_STEP].numpy())
+
+    def recalibrate(self) -> None:
+        """Measures batch norm's statistics for the final weights, or their averages, if that is configured."""
+        if self.options.recalibrate_batch_norm:
+            weights = {name: v.value for name, v in variable_map(self.model).items()}
+            with averages_in_place(weights, self.step.state):
+                recalibrate_batch_norm(self.model, self._images(self.options.recalibrate_batch_norm))
+
+    def save(self) -> None:
+        """Writes a checkpoint, in the chief's process."""
+        if self.devices.is_chief:
+            self.directory.save(self.done(), self.variables(), keep=self.options.keep_checkpoints)
+
+    def dataset(self, part: tuple[int, int], pieces: int) -> tf.data.Dataset:
+        """Returns the batches that follow the updates done; see `Devices.iterate` for the arguments."""
+        # Opened here: the records lie on the host that this is called for.
+        source = open_records(self.data, self.options.train_split, self._located)
+        batches = training_batches(source, self.train.seed, start_step=self.done(), part=BatchPart(*part, pieces))
+        return batches.map(lambda batch: {key: batch[key] for key in ("image", "label")})
+
+    def local(self, value: Any) -> np.ndarray:
+        """Returns the first local device's part of a distributed value."""
+        strategy = self.devices.strategy
+        return (strategy.experimental_local_results(value)[0] if strategy else value).numpy()
+
+    def _restore(self, observer: TrainingObserver) -> tuple[str | None, list[int]]:
+        """Restores the newest checkpoint that is whole; returns its prefix, and the steps of those that are not.
+
+        Raises:
+          DeepLabError: all are damaged, or with resume=strict the newest.
+        """
+        directory = self.directory
+        damaged = directory.halves()
+        reasons = {step: f"{directory.prefix(step)}: one of its two files is missing" for step in damaged}
+        for step in (None, *reversed(directory.steps())):
+            if reasons and self.options.resume == "strict":
+                reason = next(iter(reasons.values()))
+                raise DeepLabError(f"resume=strict: {reason}; newest_whole goes on from the newest that is whole")
+            if step is None:
+                continue
+            try:
+                self.resume(str(directory.prefix(step)))
+            except DamagedError as error:
+                reasons[step] = str(error)
+                continue
+            _tell_passed_over(reasons, observer)
+            return str(directory.prefix(step)), list(reasons)
+        # Of step 0 nothing is lost: it is made again.
+        if reasons and max(reasons) > 0:
+            lines = "; ".join(reasons.values())
+            raise DeepLabError(
+                f"--train_logdir={directory.path}: there is no checkpoint that is whole ({lines}); copy one of them "
+                "again, or train in another folder"
+            )
+        _tell_passed_over(reasons, observer)
+        return None, list(reasons)
+
+    def begin(self, changes: Mapping[str, Any], observer: TrainingObserver) -> Iterator[Mapping]:
+        """Brings the run to where it begins: its last checkpoint, or initial weights, which become the first one.
+
+        A checkpoint in the run's own folder comes before tf_initial_checkpoint, as in the release: the command that
+        started a run then also resumes it. Nothing is written before the first batch has been read.
+
+        Args:
+          changes: of `changes`.
+          observer: told of what was restored or loaded.
+
+        Returns:
+          The batches that follow.
+        """
+        latest, damaged = self._restore(observer)
+        if latest:
+            observer.tell(f"Going on from {latest}")
+        else:
+            self._try_first_record()
+            loaded = self.start()
+            if loaded:
+                observer.tell(f"Started from {self.options.tf_initial_checkpoint}\n{loaded.summary()}")
+        batches = self._batches()
+        # Before anything is written: workers that see different folders must not leave a run that only some know.
+        self.devices.require_equal(self.done(), "the step they begin at")
+        if self.devices.is_chief:
+            for step in damaged:
+                self.directory.set_aside(step)
+            self.directory.describe(self.card, self.described())
+            self.directory.change(self.card, self.described(), changes, self.done())
+            self.directory.forget_after(self.done())
+        if not latest:
+            self.save()
+        return batches
+
+    def _try_first_record(self) -> None:
+        """Reads the first record, which the first batch need not hold; DeepLabError where it is unsound."""
+        if not self.data.skip_corrupt_records:
+            alone = dataclasses.replace(self.data, batch_size=1, cut_mix=None, crop_size=None)
+            next(named_batches(evaluation_batches(open_records(alone, self.options.train_split, self._located))))
+
+    def _batches(self) -> Iterator[Mapping]:
+        """Returns the batches that follow the updates done, of which the first has been read."""
+        if self.done() >= self.train.training_number_of_steps:
+            return iter(())
+        batches = self.devices.iterate(self.dataset)
+        with named_errors():
+            first = next(batches)
+        return itertools.chain([first], batches)
+
+
+def _tell_passed_over(reasons: Mapping[int, str], observer: TrainingObserver) -> None:
+    for reason in reasons.values():
+        observer.tell(f"Passed over: {reason}")

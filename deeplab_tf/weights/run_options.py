@@ -1,0 +1,144 @@
+"""run.json: the options of a run, what of them may change when it goes on, and what has changed."""
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from deeplab_tf import files
+from deeplab_tf.config.resuming import changeable, flag_of
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.weights.sources import MODEL_FILE
+
+RUN_FILE = "run.json"
+# Of run.json what says nothing of the experiment: how it is scored, where things are, when it ends, what has changed.
+EVALUATION = "evaluation"
+PLACES = "places"
+CHANGES = "changes"
+# What the data are: classes, ignore label, and of each split the number of records and a digest.
+RECORDS = "records"
+_NOT_COMPARED = (EVALUATION, PLACES, CHANGES)
+_STEPS = "training_number_of_steps"  # may change without a word, and is recorded
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `values` as JSON has them, with lists for tuples."""
+    return json.loads(json.dumps(values))
+
+
+def read_run(folder: files.AnyPath) -> dict[str, Any]:
+    """Returns the run.json of a folder, {} where there is none; raises DeepLabError where it is damaged."""
+    file = folder / RUN_FILE
+    if not file.exists():
+        return {}
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("not an object")
+        return values
+    except ValueError as error:
+        raise DeepLabError(f"{file}: damaged ({error}); expected the run's options; choose another folder") from None
+
+
+def changes_of(
+    folder: files.AnyPath, run: Mapping[str, Any], *, allowed: Collection[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """Returns what has changed since the run in a folder began or last changed: flag -> (then, now).
+
+    An option that the folder does not know (another version has written it) counts as the same, and so do data that
+    were moved or renamed (see `data.identity`).
+
+    Args:
+      folder: of the run, whose run.json may be missing.
+      run: the options now, as `run.json` will have them.
+      allowed: the flags whose options may have changed.
+
+    Raises:
+      DeepLabError: other options have changed: the folder belongs to another experiment. The message names all of them.
+    """
+    before = read_run(folder)
+    changes = {**dict(_changes(before, plain(run))), **_other_data(folder, before, plain(run))} if before else {}
+    refused = {flag: pair for flag, pair in changes.items() if flag not in (*allowed, _STEPS)}
+    if not refused:
+        return changes
+    shown = "; ".join(f"{flag}: {_shown(then)} then, {_shown(now)} now" for flag, (then, now) in refused.items())
+    cure = "choose another folder or give the same options"
+    could = [flag for flag in refused if flag in changeable().values()]
+    if len(could) == len(refused):
+        cure += f"; --allow_change={','.join(could)} goes on with the new ones"
+    raise DeepLabError(f"--train_logdir={folder} belongs to another experiment ({shown}); {cure}")
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    steps = [of.get(PLACES, {}).get(_STEPS) for of in (before, now)]
+    if None not in steps and steps[0] != steps[1]:
+        yield _STEPS, (steps[0], steps[1])
+    for name in sorted({*now} - {*_NOT_COMPARED, RECORDS, "dataset", "model"}):
+        if before.get(name, now[name]) != now[name]:
+            yield flag_of(name), (before[name], now[name])
+    network, other = before.get("model", now["model"]), now["model"]
+    network = network if isinstance(network, dict) else {}
+    for name in sorted({*network, *other} - {"crop_size"}):  # the crop's size is the data's
+        if network.get(name) != other.get(name):
+            yield name, (network.get(name), other.get(name))
+
+
+def _other_data(folder: files.AnyPath, before: Mapping, now: Mapping) -> dict[str, tuple[Any, Any]]:
+    """Returns the change of the data, where they are others, whatever their place and name."""
+    then, here = before.get(RECORDS), now[RECORDS]
+    if not isinstance(then, dict):  # of an older version, which knew the name alone
+        names = {before.get("dataset", now["dataset"]), _described_dataset(folder)}
+        return {} if now["dataset"] in names else {"dataset": (before["dataset"], now["dataset"])}
+    facts = [{name: said.get(name) for name in ("classes", "ignore_label")} for said in (then, here)]
+    if facts[0] != facts[1]:
+        return {"dataset": (facts[0], facts[1])}
+    splits = [said.get("splits") or {} for said in (then, here)]
+    common = sorted({*splits[0]} & {*splits[1]})
+    differ = [split for split in common if splits[0][split] != splits[1][split]]
+    if not differ:
+        return {}
+    first, second = ({split: of[split] for split in differ} for of in splits)
+    return {"dataset_dir": (first, second)}
+
+
+def _described_dataset(folder: files.AnyPath) -> str | None:
+    """Returns the name of the data set in deeplab.json; run.json had the path where the user gave one."""
+    try:
+        return json.loads((folder / MODEL_FILE).read_text(encoding="utf-8")).get("dataset")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict) and "classes" in value:
+        names = value["classes"] or []
+        return f"{len(names)} classes ({', '.join(names)}), ignore label {value['ignore_label']}"
+    if isinstance(value, dict):
+        return ", ".join(f"{of['records']} records of {split} ({of['digest'][:8]})" for split, of in value.items())
+    return str(value)
+
+
+def merged(before: Mapping[str, Any], run: Mapping[str, Any], changes: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """Returns the run.json of a run that goes on.
+
+    Args:
+      before: what it was; {} for a new run.
+      run: the options now.
+      changes: of `changes_of`.
+      step: the number of updates done.
+    """
+    now = plain(run)
+    if not before:
+        return now
+    kept = {**now, **before} if not changes else {**before, **now}
+    records = {**now[RECORDS], "splits": {**_splits(before), **_splits(now)}}
+    lines = list(before.get(CHANGES, []))
+    if changes:
+        lines.append({"step": step, **{flag: plain({"": pair})[""] for flag, pair in changes.items()}})
+    return {**kept, EVALUATION: now[EVALUATION], PLACES: now[PLACES], RECORDS: records} | (
+        {CHANGES: lines} if lines else {}
+    )
+
+
+def _splits(values: Mapping[str, Any]) -> dict[str, Any]:
+    records = values.get(RECORDS)
+    return (records.get("splits") or {}) if isinstance(records, dict) else {}
