@@ -58,6 +58,7 @@ _FOLDERS = {
 }
 
 
+_ANNOTATIONS = ("annotations", "annotation_format", "drawing_order", "border_ignore", "unannotated")
 _VOC_PARTS = ("image_folder", "semantic_segmentation_folder", "list_folder")
 _ADE_PARTS = ("train_image_folder", "train_image_label_folder", "val_image_folder", "val_image_label_folder")
 
@@ -76,7 +77,7 @@ _USES: tuple[options.Use[flags.FlagValues], ...] = (
     _for("pascal_voc_seg", "voc_root", *_VOC_PARTS, "image_format", "sbd_dir"),
     _for("cityscapes", "cityscapes_root"),
     _for("ade20k", "ade20k_root", *_ADE_PARTS),
-    _for("folder", "root", "threshold"),
+    _for("folder", "root", "threshold", *_ANNOTATIONS),
     _beside("voc_root", *_VOC_PARTS),
     _beside("ade20k_root", *_ADE_PARTS),
     options.Use(("train_aug_size",), "--sbd_dir", lambda values: values.sbd_dir),
@@ -107,6 +108,7 @@ def define(values: flags.FlagValues) -> None:
     text = "of two classes, grey levels from this one on become class 1, others class 0 (default: labels are indices)"
     flags.DEFINE_integer("threshold", None, text, flag_values=values)
     _define_photographs(values)
+    _define_annotations(values)
     text = "images that train_aug must have; 0: any number (default: 10582)"
     flags.DEFINE_integer("train_aug_size", 10582, text, flag_values=values)
 
@@ -147,6 +149,26 @@ def _photographs(values: flags.FlagValues) -> "PhotographOptions":
         exif=values.exif,
         max_pixels=values.max_image_pixels,
     )
+
+
+def _define_annotations(values: flags.FlagValues) -> None:
+    text = "folder: the file or folder of the annotations, COCO, LabelMe, CVAT... (default: found below --root)"
+    options.define_path(values, "annotations", None, text)
+    names = ["coco", "labelme", "cvat", "yolo", "supervisely", "labelstudio"]
+    text = "annotations: their format (default: by what the files hold)"
+    flags.DEFINE_enum("annotation_format", None, names, text, flag_values=values)
+    text = (
+        "annotations: of shapes that overlap, draw the largest first, or draw them as listed, in CVAT by z_order "
+        "(default: largest_first for COCO and YOLO, whose order means nothing; as_listed for the others)"
+    )
+    flags.DEFINE_enum("drawing_order", None, ["largest_first", "as_listed"], text, flag_values=values)
+    text = "annotations: pixels on either side of a boundary between two classes to ignore (default: 0)"
+    flags.DEFINE_integer("border_ignore", 0, text, lower_bound=0, flag_values=values)
+    text = (
+        "annotations: pictures without a shape become background, are left out, or refused (default: background where "
+        "the annotations name them and in YOLO, else leave_out)"
+    )
+    flags.DEFINE_enum("unannotated", None, ["background", "leave_out", "refuse"], text, flag_values=values)
 
 
 def _folder(values: flags.FlagValues, flag: str, root: str, *names: str) -> str:
@@ -193,14 +215,29 @@ def _ade20k(values: flags.FlagValues) -> _FactsAndSplits:
     return datasets.dataset("ade20k"), splits
 
 
-def _own(values: flags.FlagValues) -> _FactsAndSplits:
+def _own(values: flags.FlagValues, scratch: str) -> _FactsAndSplits:
     from deeplab_tf.data import folder
+    from deeplab_tf.data.annotations.conversion import Conversion, Converted
+    from deeplab_tf.data.annotations.folder import Choice, annotated_folder
+    from deeplab_tf.data.class_names import named_classes
 
     options.require(values, "root")
-    data = folder.read_folder(values.root)
-    for note in data.notes:
+    conversion = Conversion(values.drawing_order, values.border_ignore, values.unannotated)
+    choice = Choice(values.annotations, values.annotation_format, conversion)
+    found = annotated_folder(values.root, named_classes(values.root), choice, scratch)
+    if not isinstance(found, Converted):
+        if found:
+            print(f"Note: {found}")
+        data = folder.read_folder(values.root)
+        for note in data.notes:
+            print(f"Note: {note}")
+        return data.facts, data.splits
+    if values.beam_runner:
+        where = "labels drawn from annotations lie on this machine, where other machines do not see them"
+        raise DeepLabError(f"--beam_runner={values.beam_runner}: {where}; build without it")
+    for note in found.notes:
         print(f"Note: {note}")
-    return data.facts, data.splits
+    return found.facts, {split: list(pairs) for split, pairs in found.splits.items()}
 
 
 def _build(facts: "Dataset", splits: "_Splits", values: flags.FlagValues) -> None:
@@ -271,7 +308,7 @@ def _report(facts: "Dataset", splits: "_Splits", counts_of: "Mapping[str, np.nda
         print(f"Without a single pixel: {', '.join(absent)}")
 
 
-_PAIRS = {"pascal_voc_seg": _voc, "cityscapes": _cityscapes, "ade20k": _ade20k, "folder": _own}
+_PAIRS = {"pascal_voc_seg": _voc, "cityscapes": _cityscapes, "ade20k": _ade20k}
 
 
 def main(values: flags.FlagValues) -> None:
@@ -284,13 +321,16 @@ def main(values: flags.FlagValues) -> None:
         raise DeepLabError(f"--num_shards={values.num_shards}: expected a number of at least 1")
     options.require_writable(values, "output_dir")
     options.start_tensorflow()
-    if values.dataset != "shapes":
+    if values.dataset in _PAIRS:
         _build(*_PAIRS[values.dataset](values), values)
         return
     from deeplab_tf.catalog import datasets
     from deeplab_tf.data import shapes, voc
 
     with tempfile.TemporaryDirectory() as scratch:
+        if values.dataset == "folder":
+            _build(*_own(values, scratch), values)
+            return
         root = shapes.write_shapes(os.path.join(scratch, "shapes"))
         splits = voc.voc_splits(root / "JPEGImages", root / "SegmentationClass", root / "ImageSets/Segmentation")
         _build(datasets.dataset("shapes"), splits, values)

@@ -161,11 +161,19 @@ def _facts(
         num_classes=len(table.names),
         ignore_label=ignore_label,
         class_names=table.names,
-        palette=palettes.pascal_palette(len(table.names)),
+        palette=_palette(facts, table),
         splits={},
         colour_map="pascal",
         built=dict(built),
     )
+
+
+def _palette(facts: Dataset | None, table: ClassTable) -> palettes.Palette:
+    """Returns the colours: of classes with their own, a black background is put before them."""
+    own = facts.palette if facts and facts.palette != palettes.pascal_palette(facts.num_classes) else ()
+    if own and (0, 0, 0) not in own and len(own) + 1 == len(table.names) and table.background == 0:
+        return ((0, 0, 0), *own)
+    return palettes.pascal_palette(len(table.names))
 
 
 def _raise_faults(faults: list[str]) -> None:

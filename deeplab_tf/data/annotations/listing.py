@@ -21,6 +21,7 @@ LABEL_FOLDERS = frozenset(
     ("labels", "label", "masks", "mask", "annotations", "ann", "segmentationclassraw", "segmentationclass")
     + ("segmentationobject", "segmentationclasspng", "segmentationclassvisualization")
 )
+_MASK_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 
 
 class Listing:
@@ -32,6 +33,7 @@ class Listing:
         for file in sorted(_walk(root)):
             self._by_extension[os.path.splitext(file)[1].lower()].append(file)
         self._pictures = {file: None for ending in EXTENSIONS for file in self._by_extension.get(ending, ())}
+        self._annotated = frozenset(self._by_extension.get(".json", ()))
         self._by_name: dict[str, list[str]] = collections.defaultdict(list)
         for file in self._pictures:
             self._by_name[os.path.basename(file).lower()].append(file)
@@ -41,15 +43,18 @@ class Listing:
         return [file for ending in endings for file in self._by_extension.get(ending, ())]
 
     def photographs(self) -> list[str]:
-        """Returns the pictures outside of folders of labels."""
+        """Returns the pictures that are no masks."""
         return [file for file in self._pictures if not self.is_label(file)]
 
     def masks(self) -> list[str]:
-        """Returns the pictures in folders of labels."""
+        """Returns the pictures that are masks."""
         return [file for file in self._pictures if self.is_label(file)]
 
     def is_label(self, file: str) -> bool:
-        """Returns whether a folder between the root and a file is one of labels."""
+        """Returns whether a picture is a mask: no JPEG, in a folder of labels, and without annotations of its own."""
+        stem, ending = os.path.splitext(file)
+        if ending.lower() not in _MASK_ENDINGS or f"{stem}.json" in self._annotated:
+            return False
         folders = os.path.dirname(file[len(self.root) :]).lower().replace(os.sep, "/").split("/")
         return not LABEL_FOLDERS.isdisjoint(folders)
 

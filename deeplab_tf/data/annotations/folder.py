@@ -1,0 +1,60 @@
+"""A folder of annotated pictures as a data set: found, read and drawn."""
+
+import dataclasses
+import os
+
+from deeplab_tf.catalog.datasets import Dataset
+from deeplab_tf.data.annotations.conversion import Conversion, Converted, convert
+from deeplab_tf.data.annotations.drawn import attempt
+from deeplab_tf.data.annotations.formats import Found, find_annotations
+from deeplab_tf.data.annotations.listing import Listing
+from deeplab_tf.errors import DeepLabError
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Which annotations are read, and how they are drawn.
+
+    Attributes:
+      place: the file or folder of the annotations; None: they are looked for in the folder.
+      format_name: one of `formats.FORMATS`; None: the one that the files have.
+      conversion: order, borders, and pictures without annotations.
+    """
+
+    place: str | None = None
+    format_name: str | None = None
+    conversion: Conversion = dataclasses.field(default_factory=Conversion)
+
+
+def annotated_folder(root: str, facts: Dataset | None, choice: Choice, scratch: str | os.PathLike) -> Converted | str:
+    """Returns the data set of the annotations in a folder, or why they are not read: there are none, or masks as well.
+
+    Args:
+      root: the folder.
+      facts: the classes that the folder lists, if it does.
+      choice: what the user wants.
+      scratch: an empty folder of this machine for the labels, which lasts until the records are written.
+
+    Raises:
+      DeepLabError: annotations are damaged or do not fit their pictures, or a choice has nothing to choose from.
+    """
+    listing = Listing(root)
+    wanted = choice.place is not None or choice.format_name is not None
+    masks = listing.masks()
+    if masks and not wanted:
+        found = attempt(find_annotations, listing)
+        if choice.conversion != Conversion():
+            cure = "leave these options out, or name the annotations by --annotations"
+            raise DeepLabError(
+                f"{root}: the labels are masks ({masks[0]}), which drawing options do not concern; {cure}"
+            )
+        if isinstance(found, Found):
+            cure = f"--annotation_format={found.format} reads it instead"
+            return f"{found.places[0]} ({found.format}) lies beside masks and is not read; {cure}"
+        return ""
+    found = find_annotations(listing, choice.place, choice.format_name)
+    if found is not None:
+        return convert(found.open(), facts, listing, scratch, choice.conversion)
+    if choice.conversion != Conversion():
+        raise DeepLabError(f"{root}: no annotations to draw, which drawing options are for; leave these options out")
+    return ""
