@@ -125,6 +125,8 @@ def convert(
     """
     ignore_label = facts.ignore_label if facts else 255
     names = facts.class_names if facts else annotations.class_names()
+    if not names:  # of damaged files none are known; the damage is the news
+        _raise_faults([str(fault) for fault in annotations.pictures() if isinstance(fault, DeepLabError)])
     table = class_table(names, ignore_label, listing.root)
     order = options.drawing_order or annotations.drawing_order
     painting = Painting(table.label_of, table.background, ignore_label, order, options.border_ignore)

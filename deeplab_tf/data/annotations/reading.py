@@ -110,15 +110,15 @@ def points(value: Any, where: str) -> np.ndarray:
     rows = checked(value, list, where)
     if not all(isinstance(row, list) and len(row) == 2 for row in rows):
         raise DeepLabError(f"{where}: expected points [x, y]")
-    return _numbers([item for row in rows for item in row], where)
+    return _numbers([item for row in rows for item in row], where).reshape(-1, 2)
 
 
 def flat_points(value: Any, where: str) -> np.ndarray:
     """Returns a list x, y, x, y... as float64 [n, 2]."""
-    items = checked(value, list, where)
-    if len(items) % 2:
-        raise DeepLabError(f"{where}: {len(items)} numbers; expected pairs of x and y")
-    return _numbers(items, where)
+    found = _numbers(checked(value, list, where), where)
+    if len(found) % 2:
+        raise DeepLabError(f"{where}: {len(found)} numbers; expected pairs of x and y")
+    return found.reshape(-1, 2)
 
 
 def _numbers(items: list[Any], where: str) -> np.ndarray:
@@ -129,8 +129,8 @@ def _numbers(items: list[Any], where: str) -> np.ndarray:
         except OverflowError:
             found = np.array([np.inf])
         if np.all(np.abs(found) <= LARGEST):
-            return found.reshape(-1, 2)
-    return np.array([number(item, where) for item in items]).reshape(-1, 2)
+            return found
+    return np.array([number(item, where) for item in items], np.float64)
 
 
 def picture_size(height: Any, width: Any, where: str) -> tuple[int, int]:

@@ -100,10 +100,11 @@ def _place(root: str, path: Any, entry: str, where: str) -> str:
     """Returns the folder or list an entry of data.yaml names. `path` is often that of the machine it was written on."""
     candidates = [os.path.join(root, str(path), entry)] if isinstance(path, str) else []
     # Roboflow writes ../train/images for the folder train beside data.yaml.
-    candidates += [os.path.join(root, entry), os.path.join(root, entry.lstrip("./"))]
+    candidates += [os.path.join(root, entry)]
+    candidates += [os.path.join(root, entry.lstrip("./"))] if entry.strip("./") else []
     inside = [os.path.normpath(place) if not files.is_remote(place) else place for place in candidates]
     for place in inside:
-        if place.startswith(root) and files.path(place).exists():
+        if f"{place}/".startswith(f"{root}/") and files.path(place).exists():
             return place
     raise DeepLabError(f"{where}={entry}: not below {root}; correct the path")
 
