@@ -17,9 +17,9 @@ HEIGHT, WIDTH = 40, 60
 
 
 def photo(file: pathlib.Path, size: tuple[int, int] = (HEIGHT, WIDTH), **options: object) -> pathlib.Path:
-    """Writes a grey picture of (height, width)."""
+    """Writes a picture of (height, width)."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size[::-1], (90, 90, 90)).save(file, **options)
+    Image.linear_gradient("L").resize(size[::-1]).convert("RGB").save(file, **options)
     return file
 
 

@@ -1,6 +1,7 @@
 """Damaged, hostile and ill-fitting annotations: one line each that names file and cure, and nothing is written."""
 
 import base64
+import io
 import json
 import pathlib
 import re
@@ -8,6 +9,8 @@ import zlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
+import tifffile
 from annotated import (
     HEIGHT,
     MAKERS,
@@ -409,7 +412,7 @@ def test_annotations_refer_to_the_picture_as_it_is_shown(tmp_path, orientation):
     if turned:
         save_json(tmp_path / "a.json", labelme_values(imageHeight=WIDTH, imageWidth=HEIGHT))
         assert (
-            f"annotated at 60 x 40 pixels (height x width), but EXIF data turns {tmp_path}/a.jpg to 40 x 60"
+            f"annotated at 60 x 40 pixels (height x width), but EXIF data turns {tmp_path}/a.jpg of 60 x 40 to 40 x 60"
             in fault(tmp_path)
         )
 
@@ -449,6 +452,16 @@ def test_several_formats_are_for_the_user_to_choose(tmp_path):
 
 def build(root: pathlib.Path, out: pathlib.Path, *more: str) -> int:
     return finished(build_data, "--dataset=folder", f"--root={root}", f"--output_dir={out}", "--num_processes=1", *more)
+
+
+def examples(records: pathlib.Path) -> list[dict]:
+    """The examples of records, in order."""
+    found = []
+    for file in sorted(records.glob("*.tfrecord")):
+        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+            features = tf.train.Example.FromString(record).features.feature
+            found.append({k: (v.bytes_list.value or v.int64_list.value)[0] for k, v in features.items()})
+    return found
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -496,6 +509,36 @@ def test_masks_beside_annotations_are_told(tmp_path, capsys):
     assert read_dataset(str(tmp_path / "masks")).built == {}
     assert build(tmp_path / "set", tmp_path / "drawn", "--annotation_format=coco") == 0
     assert read_dataset(str(tmp_path / "drawn")).built["annotations"] == "coco"
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_turned_pictures_are_stored_as_their_labels_were_drawn(tmp_path, orientation, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = (WIDTH, HEIGHT) if orientation == 6 else (HEIGHT, WIDTH)
+    photo(tmp_path / "set" / "a.jpg", stored, exif=exif)
+    save_json(tmp_path / "set" / "a.json", labelme_values())
+    assert build(tmp_path / "set", tmp_path / "records", "--num_shards=1") == 0
+    (example,) = examples(tmp_path / "records")
+    assert (example["image/height"], example["image/width"]) == (HEIGHT, WIDTH)
+    with Image.open(io.BytesIO(example["image/encoded"])) as image:
+        assert image.size == (WIDTH, HEIGHT)
+        assert image.getexif().get(0x0112, 1) == 1
+    with Image.open(io.BytesIO(example["image/segmentation/class/encoded"])) as label:
+        np.testing.assert_array_equal(np.array(label), box_mask(10, 5, 30, 25))
+    status = build(tmp_path / "set", tmp_path / "ignored", "--exif=ignore")
+    assert status == (1 if orientation == 6 else 0)
+    assert "leave out --exif=ignore" in capsys.readouterr().err or orientation == 3
+
+
+@pytest.mark.parametrize("bands", [3, 5])
+def test_pictures_of_several_bands(tmp_path, bands):
+    pixels = np.random.default_rng(0).integers(0, 60000, (HEIGHT, WIDTH, bands), np.uint16)
+    (tmp_path / "set").mkdir()
+    tifffile.imwrite(tmp_path / "set" / "a.tif", pixels, planarconfig="contig", photometric="minisblack")
+    save_json(tmp_path / "set" / "a.json", labelme_values(name="a.tif"))
+    assert build(tmp_path / "set", tmp_path / "records") == 0
+    assert read_dataset(str(tmp_path / "records")).splits == {"train": 1}
 
 
 def test_a_fault_leaves_nothing(tmp_path, capsys):

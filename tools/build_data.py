@@ -222,7 +222,8 @@ def _own(values: flags.FlagValues, scratch: str) -> _FactsAndSplits:
     from deeplab_tf.data.class_names import named_classes
 
     options.require(values, "root")
-    conversion = Conversion(values.drawing_order, values.border_ignore, values.unannotated)
+    upright = values.exif != "ignore"
+    conversion = Conversion(values.drawing_order, values.border_ignore, values.unannotated, upright)
     choice = Choice(values.annotations, values.annotation_format, conversion)
     found = annotated_folder(values.root, named_classes(values.root), choice, scratch)
     if not isinstance(found, Converted):
@@ -237,6 +238,8 @@ def _own(values: flags.FlagValues, scratch: str) -> _FactsAndSplits:
         raise DeepLabError(f"--beam_runner={values.beam_runner}: {where}; build without it")
     for note in found.notes:
         print(f"Note: {note}")
+    if upright:
+        values.exif = "apply"  # the labels were drawn for upright pictures
     return found.facts, {split: list(pairs) for split, pairs in found.splits.items()}
 
 

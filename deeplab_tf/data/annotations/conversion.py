@@ -41,11 +41,14 @@ class Conversion:
       border_ignore: pixels on either side of a boundary between classes that are ignored.
       unannotated: pictures without a shape are `background`, `leave_out` or `refuse`; None: background where the
         annotations name them (in YOLO always), and left out where they do not.
+      upright: whether coordinates refer to the pictures as their EXIF data turn them, which is what programs show, or
+        to what is stored.
     """
 
     drawing_order: DrawingOrder | None = None
     border_ignore: int = 0
     unannotated: str | None = None
+    upright: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,9 +226,10 @@ def _picture_file(work: _Work, picture: AnnotatedPicture) -> tuple[str, tuple[in
         file = os.path.join(_scratch_of(work), f"{len(work.named):07d}", os.path.basename(picture.file))
         os.makedirs(os.path.dirname(file))
         pathlib.Path(file).write_bytes(content)
-    if picture.size and picture.size != found.shown:
+    size = found.shown if work.options.upright else found.stored
+    if picture.size and picture.size != size:
         raise DeepLabError(_other_size(picture, file, found))
-    return file, found.shown
+    return file, size
 
 
 def _scratch_of(work: _Work) -> str:
@@ -236,9 +240,10 @@ def _scratch_of(work: _Work) -> str:
 def _other_size(picture: AnnotatedPicture, file: str, found: Extent) -> str:
     height, width = picture.size or found.shown
     announced = f"{picture.where}: annotated at {height} x {width} pixels (height x width)"
-    if found.stored == picture.size:
-        return f"{announced}, but EXIF data turns {file} to {found.shown[0]} x {found.shown[1]}; save it upright"
     shown = f"{found.shown[0]} x {found.shown[1]}"
+    if picture.size in (found.stored, found.shown):
+        cure = "save it upright" if picture.size == found.stored else "leave out --exif=ignore"
+        return f"{announced}, but EXIF data turns {file} of {found.stored[0]} x {found.stored[1]} to {shown}; {cure}"
     return f"{announced}, but {file} has {shown}; annotate this picture, or bring the one that was annotated"
 
 
@@ -279,10 +284,11 @@ def _add_others(work: _Work, are_background: bool) -> None:
         for file in others:
             split = _split_of(work, file) or "train"
             try:
-                size = extent(file).shown
+                found = extent(file)
             except DeepLabError as error:
                 work.faults.append(str(error))
             else:
+                size = found.shown if work.options.upright else found.stored
                 _store(work, split, (file, file), np.full(size, work.painting.background, np.uint8))
         return
     without = sorted([*others, *work.empty])

@@ -43,7 +43,7 @@ def annotated_folder(root: str, facts: Dataset | None, choice: Choice, scratch: 
     masks = listing.masks()
     if masks and not wanted:
         found = attempt(find_annotations, listing)
-        if choice.conversion != Conversion():
+        if not _is_plain(choice):
             cure = "leave these options out, or name the annotations by --annotations"
             raise DeepLabError(
                 f"{root}: the labels are masks ({masks[0]}), which drawing options do not concern; {cure}"
@@ -55,6 +55,11 @@ def annotated_folder(root: str, facts: Dataset | None, choice: Choice, scratch: 
     found = find_annotations(listing, choice.place, choice.format_name)
     if found is not None:
         return convert(found.open(), facts, listing, scratch, choice.conversion)
-    if choice.conversion != Conversion():
+    if not _is_plain(choice):
         raise DeepLabError(f"{root}: no annotations to draw, which drawing options are for; leave these options out")
     return ""
+
+
+def _is_plain(choice: Choice) -> bool:
+    """Returns whether no drawing option was given. The orientation of pictures concerns masks as well."""
+    return dataclasses.replace(choice.conversion, upright=True) == Conversion()

@@ -12,8 +12,10 @@ import PIL.Image
 
 from deeplab_tf import files
 from deeplab_tf.data.annotations.drawn import AnnotatedPicture
+from deeplab_tf.data.pairs import IMAGE_EXTENSIONS
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.ops.images import EXTENSIONS, PILLOW_ERRORS
+from deeplab_tf.ops.images import PILLOW_ERRORS
+from deeplab_tf.ops.photographs import open_photograph
 
 _ORIENTATION = 0x0112  # tag of the orientation in EXIF data
 # Folders whose pictures are labels and no photographs.
@@ -21,6 +23,7 @@ LABEL_FOLDERS = frozenset(
     ("labels", "label", "masks", "mask", "annotations", "ann", "segmentationclassraw", "segmentationclass")
     + ("segmentationobject", "segmentationclasspng", "segmentationclassvisualization")
 )
+_WHOLE = (".tif", ".tiff", ".npy")  # pictures that Pillow may not read: several bands, floats
 _MASK_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 
 
@@ -32,7 +35,7 @@ class Listing:
         self._by_extension: dict[str, list[str]] = collections.defaultdict(list)
         for file in sorted(_walk(root)):
             self._by_extension[os.path.splitext(file)[1].lower()].append(file)
-        self._pictures = {file: None for ending in EXTENSIONS for file in self._by_extension.get(ending, ())}
+        self._pictures = {file: None for ending in IMAGE_EXTENSIONS for file in self._by_extension.get(ending, ())}
         self._annotated = frozenset(self._by_extension.get(".json", ()))
         self._by_name: dict[str, list[str]] = collections.defaultdict(list)
         for file in self._pictures:
@@ -128,10 +131,15 @@ class Extent:
 def extent(file: str, content: bytes | None = None) -> Extent:
     """Returns the size of a picture, of which the beginning is read. DeepLabError where it is not one."""
     try:
+        if content is None and os.path.splitext(file)[1].lower() in _WHOLE:
+            photograph = open_photograph(files.path(file).read_bytes())
+            return Extent(photograph.size, photograph.upright_size)
         opened = io.BytesIO(content) if content is not None else files.path(file).open("rb")
         with opened as stream, PIL.Image.open(stream) as image:
             stored = (image.height, image.width)
             turned = _orientation(image) > 4
+    except DeepLabError as error:
+        raise DeepLabError(f"{file}: {error}") from None
     except PIL.UnidentifiedImageError:
         raise DeepLabError(f"{file}: not an image; expected JPEG, PNG or the like") from None
     except PILLOW_ERRORS as error:
