@@ -547,3 +547,23 @@ def test_a_fault_leaves_nothing(tmp_path, capsys):
     assert build(tmp_path / "set", tmp_path / "records") == 1
     assert "missing image b.jpg" in capsys.readouterr().err
     assert not (tmp_path / "records").exists()
+
+
+@pytest.mark.parametrize(
+    ("case", "names", "pictures"),
+    [
+        ("coco", ("background", "dog"), 3),
+        ("labelme", ("background", "square"), 3),
+        ("labelme2voc_old", ("_background_", "square", "disc"), 4),
+    ],
+)
+def test_cases_of_own_data(tmp_path, case, names, pictures):
+    root = pathlib.Path(__file__).parent / "cases" / "own_data" / case
+    assert build(root, tmp_path / "records") == 0
+    found = read_dataset(str(tmp_path / "records"))
+    assert (found.class_names, found.splits) == (names, {"train": pictures})
+    labels = [example["image/segmentation/class/encoded"] for example in examples(tmp_path / "records")]
+    assert len(labels) == pictures
+    for content in labels:
+        with Image.open(io.BytesIO(content)) as label:
+            assert set(np.unique(np.array(label))) == set(range(len(names)))

@@ -8,6 +8,8 @@ from deeplab_tf.data.annotations.conversion import Conversion, Converted, conver
 from deeplab_tf.data.annotations.drawn import attempt
 from deeplab_tf.data.annotations.formats import Found, find_annotations
 from deeplab_tf.data.annotations.listing import Listing
+from deeplab_tf.data.file_tree import files_below
+from deeplab_tf.data.layouts import find_layout
 from deeplab_tf.errors import DeepLabError
 
 
@@ -38,10 +40,10 @@ def annotated_folder(root: str, facts: Dataset | None, choice: Choice, scratch: 
     Raises:
       DeepLabError: annotations are damaged or do not fit their pictures, or a choice has nothing to choose from.
     """
-    listing = Listing(root)
     wanted = choice.place is not None or choice.format_name is not None
-    masks = listing.masks()
-    if masks and not wanted:
+    masks = [] if wanted else [label for source in find_layout(files_below(root)).sources for label in source.labels]
+    listing = Listing(root)
+    if masks:
         found = attempt(find_annotations, listing)
         if not _is_plain(choice):
             cure = "leave these options out, or name the annotations by --annotations"

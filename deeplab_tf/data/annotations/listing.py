@@ -49,10 +49,6 @@ class Listing:
         """Returns the pictures that are no masks."""
         return [file for file in self._pictures if not self.is_label(file)]
 
-    def masks(self) -> list[str]:
-        """Returns the pictures that are masks."""
-        return [file for file in self._pictures if self.is_label(file)]
-
     def is_label(self, file: str) -> bool:
         """Returns whether a picture is a mask: no JPEG, in a folder of labels, and without annotations of its own."""
         stem, ending = os.path.splitext(file)
