@@ -5,6 +5,7 @@ import io
 import json
 import pathlib
 import shutil
+import unicodedata
 import zlib
 
 import numpy as np
@@ -78,6 +79,12 @@ def test_names_beyond_ascii_and_spaces(tmp_path, name):
     result, labels = converted(tmp_path)
     assert "кот" in result.facts.class_names
     np.testing.assert_array_equal(labels["train"]["猫 é"], box_mask(10, 5, 30, 25, CAT[name]))
+
+
+def test_decomposed_names_of_files(tmp_path):
+    photo(tmp_path / "images" / unicodedata.normalize("NFD", "é.jpg"))
+    save_json(tmp_path / "annotations" / "instances.json", coco_values(names=("é.jpg",)))
+    assert len(converted(tmp_path)[1]["train"]) == 1
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -8,7 +8,8 @@ r"""Builds the TFRecords that training and evaluation read, from images and labe
 
 Labels may be index, palette or colour PNGs: they are stored as indices. If files are faulty, all of them are listed and
 nothing is written. The flags of the release's builders work too. `folder` expects my_data/images, my_data/labels, lists
-train.txt, val.txt of ids, and class_names.txt (or dataset.json: class_names, palette, ignore_label).
+train.txt, val.txt of ids, and class_names.txt (or dataset.json: class_names, palette, ignore_label); or annotations of
+COCO, LabelMe, CVAT, YOLO, Supervisely or Label Studio, from which labels are drawn.
 
 Data that one machine cannot build, Apache Beam can (pip install 'deeplab_tf[beam]'); the files are the same:
 

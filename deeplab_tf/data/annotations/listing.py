@@ -6,12 +6,13 @@ import io
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+import unicodedata
 
 import PIL.Image
 
 from deeplab_tf import files
 from deeplab_tf.data.annotations.drawn import AnnotatedPicture
+from deeplab_tf.data.file_tree import files_below
 from deeplab_tf.data.pairs import IMAGE_EXTENSIONS
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.ops.images import PILLOW_ERRORS
@@ -33,13 +34,13 @@ class Listing:
     def __init__(self, root: str):
         self.root = root
         self._by_extension: dict[str, list[str]] = collections.defaultdict(list)
-        for file in sorted(_walk(root)):
+        for file in (posixpath.join(root, path) for path in files_below(root)):
             self._by_extension[os.path.splitext(file)[1].lower()].append(file)
         self._pictures = {file: None for ending in IMAGE_EXTENSIONS for file in self._by_extension.get(ending, ())}
         self._annotated = frozenset(self._by_extension.get(".json", ()))
         self._by_name: dict[str, list[str]] = collections.defaultdict(list)
         for file in self._pictures:
-            self._by_name[os.path.basename(file).lower()].append(file)
+            self._by_name[_spelling(os.path.basename(file))].append(file)
 
     def files(self, *endings: str) -> list[str]:
         """Returns the files with these endings (.json), in order."""
@@ -80,12 +81,12 @@ class Listing:
 
     def _called(self, name: str) -> list[str]:
         """Returns the pictures of a name, in any case; of several those whose folders are named too."""
-        parts = [part for part in name.lower().split("/") if part not in ("", ".", "..")]
+        parts = [part for part in _spelling(name).split("/") if part not in ("", ".", "..")]
         if not parts:
             return []
         found = [file for file in self._by_name.get(parts[-1], ()) if not self.is_label(file)]
         for length in range(2, len(parts) + 1):
-            nearer = [file for file in found if file.lower().endswith("/" + "/".join(parts[-length:]))]
+            nearer = [file for file in found if _spelling(file).endswith("/" + "/".join(parts[-length:]))]
             if len(found) < 2 or not nearer:
                 break
             found = nearer
@@ -99,21 +100,9 @@ def _joined(folder: str, name: str) -> str:
     return head + posixpath.normpath(path[len(head) :])
 
 
-def _walk(root: str) -> Iterator[str]:
-    if files.is_remote(root):
-        yield from (str(path) for path in files.path(root).rglob("*") if not _hidden(str(path)[len(root) :].split("/")))
-        return
-    seen = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        where = os.path.realpath(folder)
-        subfolders[:] = [] if where in seen else [name for name in subfolders if not _hidden([name])]
-        if where not in seen:
-            yield from (os.path.join(folder, name) for name in names if not _hidden([name]))
-        seen.add(where)
-
-
-def _hidden(parts: Iterable[str]) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+def _spelling(name: str) -> str:
+    """Returns a name as it compares: in small letters and composed, as macOS does not write it."""
+    return unicodedata.normalize("NFC", name).lower()
 
 
 @dataclasses.dataclass(frozen=True)
