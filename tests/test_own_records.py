@@ -108,3 +108,77 @@ def test_the_same_names_in_another_order_are_not_scored(records, run, tmp_path, 
     message = one_line(capsys.readouterr().err)
     assert "have 'cat' as class 2" in message and "as class 1" in message
     assert not (tmp_path / "eval").exists()
+
+
+# ---- one number
+
+
+@pytest.mark.parametrize("crop", ["97,65", ""])
+def test_a_run_and_eval_give_one_number(crop, records, tmp_path, capsys):
+    """The run's own crop, scales, flips and resizing are those of eval, which is told nothing of them."""
+    folder = tmp_path / "run"
+    own = (f"--eval_crop_size={crop}", "--eval_scales=0.75,1.25", "--add_flipped_images", "--min_resize_value=49")
+    given = (f"--dataset_dir={records}", f"--train_logdir={folder}", *SMALL, *own, "--keep_best")
+    assert finished(train, *given, "--mode=train_and_eval", "--eval_batch_size=2") == 0
+    scored = json.loads((folder / "scores.jsonl").read_text().splitlines()[-1])
+    name = "eval/miou_0.75_1.25_flipped_overall"
+    for place in (folder, folder / "best", folder / "model.ckpt-2"):
+        logs = tmp_path / f"eval of {place.name}"
+        where = (f"--checkpoint_dir={place}", f"--dataset_dir={records}", f"--eval_logdir={logs}")
+        assert finished(eval_tool, *where, "--max_number_of_evaluations=1") == 0
+        line = json.loads((logs / "metrics.jsonl").read_text())
+        assert (line[name], line["pixel_accuracy"]) == (scored["miou"], scored["pixel_accuracy"])
+    again = (f"--train_logdir={folder}", f"--dataset_dir={records}", "--mode=eval")
+    assert finished(train, *again) == 0
+    assert json.loads((folder / "eval" / "metrics.jsonl").read_text())[name] == scored["miou"]
+    # What is given counts.
+    where = (f"--checkpoint_dir={folder}", f"--dataset_dir={records}", f"--eval_logdir={tmp_path / 'other'}")
+    told = ("--eval_scales=1", "--noadd_flipped_images", "--eval_crop_size=513,513", "--max_number_of_evaluations=1")
+    capsys.readouterr()
+    assert finished(eval_tool, *where, *told) == 0
+    assert "[513, 513]" in capsys.readouterr().out
+    assert "eval/miou_1.0_overall" in json.loads((tmp_path / "other" / "metrics.jsonl").read_text())
+
+
+def test_ones_own_colours_are_drawn(records, run, tmp_path):
+    where = (f"--checkpoint_dir={run}", "--vis_crop_size=65,65", "--max_number_of_iterations=1")
+    other = tmp_path / "records"
+    other.mkdir()
+    for file in pathlib.Path(records).iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    facts = json.loads((other / "dataset.json").read_text())
+    colours = [[9, 9, 9], [1, 200, 3], [4, 5, 206]]
+    (other / "dataset.json").write_text(json.dumps({**facts, "palette": colours}))
+    for flags, expected in (
+        ((), {(9, 9, 9), (1, 200, 3), (4, 5, 206)}),
+        (("--colormap_type=pascal",), {(0, 0, 0), (128, 0, 0), (0, 128, 0)}),
+    ):
+        out = tmp_path / f"vis{len(flags)}"
+        assert finished(vis, *where, *flags, f"--dataset_dir={other}", f"--vis_logdir={out}") == 0
+        drawn = np.asarray(PIL.Image.open(out / "segmentation_results" / "000000_prediction.png").convert("RGB"))
+        assert {tuple(map(int, colour)) for colour in drawn.reshape(-1, 3)} <= expected
+
+
+@pytest.mark.parametrize("damaged", [1, 3])
+def test_eval_takes_the_checkpoint_before_a_damaged_one(damaged, records, tmp_path, capsys, monkeypatch):
+    from deeplab_tf.evaluation import following
+
+    monkeypatch.setattr(following, "_POLL_SECONDS", 0.01)
+    folder = tmp_path / "run"
+    given = (f"--dataset_dir={records}", f"--train_logdir={folder}", *SMALL, "--save_interval_secs=0")
+    assert finished(train, *given) == 0
+    for step in range(3 - damaged, 3):
+        file = folder / f"model.ckpt-{step}.data-00000-of-00001"
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(bytes(content))
+    where = (f"--checkpoint_dir={folder}", f"--dataset_dir={records}", f"--eval_logdir={tmp_path / 'eval'}")
+    capsys.readouterr()
+    status = finished(eval_tool, *where, "--max_number_of_evaluations=1", "--eval_crop_size=65,65")
+    printed = capsys.readouterr()
+    if damaged == 3:
+        assert status == 1 and "none of its 3 checkpoints is whole" in one_line(printed.err)
+        assert not (tmp_path / "eval").exists()
+    else:
+        assert status == 0 and "model.ckpt-2 vanished or is not whole" in printed.out
+        assert json.loads((tmp_path / "eval" / "metrics.jsonl").read_text())["step"] == 1

@@ -43,13 +43,13 @@ def main(values: flags.FlagValues) -> None:
     folders = [name for name in ("eval_logdir", "report") if values[name].value] or ["eval_logdir"]
     options.require(values, "checkpoint_dir", *folders)
     passes.require_records(values)
-    config, data, model = configurations(values)
+    config, _, _ = configurations(values)
     for name in folders:
         options.require_writable(values, name)
     for note in passes.notes(values, config):
         print(f"Note: {note}")
     options.start_tensorflow()
-    passes.run_passes(config, data, model, command=_command(values))
+    passes.run_passes(config, passes.given(values, EvalConfig, _NAMES), command=_command(values))
 
 
 def run(argv: Sequence[str] | None = None) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from absl import flags
@@ -21,6 +21,18 @@ if typing.TYPE_CHECKING:
 OF_MODEL = dict.fromkeys(DERIVED[ModelConfig])
 OF_DATA = dict.fromkeys(DERIVED[DataConfig])
 OF_DATA |= {field.name: None for field in dataclasses.fields(DataConfig) if field.metadata["training"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What the user gives, by the names of fields: of DataConfig, of ModelConfig, and which ones of the command's own.
+
+    What is not given the run has that is scored or drawn.
+    """
+
+    data: Mapping[str, Any]
+    model: Mapping[str, Any]
+    names: Collection[str]
 
 
 def define(values: flags.FlagValues, config_class: type[EvalConfig], names: Mapping[str, str | None]) -> None:
@@ -51,6 +63,12 @@ def configurations(
     return config, data, model
 
 
+def given(values: flags.FlagValues, config_class: type[EvalConfig], names: Mapping[str, str | None]) -> Given:
+    """Returns what the flags of the command give."""
+    own = frozenset(options.given(values, config_class, names))
+    return Given(options.given(values, DataConfig, OF_DATA), options.given(values, ModelConfig, OF_MODEL), own)
+
+
 def notes(values: flags.FlagValues, config: EvalConfig) -> list[str]:
     """Returns a line for each given flag that does nothing today, or something else than in the release."""
     lines = options.retired_notes(values, retired.PASSES)
@@ -59,7 +77,7 @@ def notes(values: flags.FlagValues, config: EvalConfig) -> list[str]:
     return lines
 
 
-def _described(work: "Pass", config: EvalConfig) -> str:
+def _described(work: "Pass") -> str:
     from deeplab_tf.network.cost import model_cost
 
     opened = work.opened
@@ -68,7 +86,7 @@ def _described(work: "Pass", config: EvalConfig) -> str:
     rows = {"checkpoint": opened.path, "step": opened.step, **card.config.to_json()}
     rows |= {"output_stride": card.config.output_stride, "dataset": work.facts.name}
     rows |= {"split": work.records.split, "dataset_dir": work.records.config.dataset_dir}
-    rows |= {"eval_scales": config.eval_scales, "add_flipped_images": config.add_flipped_images}
+    rows |= {"eval_scales": work.config.eval_scales, "add_flipped_images": work.config.add_flipped_images}
     rows |= {"parameters": f"{cost.parameters:,}"}
     if cost.multiply_adds:
         rows |= {"multiply-adds": f"{cost.multiply_adds:,} an image of the crop's size"}
@@ -91,39 +109,38 @@ def _scores(evaluation: "Evaluation") -> str:
     return f"{options.table(rows)}\n{evaluation.checkpoint}, {summary}, {scores['examples']} images{marked}"
 
 
-def _results(
-    config: EvalConfig, data: Mapping[str, Any], model: Mapping[str, Any], command: str, observer: "Observer"
-) -> Iterator[str]:
+def _results(config: EvalConfig, given: Given, command: str, observer: "Observer") -> Iterator[str]:
     """Runs the checkpoints that `config` names over the data, and yields what to print of each."""
+    data, model, names = given.data, given.model, given.names
     if isinstance(config, VisConfig):
         from deeplab_tf.evaluation.vis import vis_checkpoints
 
-        for drawn in vis_checkpoints(config, data, model, observer=observer):
+        for drawn in vis_checkpoints(config, data, model, observer=observer, given=names):
             yield f"{drawn.checkpoint}, step {drawn.step}: {drawn.images} images drawn in {drawn.folder}"
     elif config.report:
         from deeplab_tf.evaluation.report.report import report_checkpoints
 
         page = os.path.join(config.report, "report.html")
-        for evaluation in report_checkpoints(config, data, model, command=command, observer=observer):
+        reported = report_checkpoints(config, data, model, command=command, observer=observer, given=names)
+        for evaluation in reported:
             yield f"{_scores(evaluation)}\nReport: {page}"
     else:
         from deeplab_tf.evaluation.evaluate import evaluate_checkpoints
 
-        yield from map(_scores, evaluate_checkpoints(config, data, model, observer=observer))
+        yield from map(_scores, evaluate_checkpoints(config, data, model, observer=observer, given=names))
 
 
-def run_passes(config: EvalConfig, data: Mapping[str, Any], model: Mapping[str, Any], *, command: str = "") -> None:
+def run_passes(config: EvalConfig, given: Given, *, command: str = "") -> None:
     """Runs the checkpoints that `config` names over the data, and prints the pictures or scores of each.
 
     Args:
       config: of vis for pictures, of eval for scores.
-      data: the DataConfig fields that the user gives.
-      model: the ModelConfig fields that the user gives.
+      given: the fields that the user gives.
       command: the command line, for a report.
     """
     from deeplab_tf.tools.display import Display
 
-    with Display(lambda work: _described(work, config)) as display:
-        for text in _results(config, data, model, command, display):
+    with Display(_described) as display:
+        for text in _results(config, given, command, display):
             display.end()
             display.tell(text)

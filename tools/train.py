@@ -84,8 +84,10 @@ def main(values: flags.FlagValues) -> int | None:
         print(f"Note: {note}")
     options.start_tensorflow()
     if asked.run.mode in ("eval", "continuous_eval"):
-        data = options.given(values, DataConfig, passes.OF_DATA)
-        passes.run_passes(asked.evaluation_of_run, data, options.given(values, ModelConfig, passes.OF_MODEL))
+        given = passes.given(values, EvalConfig, _NAMES[EvalConfig])
+        # What a recipe says is given too: it differs from the defaults, or there is nothing to tell apart.
+        said = {name for name, value in vars(asked.evaluation).items() if value != getattr(EvalConfig(), name)}
+        passes.run_passes(asked.evaluation_of_run, dataclasses.replace(given, names={*given.names, *said}))
         return None
     from deeplab_tf.tools.display import Display
     from deeplab_tf.training.train import train

@@ -40,12 +40,12 @@ def main(values: flags.FlagValues) -> None:
     """Draws the predictions of checkpoints."""
     options.require(values, "checkpoint_dir", "vis_logdir")
     passes.require_records(values)
-    config, data, model = configurations(values)
+    config, _, _ = configurations(values)
     options.require_writable(values, "vis_logdir")
     for note in passes.notes(values, config):
         print(f"Note: {note}")
     options.start_tensorflow()
-    passes.run_passes(config, data, model)
+    passes.run_passes(config, passes.given(values, VisConfig, _NAMES))
 
 
 def run(argv: Sequence[str] | None = None) -> None:

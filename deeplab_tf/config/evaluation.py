@@ -45,7 +45,9 @@ class EvalConfig(Averaging, CrfConfig):
     eval_split: str = option("val", "split of the data set")
     eval_batch_size: int = option(1, "images run together")
     eval_crop_size: tuple[int, int] | None = option(
-        (513, 513), "height,width that images are padded to, as the release does; unset: each as little as it needs"
+        (513, 513),
+        "height,width that images are padded to, as the release does; empty: each as little as it needs. This "
+        "and the split, batch, scales, flips, resizing and CRF of a run are its own unless they are given",
     )
     large_images: LargeImages = option(
         "pad", "images larger than the crop: pad runs them whole; tile in overlapping pieces of the crop's size"
@@ -74,7 +76,9 @@ class VisConfig(EvalConfig):
     """Which pictures are drawn: `EvalConfig` and the release's vis flags."""
 
     colormap_type: str = option(
-        "pascal", "colours: pascal, cityscapes, ade20k, mapillary_vistas, shapes, or dataset for the data set's own"
+        "pascal",
+        "colours: pascal, cityscapes, ade20k, mapillary_vistas, shapes, or dataset for the data set's own, the "
+        "default of a data set that is not in the catalogue",
     )
     also_save_raw_predictions: bool = option(
         False, "also write the class indices, for Cityscapes as its evaluation server wants them"

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -232,6 +232,7 @@ def evaluate_checkpoints(
     changes: Mapping[str, Any] | None = None,
     *,
     observer: Observer = SILENT,
+    given: Collection[str] | None = None,
 ) -> Iterator[Evaluation]:
     """Scores the checkpoint that config.checkpoint_dir names, or those of a training run as they come.
 
@@ -243,6 +244,8 @@ def evaluate_checkpoints(
       data: the DataConfig fields that the user gives; the checkpoint's description has the others.
       changes: the ModelConfig fields that the user gives, for `loading.open_model`.
       observer: told of the waiting, of each checkpoint and of each batch.
+      given: the names of the fields of `config` that the user gives; the others are the run's own, so that its score is
+        that of train_and_eval. None: all.
 
     Raises:
       DeepLabError: nothing to open or to read, something damaged or in contradiction, a folder that cannot be written.
@@ -255,13 +258,13 @@ def evaluate_checkpoints(
         )
     log = ScoreLog(config.eval_logdir) if config.eval_logdir else None
     told = None
-    for work in passes(config, data, changes, observer=observer):
+    for work in passes(config, data, changes, observer=observer, given=given):
         observer.begin(work)
         warning = log.stale(work.opened.path) if log else None
         if warning and warning != told:
             observer.tell(f"Note: --eval_logdir: {warning}")
         told = warning
-        evaluation = evaluate_pass(work, config, observer=observer)
+        evaluation = evaluate_pass(work, config if given is None else work.config, observer=observer)
         if log:
             log.write(evaluation)
         yield evaluation

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from deeplab_tf import files
@@ -14,6 +14,7 @@ from deeplab_tf.data.locate import locate_records
 from deeplab_tf.data.tfds_folder import PREFIX
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.evaluation.passes import SILENT, Observer, Opened, Pass
+from deeplab_tf.evaluation.settings import settled, settled_data
 from deeplab_tf.weights.loading import Loaded, open_model
 from deeplab_tf.weights.names import GLOBAL_STEP
 from deeplab_tf.weights.run_directory import RUN_FILE, RunDirectory
@@ -22,13 +23,20 @@ from deeplab_tf.weights.tf1 import averaged, load_source
 from deeplab_tf.zoo import lookup
 
 _POLL_SECONDS = 1.0
+_LOOKS = 5  # at damaged checkpoints that stay as they are, after which no trainer is expected to finish them
 _WEIGHTS = (".gz", ".tgz", ".pb", ".tflite", ".index")
 _STATE_FILE = "checkpoint"  # what TensorFlow 1 writes beside the checkpoints of a run
 
 
-def _opened(path: str, loaded: Loaded) -> Opened:
+def _opened(path: str, loaded: Loaded, config: EvalConfig) -> Opened:
     loaded.card.require_classes("score", path)
-    return Opened(path, int(loaded.state.get(GLOBAL_STEP, 0)), loaded)
+    return Opened(path, int(loaded.state.get(GLOBAL_STEP, 0)), loaded, config)
+
+
+def _open(
+    path: str | files.AnyPath, config: EvalConfig, changes: Mapping[str, Any] | None, dataset: str | None
+) -> Loaded:
+    return open_model(path, {**(changes or {}), "crop_size": config.eval_crop_size}, dataset=dataset)
 
 
 def is_run(path: str) -> bool:
@@ -57,16 +65,29 @@ def _again(loaded: Loaded, prefix: files.AnyPath) -> Loaded:
 
 
 class _FollowedRun:
-    """The checkpoints of a training run, which deletes its old ones."""
+    """The checkpoints of a training run, which deletes its old ones.
 
-    def __init__(self, folder: str, changes: Mapping[str, Any], dataset: str | None, observer: Observer) -> None:
+    `first` opens the first of them, once the run says how it scores itself.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        first: Callable[[files.AnyPath], tuple[Loaded, EvalConfig]],
+        observer: Observer,
+        *,
+        patient: bool,
+    ) -> None:
         self._folder = RunDirectory(folder)
-        self._changes = changes
-        self._dataset = dataset
+        self._first = first
+        self._patient = patient
         self._observer = observer
         self._loaded: Loaded | None = None
         self._read: files.AnyPath | None = None
-        self._told: str | None = None
+        self._told: set[str] = set()
+        self._config = EvalConfig()
+        self._damage: list[tuple[str, int]] = []
+        self._looks = 0
 
     def next(self, earliest: float) -> Opened | None:
         """Returns the newest checkpoint unless it was read already, cannot be read or it is not yet `earliest`.
@@ -79,18 +100,35 @@ class _FollowedRun:
             return None
         if time.monotonic() < earliest:
             return None
-        try:
-            loaded = _again(self._loaded, prefix) if self._loaded else self._first(prefix)
-        except (DeepLabError, OSError) as error:
-            if self._folder.latest() == prefix and not isinstance(error, DamagedError | OSError):
-                raise
-            self._say(f"{prefix} vanished or is not whole: going on with the next one ({error})")
-            return None
-        self._loaded, self._read = loaded, prefix
-        return _opened(str(prefix), loaded)
+        for step in reversed(self._folder.steps()):
+            prefix = self._folder.prefix(step)
+            if prefix == self._read:
+                break
+            try:
+                loaded, self._config = (
+                    (_again(self._loaded, prefix), self._config) if self._loaded else self._first(prefix)
+                )
+            except (DeepLabError, OSError) as error:
+                if step in self._folder.steps() and not isinstance(error, DamagedError | OSError):
+                    raise
+                self._say(f"{prefix} vanished or is not whole: going on with the next one ({error})")
+                continue
+            self._loaded, self._read = loaded, prefix
+            return _opened(str(prefix), loaded, self._config)
+        self._require_hope()
+        return None
 
-    def _first(self, prefix: files.AnyPath) -> Loaded:
-        return open_model(prefix, self._changes, dataset=self._dataset)
+    def _require_hope(self) -> None:
+        """Raises DeepLabError where all checkpoints stay damaged while one is waited for that was asked for."""
+        files_now = sorted(self._folder.path.glob(f"{MODEL_PREFIX}-*.*"))
+        damage = [(file.name, file.stat().st_size) for file in files_now if file.exists()]
+        self._looks = self._looks + 1 if damage == self._damage else 0
+        self._damage = damage
+        if self._looks >= _LOOKS and damage and self._read is None and not self._patient:
+            raise DeepLabError(
+                f"--checkpoint_dir={self._folder.path}: none of its {len(self._folder.steps())} checkpoints is whole "
+                "(damaged or truncated); copy one of them again"
+            )
 
     def _waiting(self) -> str:
         folder = self._folder.path
@@ -100,9 +138,9 @@ class _FollowedRun:
         return f"Waiting for the first checkpoint in {folder}, which {state} (control-C ends)"
 
     def _say(self, line: str) -> None:
-        if line != self._told:
+        if line not in self._told:
             self._observer.tell(line)
-        self._told = line
+        self._told.add(line)
 
 
 def follow(
@@ -112,6 +150,7 @@ def follow(
     dataset: str | None = None,
     observer: Observer = SILENT,
     pause: Callable[[float], None] = time.sleep,
+    given: Collection[str] | None = None,
 ) -> Iterator[Opened]:
     """Yields the checkpoint that config.checkpoint_dir names, or those of a training run from the newest one on.
 
@@ -126,19 +165,28 @@ def follow(
       dataset: the name of the data set that the user gives.
       observer: its `tell` is called with a line when there is something to wait for.
       pause: called with the seconds to wait.
+      given: the names of the fields of `config` that the user gives; the others are the run's own where it has some
+        (see `settings.settled`). None: all.
 
     Raises:
-      DeepLabError: the errors of `open_model`; or the weights are a backbone.
+      DeepLabError: the errors of `open_model`; the weights are a backbone; or all checkpoints of a run are damaged, and
+        config.max_number_of_evaluations says that it is not followed for ever.
     """
     if not config.checkpoint_dir:
         raise DeepLabError("checkpoint_dir is missing; expected the folder of a training run, or a checkpoint")
     dataset = dataset if dataset in DATASETS else None
-    changes = {**(changes or {}), "crop_size": config.eval_crop_size}
     if not is_run(config.checkpoint_dir):
-        yield _opened(config.checkpoint_dir, open_model(config.checkpoint_dir, changes, dataset=dataset))
+        config = settled(config, given)
+        path = config.checkpoint_dir or ""
+        yield _opened(path, _open(path, config, changes, dataset), config)
         return
-    run = _FollowedRun(config.checkpoint_dir, changes, dataset, observer)
+
+    def first(prefix: files.AnyPath) -> tuple[Loaded, EvalConfig]:
+        own = settled(config, given)
+        return _open(prefix, own, changes, dataset), own
+
     limit = config.max_number_of_evaluations
+    run = _FollowedRun(config.checkpoint_dir, first, observer, patient=limit <= 0)
     done = 0
     earliest = 0.0
     while limit <= 0 or done < limit:
@@ -163,9 +211,10 @@ def _place(data: DataConfig) -> tuple[object, ...]:
 class _Records:
     """The records of config.eval_split, located and indexed once for all checkpoints."""
 
-    def __init__(self, config: EvalConfig, given: Mapping[str, Any]) -> None:
-        self._config = config
+    def __init__(self, config: EvalConfig, given: Mapping[str, Any], *, settle: bool) -> None:
         self._given = given
+        self._settle = settle
+        self._split = config.eval_split
         # Before the first checkpoint is waited for, so that a mistake in the flags is an error at once.
         asked = DataConfig(**given)
         self._place = _place(asked)
@@ -179,9 +228,10 @@ class _Records:
         pixel. DeepLabError where the data set has other classes than the model.
         """
         data = self._options(opened)
-        if self._source is None or self._source.config != data:
-            located = self._located if _place(data) == self._place else None
-            self._source = open_records(data, self._config.eval_split, located)
+        split = opened.config.eval_split
+        if self._source is None or (self._source.config, self._source.split) != (data, split):
+            located = self._located if (_place(data), split) == (self._place, self._split) else None
+            self._source = open_records(data, split, located)
         _require_same_classes(opened, self._source)
         return self._source
 
@@ -189,11 +239,12 @@ class _Records:
         card = opened.loaded.card
         said = is_described(self._given.get("dataset_dir"))
         options: dict[str, Any] = {"dataset": card.dataset} if card.dataset and not said else {}
-        options.update(self._given)
+        given = settled_data(self._given, opened.config.checkpoint_dir) if self._settle else self._given
+        options.update(given)
         return dataclasses.replace(
             DataConfig(**options),
-            crop_size=self._config.eval_crop_size,
-            batch_size=self._config.eval_batch_size,
+            crop_size=opened.config.eval_crop_size,
+            batch_size=opened.config.eval_batch_size,
             model_variant=card.config.model_variant,
         )
 
@@ -223,6 +274,7 @@ def passes(
     *,
     observer: Observer = SILENT,
     pause: Callable[[float], None] = time.sleep,
+    given: Collection[str] | None = None,
 ) -> Iterator[Pass]:
     """Yields each checkpoint of `follow` with the records of config.eval_split.
 
@@ -233,12 +285,13 @@ def passes(
       changes: the ModelConfig fields that the user gives, for `loading.open_model`.
       observer: its `tell` is called with a line when there is something to wait for.
       pause: called with the seconds to wait.
+      given: as `follow` takes it; where it is not None, the options of `data` that decide scores are the run's own too.
 
     Raises:
       DeepLabError: the errors of `follow` and `examples.open_records`; or the data set has another number of classes
         than the model, or the same in another order.
     """
-    records = _Records(config, data)
+    records = _Records(settled(config, given), data, settle=given is not None)
     dataset = data.get("dataset")
-    for opened in follow(config, changes, dataset=dataset, observer=observer, pause=pause):
+    for opened in follow(config, changes, dataset=dataset, observer=observer, pause=pause, given=given):
         yield Pass(opened, records.of(opened))

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.catalog.datasets import Dataset
+from deeplab_tf.config import EvalConfig
 from deeplab_tf.data.examples import ExampleSource
 from deeplab_tf.data.pipeline import evaluation_batches
 from deeplab_tf.weights.loading import Loaded
@@ -14,11 +15,15 @@ from deeplab_tf.weights.loading import Loaded
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A checkpoint that was read: its path or name, its number of updates (global_step), and the model with it."""
+    """A checkpoint that was read: its path or name, its number of updates (global_step), and the model with it.
+
+    `config` has the options that it is run with: those of its run where the user gives none.
+    """
 
     path: str
     step: int
     loaded: Loaded
+    config: EvalConfig = dataclasses.field(default_factory=EvalConfig)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +37,11 @@ class Pass:
 
     opened: Opened
     records: ExampleSource
+
+    @property
+    def config(self) -> EvalConfig:
+        """The options that it is run with; of `vis` they are a VisConfig."""
+        return self.opened.config
 
     @property
     def facts(self) -> Dataset:

@@ -3,13 +3,13 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
 
 from deeplab_tf import files
-from deeplab_tf.catalog.datasets import Dataset
+from deeplab_tf.catalog.datasets import DATASETS, Dataset
 from deeplab_tf.catalog.palettes import Colour, colour_map
 from deeplab_tf.config import VisConfig
 from deeplab_tf.config.evaluation import DATASET_COLOURS
@@ -127,6 +127,7 @@ def vis_checkpoints(
     changes: Mapping[str, Any] | None = None,
     *,
     observer: Observer = SILENT,
+    given: Collection[str] | None = None,
 ) -> Iterator[Drawn]:
     """Draws the predictions of the checkpoint that config.checkpoint_dir names, or of a training run's as they come.
 
@@ -141,11 +142,16 @@ def vis_checkpoints(
       data: the DataConfig fields that the user gives; the checkpoint's description has the others.
       changes: the ModelConfig fields that the user gives, for `loading.open_model`.
       observer: told of the waiting, of each checkpoint and of each batch.
+      given: as `evaluate.evaluate_checkpoints` takes it. Without a colormap_type among them a data set that is not in
+        the catalogue is drawn in its own colours.
 
     Raises:
       DeepLabError: the errors of `following.passes` and `vis_pass`.
     """
     _folder(config)
-    for work in passes(config, data, changes, observer=observer):
+    for work in passes(config, data, changes, observer=observer, given=given):
         observer.begin(work)
-        yield vis_pass(work, config, observer=observer)
+        chosen = cast(VisConfig, work.config)
+        if given is not None and "colormap_type" not in given and work.facts.name not in DATASETS:
+            chosen = dataclasses.replace(chosen, colormap_type=DATASET_COLOURS)
+        yield vis_pass(work, chosen, observer=observer)

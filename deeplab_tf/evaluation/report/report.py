@@ -10,7 +10,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -278,8 +278,7 @@ def write_report(
 class _Collecting(Observer):
     """Collects what a report needs of each pass, and passes everything else on to another observer."""
 
-    def __init__(self, config: EvalConfig, shown: Observer) -> None:
-        self._config = config
+    def __init__(self, shown: Observer) -> None:
         self._shown = shown
         self._collected: Collector | None = None
 
@@ -294,7 +293,7 @@ class _Collecting(Observer):
         self._shown.tell(line)
 
     def begin(self, work: Pass) -> None:
-        self._collected = Collector(work, self._config)
+        self._collected = Collector(work, work.config)
         self._shown.begin(work)
 
     def scored(self, images: Iterator[ScoredImage]) -> None:
@@ -312,6 +311,7 @@ def report_checkpoints(
     *,
     command: str = "",
     observer: Observer = SILENT,
+    given: Collection[str] | None = None,
 ) -> Iterator[Evaluation]:
     """Scores checkpoints as `evaluate.evaluate_checkpoints` does, and writes a report of each into config.report.
 
@@ -323,13 +323,14 @@ def report_checkpoints(
       changes: the ModelConfig fields that the user gives, for `loading.open_model`.
       command: the command line of the evaluation, for the reader.
       observer: told of the waiting, of each checkpoint and of each batch, but not of the pictures.
+      given: as `evaluate_checkpoints` takes it.
 
     Raises:
       DeepLabError: the errors of `evaluate_checkpoints` and `write_report`; or config.report is unset.
     """
     if not config.report:
         raise DeepLabError("--report is missing; expected the folder to write")
-    collecting = _Collecting(config, observer)
-    for evaluation in evaluate_checkpoints(config, data, changes, observer=collecting):
+    collecting = _Collecting(observer)
+    for evaluation in evaluate_checkpoints(config, data, changes, observer=collecting, given=given):
         write_report(config.report, evaluation, collecting.collected, command=command)
         yield evaluation
