@@ -29,6 +29,7 @@ from annotated import (
 from commands import everything, finished
 from PIL import Image
 
+from deeplab_tf import files
 from deeplab_tf.catalog.datasets import dataset_from_json, read_dataset
 from deeplab_tf.data.annotations.conversion import Conversion
 from deeplab_tf.errors import DeepLabError
@@ -473,6 +474,19 @@ def test_the_command_builds_records_of_every_format(tmp_path, name, capsys):
     assert found.splits == {"train": 1}
     assert (found.built["annotations"], found.built["border_ignore"]) == (name, 1)
     assert "Written:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("root", [".", "../set", "ram://annotated/{}"])
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_folder_by_any_path(tmp_path, name, root, monkeypatch):
+    MAKERS[name](tmp_path / "set")
+    monkeypatch.chdir(tmp_path / "set")
+    place = root.format(name)
+    if files.is_remote(place):
+        files.copy(tmp_path / "set", files.path(place))
+    assert build(place, tmp_path / "records", "--num_shards=1") == 0
+    (example,) = examples(tmp_path / "records")
+    assert example["image/filename"] == b"a"
 
 
 @pytest.mark.parametrize(

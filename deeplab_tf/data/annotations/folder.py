@@ -3,6 +3,7 @@
 import dataclasses
 import os
 
+from deeplab_tf import files
 from deeplab_tf.catalog.datasets import Dataset
 from deeplab_tf.data.annotations.conversion import Conversion, Converted, convert
 from deeplab_tf.data.annotations.drawn import attempt
@@ -40,6 +41,7 @@ def annotated_folder(root: str, facts: Dataset | None, choice: Choice, scratch: 
     Raises:
       DeepLabError: annotations are damaged or do not fit their pictures, or a choice has nothing to choose from.
     """
+    root = _absolute(root)
     wanted = choice.place is not None or choice.format_name is not None
     masks = [] if wanted else [label for source in find_layout(files_below(root)).sources for label in source.labels]
     listing = Listing(root)
@@ -54,12 +56,18 @@ def annotated_folder(root: str, facts: Dataset | None, choice: Choice, scratch: 
             cure = f"--annotation_format={found.format} reads it instead"
             return f"{found.places[0]} ({found.format}) lies beside masks and is not read; {cure}"
         return ""
-    found = find_annotations(listing, choice.place, choice.format_name)
+    place = None if choice.place is None else _absolute(choice.place)
+    found = find_annotations(listing, place, choice.format_name)
     if found is not None:
         return convert(found.open(), facts, listing, scratch, choice.conversion)
     if not _is_plain(choice):
         raise DeepLabError(f"{root}: no annotations to draw, which drawing options are for; leave these options out")
     return ""
+
+
+def _absolute(place: str) -> str:
+    """Returns a path without . and .., from which paths in annotations can be followed."""
+    return place if files.is_remote(place) else os.path.abspath(files.path(place))
 
 
 def _is_plain(choice: Choice) -> bool:
