@@ -6,10 +6,20 @@ r"""Builds the TFRecords that training and evaluation read, from images and labe
   deeplab-tf build-data --dataset=folder --root=my_data --output_dir=my_records
   deeplab-tf build-data --dataset=shapes --output_dir=shapes_records
 
-Labels may be index, palette or colour PNGs: they are stored as indices. If files are faulty, all of them are listed and
-nothing is written. The flags of the release's builders work too. `folder` expects my_data/images, my_data/labels, lists
-train.txt, val.txt of ids, and class_names.txt (or dataset.json: class_names, palette, ignore_label); or annotations of
-COCO, LabelMe, CVAT, YOLO, Supervisely or Label Studio, from which labels are drawn.
+Labels may be index, palette or colour PNGs: they are stored as indices. If files are faulty, their kinds are listed and
+nothing is written. The flags of the release's builders work too.
+
+`folder` takes your own data: my_data/images and my_data/labels (or masks, annotations...; train/images and train/masks;
+images/train and masks/train; a.jpg and a_mask.png), lists train.txt, val.txt of images if there are any, and the names
+of the classes in class_names.txt (or classes.txt, CVAT's labelmap.txt, data.yaml; or dataset.json: class_names,
+palette, ignore_label); or annotations of COCO, LabelMe, CVAT, YOLO, Supervisely or Label Studio, from which labels are
+drawn. Images of a split called test may lack labels. Data without val are divided on request, frames of a video kept
+together:
+
+  deeplab-tf build-data --dataset=folder --root=my_data --output_dir=my_records \
+    --val_share=0.2 --group_by='(.*)_frame' --split_seed=0
+
+Masks of other values than classes: --label_map=255:1 for 0 and 255, --threshold=128 for smoothed ones.
 
 Data that one machine cannot build, Apache Beam can (pip install 'deeplab_tf[beam]'); the files are the same:
 
@@ -33,6 +43,7 @@ if TYPE_CHECKING:
 
     from deeplab_tf.catalog.datasets import Dataset
     from deeplab_tf.data.build import Writer
+    from deeplab_tf.data.folder import FolderData
     from deeplab_tf.data.pairs import Pair
     from deeplab_tf.data.photographs import PhotographOptions
 
@@ -78,7 +89,8 @@ _USES: tuple[options.Use[flags.FlagValues], ...] = (
     _for("pascal_voc_seg", "voc_root", *_VOC_PARTS, "image_format", "sbd_dir"),
     _for("cityscapes", "cityscapes_root"),
     _for("ade20k", "ade20k_root", *_ADE_PARTS),
-    _for("folder", "root", "threshold", *_ANNOTATIONS),
+    _for("folder", "root", "threshold", "val_share", *_ANNOTATIONS),
+    options.Use(("group_by", "split_seed"), "--val_share", lambda values: values.val_share is not None),
     _beside("voc_root", *_VOC_PARTS),
     _beside("ade20k_root", *_ADE_PARTS),
     options.Use(("train_aug_size",), "--sbd_dir", lambda values: values.sbd_dir),
@@ -108,10 +120,21 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_list("label_map", [], text, flag_values=values)
     text = "of two classes, grey levels from this one on become class 1, others class 0 (default: labels are indices)"
     flags.DEFINE_integer("threshold", None, text, flag_values=values)
+    _define_division(values)
     _define_photographs(values)
     _define_annotations(values)
     text = "images that train_aug must have; 0: any number (default: 10582)"
     flags.DEFINE_integer("train_aug_size", 10582, text, flag_values=values)
+
+
+def _define_division(values: flags.FlagValues) -> None:
+    text = "where there is no val, the share of images that become val, as 0.2 (default: none)"
+    flags.DEFINE_float("val_share", None, text, flag_values=values)
+    text = "for --val_share: a regular expression whose first group (else the whole match) in an image's name is what "
+    text += "stays together, for instance the video: (.*)_frame (default: each image by itself)"
+    flags.DEFINE_string("group_by", None, text, flag_values=values)
+    text = "for --val_share: another division for each number (default: 0)"
+    flags.DEFINE_integer("split_seed", None, text, flag_values=values)
 
 
 def _define_photographs(values: flags.FlagValues) -> None:
@@ -217,12 +240,24 @@ def _ade20k(values: flags.FlagValues) -> _FactsAndSplits:
 
 
 def _own(values: flags.FlagValues, scratch: str) -> _FactsAndSplits:
-    from deeplab_tf.data import folder
-    from deeplab_tf.data.annotations.conversion import Conversion, Converted
-    from deeplab_tf.data.annotations.folder import Choice, annotated_folder
-    from deeplab_tf.data.class_names import named_classes
+    from deeplab_tf.data import folder, splitting
 
     options.require(values, "root")
+    given = values.val_share is not None
+    division = splitting.Division(values.val_share, values.group_by, values.split_seed or 0) if given else None
+    data = folder.divided(_annotated(values, scratch) or folder.read_folder(values.root), division)
+    for note in data.notes:
+        print(f"Note: {note}")
+    return data.facts, data.splits
+
+
+def _annotated(values: flags.FlagValues, scratch: str) -> "FolderData | None":
+    """Returns the data of a folder of annotations, whose labels are drawn into `scratch`; None for one of masks."""
+    from deeplab_tf.data.annotations.conversion import Conversion, Converted
+    from deeplab_tf.data.annotations.folder import Choice, annotated_folder
+    from deeplab_tf.data.class_names import class_notes, named_classes
+    from deeplab_tf.data.folder import FolderData
+
     upright = values.exif != "ignore"
     conversion = Conversion(values.drawing_order, values.border_ignore, values.unannotated, upright)
     choice = Choice(values.annotations, values.annotation_format, conversion)
@@ -230,18 +265,13 @@ def _own(values: flags.FlagValues, scratch: str) -> _FactsAndSplits:
     if not isinstance(found, Converted):
         if found:
             print(f"Note: {found}")
-        data = folder.read_folder(values.root)
-        for note in data.notes:
-            print(f"Note: {note}")
-        return data.facts, data.splits
+        return None
     if values.beam_runner:
         where = "labels drawn from annotations lie on this machine, where other machines do not see them"
         raise DeepLabError(f"--beam_runner={values.beam_runner}: {where}; build without it")
-    for note in found.notes:
-        print(f"Note: {note}")
     if upright:
         values.exif = "apply"  # the labels were drawn for upright pictures
-    return found.facts, {split: list(pairs) for split, pairs in found.splits.items()}
+    return FolderData(found.facts, found.splits, [*class_notes(found.facts), *found.notes])
 
 
 def _build(facts: "Dataset", splits: "_Splits", values: flags.FlagValues) -> None:

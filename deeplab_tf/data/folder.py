@@ -17,6 +17,7 @@ from deeplab_tf.data.layouts import IMAGE_FOLDERS, LABEL_FOLDERS, Layout, find_l
 from deeplab_tf.data.pairing import label_files, source_pairs
 from deeplab_tf.data.pairs import Pair
 from deeplab_tf.data.split_lists import known_images, listed_splits
+from deeplab_tf.data.splitting import Division, divide
 from deeplab_tf.errors import DeepLabError
 
 _MAY_LACK_LABELS = ("test", "unlabel", "predict", "infer")  # beginnings of the names of splits
@@ -36,6 +37,20 @@ def read_folder(root: str | os.PathLike) -> FolderData:
     facts = folder_facts(root)
     splits, notes = _splits(os.fspath(root))
     return FolderData(facts, splits, [*class_notes(facts), *notes])
+
+
+def divided(data: FolderData, division: Division | None) -> FolderData:
+    """Returns the data with train divided into train and val; without a `division` a line says how, if none is there.
+
+    Raises:
+      DeepLabError: as `splitting.divide` does.
+    """
+    if division is None:
+        told = [f"{split} is the only split: --val_share=0.2 divides it into train and val" for split in data.splits]
+        return dataclasses.replace(data, notes=[*data.notes, *(told if len(told) == 1 else [])])
+    splits, note = divide(data.splits, division)
+    facts = dataclasses.replace(data.facts, built={**data.facts.built, **division.described()})
+    return FolderData(facts, splits, [*data.notes, note])
 
 
 def folder_facts(root: str | os.PathLike) -> datasets.Dataset:
