@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def test_workers_stop_together_and_go_on(dataset_dir, tmp_path, alone):
     run = RunDirectory(tmp_path / "run")
     workers = start_workers(command(dataset_dir, run.path, "--strategy=auto"))
     while not run.lines() and all(worker.poll() is None for worker in workers):
-        pass
+        time.sleep(0.1)
     workers[1].terminate()
     said = [worker.communicate(timeout=240) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], said
