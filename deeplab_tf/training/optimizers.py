@@ -150,7 +150,7 @@ def apply_gradients(
         strategy: tf.distribute.Strategy, gradients: Sequence[Any], rate: tf.Tensor, good: tf.Tensor | None
     ) -> None:
         powers = {name: state[name] for name in _ADAM_POWERS} if config.optimizer == "adam" else {}
-        scalars = _Scalars(rate if good is None else tf.where(good, rate, 0.0), good, powers)
+        scalars = _Scalars(rate, good, powers)
         for name, gradient in zip(names, gradients, strict=True):
             slots = [state[f"{name}/{slot}"] for slot in SLOTS[config.optimizer]]
             average = state.get(f"{name}/{AVERAGE}")
@@ -161,6 +161,9 @@ def apply_gradients(
                 strategy.extended.update(state[name], _multiply, args=(decay, good), group=False)
         state[GLOBAL_STEP].assign_add(1)
 
+    if good is not None:
+        # In the replica: what merge_call hands on is one value a device, which no operation takes.
+        rate = tf.where(good, rate, 0.0)
     replica = tf.distribute.get_replica_context()
     replica.merge_call(update_all, args=([gradients[name] for name in names], rate, good))
 
