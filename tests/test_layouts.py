@@ -197,6 +197,11 @@ def test_images_and_labels_in_one_folder(tmp_path, end):
     assert {split: len(pairs) for split, pairs in found(tmp_path / "c").items()} == {"train": 1, "val": 1}
 
 
+def test_images_in_the_root(tmp_path):
+    touch(tmp_path, "a.jpg", "b.jpg", "Masks/a.png", "Masks/b.png")
+    assert found(tmp_path) == {"train": [("a.jpg", "Masks/a.png", "a"), ("b.jpg", "Masks/b.png", "b")]}
+
+
 def test_other_pairs_of_names(tmp_path):
     assert found(touch(tmp_path / "a", "x.jpg", "x.png", "y.JPG", "y.png")) == {
         "train": [("x.jpg", "x.png", "x"), ("y.JPG", "y.png", "y")]

@@ -4,6 +4,7 @@ images/*.jpg             labels/*.png             also in folders below, as imag
 images/train/*.jpg       masks/train/*.png        a folder for each split, as training or valid too
 train/images/*.jpg       train/masks/*.png
 train/*.jpg              train_labels/*.png
+a.jpg                    labels/a.png
 a.jpg                    a_mask.png               images and labels in one folder, or in one for each split
 """
 
@@ -89,7 +90,7 @@ def find_layout(paths: Sequence[str]) -> Layout:
         return Layout([mixed], [mixed], notes, None if mixed.labels else "labels")
     sources = [source for split in folders if is_split(split) for source in _split_folder(split, folders)]
     if not sources:
-        sources = _compound(folders)
+        sources = _compound(folders) or _beside_images(folders)
     if not sources and pictures:
         flat = _mixed(None, "", pictures)
         sources = [flat] if flat.labels else []
@@ -140,6 +141,12 @@ def _meaning(split: str) -> str:
         if word in words:
             return usual
     return word
+
+
+def _beside_images(folders: dict[str, list[str]]) -> list[Source]:
+    """Returns the source of images that lie in the root, with a folder of labels."""
+    labels, _ = _first(_of_labels(folders), LABEL_FOLDERS, "labels")
+    return [Source(None, "", folders[""], labels, folders[labels])] if "" in folders and labels else []
 
 
 def _split_folder(split: str, folders: dict[str, list[str]]) -> list[Source]:
