@@ -7,8 +7,26 @@ from absl import flags
 from commands import everything, finished, one_line
 
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.tools import build_data, options
+from deeplab_tf.tools import (
+    benchmark,
+    build_data,
+    convert,
+    doctor,
+    export_model,
+    options,
+    pack,
+    predict,
+    published,
+    serve,
+    train,
+    verify,
+    vis,
+)
+from deeplab_tf.tools import eval as eval_tool
 
+RUN = "--train_logdir=run --dataset_dir=data"
+EVAL = "--checkpoint_dir=x --dataset_dir=x --eval_logdir=y"
+VIS = "--checkpoint_dir=x --dataset_dir=x --vis_logdir=y"
 VOC_PARTS = "--image_folder=a --semantic_segmentation_folder=b --list_folder=c"
 ADE_PARTS = "--train_image_folder=a --train_image_label_folder=b --val_image_folder=c --val_image_label_folder=d"
 # (command, what is given, the flag that does nothing, what it needs)
@@ -25,6 +43,42 @@ IDLE = [
     (build_data, "--dataset=pascal_voc_seg --train_aug_size=10582", "train_aug_size=10582", "--sbd_dir"),
     (build_data, f"--dataset=pascal_voc_seg --voc_root=x {VOC_PARTS}", "voc_root=x", "one of --image_folder, "),
     (build_data, f"--dataset=ade20k --ade20k_root=x {ADE_PARTS}", "ade20k_root=x", "one of --train_image_folder, "),
+    (train, f"{RUN} --crf_w1=4", "crf_w1=4.0", "--crf"),
+    (train, f"{RUN} --tfds_features=a,b", "tfds_features=a,b", "--dataset=tfds:..."),
+    (train, f"{RUN} --adam_learning_rate=0.001", "adam_learning_rate=0.001", "--optimizer=adam"),
+    (train, f"{RUN} --optimizer=adam --momentum=0.9", "momentum=0.9", "--optimizer=momentum"),
+    (train, f"{RUN} --learning_rate_decay_step=5", "learning_rate_decay_step=5", "--learning_policy=step"),
+    (train, f"{RUN} --learning_policy=step --learning_power=0.5", "learning_power=0.5", "--learning_policy=poly"),
+    (train, f"{RUN} --slow_start_learning_rate=1", "slow_start_learning_rate=1.0", "--slow_start_step"),
+    (train, f"{RUN} --focal_gamma=2", "focal_gamma=2.0", "--loss=focal"),
+    (train, f"{RUN} --hard_example_mining_step=9", "hard_example_mining_step=9", "--top_k_percent_pixels"),
+    (train, f"{RUN} --noinitialize_last_layer", "initialize_last_layer=False", "--tf_initial_checkpoint"),
+    (train, f"{RUN} --decoder_filters=256", "decoder_filters=256", "--decoder_output_stride"),
+    (train, f"{RUN} --drop_path_keep_prob=0.5", "drop_path_keep_prob=0.5", "a --model_variant of NAS"),
+    (train, f"{RUN} --merge_method=max", "merge_method=max", "--image_pyramid"),
+    (train, f"{RUN} --eval_interval_steps=9", "eval_interval_steps=9", "--mode=train_and_eval"),
+    (train, f"{RUN} --eval_logdir=x", "eval_logdir=x", "--mode=eval or continuous_eval"),
+    (train, f"{RUN} --mode=eval --max_number_of_evaluations=1", "max_number_of_evaluations=1", "--mode=continuous"),
+    (train, f"{RUN} --strategy=one_device --num_clones=2", "num_clones=2", "--strategy=mirrored or auto"),
+    (train, f"{RUN} --strategy=mirrored --tpu=local", "tpu=local", "--strategy=tpu or auto"),
+    (eval_tool, f"{EVAL} --crf_iterations=10", "crf_iterations=10", "--crf"),
+    (eval_tool, f"{EVAL} --dataset=shapes --tfds_features=a,b", "tfds_features=a,b", "--dataset=tfds:..."),
+    (vis, f"{VIS} --crf_w2=3", "crf_w2=3.0", "--crf"),
+    (predict, "--checkpoint=x --input=y --crf_sigma_beta=3", "crf_sigma_beta=3.0", "--crf"),
+    (predict, "--checkpoint=x --input=y --resize=none --longest_side=513", "longest_side=513", "--resize=longest"),
+    (export_model, "--checkpoint=x --export_path=y.pb --uint8_io", "uint8_io=True", "--format=tflite"),
+    (export_model, "--checkpoint=x --export_path=y --precision=float32", "precision=float32", "--format=tflite"),
+    (serve, "--checkpoint=x --runtime=tflite --max_batch_size=8", "max_batch_size=8", "another --runtime"),
+    (convert, "--checkpoint=x --output_dir=y --to_tf1 --dataset=shapes", "dataset=shapes", "a model directory"),
+    (doctor, "--checkpoint=x --splits=val", "splits=val", "--dataset_dir"),
+    (doctor, "--dataset_dir=x --num_images=8", "num_images=8", "--checkpoint or --train_logdir"),
+    (doctor, "--dataset_dir=x --config=shapes_resnet", "config=shapes_resnet", "--train_logdir"),
+    (doctor, "--dataset_dir=x --tfds_features=a,b", "tfds_features=a,b", "--dataset=tfds:..."),
+    (pack, "--server=ade20k --predictions=x --images=y --ids=auto", "ids=auto", "--server=cityscapes"),
+    (pack, "--server=cityscapes --predictions=x --images=y --competition=comp6", "competition=comp6", "--server=voc"),
+    (published, "--lineage --filter=voc", "filter=voc", "a command without --lineage"),
+    (verify, "shapes_resnet --record=x --output=y", "output=y", "a command without --record"),
+    (benchmark, "--what=help --clients=3", "clients=3", "--what=serve"),
     (build_data, "--dataset=shapes --beam_runner=DirectRunner --num_processes=2", "num_processes=2", "a build without"),
 ]
 
@@ -54,3 +108,12 @@ def test_what_is_not_given_or_has_its_condition_is_not_refused():
         values(["tool", "--b=1", *given.split()])
         with pytest.raises(DeepLabError, match=f"^--{shown} would do nothing: it needs b above c; leave it out or giv"):
             options.require_use(values, rules, values)
+
+
+def test_the_release_command_lines_give_no_idle_flag():
+    from test_release_command_lines import DOCUMENTED, parsed
+
+    for command, line, _ in DOCUMENTED.values():
+        if command == "train":
+            values = parsed("train", line)
+            options.require_use(values, train._USES, train.experiment(values))

@@ -73,6 +73,17 @@ _PREDICTING = (
 )
 
 
+def _of(flag_names: tuple[str, ...], *what: str) -> options.Use[flags.FlagValues]:
+    return options.Use(flag_names, f"--what={' or '.join(what)}", lambda values: {*what} & {*values.what})
+
+
+_USES = (
+    _of(("originals", "output_stride", "chart"), "inference"),
+    _of(("checkpoints",), "inference", "serve"),
+    _of(("clients", "seconds"), "serve"),
+)
+
+
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     text = f"what to measure: {', '.join(_WHAT)} (default: all)"
@@ -260,6 +271,7 @@ def main(values: flags.FlagValues) -> None:
     for what in values.what:
         if what not in _WHAT:
             raise unknown_name("value of what", what, _WHAT)
+    options.require_use(values, _USES, values)
     for name in ("repeats", "rounds"):
         if getattr(values, name) < 1:
             raise DeepLabError(f"--{name}={values[name].value}: expected a number of at least 1")

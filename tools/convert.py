@@ -15,6 +15,10 @@ from absl import flags
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.tools import options
 
+_USES: tuple[options.Use[flags.FlagValues], ...] = (
+    options.Use(("dataset",), "a model directory, which --to_tf1 does not write", lambda values: not values.to_tf1),
+)
+
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
@@ -32,6 +36,7 @@ def define(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     """Converts the weights and prints the configuration, the assumptions and the receipt's summary."""
     options.require(values, "checkpoint", "output_dir")
+    options.require_use(values, _USES, values)
     changes = options.given(values, ModelConfig)
     options.require_writable(values, "output_dir")
     options.start_tensorflow()

@@ -27,6 +27,19 @@ if TYPE_CHECKING:
 _SUBJECTS = ("dataset_dir", "train_logdir", "checkpoint", "export_dir")
 
 
+_OF_DATA = ("dataset", "tfds_features", "splits", "num_images")
+_USES: tuple[options.Use[flags.FlagValues], ...] = (
+    options.Use(_OF_DATA, "--dataset_dir", lambda values: values.dataset_dir),
+    options.Use(("tfds_features",), "--dataset=tfds:...", lambda values: (values.dataset or "").startswith("tfds:")),
+    options.Use(("config",), "--train_logdir", lambda values: values.train_logdir),
+    options.Use(
+        ("eval_split", "num_images"),
+        "--checkpoint or --train_logdir",
+        lambda values: values.checkpoint or values.train_logdir,
+    ),
+)
+
+
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     text = "folder of TFRecords, or of images and labels as build-data --dataset=folder takes it"
@@ -113,6 +126,7 @@ def main(values: flags.FlagValues) -> int:
     """Runs the requested checks and prints their diagnoses; returns 1 if there are errors."""
     if not any(values[name].value for name in _SUBJECTS):
         raise DeepLabError(f"nothing to check; expected one of {', '.join(f'--{name}' for name in _SUBJECTS)}")
+    options.require_use(values, _USES, values)
     if values.num_images < 1:
         raise DeepLabError(f"--num_images={values.num_images}: expected a number of at least 1")
     options.start_tensorflow()

@@ -17,6 +17,11 @@ from absl import flags
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.tools import options
 
+_LITE = ("precision", "export_upsample", "uint8_io")
+_USES: tuple[options.Use[ExportConfig], ...] = (
+    options.Use(_LITE, "--format=tflite", lambda choice: choice.format == "tflite"),
+)
+
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
@@ -56,6 +61,7 @@ def main(values: flags.FlagValues) -> None:
     """Exports the model and prints its configuration and the certificate."""
     options.require(values, "checkpoint_path", "export_path")
     choice = ExportConfig(**options.given(values, ExportConfig)).for_path(values.export_path)
+    options.require_use(values, _USES, choice)
     changes = options.given(values, ModelConfig)
     options.start_tensorflow()
     from deeplab_tf.exporting.export import check_export_path, export_opened, open_for_export

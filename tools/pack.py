@@ -16,6 +16,11 @@ from absl import flags
 from deeplab_tf.config import PackConfig
 from deeplab_tf.tools import options
 
+_USES: tuple[options.Use[PackConfig], ...] = (
+    options.Use(("competition",), "--server=voc", lambda config: config.server == "voc"),
+    options.Use(("ids",), "--server=cityscapes", lambda config: config.server == "cityscapes"),
+)
+
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
@@ -28,6 +33,7 @@ def main(values: flags.FlagValues) -> None:
     options.require(values, "server", "predictions")
     from deeplab_tf.evaluation.pack import make_plan, pack
 
+    options.require_use(values, _USES, config)
     plan = make_plan(config)
     print(f"{len(plan.predictions):,} predictions are there and fit, as {plan.member(next(iter(plan.predictions)))}")
     for note in plan.notes:

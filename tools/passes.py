@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from absl import flags
 
 from deeplab_tf.config import DERIVED, DataConfig, EvalConfig, ModelConfig, VisConfig
+from deeplab_tf.config.crf import CrfConfig
 from deeplab_tf.data.tfds_folder import PREFIX
 from deeplab_tf.tools import options, retired
 
@@ -21,6 +22,20 @@ if typing.TYPE_CHECKING:
 OF_MODEL = dict.fromkeys(DERIVED[ModelConfig])
 OF_DATA = dict.fromkeys(DERIVED[DataConfig])
 OF_DATA |= {field.name: None for field in dataclasses.fields(DataConfig) if field.metadata["training"]}
+
+
+# The CRF's parameters do something where there is a CRF.
+CRF_FLAGS = tuple(field.name for field in dataclasses.fields(CrfConfig) if field.name != "crf")
+WITH_CRF: options.Use[flags.FlagValues] = options.Use(CRF_FLAGS, "--crf", lambda values: values.crf)
+_USES: tuple[options.Use[flags.FlagValues], ...] = (
+    WITH_CRF,
+    # A model may have been trained on a set of TFDS, which then needs no name.
+    options.Use(
+        ("tfds_features",),
+        "--dataset=tfds:...",
+        lambda values: (values.dataset or PREFIX).startswith(PREFIX),
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +70,12 @@ _Config = TypeVar("_Config", bound=EvalConfig)
 def configurations(
     values: flags.FlagValues, config_class: type[_Config], names: Mapping[str, str | None]
 ) -> tuple[_Config, dict[str, Any], dict[str, Any]]:
-    """Returns the options of the command, and the fields of DataConfig and ModelConfig that the flags give."""
+    """Returns the options of the command, and the fields of DataConfig and ModelConfig that the flags give.
+
+    Raises:
+      DeepLabError: a flag is wrong or would do nothing.
+    """
+    options.require_use(values, _USES, values)
     config = config_class(**options.given(values, config_class, names))
     data = options.given(values, DataConfig, OF_DATA)
     model = options.given(values, ModelConfig, OF_MODEL)

@@ -15,6 +15,7 @@ Writes <stem>_mask.png (colours), <stem>_overlay.jpg (with a legend), <stem>_raw
 --save=probabilities <stem>_probabilities.npy, all at the picture's own size.
 """
 
+import dataclasses
 import io
 import itertools
 import sys
@@ -25,12 +26,20 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from deeplab_tf.config import ModelConfig, PredictConfig
+from deeplab_tf.config.crf import CrfConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import options
 
 if TYPE_CHECKING:
     from deeplab_tf.inference.files import ImageResult
     from deeplab_tf.weights.loading import Loaded
+
+
+_CRF = tuple(field.name for field in dataclasses.fields(CrfConfig) if field.name != "crf")
+_USES: tuple[options.Use[PredictConfig], ...] = (
+    options.Use(_CRF, "--crf", lambda choice: choice.crf),
+    options.Use(("longest_side",), "--resize=longest", lambda choice: choice.resize == "longest"),
+)
 
 
 def define(values: flags.FlagValues) -> None:
@@ -132,6 +141,7 @@ def main(values: flags.FlagValues) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file may not be valid text
     choice = PredictConfig(**options.given(values, PredictConfig))
+    options.require_use(values, _USES, choice)
     changes = options.given(values, ModelConfig)
     options.require_writable(values, "output_dir")
     options.start_tensorflow()

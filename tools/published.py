@@ -54,6 +54,11 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean("lineage", False, text, flag_values=values)
 
 
+_USES: tuple[options.Use[flags.FlagValues], ...] = (
+    options.Use(("filter", "check"), "a command without --lineage", lambda values: not values.lineage),
+)
+
+
 def _multiply_adds(model: "keras.Model", result: PublishedResult) -> int:
     from deeplab_tf.network.cost import model_cost
     from deeplab_tf.ops.resizing import scale_dimension
@@ -156,6 +161,7 @@ def _print_lineage() -> None:
 
 def main(values: flags.FlagValues) -> int | None:
     """Prints the published results, or with --check compares them and returns 1 if one differs unexpectedly."""
+    options.require_use(values, _USES, values)
     if values.lineage:
         _print_lineage()
         return None

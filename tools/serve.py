@@ -24,6 +24,12 @@ _HIDDEN = ("classes", "examples", "max_body_bytes", "name")
 _LIMITS = ("max_body_mb", "max_pixels", "timeout_secs", "max_requests")
 
 
+_BATCHED = ("max_batch_size", "batch_wait_ms")
+_USES: tuple[options.Use[ServeConfig], ...] = (
+    options.Use(_BATCHED, "another --runtime than tflite", lambda c: c.runtime != "tflite"),
+)
+
+
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     options.define_path(values, "checkpoint", None, options.CHECKPOINT_HELP)
@@ -43,6 +49,7 @@ def main(values: flags.FlagValues) -> int:
     """Serves the model until the process is interrupted."""
     options.require(values, "checkpoint")
     choice = ServeConfig(**options.given(values, ServeConfig))
+    options.require_use(values, _USES, choice)
     changes = options.given(values, ModelConfig)
     _require_packages()
     options.start_tensorflow()

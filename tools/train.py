@@ -17,6 +17,7 @@ from absl import flags
 from deeplab_tf import configs
 from deeplab_tf.config import DERIVED, DataConfig, EvalConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.data.find import find_dataset
+from deeplab_tf.data.tfds_folder import PREFIX
 from deeplab_tf.doctor.findings import WARNING
 from deeplab_tf.doctor.network import training_findings
 from deeplab_tf.tools import options, passes, retired
@@ -26,6 +27,49 @@ from deeplab_tf.zoo.contamination import contamination
 # What follows from another part of the experiment has no flag, and reports are written by eval.
 _NAMES: dict[type, dict[str, None]] = {part: dict.fromkeys(fields) for part, fields in DERIVED.items()}
 _NAMES[EvalConfig]["report"] = None
+
+
+_DECODER = ("decoder_use_separable_conv", "decoder_filters", "decoder_projection_filters", "decoder_convs")
+_DECODER += ("decoder_kernel_size", "decoder_use_sum_merge", "decoder_output_is_logits")
+_ADAM = ("adam_learning_rate", "adam_epsilon")
+_STEPPED = ("learning_rate_decay_factor", "learning_rate_decay_step")
+_SLOW = ("slow_start_learning_rate", "slow_start_burnin_type")
+_NAS = ("nas_stem_output_num_conv_filters", "nas_use_classification_head", "nas_remove_os32_stride")
+_NAS += ("drop_path_keep_prob",)
+_USES: tuple[options.Use[Experiment], ...] = (
+    options.Use(passes.CRF_FLAGS, "--crf", lambda asked: asked.evaluation.crf),
+    options.Use(("tfds_features",), "--dataset=tfds:...", lambda asked: (asked.data.dataset or "").startswith(PREFIX)),
+    options.Use(_ADAM, "--optimizer=adam", lambda asked: asked.train.optimizer == "adam"),
+    options.Use(("momentum",), "--optimizer=momentum", lambda asked: asked.train.optimizer == "momentum"),
+    options.Use(("learning_power",), "--learning_policy=poly", lambda asked: asked.train.learning_policy == "poly"),
+    options.Use(_STEPPED, "--learning_policy=step", lambda asked: asked.train.learning_policy == "step"),
+    options.Use(_SLOW, "--slow_start_step", lambda asked: asked.train.slow_start_step),
+    options.Use(("focal_gamma",), "--loss=focal", lambda asked: asked.train.loss == "focal"),
+    options.Use(
+        ("hard_example_mining_step",),
+        "--top_k_percent_pixels",
+        lambda asked: asked.train.top_k_percent_pixels < 1,
+    ),
+    options.Use(("initialize_last_layer",), "--tf_initial_checkpoint", lambda asked: asked.run.tf_initial_checkpoint),
+    options.Use(_DECODER, "--decoder_output_stride", lambda asked: asked.model.decoder_output_stride),
+    options.Use(_NAS, "a --model_variant of NAS", lambda asked: asked.model.model_variant.startswith("nas_")),
+    options.Use(("merge_method",), "--image_pyramid", lambda asked: asked.model.image_pyramid),
+    options.Use(("eval_interval_steps",), "--mode=train_and_eval", lambda asked: asked.run.mode == "train_and_eval"),
+    options.Use(
+        ("eval_logdir",), "--mode=eval or continuous_eval", lambda asked: asked.run.mode in ("eval", "continuous_eval")
+    ),
+    options.Use(
+        ("eval_interval_secs", "max_number_of_evaluations"),
+        "--mode=continuous_eval",
+        lambda asked: asked.run.mode == "continuous_eval",
+    ),
+    options.Use(("tpu",), "--strategy=tpu or auto", lambda asked: asked.run.strategy in ("tpu", "auto")),
+    options.Use(
+        ("num_clones", "clone_on_cpu"),
+        "--strategy=mirrored or auto",
+        lambda asked: asked.run.strategy in ("mirrored", "auto"),
+    ),
+)
 
 
 def define(values: flags.FlagValues) -> None:
@@ -80,6 +124,7 @@ def main(values: flags.FlagValues) -> int | None:
     options.require(values, "train_logdir")
     passes.require_records(values)
     asked = experiment(values)
+    options.require_use(values, _USES, asked)
     for note in options.retired_notes(values, retired.TRAIN):
         print(f"Note: {note}")
     options.start_tensorflow()

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 _SHOWN = {"passed": "ok", "failed": "FAILED", "skipped": "-"}
 
 
+_USES: tuple[options.Use[flags.FlagValues], ...] = (
+    options.Use(("output", "dataset_dir"), "a command without --record", lambda values: not values.record),
+)
+
+
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     text = "names of the zoo; they may also be given without the flag's name"
@@ -94,6 +99,7 @@ def main(values: flags.FlagValues) -> int:
     """Verifies the checkpoints, prints the results and writes them to --output; returns 1 unless everything passed."""
     entries = _entries(values)
     options.require_writable_file(values, "output")
+    options.require_use(values, _USES, values)
     options.start_tensorflow()
     from deeplab_tf.evaluation import verify
 
