@@ -120,7 +120,7 @@ def _from_records(
 ) -> DatasetOnDisk:
     names = facts.splits if prepared else records.find_splits(path)
     # Only the folder matters here: the facts are known already.
-    config = DataConfig(dataset=facts.name if prepared else DEFAULT, dataset_dir=path, tfds_features=features)
+    config = DataConfig(dataset=facts.name if prepared else None, dataset_dir=path, tfds_features=features)
     located = {split: locate_records(config, split) for split in names}
     counts = {split: len(where.index) for split, where in located.items()}
     return DatasetOnDisk(facts, True, counts, lambda split: _records(located[split]))
