@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from deeplab_tf import configs
-from deeplab_tf.arch import ARCHITECTURES
+from deeplab_tf.arch import ARCHITECTURES, nas
 from deeplab_tf.config import DERIVED, DataConfig, EvalConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.data.find import find_dataset
 from deeplab_tf.data.tfds_folder import PREFIX
@@ -54,7 +54,7 @@ _USES: tuple[options.Use[Experiment], ...] = (
     options.Use(("initialize_last_layer",), "--tf_initial_checkpoint", lambda asked: asked.run.tf_initial_checkpoint),
     options.Use(_DECODER, "--decoder_output_stride", lambda asked: asked.model.decoder_output_stride),
     options.Use(
-        _NAS, "a --model_variant of NAS", lambda asked: ARCHITECTURES[asked.model.model_variant].initializer == "nas"
+        _NAS, "a --model_variant of NAS", lambda asked: ARCHITECTURES[asked.model.model_variant] in nas.ARCHITECTURES
     ),
     options.Use(("merge_method",), "--image_pyramid", lambda asked: asked.model.image_pyramid),
     options.Use(("eval_interval_steps",), "--mode=train_and_eval", lambda asked: asked.run.mode == "train_and_eval"),
