@@ -66,7 +66,8 @@ def _line(result: "ImageResult") -> str:
     if result.error:
         return f"FAILED  {result.error}"
     height, width = result.size
-    return f"{result.name}  {width} x {height}  {1000 * result.seconds:.0f} ms  {_shares(result)}"
+    notes = "".join(f"\n  Note: {note}" for note in result.notes)
+    return f"{result.name}  {width} x {height}  {1000 * result.seconds:.0f} ms  {_shares(result)}{notes}"
 
 
 def _typed_names() -> Iterator[str]:

@@ -66,6 +66,12 @@ class BackboneOptions(Protocol):
         ...
 
 
+def band_pixel(rgb: Sequence[float], channels: int, extra: Sequence[float] | None = None) -> tuple[float, ...]:
+    """Returns a colour of `channels` bands: RGB, then the values of the `extra` bands (unset: 127.5 each)."""
+    beyond = extra or (127.5,) * max(0, channels - len(rgb))
+    return (*rgb, *beyond)[:channels]
+
+
 @dataclasses.dataclass(frozen=True)
 class BatchNorm:
     """Constants of a batch normalisation: decay of the moving averages, and epsilon."""
@@ -294,7 +300,7 @@ class Architecture:
     units: Callable[[BackboneOptions], tuple[Unit, ...]]
     batch_norm: BatchNorm | None
     preprocessing: Preprocessing = "scale"
-    mean: Pixel = RGB_MEAN
+    mean: tuple[float, ...] = RGB_MEAN
     pad_pixel: Pixel = SCALE_PIXEL
     decoder_end_points: dict[int, str] = dataclasses.field(default_factory=dict[int, str])
     initializer: Initializer = "truncated_normal"
@@ -309,6 +315,10 @@ class Architecture:
     cascades: bool = False
     fully_connected: bool = False
     multi_scale_end_points: tuple[str, ...] = ()
+
+    def on_bands(self, mean: tuple[float, ...]) -> "Architecture":
+        """Returns the rows for images of as many bands as `mean` has, which is subtracted where a mean is."""
+        return self if len(mean) == len(self.mean) else dataclasses.replace(self, mean=mean)
 
     def largest_output_stride(self, config: BackboneOptions) -> int:
         """Returns the output stride without any atrous convolution."""

@@ -12,7 +12,8 @@ from deeplab_tf.config.train import TrainConfig
 
 # The fields that follow from another part of an experiment: what they are given does not count.
 DERIVED: dict[type, tuple[str, ...]] = {
-    ModelConfig: ("num_classes", "crop_size"),  # the data set's; the data's
+    # the data set's; the data's; those of the data set's photographs
+    ModelConfig: ("num_classes", "crop_size", "input_channels", "extra_band_means"),
     TrainConfig: ("ignore_label",),  # the data set's
     DataConfig: ("model_variant",),  # the model's, whose mean pixel fills the padding
     RunConfig: (),
@@ -61,7 +62,7 @@ class Experiment:
         """Returns the experiment with the classes and the ignore label of a data set, that of `data`."""
         return dataclasses.replace(
             self,
-            model=dataclasses.replace(self.model, num_classes=facts.num_classes),
+            model=dataclasses.replace(self.model, num_classes=facts.num_classes).on_bands(facts.image),
             train=dataclasses.replace(self.train, ignore_label=facts.ignore_label),
         )
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, cast, get_args
 
 from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
+from deeplab_tf.arch.spec import band_pixel
+from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config.fields import Options, option
 from deeplab_tf.errors import DeepLabError, unknown_name
 
@@ -78,12 +80,19 @@ class ModelConfig(Options):
         "quantised training: the step from which on, and afterwards always, kernels and maps are rounded to what eight "
         "bits hold; -1: never",
     )
+    input_channels: int = option(3, "bands of the photographs; those of the data set in training")
+    extra_band_means: tuple[float, ...] | None = option(
+        None,
+        "mean of each band beyond the first three on the scale 0..255, those of the data set in training; unset: "
+        "127.5 each",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.model_variant not in ARCHITECTURES:
             raise unknown_name("model_variant", self.model_variant, ARCHITECTURES)
         self._require_sizes()
+        self._require_bands()
         self._require_strides()
         self._require_head()
 
@@ -97,6 +106,14 @@ class ModelConfig(Options):
         self._require("image_pyramid", scales is None or min(scales) > 0, "expected scales above 0")
         expected = "expected -1 with an image pyramid of several scales, which share no range of values"
         self._require("quantize_delay_step", not self.quantized or len(scales or ()) < 2, expected)
+
+    def _require_bands(self) -> None:
+        self._require_at_least(1, "input_channels")
+        means = self.extra_band_means
+        extra = max(0, self.input_channels - 3)
+        good = means is None or (len(means) == extra and all(0 <= mean <= 255 for mean in means))
+        expected = f"expected {extra} numbers of 0..255, one for each band of input_channels={self.input_channels} "
+        self._require("extra_band_means", good, f"{expected}beyond the first three")
 
     def _require_strides(self) -> None:
         architecture = ARCHITECTURES[self.model_variant]
@@ -143,6 +160,24 @@ class ModelConfig(Options):
                 "a dense prediction cell works at output stride 16 or lower (its rates are multiplied by 16 // stride)"
             )
             self._require("output_stride", self.output_stride <= 16, expected)
+
+    @property
+    def pad_pixel(self) -> tuple[float, ...]:
+        """What fills the padding of images, one value of 0..255 a band: the backbone's for RGB, then the means."""
+        pixel = ARCHITECTURES[self.model_variant].pad_pixel
+        return band_pixel(pixel, self.input_channels, self.extra_band_means)
+
+    @property
+    def mean_pixel(self) -> tuple[float, ...]:
+        """What a backbone that subtracts a mean subtracts, one value of 0..255 a band."""
+        return band_pixel(ARCHITECTURES[self.model_variant].mean, self.input_channels, self.extra_band_means)
+
+    def on_bands(self, image: ImageFacts | None) -> "ModelConfig":
+        """Returns the configuration for the photographs of a data set; None: 8-bit RGB."""
+        channels, means = (3, None) if image is None else (image.channels, image.mean[3:] or None)
+        if (channels, means) == (self.input_channels, self.extra_band_means):
+            return self
+        return dataclasses.replace(self, input_channels=channels, extra_band_means=means)
 
     @property
     def quantized(self) -> bool:

@@ -27,6 +27,9 @@ class PredictConfig(CrfConfig, Averaging):
     longest_side: int = option(LONGEST_SIDE, "longest side in pixels for --resize=longest")
     save: tuple[Save, ...] = option(("mask", "overlay", "raw"), "what to write: " + ", ".join(SAVE_CHOICES))
     max_pixels: int = option(4_200_000, "an image with more pixels (after resizing) is run in overlapping tiles")
+    max_image_pixels: int = option(
+        178_956_970, "most pixels of an image as it is stored; beyond the default it is taken for damaged"
+    )
     runtime: Runtime = option(
         "auto",
         "what runs the network: tf; tflite (LiteRT with XNNPACK, the extra litert); auto: tflite where it is "
@@ -41,6 +44,7 @@ class PredictConfig(CrfConfig, Averaging):
         for choice in self.save:
             if choice not in SAVE_CHOICES:
                 raise unknown_name("value of save", choice, SAVE_CHOICES)
+        self._require_at_least(1, "max_image_pixels")
         self._require("longest_side", self.longest_side > 0, "expected a number of pixels")
         self._require("max_pixels", self.max_pixels >= 66_049, "expected at least 66049 (257 x 257)")
 

@@ -7,9 +7,11 @@ from deeplab_tf.config.fields import Options, option, path_option, split_names
 from deeplab_tf.config.resuming import changeable
 from deeplab_tf.errors import DeepLabError, unknown_name
 
+ExtraBands = Literal["mean", "zero"]
 Strategy = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 Resume = Literal["newest_whole", "strict"]
 Mode = Literal["train", "train_and_eval", "eval", "continuous_eval"]
+EXTRA_BANDS: tuple[ExtraBands, ...] = get_args(ExtraBands)
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 MODES: tuple[Mode, ...] = get_args(Mode)
 RESUMES: tuple[Resume, ...] = get_args(Resume)
@@ -30,6 +32,11 @@ class RunConfig(Options):
     train_split: str = option("train", "split to train on")
     tf_initial_checkpoint: str | None = path_option(None, "weights to start from: anything `convert` reads")
     initialize_last_layer: bool = option(True, "also start the head from these weights")
+    initialize_extra_bands: ExtraBands = option(
+        "mean",
+        "weights of bands that the initial weights do not read: mean: those of the others, all scaled so that the "
+        "response keeps its size; zero",
+    )
     unfold_batch_norm: int = option(
         0,
         "batches that statistics of folded initial weights are measured on; the network stays the same function",
@@ -69,6 +76,7 @@ class RunConfig(Options):
         self._require_at_least(0, "unfold_batch_norm", "recalibrate_batch_norm")
         for name in ("save_interval_secs", "save_summaries_secs"):
             self._require(name, getattr(self, name) >= 0, "expected seconds, 0 or more")
+        self._require("initialize_extra_bands", self.initialize_extra_bands in EXTRA_BANDS, "expected mean or zero")
         if self.strategy not in STRATEGIES:
             raise unknown_name("strategy", self.strategy, STRATEGIES)
         if self.mode not in MODES:

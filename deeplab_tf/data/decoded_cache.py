@@ -23,7 +23,6 @@ _HEAD = struct.Struct("<4qi")  # height and width of the image; those stored in 
 _START = 4096  # byte at which the image begins
 _ALIGNED = 64  # TensorFlow copies a tensor whose memory does not begin at a multiple of this
 _RESERVE = 1 << 30  # bytes of the disk that stay free: on a full disk the next checkpoint could not be saved
-_NOT_CACHED = (False, np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0, 1), np.uint8), b"", np.int64(0), np.int64(0))
 
 
 @dataclasses.dataclass
@@ -33,10 +32,14 @@ class DecodedCache:
     Attributes:
       folder: of this split's files.
       writable: False once a file could not be written; the cache then only reads.
+      channels: of an image.
+      dtype: of an image.
     """
 
     folder: str
     writable: bool = True
+    channels: int = 3
+    dtype: tf.DType = tf.uint8
 
     def example(self, record: tf.Tensor, decode: Callable[[], dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
         """Returns the example of `record` from its file, or decodes it and writes the file.
@@ -48,12 +51,12 @@ class DecodedCache:
           decode: returns an example of the whole picture, as `labels.checked_example` does. An example that stands in
             for a damaged record ("skipped" is not 0) is not written.
         """
-        dtypes = (tf.bool, tf.uint8, tf.uint8, tf.string, tf.int64, tf.int64)
+        dtypes = (tf.bool, self.dtype, tf.uint8, tf.string, tf.int64, tf.int64)
         cached, image, label, name, height, width = tf.numpy_function(self._read, [record], dtypes)
 
         def read() -> dict[str, tf.Tensor]:
             return {
-                "image": tf.ensure_shape(image, [None, None, 3]),
+                "image": tf.ensure_shape(image, [None, None, self.channels]),
                 "label": tf.ensure_shape(label, [None, None, 1]),
                 "image_name": tf.ensure_shape(name, []),
                 "height": tf.ensure_shape(height, []),
@@ -73,6 +76,21 @@ class DecodedCache:
 
         return tf.cond(tf.ensure_shape(cached, []), read, decoded)
 
+    @property
+    def _pixel_bytes(self) -> int:
+        return self.channels * self.dtype.size
+
+    def _nothing(self) -> tuple[bool, np.ndarray, np.ndarray, bytes, np.int64, np.int64]:
+        """Returns what `_read` returns of a record without a file."""
+        image = np.zeros((0, 0, self.channels), self.dtype.as_numpy_dtype)
+        return False, image, np.zeros((0, 0, 1), np.uint8), b"", np.int64(0), np.int64(0)
+
+    def _label_start_and_end(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the byte of a file at which the label begins, and the size of the file."""
+        image = _START + self._pixel_bytes * height * width
+        label = image + -image % _ALIGNED
+        return label, label + height * width
+
     def _file(self, record: int) -> str:
         return os.path.join(self.folder, f"{int(record):07d}.pixels")
 
@@ -85,12 +103,13 @@ class DecodedCache:
             content = np.memmap(self._file(record), np.uint8, "r")
             *sides, length = _HEAD.unpack_from(content.data)
         except (OSError, ValueError, struct.error):  # missing, empty, too short
-            return _NOT_CACHED
+            return self._nothing()
         rows, columns, height, width = sides
-        label_start, end = _label_start_and_end(rows, columns)
+        label_start, end = self._label_start_and_end(rows, columns)
         if len(content) != end:  # the machine stopped before all of the file was on the disk
-            return _NOT_CACHED
-        image = content[_START : _START + 3 * rows * columns].reshape(rows, columns, 3)
+            return self._nothing()
+        stored = content[_START : _START + self._pixel_bytes * rows * columns].view(self.dtype.as_numpy_dtype)
+        image = stored.reshape(rows, columns, self.channels)
         label = content[label_start:end].reshape(rows, columns, 1)
         name = content[_HEAD.size : _HEAD.size + length].tobytes()
         return True, image, label, name, np.int64(height), np.int64(width)
@@ -109,12 +128,13 @@ class DecodedCache:
         After an error nothing more is written, and the run goes on by decoding.
         """
         rows, columns = image.shape[:2]
-        label_start, end = _label_start_and_end(rows, columns)
+        label_start, end = self._label_start_and_end(rows, columns)
         head = _HEAD.pack(rows, columns, *sides, len(name)) + name
         if skipped or not self.writable or len(head) > _START:
             return False
         try:
-            self._write_parts(self._file(record), ((0, head), (_START, image.data), (label_start, label.data)), end)
+            pixels = np.ascontiguousarray(image).view(np.uint8).data
+            self._write_parts(self._file(record), ((0, head), (_START, pixels), (label_start, label.data)), end)
         except OSError as error:
             self._stop_writing(error)
         return self.writable
@@ -136,15 +156,10 @@ class DecodedCache:
             print(files.unwritable(self.folder, error, flag="decoded_cache", cure=cure), file=sys.stderr)
 
 
-def _label_start_and_end(height: int, width: int) -> tuple[int, int]:
-    """Returns the byte of a file at which the label begins, and the size of the file."""
-    image = _START + 3 * height * width
-    label = image + -image % _ALIGNED
-    return label, label + height * width
-
-
-def open_cache(folder: str, identity: str) -> DecodedCache:
+def open_cache(folder: str, identity: str, *, channels: int = 3, dtype: tf.DType = tf.uint8) -> DecodedCache:
     """Returns the cache of the split whose examples have the digest `identity` (see `examples.ExampleSource`).
+
+    `channels` and `dtype` are those of its images.
 
     Raises:
       DeepLabError: the folder is not on this machine, or cannot be made.
@@ -153,4 +168,4 @@ def open_cache(folder: str, identity: str) -> DecodedCache:
     path = files.local_path(folder, flag="decoded_cache", why=why) / identity
     with files.writing(folder, flag="decoded_cache", cure="expected a folder to write to"):
         path.mkdir(parents=True, exist_ok=True)
-    return DecodedCache(str(path))
+    return DecodedCache(str(path), channels=channels, dtype=dtype)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from deeplab_tf.catalog import datasets
+from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config import DataConfig
 from deeplab_tf.data import find, records, transforms
 from deeplab_tf.data.locate import Located, locate_records
@@ -93,6 +94,16 @@ class ExampleSource:
     offset: tf.Tensor
     number: tf.Tensor
 
+    @property
+    def channels(self) -> int:
+        """The bands of an image."""
+        return self.facts.image.channels if self.facts.image else 3
+
+    @property
+    def dtype(self) -> tf.DType:
+        """Of an image as it is decoded: uint8, or float32 for photographs that are not 8-bit RGB."""
+        return tf.float32 if self.facts.image else tf.uint8
+
     def file(self, record: tf.Tensor) -> tf.Tensor:
         """Returns the path of the file that holds a record (int64 scalar)."""
         return tf.gather(self.files, tf.gather(self.shard, record))
@@ -116,7 +127,7 @@ class ExampleSource:
           tf.errors.OpError: the record is damaged (when the graph runs).
         """
         parsed = self.parse(record)
-        image, shape, corner = _decode(parsed[records.IMAGE], window_of)
+        image, shape, corner = _decode(parsed, self.facts.image, window_of)
         height, width = tf.unstack(tf.cast(shape, tf.int64))
         return {
             "image": image,
@@ -136,21 +147,24 @@ class ExampleSource:
         return records.decode_label(content)
 
 
-def _decode(content: tf.Tensor, window_of: WindowOf | None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _decode(
+    parsed: Mapping[str, tf.Tensor], facts: ImageFacts | None, window_of: WindowOf | None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns the image (of a JPEG only the part under its window), the size of the whole, and the part's corner."""
-    if window_of is None:
-        return _decode_whole(content)
+    if window_of is None or facts is not None:
+        return _decode_whole(parsed, facts)
+    content = parsed[records.IMAGE]
 
     def decode_part() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         shape = tf.image.extract_jpeg_shape(content)[:2]
         box = transforms.source_box(window_of(shape))
         return records.decode_part(content, box), shape, box[:2]
 
-    return tf.cond(tf.io.is_jpeg(content), decode_part, lambda: _decode_whole(content))
+    return tf.cond(tf.io.is_jpeg(content), decode_part, lambda: _decode_whole(parsed, None))
 
 
-def _decode_whole(content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    image = records.decode_image(content)
+def _decode_whole(parsed: Mapping[str, tf.Tensor], facts: ImageFacts | None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    image = records.decode_photograph(parsed, facts)
     return image, tf.shape(image)[:2], tf.zeros(2, tf.int32)
 
 
@@ -190,7 +204,8 @@ def _identity(config: DataConfig, facts: datasets.Dataset, located: Located) -> 
     stored = [getattr(located.index, name).tobytes() for name in ("checksum", "offset", "shard")]
     policy = [config.label_policy, *config.label_table.items()]
     labels = [located.labelled, facts.num_classes, facts.ignore_label, policy]
-    reading = json.dumps([tf.__version__, sorted(located.keys.items()), labels])
+    image = [facts.image.to_json()] if facts.image else []
+    reading = json.dumps([tf.__version__, sorted(located.keys.items()), labels, *image])
     return hashlib.sha256(b"".join([*stored, reading.encode()])).hexdigest()[:32]
 
 
@@ -205,12 +220,13 @@ def try_example(
       window_of: returns the window that is needed of a picture; a JPEG is then decoded only there.
 
     Returns:
-      The example has "image", uint8 [h, w, 3], and "label", uint8 [H, W, 1]; "image_name"; "height" and "width" (int64)
+      The example has "image", uint8 [h, w, 3], or float32 [h, w, channels] for photographs that are not 8-bit RGB, and
+      "label", uint8 [H, W, 1]; "image_name"; "height" and "width" (int64)
       as stored; "shape" (int32 [2]), the H and W of the picture; "corner" (int32 [2]), where in the picture the image
       begins: (0, 0) unless only a part was decoded.
     """
     placeholder = {
-        "image": tf.zeros([1, 1, 3], tf.uint8),
+        "image": tf.zeros([1, 1, source.channels], source.dtype),
         "shape": tf.zeros(2, tf.int32),
         "corner": tf.zeros(2, tf.int32),
         "label": tf.zeros([1, 1, 1], tf.uint8),
@@ -254,7 +270,7 @@ def _fault(source: ExampleSource, record: tf.Tensor) -> tf.Tensor:
 
     label_succeeds = succeeds(lambda parsed: source.label(parsed[records.LABEL], tf.zeros(2, tf.int32)))
     reason = tf.where(label_succeeds, _DIFFERENT_SIZES, _NO_LABEL)
-    reason = tf.where(succeeds(lambda parsed: records.decode_image(parsed[records.IMAGE])), reason, _NO_IMAGE)
+    reason = tf.where(succeeds(lambda parsed: records.decode_photograph(parsed, source.facts.image)), reason, _NO_IMAGE)
     reason = tf.where(succeeds(lambda parsed: parsed[records.IMAGE]), reason, _UNREADABLE)
     return tf.strings.join([record_name(source, record), ": ", reason])
 

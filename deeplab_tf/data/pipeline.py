@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 import tensorflow as tf
 
 from deeplab_tf.arch import ARCHITECTURES
+from deeplab_tf.arch.spec import band_pixel
 from deeplab_tf.config import DataConfig
 from deeplab_tf.data import transforms
 from deeplab_tf.data.augment import DRAWS, make_augmentation
@@ -58,8 +59,9 @@ def make_dataset(
 ) -> tf.data.Dataset:
     """Returns the batches of a split, with the order of operations of the release (datasets/data_generator.py).
 
-    Each is {"image": float32 [b, h, w, 3] in 0..255, "label": int32 [b, h, w, 1], "image_name": string [b], "height",
-    "width": int64 [b], the stored sizes}. The network subtracts the mean.
+    Each is {"image": float32 [b, h, w, 3] in 0..255, or as many channels as the photographs have bands, "label": int32
+    [b, h, w, 1], "image_name": string [b], "height", "width": int64 [b], the stored sizes}. The network subtracts the
+    mean.
 
     Training repeats for ever, in another order each epoch, with static shapes: random scale, crop and flip. Evaluation
     gives every example once, in order; the last batch may be smaller. Its batches also have "original_image" (uint8,
@@ -122,8 +124,15 @@ def training_batches(
     size = config.batch_size // part.parts
     scales = transforms.scale_values(config.min_scale_factor, config.max_scale_factor, config.scale_factor_step_size)
     pixel, ignored = _pad_values(source)
+    if config.color_jitter and source.channels != 3:
+        raise DeepLabError(
+            f"color_jitter={','.join(map(str, config.color_jitter))}: changes the colours of RGB, and the photographs "
+            f"have {source.channels} bands; leave it out"
+        )
     augmentation = make_augmentation(config, pixel)
-    cache = open_cache(config.decoded_cache, source.identity) if config.decoded_cache else None
+    cache = None
+    if config.decoded_cache:
+        cache = open_cache(config.decoded_cache, source.identity, channels=source.channels, dtype=source.dtype)
 
     def example_at(row: tf.Tensor) -> dict[str, tf.Tensor]:
         # Counted over all pipelines, so that the examples of a step do not depend on how many share it.
@@ -200,7 +209,10 @@ def _shuffled(seed: int, position: tf.Tensor, count: int) -> tuple[tf.Tensor, tf
 
 
 def _pad_values(source: ExampleSource) -> tuple[tuple[float, ...], int]:
-    return ARCHITECTURES[source.config.model_variant].pad_pixel, source.facts.ignore_label
+    """Returns the colour of the images' padding (of bands beyond RGB their mean), and the label of the labels'."""
+    image = source.facts.image
+    pixel = ARCHITECTURES[source.config.model_variant].pad_pixel
+    return (pixel if image is None else band_pixel(pixel, image.channels, image.mean[3:])), source.facts.ignore_label
 
 
 def _resized(config: DataConfig, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -215,6 +227,14 @@ def _resized(config: DataConfig, image: tf.Tensor, label: tf.Tensor) -> tuple[tf
         factor=config.resize_factor,
     )
     return transforms.resize_image(image, size), transforms.resize_label(label, size)
+
+
+def _shown(source: ExampleSource, image: tf.Tensor) -> tf.Tensor:
+    """Returns the picture to look at, uint8 [h, w, 3]."""
+    if source.facts.image is None:
+        return tf.cast(image, tf.uint8)
+    shown = tf.gather(image, list(source.facts.image.shown), axis=-1)
+    return tf.cast(tf.clip_by_value(tf.round(shown), 0.0, 255.0), tf.uint8)
 
 
 # ---- evaluation
@@ -243,7 +263,7 @@ def evaluation_batches(source: ExampleSource, *, start_step: int = 0, part: Batc
             # the number is 0, and add it again when the batch is made.
             "image": image - tf.constant(pixel),
             "label": label,
-            "original_image": tf.cast(original, tf.uint8),
+            "original_image": _shown(source, original),
             "size": tf.shape(original)[:2],
             **_stored_facts(example),
             "good": good,

@@ -16,7 +16,9 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf import files
+from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.ops.value_range import limits
 
 IMAGE = "image/encoded"
 LABEL = "image/segmentation/class/encoded"
@@ -111,6 +113,47 @@ def decode_image(content: tf.Tensor) -> tf.Tensor:
     JPEGs are decoded with TensorFlow's default method, whose values differ from Pillow's by up to 5 levels.
     """
     return tf.ensure_shape(tf.io.decode_png(content, channels=3), [None, None, 3])
+
+
+def decode_photograph(parsed: Mapping[str, tf.Tensor], image: ImageFacts | None) -> tf.Tensor:
+    """Returns the photograph of a record.
+
+    Args:
+      parsed: from `parse_example`.
+      image: what the photographs of the data set are; None: 8-bit RGB.
+
+    Returns:
+      uint8 [h, w, 3] of 8-bit RGB; else float32 [h, w, channels] in 0..255, by the value range of the set, as
+      `value_range.scaled` computes it.
+    """
+    content = parsed[IMAGE]
+    if image is None:
+        return decode_image(content)
+    if image.is_png:
+        pixels = tf.io.decode_png(content, channels=image.channels, dtype=tf.as_dtype(image.dtype))
+    else:
+        pixels = _decode_npy(content, image, tf.stack([parsed[HEIGHT], parsed[WIDTH]]))
+    return tf.ensure_shape(_scaled(pixels, image), [None, None, image.channels])
+
+
+def _decode_npy(content: tf.Tensor, image: ImageFacts, size: tf.Tensor) -> tf.Tensor:
+    """Returns the values of a .npy of version 1.0; those of a single band in all channels. size: int64 [2]."""
+    # The format (NEP 1): six bytes of magic, two of version, two for the length of the header, the header, the values.
+    header = tf.io.decode_raw(tf.strings.substr(content, 8, 2), tf.uint16, little_endian=True)[0]
+    start = 10 + tf.cast(header, tf.int32)
+    values = tf.strings.substr(content, start, tf.strings.length(content) - start)
+    pixels = tf.io.decode_raw(values, tf.as_dtype(image.dtype), little_endian=True)
+    pixels = tf.reshape(pixels, tf.concat([size, [-1]], axis=0))
+    return tf.broadcast_to(pixels, tf.concat([size, [image.channels]], axis=0))
+
+
+def _scaled(pixels: tf.Tensor, image: ImageFacts) -> tf.Tensor:
+    values = tf.cast(pixels, tf.float32)
+    if image.is_byte:
+        return values
+    low, distance = limits(image)
+    result = (values - low) / distance * 255.0
+    return tf.clip_by_value(tf.where(tf.math.is_nan(result), 0.0, result), 0.0, 255.0)
 
 
 def decode_part(content: tf.Tensor, box: tf.Tensor) -> tf.Tensor:

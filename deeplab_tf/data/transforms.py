@@ -259,7 +259,7 @@ def label_window(label: tf.Tensor, window: Window, crop_size: Sequence[int], ign
 
 
 def image_window(image: tf.Tensor, window: Window, corner: tf.Tensor | Sequence[int] = (0, 0)) -> tf.Tensor:
-    """Returns the window of an image [h, w, 3], float32 [*window.extent, 3].
+    """Returns the window of an image [h, w, channels], float32 [*window.extent, channels].
 
     The values equal those of the release's op except in their last bits, because positions are rounded as it rounds
     them. (tf.image.crop_and_resize rounds differently, which shows in the second decimal at a sharp edge.)
@@ -269,9 +269,10 @@ def image_window(image: tf.Tensor, window: Window, corner: tf.Tensor | Sequence[
       window: what to keep.
       corner: row and column of the picture at which `image` begins.
     """
+    channels = cast(int, image.shape[-1])
 
     def cut(array: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-        part = tf.slice(array, tf.concat([offset, [0]], axis=0), tf.concat([window.extent, [3]], axis=0))
+        part = tf.slice(array, tf.concat([offset, [0]], axis=0), tf.concat([window.extent, [channels]], axis=0))
         return tf.cond(window.mirrored, lambda: tf.reverse(part, [1]), lambda: part)
 
     return tf.cond(
@@ -287,7 +288,8 @@ def image_window(image: tf.Tensor, window: Window, corner: tf.Tensor | Sequence[
 
 def _sampled(image: tf.Tensor, window: Window, corner: tf.Tensor | Sequence[int]) -> tf.Tensor:
     first, end = _needed(window)
-    band = tf.slice(image, tf.concat([first - corner, [0]], axis=0), tf.concat([end - first, [3]], axis=0))
+    extent = tf.concat([end - first, [cast(int, image.shape[-1])]], axis=0)
+    band = tf.slice(image, tf.concat([first - corner, [0]], axis=0), extent)
     start = tf.unstack(tf.cast(first, tf.float32))
     rows, columns = (position - start[axis] for axis, position in enumerate(window.positions))
     columns = tf.cond(window.mirrored, lambda: tf.reverse(columns, [0]), lambda: columns)
@@ -299,14 +301,15 @@ def _sampled(image: tf.Tensor, window: Window, corner: tf.Tensor | Sequence[int]
 
 
 def _sampled_rows(array: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
-    """Returns rows interpolated linearly between those of `array` [n, m, 3], float32 [count, m, 3].
+    """Returns rows interpolated linearly between those of `array` [n, m, c], float32 [count, m, c].
 
     positions: float32 [count], rising or falling.
     """
     # Gathering two neighbours for each wanted row would read the array twice and more. Neighbouring positions share
     # their neighbours, so each block of _BLOCK rows is one matrix product with the few rows that the block lies
-    # between: interpolation weights [_BLOCK, k] times rows [k, 3 m].
+    # between: interpolation weights [_BLOCK, k] times rows [k, c m].
     n, m = tf.unstack(tf.shape(array)[:2])
+    channels = cast(int, array.shape[-1])
     count = tf.size(positions)
     blocks = (count + _BLOCK - 1) // _BLOCK
     padding = tf.repeat(positions[-1:], blocks * _BLOCK - count)
@@ -315,10 +318,11 @@ def _sampled_rows(array: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
     high = tf.math.ceil(tf.reduce_max(positions, axis=1))
     near = low[:, None] + tf.range(tf.reduce_max(high - low) + 1)  # the rows that each block lies between
     weights = tf.nn.relu(1 - tf.abs(positions[:, :, None] - near[:, None, :]))
-    rows = tf.gather(tf.reshape(array, [n, 3 * m]), tf.minimum(tf.cast(near, tf.int32), n - 1))
+    rows = tf.gather(tf.reshape(array, [n, channels * m]), tf.minimum(tf.cast(near, tf.int32), n - 1))
     # Not the op behind @: its library (oneDNN) keeps compiled code for each shape and thread, hundreds of MB in all.
     sampled = tf.raw_ops.BatchMatMulV3(x=weights, y=rows, Tout=tf.float32)
-    return tf.reshape(tf.reshape(sampled, [blocks * _BLOCK, 3 * m])[:count], [count, m, 3])
+    rows = tf.reshape(sampled, [blocks * _BLOCK, channels * m])[:count]
+    return tf.reshape(rows, [count, m, channels])
 
 
 def _needed(window: Window) -> tuple[tf.Tensor, tf.Tensor]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from deeplab_tf import files
 from deeplab_tf.catalog.datasets import DATASETS
+from deeplab_tf.catalog.image_facts import require_same_bands
 from deeplab_tf.config import DataConfig, EvalConfig
 from deeplab_tf.data.examples import ExampleSource, open_records
 from deeplab_tf.data.find import is_described
@@ -233,7 +234,7 @@ class _Records:
             located = self._located if (_place(data), split) == (self._place, self._split) else None
             self._source = open_records(data, split, located)
         _require_same_classes(opened, self._source)
-        return self._source
+        return _as_trained(opened, self._source)
 
     def _options(self, opened: Opened) -> DataConfig:
         card = opened.loaded.card
@@ -247,6 +248,22 @@ class _Records:
             batch_size=opened.config.eval_batch_size,
             model_variant=card.config.model_variant,
         )
+
+
+def _as_trained(opened: Opened, records: ExampleSource) -> ExampleSource:
+    """Returns the records, whose photographs get the value range and the means that the model was trained with.
+
+    DeepLabError where they have other bands than the model reads.
+    """
+    card = opened.loaded.card
+    facts = records.facts
+    expected = card.image
+    if expected is None and card.config.input_channels != 3 and facts.image:
+        expected = dataclasses.replace(facts.image, channels=card.config.input_channels)  # bare weights
+    require_same_bands(facts.image, expected, name=f"--dataset={facts.name}", expected_name=opened.path)
+    if card.image is None or card.image == facts.image:
+        return records
+    return dataclasses.replace(records, facts=dataclasses.replace(facts, image=card.image))
 
 
 def _require_same_classes(opened: Opened, records: ExampleSource) -> None:

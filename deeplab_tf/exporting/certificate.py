@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf import files
-from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.inference import LONGEST_SIDE
@@ -27,9 +26,11 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.formats import RunExport
 from deeplab_tf.inference.files import expand_inputs
 from deeplab_tf.inference.predictor import predictor_of
-from deeplab_tf.ops.images import read_image, resize_labels, resize_longest
+from deeplab_tf.ops.images import resize_labels, resize_longest
 from deeplab_tf.ops.metrics import confusion_matrix, mean_iou
+from deeplab_tf.ops.photographs import read_stored
 from deeplab_tf.ops.resizing import resize_bilinear
+from deeplab_tf.ops.value_range import scaled, stored
 from deeplab_tf.weights.model_directory import ModelCard
 
 CERTIFICATE = "certificate.json"
@@ -70,8 +71,8 @@ def fitted(image: np.ndarray, card: ModelCard, size: tuple[int, int] | None) -> 
     image = _shrunk(image, size or card.config.crop_size)
     if size is None or image.shape[:2] == size:
         return ComparedImage(image, (image.shape[0], image.shape[1]))
-    padded = np.empty((*size, 3), np.uint8)
-    padded[:] = ARCHITECTURES[card.config.model_variant].pad_pixel
+    padded = np.empty((*size, image.shape[-1]), image.dtype)
+    padded[:] = stored(card.image, np.array(card.config.pad_pixel)) if card.image else card.config.pad_pixel
     padded[: image.shape[0], : image.shape[1]] = image
     return ComparedImage(padded, (image.shape[0], image.shape[1]))
 
@@ -85,7 +86,25 @@ def _drawn(card: ModelCard, size: tuple[int, int] | None, count: int) -> Iterato
     for number in range(count):
         shape = (height, width) if size else (height - number % 2, width - number // 2 % 2)
         image, label = shapes_example(0, FIRST_INDEX["test"] + number, height=shape[0], width=shape[1])
-        yield ComparedImage(image, shape, label if card.dataset == "shapes" else None)
+        yield ComparedImage(_as_stored(image, card), shape, label if card.dataset == "shapes" else None)
+
+
+def _as_stored(image: np.ndarray, card: ModelCard) -> np.ndarray:
+    """Returns a picture of RGB as the file takes it: bands beyond the third repeat its own, values are stored ones."""
+    channels = card.config.input_channels
+    image = image[..., [band % 3 for band in range(channels)]]
+    return image if takes_bytes(card) else stored(card.image, image) if card.image else image.astype(np.float32)
+
+
+def takes_bytes(card: ModelCard) -> bool:
+    """Returns whether an exported file takes uint8; for photographs with a value range it takes their stored values."""
+    return card.image is None or (card.image.dtype == "uint8" and card.image.is_byte)
+
+
+def read_compared(file: str, card: ModelCard) -> np.ndarray:
+    """Returns a picture of the user's as an exported file takes it, [h, w, bands]: uint8, or float32 stored values."""
+    pixels, _ = read_stored(file, card.image)
+    return pixels if takes_bytes(card) else pixels.astype(np.float32)
 
 
 def compared_images(options: ExportConfig, card: ModelCard, size: tuple[int, int] | None) -> Iterator[ComparedImage]:
@@ -105,7 +124,7 @@ def compared_images(options: ExportConfig, card: ModelCard, size: tuple[int, int
     palette = card.palette or pascal_palette(card.config.num_classes)
     rules = LabelRules(num_classes=card.config.num_classes, ignore_label=card.ignore_label, palette=palette)
     for file in expand_inputs(options.images)[: options.num_images]:
-        image = read_image(file)
+        image = read_compared(file, card)
         compared = fitted(image, card, size)
         if options.labels:
             path = str(files.path(options.labels) / f"{pathlib.PurePath(file).stem}.png")
@@ -263,7 +282,8 @@ def compare(
     upsampled_logits = card.config.prediction_with_upsampled_logits
     for compared in pictures:
         exported = file_answer(run, compared.image, upsampled_logits=upsampled_logits)
-        expected = keras_answer(model, compared.image, options)
+        seen = scaled(card.image, compared.image) if card.image else compared.image
+        expected = keras_answer(model, seen, options)
         try:
             tally.add(compared, expected, exported)
         except ValueError as error:

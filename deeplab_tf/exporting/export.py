@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf import files
-from deeplab_tf.config import ExportConfig, ModelConfig
+from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.export import SUFFIXES
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.certificate import (
@@ -23,8 +23,10 @@ from deeplab_tf.exporting.certificate import (
     fitted,
     latency,
     machine,
+    read_compared,
     require_agreement,
     require_portable,
+    takes_bytes,
     versions,
     write_certificate,
 )
@@ -33,7 +35,6 @@ from deeplab_tf.inference.files import expand_inputs
 from deeplab_tf.inference.graph import Segmentation, build_graph_def, read_weights
 from deeplab_tf.network.model import build_model
 from deeplab_tf.network.sizes import needs_fixed_size
-from deeplab_tf.ops.images import read_image
 from deeplab_tf.weights.loading import Loaded, open_model
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.sources import MODEL_FILE, index_of, sha256_of, strip_checkpoint_suffix
@@ -114,22 +115,35 @@ def _at_size(loaded: Loaded, options: ExportConfig) -> tuple[keras.Model, ModelC
     return build_model(config, share_with=loaded.model), dataclasses.replace(loaded.card, config=config)
 
 
-def _input(config: ModelConfig, options: ExportConfig) -> tuple[tuple[int | None, ...], tf.DType]:
-    """Returns the shape [b, h, w, 3] and the dtype of the images that the file takes; None for any size."""
+def _input(card: ModelCard, options: ExportConfig) -> tuple[tuple[int | None, ...], tf.DType]:
+    """Returns the shape [b, h, w, channels] and the dtype of the images that the file takes; None for any size."""
+    config = card.config
+    channels = config.input_channels
+    whole = tf.uint8 if takes_bytes(card) else tf.float32
     height, width = config.crop_size or (None, None)
     if options.format == "tflite":
         # For int8 the converter measures ranges on float inputs, and makes the input uint8 itself.
         plain = options.precision != "int8" and options.uint8_io
-        return (1, height, width, 3), tf.uint8 if plain else tf.float32
+        return (1, height, width, channels), whole if plain else tf.float32
     if options.format == "onnx" and needs_fixed_size(config):
-        return (None, height, width, 3), tf.uint8
-    return (1 if options.format == "frozen_pb" else None, None, None, 3), tf.uint8
+        return (None, height, width, channels), whole
+    return (1 if options.format == "frozen_pb" else None, None, None, channels), whole
+
+
+def _require_bytes_for_int8(card: ModelCard, options: ExportConfig) -> None:
+    """Raises DeepLabError where int8 would round stored values of many thousand steps to 256."""
+    if options.precision == "int8" and not takes_bytes(card):
+        assert card.image is not None
+        raise DeepLabError(
+            f"--precision=int8: the model reads {card.image.describe()}, whose values eight bits cannot hold; expected "
+            "float32, float16 or dynamic"
+        )
 
 
 def _representative(options: ExportConfig, card: ModelCard) -> Iterator[np.ndarray]:
     """Yields inputs, float32 [1, h, w, 3], on which the ranges of int8 are measured."""
     for file in expand_inputs(options.representative_images or ()):
-        yield fitted(read_image(file), card, card.config.crop_size).image[None].astype(np.float32)
+        yield fitted(read_compared(file, card), card, card.config.crop_size).image[None].astype(np.float32)
 
 
 # ---- where it is written
@@ -255,10 +269,11 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
     opened.loaded.card.require_classes("export")
     options.require_ranges(learned=opened.loaded.card.config.quantized)
     model, card = _at_size(opened.loaded, options)
-    shape, dtype = _input(card.config, options)
+    _require_bytes_for_int8(card, options)
+    shape, dtype = _input(card, options)
     _, height, width, _ = shape
     pictures = list(compared_images(options, card, (height, width) if height and width else None))
-    segmentation = Segmentation(card.config, read_weights(model), options, target.format.target)
+    segmentation = Segmentation(card.config, read_weights(model), options, target.format.target, card.image)
     graph_def = build_graph_def(segmentation, shape, dtype)
     with target.growing(options) as folder:
         path = folder / target.export
@@ -273,6 +288,7 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
             "file": str(export_path),
             **_description(opened, card, options),
             "input_shape": shape,
+            **({"input_dtype": dtype.name, "image": card.image.to_json()} if card.image else {}),
             **figures,
             "min_agreement": options.required_agreement,
             "bytes": sum(file.stat().st_size for file in files_of(path)),

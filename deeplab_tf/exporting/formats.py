@@ -76,8 +76,11 @@ def _of_encoded(segment: Any) -> Any:
 def _write_saved_model(graph_def: GraphDef, options: ExportConfig, path: pathlib.Path, _: Iterable[np.ndarray]) -> None:
     module: Any = tf.Module()
     module.segment = as_function(graph_def, _outputs(options))
-    module.segment_encoded = _of_encoded(module.segment)
-    signatures = {"serving_default": module.segment, "image_bytes": module.segment_encoded}
+    signatures = {"serving_default": module.segment}
+    images = module.segment.input_signature[0]
+    if images.dtype == tf.uint8 and images.shape[-1] == 3:  # other photographs have no encoding that TensorFlow reads
+        module.segment_encoded = _of_encoded(module.segment)
+        signatures["image_bytes"] = module.segment_encoded
     with os_errors():  # TensorFlow's own for a full disk and the like
         tf.saved_model.save(module, str(path), signatures=signatures)
 

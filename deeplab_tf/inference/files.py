@@ -25,7 +25,8 @@ from deeplab_tf.files import AnyPath, UnwritableError, clean, growing, path, wri
 from deeplab_tf.inference.predictor import Predictor
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tiles import network_labels, network_size, segment, write_probabilities
-from deeplab_tf.ops.images import EXTENSIONS, jpeg_bytes, png_bytes, read_image, resize_labels
+from deeplab_tf.ops.images import EXTENSIONS, jpeg_bytes, png_bytes, resize_labels
+from deeplab_tf.ops.photographs import Picture, read_photograph
 from deeplab_tf.ops.pictures import blend, class_shares, colour_mask, palette_png, with_legend
 from deeplab_tf.weights.model_directory import ModelCard
 
@@ -47,6 +48,7 @@ class ImageResult:
       files: that were written.
       seconds: in the network and the CRF.
       shares: of the classes found: (index, name, share of the pixels).
+      notes: a line for each thing to know of the image.
       error: one line, where the image is at fault; the other fields are empty then.
     """
 
@@ -55,6 +57,7 @@ class ImageResult:
     files: tuple[AnyPath, ...] = ()
     seconds: float = 0.0
     shares: tuple[tuple[int, str, float], ...] = ()
+    notes: tuple[str, ...] = ()
     error: str | None = None
 
 
@@ -164,19 +167,21 @@ class _Writer:
     def _writing(self) -> contextlib.AbstractContextManager[None]:
         return writing(self._folder, flag="--output_dir", cure="choose another folder")
 
-    def _write(self, choice: str, file: pathlib.Path, image: np.ndarray, labels: np.ndarray, shares: Sequence):
+    def _write(self, choice: str, file: pathlib.Path, picture: Picture, labels: np.ndarray, shares: Sequence):
         if choice == "mask":
             file.write_bytes(png_bytes(colour_mask(labels, self._palette)))
         elif choice == "overlay":
-            file.write_bytes(jpeg_bytes(with_legend(blend(image, labels, self._palette), shares, self._palette)))
+            file.write_bytes(
+                jpeg_bytes(with_legend(blend(picture.shown, labels, self._palette), shares, self._palette))
+            )
         elif choice == "raw":
             file.write_bytes(palette_png(labels, self._palette))
         else:
-            write_probabilities(self._predictor, image, self._options, str(file))
+            write_probabilities(self._predictor, picture.pixels, self._options, str(file))
 
-    def write(self, name: str, stem: str, image: np.ndarray, labels: np.ndarray, seconds: float) -> ImageResult:
+    def write(self, name: str, stem: str, picture: Picture, labels: np.ndarray, seconds: float) -> ImageResult:
         """Writes the outputs of one picture. DeepLabError: the folder cannot be written."""
-        labels = resize_labels(labels.astype(self._kind), *image.shape[:2])
+        labels = resize_labels(labels.astype(self._kind), *picture.shown.shape[:2])
         shares = class_shares(labels, self._names)
         targets = [self._folder / f"{stem}_{_SUFFIXES[choice]}" for choice in self._choices]
         try:
@@ -184,12 +189,12 @@ class _Writer:
                 for choice, target in zip(self._choices, targets, strict=True):
                     # A picture can be segmented again: it need not wait for the disk.
                     file = stack.enter_context(written(target, durable=False))
-                    self._write(choice, file, image, labels, shares)
+                    self._write(choice, file, picture, labels, shares)
         except UnwritableError as error:
             if error.errno == errno.ENAMETOOLONG:
                 raise DeepLabError(f"{name}: too long a name to add to; expected a shorter one") from None
             raise
-        return ImageResult(name, labels.shape, tuple(targets), seconds, tuple(shares))
+        return ImageResult(name, labels.shape, tuple(targets), seconds, tuple(shares), picture.notes)
 
 
 def _name(file: str) -> str:
@@ -214,12 +219,18 @@ class SegmentationPipeline:
     def __init__(self, predictor: Predictor, card: ModelCard, output_dir: str | os.PathLike, options: PredictConfig):
         card.require_classes("predict with")
         self._predictor, self._options = predictor, options
+        if options.crf and card.config.input_channels != 3:
+            bands = card.config.input_channels
+            raise OptionError(f"--crf: compares the colours of RGB, and the model reads {bands} bands; leave it out")
+        self._image = card.image
         self._writer = _Writer(predictor, card, output_dir, options)
 
-    def _read(self, file: str) -> tuple[np.ndarray, np.ndarray]:
-        """Returns a picture, and the same at the size that the network gets."""
-        image = read_image(sys.stdin.buffer.read() if file == "-" else file, name=_name(file))
-        return image, network_size(image, self._options)
+    def _read(self, file: str) -> tuple[Picture, np.ndarray]:
+        """Returns a picture, and its pixels at the size that the network gets."""
+        source = sys.stdin.buffer.read() if file == "-" else file
+        limit = self._options.max_image_pixels
+        picture = read_photograph(source, self._image, name=_name(file), max_pixels=limit)
+        return picture, network_size(picture.pixels, self._options)
 
     def _ahead(self, pool: ThreadPoolExecutor, files: Sequence[str]) -> Iterator[Future]:
         """Yields what `_read` gives of each file as a future; while one is worked on the next are read."""
@@ -232,13 +243,13 @@ class SegmentationPipeline:
 
     def _segmented(self, picture: Future, name: str, stem: str, pool: ThreadPoolExecutor) -> Callable[[], ImageResult]:
         """Segments a picture when it is read; returns what waits for its outputs to be written."""
-        image, sized = picture.result()
+        read, sized = picture.result()
         start = time.perf_counter()
         if self._options.crf:
-            labels = segment(self._predictor, image, self._options)
+            labels = segment(self._predictor, read.pixels, self._options)
         else:
             labels = network_labels(self._predictor, sized, self._options)
-        arguments = (name, stem, image, labels, time.perf_counter() - start)
+        arguments = (name, stem, read, labels, time.perf_counter() - start)
         if self._writer.runs_the_network:
             result = self._writer.write(*arguments)
             return lambda: result

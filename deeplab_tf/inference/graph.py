@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
-from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.arch.spec import Architecture, BatchNorm
+from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.config.export import INPUT, OUTPUTS, Output
 from deeplab_tf.data.transforms import range_size
@@ -29,6 +29,7 @@ from deeplab_tf.network.model import MERGED, build_outputs
 from deeplab_tf.network.sizes import at_size, logits_stride, needs_fixed_size, padded_size
 from deeplab_tf.ops.resizing import resize_bilinear, resize_nearest, scale_dimension, static_dimensions
 from deeplab_tf.ops.upsampling import strip_classes
+from deeplab_tf.ops.value_range import limits
 
 GraphDef: TypeAlias = graph_pb2.GraphDef
 Weights = Mapping[str, Mapping[str, np.ndarray]]
@@ -170,12 +171,14 @@ class Segmentation:
       weights: from `read_weights`.
       options: from `ExportConfig.for_path`.
       target: "tensorflow", "tflite" or "onnx" (see inference.convolutions).
+      image: of the photographs whose stored values the graph takes and brings to 0..255; None: it takes 0..255.
     """
 
     config: ModelConfig
     weights: Weights
     options: ExportConfig
     target: str
+    image: ImageFacts | None = None
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -187,13 +190,13 @@ class Segmentation:
         """Returns the outputs that options.outputs says, by their names in `OUTPUTS`.
 
         Args:
-          images: [b, h, w, 3], RGB in 0..255, any numeric dtype.
+          images: [b, h, w, channels], RGB in 0..255 or the values of `image`, any numeric dtype.
 
         Returns:
           predictions int32 [b, h, w]; probabilities float32 [b, h, w, classes]; logits float32 [b, h, w, classes], or
           [b, h', w', classes] at the network's stride for export_upsample none.
         """
-        size, pixels = sides_of(images), self._resized(tf.cast(images, tf.float32))
+        size, pixels = sides_of(images), self._resized(self._scaled(tf.cast(images, tf.float32)))
         inner = sides_of(pixels)
         padded = self._padded(pixels, inner)
         maps, outputs = self._maps(padded), {}
@@ -205,6 +208,15 @@ class Segmentation:
                 result = result if self.options.min_resize_value is None else resize(result, size)
             outputs[OUTPUTS[output]] = tf.identity(result, name=OUTPUTS[output])
         return outputs
+
+    def _scaled(self, values: tf.Tensor) -> tf.Tensor:
+        """Returns stored values in 0..255, as `ops.value_range.scaled` computes them."""
+        if self.image is None or self.image.is_byte:
+            return values
+        low, distance = limits(self.image)
+        result = (values - low) / distance * 255.0
+        result = tf.where(tf.equal(result, result), result, 0.0)  # not a number
+        return tf.minimum(tf.maximum(result, 0.0), 255.0)
 
     def _resized(self, pixels: tf.Tensor) -> tf.Tensor:
         options = self.options
@@ -224,10 +236,14 @@ class Segmentation:
         if known and tuple(inner) == tuple(target):
             return pixels
         # tf.pad has one value for all channels: zeros, around what the pixels have above the padding's colour.
-        colour = tf.constant(ARCHITECTURES[self.config.model_variant].pad_pixel, tf.float32)
+        colour = tf.constant(self.config.pad_pixel, tf.float32)
         missing = [[0, new - old] for new, old in zip(target, inner, strict=True)]
         padded = tf.pad(pixels - colour, [[0, 0], *missing, [0, 0]]) + colour
-        return tf.ensure_shape(padded, [None, *target, 3]) if needs_fixed_size(self.config) else padded
+        return (
+            tf.ensure_shape(padded, [None, *target, self.config.input_channels])
+            if needs_fixed_size(self.config)
+            else padded
+        )
 
     def _padded_size(self, height: Any, width: Any) -> list[Any]:
         """Returns the `padded_size` of a size that is known only when the graph runs."""

@@ -59,7 +59,7 @@ class LiteNetwork:
         side = self._converted_side
         if self.resizable():
             config = at_size(self.config, (side, side))
-            self.logits(np.zeros((1, side, side, 3), np.float32), config, convert_anew=False)
+            self.logits(np.zeros((1, side, side, config.input_channels), np.float32), config, convert_anew=False)
 
     @property
     def _converted_side(self) -> int:
@@ -99,7 +99,7 @@ class LiteNetwork:
             raise DeepLabError("the model of this predictor is gone; expected the caller to keep it")
         assert config.crop_size is not None
         segmentation = Segmentation(config, read_weights(model), _LOGITS, "tflite")
-        graph = build_graph_def(segmentation, (1, *config.crop_size, 3), tf.float32)
+        graph = build_graph_def(segmentation, (1, *config.crop_size, config.input_channels), tf.float32)
         return convert.convert(as_function(graph, ("logits",)).get_concrete_function())
 
 

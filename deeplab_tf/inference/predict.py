@@ -8,6 +8,7 @@ import numpy as np
 from deeplab_tf.config import RUNTIMES, Inference
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.inference.runtime import runtime_predictor
+from deeplab_tf.network.model import config_of
 
 
 def predict(
@@ -28,7 +29,7 @@ def predict(
 
     Args:
       model: from `build_model` or `load`.
-      images: [b, h, w, 3], RGB in 0..255, any numeric dtype.
+      images: [b, h, w, 3], RGB in 0..255, or as many bands as the model reads; any numeric dtype.
       scales: of the input, for instance (0.5, 0.75, 1.0, 1.25, 1.5, 1.75).
       flip: also run on the mirrored images.
       crf: refine each picture by `crf.densecrf` with these arguments ({}: the defaults); None: do not.
@@ -50,9 +51,11 @@ def predict(
     ((2, 40, 60), 'int32')
     """
     images, inference = np.asarray(images), Inference(tuple(scales), flip, crf=crf)
-    if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
-        raise DeepLabError(f"images of shape {images.shape}: expected [b, h, w, 3], RGB in 0..255")
+    bands = config_of(model).input_channels
+    if images.ndim != 4 or images.shape[-1] != bands or 0 in images.shape:
+        kind = "RGB" if bands == 3 else f"{bands} bands"
+        raise DeepLabError(f"images of shape {images.shape}: expected [b, h, w, {bands}], {kind} in 0..255")
     if runtime not in RUNTIMES:
         raise unknown_name("runtime", runtime, RUNTIMES)
-    chosen = runtime_predictor(model, runtime, pixels=images.size // 3)
+    chosen = runtime_predictor(model, runtime, pixels=images.size // bands)
     return chosen.labels(images, inference)

@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.config import Inference, ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import as_network, build_model, config_of
@@ -79,7 +78,7 @@ class TensorFlowBackend:
             raise DeepLabError("the model of this predictor is gone; expected the caller to keep it")
         config = config if needs_fixed_size(config) else dataclasses.replace(config, crop_size=None)
         network = build_model(config, share_with=model)
-        signature = [tf.TensorSpec([None, *network.input_shape[1:3], 3], tf.float32)]
+        signature = [tf.TensorSpec([None, *network.input_shape[1:]], tf.float32)]
         return tf.function(lambda x: network(x, training=False), input_signature=signature)
 
     def upsampled_classes(self, logits: np.ndarray | tf.Tensor, size: tuple[int, int]) -> np.ndarray:
@@ -110,13 +109,19 @@ class Predictor:
         height, width = images.shape[1:3]
         return self.backend.logits(images, at_size(self.config, (height, width), scale=scale, pyramid=pyramid))
 
+    def _require_bands(self, images: np.ndarray) -> None:
+        if images.shape[-1] != self.config.input_channels:
+            raise DeepLabError(
+                f"images of {images.shape[-1]} bands; expected {self.config.input_channels}, which the model reads"
+            )
+
     def _padded(self, images: np.ndarray) -> np.ndarray:
         height, width = images.shape[1:3]
         target = padded_size(self.config, height, width)
-        pixel = ARCHITECTURES[self.config.model_variant].pad_pixel
-        padded = np.empty((len(images), *target, 3), np.float32)
+        self._require_bands(images)
+        padded = np.empty((len(images), *target, images.shape[-1]), np.float32)
         padded[:, :height, :width] = images
-        padded[:, :height, width:] = padded[:, height:] = pixel
+        padded[:, :height, width:] = padded[:, height:] = self.config.pad_pixel
         return padded
 
     def _single(self, images: np.ndarray) -> np.ndarray | tf.Tensor:
@@ -155,6 +160,8 @@ class Predictor:
           int32 [b, h, w].
         """
         if inference.crf is not None:
+            if images.shape[-1] != 3:
+                raise DeepLabError(f"crf: compares the colours of RGB, and the images have {images.shape[-1]} bands")
             pairs = zip(images, self.probabilities(images, inference), strict=True)
             refined = [densecrf(image, probabilities, **cast(Any, inference.crf)) for image, probabilities in pairs]
             return np.stack([probabilities.argmax(-1).astype(np.int32) for probabilities in refined])

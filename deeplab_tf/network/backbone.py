@@ -300,7 +300,7 @@ def backbone(
     architecture = architecture or ARCHITECTURES[config.model_variant]
     output_stride = config.output_stride if output_stride == 0 else output_stride
     tower = _Tower(graph, architecture, config.use_bounded_activation and architecture.bounded)
-    x = graph.preprocess(images, architecture.scope, architecture)
+    x = graph.preprocess(images, architecture.scope, architecture.on_bands(config.mean_pixel))
     rows = architecture.units(config)
     strides = [row.stride for row in rows]
     if architecture.strides_from_rows:
@@ -323,6 +323,6 @@ def build_backbone(config: ModelConfig) -> keras.Model:
     (5, 5)
     """
     height, width = config.crop_size or (None, None)
-    images = keras.Input((height, width, 3), name="images")
+    images = keras.Input((height, width, config.input_channels), name="images")
     features, end_points = backbone(Graph(), images, config)
     return keras.Model(images, {"features": features, **end_points}, name=config.model_variant)

@@ -70,7 +70,7 @@ def _input_shapes(model: keras.Model, size: tuple[int, int] | None) -> dict[str,
     if size is None:
         return {name: [[tuple(t["shape"]) for t in call] for call in rows] for name, rows in calls.items()}
     inputs: dict[str, list] = {name: [None] * len(rows) for name, rows in calls.items()}
-    outputs = {(name, 0): (None, *size, 3) for name, rows in calls.items() if not rows}
+    outputs = {(name, 0): (None, *size, model.input_shape[-1]) for name, rows in calls.items() if not rows}
     waiting = [(name, index) for name, rows in calls.items() for index in range(len(rows))]
     while waiting:  # a layer that is called again may have to wait for one that comes later in the list
         late = []

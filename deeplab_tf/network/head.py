@@ -173,7 +173,7 @@ def _multi_scale_maps(head: _Head, end_points: Mapping[str, Maps]) -> list[Maps]
 
     All are at the output stride (arXiv 1412.7062, section 4.3; the strided 3x3 is its public model's).
     """
-    images = head.graph.preprocess(head.images, "multi_scale", head.architecture)
+    images = head.graph.preprocess(head.images, "multi_scale", head.architecture.on_bands(head.config.mean_pixel))
     taps = {"image": images} | {n.rpartition("/")[2]: end_points[n] for n in head.architecture.multi_scale_end_points}
     maps = []
     for level, (name, x) in enumerate(taps.items()):

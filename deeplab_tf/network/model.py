@@ -141,6 +141,7 @@ def build_model(
 ) -> Network:
     """Returns the network: images [b, h, w, 3], float32 RGB in 0..255 -> logits [b, h', w', num_classes].
 
+    Where config.input_channels says so, images have that many bands.
     The logits are those before the last upsampling. With a crop_size the graph takes images of that size only (the
     pooling window of ASPP depends on it, as in the release); without one, any size. Layers are named by their TF1
     scopes with "." for "/".
@@ -163,7 +164,7 @@ def build_model(
     16
     """
     height, width = config.crop_size or (None, None)
-    images = keras.Input((height, width, 3), name="images")
+    images = keras.Input((height, width, config.input_channels), name="images")
     shared = _shared_layers(share_with, config) if share_with else None
     outputs = build_outputs(Graph(shared=shared, zeros=zeros, quantized=config.quantized), images, config)
     return Network(images, outputs if all_scales else outputs[MERGED], name=config.model_variant, config=config)

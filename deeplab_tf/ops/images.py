@@ -179,6 +179,8 @@ def write_png(picture: np.ndarray, path: str | os.PathLike[str], *, flag: str | 
 def resize_longest(image: np.ndarray, longest: int) -> np.ndarray:
     """Returns the picture with its longest side `longest` pixels, the other truncated (release: deeplab_demo.ipynb).
 
+    One that is not uint8 [h, w, 3] becomes float32 [h, w, bands].
+
     The filter is the demo's, Pillow's Lanczos, which does not alias.
     """
     height, width = image.shape[:2]
@@ -186,7 +188,11 @@ def resize_longest(image: np.ndarray, longest: int) -> np.ndarray:
     size = (max(1, int(ratio * width)), max(1, int(ratio * height)))
     if size == (width, height):
         return image
-    return np.asarray(PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.LANCZOS))
+    if image.dtype == np.uint8 and image.shape[-1] == 3:
+        return np.asarray(PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.LANCZOS))
+    bands = [PIL.Image.fromarray(np.ascontiguousarray(band, np.float32)) for band in np.moveaxis(image, -1, 0)]
+    resized = np.stack([np.asarray(band.resize(size, PIL.Image.Resampling.LANCZOS)) for band in bands], axis=-1)
+    return np.clip(resized, image.min(), image.max())  # the filter overshoots at edges
 
 
 def nearest_indices(size_in: int, size_out: int) -> np.ndarray:

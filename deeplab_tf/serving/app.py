@@ -152,7 +152,7 @@ class _Handlers:
     async def metadata(self, request: Request) -> Response:
         """Answers GET /v1/models/<name>/metadata."""
         self._require_model(request)
-        return JSONResponse(protocol.metadata(self._options.model_name), headers=_HEADERS)
+        return JSONResponse(protocol.metadata(self._options.model_name, self._engine.image), headers=_HEADERS)
 
     async def health(self, request: Request) -> Response:
         """Answers GET /health."""

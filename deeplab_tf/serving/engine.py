@@ -24,6 +24,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tiles import network_labels, network_size
 from deeplab_tf.ops.images import EXTENSIONS, jpeg_bytes, png_bytes, read_image, resize_labels, resize_longest
+from deeplab_tf.ops.photographs import Picture
 from deeplab_tf.ops.pictures import class_shares, palette_png
 from deeplab_tf.serving import protocol
 from deeplab_tf.serving.batching import Batcher
@@ -44,6 +45,7 @@ class Engine:
     Attributes:
       options: the limits of the server.
       examples: (name, encoded picture) of the pictures that the page offers.
+      image: what the photographs are that the model reads; None: 8-bit RGB.
     """
 
     def __init__(self, model: keras.Model, card: ModelCard, options: ServeConfig) -> None:
@@ -59,12 +61,25 @@ class Engine:
         self._palette = card.palette or pascal_palette(card.config.num_classes)
         self._active = 0  # requests that are being answered
         self._bytes_held = 0  # the size of their bodies
-        self.examples = tuple(_examples(options))
+        self.image = card.image
+        if card.image is None and card.config.input_channels != 3:
+            raise DeepLabError(
+                f"the model reads {card.config.input_channels} bands and does not say what they are; expected a model "
+                "directory or a run's folder, whose deeplab.json does (image)"
+            )
+        if card.image and options.examples:
+            raise DeepLabError(
+                f"--examples={options.examples}: the model reads {card.image.describe()}, which a page cannot show; "
+                "leave it out"
+            )
+        self.examples: tuple[tuple[str, bytes], ...] = tuple(_examples(options)) if card.image is None else ()
 
     def prepare(self) -> None:
         """Compiles the network, so that the first request does not wait for that."""
         self._predictor.prepare()
-        self._run(network_size(np.zeros((300, 400, 3), np.uint8), self._page_options)[None])
+        shape = (300, 400, self._card.config.input_channels)
+        first = np.zeros(shape, np.uint8 if self.image is None else np.float32)
+        self._run(network_size(first, self._page_options)[None])
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -119,6 +134,7 @@ class Engine:
             "name": self.options.model_name,
             "network": f"{config.model_variant}, output stride {config.output_stride}",
             "dataset": self._card.dataset,
+            **({"photographs": self.image.describe()} if self.image else {}),
             "runtime": self._backend.name,
             "classes": [
                 {"name": name, "colour": list(map(int, colour))}
@@ -160,7 +176,7 @@ class Engine:
           Refused: the request is not valid, or an image is too large.
         """
         async with self._room:
-            request = await self._in_thread(lambda: protocol.parse_request(body, max_pixels=self.options.max_pixels))
+            request = await self._in_thread(lambda: self._parsed(body))
             results = await asyncio.gather(*map(self._segment, request.images))
             labels = [label for label, _ in results]
             return await self._in_thread(lambda: protocol.encode_answer(request, labels))
@@ -172,17 +188,22 @@ class Engine:
           Refused: the picture cannot be decoded, or is too large.
         """
         async with self._room:
-            size, resized = await self._in_thread(lambda: self._read(content))
+            picture, resized = await self._in_thread(lambda: self._read(content))
             labels, seconds = await self._segment(resized)
-            return await self._in_thread(lambda: self._page_answer(labels, size, seconds))
+            return await self._in_thread(lambda: self._page_answer(labels, picture, seconds))
 
-    def _read(self, content: bytes) -> tuple[tuple[int, int], np.ndarray]:
-        """Returns the height and width of a picture, and the picture resized for the network."""
-        image = decode_picture(content, max_pixels=self.options.max_pixels, name="the picture")
-        return (image.shape[0], image.shape[1]), network_size(image, self._page_options)
+    def _parsed(self, body: bytes) -> protocol.PredictRequest:
+        return protocol.parse_request(body, max_pixels=self.options.max_pixels, image=self.image)
 
-    def _page_answer(self, labels: np.ndarray, size: tuple[int, int], seconds: float) -> dict:
-        """Returns the JSON fields for the page: labels [h, w] at `size`, in runs of (label, length) by rows."""
+    def _read(self, content: bytes) -> tuple[Picture, np.ndarray]:
+        """Returns a picture, and its pixels resized for the network."""
+        limit = self.options.max_pixels
+        picture = decode_picture(content, max_pixels=limit, name="the picture", image=self.image)
+        return picture, network_size(picture.pixels, self._page_options)
+
+    def _page_answer(self, labels: np.ndarray, picture: Picture, seconds: float) -> dict:
+        """Returns the JSON fields for the page: labels at the picture's size, in runs of (label, length) by rows."""
+        size = (picture.shown.shape[0], picture.shown.shape[1])
         labels = resize_labels(labels, *size)
         flat = labels.ravel()
         starts = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1])
@@ -195,6 +216,8 @@ class Engine:
             "runs": np.stack([flat[starts], lengths], axis=1).ravel().tolist(),
             "raw_png": base64.b64encode(palette_png(labels, self._palette)).decode() if labels.max() < 256 else None,
             "network_ms": round(1000 * seconds, 1),
+            **({"notes": list(picture.notes)} if picture.notes else {}),
+            **({} if self.image is None else {"shown_jpeg": base64.b64encode(jpeg_bytes(picture.shown)).decode()}),
         }
 
 

@@ -3,11 +3,12 @@
 import io
 import warnings
 
-import numpy as np
 import PIL.Image
 
+from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.ops.images import FORMATS, read_image
+from deeplab_tf.ops.images import FORMATS
+from deeplab_tf.ops.photographs import Picture, read_photograph
 from deeplab_tf.serving.refusal import Refused
 
 
@@ -24,16 +25,16 @@ def _announced_pixels(content: bytes) -> int:
         return 0
 
 
-def decode_picture(content: bytes, *, max_pixels: int, name: str = "image") -> np.ndarray:
-    """Returns a picture as RGB, uint8 [h, w, 3], upright.
+def decode_picture(content: bytes, *, max_pixels: int, name: str = "image", image: ImageFacts | None = None) -> Picture:
+    """Returns a picture as the network reads it: RGB, uint8 [h, w, 3], or what `image` says, upright.
 
     Raises:
-      Refused: 413 if it has more than `max_pixels`, 400 if it is not a picture.
+      Refused: 413 if it has more than `max_pixels`, 400 if it is not a picture, or not one that the model reads.
     """
     pixels = _announced_pixels(content)
     if pixels > max_pixels:
         raise Refused(413, f"{name}: {pixels} pixels; expected at most {max_pixels}")
     try:
-        return read_image(content, name=name)
+        return read_photograph(content, image, name=name, max_pixels=max_pixels)
     except DeepLabError as error:
         raise Refused(400, str(error)) from None

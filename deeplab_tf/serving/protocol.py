@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config.export import INPUT, LABEL_BEYOND, OUTPUTS
+from deeplab_tf.ops.value_range import scaled
 from deeplab_tf.serving.pictures import decode_picture
 from deeplab_tf.serving.refusal import Refused
 
@@ -28,7 +30,7 @@ class PredictRequest:
     """The contents of a :predict request.
 
     Attributes:
-      images: uint8 [h, w, 3] each.
+      images: uint8 [h, w, 3] each, or float32 [h, w, channels] in 0..255.
       encoded: whether they came as encoded pictures.
       rows: whether the request has the row form, which its answer must have too.
     """
@@ -69,9 +71,11 @@ def _content(value: Any) -> bytes:
         raise Refused(400, f"b64: not base64 ({error})") from None
 
 
-def _pixels(value: object) -> np.ndarray:
-    """Returns nested lists of numbers as uint8 [h, w, 3]."""
-    expected = f"{INPUT}: expected lists of whole numbers in 0..255 with the shape [height, width, 3]"
+def _pixels(value: object, image: ImageFacts | None = None) -> np.ndarray:
+    """Returns nested lists of numbers as uint8 [h, w, 3]; as float32 [h, w, channels] where the model has `image`."""
+    channels = image.channels if image else 3
+    numbers = "whole numbers in 0..255" if image is None else f"the stored values ({image.dtype})"
+    expected = f"{INPUT}: expected lists of {numbers} with the shape [height, width, {channels}]"
     try:
         # With a dtype: without one, texts in the lists would become an array in which each takes the memory of the
         # longest.
@@ -79,8 +83,10 @@ def _pixels(value: object) -> np.ndarray:
     except (ValueError, TypeError, OverflowError) as error:
         ragged = "; these have rows of several lengths" if "inhomogeneous" in str(error) else ""
         raise Refused(400, f"{expected}{ragged}") from None
-    if array.ndim != 3 or array.shape[-1] != 3 or not array.size:
+    if array.ndim != 3 or array.shape[-1] != channels or not array.size:
         raise Refused(400, f"{expected}; these have the shape {list(array.shape)}")
+    if image is not None:
+        return scaled(image, array)
     if not (array.min() >= 0 and array.max() <= 255 and (array == np.floor(array)).all()):
         raise Refused(400, f"{expected}; these are {array.min():g} to {array.max():g}")
     return array.astype(np.uint8)
@@ -104,8 +110,13 @@ def _values(request: dict) -> tuple[list[tuple[str | None, object]], bool]:
     return [(name, value) for value in values], rows
 
 
-def parse_request(body: bytes, *, max_pixels: int) -> PredictRequest:
+def parse_request(body: bytes, *, max_pixels: int, image: ImageFacts | None = None) -> PredictRequest:
     """Returns the contents of the body of a :predict request.
+
+    Args:
+      body: of the request.
+      max_pixels: of its images, in all.
+      image: what the photographs are that the model reads; None: 8-bit RGB.
 
     Raises:
       Refused: 400 if the body is not a valid request, 413 if its images have more than `max_pixels` in all.
@@ -128,11 +139,14 @@ def parse_request(body: bytes, *, max_pixels: int) -> PredictRequest:
     left = max_pixels
     for number, (_, value) in enumerate(pairs):
         name = f"image {number}"
-        image = decode_picture(_content(value), max_pixels=max(left, 0), name=name) if encoded else _pixels(value)
-        left -= image.shape[0] * image.shape[1]
+        if encoded:
+            pixels = decode_picture(_content(value), max_pixels=max(left, 0), name=name, image=image).pixels
+        else:
+            pixels = _pixels(value, image)
+        left -= pixels.shape[0] * pixels.shape[1]
         if left < 0:
             raise Refused(413, f"{name}: more than {max_pixels} pixels in all; expected fewer or smaller images")
-        images.append(image)
+        images.append(pixels)
     if not encoded and len({image.shape for image in images}) > 1:
         raise Refused(400, f"{INPUT}: images of several sizes; expected one size, or encoded images")
     return PredictRequest(tuple(images), encoded, rows)
@@ -173,16 +187,17 @@ def _tensor(name: str, dtype: str, sides: Sequence[int]) -> dict:
     return {"dtype": dtype, "tensor_shape": shape, "name": name}
 
 
-def metadata(model_name: str) -> dict:
+def metadata(model_name: str, image: ImageFacts | None = None) -> dict:
     """Returns the answer to GET /v1/models/<name>/metadata, as TensorFlow Serving gives it for the SavedModel."""
     labels = _tensor("PartitionedCall_1:0", "DT_INT32", (-1, -1, -1))
     padded = _tensor("PartitionedCall:0", "DT_INT32", (-1, -1, -1))
-    image = {INPUT: _tensor(f"{_DEFAULT}_{INPUT}:0", "DT_UINT8", (-1, -1, -1, 3))}
+    channels, kind = (image.channels, "DT_FLOAT") if image else (3, "DT_UINT8")
+    pixels = {INPUT: _tensor(f"{_DEFAULT}_{INPUT}:0", kind, (-1, -1, -1, channels))}
     content = {_ENCODED: _tensor(f"{_ENCODED}_{_ENCODED}:0", "DT_STRING", (-1,))}
     sizes = _tensor("PartitionedCall:1", "DT_INT32", (-1, 2))
     method = "tensorflow/serving/predict"
     signatures = {
-        _DEFAULT: {"inputs": image, "outputs": {_PREDICTIONS: labels}, "method_name": method},
+        _DEFAULT: {"inputs": pixels, "outputs": {_PREDICTIONS: labels}, "method_name": method},
         _ENCODED: {"inputs": content, "outputs": {_PREDICTIONS: padded, "sizes": sizes}, "method_name": method},
     }
     spec = {"name": model_name, "signature_name": "", "version": "1"}

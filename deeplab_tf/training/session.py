@@ -54,6 +54,7 @@ class Session:
             source_checkpoint=run.tf_initial_checkpoint,
             output_stride=asked.model.output_stride,
             averages=asked.train.ema_decay > 0,
+            image=facts.image,
         )
         if run.unfold_batch_norm and not run.tf_initial_checkpoint:
             raise DeepLabError(
@@ -121,7 +122,8 @@ class Session:
         if self.options.tf_initial_checkpoint:
             excluded = () if self.options.initialize_last_layer else last_layer_scopes(self.train)
             path = weights_path(self.options.tf_initial_checkpoint)
-            found = initialize(self.variables(), path, excluded_scopes=excluded)
+            extra = self.options.initialize_extra_bands
+            found = initialize(self.variables(), path, excluded_scopes=excluded, extra_bands=extra)
             scopes = {name.rsplit("/", 1)[0] for name in found.loaded if name.endswith("/moving_mean")}
             if self.options.unfold_batch_norm:
                 unfold_batch_norm(self.model, self._images(self.options.unfold_batch_norm), scopes=scopes)

@@ -114,7 +114,8 @@ class _Watch:
         if run.options.save_summaries_images:
             images, labels = (run.local(batch[key]) for key in ("image", "label"))
             predicted = predictor_of(run.model).labels(images)
-            self._summaries.samples(step, images, labels[..., 0], predicted, run.config.num_classes)
+            shown = images[..., list(run.card.image.shown)] if run.card.image else images
+            self._summaries.samples(step, shown, labels[..., 0], predicted, run.config.num_classes)
 
     def _profile(self, step: int) -> None:
         folder = self._run.options.profile_logdir

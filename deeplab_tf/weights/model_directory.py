@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from deeplab_tf import files
+from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.version import __version__
@@ -33,6 +34,7 @@ class ModelCard:
       source_checkpoint, source_sha256: the weights' origin.
       output_stride: the output stride it was trained at, or None: not known.
       averages: whether to use the moving averages that lie beside the weights in their place.
+      image: what the photographs are that it reads, with the value range that brings them to 0..255; None: 8-bit RGB.
     """
 
     config: ModelConfig
@@ -46,6 +48,7 @@ class ModelCard:
     source_sha256: str | None = None
     output_stride: int | None = None
     averages: bool = False
+    image: ImageFacts | None = None
 
     def require_classes(self, verb: str, name: str | os.PathLike[str] | None = None) -> None:
         """Refuses a backbone.
@@ -78,8 +81,9 @@ class ModelCard:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the card as it is written to deeplab.json."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {"version": __version__, **values, "config": self.config.to_json()}
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "image"}
+        image = {"image": self.image.to_json()} if self.image else {}
+        return {"version": __version__, **values, "config": self.config.to_json(), **image}
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> "ModelCard":
@@ -95,6 +99,8 @@ class ModelCard:
             values["config"] = ModelConfig.from_json(values["config"], source=str(path))
             values["class_names"] = tuple(values.get("class_names", ()))
             values["palette"] = tuple(tuple(colour) for colour in values.get("palette", ()))
+            if "image" in values:
+                values["image"] = ImageFacts.from_json(values["image"], path)
             return cls(**values)
         except DeepLabError:
             raise

@@ -141,6 +141,15 @@ def _backbone(shapes: Shapes, preferred: Mapping[str, Any]) -> tuple[Architectur
     )
 
 
+def _bands(shapes: Shapes, architecture: Architecture, options: Fields) -> Fields:
+    """Returns the number of bands that the first convolution reads, where it is not three."""
+    first = architecture.units(_BackboneOptions(**options))[0]
+    if not isinstance(first, Conv):
+        return {}
+    channels = shapes[f"{architecture.scope}/{first.output_weights[0]}"][2]
+    return {} if channels == 3 else {"input_channels": channels}
+
+
 def _logits(shapes: Shapes) -> Fields:
     """Returns the known fields of the last layer."""
     weights = shapes.get("logits/semantic/weights")
@@ -286,7 +295,7 @@ def recognize(shapes: Shapes, preferred: Mapping[str, Any] | None = None) -> Rec
       DeepLabError: no backbone of the release fits, or the head is incomplete.
     """
     architecture, options = _backbone(shapes, preferred or {})
-    known: Fields = {"model_variant": architecture.name, **options}
+    known: Fields = {"model_variant": architecture.name, **options, **_bands(shapes, architecture, options)}
     if not any(name.startswith(head.BEGINNINGS) for name in shapes):
         return Recognized("backbone", known, _assumed(known, architecture, 0))
     known |= _logits(shapes)

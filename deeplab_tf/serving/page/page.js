@@ -23,6 +23,7 @@ function colourOf(index) {
 // ---- sending a photograph
 
 async function shrunk(blob) {
+  if (state.info.photographs) return { blob, bitmap: null }; // of more bits or bands than a browser keeps
   let bitmap;
   try {
     bitmap = await createImageBitmap(blob);
@@ -39,6 +40,10 @@ async function shrunk(blob) {
   return { blob: smaller, bitmap: await createImageBitmap(smaller) };
 }
 
+function jpeg(base64) {
+  return new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type: "image/jpeg" });
+}
+
 async function segment(blob, name) {
   const turn = ++state.turn;
   say("Looking at it …", "busy");
@@ -53,9 +58,11 @@ async function segment(blob, name) {
     const answer = await response.json();
     if (turn !== state.turn) return; // another photograph was chosen in between
     if (!response.ok) throw new Error(answer.error.replace(/^the picture:/, `${name || "The picture"}:`));
-    if (!photo.bitmap) throw new Error("This browser cannot show the picture.");
+    const bitmap = answer.shown_jpeg ? await createImageBitmap(jpeg(answer.shown_jpeg)) : photo.bitmap;
+    if (!bitmap) throw new Error("This browser cannot show the picture.");
     state.name = (name || "photo").replace(/\.[^.]*$/, "");
-    show(photo.bitmap, answer, performance.now() - start);
+    show(bitmap, answer, performance.now() - start);
+    for (const note of answer.notes || []) say(note, "bad");
   } catch (error) {
     if (turn === state.turn) say(error instanceof TypeError ? "The server cannot be reached." : error.message, "bad");
   }
@@ -271,8 +278,10 @@ async function begin() {
     say("The server cannot be reached.", "bad");
     return;
   }
-  const { name, network, dataset, runtime } = state.info;
-  byId("model").textContent = [name, network, dataset && `classes of ${dataset}`, runtime].filter(Boolean).join(" · ");
+  const { name, network, dataset, runtime, photographs } = state.info;
+  const reads = photographs && `reads ${photographs}`;
+  const facts = [name, network, dataset && `classes of ${dataset}`, runtime, reads];
+  byId("model").textContent = facts.filter(Boolean).join(" · ");
   offerExamples();
   listen();
 }
