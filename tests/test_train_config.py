@@ -39,6 +39,8 @@ RELEASE_DEFAULTS = {
 ADDITIONS = {
     "slow_start_burnin_type": "none",
     "freeze_batch_norm": False,
+    "freeze": "none",
+    "freeze_steps": 0,
     "sync_batch_norm": False,
     "loss": "cross_entropy",
     "focal_gamma": 2.0,

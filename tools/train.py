@@ -52,6 +52,7 @@ _USES: tuple[options.Use[Experiment], ...] = (
         lambda asked: asked.train.top_k_percent_pixels < 1,
     ),
     options.Use(("initialize_last_layer",), "--tf_initial_checkpoint", lambda asked: asked.run.tf_initial_checkpoint),
+    options.Use(("freeze_steps",), "--freeze=backbone", lambda asked: asked.train.freeze != "none"),
     options.Use(_DECODER, "--decoder_output_stride", lambda asked: asked.model.decoder_output_stride),
     options.Use(
         _NAS, "a --model_variant of NAS", lambda asked: ARCHITECTURES[asked.model.model_variant] in nas.ARCHITECTURES

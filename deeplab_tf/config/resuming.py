@@ -14,6 +14,7 @@ FREE = ("dataset_dir", "decoded_cache", "training_number_of_steps")
 _FIXED = frozenset(
     {
         *("optimizer", "ema_decay", "mixed_precision"),  # the checkpoint holds their variables
+        *("freeze", "freeze_steps"),  # so it does here
         *("ignore_label", "model_variant"),  # follow from the data set and the network
         *("dataset", "tfds_features"),  # the classes of the network; dataset_dir allows other records of them
     }

@@ -9,11 +9,13 @@ Optimizer = Literal["momentum", "adam"]
 LearningPolicy = Literal["poly", "step", "cosine"]
 BurnIn = Literal["none", "linear"]
 Loss = Literal["cross_entropy", "focal", "dice", "lovasz"]
+Freeze = Literal["none", "backbone"]
 MixedPrecision = Literal["none", "bfloat16", "float16"]
 OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
 LEARNING_POLICIES: tuple[LearningPolicy, ...] = get_args(LearningPolicy)
 BURN_IN_TYPES: tuple[BurnIn, ...] = get_args(BurnIn)
 LOSSES: tuple[Loss, ...] = get_args(Loss)
+FREEZES: tuple[Freeze, ...] = get_args(Freeze)
 PRECISIONS: tuple[MixedPrecision, ...] = get_args(MixedPrecision)
 
 
@@ -48,6 +50,10 @@ class TrainConfig(Options):
     last_layers_contain_logits_only: bool = option(False, "only the logits count as the head (else ASPP and decoder)")
     fine_tune_batch_norm: bool = option(True, "train with batch statistics and update the moving ones")
     freeze_batch_norm: bool = option(False, "keep gamma, beta and the moving statistics as they are")
+    freeze: Freeze = option(
+        "none", "backbone: its variables and batch statistics stay as they are, and only the head learns; needs weights"
+    )
+    freeze_steps: int = option(0, "steps for which freeze holds, after which all variables learn; 0: the whole run")
     sync_batch_norm: bool = option(False, "batch statistics over all replicas instead of each one's own")
     upsample_logits: bool = option(True, "loss at the labels' size; false: labels shrink to the logits' size")
     label_weights: tuple[float, ...] | None = option(None, "loss weight of each class; unset: 1 for all")
@@ -79,6 +85,7 @@ class TrainConfig(Options):
             ("learning_policy", LEARNING_POLICIES),
             ("slow_start_burnin_type", BURN_IN_TYPES),
             ("loss", LOSSES),
+            ("freeze", FREEZES),
             ("mixed_precision", PRECISIONS),
         ):
             self._require(name, getattr(self, name) in known, f"expected one of {', '.join(known)}")
@@ -109,3 +116,11 @@ class TrainConfig(Options):
         self._require("adam_epsilon", self.adam_epsilon > 0, "expected a number above 0")
         self._require_at_least(0, "adam_learning_rate", "weight_decay", "last_layer_gradient_multiplier", "seed")
         self._require_at_least(1, "gradient_accumulation_steps")
+        self._require_freezing()
+
+    def _require_freezing(self) -> None:
+        self._require_at_least(0, "freeze_steps")
+        steps = self.freeze_steps
+        self._require("freeze_steps", not steps or self.freeze != "none", "needs freeze=backbone")
+        expected = f"expected fewer than training_number_of_steps={self.training_number_of_steps}, or 0: the whole run"
+        self._require("freeze_steps", steps < self.training_number_of_steps, expected)

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import keras
 import tensorflow as tf
@@ -68,20 +68,23 @@ def replaced(layer: object, **values: object) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def as_trained(model: keras.Model, config: TrainConfig) -> Iterator[None]:
+def as_trained(model: keras.Model, config: TrainConfig, *, still: Collection[str] = ()) -> Iterator[None]:
     """Has the layers of `model` behave as in a training step while one is traced; afterwards they are as they were.
 
     Args:
       model: from `build_model`.
       config: of the training. The layer of number i among those that draw has the seed `config.seed` + i * 1000003.
+      still: names of layers whose batch norm keeps its statistics, whatever `config` says.
     """
+    held = dataclasses.replace(config, freeze_batch_norm=True)
     mixed = None if config.mixed_precision == "none" else f"mixed_{config.mixed_precision}"
     drawing = 0
     with contextlib.ExitStack() as stack:
         for layer in model.layers:
             stepped = layer if isinstance(layer, Stepped) else None
             if stepped:
-                stack.enter_context(stepped.for_step(config, (config.seed + drawing * _LAYER_SEED) % 2**31))
+                options = held if layer.name in still else config
+                stack.enter_context(stepped.for_step(options, (config.seed + drawing * _LAYER_SEED) % 2**31))
                 drawing += stepped.draws
             if mixed and not (isinstance(layer, keras.layers.InputLayer) or (stepped and stepped.keeps_float32)):
                 stack.enter_context(replaced(layer, dtype_policy=mixed))

@@ -19,16 +19,24 @@ def _norms(model: keras.Model, scopes: Collection[str] | None = None) -> list[Fu
 
 
 def _measured(
-    model: keras.Model, norms: list[FusedBatchNorm], batches: Iterable, *, training: bool
+    model: keras.Model,
+    norms: list[FusedBatchNorm],
+    batches: Iterable,
+    *,
+    training: bool,
+    still: Collection[str] = (),
 ) -> Iterator[_Moments]:
-    """Yields mean and variance, float64 [channels], of each norm's input over all batches, without dropout."""
+    """Yields mean and variance, float64 [channels], of each norm's input over all batches, without dropout.
+
+    still: names of the norms that use their moving statistics in training too.
+    """
     probe = keras.Model(model.input, [norm.input for norm in norms])
 
     @tf.function(autograph=False)
     def moments(images: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
         return [tf.nn.moments(tf.cast(x, tf.float32), [0, 1, 2]) for x in probe(images, training=training)]
 
-    with as_trained(model, TrainConfig(dropout=False)):
+    with as_trained(model, TrainConfig(dropout=False), still=still):
         of_batches = [moments(tf.convert_to_tensor(images, tf.float32)) for images in batches]
     for of_norm in zip(*of_batches, strict=True):
         means, variances = (np.stack(part).astype(np.float64) for part in zip(*of_norm, strict=True))
@@ -60,8 +68,8 @@ def unfold_batch_norm(model: keras.Model, batches: Iterable, *, scopes: Collecti
         norm.moving_variance.assign(variance)
 
 
-def recalibrate_batch_norm(model: keras.Model, batches: Iterable) -> None:
-    """Measures the moving statistics of all batch norms anew, in place, with each batch normalised by its own.
+def recalibrate_batch_norm(model: keras.Model, batches: Iterable, *, still: Collection[str] = ()) -> None:
+    """Measures the moving statistics of the batch norms anew, in place, with each batch normalised by its own.
 
     The head's averages move by 0.0003 a step, so that after a run of a few thousand steps they still belong to older
     weights.
@@ -69,8 +77,10 @@ def recalibrate_batch_norm(model: keras.Model, batches: Iterable) -> None:
     Args:
       model: from build_model or load.
       batches: as in `unfold_batch_norm`.
+      still: names of the norms that keep, and use, the statistics that they have.
     """
-    norms = _norms(model)
-    for norm, (mean, variance) in zip(norms, _measured(model, norms, batches, training=True), strict=True):
+    norms = [norm for norm in _norms(model) if norm.name not in still]
+    moments = _measured(model, norms, batches, training=True, still=still)
+    for norm, (mean, variance) in zip(norms, moments, strict=True):
         norm.moving_mean.assign(mean)
         norm.moving_variance.assign(variance)

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from deeplab_tf.arch import head
 from deeplab_tf.config import TrainConfig
-from deeplab_tf.weights.names import AVERAGE, GLOBAL_STEP, SLOTS
+from deeplab_tf.weights.names import AVERAGE, GLOBAL_STEP, LATE_POWERS, POWERS, SLOTS
 
-_ADAM_POWERS = {"beta1_power": 0.9, "beta2_power": 0.999}
+_ADAM_DECAYS = (0.9, 0.999)
 
 
 def last_layer_scopes(config: TrainConfig) -> tuple[str, ...]:
@@ -33,6 +33,16 @@ def gradient_multiplier(name: str, config: TrainConfig) -> float:
     return multiplier
 
 
+def in_backbone(name: str) -> bool:
+    """Returns whether a variable (by its TF1 name) or a layer (by its name) belongs to the backbone, not the head."""
+    return not name.startswith(head.BEGINNINGS)
+
+
+def begin_late(config: TrainConfig, name: str) -> bool:
+    """Returns whether the variable with the TF1 name `name` learns only after freeze_steps."""
+    return config.freeze_steps > 0 and in_backbone(name)
+
+
 def rate_used(config: TrainConfig, scheduled: tf.Tensor) -> tf.Tensor:
     """Returns the rate of the update: the scheduled one, or Adam's constant adam_learning_rate (release: train.py)."""
     constant = config.adam_learning_rate if config.optimizer == "adam" else 0.0
@@ -43,7 +53,8 @@ def initial_state(config: TrainConfig, variables: Mapping[str, tf.Variable]) -> 
     """Returns a new state of the update by TF1 name: global_step, the slots, Adam's powers, moving averages.
 
     Args:
-      config: the options.
+      config: the options. With freeze_steps Adam's powers of the variables that begin late are their own, since the
+        powers correct slots that have just begun.
       variables: TF1 name -> variable that is trained. Its slots are called <variable>/Momentum, <variable>/Adam, ...;
         its moving average (ema_decay above 0) is <variable>/ExponentialMovingAverage and begins at its value.
     """
@@ -51,8 +62,9 @@ def initial_state(config: TrainConfig, variables: Mapping[str, tf.Variable]) -> 
     zero = tf.constant(0, tf.int64)
     state = {GLOBAL_STEP: tf.Variable(zero, trainable=False, aggregation=once, name=GLOBAL_STEP)}
     if config.optimizer == "adam":
-        for name, value in _ADAM_POWERS.items():
-            state[name] = tf.Variable(tf.constant(value, tf.float32), trainable=False, aggregation=once, name=name)
+        for names in (POWERS, LATE_POWERS) if config.freeze_steps else (POWERS,):
+            for name, value in zip(names, _ADAM_DECAYS, strict=True):
+                state[name] = tf.Variable(tf.constant(value, tf.float32), trainable=False, aggregation=once, name=name)
     for name, variable in variables.items():
         for slot in SLOTS[config.optimizer]:
             zeros = tf.zeros(variable.shape, variable.dtype)
@@ -71,12 +83,12 @@ class _Scalars(NamedTuple):
     Attributes:
       rate: the learning rate, float32; 0 where the step is skipped.
       good: whether the step is done, bool; None: it is.
-      powers: Adam's beta1_power and beta2_power, float32.
+      powers: Adam's beta1_power and beta2_power, float32, in this order; () for momentum.
     """
 
     rate: tf.Tensor
     good: tf.Tensor | None
-    powers: Mapping[str, tf.Variable]
+    powers: tuple[tf.Variable, ...]
 
 
 def _momentum(config: TrainConfig, variable: Any, gradient: tf.Tensor, slots: Sequence[Any], scalars: _Scalars) -> None:
@@ -94,11 +106,11 @@ def _adam(config: TrainConfig, variable: Any, gradient: tf.Tensor, slots: Sequen
         var=variable.handle,
         m=slots[0].handle,
         v=slots[1].handle,
-        beta1_power=scalars.powers["beta1_power"],
-        beta2_power=scalars.powers["beta2_power"],
+        beta1_power=scalars.powers[0],
+        beta2_power=scalars.powers[1],
         lr=scalars.rate,
-        beta1=_kept(tf.constant(_ADAM_POWERS["beta1_power"], tf.float32), scalars),
-        beta2=_kept(tf.constant(_ADAM_POWERS["beta2_power"], tf.float32), scalars),
+        beta1=_kept(tf.constant(_ADAM_DECAYS[0], tf.float32), scalars),
+        beta2=_kept(tf.constant(_ADAM_DECAYS[1], tf.float32), scalars),
         epsilon=tf.constant(config.adam_epsilon, tf.float32),
         grad=gradient,
     )
@@ -138,8 +150,8 @@ def apply_gradients(
 
     Args:
       config: the options.
-      variables: TF1 name -> variable.
-      state: what `initial_state` made for them.
+      variables: TF1 name -> variable; those that this step changes.
+      state: what `initial_state` made for them, and for those that begin late.
       gradients: TF1 name -> complete gradient: multiplied, L2 included.
       rate: the learning rate, float32 scalar.
       good: bool scalar; if it is false, variables and slots keep their values and only global_step changes. None: true.
@@ -149,15 +161,14 @@ def apply_gradients(
     def update_all(
         strategy: tf.distribute.Strategy, gradients: Sequence[Any], rate: tf.Tensor, good: tf.Tensor | None
     ) -> None:
-        powers = {name: state[name] for name in _ADAM_POWERS} if config.optimizer == "adam" else {}
-        scalars = _Scalars(rate, good, powers)
+        scalars = [_Scalars(rate, good, tuple(state[name] for name in powers)) for powers in _powers(config, names)]
         for name, gradient in zip(names, gradients, strict=True):
             slots = [state[f"{name}/{slot}"] for slot in SLOTS[config.optimizer]]
             average = state.get(f"{name}/{AVERAGE}")
-            arguments = (gradient, slots, average, scalars, config)
+            arguments = (gradient, slots, average, scalars[begin_late(config, name)], config)
             strategy.extended.update(variables[name], _update, args=arguments, group=False)
-        if config.optimizer == "adam":
-            for name, decay in _ADAM_POWERS.items():
+        for powers in _powers(config, names):
+            for name, decay in zip(powers, _ADAM_DECAYS, strict=False):
                 strategy.extended.update(state[name], _multiply, args=(decay, good), group=False)
         state[GLOBAL_STEP].assign_add(1)
 
@@ -166,6 +177,14 @@ def apply_gradients(
         rate = tf.where(good, rate, 0.0)
     replica = tf.distribute.get_replica_context()
     replica.merge_call(update_all, args=([gradients[name] for name in names], rate, good))
+
+
+def _powers(config: TrainConfig, names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Returns the names of Adam's powers of the variables that begin at once and, if there are some, of the others."""
+    late = any(begin_late(config, name) for name in names)
+    if config.optimizer != "adam":
+        return [(), ()] if late else [()]
+    return [POWERS, LATE_POWERS] if late else [POWERS]
 
 
 def _multiply(variable: Any, factor: float, good: tf.Tensor | None) -> None:

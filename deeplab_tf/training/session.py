@@ -20,14 +20,14 @@ from deeplab_tf.evaluation.settings import settings_of
 from deeplab_tf.network.model import build_model
 from deeplab_tf.training.batch_statistics import recalibrate_batch_norm, unfold_batch_norm
 from deeplab_tf.training.distribution import make_devices
-from deeplab_tf.training.optimizers import last_layer_scopes
+from deeplab_tf.training.optimizers import begin_late, in_backbone, last_layer_scopes
 from deeplab_tf.training.progress import TrainingObserver
 from deeplab_tf.training.step import TrainStep, make_train_step
 from deeplab_tf.training.validation import averages_in_place
 from deeplab_tf.weights.initialize import Initialized, initialize
 from deeplab_tf.weights.loading import weights_path
 from deeplab_tf.weights.model_directory import ModelCard
-from deeplab_tf.weights.names import GLOBAL_STEP
+from deeplab_tf.weights.names import AVERAGE, GLOBAL_STEP, SLOTS
 from deeplab_tf.weights.run_directory import RunDirectory
 from deeplab_tf.weights.run_options import EVALUATION, PLACES, RECORDS, changes_of
 from deeplab_tf.weights.sources import checkpoint_reader, reading
@@ -119,6 +119,10 @@ class Session:
     def start(self) -> Initialized | None:
         """Loads initial weights, where tf_initial_checkpoint names some, and returns what was loaded."""
         found = None
+        if self.train.freeze != "none" and not self.options.tf_initial_checkpoint:
+            raise DeepLabError(
+                f"freeze={self.train.freeze}: needs tf_initial_checkpoint; a backbone of random numbers would stay one"
+            )
         if self.options.tf_initial_checkpoint:
             excluded = () if self.options.initialize_last_layer else last_layer_scopes(self.train)
             path = weights_path(self.options.tf_initial_checkpoint)
@@ -127,7 +131,31 @@ class Session:
             scopes = {name.rsplit("/", 1)[0] for name in found.loaded if name.endswith("/moving_mean")}
             if self.options.unfold_batch_norm:
                 unfold_batch_norm(self.model, self._images(self.options.unfold_batch_norm), scopes=scopes)
+            self._begin_state(found)
         return found
+
+    def _begin_state(self, found: Initialized) -> None:
+        """Brings averages, and the slots of what is frozen first, to where they begin with initial weights.
+
+        Raises:
+          DeepLabError: variables of a backbone that is to be frozen are not among the weights.
+        """
+        weights = variable_map(self.model)
+        absent = [name for name in found.missing if name in weights and in_backbone(name)]
+        if absent and self.train.freeze != "none":
+            raise DeepLabError(
+                f"freeze={self.train.freeze}: {len(absent)} variables of the backbone are not in "
+                f"{self.options.tf_initial_checkpoint} ({absent[0]}), and random numbers would stay; expected weights "
+                "of this backbone, or freeze=none"
+            )
+        for name in self.step.variables:
+            if begin_late(self.train, name):
+                for slot in SLOTS[self.train.optimizer]:
+                    state = self.step.state[f"{name}/{slot}"]
+                    state.assign(np.zeros(state.shape, np.float32))
+            average = f"{name}/{AVERAGE}"
+            if average in found.missing:
+                self.step.state[average].assign(weights[name].numpy())
 
     def _images(self, count: int) -> Iterator[tf.Tensor]:
         return (batch["image"] for batch in itertools.islice(self.dataset((0, 1), 1), count))
@@ -141,7 +169,8 @@ class Session:
         if self.options.recalibrate_batch_norm:
             weights = {name: v.value for name, v in variable_map(self.model).items()}
             with averages_in_place(weights, self.step.state):
-                recalibrate_batch_norm(self.model, self._images(self.options.recalibrate_batch_norm))
+                still = self.step.still_layers(first_phase=False)
+                recalibrate_batch_norm(self.model, self._images(self.options.recalibrate_batch_norm), still=still)
 
     def save(self) -> None:
         """Writes a checkpoint, in the chief's process."""

@@ -26,13 +26,17 @@ _STEPS_TO_DOUBLE = 2000  # good steps after which the loss scale is tried at twi
 
 
 def trained_variables(model: keras.Model, config: TrainConfig) -> dict[str, tf.Variable]:
-    """Returns TF1 name -> variable of what the step trains: the trainable ones, less those of frozen batch norms."""
+    """Returns TF1 name -> variable of what the step trains: the trainable ones, less what is frozen for the whole run.
+
+    That are those of frozen batch norms and of a frozen backbone.
+    """
     norms = [layer for layer in model.layers if isinstance(layer, FusedBatchNorm)]
     frozen = {id(weight) for layer in norms for weight in layer.weights} if config.freeze_batch_norm else set()
+    head_alone = config.freeze != "none" and not config.freeze_steps
     return {
         name: variable.value
         for name, variable in variable_map(model).items()
-        if variable.trainable and id(variable) not in frozen
+        if variable.trainable and id(variable) not in frozen and not (head_alone and optimizers.in_backbone(name))
     }
 
 
@@ -48,7 +52,7 @@ class TrainStep:
     Attributes:
       model: the network that is trained.
       config: the options of the update.
-      variables: TF1 name -> variable that is trained.
+      variables: TF1 name -> variable that is trained, with freeze_steps after them if it is of the backbone.
       state: TF1 name -> variable: global_step, the optimiser's slots, moving averages (and the loss scale of float16).
         With the model's weights this is all that a run needs to go on bit for bit.
     """
@@ -65,6 +69,9 @@ class TrainStep:
         self._check()
         self.variables = trained_variables(model, config)
         self.state = optimizers.initial_state(config, self.variables)
+        # What the function that is traced changes, and the layers whose statistics it keeps.
+        self._learning = self.variables
+        self._all_learn = not config.freeze_steps
         if config.mixed_precision == "float16":
             self.state[LOSS_SCALE] = _counter(LOSS_SCALE, tf.constant(_FIRST_LOSS_SCALE))
             self.state[_GOOD_STEPS] = _counter(_GOOD_STEPS, tf.constant(0, tf.int64))
@@ -82,6 +89,7 @@ class TrainStep:
                 f"image_pyramid={scales}: every scale has a loss; build the model with all_scales=True to train it"
             )
         self._check_quantized(built_from)
+        self._check_frozen(built_from)
         if config.jit_compile and self._several:
             raise DeepLabError("jit_compile=True: expected one device (a TPU's step is always compiled); leave it out")
 
@@ -98,17 +106,40 @@ class TrainStep:
                 f"{given} on several devices: expected one, as in the release (--num_clones=1, --strategy=one_device)"
             )
 
+    def _check_frozen(self, built_from: ModelConfig) -> None:
+        if self.config.freeze != "none" and built_from.quantized:
+            raise DeepLabError(
+                f"freeze={self.config.freeze} with quantize_delay_step={built_from.quantize_delay_step}: the ranges of "
+                "the backbone's maps follow each batch; expected freeze=none, or -1"
+            )
+
+    def still_layers(self, *, first_phase: bool) -> set[str]:
+        """Returns the names of the layers whose batch statistics stay as they are: of a backbone that is frozen.
+
+        first_phase: whether it is before freeze_steps.
+        """
+        frozen = self.config.freeze != "none" and (first_phase or not self.config.freeze_steps)
+        return {layer.name for layer in self.model.layers if frozen and optimizers.in_backbone(layer.name)}
+
+    def _in_first_phase(self) -> bool:
+        """Returns whether the next step leaves the backbone alone; asks the devices in that phase only."""
+        self._all_learn = self._all_learn or int(self.state[names.GLOBAL_STEP].numpy()) >= self.config.freeze_steps
+        return not self._all_learn
+
     def __call__(self, images: Any, labels: Any) -> dict[str, tf.Tensor]:
         """Trains on one batch; see `make_train_step`. With a strategy, the arguments may be its per-replica values."""
         if not isinstance(images, tf.distribute.DistributedValues):
             images, labels = tf.convert_to_tensor(images, tf.float32), tf.cast(labels, tf.int32)
-        results = self.compiled(images, labels)
+        results = self.compiled(images, labels, first_phase=self._in_first_phase())
         if self._strategy and self._several:
             results = {name: self._strategy.experimental_local_results(value)[0] for name, value in results.items()}
         return results
 
-    def _call(self, images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-        with as_trained(self.model, self.config):
+    def _call(self, images: tf.Tensor, labels: tf.Tensor, *, first_phase: bool = False) -> dict[str, tf.Tensor]:
+        late = optimizers.begin_late
+        early = {name: variable for name, variable in self.variables.items() if not late(self.config, name)}
+        self._learning = early if first_phase else self.variables
+        with as_trained(self.model, self.config, still=self.still_layers(first_phase=first_phase)):
             if self._strategy is None:
                 return self.replica_step(images, labels)
             return self._strategy.run(self.replica_step, args=(images, labels))
@@ -133,7 +164,7 @@ class TrainStep:
         gradients = self._complete(gradients, self._scale(labels, count))
         good = self._adapt_loss_scale(gradients)
         used = optimizers.rate_used(config, rate)
-        optimizers.apply_gradients(config, self.variables, self.state, gradients, used, good=good)
+        optimizers.apply_gradients(config, self._learning, self.state, gradients, used, good=good)
         return {
             "total_loss": cross_entropy + regularization,
             "cross_entropy": cross_entropy,
@@ -177,7 +208,7 @@ class TrainStep:
             target = losses.divided(total, count) if self._whole else total / unit
             if LOSS_SCALE in self.state:
                 target *= self.state[LOSS_SCALE]
-        sources = list(self.variables.values())
+        sources = list(self._learning.values())
         return [total, count, *tape.gradient(target, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)]
 
     def _accumulated(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> list[Any]:
@@ -198,7 +229,7 @@ class TrainStep:
         if self._several:
             replica = tf.distribute.get_replica_context()
             values = replica.all_reduce(tf.distribute.ReduceOp.SUM, values)
-        return values[0], values[1], dict(zip(self.variables, values[2:], strict=True))
+        return values[0], values[1], dict(zip(self._learning, values[2:], strict=True))
 
     def _scale(self, labels: tf.Tensor, count: tf.Tensor) -> tf.Tensor | None:
         """Returns the factor that makes the gradients those of the mean loss; None where it is 1."""
@@ -269,8 +300,9 @@ def make_train_step(
 
     Batch norm uses and updates statistics of the batch if config.fine_tune_batch_norm; without it the moving ones are
     used and kept, while gamma and beta are trained (release: --fine_tune_batch_norm=false); with
-    config.freeze_batch_norm these are kept too. Dropout is independent of it. A layer whose `trainable` is False is not
-    changed.
+    config.freeze_batch_norm these are kept too. With config.freeze="backbone" the backbone's variables and statistics
+    stay bit for bit, for config.freeze_steps or the whole run; the slots of its variables begin after that. Dropout is
+    independent of it. A layer whose `trainable` is False is not changed.
 
     Args:
       model: made by build_model or load; with all_scales=True if its image_pyramid has several scales.
