@@ -81,9 +81,10 @@ def as_trained(model: keras.Model, config: TrainConfig, *, still: Collection[str
     drawing = 0
     with contextlib.ExitStack() as stack:
         for layer in model.layers:
+            name = str(layer.name)
             stepped = layer if isinstance(layer, Stepped) else None
             if stepped:
-                options = held if layer.name in still else config
+                options = held if name in still else config
                 stack.enter_context(stepped.for_step(options, (config.seed + drawing * _LAYER_SEED) % 2**31))
                 drawing += stepped.draws
             if mixed and not (isinstance(layer, keras.layers.InputLayer) or (stepped and stepped.keeps_float32)):

@@ -152,7 +152,7 @@ class Session:
             if begin_late(self.train, name):
                 for slot in SLOTS[self.train.optimizer]:
                     state = self.step.state[f"{name}/{slot}"]
-                    state.assign(np.zeros(state.shape, np.float32))
+                    state.assign(np.zeros_like(state.numpy()))
             average = f"{name}/{AVERAGE}"
             if average in found.missing:
                 self.step.state[average].assign(weights[name].numpy())
