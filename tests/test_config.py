@@ -54,6 +54,9 @@ PAPER_DEFAULTS = {
     "decoder_projection_filters": 48,
     "decoder_convs": 2,
     "decoder_kernel_size": 3,
+    # of photographs that are not RGB
+    "input_channels": 3,
+    "extra_band_means": None,
 }
 OWN_VARIANTS = {"mobilenet_v1", "vgg16", "resnet_v1_101_caffe", "tiny", "small_resnet"}
 V2 = {"aspp_with_batch_norm": False}
