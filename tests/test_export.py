@@ -148,7 +148,7 @@ def test_without_a_crop_a_tflite_is_for_513(monkeypatch):
     options = ExportConfig().for_path("a.tflite")
     model, card = _at_size(opened.loaded, options)
     assert RELEASE_CROP == (513, 513) == card.config.crop_size and model.input_shape == (None, 513, 513, 3)
-    assert _input(card.config, options)[0] == (1, 513, 513, 3)
+    assert _input(card, options)[0] == (1, 513, 513, 3)
     assert _at_size(opened.loaded, ExportConfig().for_path("saved"))[1].config.crop_size is None
 
 

@@ -7,6 +7,7 @@ A failing run tells two oddities of a path apart, so a spelling may have two; te
 import dataclasses
 import importlib
 import io
+import json
 import os
 import pathlib
 import sys
@@ -292,11 +293,15 @@ def test_serve(place, sources, monkeypatch):
     assert len(seen[0]) == 2, "the photographs were found"
 
 
+PHOTO = golden_image("photo", 8, 9)
+BACKGROUND = np.zeros((8, 9), np.uint8)
+
+
 def voc(root: pathlib.Path) -> pathlib.Path:
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
     for name in "ab":
-        (root / "JPEGImages" / f"{name}.jpg").write_bytes(encoded(np.zeros((8, 9, 3), np.uint8), "JPEG"))
+        (root / "JPEGImages" / f"{name}.jpg").write_bytes(encoded(PHOTO, "JPEG"))
         (root / "SegmentationClass" / f"{name}.png").write_bytes(encoded(np.ones((8, 9), np.uint8)))
     for split, name in (("train", "a"), ("val", "b")):
         (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(f"{name}\n")
@@ -319,7 +324,7 @@ def test_build_data_of_voc(place, tmp_path):
         (tmp_path / "sbd" / f"{split}.txt").write_text(f"{name}\n")
     annotation = {"GTcls": {"Segmentation": np.ones((8, 9), np.uint8)}}
     scipy.io.savemat(tmp_path / "sbd" / "cls" / "c.mat", annotation)
-    (root / "JPEGImages" / "c.jpg").write_bytes(encoded(np.zeros((8, 9, 3), np.uint8), "JPEG"))
+    (root / "JPEGImages" / "c.jpg").write_bytes(encoded(PHOTO, "JPEG"))
     given = ("--dataset=pascal_voc_seg", *SHARDS, f"--voc_root={place('voc', root)}")
     sbd = (f"--sbd_dir={place('sbd', tmp_path / 'sbd')}", "--train_aug_size=2")
     ran("build-data", *given, *sbd, f"--output_dir={place('out')}")
@@ -337,10 +342,10 @@ def test_build_data_of_voc(place, tmp_path):
 @spelled()
 @covers("build-data", "cityscapes_root")
 def test_build_data_of_cityscapes(place, tmp_path):
-    for part, end, image in (("leftImg8bit", "leftImg8bit", (8, 9, 3)), ("gtFine", "gtFine_labelTrainIds", (8, 9))):
+    for part, end, image in (("leftImg8bit", "leftImg8bit", PHOTO), ("gtFine", "gtFine_labelTrainIds", BACKGROUND)):
         folder = tmp_path / "city" / part / "val" / "ulm"
         folder.mkdir(parents=True)
-        (folder / f"ulm_000000_000019_{end}.png").write_bytes(encoded(np.zeros(image, np.uint8)))
+        (folder / f"ulm_000000_000019_{end}.png").write_bytes(encoded(image))
     given = ("--dataset=cityscapes", *SHARDS, f"--cityscapes_root={place('city', tmp_path / 'city')}")
     ran("build-data", *given, f"--output_dir={place('out')}")
     assert len(place.names("out", "val_fine-*")) == 1
@@ -357,7 +362,7 @@ def test_build_data_of_cityscapes(place, tmp_path):
 )
 def test_build_data_of_ade20k(place, tmp_path):
     for kind, array, end in (
-        ("images", np.zeros((8, 9, 3), np.uint8), "jpg"),
+        ("images", PHOTO, "jpg"),
         ("annotations", np.ones((8, 9), np.uint8), "png"),
     ):
         for part in ("training", "validation"):
@@ -399,11 +404,32 @@ def test_build_data_of_a_folder_and_doctor(place, tmp_path):
 
 
 @spelled()
+@covers("build-data", "annotations")
+def test_build_data_of_annotations(place, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(encoded(PHOTO))
+    square = {"id": 1, "image_id": 1, "category_id": 7, "iscrowd": 0, "segmentation": [[1, 1, 5, 1, 5, 5, 1, 5]]}
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 8, "width": 9}],
+        "annotations": [square],
+        "categories": [{"id": 7, "name": "cat"}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    given = (
+        f"--root={place('own', tmp_path / 'pictures')}",
+        f"--annotations={place('coco.json', tmp_path / 'coco.json')}",
+    )
+    ran("build-data", "--dataset=folder", *SHARDS, *given, f"--output_dir={place('out')}")
+    facts = json.loads((place.found("out") / "dataset.json").read_bytes())
+    assert facts["class_names"] == ["background", "cat"] and facts["splits"] == {"train": 1}
+
+
+@spelled()
 @covers("pack", "images", "predictions", "list_file", "output")
 def test_pack(place, tmp_path):
     for folder in ("images", "predictions"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "images" / "2008_000001.jpg").write_bytes(encoded(np.zeros((8, 9, 3), np.uint8), "JPEG"))
+    (tmp_path / "images" / "2008_000001.jpg").write_bytes(encoded(PHOTO, "JPEG"))
     PIL.Image.fromarray(np.ones((8, 9), np.uint8)).save(tmp_path / "predictions" / "2008_000001.png")
     (tmp_path / "test.txt").write_text("2008_000001\n")
     given = [f"--{name}={place(name, tmp_path / name)}" for name in ("images", "predictions")]
@@ -420,7 +446,7 @@ def test_verify(place, sources):
     output, folder = place("verify.json"), place("references")
     ran("verify", "shapes_resnet", f"--output={output}", f"--dataset_dir={records}", status=1)  # of another data set
     assert b'"shapes_resnet"' in place.found("verify.json").read_bytes()
-    ran("verify", "shapes_resnet", f"--record={folder}", f"--output={output}")
+    ran("verify", "shapes_resnet", f"--record={folder}")
     assert place.names("references") == {"shapes_resnet.reference.json"}
 
 

@@ -54,6 +54,8 @@ def _has_labels(config: DataConfig, split: str, index: records.RecordIndex) -> b
 
     The labels of a `test` of the catalogue's sets are not read, as in the release.
     """
+    if split != _UNLABELLED_SPLIT and not find.is_described(config.dataset_dir):
+        return True
     facts = find.find_dataset(config.dataset, config.dataset_dir, config.tfds_features)
     if split in facts.unlabelled:
         return False
