@@ -8,7 +8,7 @@ import dataclasses
 import io
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import PIL.Image
@@ -24,7 +24,6 @@ from deeplab_tf.ops.photographs import Photograph, Reading, open_photograph, upr
 from deeplab_tf.ops.value_range import has_contrast, scaled
 
 Exif = Literal["auto", "apply", "ignore"]
-EXIF_CHOICES: tuple[Exif, ...] = get_args(Exif)
 
 # What is told of photographs that are not stored as they are.
 TURNED = "turned upright, as their EXIF data say and as predict does"
