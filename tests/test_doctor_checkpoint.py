@@ -20,7 +20,7 @@ from deeplab_tf.doctor.predictions import check_predictions
 from deeplab_tf.doctor.samples import open_data
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import build_model
-from deeplab_tf.tools import doctor
+from deeplab_tf.tools import build_data, doctor
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.tf1 import Receipt, load_tf1_checkpoint, variable_map, write_tensors
 
@@ -152,7 +152,8 @@ def test_labels_of_cityscapes_are_counted_by_class(tmp_path, monkeypatch):
         (tmp_path / part / "val" / "bonn").mkdir(parents=True)
         (tmp_path / part / "val" / "bonn" / f"{name}_{end}.png").write_bytes(encoded(array))
     monkeypatch.setattr(predictions, "_predicted_pixels", lambda *_: np.eye(19, dtype=np.int64)[3])
-    loaded = types.SimpleNamespace(card=types.SimpleNamespace(config=types.SimpleNamespace(num_classes=19)))
+    config = types.SimpleNamespace(num_classes=19)
+    loaded = types.SimpleNamespace(card=types.SimpleNamespace(config=config, image=None))
     predicted = predictions._predict(loaded, open_data(tmp_path), "val_fine", 1)
     assert predicted.labels[0] == predicted.labels.sum() == 72 and predicted.predicted[3] == 1
 
@@ -208,10 +209,23 @@ def test_statistics_of_batch_norm_that_are_wrong(tmp_path):
     assert "--recalibrate_batch_norm" in found.findings[0].cure
 
 
+@pytest.mark.parametrize("crop", [(65, 65), (97, 129)])
+def test_the_crop_of_a_network_is_any(tmp_path, trained, crop):
+    """A crop makes the network take images of that size alone; batch norm is measured at it."""
+    config = dataclasses.replace(TINY, crop_size=crop)
+    path = saved(tmp_path, always(trained, 2), config=config)
+    found = check_predictions(path, folder_of(tmp_path / "data"))
+    assert found.codes == ("one-class-predictions",)
+    assert "batch norm's statistics are wrong: 100.0% becomes 100.0%" in found.text()
+
+
 def test_another_data_set_and_backbones(tmp_path, trained):
     data = folder_of(tmp_path / "data")
-    found = check_predictions(saved(tmp_path, trained), data, dataset="pascal_voc_seg")
-    assert found.codes == ("another-data-set",)
+    path = saved(tmp_path, trained)
+    (tmp_path / "other").mkdir()
+    other = folder_of(tmp_path / "other" / "data")
+    (tmp_path / "other" / "data" / "dataset.json").write_text(json.dumps({"class_names": ["rest", "cat"]}))
+    assert check_predictions(path, other).codes == ("another-data-set",)
     with pytest.raises(DeepLabError, match="unknown split"):
         check_predictions(str(tmp_path / "model"), data, split="tests")
 
@@ -222,3 +236,35 @@ def test_the_command_gives_both(tmp_path, trained, capsys):
     text = capsys.readouterr().out
     assert "ERROR   one-class-predictions: circle has 100.00% of all pixels of 2 images" in text
     assert text.count("[ ] ") == 5 and "-> none of the usual causes" in text
+
+
+def test_predictions_of_other_bands(tmp_path):
+    """Photographs of four bands of 16 bits, in records and in files, and a network that reads them."""
+    root = tmp_path / "bands"
+    for name, split in (("a", "train"), ("b", "val")):
+        for part in ("images", "labels"):
+            (root / part / split).mkdir(parents=True)
+        random = np.random.default_rng(ord(name))
+        np.save(root / "images" / split / f"{name}.npy", random.integers(0, 4000, (70, 90, 4)).astype(np.uint16))
+        (root / "labels" / split / f"{name}.png").write_bytes(encoded(random.integers(0, 2, (70, 90)).astype(np.uint8)))
+    (root / "class_names.txt").write_text("rest\nfield\n")
+    records = tmp_path / "records"
+    built = (f"--root={root}", f"--output_dir={records}", "--num_processes=1")
+    assert finished(build_data, "--dataset=folder", *built) == 0
+    image = datasets.read_dataset(records).image
+    config = dataclasses.replace(TINY, num_classes=2, input_channels=4, crop_size=(65, 65))
+    model = build_model(config)
+    card = ModelCard(
+        config, dataset="bands", class_names=("rest", "field"), palette=((0, 0, 0), (9, 9, 9)), image=image
+    )
+    variable_map(model)["logits/semantic/biases"].assign([-50, 50])
+    write_tensors(tmp_path / "source" / "model.ckpt", {n: v.numpy() for n, v in variable_map(model).items()})
+    receipt = load_tf1_checkpoint(model, tmp_path / "source" / "model.ckpt")
+    save_model(tmp_path / "model", model, receipt, card=card)
+    for place in (root, records):
+        found = check_predictions(tmp_path / "model", place)
+        assert found.codes == ("one-class-predictions",) and found.facts["images"] == 1
+    plain = folder_of(tmp_path / "plain")
+    assert finished(build_data, "--dataset=folder", f"--root={plain}", f"--output_dir={tmp_path / 'rgb'}") == 0
+    (tmp_path / "rgb" / "dataset.json").write_text(json.dumps({"class_names": ["rest", "field"]}))
+    assert check_predictions(tmp_path / "model", tmp_path / "rgb").codes == ("another-data-set",)

@@ -21,7 +21,11 @@ from deeplab_tf.weights.run_directory import RunDirectory
 from deeplab_tf.weights.tf1 import variable_map, write_tensors
 
 MODEL = ModelConfig(model_variant="tiny", num_classes=9, crop_size=(65, 65), aspp_convs_filters=16)
-RECIPE = Experiment(MODEL, data=DataConfig(dataset="shapes", crop_size=(65, 65), batch_size=16))
+RECIPE = Experiment(
+    MODEL,
+    train=TrainConfig(training_number_of_steps=20),
+    data=DataConfig(dataset="shapes", crop_size=(65, 65), batch_size=16),
+)
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """Finds what is silently wrong with a data set, a training run, a checkpoint or an export, and names the cure.
 
-  deeplab-tf doctor --dataset_dir=voc_records          TFRecords, or a folder of images and labels
+  deeplab-tf doctor --dataset_dir=voc_records          TFRecords, or a folder of images with labels or annotations
   deeplab-tf doctor --train_logdir=exp/voc             a run: its options, its folder, its log
   deeplab-tf doctor --checkpoint=exp/voc               weights: what they are, what they may be scored on
   deeplab-tf doctor --checkpoint=exp/voc --dataset_dir=voc_records     and what they predict
@@ -42,7 +42,7 @@ _USES: tuple[options.Use[flags.FlagValues], ...] = (
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
-    text = "folder of TFRecords, or of images and labels as build-data --dataset=folder takes it"
+    text = "folder of TFRecords, or of images with labels or annotations as build-data --dataset=folder takes it"
     options.define_path(values, "dataset_dir", None, text)
     text = "what the labels mean, as train's (default: what the folder says, else pascal_voc_seg)"
     options.define_path(values, "dataset", None, text, named=True)

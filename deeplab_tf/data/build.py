@@ -111,7 +111,7 @@ def build_records(
         raise DeepLabError(
             f"output_dir={output_dir} is there and not an empty folder; name a new one, or remove it first"
         )
-    image = find_image_facts(_trained_on(splits), options.photographs, facts.image)
+    image = find_image_facts(trained_on(splits), options.photographs, facts.image)
     rules = PackingRules(labels, options.photographs.rules(image))
     writer = writer or _local_writer(options.processes, advance)
     cure = "nothing is left of it; choose another"
@@ -137,7 +137,7 @@ def build_records(
     return counts
 
 
-def _trained_on(splits: Mapping[str, Sequence[Pair]]) -> Sequence[Pair]:
+def trained_on(splits: Mapping[str, Sequence[Pair]]) -> Sequence[Pair]:
     """Returns the pairs of the first split whose name begins with train, else of the first."""
     return next((pairs for split, pairs in splits.items() if split.startswith("train")), next(iter(splits.values())))
 

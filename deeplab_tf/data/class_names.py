@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from deeplab_tf import files
 from deeplab_tf.catalog import datasets, palettes
 from deeplab_tf.catalog.palettes import Colour
+from deeplab_tf.data.faults import FileError
 from deeplab_tf.errors import DeepLabError
 
 CLASS_NAMES_FILE = "class_names.txt"
+TOO_MANY = "more than 256 classes"
 _TEXTS = (CLASS_NAMES_FILE, "classes.txt", "labels.txt", "obj.names")
 _LABEL_MAP = "labelmap.txt"
 _YAML = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -107,8 +109,9 @@ def _checked(file: str, names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         raise DeepLabError(f"{file}: no names; expected those of the classes, in label order")
     if len(names) > _MOST:
-        raise DeepLabError(
-            f"{file}: {len(names)} classes; a label has 8 bits, so at most 256 (255 beside the ignore label 255)"
+        raise FileError(
+            f"{file}: {len(names)} classes; a label has 8 bits, so at most 256 (255 beside the ignore label 255)",
+            TOO_MANY,
         )
     return tuple(names)
 

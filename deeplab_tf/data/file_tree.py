@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from deeplab_tf import files
+from deeplab_tf.errors import DeepLabError
 
 if TYPE_CHECKING:
     from deeplab_tf.files import AnyPath
@@ -32,13 +33,23 @@ def _local_files(folder: str, start: str, above: tuple[str, ...]) -> Iterator[st
     real = os.path.realpath(folder)
     if real in above or not os.path.isdir(folder):
         return
-    with os.scandir(folder) as entries:
-        shown = sorted((entry.name, entry.is_dir()) for entry in entries if _is_shown(entry.name))
+    try:
+        with os.scandir(folder) as entries:
+            shown = sorted((entry.name, _is_folder(entry)) for entry in entries if _is_shown(entry.name))
+    except OSError as error:
+        raise DeepLabError(f"{folder}: cannot be listed ({error.strerror}); expected a folder of data") from None
     for name, is_folder in shown:
         if is_folder:
             yield from _local_files(os.path.join(folder, name), f"{start}{name}/", (*above, real))
         else:
             yield start + name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself; what needs the file says so
 
 
 def _remote_files(folder: "AnyPath", start: str) -> Iterator[str]:

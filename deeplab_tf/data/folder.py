@@ -7,7 +7,7 @@ Other common layouts and names work too: see `data.layouts`, `data.split_lists` 
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from deeplab_tf import files
 from deeplab_tf.catalog import datasets
@@ -35,8 +35,8 @@ class FolderData:
 def read_folder(root: str | os.PathLike) -> FolderData:
     """Returns the data in `root`; raises DeepLabError as `folder_facts` and `folder_splits` do."""
     facts = folder_facts(root)
-    splits, notes = _splits(os.fspath(root))
-    return FolderData(facts, splits, [*class_notes(facts), *notes])
+    notes = class_notes(facts)
+    return FolderData(facts, folder_splits(root, notes.append), notes)
 
 
 def divided(data: FolderData, division: Division | None) -> FolderData:
@@ -68,19 +68,20 @@ def folder_facts(root: str | os.PathLike) -> datasets.Dataset:
     return facts
 
 
-def folder_splits(root: str | os.PathLike) -> dict[str, list[Pair]]:
+def folder_splits(root: str | os.PathLike, tell: Callable[[str], object] = lambda _: None) -> dict[str, list[Pair]]:
     """Returns the pairs of each split.
 
     The splits are those of the lists <split>.txt; without lists, those of folders called as splits (train, val...);
     without such folders, all images are `train`. Of a split called test without a single label the pairs have none.
 
+    Args:
+      root: the folder.
+      tell: called with each line that the user should know.
+
     Raises:
       DeepLabError: a folder is missing, a split has no images, or two images have one name.
     """
-    return _splits(os.fspath(root))[0]
-
-
-def _splits(root: str) -> tuple[dict[str, list[Pair]], list[str]]:
+    root = os.fspath(root)
     paths = files_below(root)
     layout = find_layout(paths)
     _require_both(root, layout)
@@ -96,7 +97,9 @@ def _splits(root: str) -> tuple[dict[str, list[Pair]], list[str]]:
     for split in unlabelled:
         splits[split] = [dataclasses.replace(pair, label=None) for pair in splits[split]]
     told = [f"no labels for {split}: its records hold images alone" for split in unlabelled]
-    return splits, [*layout.notes, *notes, *told]
+    for note in (*layout.notes, *notes, *told):
+        tell(note)
+    return splits
 
 
 def _require_both(root: str, layout: Layout) -> None:

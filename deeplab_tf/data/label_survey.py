@@ -76,16 +76,20 @@ class LabelSurvey:
             lines.append(
                 f"{by_colours} palette labels were read by their colours: these are the data set's, at other indices"
             )
+        return lines + self.palette_notes()
+
+    def palette_notes(self) -> list[str]:
+        """Returns a line on an index that has two colours, neither of which is the data set's; or none."""
         differing = [(index, colours) for index, colours in self.strange.items() if len(colours) > 1]
-        if differing:
-            index, colours = differing[0]
-            (one, first), (other, second) = colours.items()
-            lines.append(
-                f"The palettes of labels differ: index {index} is {_colour(one)} in {first} and {_colour(other)} in "
-                f"{second}. Neither is a colour of the data set, so the indices were read; if colours count, give them "
-                "in dataset.json (palette)"
-            )
-        return lines
+        if not differing:
+            return []
+        index, colours = differing[0]
+        (one, first), (other, second) = colours.items()
+        return [
+            f"The palettes of labels differ: index {index} is {_colour(one)} in {first} and {_colour(other)} in "
+            f"{second}. Neither is a colour of the data set, so the indices were read; if colours count, give them "
+            "in dataset.json (palette)"
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the survey as an object of JSON."""
@@ -116,7 +120,10 @@ def fault_report(faults: Sequence[Fault], counts: np.ndarray, facts: Dataset, ru
     lines = fault_lines(faults)
     by_kind = {kind: [f for f in faults if f.kind == kind] for kind in {f.kind for f in faults}}
     if colours := by_kind.get("unknown colours"):
-        lines += _about_colours(colours, counts, facts)
+        pixels: collections.Counter[int] = collections.Counter()
+        for fault in colours:
+            pixels.update(dict(fault.amounts))
+        lines += colour_lines(pixels, counts, facts)
     wrong = by_kind.get("labels that are not classes", ())
     if len(wrong) > 1:
         lines.append(_about_values(wrong, counts, rules))
@@ -134,11 +141,14 @@ def _about_values(faults: Sequence[Fault], counts: np.ndarray, rules: LabelRules
     return f"all labels together, of all pixels: {', '.join(shares)}{more}{label_cure(present, rules)}"
 
 
-def _about_colours(faults: Sequence[Fault], counts: np.ndarray, facts: Dataset) -> list[str]:
-    """Returns each colour that is not in the palette once, with its share, and a dataset.json that has them."""
-    pixels: collections.Counter[int] = collections.Counter()
-    for fault in faults:
-        pixels.update(dict(fault.amounts))
+def colour_lines(pixels: collections.Counter[int], counts: np.ndarray, facts: Dataset) -> list[str]:
+    """Returns each colour that is not in the palette once, with its share, and a dataset.json that has them.
+
+    Args:
+      pixels: of each colour (as a number) in the labels that have such colours.
+      counts: int64 [256], pixels of each label in the others.
+      facts: the data set.
+    """
     total = pixels.total() + int(counts.sum())
     codes = {(r << 16) + (g << 8) + b for r, g, b in facts.palette}
     unknown = [(code, n) for code, n in pixels.most_common() if code not in codes]

@@ -48,18 +48,25 @@ class Label:
     """A label as it is stored.
 
     Attributes:
-      png: the 8-bit grey PNG.
-      classes: what it holds, uint8 [h, w].
+      content: the bytes of the file.
+      plain: whether a record can hold them as they are.
+      classes: what is stored, uint8 [h, w].
       counts: pixels of each value, int64 [256].
       encoding: what the file was, in words, and whether its colours were read.
       strange: (index, colour as a number) of the palette's colours that are not the data set's.
     """
 
-    png: bytes
+    content: bytes
+    plain: bool
     classes: np.ndarray
     counts: np.ndarray
     encoding: str
     strange: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def png(self) -> bytes:
+        """The 8-bit grey PNG that a record holds."""
+        return self.content if self.plain else label_png(self.classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +78,7 @@ class _Reading:
 
 
 def encoded_label(file: str, label_ids: Sequence[int] | None, rules: LabelRules) -> Label:
-    """Returns the label to store for a file.
+    """Returns the label of a file.
 
     Raises:
       DeepLabError: as `read_label`; or a value is no class, or indices and colours of a palette contradict each other.
@@ -88,7 +95,7 @@ def encoded_label(file: str, label_ids: Sequence[int] | None, rules: LabelRules)
     counts = np.bincount(classes.ravel(), minlength=256)
     _require_classes(file, counts, rules)
     as_it_is = reading.plain and np.array_equal(classes, reading.indices)
-    return Label(content if as_it_is else label_png(classes), classes, counts, reading.encoding, reading.strange)
+    return Label(content, as_it_is, classes, counts, reading.encoding, reading.strange)
 
 
 def read_label(file: str, rules: LabelRules) -> np.ndarray:

@@ -5,11 +5,13 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
+from deeplab_tf.data.faults import FileError
 from deeplab_tf.data.file_tree import extension, without_extension
 from deeplab_tf.data.layouts import LABEL_EXTENSIONS, Source, bare_image_stem, image_stems
 from deeplab_tf.data.pairs import Pair
 from deeplab_tf.errors import DeepLabError
 
+EQUAL_STEMS = "images of the same name"
 _SHOWN = 3  # examples in one message
 _LOSSY = (".jpg", ".jpeg")  # of a label, to be refused when it is read
 
@@ -108,7 +110,8 @@ def require_different_stems(root: str, images: Sequence[str]) -> None:
     if shared:
         listed = "; ".join(" and ".join(found) for found in shared[:_SHOWN])
         more = f"; and {len(shared) - _SHOWN} more" if len(shared) > _SHOWN else ""
-        raise DeepLabError(
+        raise FileError(
             f"{root}: {listed}{more} have the same name and so one label; remove or rename one (a list may name one "
-            "with its extension)"
+            "with its extension)",
+            EQUAL_STEMS,
         )

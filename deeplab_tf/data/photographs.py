@@ -35,6 +35,11 @@ _SAMPLED_PIXELS = 16_384  # of each of them, about
 _PERCENTILES = (0.1, 99.9)
 _GREY = (128, 128, 128)  # what a JPEG decoder puts in place of what is missing
 _CUT = 16  # bytes of a JPEG whose loss shows where its data end
+# The kinds of faults.
+CUT_OFF = "cut off"
+NO_CONTRAST = "without contrast"
+UNCLEAR_TURN = "EXIF orientation"
+OTHER_BANDS = "other bands than the set's"
 _OTHER = "photographs that cannot be stored"
 _SMALL = 64  # pixels; a picture of fewer may well have one colour
 
@@ -92,12 +97,23 @@ PLAIN = PhotographRules()
 
 @dataclasses.dataclass(frozen=True)
 class StoredPhotograph:
-    """A photograph as a record holds it: its bytes, its size, and what is told of it (see `Packed.notes`)."""
+    """A photograph as a record holds it.
+
+    Attributes:
+      content: its bytes.
+      height: of what is stored.
+      width: of what is stored.
+      notes: what is told of it (see `Packed.notes`).
+      plain: whether `content` is what was given.
+      picture: Pillow's, decoded and not turned, of an ordinary picture of 8 bits; None: of what Pillow does not read.
+    """
 
     content: bytes
     height: int
     width: int
     notes: tuple[str, ...]
+    plain: bool
+    picture: PIL.Image.Image | None
 
 
 def stored_photograph(file: str, label_size: tuple[int, int] | None, rules: PhotographRules) -> StoredPhotograph:
@@ -114,6 +130,17 @@ def stored_photograph(file: str, label_size: tuple[int, int] | None, rules: Phot
     """
     content = read_file(file, "image")
     try:
+        return stored_content(content, label_size, rules)
+    except FileError as error:
+        raise FileError(f"{file}: {error}", error.kind) from None
+
+
+def stored_content(content: bytes, label_size: tuple[int, int] | None, rules: PhotographRules) -> StoredPhotograph:
+    """Returns the photograph of encoded `content` as a record holds it; arguments and errors as `stored_photograph`.
+
+    The errors are FileErrors that do not name the file.
+    """
+    try:
         photograph = open_photograph(content, rules.reading(label_size))
         turn = photograph.orientation != 1 and _turns(photograph, label_size, rules.exif)
         notes = list(photograph.notes)
@@ -126,11 +153,11 @@ def stored_photograph(file: str, label_size: tuple[int, int] | None, rules: Phot
             encoded, more = _stored_bands(content, photograph, turn, rules.image)
             notes += more
     except DeepLabError as error:
-        raise FileError(f"{file}: {error}", getattr(error, "kind", _OTHER)) from None
+        raise FileError(str(error), getattr(error, "kind", _OTHER)) from None
     except PILLOW_ERRORS as error:
-        text = f"{file}: no image that can be decoded ({undecoded(error, content)})"
-        raise FileError(text, "damaged image") from None
-    return StoredPhotograph(encoded, height, width, tuple(notes))
+        raise FileError(f"no image that can be decoded ({undecoded(error, content)})", "damaged image") from None
+    picture = photograph.image if photograph.is_rgb else None
+    return StoredPhotograph(encoded, height, width, tuple(notes), encoded is content, picture)
 
 
 def _turns(photograph: Photograph, label_size: tuple[int, int] | None, exif: Exif) -> bool:
@@ -140,14 +167,16 @@ def _turns(photograph: Photograph, label_size: tuple[int, int] | None, exif: Exi
     orientation = photograph.orientation
     sides = photograph.size
     if orientation <= 4 or sides[0] == sides[1]:
-        raise DeepLabError(
+        raise FileError(
             f"EXIF orientation {orientation} turns it, and its label fits it turned or not; give --exif=apply if the "
-            "labels were drawn on the upright pictures, as most programs show them, or --exif=ignore if they were not"
+            "labels were drawn on the upright pictures, as most programs show them, or --exif=ignore if they were not",
+            UNCLEAR_TURN,
         )
     if label_size == sides:
-        raise DeepLabError(
+        raise FileError(
             f"EXIF orientation {orientation} turns it to {sides[1]} x {sides[0]}, and its label has {sides[0]} x "
-            f"{sides[1]}, as before turning; turn the label, or give --exif=ignore to store both as they are"
+            f"{sides[1]}, as before turning; turn the label, or give --exif=ignore to store both as they are",
+            UNCLEAR_TURN,
         )
     return True
 
@@ -157,8 +186,8 @@ def _turns(photograph: Photograph, label_size: tuple[int, int] | None, exif: Exi
 
 def _stored_rgb(content: bytes, photograph: Photograph, turn: bool) -> bytes:
     if not photograph.is_rgb:
-        raise DeepLabError(
-            f"{photograph.describe()}; expected {describe_pixels(RGB, 'uint8')}, as the others of the set"
+        raise FileError(
+            f"{photograph.describe()}; expected {describe_pixels(RGB, 'uint8')}, as the others of the set", OTHER_BANDS
         )
     image = photograph.image
     if image is not None:
@@ -184,8 +213,9 @@ def _extrema(image: PIL.Image.Image) -> tuple[tuple[float, float], ...]:
     return extrema if isinstance(extrema[0], tuple) else (extrema,)
 
 
-def _without_contrast(value: object) -> DeepLabError:
-    return DeepLabError(f"without contrast: every pixel is {value}; leave it out, or save the photograph again")
+def _without_contrast(value: object) -> FileError:
+    text = f"without contrast: every pixel is {value}; leave it out, or save the photograph again"
+    return FileError(text, NO_CONTRAST)
 
 
 def _require_contrast(pixels: np.ndarray) -> None:
@@ -205,8 +235,8 @@ def _require_whole(content: bytes, image: PIL.Image.Image, last: tuple[tuple[flo
     elif image.format == "PNG":
         short = not any(high for _, high in last) and deep_png.is_short(content)
     if short:
-        raise DeepLabError(
-            f"cut off: it announces {image.height} rows and does not hold them all; fetch or save it again"
+        raise FileError(
+            f"cut off: it announces {image.height} rows and does not hold them all; fetch or save it again", CUT_OFF
         )
 
 
@@ -236,7 +266,7 @@ def _stored_bands(
 ) -> tuple[bytes, tuple[str, ...]]:
     """Returns the bytes to store of a photograph of a set that is not 8-bit RGB, and what is told of it."""
     if kind_of(photograph) != (image.channels, image.dtype):
-        raise DeepLabError(f"{photograph.describe()}; expected {image.describe()}, as the others of the set")
+        raise FileError(f"{photograph.describe()}; expected {image.describe()}, as the others of the set", OTHER_BANDS)
     pixels = photograph.pixels()
     _require_contrast(pixels)
     notes = () if has_contrast(scaled(image, widened(pixels, image.channels))) else (FLAT,)

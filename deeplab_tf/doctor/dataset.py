@@ -7,20 +7,43 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from deeplab_tf.catalog.datasets import Dataset
+from deeplab_tf.catalog.image_facts import ImageFacts
+from deeplab_tf.data.build import trained_on
+from deeplab_tf.data.masks import LabelRules
+from deeplab_tf.data.packing import PackingRules
+from deeplab_tf.data.photographs import PhotographOptions, PhotographRules, find_image_facts
+from deeplab_tf.doctor.classes import class_findings
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding, Severity
-from deeplab_tf.doctor.labels import explain_values, wrong_values
 from deeplab_tf.doctor.likeness import alike
-from deeplab_tf.doctor.samples import DatasetOnDisk, open_data
-from deeplab_tf.doctor.split import SplitTally
+from deeplab_tf.doctor.samples import DatasetOnDisk, UnusableData, open_data
+from deeplab_tf.doctor.split import SHOWN, SplitTally
+from deeplab_tf.doctor.structure import colour_findings, structure_findings
+from deeplab_tf.errors import DeepLabError
 from deeplab_tf.zoo.contamination import share_images
 
+_IMAGES_AGAIN = "fetch or save them again; --skip_corrupt_records passes over records"
 # Faults of single examples: code -> severity, predicate of the examples, cure.
 _FAULTS: dict[str, tuple[Severity, str, str]] = {
     "missing-image": (ERROR, "have no image", "add the file, or take the id out of the list"),
     "missing-label": (ERROR, "have no label", "add the label, <id>.png, or take the id out of the list"),
-    "unreadable": (ERROR, "cannot be read", "fetch or save them again; --skip_corrupt_records passes over records"),
-    "image-format": (ERROR, "are neither JPEG nor PNG", "convert the images: records hold these two"),
-    "jpeg-label": (ERROR, "have JPEG labels, whose values are no longer exact", "export the labels as PNG"),
+    "unreadable": (ERROR, "cannot be read", _IMAGES_AGAIN),
+    "truncated": (ERROR, "have an image that announces more rows than it holds", _IMAGES_AGAIN),
+    "no-contrast": (
+        ERROR,
+        "have an image of one value everywhere",
+        "save it again from the original, with all its bits, or leave it out",
+    ),
+    "bands": (
+        ERROR,
+        "have an image of other bands or bits than the set",
+        "convert them to one kind; records of more than 8 bits need the dataset.json that build-data writes",
+    ),
+    "image-format": (ERROR, "are neither JPEG nor PNG", "build the records with deeplab-tf build-data, which converts"),
+    "jpeg-label": (
+        ERROR,
+        "have labels whose values may not be those that were drawn, as those of JPEGs",
+        "export the labels as PNG",
+    ),
     "stored-colours": (
         ERROR,
         "have labels of colours in a record, where TensorFlow reads the grey of each colour as the class",
@@ -30,6 +53,16 @@ _FAULTS: dict[str, tuple[Severity, str, str]] = {
         ERROR,
         "have labels of colours that are not in the palette",
         "give the palette, a colour a class, in dataset.json",
+    ),
+    "palette-contradiction": (
+        ERROR,
+        "have palette labels whose colours contradict their indices",
+        "give all colours in dataset.json (palette), or save the labels as grey PNGs of indices",
+    ),
+    "transparent-label": (
+        ERROR,
+        "have labels with one colour in several transparencies",
+        "export the labels without transparency",
     ),
     "colour-label": (
         WARNING,
@@ -42,18 +75,17 @@ _FAULTS: dict[str, tuple[Severity, str, str]] = {
         "make the label from this very image; where EXIF turns the image, save it upright",
     ),
     "exif-rotation": (
-        WARNING,
-        "have an image that its EXIF data turns, which TensorFlow ignores: it is trained as stored",
-        "save the images upright, without EXIF, if the labels are upright",
+        ERROR,
+        "have an image that its EXIF data turn, and nothing says whether its label is turned",
+        "build with --exif=apply or --exif=ignore, as the labels were drawn; or save the images upright, without EXIF",
     ),
 }
-_ALIKE = 0.995  # the likeness of CamVid's two splits is 0.944, of a photograph at half the size and quality 40 0.9999
-_SHOWN = 5  # places that a finding lists
-_MOSTLY_IGNORED = 0.5  # the share of ignored pixels above which a finding is a warning
-_LARGEST_CROP = 769  # the release's largest, for Cityscapes
-_BINARY = (
-    "deeplab-tf build-data --label_map=255:1 makes them 0 and 1; or train with --label_policy=map --label_map=255:1"
+_EXIF_STORED = (
+    "have an image that its EXIF data turn, which TensorFlow ignores: it is trained as stored",
+    "build the records anew with deeplab-tf build-data, which turns images and checks them against their labels",
 )
+_ALIKE = 0.995  # the likeness of CamVid's two splits is 0.944, of a photograph at half the size and quality 40 0.9999
+_LARGEST_CROP = 769  # the release's largest, for Cityscapes
 
 
 def check_dataset(
@@ -67,33 +99,31 @@ def check_dataset(
 ) -> Diagnosis:
     """Returns the facts about a data set in a folder, TFRecords or images and labels, and the findings on it.
 
+    The first four arguments are those of `samples.open_data`.
+
     Args:
       dataset_dir: the folder.
-      dataset: what the labels mean, as --dataset of the other commands; None: what the folder says, else the release's
-        default.
+      dataset: what the labels mean.
       splits: the splits to check; none: all.
-      tfds_features: as --tfds_features of the other commands.
+      tfds_features: of a data set of TFDS.
       begin: called with the number of examples before the first one is read.
       advance: called after each example.
 
     Raises:
-      DeepLabError: there is no such folder, data set or split, or nothing in it. Anything else that is wrong becomes a
-        finding.
+      DeepLabError: there is no such folder, data set or split. Anything else that is wrong becomes a finding.
     """
-    data = open_data(dataset_dir, dataset=dataset, splits=splits, tfds_features=tfds_features)
+    try:
+        data = open_data(dataset_dir, dataset=dataset, splits=splits, tfds_features=tfds_features)
+    except UnusableData as error:
+        cure = "build-data refuses the folder for the same reason; nothing else was looked at"
+        return Diagnosis(os.fspath(dataset_dir), (Finding(error.code, ERROR, (str(error),), cure),))
     if begin:
         begin(sum(data.splits.values()))
-    tallies = {split: _tally(data, split, advance) for split in data.splits}
-    training = [split for split in tallies if split.startswith("train")]
-    counted = training or list(tallies)
-    total = np.sum([tallies[split].counts for split in counted], axis=0)
-    around = np.sum([tallies[split].around for split in counted], axis=0)
-    values = list(_values(tallies, data.facts))
-    findings = [*_assumed(data), *_empty(data), *_faults(tallies), *values]
-    strange = sum(wrong_values(total, data.facts.num_classes, data.facts.ignore_label).values())
-    # Shares of classes mean nothing if most values are not classes.
-    if not values or (values[0].code == "labels-out-of-range" and 2 * strange < total.sum()):
-        findings += [*_classes(total, around, data.facts, counted, bool(training)), *_ignored(tallies, data.facts)]
+    rules, mixed = _rules(data)
+    tallies = {split: _tally(data, split, rules, advance) for split in data.splits}
+    findings = [*_assumed(data), *_empty(data), *mixed, *_faults(tallies, data)]
+    findings += structure_findings(data, tallies, rules.photographs.image, whole=not splits)
+    findings += class_findings(tallies, data.facts, rules.labels, data.unlabelled)
     findings += [*_duplicates(tallies, data.facts.name), *_sizes(tallies), *_unused(data)]
     kind = "TFRecords" if data.in_records else "images and labels"
     counts = ", ".join(f"{count:,} in {split}" for split, count in data.splits.items())
@@ -103,10 +133,25 @@ def check_dataset(
     return Diagnosis(subject, tuple(findings), _figures(tallies, data), _table(tallies, data.facts))
 
 
-def _tally(data: DatasetOnDisk, split: str, advance: Callable[[], object] | None) -> SplitTally:
+def _rules(data: DatasetOnDisk) -> tuple[PackingRules, list[Finding]]:
+    """Returns how labels and photographs are read, and a finding if the photographs are of several kinds."""
+    facts = data.facts
+    labels = LabelRules(facts.num_classes, facts.ignore_label, facts.palette)
+    if data.pairs is None:
+        return PackingRules(labels, PhotographRules(facts.image, exif="ignore")), []
+    image: ImageFacts | None = facts.image
+    findings: list[Finding] = []
+    try:
+        image = find_image_facts(trained_on(data.pairs), PhotographOptions(), facts.image)
+    except DeepLabError as error:
+        findings.append(Finding("photographs-differ", ERROR, (str(error),), "build-data refuses them for this reason"))
+    return PackingRules(labels, PhotographRules(image, data.exif)), findings
+
+
+def _tally(data: DatasetOnDisk, split: str, rules: PackingRules, advance: Callable[[], object] | None) -> SplitTally:
     tally = SplitTally()
     for example in data.examples(split):
-        tally.add(example, data.facts, in_record=data.in_records)
+        tally.add(example, data.facts, rules, labelled=split not in data.unlabelled)
         if advance:
             advance()
     return tally
@@ -125,110 +170,18 @@ def _empty(data: DatasetOnDisk) -> Iterator[Finding]:
         yield Finding("empty-split", ERROR, lines, "build or copy the files of the split again, or delete them")
 
 
-def _faults(tallies: Mapping[str, SplitTally]) -> Iterator[Finding]:
+def _faults(tallies: Mapping[str, SplitTally], data: DatasetOnDisk) -> Iterator[Finding]:
     for code, (severity, predicate, cure) in _FAULTS.items():
-        parts = [f"{tally.faults[code]:,} of {split}" for split, tally in tallies.items() if tally.faults[code]]
-        if parts:
-            shown = [line for tally in tallies.values() for line in tally.shown[code]][:_SHOWN]
-            yield Finding(code, severity, (f"{' and '.join(parts)} {predicate}", *shown), cure)
-
-
-def _values(tallies: Mapping[str, SplitTally], facts: Dataset) -> Iterator[Finding]:
-    """Yields a finding if labels are out of range, or if they are all 0 and 255."""
-    total = np.sum([tally.counts for tally in tallies.values()], axis=0)
-    if set(np.flatnonzero(total)) == {0, 255}:
-        ignored = " (ignored)" if facts.ignore_label == 255 else ""
-        share = total[255] / total.sum()
-        yield Finding("binary-mask", ERROR, (f"all labels are 0 or 255{ignored}: {share:.1%} are 255",), _BINARY)
-        return
-    parts = {split: tally for split, tally in tallies.items() if tally.faults["labels-out-of-range"]}
-    if not parts:
-        return
-    wrong = wrong_values(total, facts.num_classes, facts.ignore_label)
-    code, cure = explain_values(total, facts.palette, facts.evaluation_ids)
-    where = " and ".join(f"{tally.faults['labels-out-of-range']:,} of {split}" for split, tally in parts.items())
-    values = ", ".join(map(str, list(wrong)[:8])) + (f" and {len(wrong) - 8} more" if len(wrong) > 8 else "")
-    expected = f"0 to {facts.num_classes - 1}, or {facts.ignore_label} for what is ignored"
-    first = f"{where} have labels out of range: {values or 'beyond 255'}; {facts.name} has {expected}"
-    shown = [line for tally in parts.values() for line in tally.shown["labels-out-of-range"]]
-    yield Finding(code, ERROR, (first, *shown[:_SHOWN]), cure)
-
-
-# ---- classes
-
-
-def label_weights(counts: np.ndarray, around: np.ndarray) -> dict[str, list[float]]:
-    """Returns weights of the classes by two rules; a class without pixels gets 1.
-
-    median_frequency: the median over the classes of f, over the class's own f, where f is its share of the pixels in
-    the images that have it (Eigen and Fergus 2015). inverse_log: 1 / ln(1.02 + its share of all pixels) (ENet).
-
-    Args:
-      counts: int64 [classes], pixels of each class.
-      around: int64 [classes], pixels of the images that have the class.
-    """
-    present = counts > 0
-    if not present.any():
-        return {}
-    frequency = counts / np.maximum(around, 1)
-    median = np.median(frequency[present]) / np.where(present, frequency, 1)
-    inverse = 1 / np.log(1.02 + counts / counts.sum())
-    rules = {"median_frequency": median, "inverse_log": inverse}
-    return {name: [float(f"{w:.3g}") for w in np.where(present, values, 1.0)] for name, values in rules.items()}
-
-
-def _of_classes(values: np.ndarray, facts: Dataset) -> np.ndarray:
-    """Returns the figures of the classes from those of all labels; 0 for an ignored class (ADE20K ignores 0)."""
-    part = values[: facts.num_classes].copy()
-    if facts.ignore_label < facts.num_classes:
-        part[facts.ignore_label] = 0
-    return part
-
-
-def _classes(
-    total: np.ndarray, around: np.ndarray, facts: Dataset, counted: Sequence[str], training: bool
-) -> Iterator[Finding]:
-    """Yields findings on classes without pixels, and on the shares of the classes, in the splits `counted`."""
-    counts = _of_classes(total, facts)
-    if not counts.any():
-        return
-    where = ", ".join(counted)
-    ignored = facts.ignore_label
-    empty = [f"{i} {name}" for i, name in enumerate(facts.class_names) if not counts[i] and i != ignored]
-    if empty:
-        shown = ", ".join(empty[:12]) + (f" and {len(empty) - 12} more" if len(empty) > 12 else "")
-        severity = WARNING if training else NOTE
-        yield Finding(
-            "empty-class",
-            severity,
-            (f"{len(empty)} of {facts.num_classes} classes have no pixel in {where}: {shown}",),
-            "a class that is never shown is never learned, and not scored without labels" if training else "",
-        )
-    weights = label_weights(counts, _of_classes(around, facts))
-    order = np.argsort(counts)
-    rare = next(i for i in order if counts[i])
-    shares = [f"{facts.class_names[i]} {counts[i] / counts.sum():.2%}" for i in (rare, order[-1])]
-    lines = [f"{name.replace('_', ' ')}: --label_weights={','.join(map(str, w))}" for name, w in weights.items()]
-    yield Finding("class-shares", NOTE, (f"from {shares[0]} to {shares[1]} of the labelled pixels of {where}", *lines))
-
-
-def _ignored(tallies: Mapping[str, SplitTally], facts: Dataset) -> Iterator[Finding]:
-    """Yields the share of the ignored label, as a warning if most pixels are ignored."""
-    counts = {split: tally.counts for split, tally in tallies.items() if tally.counts.any()}
-    shares = {split: values[facts.ignore_label] / values.sum() for split, values in counts.items()}
-    if not shares:
-        return
-    lines = [
-        f"label {facts.ignore_label} has " + ", ".join(f"{share:.1%} of {split}" for split, share in shares.items())
-    ]
-    lines += [
-        f"{tallies[split].unlabelled:,} examples of {split} have no other"
-        for split in counts
-        if tallies[split].unlabelled
-    ]
-    high = max(shares.values()) > _MOSTLY_IGNORED
-    cure = "most pixels teach nothing: is this label meant to be ignored?" if high else ""
-    yield Finding("ignored-share", WARNING if high else NOTE, tuple(lines), cure)
+        parts = {split: tally.faults for split, tally in tallies.items() if tally.faults.counts[code]}
+        if not parts:
+            continue
+        if code == "exif-rotation" and data.in_records:
+            severity = WARNING
+            predicate, cure = _EXIF_STORED
+        shown = [line for faults in parts.values() for line in faults.names[code]][:SHOWN]
+        first = " and ".join(f"{faults.counts[code]:,} of {split}" for split, faults in parts.items())
+        colours = colour_findings(tallies, data) if code == "unknown-colours" else ()
+        yield Finding(code, severity, (f"{first} {predicate}", *shown, *colours), cure)
 
 
 # ---- images
@@ -244,7 +197,7 @@ def _duplicates(tallies: Mapping[str, SplitTally], dataset: str) -> Iterator[Fin
         pairs = list(alike(np.stack(one.thumbnails), np.stack(other.thumbnails), least=_ALIKE))
         if pairs:
             pairs.sort(key=lambda pair: -pair[2])
-            lines = [f"{one.names[a]} and {other.names[b]} ({likeness:.2%})" for a, b, likeness in pairs[:_SHOWN]]
+            lines = [f"{one.names[a]} and {other.names[b]} ({likeness:.2%})" for a, b, likeness in pairs[:SHOWN]]
             first_line = f"{len(pairs):,} images of {first} are nearly the same as one of {second}"
             cure = "take them out of one of the two: scores on images that were trained on are too good"
             yield Finding("near-duplicates", WARNING, (first_line, *lines), cure)
@@ -278,7 +231,7 @@ def _sizes(tallies: Mapping[str, SplitTally]) -> Iterator[Finding]:
 
 def _unused(data: DatasetOnDisk) -> Iterator[Finding]:
     if data.unused:
-        lines = (f"{len(data.unused):,} files among the labels belong to no image of a list", *data.unused[:3])
+        lines = (f"{len(data.unused):,} files among the labels belong to no image of a list", *data.unused[:SHOWN])
         yield Finding("unused-labels", NOTE, lines)
 
 

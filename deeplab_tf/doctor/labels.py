@@ -1,8 +1,8 @@
-"""The inspection of one encoded label: its values, and the faults of how it is stored."""
+"""Labels as the doctor judges them: those of records as TensorFlow reads them, and the likely cure of wrong values."""
 
 import dataclasses
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
@@ -30,19 +30,8 @@ class LabelContent:
     faults: tuple[tuple[str, str], ...] = ()
 
 
-def _counted(values: np.ndarray, *faults: tuple[str, str]) -> LabelContent:
-    return LabelContent(np.bincount(values.ravel(), minlength=256).astype(np.int64), values.shape[:2], faults)
-
-
-def inspect_label(content: bytes, palette: Sequence[Colour], *, in_record: bool) -> LabelContent:
-    """Returns the content of an encoded label.
-
-    Args:
-      content: the bytes of the file, or of the record's field.
-      palette: the colours of the classes.
-      in_record: whether it lies in a record, where TensorFlow reads grey levels; build-data reads palettes and colours
-        of a file.
-    """
+def inspect_label(content: bytes) -> LabelContent:
+    """Returns the content of the encoded label of a record, where TensorFlow reads grey levels."""
     try:
         with PIL.Image.open(io.BytesIO(content)) as image:
             array = np.asarray(image)
@@ -54,19 +43,20 @@ def inspect_label(content: bytes, palette: Sequence[Colour], *, in_record: bool)
     if file_format in ("JPEG", "MPO"):
         return LabelContent(None, size, (("jpeg-label", "has a JPEG for a label"),))
     if mode in ("RGB", "RGBA"):
-        return _colour_label(array[..., :3], palette, in_record)
-    if mode == "P" and in_record:
-        return _counted(array, ("stored-colours", "holds a palette PNG"))
+        return LabelContent(None, size, (("stored-colours", "holds an RGB PNG"),))
     array = array[..., 0] if array.ndim == 3 else array
     if mode == "1":  # TensorFlow stretches a single bit to 0 and 255
-        array = array.astype(np.uint8) * (255 if in_record else 1)
+        array = array.astype(np.uint8) * 255
     if array.dtype != np.uint8:
         good = (array >= 0) & (array <= 255) & (array == np.floor(array))  # false for NaN
         if not good.all():
-            fault = f"has label {_listed(np.unique(array[~good]))}: not 8-bit numbers (mode {mode})"
+            values = [str(value) for value in np.unique(array[~good])]
+            listed = ", ".join(values[:_SHOWN]) + (f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else "")
+            fault = f"has label {listed}: not 8-bit numbers (mode {mode})"
             return LabelContent(None, size, (("labels-out-of-range", fault),))
         array = array.astype(np.uint8)
-    return _counted(array)
+    faults = (("stored-colours", "holds a palette PNG"),) if mode == "P" else ()
+    return LabelContent(np.bincount(array.ravel(), minlength=256).astype(np.int64), size, faults)
 
 
 def undecoded(what: str, content: bytes, error: Exception) -> str:
@@ -75,30 +65,6 @@ def undecoded(what: str, content: bytes, error: Exception) -> str:
         return f"has an empty {what}, of 0 bytes"
     unknown = isinstance(error, PIL.UnidentifiedImageError)
     return f"has a damaged {what} ({f'begins with {content[:8]!r}' if unknown else error})"
-
-
-def _listed(values: Iterable[object]) -> str:
-    values = [str(value) for value in values]
-    return ", ".join(values[:_SHOWN]) + (f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else "")
-
-
-def _colour_label(array: np.ndarray, palette: Sequence[Colour], in_record: bool) -> LabelContent:
-    """Returns the content of a label in colours, uint8 [h, w, 3]; counts are None unless the palette has them all."""
-    codes = array.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
-    unique_codes, positions = np.unique(codes, return_inverse=True)
-    colours = {255: VOID, **dict(reversed([*enumerate(palette)]))}
-    class_of = {(r << 16) + (g << 8) + b: i for i, (r, g, b) in colours.items()}
-    unknown = [
-        (int(code) >> 16, int(code) >> 8 & 255, int(code) & 255) for code in unique_codes if int(code) not in class_of
-    ]
-    if in_record:
-        return LabelContent(None, array.shape[:2], (("stored-colours", "holds an RGB PNG"),))
-    if unknown:
-        return LabelContent(
-            None, array.shape[:2], (("unknown-colours", f"has a label with colours {_listed(unknown)}"),)
-        )
-    values = np.array([class_of[int(code)] for code in unique_codes], np.uint8)[positions].reshape(codes.shape)
-    return _counted(values, ("colour-label", "has an RGB label"))
 
 
 def wrong_values(counts: np.ndarray, num_classes: int, ignore_label: int) -> dict[int, int]:

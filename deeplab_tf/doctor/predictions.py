@@ -8,7 +8,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import PIL.Image
 
+from deeplab_tf.catalog.image_facts import RGB, require_same_bands
 from deeplab_tf.config.inference import LONGEST_SIDE
+from deeplab_tf.data.masks import LabelRules
+from deeplab_tf.data.packing import PackingRules
+from deeplab_tf.data.photographs import PhotographRules
 from deeplab_tf.doctor.checkpoint import has_fresh_head
 from deeplab_tf.doctor.findings import ERROR, NOTE, Diagnosis, Finding
 from deeplab_tf.doctor.run import default_split
@@ -16,14 +20,14 @@ from deeplab_tf.doctor.samples import DatasetOnDisk, open_data
 from deeplab_tf.doctor.split import SplitTally
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.inference.predictor import predictor_of
-from deeplab_tf.ops.images import read_image, resize_longest
+from deeplab_tf.ops.photographs import Picture, read_photograph
 from deeplab_tf.training.batch_statistics import recalibrate_batch_norm
 from deeplab_tf.weights.loading import Loaded, open_model
 from deeplab_tf.weights.tf1 import variable_map
 from deeplab_tf.zoo.lookup import CHECKPOINTS
 
 ONE_CLASS = 0.995
-_SQUARE = 257  # side of the images on which batch norm's statistics are measured
+_SQUARE = 257  # side of the images on which batch norm's statistics are measured, where the network takes any size
 _COMMON = 0.9  # the share of a class in the labels above which a network may learn to predict nothing else
 _DARK = 40  # the grey level below which a picture looks black
 
@@ -32,7 +36,7 @@ _DARK = 40  # the grey level below which a picture looks black
 class _Predictions:
     """Images, and the pixels of each value in their labels and in their predictions."""
 
-    images: Sequence[np.ndarray]  # uint8 [h, w, 3]
+    images: Sequence[np.ndarray]  # [h, w, channels] in 0..255: uint8 for 8-bit RGB, else float32
     labels: np.ndarray  # int64 [256]
     predicted: np.ndarray  # int64 [classes]
 
@@ -75,6 +79,12 @@ def check_predictions(
     if classes != data.facts.num_classes:
         lines = (f"the weights have {classes} classes, {data.facts.name} has {data.facts.num_classes}",)
         return Diagnosis(subject, (Finding("another-data-set", ERROR, lines, "--dataset says what the labels mean"),))
+    if data.in_records:
+        try:
+            name = str(dataset_dir)
+            require_same_bands(data.facts.image, loaded.card.image, name=name, expected_name=str(checkpoint))
+        except DeepLabError as error:
+            return Diagnosis(subject, (Finding("another-data-set", ERROR, (str(error),)),))
     predictions = _predict(loaded, data, split, num_images)
     counts = predictions.predicted
     shares = {data.facts.class_names[i]: float(counts[i] / counts.sum()) for i in np.argsort(-counts)}
@@ -89,18 +99,39 @@ def _predict(loaded: Loaded, data: DatasetOnDisk, split: str, num_images: int) -
     tally = SplitTally()
     predicted = np.zeros(loaded.card.config.num_classes, np.int64)
     step = max(1, data.splits[split] // num_images)
+    facts = data.facts
+    exif = "ignore" if data.in_records else data.exif
+    labels = LabelRules(facts.num_classes, facts.ignore_label, facts.palette)
+    rules = PackingRules(labels, PhotographRules(loaded.card.image, exif))
     for example in itertools.islice(data.examples(split), 0, step * num_images, step):
         try:
-            image = read_image(example.image or b"", name=example.name)
+            picture = read_photograph(example.photograph(), loaded.card.image, name=example.name)
         except DeepLabError:
             continue  # check_dataset reports it
-        image = resize_longest(image, LONGEST_SIDE) if max(image.shape) > LONGEST_SIDE else image
+        image = _at_most(picture, LONGEST_SIDE)
         images.append(image)
         predicted += _predicted_pixels(loaded, image)
-        tally.add(example, data.facts, in_record=data.in_records)
+        tally.add(example, facts, rules, labelled=split not in data.unlabelled)
     if not images:
         raise DeepLabError(f"{split}: not one of the images can be read; --dataset_dir alone says what is wrong")
     return _Predictions(images, tally.counts, predicted)
+
+
+def _at_most(picture: Picture, longest: int) -> np.ndarray:
+    """Returns the pixels of a picture whose sides are at most `longest`."""
+    height, width = picture.pixels.shape[:2]
+    ratio = longest / max(height, width)
+    size = (max(1, int(ratio * height)), max(1, int(ratio * width)))
+    return picture.pixels if ratio >= 1 else _resized(picture.pixels, size, PIL.Image.Resampling.LANCZOS)
+
+
+def _resized(image: np.ndarray, size: tuple[int, int], filter_: PIL.Image.Resampling) -> np.ndarray:
+    """Returns an image [h, w, channels] of any number of channels at another size, (height, width)."""
+    height, width = size
+    if image.dtype == np.uint8 and image.shape[-1] == RGB:
+        return np.asarray(PIL.Image.fromarray(image).resize((width, height), filter_))
+    bands = [PIL.Image.fromarray(band.astype(np.float32)) for band in np.moveaxis(image, -1, 0)]
+    return np.clip(np.stack([np.asarray(band.resize((width, height), filter_)) for band in bands], axis=-1), 0, 255)
 
 
 def _predicted_pixels(loaded: Loaded, image: np.ndarray) -> np.ndarray:
@@ -182,7 +213,9 @@ def _causes(loaded: Loaded, predictions: _Predictions, data: DatasetOnDisk, top:
 
 def _share_with_batch_statistics(loaded: Loaded, images: Sequence[np.ndarray]) -> float:
     """Gives the model's batch norm the statistics of the images, and returns the share of the largest class."""
-    squares = [np.asarray(PIL.Image.fromarray(image).resize((_SQUARE, _SQUARE))) for image in images]
+    # A network with a fixed crop takes images of that size alone.
+    height, width = (side or _SQUARE for side in loaded.model.input_shape[1:3])
+    squares = [_resized(image, (height, width), PIL.Image.Resampling.BICUBIC) for image in images]
     recalibrate_batch_norm(loaded.model, [np.stack(squares).astype(np.float32)])
     predicted = np.sum([_predicted_pixels(loaded, image) for image in images], axis=0)
     return float(predicted.max() / predicted.sum())

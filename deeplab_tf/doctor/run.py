@@ -66,6 +66,7 @@ def check_run(
         findings += [
             *_newest(directory, config),
             *_log(directory, config),
+            *_unfinished(directory, options),
             *_deviations(options, config, dataset, recipes),
         ]
         findings += seen_findings(card, eval_split or default_split(dataset))
@@ -197,6 +198,22 @@ def _log(directory: RunDirectory, config: ModelConfig) -> Iterator[Finding]:
         lines = (f"the loss stands at {last:.2f}, that of guessing {config.num_classes} classes is {guess:.2f}",)
         cure = "is the data sound (--dataset_dir)? are the initial weights, the learning rate those of a recipe?"
         yield Finding("loss-stuck", WARNING, lines, cure)
+
+
+def _unfinished(directory: RunDirectory, options: Mapping) -> Iterator[Finding]:
+    """Yields a finding if a run that is not at work has done fewer steps than its options ask for."""
+    wanted = options.get("training_number_of_steps")
+    logged = [line["step"] for line in _log_lines(directory)]
+    reached = max([*logged, *directory.steps()], default=0)
+    if not isinstance(wanted, int) or reached >= wanted or directory.in_use or not (logged or directory.steps()):
+        return
+    lines = (f"it stands at step {reached:,} of {wanted:,}, and no trainer is at work here",)
+    if options.get("early_stop_patience"):
+        lines = (*lines, "--early_stop_patience may have ended it")
+        yield Finding("unfinished", NOTE, lines)
+        return
+    cure = "give its command again: it goes on from the newest checkpoint, as if it had never stopped"
+    yield Finding("unfinished", WARNING, lines, cure)
 
 
 def _different(options: Mapping, config: ModelConfig, recipe: Experiment) -> list[str]:

@@ -1,7 +1,10 @@
-"""The encoded images and labels of a data set on disk, with names for messages: from TFRecords or from folders."""
+"""A data set on disk as the doctor looks at it: TFRecords, as TensorFlow reads them, or files, as build-data does."""
 
 import dataclasses
 import os
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
@@ -11,30 +14,57 @@ from deeplab_tf import files
 from deeplab_tf.catalog import datasets
 from deeplab_tf.config import DataConfig
 from deeplab_tf.data import cityscapes, find, folder, records, tfds_folder
+from deeplab_tf.data.annotations.conversion import Converted
+from deeplab_tf.data.annotations.folder import Choice, annotated_folder
+from deeplab_tf.data.class_names import TOO_MANY, named_classes
+from deeplab_tf.data.file_tree import extension, files_below
+from deeplab_tf.data.layouts import LABEL_EXTENSIONS
 from deeplab_tf.data.locate import Located, locate_records
+from deeplab_tf.data.pairing import EQUAL_STEMS
 from deeplab_tf.data.pairs import Pair
+from deeplab_tf.data.photographs import Exif
 from deeplab_tf.errors import DeepLabError, unknown_name
 
-DEFAULT = datasets.DEFAULT_DATASET
+_CODES = {EQUAL_STEMS: "equal-stems", TOO_MANY: "too-many-classes"}  # of kinds of faults
+_CITYSCAPES = "leftImg8bit"
+
+
+class UnusableData(DeepLabError):
+    """A folder is there, and build-data or train would not take it; `code` is that of the finding."""
+
+    def __init__(self, error: DeepLabError, code: str) -> None:
+        super().__init__(str(error))
+        self.code = _CODES.get(getattr(error, "kind", ""), code)
 
 
 @dataclasses.dataclass(frozen=True)
-class EncodedExample:
+class Example:
     """One example as it is stored.
 
     Attributes:
       name: for messages: its file, or file and number of its record.
-      image: encoded; None if it is missing.
-      label: encoded; None if it is missing.
+      stem: its own name, as the record stores it; empty where there is none.
+      image: the encoded image of a record; None if it is missing, or in a file.
+      label: the encoded label of a record; None if it is missing, or in a file.
+      pair: its files, where it does not lie in a record.
       faults: (code, description) of each fault found so far.
-      label_ids: the values of the label that stand for the classes 0, 1, 2...; None: the values are the classes.
     """
 
     name: str
-    image: bytes | None
-    label: bytes | None
+    stem: str
+    image: bytes | None = None
+    label: bytes | None = None
+    pair: Pair | None = None
     faults: tuple[tuple[str, str], ...] = ()
-    label_ids: tuple[int, ...] | None = None
+
+    def photograph(self) -> bytes:
+        """Returns the encoded image; DeepLabError where it is missing or cannot be read."""
+        if self.pair is None:
+            return self.image or b""
+        try:
+            return files.path(self.pair.image).read_bytes()
+        except OSError as error:
+            raise DeepLabError(f"{self.pair.image}: cannot be read ({error.strerror})") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,20 +72,35 @@ class DatasetOnDisk:
     """A data set on disk.
 
     Attributes:
+      root: the folder.
       facts: what its labels mean.
-      in_records: whether it lies in records, whose labels TensorFlow reads, or in files, which build-data reads.
       splits: split -> number of examples.
       examples: split -> its examples in order; those that cannot be read have faults.
+      pairs: split -> pairs of files; None: the data lie in records.
+      exif: whether build-data turns its photographs as their EXIF data say (see `PhotographOptions`).
+      unlabelled: splits without labels.
+      stated: what the dataset.json beside records says.
       unused: label files that belong to no example.
       assumed: whether `facts` are a guess, because nothing in the folder says what the labels mean.
+      notes: what build-data tells of the folder.
     """
 
+    root: str
     facts: datasets.Dataset
-    in_records: bool
     splits: Mapping[str, int]
-    examples: Callable[[str], Iterator[EncodedExample]]
+    examples: Callable[[str], Iterator[Example]]
+    pairs: Mapping[str, Sequence[Pair]] | None = None
+    exif: Exif = "auto"
+    unlabelled: tuple[str, ...] = ()
+    stated: datasets.Dataset | None = None
     unused: tuple[str, ...] = ()
     assumed: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def in_records(self) -> bool:
+        """Whether the data lie in records, whose labels TensorFlow reads, or in files, which build-data reads."""
+        return self.pairs is None
 
 
 def open_data(
@@ -65,7 +110,7 @@ def open_data(
     splits: Sequence[str] = (),
     tfds_features: Sequence[str] | None = None,
 ) -> DatasetOnDisk:
-    """Returns the data set in a folder: of TFRecords where it holds shards, else of images and labels.
+    """Returns the data set in a folder: of TFRecords where it holds shards, else of images with labels or annotations.
 
     Args:
       dataset_dir: the folder.
@@ -75,6 +120,7 @@ def open_data(
       tfds_features: as --tfds_features of the other commands.
 
     Raises:
+      UnusableData: the folder is there, and build-data would not take it: names of classes, layout, annotations.
       DeepLabError: there is no such folder, data set or split, or nothing in it.
     """
     path = os.fspath(dataset_dir)
@@ -82,55 +128,47 @@ def open_data(
         is_file = f"is a file; give its folder, {os.path.dirname(path) or '.'}"
         problem = is_file if files.path(path).is_file() else "no such folder"
         raise DeepLabError(f"--dataset_dir={path}: {problem}; expected TFRecords, or images and labels")
-    prepared = (dataset or "").startswith(tfds_folder.PREFIX)
-    in_records = prepared or bool(records.find_splits(path))
-    features = tuple(tfds_features) if tfds_features else None
-    facts, assumed = _facts(path, dataset, in_records, features)
-    data = _from_records(path, facts, prepared, features) if in_records else _from_files(path, facts)
+    if (dataset or "").startswith(tfds_folder.PREFIX) or records.find_splits(path):
+        data = _from_records(path, dataset, tuple(tfds_features) if tfds_features else None)
+    else:
+        data = _from_files(path, dataset)
     for split in splits:
         if split not in data.splits:
             raise unknown_name(f"split of {path}", split, data.splits)
     chosen = {split: count for split, count in data.splits.items() if not splits or split in splits}
-    return dataclasses.replace(data, splits=chosen, assumed=assumed)
-
-
-def _facts(
-    path: str, dataset: str | None, in_records: bool, features: tuple[str, ...] | None
-) -> tuple[datasets.Dataset, bool]:
-    """Returns the facts of the data set in a folder, and whether they are a guess."""
-    if dataset:
-        return find.find_dataset(dataset, path, features), False
-    descriptions = [datasets.DATASET_FILE] if in_records else [datasets.DATASET_FILE, folder.CLASS_NAMES_FILE]
-    if any(files.path(os.path.join(path, name)).is_file() for name in descriptions):
-        return folder.folder_facts(path), False
-    if _is_cityscapes(path):
-        return datasets.dataset("cityscapes"), False
-    return datasets.dataset(DEFAULT), True
-
-
-def _is_cityscapes(path: str) -> bool:
-    return files.path(os.path.join(path, "leftImg8bit")).is_dir()
+    return dataclasses.replace(data, splits=chosen)
 
 
 # ---- records
 
 
-def _from_records(
-    path: str, facts: datasets.Dataset, prepared: bool, features: tuple[str, ...] | None
-) -> DatasetOnDisk:
+def _from_records(path: str, dataset: str | None, features: tuple[str, ...] | None) -> DatasetOnDisk:
+    prepared = (dataset or "").startswith(tfds_folder.PREFIX)
+    described = not prepared and find.is_described(path)
+    try:
+        stated = datasets.read_dataset(files.path(path)) if described else None
+    except DeepLabError as error:
+        raise UnusableData(error, "dataset-json") from None
+    facts = find.find_dataset(dataset, path, features)
     names = facts.splits if prepared else records.find_splits(path)
-    # Only the folder matters here: the facts are known already.
-    config = DataConfig(dataset=facts.name if prepared else None, dataset_dir=path, tfds_features=features)
+    config = DataConfig(dataset=dataset, dataset_dir=path, tfds_features=features)
     located = {split: locate_records(config, split) for split in names}
-    counts = {split: len(where.index) for split, where in located.items()}
-    return DatasetOnDisk(facts, True, counts, lambda split: _records(located[split]))
+    return DatasetOnDisk(
+        root=path,
+        facts=facts,
+        splits={split: len(where.index) for split, where in located.items()},
+        examples=lambda split: _records(located[split]),
+        unlabelled=tuple(split for split, where in located.items() if not where.labelled),
+        stated=stated,
+        assumed=not described and not dataset,
+    )
 
 
-def _records(located: Located) -> Iterator[EncodedExample]:
+def _records(located: Located) -> Iterator[Example]:
     index = located.index
     for fault in index.faults:
         name, _, reason = os.path.basename(fault).rpartition(": ")
-        yield EncodedExample(name, None, None, (("unreadable", f"cannot be read: {reason}"),))
+        yield Example(name, "", faults=(("unreadable", f"cannot be read: {reason}"),))
     for shard, offset, number in zip(index.shard, index.offset, index.number, strict=True):
         file = index.files[shard]
         name = f"{os.path.basename(file)}: record {number}"
@@ -139,46 +177,73 @@ def _records(located: Located) -> Iterator[EncodedExample]:
             features = tf.train.Example.FromString(content).features.feature
         except (tf.errors.OpError, DecodeError) as error:
             problem = "is not a tf.train.Example" if isinstance(error, DecodeError) else "does not match its checksum"
-            yield EncodedExample(name, None, None, (("unreadable", f"{problem} (damaged)"),))
+            yield Example(name, "", faults=(("unreadable", f"{problem} (damaged)"),))
             continue
         keys = (located.keys.get(key, key) for key in (records.IMAGE, records.LABEL, records.FILENAME))
         image, label, image_name = (b"".join(features[key].bytes_list.value) for key in keys)
-        if image_name:
-            name += f" ({image_name.decode(errors='replace')})"
-        missing = (("missing-label", "has no label"),) if located.labelled and not label else ()
-        yield EncodedExample(name, image, label if located.labelled and label else None, missing)
+        stem = image_name.decode(errors="replace")
+        faults = (("missing-label", "has no label"),) if located.labelled and not label else ()
+        yield Example(f"{name} ({stem})" if stem else name, stem, image, label or None, faults=faults)
 
 
 # ---- files
 
 
-def _from_files(path: str, facts: datasets.Dataset) -> DatasetOnDisk:
-    pairs = cityscapes.cityscapes_splits(path) if _is_cityscapes(path) else folder.folder_splits(path)
-    used = {pair.label for of_split in pairs.values() for pair in of_split if pair.label}
-    # Cityscapes has four files for each label, of which one is used.
-    folders = () if _is_cityscapes(path) else {os.path.dirname(label) for label in used}
-    present = sorted(file for label_dir in folders for file in files.find(label_dir, "*"))
-    spare = [file for file in present if file not in used and files.path(file).is_file()]
-    unused = tuple(os.path.relpath(file, path) for file in spare)
-    counts = {split: len(of_split) for split, of_split in pairs.items()}
-
-    def examples(split: str) -> Iterator[EncodedExample]:
-        return (_encoded_example(pair, path) for pair in pairs[split])
-
-    return DatasetOnDisk(facts, False, counts, examples, unused)
-
-
-def _encoded_example(pair: Pair, root: str) -> EncodedExample:
-    image, faults = _contents(pair.image, "image", root)
-    label, label_faults = _contents(pair.label, "label", root) if pair.label else (None, ())
-    return EncodedExample(os.path.relpath(pair.image, root), image, label, faults + label_faults, pair.label_ids)
-
-
-def _contents(file: str, what: str, root: str) -> tuple[bytes | None, tuple[tuple[str, str], ...]]:
-    """Returns the bytes of an image or a label (`what`), or None and the fault of its file."""
+def _from_files(path: str, dataset: str | None) -> DatasetOnDisk:
+    if files.path(os.path.join(path, _CITYSCAPES)).is_dir():
+        facts = find.find_dataset(dataset or "cityscapes", path)
+        return _of_pairs(path, facts, cityscapes.cityscapes_splits(path))
+    named = None
     try:
-        return files.path(file).read_bytes(), ()
-    except FileNotFoundError:
-        return None, ((f"missing-{what}", f"has no {os.path.relpath(file, root)}"),)
-    except OSError as error:
-        return None, (("unreadable", f"has a {what} that cannot be read ({error.strerror})"),)
+        named = find.find_dataset(dataset, path) if dataset else named_classes(path)
+    except DeepLabError as error:
+        if dataset:
+            raise
+        raise UnusableData(error, "class-names") from None
+    scratch = tempfile.mkdtemp(prefix="deeplab_doctor_")
+    try:
+        data = _of_folder(path, named, scratch)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    weakref.finalize(data.examples, shutil.rmtree, scratch, ignore_errors=True)
+    return data
+
+
+def _of_folder(path: str, named: datasets.Dataset | None, scratch: str) -> DatasetOnDisk:
+    """Returns the user's own data; the labels of annotations are drawn into the folder `scratch`."""
+    try:
+        found = annotated_folder(path, named, Choice(), scratch)
+    except DeepLabError as error:
+        raise UnusableData(error, "annotations") from None
+    if isinstance(found, Converted):
+        data = _of_pairs(path, found.facts, found.splits)
+        return dataclasses.replace(data, exif="apply", notes=found.notes)
+    notes = [found] if found else []
+    try:
+        splits = folder.folder_splits(path, notes.append)
+    except DeepLabError as error:
+        raise UnusableData(error, "layout") from None
+    facts = named or datasets.dataset(datasets.DEFAULT_DATASET)
+    used = {pair.label for of_split in splits.values() for pair in of_split if pair.label}
+    label_dirs = {os.path.relpath(os.path.dirname(label), path) for label in used}
+    labels = [file for file in files_below(path) if extension(file) in LABEL_EXTENSIONS]
+    present = [file for file in labels if (os.path.dirname(file) or ".") in label_dirs]
+    pictures = {pair.image for of_split in splits.values() for pair in of_split}
+    unused = [file for file in present if os.path.join(path, file) not in used | pictures]
+    data = _of_pairs(path, facts, splits)
+    return dataclasses.replace(data, unused=tuple(unused), assumed=named is None, notes=tuple(notes))
+
+
+def _of_pairs(path: str, facts: datasets.Dataset, pairs: Mapping[str, Sequence[Pair]]) -> DatasetOnDisk:
+    def examples(split: str) -> Iterator[Example]:
+        return (Example(os.path.relpath(pair.image, path), pair.filename, pair=pair) for pair in pairs[split])
+
+    return DatasetOnDisk(
+        root=path,
+        facts=facts,
+        splits={split: len(of_split) for split, of_split in pairs.items()},
+        examples=examples,
+        pairs=pairs,
+        unlabelled=tuple(s for s, of_split in pairs.items() if all(pair.label is None for pair in of_split)),
+    )

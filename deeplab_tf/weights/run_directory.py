@@ -79,6 +79,20 @@ class RunDirectory:
                 files.remove_partial(self.path)
             yield
 
+    @property
+    def in_use(self) -> bool:
+        """Whether a trainer has locked the folder; False where it is not `lockable`."""
+        if not self.lockable or fcntl is None:
+            return False
+        try:
+            with (self.path / _LOCK).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
     def _unlock(self) -> None:
         """Removes the lock where nothing else is in the folder."""
         with contextlib.suppress(OSError):
