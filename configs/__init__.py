@@ -1,4 +1,7 @@
-"""Recipes: one file per experiment, each with an EXPERIMENT; `read` finds one by its name."""
+"""Recipes: one file per experiment, each with an EXPERIMENT; `read` finds one by its name.
+
+A recipe with FOLLOWS_DATA = True leaves open what the data, the initial weights and the memory decide.
+"""
 
 import importlib
 import pkgutil
@@ -27,3 +30,9 @@ def read(name: str) -> Experiment:
             "train=..., data=..., run=..., evaluation=...), in place of MODEL, TRAIN, DATA, RUN and EVAL"
         )
     return experiment
+
+
+def follows_data(name: str) -> bool:
+    """Returns whether the recipe called `name` leaves options open that the data decide; raises as `read` does."""
+    read(name)
+    return getattr(importlib.import_module(f"{__name__}.{name}"), "FOLLOWS_DATA", False) is True

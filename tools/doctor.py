@@ -98,7 +98,9 @@ def _diagnoses(values: flags.FlagValues) -> "Iterator[Diagnosis]":
         from deeplab_tf.doctor.run import check_run
 
         names = [values.config] if values.config else configs.names()
-        recipes = {name: configs.read(name) for name in names}
+        recipes = {name: configs.read(name) for name in names if not configs.follows_data(name)}
+        if not recipes:
+            raise DeepLabError(f"--config={values.config}: follows the data, so there is nothing to compare a run with")
         yield check_run(values.train_logdir, recipes, eval_split=values.eval_split)
     if weights:
         from deeplab_tf.doctor.checkpoint import check_checkpoint

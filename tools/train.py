@@ -10,13 +10,14 @@ first; the same command goes on where the run stopped.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags
 
 from deeplab_tf import configs
 from deeplab_tf.arch import ARCHITECTURES, nas
 from deeplab_tf.config import DERIVED, DataConfig, EvalConfig, Experiment, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.config.fields import Options
 from deeplab_tf.data.find import find_dataset
 from deeplab_tf.data.tfds_folder import PREFIX
 from deeplab_tf.doctor.findings import WARNING
@@ -85,12 +86,19 @@ def define(values: flags.FlagValues) -> None:
     options.define_retired(values, retired.TRAIN)
 
 
-def experiment(values: flags.FlagValues) -> Experiment:
-    """Returns what the flags say, over what the recipe of --config does."""
-    recipe = configs.read(values["config"].value) if values["config"].value else Experiment()
+def experiment(values: flags.FlagValues, tell: Callable[[str], object] = lambda line: None) -> Experiment:
+    """Returns what the flags say, over what the recipe of --config does.
+
+    tell: gets a line for each option that a recipe chooses by the data.
+    """
+    name = values["config"].value
+    recipe = configs.read(name) if name else Experiment()
 
     def given(part: type) -> dict[str, object]:
         return options.given(values, part, _NAMES[part])
+
+    if name and configs.follows_data(name):
+        return _planned(recipe, {part: given(part) for part in _NAMES}, tell)
 
     data = dataclasses.replace(recipe.data, **given(DataConfig))
     facts = find_dataset(data.dataset, data.dataset_dir, data.tfds_features)
@@ -103,6 +111,18 @@ def experiment(values: flags.FlagValues) -> Experiment:
         run=dataclasses.replace(recipe.run, **given(RunConfig)),
         evaluation=dataclasses.replace(recipe.evaluation, **given(EvalConfig)),
     ).on(facts)
+
+
+def _planned(
+    recipe: Experiment, given: Mapping[type[Options], Mapping[str, object]], tell: Callable[[str], object]
+) -> Experiment:
+    options.start_tensorflow()
+    from deeplab_tf.training.finetuning import plan
+
+    planned = plan(recipe, given)
+    for line in planned.lines:
+        tell(line)
+    return planned.experiment
 
 
 def concerns(asked: Experiment) -> list[str]:
@@ -125,9 +145,11 @@ def concerns(asked: Experiment) -> list[str]:
 
 def main(values: flags.FlagValues) -> int | None:
     """Trains a network, or scores its checkpoints where --mode says so; returns 130 where control-C ended the run."""
-    options.require(values, "train_logdir")
+    if not (values["config"].value and configs.follows_data(values["config"].value)):
+        options.require(values, "train_logdir")
     passes.require_records(values)
-    asked = experiment(values)
+    scores = values["mode"].value in ("eval", "continuous_eval")
+    asked = experiment(values, tell=(lambda line: None) if scores else print)
     options.require_use(values, _USES, asked)
     for note in options.retired_notes(values, retired.TRAIN):
         print(f"Note: {note}")

@@ -17,6 +17,7 @@ BURN_IN_TYPES: tuple[BurnIn, ...] = get_args(BurnIn)
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 FREEZES: tuple[Freeze, ...] = get_args(Freeze)
 PRECISIONS: tuple[MixedPrecision, ...] = get_args(MixedPrecision)
+LEAST_BATCH = 12  # images for training batch norm, by the DeepLab-v3 paper (arXiv 1706.05587, section 4.1)
 
 
 @dataclasses.dataclass(frozen=True)

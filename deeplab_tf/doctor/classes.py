@@ -9,6 +9,7 @@ from deeplab_tf.data.masks import LabelRules, label_cure
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Finding
 from deeplab_tf.doctor.labels import explain_values, wrong_values
 from deeplab_tf.doctor.split import SHOWN, SplitTally
+from deeplab_tf.ops.class_weights import label_weights
 
 _MOSTLY_IGNORED = 0.5  # the share of ignored pixels above which a finding is a warning
 _BINARY = (
@@ -65,26 +66,6 @@ def _values(tallies: Mapping[str, SplitTally], facts: Dataset, rules: LabelRules
     if found == code and facts.num_classes == 2:  # of masks more can be said
         cure = label_cure(np.flatnonzero(total).tolist(), rules).removeprefix("; ") or cure
     yield Finding(found, ERROR, (first, *shown[:SHOWN]), cure)
-
-
-def label_weights(counts: np.ndarray, around: np.ndarray) -> dict[str, list[float]]:
-    """Returns weights of the classes by two rules; a class without pixels gets 1.
-
-    median_frequency: the median over the classes of f, over the class's own f, where f is its share of the pixels in
-    the images that have it (Eigen and Fergus 2015). inverse_log: 1 / ln(1.02 + its share of all pixels) (ENet).
-
-    Args:
-      counts: int64 [classes], pixels of each class.
-      around: int64 [classes], pixels of the images that have the class.
-    """
-    present = counts > 0
-    if not present.any():
-        return {}
-    frequency = counts / np.maximum(around, 1)
-    median = np.median(frequency[present]) / np.where(present, frequency, 1)
-    inverse = 1 / np.log(1.02 + counts / counts.sum())
-    rules = {"median_frequency": median, "inverse_log": inverse}
-    return {name: [float(f"{w:.3g}") for w in np.where(present, values, 1.0)] for name, values in rules.items()}
 
 
 def _of_classes(values: np.ndarray, facts: Dataset) -> np.ndarray:

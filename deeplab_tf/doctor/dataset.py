@@ -19,6 +19,7 @@ from deeplab_tf.doctor.samples import DatasetOnDisk, UnusableData, open_data
 from deeplab_tf.doctor.split import SHOWN, SplitTally
 from deeplab_tf.doctor.structure import colour_findings, structure_findings
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.network.sizes import LARGEST_CROP, crop_holding
 from deeplab_tf.zoo.contamination import share_images
 
 _IMAGES_AGAIN = "fetch or save them again; --skip_corrupt_records passes over records"
@@ -85,7 +86,6 @@ _EXIF_STORED = (
     "build the records anew with deeplab-tf build-data, which turns images and checks them against their labels",
 )
 _ALIKE = 0.995  # the likeness of CamVid's two splits is 0.944, of a photograph at half the size and quality 40 0.9999
-_LARGEST_CROP = 769  # the release's largest, for Cityscapes
 
 
 def check_dataset(
@@ -203,11 +203,6 @@ def _duplicates(tallies: Mapping[str, SplitTally], dataset: str) -> Iterator[Fin
             yield Finding("near-duplicates", WARNING, (first_line, *lines), cure)
 
 
-def _crop(side: float, stride: int = 16) -> int:
-    """Returns the smallest k * stride + 1 that is at least `side`."""
-    return int(-(-(side - 1) // stride)) * stride + 1
-
-
 def _sizes(tallies: Mapping[str, SplitTally]) -> Iterator[Finding]:
     """Yields the crop sizes that suit the sizes of the images."""
     sizes = [size for tally in tallies.values() for size in tally.sizes.elements()]
@@ -216,8 +211,8 @@ def _sizes(tallies: Mapping[str, SplitTally]) -> Iterator[Finding]:
     sides = np.array(sizes)  # [n, 2]
     largest = sides.max(axis=0)
     middle = np.median(sides, axis=0)
-    evaluation = ",".join(str(_crop(side)) for side in largest)
-    training = ",".join(str(min(_crop(side), _LARGEST_CROP)) for side in middle)
+    evaluation = ",".join(str(crop_holding(side)) for side in largest)
+    training = ",".join(str(min(crop_holding(side), LARGEST_CROP)) for side in middle)
     kinds = len(set(sizes))
     first = f"{kinds:,} sizes, " if kinds > 1 else "one size, "
     first += f"largest {largest[0]} x {largest[1]}, median {middle[0]:g} x {middle[1]:g} (height x width)"

@@ -5,9 +5,9 @@ from typing import Any
 
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.config import ModelConfig
+from deeplab_tf.config.train import LEAST_BATCH
 from deeplab_tf.doctor.findings import NOTE, WARNING, Finding
 
-_LEAST_BATCH = 12  # for training batch norm, by the DeepLab-v3 paper
 _RATES_AT_16 = (6, 12, 18)  # of the papers, at output stride 16
 
 
@@ -52,12 +52,12 @@ def training_findings(config: ModelConfig, options: Mapping[str, Any]) -> Iterat
     parts = options.get("gradient_accumulation_steps", 1)
     if not options.get("sync_batch_norm"):
         parts *= options.get("num_clones", 1)
-    batch = options.get("batch_size", _LEAST_BATCH) // parts
-    if has_norms and learns and batch < _LEAST_BATCH:
+    batch = options.get("batch_size", LEAST_BATCH) // parts
+    if has_norms and learns and batch < LEAST_BATCH:
         shared = options.get("num_clones", 1) > 1 and not options.get("sync_batch_norm")
         several = "; each device has only a part of a batch" if shared else ""
         lines = (
-            f"batch norm is trained on {batch} images at a time, the paper asks for {_LEAST_BATCH} or more{several}",
+            f"batch norm is trained on {batch} images at a time, the paper asks for {LEAST_BATCH} or more{several}",
         )
         cure = "a larger --train_batch_size (with a smaller crop), or --fine_tune_batch_norm=false"
         yield Finding("batch-norm-batch", WARNING, lines, cure)

@@ -7,6 +7,13 @@ import math
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.ops.resizing import scale_dimension
 
+LARGEST_CROP = 769  # the release's largest crop of training, for Cityscapes
+
+
+def crop_holding(side: float, stride: int = 16) -> int:
+    """Returns the smallest k * stride + 1 that is at least `side`: there features and pixels are aligned."""
+    return int(-(-(side - 1) // stride)) * stride + 1
+
 
 def padded_size(config: ModelConfig, height: int, width: int) -> tuple[int, int]:
     """Returns the size an image is padded to: the crop where it fits, else k * output_stride + 1.

@@ -142,6 +142,13 @@ def _mirrored(clones: int, on_cpu: bool) -> Devices:
     return Devices(tf.distribute.MirroredStrategy([f"{'GPU' if gpus else 'CPU'}:{i}" for i in range(count)]))
 
 
+def reserve_devices(run: RunConfig) -> None:
+    """Makes the logical devices of the CPU that `run` asks for, so that TensorFlow can run before `make_devices`."""
+    gpus = [] if run.clone_on_cpu else tf.config.list_physical_devices("GPU")
+    if run.num_clones > 1 and not gpus and run.strategy in ("auto", "mirrored"):
+        _split_cpu(run.num_clones)
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 

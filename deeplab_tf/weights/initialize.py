@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -12,7 +12,9 @@ from deeplab_tf.catalog.image_facts import RGB
 from deeplab_tf.config.run import ExtraBands
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.weights.names import SLOTS
+from deeplab_tf.weights.recognize import recognize
 from deeplab_tf.weights.sources import WeightSource, open_source
+from deeplab_tf.weights.tf1 import training_state
 
 _SLOT_LEAVES = {slot for slots in SLOTS.values() for slot in slots}
 
@@ -72,10 +74,37 @@ def _check_shapes(source: WeightSource, variables: Mapping[str, tf.Variable], na
     if wrong:
         first = f"{wrong[0]} is {list(source.shapes[wrong[0]])} there and {list(variables[wrong[0]].shape)} here"
         raise DeepLabError(
-            f"--tf_initial_checkpoint={source.path}: {len(wrong)} variables have another shape ({first}); for another "
-            "number of classes give --initialize_last_layer=false (with --last_layers_contain_logits_only to keep ASPP "
-            "and decoder)"
+            f"--tf_initial_checkpoint={source.path}: {len(wrong)} variables have another shape ({first}); "
+            f"{_cure(source, variables)}"
         )
+
+
+def _cure(source: WeightSource, variables: Mapping[str, tf.Variable]) -> str:
+    """Returns what to do about weights of another network, or of the same one with other classes."""
+    here = {name: tuple(cast("list[int]", variable.shape.as_list())) for name, variable in variables.items()}
+    different = _differences(source.shapes, here)
+    flags = [f"--{name}={_shown(value)}" for name, value in different.items() if name != "num_classes"]
+    classes = "--initialize_last_layer=false (with --last_layers_contain_logits_only to keep ASPP and decoder)"
+    if not flags:
+        return f"for another number of classes give {classes}"
+    more = f", and for the other classes {classes}" if "num_classes" in different else ""
+    return f"they are those of another network: give {' '.join(flags)}{more}; --config=finetune follows the weights"
+
+
+def _differences(there: Mapping[str, tuple[int, ...]], here: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Returns the fields of ModelConfig in which the networks of two sets of shapes differ, with those of the first."""
+    fields: list[Mapping[str, Any]] = []
+    for shapes in (there, here):
+        state = training_state(list(shapes))
+        try:
+            fields.append(recognize({name: shape for name, shape in shapes.items() if name not in state}).known)
+        except DeepLabError:
+            return {}
+    return {name: value for name, value in fields[0].items() if name in fields[1] and fields[1][name] != value}
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
 
 
 def initialize(

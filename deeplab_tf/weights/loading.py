@@ -266,6 +266,53 @@ def open_model(
     return _open_weights(local, changes, dataset, lookup.find_by_file(local), keep_state=keep_state)
 
 
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """The network of weights that training starts from, without its variables.
+
+    Attributes:
+      config: the network, as it was trained.
+      kind: "segmentation", or "backbone": its head is that of the defaults.
+      class_names: of the classes that it tells apart; () where nothing says which these are.
+      folded: whether its batch norms are folded into the convolutions, as in a .tflite.
+    """
+
+    config: ModelConfig
+    kind: Kind
+    class_names: tuple[str, ...]
+    folded: bool
+
+
+def describe_weights(path: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> Described:
+    """Returns the network that a file, a folder or a checkpoint of the zoo has the weights of.
+
+    Args:
+      path: as in `open_model`.
+      changes: fields of ModelConfig that decide what the shapes do not.
+
+    Raises:
+      DeepLabError: nothing is there, it is damaged or not recognised, or it contradicts `changes`.
+    """
+    name = os.fspath(path)
+    local = files.path(path)
+    prefix = strip_checkpoint_suffix(local)
+    zoo = name in lookup.CHECKPOINTS and not local.exists()
+    if not zoo and os.sep not in name and not local.exists() and not index_of(prefix).exists():
+        raise _no_such(name)
+    folder = prefix.parent if index_of(prefix).is_file() else local
+    with open_source(weights_path(path)) as source:
+        norms = [variable for variable in source.shapes if variable.endswith("/moving_mean")]
+        folded = bool(norms) and not any(source.read(variable).any() for variable in norms)
+        if not zoo and (folder / MODEL_FILE).is_file():
+            card = ModelCard.read(folder)
+            return Described(card.config, card.kind, card.class_names, folded)
+        entry = lookup.CHECKPOINTS[name] if zoo else lookup.find_by_file(local)
+        config, kind, _ = _inferred(source, changes or {}, entry)
+    facts = DATASETS.get(entry.dataset or "") if entry else None
+    known = facts.class_names if facts and kind == "segmentation" and facts.num_classes == config.num_classes else ()
+    return Described(config, kind, known, folded)
+
+
 def _no_such(name: str) -> DeepLabError:
     unknown = unknown_name("checkpoint", name, lookup.CHECKPOINTS)
     return DeepLabError(f"{unknown} (there is no file or folder of that name; `deeplab-tf zoo` lists the names)")

@@ -1,0 +1,409 @@
+"""The choices of a training run on data of one's own: from the records, the initial weights and the memory at hand.
+
+A recipe that follows the data (`configs.follows_data`) leaves these options open. Each is chosen once, when the run
+begins; one that goes on keeps what its run.json says. What the user gives is never replaced.
+"""
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from deeplab_tf import files
+from deeplab_tf.arch import ARCHITECTURES
+from deeplab_tf.catalog.datasets import Dataset
+from deeplab_tf.config import DataConfig, EvalConfig, Experiment, ModelConfig, RunConfig, TrainConfig, override
+from deeplab_tf.config.fields import Options
+from deeplab_tf.config.resuming import flag_of
+from deeplab_tf.config.train import LEAST_BATCH
+from deeplab_tf.data import records
+from deeplab_tf.data.examples import dataset_of
+from deeplab_tf.data.record_sample import RecordSample, sample_records
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.network.sizes import LARGEST_CROP, crop_holding
+from deeplab_tf.ops.class_weights import label_weights
+from deeplab_tf.training import memory
+from deeplab_tf.training.distribution import reserve_devices
+from deeplab_tf.weights.loading import Described, describe_weights
+from deeplab_tf.weights.run_options import EVALUATION, PLACES, read_run
+
+Given = Mapping[type[Options], Mapping[str, Any]]
+
+_LARGEST_ON_CPU = 321  # pixels of a crop's longer side: a step takes a second on two cores, not ten
+_LARGEST_EVALUATED = 1025 * 2049  # pixels that an evaluation pads every picture to
+_BATCHES = (16, 12, 8, 4, 2, 1)
+_RATE = 0.007  # of the papers, for batch norm that is trained on _BATCHES[0] images
+_FROZEN_RATE = 0.004  # where it is not
+_LARGEST_RATE = 0.02
+_EPOCHS = 100  # for _PICTURES; with other numbers the epochs go with one over the square root
+_PICTURES = 400
+_LEAST_EPOCHS, _MOST_EPOCHS = 10, 300
+_LEAST_STEPS, _MOST_STEPS = 500, 30_000
+_IMBALANCE = 20  # of the shares of the classes in the pictures that have them, from which on the loss is weighted
+_LEAST_WEIGHT, _LARGEST_WEIGHT = 0.5, 2.0
+_UNFOLDED, _RECALIBRATED = 20, 40  # batches
+_NEW_LAYER_RATE = 10.0  # of a new last layer, over that of the rest (the release's way of fine-tuning)
+_EVALUATED = ("val", "valid", "validation", "test")
+# Of ModelConfig what shapes may leave open, and what is of the backbone, which follows the weights without exception.
+_OPEN = ("output_stride", "atrous_rates", "multi_grid", "image_se_uses_qsigmoid", "use_bounded_activation")
+_OF_BACKBONE = ("model_variant", "depth_multiplier", "divisible_by")
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One option that was chosen.
+
+    Attributes:
+      part: the configuration that has it.
+      field: its name there.
+      value: what the recipe takes.
+      reason: why.
+    """
+
+    part: type[Options]
+    field: str
+    value: Any
+    reason: str
+
+    def line(self, given: Given) -> str:
+        """Returns the choice as it is printed; one that the user has made in its place says so."""
+        flag = flag_of(self.field)
+        other = given.get(self.part, {})
+        if self.field in other:
+            value = getattr(self.part(**{self.field: other[self.field]}), self.field)
+            return f"--{flag}={_shown(value)}: as given, in place of {_shown(self.value) or 'unset'} ({self.reason})"
+        return f"--{flag}={_shown(self.value)}: {self.reason}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """An experiment with every choice made, and a line for each."""
+
+    experiment: Experiment
+    lines: tuple[str, ...]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_shown, value))
+    if isinstance(value, bool) or value is None:
+        return str(bool(value)).lower() if value is not None else ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+class _Chosen:
+    """The choices so far, over a recipe and under what is given."""
+
+    def __init__(self, recipe: Experiment, given: Given) -> None:
+        self._recipe = recipe
+        self._given = given
+        self.choices: list[Choice] = []
+
+    def add(self, part: type[Options], field: str, value: Any, reason: str) -> Any:
+        """Adds a choice; returns the value that counts."""
+        self.choices.append(Choice(part, field, value, reason))
+        return getattr(self.of(part), field)
+
+    def of(self, part: type[Options]) -> Any:
+        """Returns a part of the experiment with the choices so far."""
+        parts = (self._recipe.model, self._recipe.train, self._recipe.data, self._recipe.run, self._recipe.evaluation)
+        recipe = next(options for options in parts if type(options) is part)
+        chosen = {choice.field: choice.value for choice in self.choices if choice.part is part}
+        return dataclasses.replace(recipe, **{**chosen, **self._given.get(part, {})})
+
+    def experiment(self, model: ModelConfig, facts: Dataset) -> Experiment:
+        """Returns the experiment of a network on a data set."""
+        parts = [self.of(part) for part in (TrainConfig, DataConfig, RunConfig, EvalConfig)]
+        return Experiment(model, *parts).on(facts)
+
+    def given_of(self, part: type[Options]) -> Mapping[str, Any]:
+        """Returns the fields of a part that the user gives."""
+        return self._given.get(part, {})
+
+    def lines(self) -> list[str]:
+        """Returns a line for each choice."""
+        return [choice.line(self._given) for choice in self.choices]
+
+
+def plan(recipe: Experiment, given: Given) -> Plan:
+    """Returns the experiment of a recipe that follows the data.
+
+    The network is that of the initial weights. Records, at most 256 of them, decide crop, steps and class weights;
+    memory the batch; the batch the rate and whether batch norm is trained.
+
+    Args:
+      recipe: what does not follow from the data.
+      given: configuration -> the fields that the user gives.
+
+    Raises:
+      DeepLabError: data or initial weights are missing or cannot be read, or do not fit what is given.
+    """
+    chosen = _Chosen(recipe, given)
+    data: DataConfig = chosen.of(DataConfig)
+    facts = dataset_of(data)
+    run: RunConfig = chosen.of(RunConfig)
+    source = run.tf_initial_checkpoint
+    if not source:
+        raise DeepLabError(
+            "--tf_initial_checkpoint is missing; expected the weights to start from: a name of `deeplab-tf zoo`, a "
+            "model directory, a TF1 checkpoint"
+        )
+    if not run.train_logdir:
+        folder = os.path.join("exp", re.sub(r"[^\w.-]+", "_", facts.name).strip(".") or "own")
+        run = dataclasses.replace(run, train_logdir=chosen.add(RunConfig, "train_logdir", folder, "named by the data"))
+    recorded = read_run(files.path(run.train_logdir or ""))
+    if recorded:
+        return _as_begun(chosen, recorded, facts, str(run.train_logdir))
+    if "TF_CONFIG" in os.environ or run.tpu or run.strategy in ("tpu", "multi_worker"):
+        if "batch_size" not in given.get(DataConfig, {}):
+            raise DeepLabError(
+                "--train_batch_size is missing; expected a number: the memory of other machines is not known"
+            )
+    else:
+        reserve_devices(run)
+    changes = given.get(ModelConfig, {})
+    described = describe_weights(source, {name: value for name, value in changes.items() if name in _OPEN})
+    model, line = _network(described, changes, facts, source)
+    _choose_splits(chosen, facts)
+    sample = sample_records(data, facts, chosen.of(RunConfig).train_split)
+    new = _choose_last_layer(chosen, described, facts, model, source)
+    _choose_sizes(chosen, sample, model)
+    _choose_update(chosen, sample, described, new=new)
+    _choose_weights(chosen, sample, facts)
+    return Plan(chosen.experiment(model, facts), (line, *chosen.lines()))
+
+
+def _as_begun(chosen: _Chosen, recorded: Mapping[str, Any], facts: Dataset, folder: str) -> Plan:
+    """Returns the experiment of the run in a folder that goes on with its own choices.
+
+    The memory that is free may have changed, and the initial weights may be gone.
+    """
+    reason = f"as the run in {folder} began with it"
+    values = {**recorded, **recorded.get(PLACES, {})}
+    own = {
+        DataConfig: ("crop_size", "batch_size"),
+        TrainConfig: (
+            *("training_number_of_steps", "base_learning_rate", "fine_tune_batch_norm", "label_weights"),
+            *("last_layers_contain_logits_only", "last_layer_gradient_multiplier"),
+        ),
+        RunConfig: ("train_split", "initialize_last_layer", "unfold_batch_norm", "recalibrate_batch_norm"),
+    }
+    for part, fields in own.items():
+        for field in fields:
+            if field in values:
+                value = values[field]
+                chosen.add(part, field, tuple(value) if isinstance(value, list) else value, reason)
+    scores = recorded.get(EVALUATION, {})
+    for field in ("eval_split", "eval_crop_size"):
+        if field in scores:
+            value = scores[field]
+            chosen.add(EvalConfig, field, tuple(value) if isinstance(value, list) else value, reason)
+    model = ModelConfig.from_json(recorded.get("model", {}), source=f"{folder}/run.json")
+    model = dataclasses.replace(model, **chosen.given_of(ModelConfig))
+    line = f"{folder}: the run goes on with the options that were chosen when it began (run.json)"
+    return Plan(chosen.experiment(model, facts), (line, *(said for said in chosen.lines() if ": as given" in said)))
+
+
+# ---- network
+
+
+def _model_flags(model: ModelConfig) -> str:
+    """Returns the options of a network that are not the defaults, as flags."""
+    follows = ("num_classes", "crop_size", "input_channels", "extra_band_means", "dense_prediction_cell_json")
+    fields = [field for field in dataclasses.fields(model) if field.name not in follows]
+    said = [f.name for f in fields if f.name == "model_variant" or getattr(model, f.name) != f.default]
+    return " ".join(f"--{name}={_shown(getattr(model, name))}" for name in said)
+
+
+def _network(described: Described, changes: Mapping[str, Any], facts: Dataset, source: str) -> tuple[ModelConfig, str]:
+    """Returns the network of the initial weights for the classes of a data set, and its line."""
+    found = described.config
+    reason = f"the network of {source}"
+    if described.kind == "backbone":
+        # What the release puts on a backbone: ASPP and decoder, or for a mobile one the pooled feature alone.
+        architecture = ARCHITECTURES[found.model_variant]
+        large = not architecture.scaled_by and 4 in architecture.decoder_end_points
+        head: dict[str, Any] = {"atrous_rates": (6, 12, 18), "decoder_output_stride": (4,)} if large else {}
+        kept = {name: getattr(found, name) for name in (*_OF_BACKBONE, "multi_grid", "cascade_blocks")}
+        found = ModelConfig(**{**kept, **head})
+        reason = f"the backbone is {source}'s, the head the papers' for it"
+    classes = {"decoder_filters": facts.num_classes} if found.decoder_output_is_logits else {}
+    found = dataclasses.replace(found, crop_size=None, num_classes=facts.num_classes, **classes)
+    model = override(found, changes, remembered=_OF_BACKBONE, source=source)
+    given = ", ".join(f"--{name}={_shown(getattr(model, name))}" for name in changes)
+    return model, f"{_model_flags(model)}: {reason}{f', but {given} as given' if given else ''}"
+
+
+def _choose_last_layer(chosen: _Chosen, described: Described, facts: Dataset, model: ModelConfig, source: str) -> bool:
+    """Chooses whether the last layer begins anew, and how fast it learns; returns whether it does."""
+    theirs = described.class_names
+    same = described.kind == "segmentation" and theirs == facts.class_names
+    if same:
+        reason = f"{source} tells the same {facts.num_classes} classes apart"
+    elif described.kind == "backbone":
+        reason = f"{source} is a backbone without a head"
+    elif not theirs:
+        reason = f"nothing says which {described.config.num_classes} classes {source} tells apart"
+    else:
+        reason = f"{source} has {_classes(theirs)}, the data {_classes(facts.class_names)}"
+    kept = chosen.add(RunConfig, "initialize_last_layer", same, reason)
+    if kept:
+        return False
+    whole = model.decoder_output_is_logits or described.kind == "backbone"
+    why = "the whole head is new" if described.kind == "backbone" else "the decoder gives the classes and begins anew"
+    why = why if whole else "ASPP and decoder keep what they have learned"
+    chosen.add(TrainConfig, "last_layers_contain_logits_only", not whole, why)
+    chosen.add(TrainConfig, "last_layer_gradient_multiplier", _NEW_LAYER_RATE, "what is new learns faster")
+    return True
+
+
+def _classes(names: tuple[str, ...]) -> str:
+    return (
+        f"{len(names)} {'class' if len(names) == 1 else 'classes'} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+    )
+
+
+# ---- data
+
+
+def _choose_splits(chosen: _Chosen, facts: Dataset) -> None:
+    """Chooses the splits that are trained on and scored, where theirs are not called train and val."""
+    data: DataConfig = chosen.of(DataConfig)
+    splits = list(facts.splits) if (data.dataset or "").startswith("tfds:") else []
+    if not splits and data.dataset_dir and files.path(data.dataset_dir).is_dir():
+        splits = records.find_splits(data.dataset_dir)
+    labelled = [split for split in splits if split not in facts.unlabelled]
+    if not labelled or "train" in labelled:
+        train = "train"
+    else:
+        train = next((split for split in labelled if split.startswith("train")), labelled[0])
+        chosen.add(RunConfig, "train_split", train, f"there is no train; there are {', '.join(splits)}")
+    train = chosen.of(RunConfig).train_split
+    others = [split for split in labelled if split != train]
+    known = [split for split in others if split in _EVALUATED or split.startswith("val")]
+    if "val" in others:
+        return
+    if known:
+        chosen.add(EvalConfig, "eval_split", known[0], f"there is no val; there are {', '.join(splits)}")
+    elif splits:
+        reason = f"there is none ({', '.join(splits)}), so nothing can be scored; build-data --val_share=0.2 makes one"
+        chosen.add(EvalConfig, "eval_split", "val", reason)
+
+
+def _choose_sizes(chosen: _Chosen, sample: RecordSample, model: ModelConfig) -> None:
+    """Chooses crops and batch by the sizes of the pictures and the memory at hand."""
+    run: RunConfig = chosen.of(RunConfig)
+    gpus = memory.gpus_used(run)
+    replicas = max(gpus, run.num_clones if not gpus else 1)
+    free, whose = memory.memory_at_hand(gpus)
+    stride = max(model.output_stride, 16)
+    middle, largest = np.median(sample.sizes, axis=0), sample.sizes.max(axis=0)
+    limit = LARGEST_CROP if gpus else _LARGEST_ON_CPU
+    crop = _within(middle, limit, stride)
+    bounded = max(middle) > limit
+    reason = f"the median picture is {_size(middle)}"
+    reason += f", at most {limit} pixels a side {'on a GPU' if gpus else 'on a CPU'}" if bounded else ""
+    batch_is_given = "batch_size" in chosen.given_of(DataConfig)
+    if batch_is_given and "crop_size" in chosen.given_of(DataConfig):
+        chosen.add(DataConfig, "crop_size", crop, reason)
+        chosen.choices.append(Choice(DataConfig, "batch_size", _BATCHES[0], "the papers'"))
+    else:
+        own, each = memory.step_memory(dataclasses.replace(model, crop_size=crop))
+        share = free if gpus else free // replicas
+        least = chosen.of(DataConfig).batch_size // replicas if batch_is_given else _BATCHES[-3]
+        while own + least * each > share and max(crop) > 8 * stride + 1:
+            smaller = _within(np.array(crop) * 0.75, max(crop), stride)
+            each = int(each * math.prod(smaller) / math.prod(crop))
+            crop, reason = smaller, f"{least} of the median picture, {_size(middle)}, take more than {_gib(share)} of {whose}"
+        used = chosen.add(DataConfig, "crop_size", crop, reason)
+        each = int(each * math.prod(used) / math.prod(crop))
+        most = min(_BATCHES[0], max(1, sample.records // replicas))
+        fitting = [size for size in _BATCHES if size <= most and own + size * each <= share] or [1]
+        reason = f"an update of {fitting[0] * replicas} takes about {_gib(own + fitting[0] * each)} of {whose}"
+        reason += f"; there are {sample.records} pictures" if sample.records < _BATCHES[0] * replicas else ""
+        chosen.add(DataConfig, "batch_size", fitting[0] * replicas, reason)
+    holding = (crop_holding(float(largest[0]), stride), crop_holding(float(largest[1]), stride))
+    if math.prod(holding) <= _LARGEST_EVALUATED:
+        chosen.add(EvalConfig, "eval_crop_size", holding, f"holds the largest picture, {_size(largest)}")
+    else:
+        chosen.add(EvalConfig, "eval_crop_size", None, f"pictures of up to {_size(largest)} run each at its own size")
+
+
+def _within(size: np.ndarray, limit: float, stride: int) -> tuple[int, int]:
+    """Returns the crop of the proportions of `size` whose longer side is at most `limit`, k * stride + 1."""
+    scale = min(1.0, limit / float(max(size)))
+    height, width = (min(crop_holding(float(side) * scale, stride), _aligned_below(limit, stride)) for side in size)
+    return max(height, 2 * stride + 1), max(width, 2 * stride + 1)
+
+
+def _aligned_below(limit: float, stride: int) -> int:
+    return int((limit - 1) // stride) * stride + 1 if (limit - 1) % stride else int(limit)
+
+
+def _size(size: np.ndarray) -> str:
+    return f"{size[0]:g} x {size[1]:g}"
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2g} GiB"
+
+
+# ---- update
+
+
+def _choose_update(chosen: _Chosen, sample: RecordSample, described: Described, *, new: bool) -> None:
+    """Chooses steps, rate and what becomes of batch norm, by the batch that is used."""
+    batch = chosen.of(DataConfig).batch_size
+    pictures = sample.records
+    epochs = min(max(_EPOCHS * math.sqrt(_PICTURES / pictures), _LEAST_EPOCHS), _MOST_EPOCHS)
+    steps = min(max(-(-epochs * pictures // (batch * 100)) * 100, _LEAST_STEPS), _MOST_STEPS)
+    reason = f"{steps * batch / pictures:.3g} epochs of {pictures} pictures"
+    steps = chosen.add(TrainConfig, "training_number_of_steps", int(steps), reason)
+    train, run = chosen.of(TrainConfig), chosen.of(RunConfig)
+    gpus = memory.gpus_used(run)
+    parts = train.gradient_accumulation_steps * (1 if train.sync_batch_norm else max(gpus, run.num_clones, 1))
+    together = batch // parts
+    learns = together >= LEAST_BATCH
+    reason = f"{together} image{'s' if together > 1 else ''} at a time, batch norm needs {LEAST_BATCH}"
+    learns = chosen.add(TrainConfig, "fine_tune_batch_norm", learns, reason)
+    full = _RATE if learns else _FROZEN_RATE
+    rate = float(f"{min(full * batch / _BATCHES[0], _LARGEST_RATE):.2g}")
+    reason = f"{full:g} for a batch of {_BATCHES[0]}{'' if learns else ' without training batch norm'}, here {batch}"
+    chosen.add(TrainConfig, "base_learning_rate", rate, reason)
+    if not learns:
+        return
+    if described.folded:
+        reason = "the weights come with batch norm folded, which is trained with statistics of its own"
+        chosen.add(RunConfig, "unfold_batch_norm", _UNFOLDED, reason)
+    if new and train.freeze == "none":
+        reason = "the averages of a new head are slow"
+        chosen.add(RunConfig, "recalibrate_batch_norm", _RECALIBRATED, reason)
+
+
+def _choose_weights(chosen: _Chosen, sample: RecordSample, facts: Dataset) -> None:
+    """Chooses the classes' weights in the loss by their shares, and tells which have no pixels."""
+    counts, around = sample.counts, sample.around
+    classes = [i for i in range(facts.num_classes) if i != facts.ignore_label]
+    absent = [facts.class_names[i] for i in classes if not counts[i]]
+    seen = f"in {sample.seen} pictures of {sample.records}"
+    more = f"; no pixel {seen} of {', '.join(absent[:5])}{', ...' * (len(absent) > 5)}" if absent else ""
+    present = [i for i in classes if counts[i]]
+    if len(present) < 2:
+        what = f"only {facts.class_names[present[0]]}" if present else "no class"
+        chosen.add(TrainConfig, "label_weights", None, f"{what} has pixels {seen}: there is nothing to learn")
+        return
+    shares = {i: counts[i] / around[i] for i in present}
+    low, high = min(present, key=lambda i: shares[i]), max(present, key=lambda i: shares[i])
+    span = f"where they are, {facts.class_names[low]} has {shares[low]:.2%} of a picture and {facts.class_names[high]} "
+    span += f"{shares[high]:.2%}{more}"
+    if shares[high] < _IMBALANCE * shares[low]:
+        chosen.add(TrainConfig, "label_weights", None, f"balanced enough: {span}")
+        return
+    weights = label_weights(counts, around)["median_frequency"]
+    bounded = tuple(min(max(weight, _LEAST_WEIGHT), _LARGEST_WEIGHT) for weight in weights)
+    reason = f"median frequency, from {_LEAST_WEIGHT:g} to {_LARGEST_WEIGHT:g}: {span}"
+    chosen.add(TrainConfig, "label_weights", bounded, reason)
