@@ -35,4 +35,5 @@ def read(name: str) -> Experiment:
 def follows_data(name: str) -> bool:
     """Returns whether the recipe called `name` leaves options open that the data decide; raises as `read` does."""
     read(name)
-    return getattr(importlib.import_module(f"{__name__}.{name}"), "FOLLOWS_DATA", False) is True
+    module = importlib.import_module(f"{__name__}.{name}")
+    return hasattr(module, "FOLLOWS_DATA") and module.FOLLOWS_DATA is True

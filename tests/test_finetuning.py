@@ -143,9 +143,9 @@ def test_little_memory_makes_the_crop_smaller(tmp_path, checkpoint, machine):
     machine.setattr(memory, "step_memory", lambda config: (2**30, 2 * 2**30))
     _, lines = chosen(f"--dataset_dir={folder} --tf_initial_checkpoint={checkpoint}")
     assert starting(lines, "train_crop_size", "train_batch_size") == [
-        "--train_crop_size=193,241: 4 of the median picture, 300 x 400, take more than 5 GiB of 8.0 GiB free on this "
+        "--train_crop_size=145,193: 4 of the median picture, 300 x 400, take more than 5 GiB of 8.0 GiB free on this "
         "machine",
-        "--train_batch_size=4: an update of 4 takes about 5 GiB of 8.0 GiB free on this machine; there are 6 pictures",
+        "--train_batch_size=4: an update of 4 takes about 3.9 GiB of 8.0 GiB free on this machine; there are 6 pictures",
     ]
 
 

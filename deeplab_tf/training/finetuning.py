@@ -318,7 +318,8 @@ def _choose_sizes(chosen: _Chosen, sample: RecordSample, model: ModelConfig) -> 
         while own + least * each > share and max(crop) > 8 * stride + 1:
             smaller = _within(np.array(crop) * 0.75, max(crop), stride)
             each = int(each * math.prod(smaller) / math.prod(crop))
-            crop, reason = smaller, f"{least} of the median picture, {_size(middle)}, take more than {_gib(share)} of {whose}"
+            crop = smaller
+            reason = f"{least} of the median picture, {_size(middle)}, take more than {_gib(share)} of {whose}"
         used = chosen.add(DataConfig, "crop_size", crop, reason)
         each = int(each * math.prod(used) / math.prod(crop))
         most = min(_BATCHES[0], max(1, sample.records // replicas))
