@@ -14,11 +14,11 @@ from record_files import encoded
 
 from deeplab_tf.catalog import datasets, palettes
 from deeplab_tf.data import records
-from deeplab_tf.doctor.classes import label_weights
 from deeplab_tf.doctor.dataset import check_dataset
 from deeplab_tf.doctor.labels import explain_values, inspect_label
 from deeplab_tf.doctor.likeness import alike, thumbnail
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.ops.class_weights import label_weights
 from deeplab_tf.ops.pictures import palette_png
 from deeplab_tf.tools import doctor
 
