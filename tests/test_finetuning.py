@@ -145,7 +145,8 @@ def test_little_memory_makes_the_crop_smaller(tmp_path, checkpoint, machine):
     assert starting(lines, "train_crop_size", "train_batch_size") == [
         "--train_crop_size=145,193: 4 of the median picture, 300 x 400, take more than 5 GiB of 8.0 GiB free on this "
         "machine",
-        "--train_batch_size=4: an update of 4 takes about 3.9 GiB of 8.0 GiB free on this machine; there are 6 pictures",
+        "--train_batch_size=4: an update of 4 takes about 3.9 GiB of 8.0 GiB free on this machine; there are "
+        "6 pictures",
     ]
 
 
