@@ -173,6 +173,26 @@ def test_what_is_given_is_said(tmp_path, checkpoint, machine):
     assert found.train.label_weights == (1.0, 2.0, 3.0) and found.run.initialize_last_layer
 
 
+def test_a_frozen_backbone_and_several_devices(tmp_path, checkpoint, machine):
+    folder = own(tmp_path / "own", 40, (60, 80))
+    machine.setattr(finetuning, "reserve_devices", lambda run: None)
+    line = f"--dataset_dir={folder} --tf_initial_checkpoint={checkpoint} --num_clones=2 --freeze=backbone"
+    found, lines = chosen(f"{line} --freeze_steps=100")
+    assert (found.train.freeze, found.train.freeze_steps) == ("backbone", 100)
+    assert starting(lines, "train_batch_size", "fine_tune_batch_norm") == [
+        "--train_batch_size=8: an update of 8 takes about 3.6 GiB of 8.0 GiB free on this machine",
+        "--fine_tune_batch_norm=false: 4 images at a time, batch norm needs 12",
+    ]
+
+
+def test_one_class_is_told(tmp_path, checkpoint, machine):
+    folder = own(tmp_path / "own", 2, (40, 48), labels=np.zeros((40, 48), np.uint8))
+    _, lines = chosen(f"--dataset_dir={folder} --tf_initial_checkpoint={checkpoint}")
+    assert starting(lines, "label_weights") == [
+        "--label_weights=: only ground has pixels in 2 pictures of 2: there is nothing to learn"
+    ]
+
+
 def test_the_same_classes_keep_the_last_layer(tmp_path, machine):
     folder = own(tmp_path / "shapes", 3, (40, 40), name="shapes", class_names=DATASETS["shapes"].class_names)
     found, lines = chosen(f"--dataset_dir={folder} --tf_initial_checkpoint=shapes_resnet")
@@ -265,6 +285,19 @@ def test_the_command_trains_and_goes_on(tmp_path, checkpoint, monkeypatch, capsy
 
 
 @pytest.mark.parametrize(
+    "content", ['{"model": [1]}', '{"model": {"output_stride": {}}}', '{"crop_size": {"a": 1}}', "["]
+)
+def test_a_damaged_run_is_one_line(content, tmp_path, checkpoint, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    own(tmp_path / "records", 2, (40, 48))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text(content)
+    line = ["--config=finetune", "--dataset_dir=records", "--train_logdir=run", f"--tf_initial_checkpoint={checkpoint}"]
+    assert finished(command, *line) == 1
+    assert "run.json: damaged" in one_line(capsys.readouterr().err) or "crop_size" in content
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         (
@@ -302,8 +335,8 @@ def test_the_doctor_compares_no_run_with_it(tmp_path, capsys):
 
 
 def test_the_memory_of_a_network_grows_with_its_crop():
-    own_small, small = memory.step_memory(dataclasses.replace(TINY, crop_size=(33, 33)))
-    own_large, large = memory.step_memory(dataclasses.replace(TINY, crop_size=(65, 65)))
-    assert own_small == own_large > 0 and 3 < large / small < 5
+    whole, small = memory.step_memory(dataclasses.replace(TINY, crop_size=(33, 33)))
+    again, large = memory.step_memory(dataclasses.replace(TINY, crop_size=(65, 65)))
+    assert whole == again > 0 and 3 < large / small < 5
     assert finetuning._within(np.array([360, 480]), 321, 16) == (241, 321)
     assert TrainConfig().fine_tune_batch_norm

@@ -179,8 +179,12 @@ def test_averages_begin_at_the_initial_weights(dataset_dir, weights, tmp_path):
 @pytest.mark.heavy
 def test_statistics_measured_anew_are_those_of_the_head(dataset_dir, weights, tmp_path):
     update = {"freeze_steps": 0, "training_number_of_steps": 1}
-    train(experiment(dataset_dir, tmp_path / "run", weights, run={"recalibrate_batch_norm": 2}, **update))
+    run = {"unfold_batch_norm": 2, "recalibrate_batch_norm": 2}
+    train(experiment(dataset_dir, tmp_path / "run", weights, run=run, **update))
     start, end = tensors(tmp_path / "run", 0), tensors(tmp_path / "run", 1)
+    initial = tensors_of(weights)
+    assert {n for n in initial if in_backbone(n) and not np.array_equal(initial[n], start[n])} == set()
+    assert not np.array_equal(initial["aspp0/BatchNorm/moving_mean"], start["aspp0/BatchNorm/moving_mean"])
     assert {n for n in start if in_backbone(n) and not np.array_equal(start[n], end[n])} == {"global_step"}
     assert not np.array_equal(start["aspp0/BatchNorm/moving_mean"], end["aspp0/BatchNorm/moving_mean"])
 

@@ -181,7 +181,19 @@ def _as_begun(chosen: _Chosen, recorded: Mapping[str, Any], facts: Dataset, fold
     """Returns the experiment of the run in a folder that goes on with its own choices.
 
     The memory that is free may have changed, and the initial weights may be gone.
+
+    Raises:
+      DeepLabError: run.json does not hold such options.
     """
+    try:
+        return _restored(chosen, recorded, facts, folder)
+    except (TypeError, AttributeError, ValueError) as error:
+        raise DeepLabError(
+            f"{folder}/run.json: damaged ({error}); expected the run's options; choose another --train_logdir"
+        ) from None
+
+
+def _restored(chosen: _Chosen, recorded: Mapping[str, Any], facts: Dataset, folder: str) -> Plan:
     reason = f"as the run in {folder} began with it"
     values = {**recorded, **recorded.get(PLACES, {})}
     own = {
@@ -324,7 +336,8 @@ def _choose_sizes(chosen: _Chosen, sample: RecordSample, model: ModelConfig) -> 
         each = int(each * math.prod(used) / math.prod(crop))
         most = min(_BATCHES[0], max(1, sample.records // replicas))
         fitting = [size for size in _BATCHES if size <= most and own + size * each <= share] or [1]
-        reason = f"an update of {fitting[0] * replicas} takes about {_gib(own + fitting[0] * each)} of {whose}"
+        taken = (own + fitting[0] * each) * (1 if gpus else replicas)
+        reason = f"an update of {fitting[0] * replicas} takes about {_gib(taken)} of {whose}"
         reason += f"; there are {sample.records} pictures" if sample.records < _BATCHES[0] * replicas else ""
         chosen.add(DataConfig, "batch_size", fitting[0] * replicas, reason)
     holding = (crop_holding(float(largest[0]), stride), crop_holding(float(largest[1]), stride))
@@ -380,7 +393,7 @@ def _choose_update(chosen: _Chosen, sample: RecordSample, described: Described, 
     if described.folded:
         reason = "the weights come with batch norm folded, which is trained with statistics of its own"
         chosen.add(RunConfig, "unfold_batch_norm", _UNFOLDED, reason)
-    if new and train.freeze == "none":
+    if new:
         reason = "the averages of a new head are slow"
         chosen.add(RunConfig, "recalibrate_batch_norm", _RECALIBRATED, reason)
 

@@ -129,6 +129,7 @@ class Session:
             extra = self.options.initialize_extra_bands
             found = initialize(self.variables(), path, excluded_scopes=excluded, extra_bands=extra)
             scopes = {name.rsplit("/", 1)[0] for name in found.loaded if name.endswith("/moving_mean")}
+            scopes -= {name.replace(".", "/") for name in self.step.still_layers(first_phase=False)}
             if self.options.unfold_batch_norm:
                 unfold_batch_norm(self.model, self._images(self.options.unfold_batch_norm), scopes=scopes)
             self._begin_state(found)
