@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import struct
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -178,6 +179,17 @@ def test_photographs_of_several_bit_depths(folder):
     assert "b.png" in finding(found, "bands").evidence[1]
 
 
+def test_a_set_of_sixteen_bits_without_contrast(folder):
+    for split in ("train", "val"):
+        for file in (folder / "images" / split).iterdir():
+            put(file, np.full(SIZE, 300, np.uint16))
+    found = check_dataset(folder)
+    assert found.codes == ("set-without-contrast", "no-contrast")
+    assert finding(found, "no-contrast").evidence[0] == (
+        "4 of train and 2 of val have an image of one value everywhere"
+    )
+
+
 def test_labels_of_several_encodings(folder):
     indices = PIL.Image.fromarray(label(1)).convert("P")
     indices.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
@@ -335,7 +347,9 @@ def test_photographs_of_records(tmp_path):
 
 def huge(path: pathlib.Path):
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header + b"\0\0\0\0")
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b""))
+    chunks = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
 
 
 HOSTILE = {
@@ -366,7 +380,7 @@ def test_folders_in_circles_and_empty_ones(folder, tmp_path, capsys):
     check_dataset(folder)
     (tmp_path / "empty").mkdir()
     assert check_dataset(tmp_path / "empty").codes == ("layout",)
-    for content in (b"", b"{", b"[]", b"\xff\xfe", b'{"class_names": 3}'):
+    for content in (b"", b"{", b"[]", b"\xff\xfe", b'{"class_names": 3}', b"[" * 100_000):
         (folder / "dataset.json").write_bytes(content)
         assert check_dataset(folder).codes == ("class-names",)
     assert finished(doctor, f"--dataset_dir={CASES / 'clip.gif'}") == 1

@@ -218,7 +218,7 @@ def parse_dataset(content: bytes, path: str | os.PathLike[str]) -> Dataset:
     """Returns the data set of the contents of the dataset.json at `path`, which must be as `read_dataset` says."""
     try:
         values = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DeepLabError(f"{path}: not JSON ({error})") from None
     return dataset_from_json(values, files.path(path))
 

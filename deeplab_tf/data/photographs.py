@@ -355,8 +355,9 @@ def _facts_of(
         return known
     if len(kinds) > 1:
         listed = "; ".join(f"{file}: {describe_pixels(*kind)}" for kind, file in kinds.items())
-        raise DeepLabError(
-            f"photographs of several kinds in one data set ({listed}); expected one kind, convert the others"
+        raise FileError(
+            f"photographs of several kinds in one data set ({listed}); expected one kind, convert the others",
+            OTHER_BANDS,
         )
     (channels, dtype), file = next(iter(kinds.items()))
     if known and (known.channels, known.dtype) != (channels, dtype):
@@ -404,9 +405,10 @@ def _limits(
         pair = (float(f"{low:.6g}"), float(f"{high:.6g}"))
         if not are_limits([pair]):
             band = f"band {number} of " if len(columns) > 1 else ""
-            raise DeepLabError(
+            raise FileError(
                 f"{band}the photographs have no contrast: nearly all of their values are {low:g}; leave the band out, "
-                "or give --value_range=low,high"
+                "or give --value_range=low,high",
+                NO_CONTRAST,
             )
         pairs.append(pair)
     return tuple(pairs)

@@ -11,7 +11,7 @@ from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.data.build import trained_on
 from deeplab_tf.data.masks import LabelRules
 from deeplab_tf.data.packing import PackingRules
-from deeplab_tf.data.photographs import PhotographOptions, PhotographRules, find_image_facts
+from deeplab_tf.data.photographs import NO_CONTRAST, PhotographOptions, PhotographRules, find_image_facts
 from deeplab_tf.doctor.classes import class_findings
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding, Severity
 from deeplab_tf.doctor.likeness import alike
@@ -144,7 +144,11 @@ def _rules(data: DatasetOnDisk) -> tuple[PackingRules, list[Finding]]:
     try:
         image = find_image_facts(trained_on(data.pairs), PhotographOptions(), facts.image)
     except DeepLabError as error:
-        findings.append(Finding("photographs-differ", ERROR, (str(error),), "build-data refuses them for this reason"))
+        flat = getattr(error, "kind", "") == NO_CONTRAST
+        code = "set-without-contrast" if flat else "photographs-differ"
+        findings.append(Finding(code, ERROR, (str(error),), "build-data refuses them for this reason"))
+        if flat:  # look at each with any range
+            image = find_image_facts(trained_on(data.pairs), PhotographOptions((0.0, 65535.0)), facts.image)
     return PackingRules(labels, PhotographRules(image, data.exif)), findings
 
 

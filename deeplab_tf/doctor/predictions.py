@@ -16,7 +16,7 @@ from deeplab_tf.data.photographs import PhotographRules
 from deeplab_tf.doctor.checkpoint import has_fresh_head
 from deeplab_tf.doctor.findings import ERROR, NOTE, Diagnosis, Finding
 from deeplab_tf.doctor.run import default_split
-from deeplab_tf.doctor.samples import DatasetOnDisk, open_data
+from deeplab_tf.doctor.samples import DatasetOnDisk, UnusableData, open_data
 from deeplab_tf.doctor.split import SplitTally
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.inference.predictor import predictor_of
@@ -70,7 +70,10 @@ def check_predictions(
     """
     loaded = open_model(checkpoint)
     loaded.card.require_classes("predict with", checkpoint)
-    data = open_data(dataset_dir, dataset=dataset, tfds_features=tfds_features)
+    try:
+        data = open_data(dataset_dir, dataset=dataset, tfds_features=tfds_features)
+    except UnusableData as error:
+        return Diagnosis(f"{checkpoint} on {dataset_dir}", (Finding(error.code, ERROR, (str(error),)),))
     split = split or next(s for s in (default_split(data.facts.name), *reversed(list(data.splits))) if s in data.splits)
     if split not in data.splits:
         raise unknown_name(f"split of {dataset_dir}", split, data.splits)

@@ -103,7 +103,7 @@ def _videos(data: DatasetOnDisk, tallies: Mapping[str, SplitTally]) -> Iterator[
     if found:
         first = f"{len(found):,} neighbours of numbered frames lie in different splits: one video is on both sides"
         lines = [f"{one.name} in {one.split}, {two.name} in {two.split}" for one, two in found[:SHOWN]]
-        cure = "divide by video: list whole videos, or build with --val_share=0.2 --group_by='(.*)_' of one list"
+        cure = "divide by video: without lists and val, build-data --val_share=0.2 --group_by=REGEX keeps each together"
         yield Finding("video-across-splits", WARNING, (first, *lines), cure)
 
 
