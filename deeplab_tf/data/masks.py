@@ -91,10 +91,11 @@ def encoded_label(file: str, label_ids: Sequence[int] | None, rules: LabelRules)
     for old, new in rules.label_map:
         table[old] = new
     reading = _read(file, content, rules, table)
-    classes = table[reading.indices]
+    renamed = label_ids is not None or bool(rules.label_map)
+    classes = table[reading.indices] if renamed else reading.indices
     counts = np.bincount(classes.ravel(), minlength=256)
     _require_classes(file, counts, rules)
-    as_it_is = reading.plain and np.array_equal(classes, reading.indices)
+    as_it_is = reading.plain and (not renamed or np.array_equal(classes, reading.indices))
     return Label(content, as_it_is, classes, counts, reading.encoding, reading.strange)
 
 
