@@ -16,6 +16,7 @@ from commands import finished, one_line
 from deeplab_tf.data import records
 from deeplab_tf.doctor.dataset import check_dataset
 from deeplab_tf.doctor.findings import Diagnosis, Finding
+from deeplab_tf.doctor.frames import frames_apart
 from deeplab_tf.tools import build_data, doctor
 
 CASES = pathlib.Path(__file__).parent / "cases" / "own_data"
@@ -253,6 +254,15 @@ def test_numbers_alone_are_no_video(folder):
     for split, name, shift in (("train", "p01", 0), ("val", "p02", 9), ("train", "p03", 18), ("val", "p04", 27)):
         put(folder / f"images/{split}/{name}.png", np.clip(still.astype(int) * 0.7 + shift, 0, 255).astype(np.uint8))
     assert "video-across-splits" in check_dataset(folder).codes
+
+
+def test_numbers_of_any_length():
+    pictures = [np.zeros(256, np.float32)]
+    one, other = "frame_" + "9" * 5000, "frame_" + "9" * 4999 + "8"
+    ((first, second),) = frames_apart({"train": [one], "val": [other]}, {"train": pictures, "val": pictures})
+    assert (first.name, second.name) == (other, one)
+    for names in (["", "frame", "7"], ["frame_٣", "frame_²", "a\nb_4"]):
+        assert not [*frames_apart({"train": names, "val": names}, {"train": pictures * 3, "val": pictures * 3})]
 
 
 def test_no_split_to_score(folder):

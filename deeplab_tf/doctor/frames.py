@@ -9,7 +9,7 @@ import numpy as np
 
 from deeplab_tf.doctor.likeness import alike
 
-_NUMBERED = re.compile(r"(.*?)(\d+)(\D*)")
+_NUMBERED = re.compile(r"(.*?)(\d{1,15})(\D*)")
 _VIDEO = re.compile(r"frame|video|clip|(?:^|[^a-z])(?:vid|seq|mov)", re.IGNORECASE)
 _ALIKE = 0.9  # neighbours whose names do not speak of a video are one if they look the same
 _LEAST = 2  # of such neighbours
