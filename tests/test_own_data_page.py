@@ -581,7 +581,7 @@ def test_what_is_refused(here, what, capsys):
 
 @pytest.fixture(scope="module")
 def initial(tmp_path_factory) -> str:
-    """Weights to begin with, in place of Google's."""
+    """A small network's weights to begin with, in place of Google's."""
     keras.utils.set_random_seed(0)
     prefix = tmp_path_factory.mktemp("initial") / "model.ckpt"
     write_tensors(prefix, {name: v.numpy() for name, v in variable_map(build_model(TINY)).items()})
@@ -623,12 +623,11 @@ def test_from_a_folder_to_a_served_model(here, initial, kind):
     else:
         content = npy(deep(0, 5))
         photographs(here, ".npy", [npy(deep(seed, 5)) for seed in range(3)])
-    crop = "--train_crop_size=33,33"
-    small = ["--model_variant=tiny", "--depth_multiplier=1.0", "--aspp_convs_filters=16", crop, "--train_batch_size=2"]
+    small = ["--train_crop_size=33,33", "--train_batch_size=2", "--training_number_of_steps=2"]
     port = free_port()
     more = {
         "build-data": ["--num_processes=1"],
-        "train": [*small, "--training_number_of_steps=2", f"--tf_initial_checkpoint={initial}"],
+        "train": [*small, f"--tf_initial_checkpoint={initial}"],
         "eval": [],
         "export": ["--crop_size=65,65"],
         "serve": [f"--port={port}"],
