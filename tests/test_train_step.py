@@ -377,6 +377,7 @@ REPLICA_CONFIGS = (
     (dataclasses.replace(_STILL, label_weights=(0.5, 1.0, 2.0)), 5),
     (dataclasses.replace(_STILL, optimizer="adam", adam_learning_rate=1e-5, gradient_accumulation_steps=2), 5),
     (TrainConfig(dropout=False, sync_batch_norm=True, base_learning_rate=0.001), 1),
+    (dataclasses.replace(_STILL, optimizer="adam", adam_learning_rate=1e-5, freeze="backbone", freeze_steps=2), 4),
     (dataclasses.replace(_STILL, mixed_precision="float16"), 5),
 )
 
