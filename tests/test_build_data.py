@@ -495,7 +495,7 @@ def test_the_release_flags_of_the_voc_builder(voc_root, tmp_path, capsys):
         ([], "--dataset is missing"),
         (["--dataset=voc"], "unknown dataset 'voc'"),
         (["--dataset=folder"], "--root is missing"),
-        (["--dataset=folder", "--root=nowhere"], "neither dataset.json nor class_names.txt"),
+        (["--dataset=folder", "--root=nowhere"], "root=nowhere: no such folder"),
         (["--dataset=shapes", "--num_shards=0"], "--num_shards=0"),
         (["--dataset=shapes", "--label_format=jpg"], "label_format"),
     ],

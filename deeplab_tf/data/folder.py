@@ -57,8 +57,10 @@ def folder_facts(root: str | os.PathLike) -> datasets.Dataset:
     """Returns the facts of the data in `root`, from its dataset.json or a file that names the classes.
 
     Raises:
-      DeepLabError: there is no such file, one cannot be read, or two disagree.
+      DeepLabError: there is no such folder or file, one cannot be read, or two disagree.
     """
+    if not files.path(root).is_dir():
+        raise DeepLabError(f"root={root}: no such folder; expected the one that holds images and labels")
     facts = named_classes(root)
     if facts is None:
         wanted = (
