@@ -98,6 +98,7 @@ def data(folder: pathlib.Path, **options) -> DataConfig:
 # ---- reading
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("bands", [1, 2, 3, 4, 5])
 def test_records_are_read_as_the_files_are(tmp_path, dtype, bands):
@@ -163,6 +164,7 @@ def test_colour_jitter_is_for_rgb(tmp_path):
 # ---- the network
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("variant", sorted(ARCHITECTURES))
 def test_every_backbone_reads_bands(variant):
     five = build_backbone(ModelConfig(variant, crop_size=(65, 65), input_channels=5, extra_band_means=(1.0, 2.0)))
@@ -283,6 +285,7 @@ def trained(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
+@pytest.mark.heavy
 def test_what_rgb_cannot_see_is_learnt(trained):
     card = ModelCard.read(trained / "run")
     assert card.image == read_dataset(trained / "set" / "records").image
@@ -332,6 +335,7 @@ def test_predict_reads_files_of_bands(trained, tmp_path):
         list(predict_files(loaded.model, loaded.card, files, tmp_path / "out", crf))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["exported", "model.pb", "model.tflite", "model.onnx"])
 def test_an_export_takes_the_stored_values(trained, tmp_path, name):
     if name.endswith("onnx"):

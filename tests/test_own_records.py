@@ -47,6 +47,7 @@ def run(records, tmp_path_factory) -> pathlib.Path:
     return folder
 
 
+@pytest.mark.heavy
 def test_training_takes_their_classes(run):
     loaded = open_model(run)
     assert (loaded.card.config.num_classes, loaded.card.class_names) == (3, NAMES)
@@ -54,6 +55,7 @@ def test_training_takes_their_classes(run):
     assert loaded.model.output_shape[-1] == 3
 
 
+@pytest.mark.heavy
 def test_scores_are_of_their_classes(records, run, tmp_path, capsys):
     where = (f"--checkpoint_dir={run}", f"--dataset_dir={records}", "--max_number_of_evaluations=1")
     assert finished(eval_tool, *where, f"--eval_logdir={tmp_path / 'eval'}", "--eval_crop_size=65,65") == 0
@@ -113,6 +115,7 @@ def test_the_same_names_in_another_order_are_not_scored(records, run, tmp_path, 
 # ---- one number
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("crop", ["97,65", ""])
 def test_a_run_and_eval_give_one_number(crop, records, tmp_path, capsys):
     """The run's own crop, scales, flips and resizing are those of eval, which is told nothing of them."""
@@ -159,6 +162,7 @@ def test_ones_own_colours_are_drawn(records, run, tmp_path):
         assert {tuple(map(int, colour)) for colour in drawn.reshape(-1, 3)} <= expected
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("damaged", [1, 3])
 def test_eval_takes_the_checkpoint_before_a_damaged_one(damaged, records, tmp_path, capsys, monkeypatch):
     from deeplab_tf.evaluation import following

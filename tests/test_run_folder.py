@@ -70,6 +70,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", MISTAKES)
 @pytest.mark.parametrize("present", [False, True])
 def test_a_mistake_leaves_nothing_and_the_mended_command_works(name, present, records, tmp_path):
@@ -101,10 +102,17 @@ def test_a_lock_in_a_folder_with_other_files_stays_out_of_the_way(records, tmp_p
 # ---- the data are known by their content
 
 
+@pytest.fixture(scope="module")
+def first_run(records, tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("first") / "run"
+    train(experiment(records, folder))
+    return folder
+
+
 @pytest.fixture
-def begun(records, tmp_path) -> pathlib.Path:
-    train(experiment(records, tmp_path / "run"))
-    return tmp_path / "run"
+def begun(first_run, tmp_path) -> pathlib.Path:
+    """A run of two steps, which goes on wherever its folder is."""
+    return pathlib.Path(shutil.copytree(first_run, tmp_path / "run"))
 
 
 def copied(records, target: pathlib.Path, **facts) -> pathlib.Path:
@@ -113,6 +121,7 @@ def copied(records, target: pathlib.Path, **facts) -> pathlib.Path:
     return target
 
 
+@pytest.mark.heavy
 def test_moved_and_renamed_data_go_on(records, begun, tmp_path):
     moved = copied(records, tmp_path / "elsewhere", name="figures")
     for steps, data in (
@@ -126,6 +135,7 @@ def test_moved_and_renamed_data_go_on(records, begun, tmp_path):
     assert held["places"]["dataset_dir"] == str(moved)
 
 
+@pytest.mark.heavy
 def test_records_in_other_files_are_the_same_records(records, begun, tmp_path):
     from deeplab_tf.data.shapes import shapes_example
 
@@ -141,6 +151,7 @@ def test_records_in_other_files_are_the_same_records(records, begun, tmp_path):
         train(experiment(records, begun, steps=4, data=data))
 
 
+@pytest.mark.heavy
 def test_other_data_are_refused_and_both_are_shown(records, begun, tmp_path):
     before = everything(begun)
     more = tmp_path / "more"
@@ -158,6 +169,7 @@ def test_other_data_are_refused_and_both_are_shown(records, begun, tmp_path):
     assert everything(begun) == before
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("spelled", ["shapes", "own/folder"])
 def test_a_run_of_before_goes_on(spelled, records, begun, tmp_path):
     """Its run.json has the name alone, or the path that was given."""
@@ -251,6 +263,7 @@ DAMAGES = [(how, suffix) for how in (truncated, emptied, flipped) for suffix in 
 DAMAGES += [(pathlib.Path.unlink, suffix) for suffix in (".index", ".data-00000-of-00001")]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("damage", "suffix"), DAMAGES, ids=lambda value: getattr(value, "__name__", value))
 def test_the_one_before_a_damaged_checkpoint_is_taken(damage, suffix, records, begun, tmp_path):
     damage(begun / f"model.ckpt-2{suffix}")
@@ -269,6 +282,7 @@ def test_the_one_before_a_damaged_checkpoint_is_taken(damage, suffix, records, b
     assert any(file.name.endswith(".bad") for file in begun.iterdir()), "set aside, to be looked at"
 
 
+@pytest.mark.heavy
 def test_all_are_damaged(records, begun):
     for step in (0, 2):
         flipped(begun / f"model.ckpt-{step}.data-00000-of-00001")
@@ -278,6 +292,7 @@ def test_all_are_damaged(records, begun):
     assert everything(begun) == before
 
 
+@pytest.mark.heavy
 def test_a_first_checkpoint_that_was_cut_off_is_made_again(records, tmp_path):
     folder = tmp_path / "run"
     train(experiment(records, folder))
@@ -289,6 +304,7 @@ def test_a_first_checkpoint_that_was_cut_off_is_made_again(records, tmp_path):
     assert observer.lines[0].startswith("Passed over: ")
 
 
+@pytest.mark.heavy
 def test_the_shards_of_another_program_are_left_alone(records, begun):
     """A checkpoint of TensorFlow 1 may have its data in several files."""
     for suffix in (".index", ".data-00000-of-00002", ".data-00001-of-00002"):
