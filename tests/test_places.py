@@ -66,7 +66,8 @@ def test_every_layout(place, tmp_path):
     assert pair.label == f"{place}/city/gtFine/val/ulm/ulm_0_gtFine_labelIds.png"
     assert pair.label_ids[0] == 7
 
-    make(tmp_path, "own/images/train/b.jpg", "own/images/train/notes", "own/images/val/a.PNG", "own/masks/x")
+    make(tmp_path, "own/images/train/b.jpg", "own/images/train/notes", "own/images/val/a.PNG")
+    make(tmp_path, "own/masks/train/b.png", "own/masks/val/a.png")
     (tmp_path / "own" / "class_names.txt").write_text("rest\ncat\n")
     found = folder.folder_splits(f"{place}/own")
     assert {split: [(p.image, p.label) for p in pairs] for split, pairs in found.items()} == {
