@@ -194,3 +194,18 @@ def test_the_command_compares_with_the_recipes(tmp_path, capsys):
     assert found["findings"][1]["evidence"][1] == "model_variant: tiny here, mobilenet_v2 in the recipe"
     with pytest.raises(DeepLabError, match="no such folder"):
         check_run(tmp_path / "none", {})
+
+
+def test_a_run_that_ended_before_its_last_step(tmp_path):
+    run = make_run(tmp_path / "run", training_number_of_steps=90)
+    found = check_run(run, {})
+    assert found.codes == ("unfinished",)
+    assert found.findings[0].evidence == ("it stands at step 20 of 90, and no trainer is at work here",)
+    with RunDirectory(run).locked():
+        assert RunDirectory(run).in_use and check_run(run, {}).codes == ()
+    assert not RunDirectory(run).in_use
+    stopped = make_run(tmp_path / "stopped", training_number_of_steps=90, early_stop_patience=3, mode="train_and_eval")
+    assert check_run(stopped, {}).codes == ()
+    assert "unfinished" in [finding.code for finding in check_run(stopped, {}).findings]
+    longer = make_run(tmp_path / "longer", training_number_of_steps=90, steps=(90,), losses=[1.0] * 90)
+    assert check_run(longer, {}).codes == ()
