@@ -24,7 +24,8 @@ from deeplab_tf.data.label_survey import LabelSurvey, fault_report
 from deeplab_tf.data.masks import LabelRules, binary_mask_fault
 from deeplab_tf.data.packing import Packed, PackingRules, pack, pack_all
 from deeplab_tf.data.pairs import Pair
-from deeplab_tf.data.photographs import PhotographOptions, find_image_facts
+from deeplab_tf.data.photograph_facts import find_image_facts
+from deeplab_tf.data.photographs import PhotographOptions
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.filesystems.remote import os_errors
 

@@ -13,7 +13,7 @@ from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.data.faults import Fault, fault_lines
 from deeplab_tf.data.masks import BY_COLOURS, LabelRules, label_cure
 from deeplab_tf.data.packing import Packed
-from deeplab_tf.data.photographs import described
+from deeplab_tf.data.photograph_facts import described
 
 _EXAMPLES = 3  # names of photographs in one message
 _LISTED = 24  # colours in one message

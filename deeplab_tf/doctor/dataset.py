@@ -11,7 +11,8 @@ from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.data.build import trained_on
 from deeplab_tf.data.masks import LabelRules
 from deeplab_tf.data.packing import PackingRules
-from deeplab_tf.data.photographs import NO_CONTRAST, PhotographOptions, PhotographRules, find_image_facts
+from deeplab_tf.data.photograph_facts import find_image_facts
+from deeplab_tf.data.photographs import NO_CONTRAST, PhotographOptions, PhotographRules
 from deeplab_tf.doctor.classes import class_findings
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding, Severity
 from deeplab_tf.doctor.likeness import alike

@@ -20,7 +20,7 @@ from deeplab_tf.doctor.samples import DatasetOnDisk, UnusableData, open_data
 from deeplab_tf.doctor.split import SplitTally
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.inference.predictor import predictor_of
-from deeplab_tf.ops.photographs import Picture, read_photograph
+from deeplab_tf.ops.network_pictures import Picture, read_photograph
 from deeplab_tf.training.batch_statistics import recalibrate_batch_norm
 from deeplab_tf.weights.loading import Loaded, open_model
 from deeplab_tf.weights.tf1 import variable_map

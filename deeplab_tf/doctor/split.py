@@ -22,7 +22,7 @@ from deeplab_tf.doctor.likeness import thumbnail
 from deeplab_tf.doctor.samples import Example
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.ops.images import PILLOW_ERRORS
-from deeplab_tf.ops.photographs import read_photograph
+from deeplab_tf.ops.network_pictures import read_photograph
 
 SHOWN = 3  # examples of each kind of fault that are named
 _LISTED = 4  # labels in one line

@@ -7,7 +7,8 @@ import numpy as np
 from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.data.label_survey import LabelSurvey, colour_lines
 from deeplab_tf.data.masks import BY_COLOURS
-from deeplab_tf.data.photographs import FLAT, TURNED, described
+from deeplab_tf.data.photograph_facts import described
+from deeplab_tf.data.photographs import FLAT, TURNED
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Finding
 from deeplab_tf.doctor.frames import frames_apart
 from deeplab_tf.doctor.samples import DatasetOnDisk

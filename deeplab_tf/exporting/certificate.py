@@ -28,7 +28,7 @@ from deeplab_tf.inference.files import expand_inputs
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.ops.images import resize_labels, resize_longest
 from deeplab_tf.ops.metrics import confusion_matrix, mean_iou
-from deeplab_tf.ops.photographs import read_stored
+from deeplab_tf.ops.network_pictures import read_stored
 from deeplab_tf.ops.resizing import resize_bilinear
 from deeplab_tf.ops.value_range import scaled, stored
 from deeplab_tf.weights.model_directory import ModelCard

@@ -26,7 +26,7 @@ from deeplab_tf.inference.predictor import Predictor
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tiles import network_labels, network_size, segment, write_probabilities
 from deeplab_tf.ops.images import EXTENSIONS, jpeg_bytes, png_bytes, resize_labels
-from deeplab_tf.ops.photographs import Picture, read_photograph
+from deeplab_tf.ops.network_pictures import Picture, read_photograph
 from deeplab_tf.ops.pictures import blend, class_shares, colour_mask, palette_png, with_legend
 from deeplab_tf.weights.model_directory import ModelCard
 

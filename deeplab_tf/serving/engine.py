@@ -24,7 +24,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tiles import network_labels, network_size
 from deeplab_tf.ops.images import EXTENSIONS, jpeg_bytes, png_bytes, read_image, resize_labels, resize_longest
-from deeplab_tf.ops.photographs import Picture
+from deeplab_tf.ops.network_pictures import Picture
 from deeplab_tf.ops.pictures import class_shares, palette_png
 from deeplab_tf.serving import protocol
 from deeplab_tf.serving.batching import Batcher

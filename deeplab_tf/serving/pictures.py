@@ -8,7 +8,7 @@ import PIL.Image
 from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.ops.images import FORMATS
-from deeplab_tf.ops.photographs import Picture, read_photograph
+from deeplab_tf.ops.network_pictures import Picture, read_photograph
 from deeplab_tf.serving.refusal import Refused
 
 
