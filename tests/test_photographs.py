@@ -17,7 +17,7 @@ from PIL import Image
 
 from deeplab_tf.catalog.datasets import DATASETS, Dataset, dataset_json, parse_dataset
 from deeplab_tf.catalog.image_facts import ImageFacts
-from deeplab_tf.data import packing, photographs
+from deeplab_tf.data import packing, photograph_facts, photographs
 from deeplab_tf.data.build import BuildOptions, build_records
 from deeplab_tf.data.masks import LabelRules
 from deeplab_tf.data.pairs import Pair
@@ -342,7 +342,7 @@ def test_deep_photographs_are_stored_without_loss(tmp_path, kind):
     dtype, bands = kind.split()[0], int(kind.split()[1])
     one = pair(tmp_path, "a.bin", content, (20, 30))
     names = tuple(f"b{i}" for i in range(bands)) if kind == "uint16 4 png" else ()
-    facts = photographs.find_image_facts([one], PhotographOptions(bands=names), None)
+    facts = photograph_facts.find_image_facts([one], PhotographOptions(bands=names), None)
     assert facts is not None
     assert (facts.channels, facts.dtype) == (3 if bands == 1 else bands, dtype)
     assert parse_dataset(dataset_json(dataclasses.replace(FACTS, image=facts)).encode(), "dataset.json").image == facts
@@ -425,18 +425,18 @@ def test_a_range_a_band_that_does_not_depend_on_the_processes(tmp_path):
 def test_a_range_of_the_user(tmp_path):
     pairs = deep_set(tmp_path)
     options = PhotographOptions(value_range=(0, 1000), bands=tuple("abcde"), shown=(4, 0, 2))
-    image = photographs.find_image_facts(pairs, options, None)
+    image = photograph_facts.find_image_facts(pairs, options, None)
     assert image is not None
     assert (image.range, image.bands, image.shown) == (((0.0, 1000.0),), tuple("abcde"), (4, 0, 2))
-    many = photographs.find_image_facts(pairs, PhotographOptions(value_range=tuple(range(10))), None)
+    many = photograph_facts.find_image_facts(pairs, PhotographOptions(value_range=tuple(range(10))), None)
     assert many is not None
     assert many.range == ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
     rgb = [pair(tmp_path, "rgb.png", encoded(RGB, "PNG"), (20, 30))]
-    eight = photographs.find_image_facts(rgb, PhotographOptions(value_range=(10, 200)), None)
+    eight = photograph_facts.find_image_facts(rgb, PhotographOptions(value_range=(10, 200)), None)
     assert eight is not None
     assert (eight.channels, eight.dtype, eight.range) == (3, "uint8", ((10.0, 200.0),))
-    assert photographs.find_image_facts(rgb, PhotographOptions(), None) is None
-    assert photographs.find_image_facts(pairs, PhotographOptions(), image) == image  # that of the folder's dataset.json
+    assert photograph_facts.find_image_facts(rgb, PhotographOptions(), None) is None
+    assert photograph_facts.find_image_facts(pairs, PhotographOptions(), image) == image
     refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"value_range": (5, 5)}, "--value_range=5,5: expected low,high"),
         ({"value_range": (1, 2, 3, 4)}, "--value_range=1,2,3,4: .*each of the 5"),
@@ -448,7 +448,7 @@ def test_a_range_of_the_user(tmp_path):
     )
     for wrong, message in refused:
         with pytest.raises(DeepLabError, match=message):
-            photographs.find_image_facts(pairs, PhotographOptions(**wrong), None)
+            photograph_facts.find_image_facts(pairs, PhotographOptions(**wrong), None)
 
 
 def test_what_does_not_fit_the_set(tmp_path):
