@@ -178,6 +178,7 @@ def test_a_smaller_output_stride_gives_the_same_features_at_more_places(variant,
     assert error < 2e-5, end_point
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("variant", "options"),
     [

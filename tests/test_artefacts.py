@@ -162,6 +162,7 @@ def test_each_format_runs_here(name, model, tmp_path):
     assert not {kind for kind in kinds if kind.startswith(("spacetobatch", "batchtospace", "flex"))}
 
 
+@pytest.mark.heavy
 def test_onnx_takes_batches(model, tmp_path):
     pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
     path, options = written("onnx", model, tmp_path, outputs=("predictions",))
@@ -204,6 +205,7 @@ def test_signatures_of_the_saved_model(model, tmp_path):
     assert set(signatures["image_bytes"].structured_outputs) == {"SemanticLogits", "sizes"}
 
 
+@pytest.mark.heavy
 def test_the_weights_are_in_the_saved_model_once(model, tmp_path):
     path, _ = written("saved_model", model, tmp_path)
     graph_def = graph_of(model)

@@ -180,6 +180,7 @@ def assert_equal(first: list[dict], second: list[dict]):
             np.testing.assert_array_equal(a[key], b[key])
 
 
+@pytest.mark.heavy
 def test_batches_keep_their_form(folder):
     config = DataConfig(dataset_dir=folder, crop_size=(33, 49), batch_size=4, **EVERYTHING)
     dataset = make_dataset(config, split="train", training=True)
@@ -208,6 +209,7 @@ def test_pictures_are_changed_alike_in_every_partition(folder):
     assert_equal(whole, [{key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(*parts, strict=True)])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("option", ["color_jitter", "gaussian_blur", "grid_mask"])
 def test_labels_and_padding_stay(folder, option):
     plain, changed = batches(folder), batches(folder, **{option: EVERYTHING[option]})

@@ -131,6 +131,7 @@ def test_the_plain_pipeline_computes_the_same(tmp_path, kind, size):
             np.testing.assert_array_equal(label, plain_label)
 
 
+@pytest.mark.heavy
 def test_the_bare_step_has_the_loss_of_ours():
     scale = train_step.SMALL
     model = build_model(train_step._model_config(scale))

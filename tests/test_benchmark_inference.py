@@ -21,6 +21,7 @@ from deeplab_tf.weights.loading import open_model
 pytest.importorskip("ai_edge_litert", reason="the extra `litert` is not installed")
 
 
+@pytest.mark.heavy
 def test_inference_is_reported(capsys, tmp_path):
     file, chart = tmp_path / "figures.json", tmp_path / "bars.svg"
     flags = ["--what=inference", "--small", "--rounds=2", "--batches=1,2", "--runtimes=keras,predict"]

@@ -537,6 +537,7 @@ def test_voc_mini(shared, tmp_path):
         np.testing.assert_array_equal(stored_label(example), expected)
 
 
+@pytest.mark.heavy
 def test_camvid(shared, tmp_path):
     command("--dataset=folder", f"--root={shared / 'camvid'}", f"--output_dir={tmp_path / 'out'}", "--num_processes=2")
     assert dict(datasets.read_dataset(tmp_path / "out").splits) == {"train": 367, "val": 101}

@@ -105,6 +105,7 @@ def test_wrong_labels(folders):
         list(compared_images(options, CARD, None))
 
 
+@pytest.mark.heavy
 def test_a_label_out_of_range(folders, model):
     PIL.Image.fromarray(np.full((40, 50), 9, np.uint8)).save(folders / "labels/0.png")
     options = ExportConfig(images=(str(folders / "images"),), labels=str(folders / "labels"))
@@ -161,6 +162,7 @@ def test_a_file_that_differs(model):
     assert figures["miou"] == {"keras": 1.0, "exported": pytest.approx(expected)} and expected < 1
 
 
+@pytest.mark.heavy
 def test_what_a_file_may_answer(model):
     """Classes, probabilities or logits, of the picture's size or lower: classes and probabilities come of all."""
     image = picture(65, 97)

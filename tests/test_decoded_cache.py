@@ -113,6 +113,7 @@ def test_only_the_pages_of_a_window_are_read(tmp_path):
 # ---- nothing stale
 
 
+@pytest.mark.heavy
 def test_other_records_in_the_same_file_are_not_mistaken(tmp_path):
     folder = write_records(tmp_path / "r", "train", [serialized(i) for i in range(COUNT)])
     cache = str(tmp_path / "cache")
@@ -240,6 +241,7 @@ def test_an_error_in_the_middle_of_a_file_leaves_nothing(tmp_path, monkeypatch, 
     assert "cannot be written (No space left on device)" in capfd.readouterr().err
 
 
+@pytest.mark.heavy
 def test_the_folder_may_be_deleted_at_any_time(tmp_path):
     folder = write_records(tmp_path / "r", "train", [serialized(i) for i in range(COUNT)])
     dataset = make_dataset(config(folder, decoded_cache=str(tmp_path / "cache")), split="train", training=True, seed=3)

@@ -332,6 +332,7 @@ def test_real_data(shared):
     assert bad.findings[1].code == "assumed-dataset"
 
 
+@pytest.mark.heavy
 def test_camvid_is_clean(shared):
     found = check_dataset(shared / "camvid")
     assert found.codes == () and found.facts["examples"] == {"train": 367, "val": 101}

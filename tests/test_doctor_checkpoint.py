@@ -55,6 +55,7 @@ def codes_of(found) -> list[str]:
     return [finding.code for finding in found.findings]
 
 
+@pytest.mark.heavy
 def test_sound_weights(tmp_path, trained):
     found = check_checkpoint(saved(tmp_path, trained, train_split="train"))
     assert found.codes == ()
@@ -164,6 +165,7 @@ def always(weights, answer: int) -> dict[str, np.ndarray]:
     return {**weights, "logits/semantic/biases": biases}
 
 
+@pytest.mark.heavy
 def test_masks_of_0_and_255(tmp_path, trained):
     data = folder_of(tmp_path / "data", lambda label: np.where(label % 255 > 0, 255, 0).astype(np.uint8))
     found = check_predictions(saved(tmp_path, always(trained, 0)), data)
@@ -174,6 +176,7 @@ def test_masks_of_0_and_255(tmp_path, trained):
     )
 
 
+@pytest.mark.heavy
 def test_one_class_in_nearly_all_labels(tmp_path, trained):
     data = folder_of(
         tmp_path / "data",
@@ -184,6 +187,7 @@ def test_one_class_in_nearly_all_labels(tmp_path, trained):
     assert cause == f"the class has nearly all labelled pixels: {1 - 40 / 65**2:.1%} here"
 
 
+@pytest.mark.heavy
 def test_weights_that_were_not_loaded(tmp_path, fresh):
     # The logits stay as they are drawn; what they see is one constant feature, so that they answer with one class.
     norms = {name: np.zeros_like(value) for name, value in fresh.items() if name.endswith("/gamma")}
@@ -197,6 +201,7 @@ def test_weights_that_were_not_loaded(tmp_path, fresh):
     assert cause.startswith("the weights were not loaded or not trained: logits as drawn")
 
 
+@pytest.mark.heavy
 def test_statistics_of_batch_norm_that_are_wrong(tmp_path):
     config = dataclasses.replace(TINY, add_image_level_feature=False)
     shapes = {name: tuple(v.shape) for name, v in variable_map(build_model(config, zeros=True)).items()}
@@ -230,6 +235,7 @@ def test_another_data_set_and_backbones(tmp_path, trained):
         check_predictions(str(tmp_path / "model"), data, split="tests")
 
 
+@pytest.mark.heavy
 def test_the_command_gives_both(tmp_path, trained, capsys):
     path = saved(tmp_path, always(trained, 1), train_split="train")
     assert finished(doctor, f"--checkpoint={path}", f"--dataset_dir={folder_of(tmp_path / 'data')}") == 1

@@ -49,6 +49,7 @@ def change(folder: pathlib.Path, **values):
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
+@pytest.mark.heavy
 def test_the_certificate_names_the_weights_that_were_exported(made):
     found = json.loads((made / "out" / "certificate.json").read_text())
     assert found["checkpoint"] == str(made / "model") and len(found["checkpoint_sha256"]) == 64

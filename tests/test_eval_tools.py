@@ -98,6 +98,7 @@ SHAPES = ("--checkpoint_dir=shapes_resnet", "--eval_crop_size=129,129")
 # ---- eval
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_every_example_counts_once_at_its_own_size(batch_size, shapes, model, tmp_path, capsys):
     flags = (*SHAPES, f"--dataset_dir={shapes}", f"--eval_logdir={tmp_path}", f"--eval_batch_size={batch_size}")

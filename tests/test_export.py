@@ -223,6 +223,7 @@ def test_the_original_predictions_come_from_the_saved_model(output_stride, pasca
         assert np.mean(found[0].numpy() == golden) >= 0.9999, photo.stem
 
 
+@pytest.mark.heavy
 def test_the_logits_of_the_published_tflite(pascal, shared, tmp_path):
     """Issue 4, acceptance 1: ours at 257 x 257, output stride 8, to 1e-4."""
     flags = ("--crop_size=257,257", "--output_stride=8", "--export_upsample=logits", "--num_images=1")

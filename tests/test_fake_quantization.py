@@ -314,6 +314,7 @@ def test_a_run_is_read_as_it_was_trained(trained):
     np.testing.assert_allclose(found, scores, atol=1e-6)
 
 
+@pytest.mark.heavy
 def test_the_ranges_stay_where_training_is_not(trained):
     opened = open_model(trained)
     before = {name: v.numpy() for name, v in variable_map(opened.model).items() if "_quant/" in name}

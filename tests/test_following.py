@@ -125,6 +125,7 @@ def test_what_is_a_checkpoint(weights, tmp_path):
 # ---- one
 
 
+@pytest.mark.heavy
 def test_one_checkpoint_comes_once(weights, tmp_path):
     write_tensors(tmp_path / "model.ckpt-7", at(weights, 7))
     for path, limit in itertools.product((tmp_path / "model.ckpt-7", tmp_path), (0, 5)):

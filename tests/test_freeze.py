@@ -203,6 +203,7 @@ def test_slots_of_the_initial_weights_do_not_become_those_of_the_backbone(datase
 # Mistakes.
 
 
+@pytest.mark.heavy
 def test_a_backbone_of_random_numbers_is_not_frozen(dataset_dir, weights, tmp_path):
     with pytest.raises(DeepLabError, match="^freeze=backbone: needs tf_initial_checkpoint; a backbone of random numbe"):
         train(experiment(dataset_dir, tmp_path / "run", None))

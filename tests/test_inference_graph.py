@@ -179,6 +179,7 @@ def test_atrous_convolutions_by_target(target):
     assert padded == {"tensorflow": set(), "tflite": {b"SAME"}, "onnx": {b"EXPLICIT"}}[target]
 
 
+@pytest.mark.heavy
 def test_one_copy_of_the_weights_however_many_scales(small):
     def size(**options):
         return graph_of(small, **options).ByteSize()

@@ -179,6 +179,7 @@ BOTH = ("weights", "depthwise_weights")
 PROJECTIONS = ("image_pooling/", "aspp0/", "concat_projection/", "decoder/feature_projection0/")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("case", "scopes", "leaves", "deviation"),
     [

@@ -119,6 +119,7 @@ def test_unknown_options_and_data_sets(prefix):
         open_model(prefix, dataset="pascal_voc_seg")
 
 
+@pytest.mark.heavy
 def test_zoo_archive_put_by_hand_is_converted_once(tmp_path, monkeypatch):
     """The whole way of `load(name)` with no network: archive in the cache, configuration from the table."""
     name = "mobilenetv2_dm05_coco_voc_trainval"

@@ -115,6 +115,7 @@ def test_it_is_built_under_a_strategy():
     assert model.config == SMALL and predict(model, IMAGES, runtime="tf").shape == (1, 50, 65)
 
 
+@pytest.mark.heavy
 def test_what_is_derived_neither_keeps_the_model_nor_is_saved(tmp_path):
     model = lively(SMALL)
     description, weights = model.to_json(), len(model.weights)

@@ -78,6 +78,7 @@ def test_training_batches(folder):
         assert set(np.unique(batch["label"])) <= {*range(21), 255}
 
 
+@pytest.mark.heavy
 def test_an_epoch_is_every_record_once_and_another_order_follows(folder):
     dataset = pipeline.make_dataset(config(folder, batch_size=1), split="train", training=True, seed=3)
     order = names(batches(dataset, 55))

@@ -387,6 +387,7 @@ def test_command_on_names_that_are_no_text_or_too_long(directory, tmp_path):
     assert {os.fsencode(name) for name in everything(out)} == {b"no\xfftext_raw.png", b"short_raw.png"}
 
 
+@pytest.mark.heavy
 def test_command_with_standard_input(directory, photos, tmp_path, monkeypatch, capsys):
     content = (photos / "a.png").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
@@ -409,6 +410,7 @@ class _Terminal:
         return True
 
 
+@pytest.mark.heavy
 def test_command_asks_until_an_empty_line(directory, photos, tmp_path, monkeypatch, capsys):
     answers = iter([f"'{photos / 'a.png'}'", str(photos / "nothing.png"), str(photos / "empty.jpg"), ""])
     monkeypatch.setattr(sys, "stdin", _Terminal())

@@ -94,6 +94,7 @@ def test_without_beam(directory, photos, monkeypatch, capsys):
     assert "pip install 'deeplab_tf[beam]'" in capsys.readouterr().err
 
 
+@pytest.mark.heavy
 def test_a_pipeline_that_fails(directory, photos, tmp_path, monkeypatch):
     from deeplab_tf.inference import beam
 

@@ -187,6 +187,7 @@ def test_padding_goes_into_the_network(config):
 # ---- sizes and batches
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (33, 7), (64, 64), (65, 65), (80, 97), (113, 50)])
 def test_any_size(decoder, size):
     image = photograph(*size)[None]
@@ -232,6 +233,7 @@ def test_a_model_from_elsewhere():
         predict(keras.Model(inputs, inputs), photograph(9, 9)[None])
 
 
+@pytest.mark.heavy
 def test_a_predictor_whose_model_is_gone():
     model = build_model(SMALL)
     orphan = predictor_of(model)
@@ -244,6 +246,7 @@ def test_a_predictor_whose_model_is_gone():
 # ---- scales and flips
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("size", "scales", "flip"),
     [
@@ -278,6 +281,7 @@ def test_averaging_of_mobilenet_v3_scales_the_pooling_crop(v3):
     assert np.abs(unscaled - expected).max() > 0.005
 
 
+@pytest.mark.heavy
 def test_mobilenet_v3_at_sizes_around_its_pooling_crop(v3):
     for size in [(1, 1), (66, 40)]:
         images = photograph(*size)[None]
@@ -355,6 +359,7 @@ def traces(monkeypatch):
     return found
 
 
+@pytest.mark.heavy
 def test_one_graph_for_all_sizes_scales_and_batches(traces):
     model = lively(DECODER)
     for size in [(33, 33), (40, 65), (81, 20), (97, 97), (5, 130)]:
@@ -363,6 +368,7 @@ def test_one_graph_for_all_sizes_scales_and_batches(traces):
     assert len(traces) == 1
 
 
+@pytest.mark.heavy
 def test_a_crop_takes_larger_pictures_with_the_same_graph(traces):
     model = lively(dataclasses.replace(SMALL, crop_size=(49, 49)))
     for size in [(33, 33), (49, 49), (81, 20)]:

@@ -29,6 +29,7 @@ def batch_of(sizes) -> np.ndarray:
     return batch
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("options", [{}, {"scales": (0.5, 1.0), "flip": True}], ids=str)
 @pytest.mark.parametrize("crop", [(65, 65), None])
 def test_a_picture_of_a_batch_is_as_alone(crop, options):
@@ -40,6 +41,7 @@ def test_a_picture_of_a_batch_is_as_alone(crop, options):
         np.testing.assert_array_equal(found[i, :height, :width], alone)
 
 
+@pytest.mark.heavy
 def test_a_batch_within_the_crop_is_run_as_one(monkeypatch):
     model = lively(dataclasses.replace(SMALL, crop_size=(65, 65)))
     predictor, calls = predictor_of(model), []
@@ -51,6 +53,7 @@ def test_a_batch_within_the_crop_is_run_as_one(monkeypatch):
     assert calls == [2, 3, 2]
 
 
+@pytest.mark.heavy
 def test_a_batch_in_tiles(monkeypatch):
     model = lively(dataclasses.replace(SMALL, crop_size=(65, 65)))
     predictor, shapes = predictor_of(model), []

@@ -132,6 +132,7 @@ QUICK = (
 )
 
 
+@pytest.mark.heavy
 def test_costs_of_some_rows():
     found = {c.result.name: c for c in published.comparisons([RESULTS[name] for name in QUICK])}
     assert set(found) == set(QUICK)

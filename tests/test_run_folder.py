@@ -186,6 +186,7 @@ def test_a_run_of_before_goes_on(spelled, records, begun, tmp_path):
 # ---- what may change
 
 
+@pytest.mark.heavy
 def test_what_is_allowed_changes_and_is_recorded(records, begun, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
@@ -227,6 +228,7 @@ def test_what_is_not_named_is_refused_with_the_rest(records, begun):
     assert "--allow_change" not in str(caught.value), "it would not help"
 
 
+@pytest.mark.heavy
 def test_the_network_is_named_by_its_option(records, begun):
     asked = experiment(records, begun)
     other = dataclasses.replace(asked, model=dataclasses.replace(TINY, output_stride=8))

@@ -60,12 +60,14 @@ def test_the_classes_of_tensorflow_from_one_conversion(config, conversions):
     assert len(np.unique(predict(model, golden_image("lively", 129, 129)[None], runtime="tflite"))) > 2
 
 
+@pytest.mark.heavy
 def test_a_network_for_one_size_is_converted_for_each(conversions):
     model = lively(V3)
     assert min(agreement(model, golden_image(str(size), *size)) for size in SIZES[:2]) >= 0.9999
     assert 1 <= len(conversions) <= 2
 
 
+@pytest.mark.heavy
 def test_scales_and_flips(model):
     image = golden_image("scales", 70, 81)
     assert agreement(model, image, scales=(0.5, 1.0), flip=True) >= 0.9999
@@ -104,6 +106,7 @@ def test_few_files_stay_open(model, monkeypatch, conversions):
 # ---- the choice
 
 
+@pytest.mark.heavy
 def test_new_weights_are_noticed(model):
     image = golden_image("x", 65, 65)
     before = predict(model, image[None], runtime="tflite")
@@ -176,6 +179,7 @@ def test_the_facts_are_the_model_s(model):
     assert runtime_predictor(pyramid, pixels=math.inf) is predictor_of(pyramid)
 
 
+@pytest.mark.heavy
 def test_auto_leaves_to_tensorflow_what_would_need_conversions(monkeypatch, conversions):
     model = build_model(dataclasses.replace(SMALL, image_pyramid=(0.5, 1.0)))
     monkeypatch.setattr(runtime_module, "_pays_from", lambda model: -1)
@@ -185,6 +189,7 @@ def test_auto_leaves_to_tensorflow_what_would_need_conversions(monkeypatch, conv
     assert not conversions
 
 
+@pytest.mark.heavy
 def test_what_cannot_be_set_is_tried_once(model, monkeypatch, conversions):
     monkeypatch.setattr(resizable, "_ANY_SIZE", ())
     lite, network = lite_predictor(model)

@@ -94,6 +94,7 @@ def test_voc_has_the_images_and_labels_of_build_data(manual_voc, tmp_path):
         np.testing.assert_array_equal(example["segmentation_mask"][..., 0], array)
 
 
+@pytest.mark.heavy
 def test_the_pipeline_reads_it_with_the_facts_of_the_catalogue(manual_voc, tmp_path):
     prepare("deeplab_voc", tmp_path / "tfds", manual_voc)
     config = DataConfig(dataset="tfds:deeplab_voc", dataset_dir=str(tmp_path / "tfds"), crop_size=(9, 9), batch_size=3)

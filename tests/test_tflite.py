@@ -62,6 +62,7 @@ def test_float32(files, model, images):
     assert convert.LiteModel(files()).size == SIZE
 
 
+@pytest.mark.heavy
 def test_float16(files, model, images):
     # The classes of random weights lie close to each other; test_export.py has real ones.
     assert agreement(files("float16"), model, images) >= 0.995
@@ -74,6 +75,7 @@ def test_eight_bits(files, model, images):
     assert len(files("dynamic")) < 0.5 * len(files())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize("uint8_io", [True, False])
 def test_what_goes_in_and_comes_out(precision, uint8_io, files):

@@ -228,6 +228,7 @@ def read(folder) -> dict[str, np.ndarray]:
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
+@pytest.mark.heavy
 def test_convert_there_and_back(source, tensors, tmp_path, capsys):
     model, back = tmp_path / "model", tmp_path / "back"
     assert finished(convert.run, f"--checkpoint={source}", f"--output_dir={model}") == 0
@@ -253,6 +254,7 @@ def test_convert_there_and_back(source, tensors, tmp_path, capsys):
     assert all(np.array_equal(found[name], value) for name, value in tensors.items())
 
 
+@pytest.mark.heavy
 def test_convert_keeps_the_training_state_if_asked(source, tmp_path):
     flag = "--keep_training_state"
     assert finished(convert.run, f"--checkpoint={source}", f"--output_dir={tmp_path / 'kept'}", flag) == 0

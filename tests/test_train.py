@@ -78,6 +78,7 @@ def test_a_run_leaves_checkpoints_a_log_and_a_model(whole):
     assert deeplab_tf.predict(loaded.model, np.zeros((1, 20, 30, 3))).shape == (1, 20, 30)
 
 
+@pytest.mark.heavy
 def test_training_changes_what_it_should(whole):
     _, folder = whole
     before, after = tensors(str(folder / "model.ckpt-0")), tensors(str(folder / f"model.ckpt-{STEPS}"))
@@ -135,6 +136,7 @@ def test_checkpoints_are_thinned_out(dataset_dir, tmp_path):
     assert not list((tmp_path / "run").glob(".partial*"))
 
 
+@pytest.mark.heavy
 def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_intact(dataset_dir, tmp_path):
     update = TrainConfig(training_number_of_steps=50, base_learning_rate=1e30)
     data = DataConfig(dataset="shapes", dataset_dir=dataset_dir, crop_size=(33, 33), batch_size=4)
@@ -144,6 +146,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_intact(dataset
     assert all(np.all(np.isfinite(v)) for v in tensors(str(RunDirectory(tmp_path / "run").latest())).values())
 
 
+@pytest.mark.heavy
 def test_fine_tuning_from_other_classes(dataset_dir, tmp_path, whole):
     outcome, _ = whole
     source = {n: v for n, v in tensors(outcome.checkpoint).items() if not n.endswith("Momentum")}

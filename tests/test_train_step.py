@@ -150,6 +150,7 @@ def test_dropout_follows_from_seed_and_step():
     assert largest_difference(expected, snapshot(old.model)) == 0.0
 
 
+@pytest.mark.heavy
 def test_paths_are_dropped_by_depth_and_step():
     config = TrainConfig(drop_path_keep_prob=0.25, training_number_of_steps=10)
     model = small_model("nas_pnasnet", nas_stem_output_num_conv_filters=4)
@@ -275,6 +276,7 @@ def test_the_step_compiles_with_xla(variant):
     assert dynamic_outputs(step, small_batch()) == []
 
 
+@pytest.mark.heavy
 def test_a_compiled_step_trains_like_another():
     total, expected = still_run()
     compiled, found, step = run(dataclasses.replace(_STILL, jit_compile=True), 4)

@@ -65,6 +65,7 @@ def in_strips(logits: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray
     return {"TensorFlow": run(logits).numpy(), "LiteRT": LiteModel(convert(run.get_concrete_function()))(logits)[0]}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("shape", "stride", "classes"),
     [((9, 17), 16, 21), ((17, 9), 8, 2), ((2, 3), 32, 150), ((33, 5), 4, 19), ((131, 9), 2, 1)],

@@ -142,6 +142,7 @@ def test_patience(data, tmp_path, monkeypatch):
     assert (again.step, again.reason) == (4, "patience"), "it stays ended"
 
 
+@pytest.mark.heavy
 def test_the_best_outlives_a_resumed_run(data, tmp_path, monkeypatch):
     """A run that lost steps may score them again; a better score that was kept is not replaced by a worse one."""
     _scores_of(monkeypatch, [0.3, 0.6, 0.5, 0.7])

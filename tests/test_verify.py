@@ -80,6 +80,7 @@ def failure(found) -> str:
     return words
 
 
+@pytest.mark.heavy
 def test_golden_weights_pass(cache, reference):
     entry = dataclasses.replace(ENTRY, sha256=sha256_of(put(cache, golden())))
     found = verify(entry, reference=reference)
@@ -89,6 +90,7 @@ def test_golden_weights_pass(cache, reference):
     assert found.checks[3].words.startswith("100.000%")
 
 
+@pytest.mark.heavy
 def test_a_wrong_hash(cache, reference):
     put(cache, golden())
     words = failure(verify(dataclasses.replace(ENTRY, sha256="0" * 64), reference=reference))

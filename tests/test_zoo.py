@@ -190,6 +190,7 @@ def _entry(entry):
     return pytest.param(entry, id=entry.name, marks=[pytest.mark.heavy] * large)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("entry", [_entry(entry) for entry in ARCHIVES])
 def test_manifests_are_what_our_tables_build(entry):
     if entry.config.model_variant.startswith("xception") and entry.kind == "segmentation":
