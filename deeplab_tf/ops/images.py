@@ -80,6 +80,21 @@ def opened_image(content: bytes, max_pixels: int | None = None) -> PIL.Image.Ima
     return image
 
 
+def image_content(source: str | os.PathLike[str] | bytes, name: str) -> bytes:
+    """Returns the bytes of a picture, which errors call `name`.
+
+    Raises:
+      DeepLabError: the file cannot be read, or there are no bytes.
+    """
+    try:
+        content = source if isinstance(source, bytes) else files.path(source).read_bytes()
+    except OSError as error:
+        raise DeepLabError(f"{name}: cannot be read ({error.strerror or error}); expected an image file") from None
+    if not content:
+        raise DeepLabError(f"{name}: the file is empty (0 bytes); expected an image")
+    return content
+
+
 def read_image(
     source: str | os.PathLike[str] | bytes, *, name: str | None = None, max_pixels: int | None = None
 ) -> np.ndarray:
@@ -97,12 +112,7 @@ def read_image(
       DeepLabError: the file is missing, empty, not an image, truncated or absurdly large.
     """
     name = name or (str(source) if not isinstance(source, bytes) else "image")
-    try:
-        content = source if isinstance(source, bytes) else files.path(source).read_bytes()
-    except OSError as error:
-        raise DeepLabError(f"{name}: cannot be read ({error.strerror or error}); expected an image file") from None
-    if not content:
-        raise DeepLabError(f"{name}: the file is empty (0 bytes); expected an image")
+    content = image_content(source, name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about a damaged EXIF block, a palette's transparency, many pixels

@@ -6,11 +6,10 @@ import os
 import numpy as np
 import PIL.Image
 
-from deeplab_tf import files
 from deeplab_tf.catalog.image_facts import RGB, ImageFacts, describe_pixels
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.ops import deep_png
-from deeplab_tf.ops.images import PILLOW_ERRORS, opened_image, read_image
+from deeplab_tf.ops.images import PILLOW_ERRORS, image_content, opened_image, read_image
 from deeplab_tf.ops.photographs import FRAMES, NPY, TIFF, Reading, open_photograph, upright, widened
 from deeplab_tf.ops.value_range import has_contrast, scaled, shown_picture
 
@@ -28,16 +27,6 @@ class Picture:
     pixels: np.ndarray
     shown: np.ndarray
     notes: tuple[str, ...] = ()
-
-
-def _content(source: str | os.PathLike[str] | bytes, name: str) -> bytes:
-    try:
-        content = source if isinstance(source, bytes) else files.path(source).read_bytes()
-    except OSError as error:
-        raise DeepLabError(f"{name}: cannot be read ({error.strerror or error}); expected an image file") from None
-    if not content:
-        raise DeepLabError(f"{name}: the file is empty (0 bytes); expected an image")
-    return content
 
 
 def read_stored(
@@ -59,7 +48,7 @@ def read_stored(
       DeepLabError: the file is missing, damaged or too large; or its bands or its dtype are not those of the model.
     """
     name = name or (str(source) if not isinstance(source, bytes) else "image")
-    content = _content(source, name)
+    content = image_content(source, name)
     if image is None and not content.startswith((NPY, *TIFF)):
         return _read_rgb(content, name, max_pixels)
     try:
