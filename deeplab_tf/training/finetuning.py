@@ -17,8 +17,6 @@ from deeplab_tf import files
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.catalog.datasets import Dataset
 from deeplab_tf.config import DataConfig, EvalConfig, Experiment, ModelConfig, RunConfig, TrainConfig, override
-from deeplab_tf.config.fields import Options
-from deeplab_tf.config.resuming import flag_of
 from deeplab_tf.config.train import LEAST_BATCH
 from deeplab_tf.data import records
 from deeplab_tf.data.examples import dataset_of
@@ -27,11 +25,10 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.sizes import LARGEST_CROP, crop_holding
 from deeplab_tf.ops.class_weights import label_weights
 from deeplab_tf.training import memory
+from deeplab_tf.training.choices import Choice, Chosen, Given, shown
 from deeplab_tf.training.distribution import reserve_devices
 from deeplab_tf.weights.loading import Described, describe_weights
 from deeplab_tf.weights.run_options import EVALUATION, PLACES, read_run
-
-Given = Mapping[type[Options], Mapping[str, Any]]
 
 _LARGEST_ON_CPU = 321  # pixels of a crop's longer side: a step takes a second on two cores, not ten
 _LARGEST_EVALUATED = 1025 * 2049  # pixels that an evaluation pads every picture to
@@ -54,79 +51,11 @@ _OF_BACKBONE = ("model_variant", "depth_multiplier", "divisible_by")
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
-    """One option that was chosen.
-
-    Attributes:
-      part: the configuration that has it.
-      field: its name there.
-      value: what the recipe takes.
-      reason: why.
-    """
-
-    part: type[Options]
-    field: str
-    value: Any
-    reason: str
-
-    def line(self, given: Given) -> str:
-        """Returns the choice as it is printed; one that the user has made in its place says so."""
-        flag = flag_of(self.field)
-        other = given.get(self.part, {})
-        if self.field in other:
-            value = getattr(self.part(**{self.field: other[self.field]}), self.field)
-            return f"--{flag}={_shown(value)}: as given, in place of {_shown(self.value) or 'unset'} ({self.reason})"
-        return f"--{flag}={_shown(self.value)}: {self.reason}"
-
-
-@dataclasses.dataclass(frozen=True)
 class Plan:
     """An experiment with every choice made, and a line for each."""
 
     experiment: Experiment
     lines: tuple[str, ...]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(_shown, value))
-    if isinstance(value, bool) or value is None:
-        return str(bool(value)).lower() if value is not None else ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-class _Chosen:
-    """The choices so far, over a recipe and under what is given."""
-
-    def __init__(self, recipe: Experiment, given: Given) -> None:
-        self._recipe = recipe
-        self._given = given
-        self.choices: list[Choice] = []
-
-    def add(self, part: type[Options], field: str, value: Any, reason: str) -> Any:
-        """Adds a choice; returns the value that counts."""
-        self.choices.append(Choice(part, field, value, reason))
-        return getattr(self.of(part), field)
-
-    def of(self, part: type[Options]) -> Any:
-        """Returns a part of the experiment with the choices so far."""
-        parts = (self._recipe.model, self._recipe.train, self._recipe.data, self._recipe.run, self._recipe.evaluation)
-        recipe = next(options for options in parts if type(options) is part)
-        chosen = {choice.field: choice.value for choice in self.choices if choice.part is part}
-        return dataclasses.replace(recipe, **{**chosen, **self._given.get(part, {})})
-
-    def experiment(self, model: ModelConfig, facts: Dataset) -> Experiment:
-        """Returns the experiment of a network on a data set."""
-        parts = [self.of(part) for part in (TrainConfig, DataConfig, RunConfig, EvalConfig)]
-        return Experiment(model, *parts).on(facts)
-
-    def given_of(self, part: type[Options]) -> Mapping[str, Any]:
-        """Returns the fields of a part that the user gives."""
-        return self._given.get(part, {})
-
-    def lines(self) -> list[str]:
-        """Returns a line for each choice."""
-        return [choice.line(self._given) for choice in self.choices]
 
 
 def plan(recipe: Experiment, given: Given) -> Plan:
@@ -142,7 +71,7 @@ def plan(recipe: Experiment, given: Given) -> Plan:
     Raises:
       DeepLabError: data or initial weights are missing or cannot be read, or do not fit what is given.
     """
-    chosen = _Chosen(recipe, given)
+    chosen = Chosen(recipe, given)
     data: DataConfig = chosen.of(DataConfig)
     facts = dataset_of(data)
     run: RunConfig = chosen.of(RunConfig)
@@ -177,7 +106,7 @@ def plan(recipe: Experiment, given: Given) -> Plan:
     return Plan(chosen.experiment(model, facts), (line, *chosen.lines()))
 
 
-def _as_begun(chosen: _Chosen, recorded: Mapping[str, Any], facts: Dataset, folder: str) -> Plan:
+def _as_begun(chosen: Chosen, recorded: Mapping[str, Any], facts: Dataset, folder: str) -> Plan:
     """Returns the experiment of the run in a folder that goes on with its own choices.
 
     The memory that is free may have changed, and the initial weights may be gone.
@@ -193,7 +122,7 @@ def _as_begun(chosen: _Chosen, recorded: Mapping[str, Any], facts: Dataset, fold
         ) from None
 
 
-def _restored(chosen: _Chosen, recorded: Mapping[str, Any], facts: Dataset, folder: str) -> Plan:
+def _restored(chosen: Chosen, recorded: Mapping[str, Any], facts: Dataset, folder: str) -> Plan:
     reason = f"as the run in {folder} began with it"
     values = {**recorded, **recorded.get(PLACES, {})}
     own = {
@@ -228,7 +157,7 @@ def _model_flags(model: ModelConfig) -> str:
     follows = ("num_classes", "crop_size", "input_channels", "extra_band_means", "dense_prediction_cell_json")
     fields = [field for field in dataclasses.fields(model) if field.name not in follows]
     said = [f.name for f in fields if f.name == "model_variant" or getattr(model, f.name) != f.default]
-    return " ".join(f"--{name}={_shown(getattr(model, name))}" for name in said)
+    return " ".join(f"--{name}={shown(getattr(model, name))}" for name in said)
 
 
 def _network(described: Described, changes: Mapping[str, Any], facts: Dataset, source: str) -> tuple[ModelConfig, str]:
@@ -246,11 +175,11 @@ def _network(described: Described, changes: Mapping[str, Any], facts: Dataset, s
     classes = {"decoder_filters": facts.num_classes} if found.decoder_output_is_logits else {}
     found = dataclasses.replace(found, crop_size=None, num_classes=facts.num_classes, **classes)
     model = override(found, changes, remembered=_OF_BACKBONE, source=source)
-    given = ", ".join(f"--{name}={_shown(getattr(model, name))}" for name in changes)
+    given = ", ".join(f"--{name}={shown(getattr(model, name))}" for name in changes)
     return model, f"{_model_flags(model)}: {reason}{f', but {given} as given' if given else ''}"
 
 
-def _choose_last_layer(chosen: _Chosen, described: Described, facts: Dataset, model: ModelConfig, source: str) -> bool:
+def _choose_last_layer(chosen: Chosen, described: Described, facts: Dataset, model: ModelConfig, source: str) -> bool:
     """Chooses whether the last layer begins anew, and how fast it learns; returns whether it does."""
     theirs = described.class_names
     same = described.kind == "segmentation" and theirs == facts.class_names
@@ -282,7 +211,7 @@ def _classes(names: tuple[str, ...]) -> str:
 # ---- data
 
 
-def _choose_splits(chosen: _Chosen, facts: Dataset) -> None:
+def _choose_splits(chosen: Chosen, facts: Dataset) -> None:
     """Chooses the splits that are trained on and scored, where theirs are not called train and val."""
     data: DataConfig = chosen.of(DataConfig)
     splits = list(facts.splits) if (data.dataset or "").startswith("tfds:") else []
@@ -306,7 +235,7 @@ def _choose_splits(chosen: _Chosen, facts: Dataset) -> None:
         chosen.add(EvalConfig, "eval_split", "val", reason)
 
 
-def _choose_sizes(chosen: _Chosen, sample: RecordSample, model: ModelConfig) -> None:
+def _choose_sizes(chosen: Chosen, sample: RecordSample, model: ModelConfig) -> None:
     """Chooses crops and batch by the sizes of the pictures and the memory at hand."""
     run: RunConfig = chosen.of(RunConfig)
     gpus = memory.gpus_used(run)
@@ -369,7 +298,7 @@ def _gib(size: float) -> str:
 # ---- update
 
 
-def _choose_update(chosen: _Chosen, sample: RecordSample, described: Described, *, new: bool) -> None:
+def _choose_update(chosen: Chosen, sample: RecordSample, described: Described, *, new: bool) -> None:
     """Chooses steps, rate and what becomes of batch norm, by the batch that is used."""
     batch = chosen.of(DataConfig).batch_size
     pictures = sample.records
@@ -398,7 +327,7 @@ def _choose_update(chosen: _Chosen, sample: RecordSample, described: Described, 
         chosen.add(RunConfig, "recalibrate_batch_norm", _RECALIBRATED, reason)
 
 
-def _choose_weights(chosen: _Chosen, sample: RecordSample, facts: Dataset) -> None:
+def _choose_weights(chosen: Chosen, sample: RecordSample, facts: Dataset) -> None:
     """Chooses the classes' weights in the loss by their shares, and tells which have no pixels."""
     counts, around = sample.counts, sample.around
     classes = [i for i in range(facts.num_classes) if i != facts.ignore_label]
