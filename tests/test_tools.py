@@ -17,7 +17,7 @@ from commands import finished, one_line
 from conftest import ROOT
 from golden import golden_tensor
 
-from deeplab_tf.config import ModelConfig, PredictConfig
+from deeplab_tf.config import ModelConfig, PredictConfig, TrainConfig
 from deeplab_tf.network.model import build_model
 from deeplab_tf.tools import cli, convert, options, predict
 from deeplab_tf.version import __version__
@@ -149,6 +149,37 @@ def test_other_kinds_of_flags():
     assert (found.add_image_level_feature, found.depth_multiplier, found.num_classes) == (False, 0.5, 19)
     assert parsed(ModelConfig, "--decoder_use_sum_merge=true").decoder_use_sum_merge
     assert parsed(ModelConfig) == ModelConfig() and parsed(PredictConfig) == PredictConfig()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "auto"),
+        (["--jit_compile"], "true"),
+        (["--nojit_compile"], "false"),
+        (["--jit_compile=auto"], "auto"),
+        (["--jit_compile=AUTO"], "auto"),
+        (["--jit_compile=1"], "true"),
+        (["--jit_compile=False"], "false"),
+        (["--jit_compile", "--seed=3"], "true"),
+    ],
+    ids=str,
+)
+def test_a_switch_is_given_as_a_boolean_flag_is(arguments, expected):
+    assert parsed(TrainConfig, *arguments).jit_compile == expected
+
+
+def test_a_switch_that_is_none(capsys):
+    def define(values):
+        options.define_flags(values, TrainConfig)
+
+    with pytest.raises(SystemExit):
+        options.run(lambda values: None, define, ["tool", "--jit_compile=maybe"])
+    assert "--jit_compile=maybe: expected one of auto, true, false" in one_line(capsys.readouterr().err)
+    values = flags.FlagValues()
+    define(values)
+    values(["tool", "--nojit_compile"])
+    assert values["jit_compile"].serialize() == "--jit_compile=false"
 
 
 @pytest.mark.parametrize(

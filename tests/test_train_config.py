@@ -50,7 +50,7 @@ ADDITIONS = {
     "gradient_accumulation_steps": 1,
     "ema_decay": 0.0,
     "mixed_precision": "none",
-    "jit_compile": False,
+    "jit_compile": "auto",
 }
 
 
@@ -63,6 +63,11 @@ def test_names_and_defaults():
 def test_it_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrainConfig().momentum = 0.5
+
+
+@pytest.mark.parametrize(("given", "held"), [(True, "true"), (False, "false"), ("true", "true"), ("auto", "auto")])
+def test_a_switch_may_be_a_bool(given, held):
+    assert TrainConfig(jit_compile=given).jit_compile == held
 
 
 @pytest.mark.parametrize("weights", [(0.1, 2.0, 1.0), [0.1, 2, 1], "0.1,2,1", ["0.1", "2,1"]])
@@ -78,6 +83,9 @@ def test_weights_in_every_spelling(weights):
         ({"slow_start_burnin_type": "cubic"}, "expected one of none, linear"),
         ({"loss": "hinge"}, "expected one of cross_entropy, focal, dice, lovasz"),
         ({"mixed_precision": "int8"}, "expected one of none, bfloat16, float16"),
+        ({"jit_compile": "yes"}, "jit_compile='yes': expected one of auto, true, false"),
+        ({"jit_compile": None}, "jit_compile=None: expected one of"),
+        ({"jit_compile": 1}, "jit_compile=1: expected one of"),
         ({"base_learning_rate": -1.0}, "base_learning_rate=-1.0: expected a number of at least 0"),
         ({"base_learning_rate": float("nan")}, "base_learning_rate=nan"),
         ({"training_number_of_steps": 0}, "training_number_of_steps=0: expected a number of at least 1"),

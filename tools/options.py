@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from absl import flags
 
 from deeplab_tf import files
-from deeplab_tf.config.fields import item_type
+from deeplab_tf.config.fields import SWITCHES, Switch, item_type, switch
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools.ending import ending
 
@@ -36,6 +36,29 @@ def _kind(annotation: typing.Any) -> type:
         return tuple
     kinds = [a for a in typing.get_args(annotation) if a is not type(None)] or [annotation]
     return kinds[0] if kinds[0] in (bool, int, float) else str
+
+
+class SwitchParser(flags.ArgumentParser):
+    """Parses auto, or what a boolean flag takes, to a Switch."""
+
+    def parse(self, argument: str) -> str:
+        """Returns auto, true or false."""
+        if argument.lower() == "auto":
+            return "auto"
+        try:
+            return switch(flags.BooleanParser().parse(argument))
+        except ValueError:
+            raise ValueError(f"expected one of {', '.join(SWITCHES)}") from None
+
+
+class _SwitchFlag(flags.Flag):
+    """A flag that is given as a boolean one is (--name, --noname, --name=false), or as --name=auto."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(SwitchParser(), flags.ArgumentSerializer(), name, None, text, boolean=True)
+
+    def _serialize(self, value: str | None) -> str:
+        return "" if value is None else f"--{self.name}={value}"
 
 
 class PathParser(flags.ArgumentParser):
@@ -92,7 +115,9 @@ def define_paths(values: flags.FlagValues, name: str, default: Sequence[str] | N
 
 def _define_field(values: flags.FlagValues, name: str, field: dataclasses.Field, text: str) -> None:
     kind = _kind(field.type)
-    if not field.metadata["path"]:
+    if field.type == Switch:
+        flags.DEFINE_flag(_SwitchFlag(name, text), values)
+    elif not field.metadata["path"]:
         _DEFINE[kind](name, None, text, flag_values=values)
     elif kind is tuple:
         flags.DEFINE_multi(PathListParser(), flags.ArgumentSerializer(), name, None, text, values)

@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 from deeplab_tf.errors import DeepLabError
 
+# What an option is that may be left to the program: auto decides where it runs.
+Switch = Literal["auto", "true", "false"]
+SWITCHES: tuple[Switch, ...] = typing.get_args(Switch)
 LARGEST_SCALE = 16  # of the scales whose probabilities are averaged
 
 
@@ -40,6 +43,11 @@ def option(
 def path_option(default: Any, help_text: str, *, named: bool = False) -> Any:
     """Returns a field that holds a path, or several of them, or where it is `named` a path or a name; see `option`."""
     return option(default, help_text, path="named" if named else True)
+
+
+def switch(value: Any) -> Any:
+    """Returns the Switch that a bool is; anything else as it is, for the configuration to check."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def item_type(annotation: Any) -> Any:

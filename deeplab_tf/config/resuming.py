@@ -9,8 +9,9 @@ from deeplab_tf.config.train import TrainConfig
 
 # Options of the run, beside those of update and data, that decide what comes of it.
 IDENTITY = ("train_split", "initialize_last_layer", "unfold_batch_norm", "recalibrate_batch_norm", "deterministic")
-# May change at any time: where files are and when the run ends. That the files hold the same records is compared.
-FREE = ("dataset_dir", "decoded_cache", "training_number_of_steps")
+# May change at any time: where files are, when the run ends, and what compiles its step. That the files hold the same
+# records is compared.
+FREE = ("dataset_dir", "decoded_cache", "training_number_of_steps", "jit_compile")
 _FIXED = frozenset(
     {
         *("optimizer", "ema_decay", "mixed_precision"),  # the checkpoint holds their variables

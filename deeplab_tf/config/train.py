@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal, get_args
 
-from deeplab_tf.config.fields import Options, option
+from deeplab_tf.config.fields import SWITCHES, Options, Switch, option, switch
 
 Optimizer = Literal["momentum", "adam"]
 LearningPolicy = Literal["poly", "step", "cosine"]
@@ -71,7 +71,9 @@ class TrainConfig(Options):
     mixed_precision: MixedPrecision = option(
         "none", "compute in bfloat16 or float16, with weights in float32; none: all float32"
     )
-    jit_compile: bool = option(False, "compile the step with XLA")
+    jit_compile: Switch = option(
+        "auto", "compile the step with XLA; auto: on GPUs and TPUs, where it wins, and not on CPUs", parse=switch
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,6 +90,7 @@ class TrainConfig(Options):
             ("loss", LOSSES),
             ("freeze", FREEZES),
             ("mixed_precision", PRECISIONS),
+            ("jit_compile", SWITCHES),
         ):
             self._require(name, getattr(self, name) in known, f"expected one of {', '.join(known)}")
 

@@ -239,7 +239,7 @@ class ResizeBilinear(Stepped, keras.layers.Layer):
     def for_step(self, config: TrainConfig, seed: int) -> contextlib.AbstractContextManager[None]:
         """Returns a context in which XLA's own resize, which errs, is avoided where XLA compiles the step."""
         del seed
-        return replaced(self, by_matrix=config.jit_compile)
+        return replaced(self, by_matrix=config.jit_compile == "true")
 
     def call(self, inputs: Any) -> tf.Tensor:
         """Returns the resized maps [b, height, width, c]; `inputs` are maps, or [maps, reference] without a `size`."""

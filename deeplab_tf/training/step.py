@@ -1,5 +1,6 @@
 """One update of a network (`make_train_step`), as the release's train.py computes it; compiled, of static shape."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from deeplab_tf.network.model import MERGED, config_of
 from deeplab_tf.network.stepped import StepBatch, as_trained, begin_batch
 from deeplab_tf.ops.resizing import resize_bilinear, resize_bilinear_by_matrix, resize_nearest
 from deeplab_tf.training import losses, optimizers
+from deeplab_tf.training.compilation import compiled_by_xla
 from deeplab_tf.training.schedules import learning_rate
 from deeplab_tf.weights import names
 from deeplab_tf.weights.tf1 import variable_map
@@ -51,7 +53,8 @@ class TrainStep:
 
     Attributes:
       model: the network that is trained.
-      config: the options of the update.
+      config: the options of the update; its jit_compile is "true" or "false".
+      compiled_by_xla: whether it is "true".
       variables: TF1 name -> variable that is trained, with freeze_steps after them if it is of the backbone.
       state: TF1 name -> variable: global_step, the optimiser's slots, moving averages (and the loss scale of float16).
         With the model's weights this is all that a run needs to go on bit for bit.
@@ -61,7 +64,8 @@ class TrainStep:
         self, model: keras.Model, config: TrainConfig, *, strategy: tf.distribute.Strategy | None = None
     ) -> None:
         self.model = model
-        self.config = config
+        self.compiled_by_xla = compiled_by_xla(config, model, strategy)
+        self.config = config = dataclasses.replace(config, jit_compile=self.compiled_by_xla)
         self._strategy = strategy
         self._several = bool(strategy) and strategy.num_replicas_in_sync > 1
         # A batch in one piece is divided before its gradient is taken, as the release does: the same rounding.
@@ -76,7 +80,11 @@ class TrainStep:
             self.state[LOSS_SCALE] = _counter(LOSS_SCALE, tf.constant(_FIRST_LOSS_SCALE))
             self.state[_GOOD_STEPS] = _counter(_GOOD_STEPS, tf.constant(0, tf.int64))
         self._kernels = regularized_kernels(model)
-        self.compiled = tf.function(self._call, jit_compile=config.jit_compile, autograph=False)
+        # What XLA compiles is one function in the graph of the update, since a loop around it, with its input, is not.
+        self._of_replica = self.replica_step
+        if self.compiled_by_xla:
+            self._of_replica = tf.function(self.replica_step, jit_compile=True, autograph=False)
+        self.compiled = tf.function(self.update, autograph=False)
 
     def _check(self) -> None:
         """Raises DeepLabError for options that do not fit the model or the devices."""
@@ -90,8 +98,8 @@ class TrainStep:
             )
         self._check_quantized(built_from)
         self._check_frozen(built_from)
-        if config.jit_compile and self._several:
-            raise DeepLabError("jit_compile=True: expected one device (a TPU's step is always compiled); leave it out")
+        if self.compiled_by_xla and self._several:
+            raise DeepLabError("jit_compile=true: expected one device (a TPU's step is always compiled); leave it out")
 
     def _check_quantized(self, built_from: ModelConfig) -> None:
         if not built_from.quantized:
@@ -129,34 +137,48 @@ class TrainStep:
     def __call__(self, images: Any, labels: Any) -> dict[str, tf.Tensor]:
         """Trains on one batch; see `make_train_step`. With a strategy, the arguments may be its per-replica values."""
         if not isinstance(images, tf.distribute.DistributedValues):
-            images, labels = tf.convert_to_tensor(images, tf.float32), tf.cast(labels, tf.int32)
+            kind = tf.uint8 if getattr(images, "dtype", None) in (tf.uint8, np.uint8) else tf.float32
+            images, labels = tf.convert_to_tensor(images, kind), tf.cast(labels, tf.int32)
         results = self.compiled(images, labels, first_phase=self._in_first_phase())
         if self._strategy and self._several:
             results = {name: self._strategy.experimental_local_results(value)[0] for name, value in results.items()}
         return results
 
-    def _call(self, images: tf.Tensor, labels: tf.Tensor, *, first_phase: bool = False) -> dict[str, tf.Tensor]:
+    def update(self, images: tf.Tensor, labels: tf.Tensor, *, first_phase: bool = False) -> dict[str, tf.Tensor]:
+        """Adds one update to the graph that is being traced; what a function around it does is not compiled by XLA.
+
+        Args:
+          images: uint8 or float32 [b, h, w, 3], RGB in 0..255; with a strategy, its per-replica values.
+          labels: int32 [b, h, w] or [b, h, w, 1], as `images`.
+          first_phase: whether it is before freeze_steps.
+
+        Returns:
+          The scalars of `make_train_step`; with a strategy, its per-replica values, which are equal.
+        """
         late = optimizers.begin_late
         early = {name: variable for name, variable in self.variables.items() if not late(self.config, name)}
         self._learning = early if first_phase else self.variables
         with as_trained(self.model, self.config, still=self.still_layers(first_phase=first_phase)):
             if self._strategy is None:
-                return self.replica_step(images, labels)
-            return self._strategy.run(self.replica_step, args=(images, labels))
+                return self._of_replica(images, labels, first_phase=first_phase)
+            return self._strategy.run(self._of_replica, args=(images, labels), kwargs={"first_phase": first_phase})
 
-    def replica_step(self, images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+    def replica_step(self, images: tf.Tensor, labels: tf.Tensor, *, first_phase: bool) -> dict[str, tf.Tensor]:
         """Updates by this replica's share of the batch; to be called by `strategy.run`.
 
         Args:
-          images: float32 [b, h, w, 3], RGB in 0..255.
+          images: uint8 or float32 [b, h, w, 3], RGB in 0..255.
           labels: int32 [b, h, w] or [b, h, w, 1].
+          first_phase: as for `update`, which has the layers and variables follow it.
 
         Returns:
           The scalars of `make_train_step`, all-reduced.
         """
+        del first_phase  # a compiled function is another one in the other phase
         config = self.config
         step = tf.identity(self.state[names.GLOBAL_STEP])
         rate = learning_rate(config, step)
+        images = tf.cast(images, tf.float32)  # the same number whichever side of the wire it becomes a float
         labels = _checked_labels(self.model, images, labels, config.gradient_accumulation_steps)
         total, count, gradients = self._all_reduced(self._accumulated(images, labels, step))
         cross_entropy = losses.divided(total, count)
@@ -190,7 +212,7 @@ class TrainStep:
             if not self.config.upsample_logits:
                 fitted = resize_nearest(labels, _sizes(output)[1:3])
             elif _sizes(output)[1:3] != _sizes(labels)[1:3]:
-                resize = resize_bilinear_by_matrix if self.config.jit_compile else resize_bilinear
+                resize = resize_bilinear_by_matrix if self.compiled_by_xla else resize_bilinear
                 output = resize(output, _sizes(labels)[1:3])
             terms.append(losses.loss_terms(self.config, output, fitted, step))
         return tf.add_n([total for total, _ in terms]), terms[0][1]
@@ -293,10 +315,10 @@ def make_train_step(
 ) -> TrainStep:
     """Returns a compiled step that trains `model`, in place, as the release does.
 
-    step(images, labels) takes images [b, h, w, 3] float32 RGB in 0..255 and labels [b, h, w] or [b, h, w, 1] int32, of
-    the same shapes in every call, and returns scalars from before the update: "total_loss", "cross_entropy" (of
-    whichever loss is configured, summed over the scales of an image pyramid), "regularization", "learning_rate" (that
-    of the policy, which Adam ignores) and "step".
+    step(images, labels) takes images [b, h, w, 3] float32 or uint8, RGB in 0..255, and labels [b, h, w] or [b, h, w, 1]
+    int32, of the same shapes in every call, and returns scalars from before the update: "total_loss", "cross_entropy"
+    (of whichever loss is configured, summed over the scales of an image pyramid), "regularization", "learning_rate"
+    (that of the policy, which Adam ignores) and "step".
 
     Batch norm uses and updates statistics of the batch if config.fine_tune_batch_norm; without it the moving ones are
     used and kept, while gamma and beta are trained (release: --fine_tune_batch_norm=false); with
