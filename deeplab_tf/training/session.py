@@ -14,6 +14,7 @@ from deeplab_tf.config.resuming import FREE, IDENTITY
 from deeplab_tf.data.examples import dataset_of, named_batches, named_errors, open_records
 from deeplab_tf.data.identity import records_identity
 from deeplab_tf.data.locate import locate_records
+from deeplab_tf.data.parallel import kept_parallel
 from deeplab_tf.data.pipeline import BatchPart, evaluation_batches, training_batches
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.evaluation.settings import settings_of
@@ -183,7 +184,8 @@ class Session:
         # Opened here: the records lie on the host that this is called for.
         source = open_records(self.data, self.options.train_split, self._located)
         batches = training_batches(source, self.train.seed, start_step=self.done(), part=BatchPart(*part, pieces))
-        return batches.map(lambda batch: {key: batch[key] for key in ("image", "label")})
+        batches = batches.map(lambda batch: {key: batch[key] for key in ("image", "label")})
+        return kept_parallel(batches) if self.options.deterministic else batches
 
     def local(self, value: Any) -> np.ndarray:
         """Returns the first local device's part of a distributed value."""

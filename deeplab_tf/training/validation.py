@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from deeplab_tf.config import Experiment
 from deeplab_tf.data.examples import open_records
+from deeplab_tf.data.parallel import kept_parallel
 from deeplab_tf.data.pipeline import evaluation_batches
 from deeplab_tf.evaluation.evaluate import score, tagged_scores
 from deeplab_tf.weights.model_directory import ModelCard
@@ -80,6 +81,7 @@ class Validation:
         inference = self._evaluation.inference
         with averages_in_place(weights, state):
             batches = evaluation_batches(self._records)
+            batches = kept_parallel(batches) if self._run.deterministic else batches
             scores = score(model, batches, inference, ignore_label=self._card.ignore_label)
             # "not <=" also keeps weights whose score is not a number.
             if self._run.keep_best and not scores["miou"] <= self._kept():
