@@ -30,7 +30,7 @@ def defaults(config_class) -> dict:
 
 
 def test_names_and_defaults_are_the_releases():
-    ours = {"large_images": "pad", "report": None}
+    ours = {"large_images": "pad", "report": None, "tf32": False}
     assert defaults(EvalConfig) == {**RELEASE_DEFAULTS, **ours, **defaults(CrfConfig)}
     own = {"colormap_type": "pascal", "also_save_raw_predictions": False}
     assert defaults(VisConfig) == {**defaults(EvalConfig), **own}
@@ -72,7 +72,7 @@ def test_colours(name):
 
 
 def test_scales_are_one_option_of_all_that_predict():
-    shared = {"eval_scales", "add_flipped_images"}
+    shared = {"eval_scales", "add_flipped_images", "tf32"}
     assert shared <= set(defaults(PredictConfig)) & set(defaults(EvalConfig))
     for config in (PredictConfig, EvalConfig):
         assert not shared & set(config.__annotations__), "declared once, above both"

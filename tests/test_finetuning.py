@@ -185,6 +185,17 @@ def test_a_frozen_backbone_and_several_devices(tmp_path, checkpoint, machine):
     ]
 
 
+def test_gpus_compute_in_what_they_have(tmp_path, checkpoint, machine):
+    line = f"--dataset_dir={own(tmp_path / 'own', 4, (60, 80))} --tf_initial_checkpoint={checkpoint}"
+    assert not starting(chosen(line)[1], "mixed_precision"), "on a CPU nothing is chosen"
+    machine.setattr(memory, "gpus_used", lambda run: 1)
+    found, lines = chosen(line)
+    reason = "--mixed_precision=auto: bfloat16 where the devices have it, for speed and memory"
+    assert starting(lines, "mixed_precision") == [reason] and found.train.mixed_precision == "auto"
+    found, lines = chosen(f"{line} --mixed_precision=none")
+    assert found.train.mixed_precision == "none" and "none: as given, in place of auto" in "".join(lines)
+
+
 def test_one_class_is_told(tmp_path, checkpoint, machine):
     folder = own(tmp_path / "own", 2, (40, 48), labels=np.zeros((40, 48), np.uint8))
     _, lines = chosen(f"--dataset_dir={folder} --tf_initial_checkpoint={checkpoint}")

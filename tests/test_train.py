@@ -1,6 +1,5 @@
 """Training runs: the log, checkpoints, resuming bit for bit, kills, signals, and folders of other experiments."""
 
-import json
 import os
 import shutil
 import signal
@@ -69,7 +68,7 @@ def test_a_run_leaves_checkpoints_a_log_and_a_model(whole):
     assert RunDirectory(folder).steps() == [0, STEPS]
     held = tensors(outcome.checkpoint)
     assert held["global_step"] == STEPS and "logits/semantic/weights/Momentum" in held
-    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    log = RunDirectory(folder).lines()
     assert [line["step"] for line in log] == [2, 4, 6]
     assert all(line["total_loss"] == pytest.approx(line["cross_entropy"] + line["regularization"]) for line in log)
     assert all(0 <= line["waiting"] <= 1 for line in log)
@@ -95,7 +94,8 @@ def test_an_interrupted_run_goes_on_bit_for_bit(dataset_dir, tmp_path, whole):
     resumed = run(dataset_dir, tmp_path / "run", observer=observer)
     assert "Going on from" in observer.lines[0] and resumed.step == STEPS
     assert equal(resumed.checkpoint, whole[0].checkpoint)
-    log = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    log = [line["step"] for line in RunDirectory(tmp_path / "run").lines()]
+    assert [line["step"] for line in RunDirectory(tmp_path / "run").events()] == [0, 3], "each start is told once"
     assert log == sorted(set(log)) and log[-1] == STEPS
     assert run(dataset_dir, tmp_path / "run").step == STEPS, "a run that is done does nothing"
 

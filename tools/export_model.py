@@ -64,6 +64,7 @@ def main(values: flags.FlagValues) -> None:
     options.require_use(values, _USES, choice)
     changes = options.given(values, ModelConfig)
     options.start_tensorflow()
+    options.tell_exactness(optional=False)
     from deeplab_tf.exporting.export import check_export_path, export_opened, open_for_export
 
     check_export_path(values.export_path, choice)

@@ -301,6 +301,20 @@ def start_tensorflow() -> None:
         tf.config.list_physical_devices()
 
 
+def tell_exactness(allowed: bool = False, *, optional: bool = True) -> None:
+    """Prints how exactly devices compute, where they have a choice; to be called when TensorFlow has started.
+
+    Args:
+      allowed: the value of --tf32.
+      optional: whether the command has that flag.
+    """
+    from deeplab_tf.network.precision import exactness_line
+
+    line = exactness_line(allowed, cure=" (--tf32 is faster)" if optional else "")
+    if line:
+        print(line)
+
+
 def _help(doc: str, values: flags.FlagValues) -> str:
     lines = [doc.strip(), "", "Flags:"]
     for name in values:

@@ -160,6 +160,7 @@ def run_passes(config: EvalConfig, given: Given, *, command: str = "") -> None:
     """
     from deeplab_tf.tools.display import Display
 
+    options.tell_exactness(config.tf32)
     with Display(_described) as display:
         for text in _results(config, given, command, display):
             display.end()

@@ -146,6 +146,7 @@ def main(values: flags.FlagValues) -> int:
     changes = options.given(values, ModelConfig)
     options.require_writable(values, "output_dir")
     options.start_tensorflow()
+    options.tell_exactness(choice.tf32)
     if values.beam_runner:
         from deeplab_tf.data.beam import runner_flags
 

@@ -53,6 +53,7 @@ def main(values: flags.FlagValues) -> int:
     changes = options.given(values, ModelConfig)
     _require_packages()
     options.start_tensorflow()
+    options.tell_exactness(choice.tf32)
     from deeplab_tf.serving.engine import Engine
     from deeplab_tf.serving.server import serving
     from deeplab_tf.weights.loading import open_model

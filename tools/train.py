@@ -28,7 +28,7 @@ from deeplab_tf.zoo.contamination import contamination
 
 # What follows from another part of the experiment has no flag, and reports are written by eval.
 _NAMES: dict[type, dict[str, None]] = {part: dict.fromkeys(fields) for part, fields in DERIVED.items()}
-_NAMES[EvalConfig]["report"] = None
+_NAMES[EvalConfig] |= {"report": None, "tf32": None}  # scores in training are the published pixels
 
 
 _DECODER = ("decoder_use_separable_conv", "decoder_filters", "decoder_projection_filters", "decoder_convs")
@@ -68,6 +68,7 @@ _USES: tuple[options.Use[Experiment], ...] = (
         "--mode=continuous_eval",
         lambda asked: asked.run.mode == "continuous_eval",
     ),
+    options.Use(("tf32",), "--mode=train or train_and_eval", lambda asked: asked.run.mode.startswith("train")),
     options.Use(("tpu",), "--strategy=tpu or auto", lambda asked: asked.run.strategy in ("tpu", "auto")),
     options.Use(
         ("num_clones", "clone_on_cpu"),

@@ -101,6 +101,7 @@ def main(values: flags.FlagValues) -> int:
     options.require_writable_file(values, "output")
     options.require_use(values, _USES, values)
     options.start_tensorflow()
+    options.tell_exactness(optional=False)
     from deeplab_tf.evaluation import verify
 
     if values.record:

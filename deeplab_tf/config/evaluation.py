@@ -4,16 +4,16 @@ import dataclasses
 
 from deeplab_tf.catalog.palettes import colour_map
 from deeplab_tf.config.crf import CrfConfig
-from deeplab_tf.config.fields import Options, option, path_option
-from deeplab_tf.config.inference import LARGE_IMAGES, Inference, LargeImages
+from deeplab_tf.config.fields import option, path_option
+from deeplab_tf.config.inference import LARGE_IMAGES, Exactness, Inference, LargeImages
 from deeplab_tf.errors import unknown_name
 
 DATASET_COLOURS = "dataset"
 
 
 @dataclasses.dataclass(frozen=True)
-class Averaging(Options):
-    """The scales and flips whose probabilities are averaged."""
+class Averaging(Exactness):
+    """The scales and flips whose probabilities are averaged, and how exactly."""
 
     eval_scales: tuple[float, ...] = option((1.0,), "scales whose probabilities are averaged")
     add_flipped_images: bool = option(False, "also average over the horizontally flipped image")
@@ -68,7 +68,7 @@ class EvalConfig(Averaging, CrfConfig):
     @property
     def inference(self) -> Inference:
         """How images become classes: scales, flip, large images and CRF."""
-        return Inference(self.eval_scales, self.add_flipped_images, self.large_images, self.crf_parameters)
+        return Inference(self.eval_scales, self.add_flipped_images, self.large_images, self.crf_parameters, self.tf32)
 
 
 @dataclasses.dataclass(frozen=True)

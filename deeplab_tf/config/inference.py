@@ -4,12 +4,24 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal, get_args
 
+from deeplab_tf.config.fields import Options, option
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 LargeImages = Literal["pad", "tile"]
 # Pixels: the longest side that photographs are shrunk to, as in the release's demo.
 LONGEST_SIDE = 513
 LARGE_IMAGES: tuple[LargeImages, ...] = get_args(LargeImages)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exactness(Options):
+    """How exactly a GPU or TPU computes."""
+
+    tf32: bool = option(
+        False,
+        "let GPUs and TPUs round float32 to TensorFloat-32 or bfloat16, which is faster; without it they give the "
+        "published pixels, and a CPU always does",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +38,14 @@ class Inference:
       large_images: images larger than the model's crop_size are run whole (pad) or in overlapping tiles of that size
         (tile), so that memory stays bounded.
       crf: keyword arguments of `crf.densecrf`, by which each image is refined ({}: its defaults); None: no CRF.
+      tf32: leaves TensorFlow's switch for TensorFloat-32 as it is; else it is off while the network runs.
     """
 
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     large_images: LargeImages = "pad"
     crf: Mapping[str, float] | None = None
+    tf32: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", tuple(self.scales))

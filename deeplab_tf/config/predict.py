@@ -51,4 +51,4 @@ class PredictConfig(CrfConfig, Averaging):
     @property
     def inference(self) -> Inference:
         """How images become classes: scales, flip and CRF. Large images are tiled by `max_pixels` instead."""
-        return Inference(self.eval_scales, self.add_flipped_images, crf=self.crf_parameters)
+        return Inference(self.eval_scales, self.add_flipped_images, crf=self.crf_parameters, tf32=self.tf32)

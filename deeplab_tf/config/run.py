@@ -60,6 +60,9 @@ class RunConfig(Options):
     save_summaries_images: bool = option(False, "show TensorBoard images, labels and predictions of a batch")
     profile_logdir: str | None = path_option(None, "folder for a TensorBoard profile of steps 10 to 20 after the start")
     deterministic: bool = option(False, "use deterministic operations only: equal runs give equal bits")
+    tf32: bool = option(
+        True, "let GPUs and TPUs round float32 to TensorFloat-32 or bfloat16 in updates; scores are computed without"
+    )
     strategy: Strategy = option("auto", "devices: auto, one_device, mirrored, multi_worker (TF_CONFIG) or tpu")
     num_clones: int = option(1, "devices of this machine that share the batch (today --strategy=mirrored)")
     clone_on_cpu: bool = option(False, "put the clones on the CPU")

@@ -4,8 +4,8 @@ import dataclasses
 import re
 from typing import Literal, get_args
 
-from deeplab_tf.config.fields import Options, option, path_option
-from deeplab_tf.config.inference import LONGEST_SIDE
+from deeplab_tf.config.fields import option, path_option
+from deeplab_tf.config.inference import LONGEST_SIDE, Exactness
 from deeplab_tf.errors import unknown_name
 
 Runtime = Literal["auto", "tf", "tflite"]
@@ -14,7 +14,7 @@ _LARGEST_PORT = 65535
 
 
 @dataclasses.dataclass(frozen=True)
-class ServeConfig(Options):
+class ServeConfig(Exactness):
     """How a model is served over HTTP, and the limits of a client's requests."""
 
     host: str = option("127.0.0.1", "address to listen on; the default is for this machine alone, 0.0.0.0 for all")

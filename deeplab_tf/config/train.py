@@ -10,7 +10,7 @@ LearningPolicy = Literal["poly", "step", "cosine"]
 BurnIn = Literal["none", "linear"]
 Loss = Literal["cross_entropy", "focal", "dice", "lovasz"]
 Freeze = Literal["none", "backbone"]
-MixedPrecision = Literal["none", "bfloat16", "float16"]
+MixedPrecision = Literal["none", "bfloat16", "float16", "auto"]
 OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
 LEARNING_POLICIES: tuple[LearningPolicy, ...] = get_args(LearningPolicy)
 BURN_IN_TYPES: tuple[BurnIn, ...] = get_args(BurnIn)
@@ -69,7 +69,9 @@ class TrainConfig(Options):
     gradient_accumulation_steps: int = option(1, "parts that the batch of one update is run in, one after the other")
     ema_decay: float = option(0.0, "decay of an exponential moving average of the weights; 0: none is kept")
     mixed_precision: MixedPrecision = option(
-        "none", "compute in bfloat16 or float16, with weights in float32; none: all float32"
+        "none",
+        "compute in bfloat16 or float16, with weights in float32; none: all float32; auto: bfloat16 on TPUs and "
+        "GPUs of compute capability 8.0 or more, else none",
     )
     jit_compile: Switch = option(
         "auto", "compile the step with XLA; auto: on GPUs and TPUs, where it wins, and not on CPUs", parse=switch

@@ -21,6 +21,7 @@ from deeplab_tf.filesystems.remote import os_errors
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.inference.tiles import segment_batch
 from deeplab_tf.network.model import config_of
+from deeplab_tf.network.precision import is_rounded
 from deeplab_tf.ops.metrics import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
 
 METRICS_FILE = "metrics.jsonl"
@@ -146,6 +147,7 @@ class Evaluation:
       tagged: the same under the release's names, from `tagged_scores`.
       class_names: the names of the classes.
       contaminated: why the weights have seen the images that they are scored on; None where nothing says so.
+      rounded: whether a GPU or TPU rounded float32 to TensorFloat-32 or bfloat16.
     """
 
     checkpoint: str
@@ -154,6 +156,7 @@ class Evaluation:
     tagged: Mapping[str, float]
     class_names: tuple[str, ...] = ()
     contaminated: str | None = None
+    rounded: bool = False
 
 
 class ScoreLog:
@@ -182,6 +185,7 @@ class ScoreLog:
         """Adds the scores of one checkpoint. DeepLabError where the folder cannot be written."""
         line: dict[str, Any] = {"step": evaluation.step, "checkpoint": evaluation.checkpoint}
         line |= {name: evaluation.scores[name] for name in ("examples", "pixel_accuracy")}
+        line |= {"precision": "float32", "tf32": evaluation.rounded}
         line |= {name: None if math.isnan(value) else value for name, value in evaluation.tagged.items()}
         line |= {"contaminated": evaluation.contaminated} if evaluation.contaminated else {}
         with files.writing(self._folder, cure="choose another folder"), os_errors():
@@ -223,7 +227,8 @@ def evaluate_pass(work: Pass, config: EvalConfig, *, observer: Observer = SILENT
             "nothing to score; is it a split without labels? vis draws the predictions"
         )
     tagged = tagged_scores(scores, config.inference)
-    return Evaluation(opened.path, opened.step, scores, tagged, work.facts.class_names, work.contaminated)
+    names, rounded = work.facts.class_names, is_rounded(config.tf32)
+    return Evaluation(opened.path, opened.step, scores, tagged, names, work.contaminated, rounded)
 
 
 def evaluate_checkpoints(

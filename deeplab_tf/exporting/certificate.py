@@ -26,6 +26,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.formats import RunExport
 from deeplab_tf.inference.files import expand_inputs
 from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.network.precision import exact_float32
 from deeplab_tf.ops.images import resize_labels, resize_longest
 from deeplab_tf.ops.metrics import confusion_matrix, mean_iou
 from deeplab_tf.ops.network_pictures import read_stored
@@ -281,7 +282,8 @@ def compare(
     tally = _Tally(card.config.num_classes, card.ignore_label)
     upsampled_logits = card.config.prediction_with_upsampled_logits
     for compared in pictures:
-        exported = file_answer(run, compared.image, upsampled_logits=upsampled_logits)
+        with exact_float32():  # as the Keras model is run
+            exported = file_answer(run, compared.image, upsampled_logits=upsampled_logits)
         seen = scaled(card.image, compared.image) if card.image else compared.image
         expected = keras_answer(model, seen, options)
         try:

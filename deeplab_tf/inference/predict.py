@@ -27,6 +27,9 @@ def predict(
     several scales or flips, softmax probabilities at full size are averaged. Unlike the release, `flip` also counts
     where the only scale is 1.
 
+    While the network runs, TensorFlow's switch for TensorFloat-32 is off, so that a GPU gives the published pixels too;
+    calling the model itself leaves the switch as it is, and TensorFlow's default is on.
+
     Args:
       model: from `build_model` or `load`.
       images: [b, h, w, 3], RGB in 0..255, or as many bands as the model reads; any numeric dtype.

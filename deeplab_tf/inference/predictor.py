@@ -14,6 +14,7 @@ import tensorflow as tf
 from deeplab_tf.config import Inference, ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import as_network, build_model, config_of
+from deeplab_tf.network.precision import exact_float32
 from deeplab_tf.network.sizes import at_size, logits_stride, needs_fixed_size, padded_size
 from deeplab_tf.ops.crf import densecrf
 from deeplab_tf.ops.images import resize_labels
@@ -92,6 +93,9 @@ class TensorFlowBackend:
 class Predictor:
     """From images of any size to class maps and probabilities, at any scale, by a network that a backend runs.
 
+    GPUs and TPUs compute float32 exactly in it, so that they give the published pixels, unless `Inference.tf32` lets
+    them round. Calling the Keras model itself leaves that to TensorFlow's switch, which lets them.
+
     Args:
       config: of the network.
       backend: what runs it.
@@ -166,13 +170,14 @@ class Predictor:
             refined = [densecrf(image, probabilities, **cast(Any, inference.crf)) for image, probabilities in pairs]
             return np.stack([probabilities.argmax(-1).astype(np.int32) for probabilities in refined])
         padded = self._padded(images)
-        if inference.averages:
-            labels = tf.argmax(self._averaged(padded, inference), axis=-1, output_type=tf.int32).numpy()
-        elif self.config.prediction_with_upsampled_logits:
-            labels = self.backend.upsampled_classes(self._single(padded), padded.shape[1:3])
-        else:
-            small = tf.argmax(self._single(padded), axis=-1, output_type=tf.int32).numpy()
-            labels = np.stack([resize_labels(label, *padded.shape[1:3]) for label in small])
+        with exact_float32(unless=inference.tf32):
+            if inference.averages:
+                labels = tf.argmax(self._averaged(padded, inference), axis=-1, output_type=tf.int32).numpy()
+            elif self.config.prediction_with_upsampled_logits:
+                labels = self.backend.upsampled_classes(self._single(padded), padded.shape[1:3])
+            else:
+                small = tf.argmax(self._single(padded), axis=-1, output_type=tf.int32).numpy()
+                labels = np.stack([resize_labels(label, *padded.shape[1:3]) for label in small])
         return labels[:, : images.shape[1], : images.shape[2]]
 
     def probabilities(self, images: np.ndarray, inference: Inference = _PLAIN) -> np.ndarray:
@@ -188,13 +193,14 @@ class Predictor:
           float32 [b, h, w, classes], which sum to 1.
         """
         padded = self._padded(images)
-        if inference.averages:
-            result = self._averaged(padded, inference)
-        elif self.config.prediction_with_upsampled_logits:
-            result = tf.nn.softmax(resize_bilinear(self._single(padded), padded.shape[1:3]))
-        else:
-            result = resize_bilinear(tf.nn.softmax(self._single(padded)), padded.shape[1:3])
-        return result[:, : images.shape[1], : images.shape[2]].numpy()
+        with exact_float32(unless=inference.tf32):
+            if inference.averages:
+                result = self._averaged(padded, inference)
+            elif self.config.prediction_with_upsampled_logits:
+                result = tf.nn.softmax(resize_bilinear(self._single(padded), padded.shape[1:3]))
+            else:
+                result = resize_bilinear(tf.nn.softmax(self._single(padded)), padded.shape[1:3])
+            return result[:, : images.shape[1], : images.shape[2]].numpy()
 
 
 def predictor_of(model: keras.Model) -> Predictor:

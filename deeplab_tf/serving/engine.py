@@ -56,7 +56,7 @@ class Engine:
         self._model = model  # which a predictor does not keep
         self._backend = self._predictor.backend
         self._page_options = PredictConfig(longest_side=options.longest_side)
-        self._rest_options = PredictConfig(resize="none")
+        self._rest_options = PredictConfig(resize="none", tf32=options.tf32)
         self._names = card.class_names or tuple(f"class {i}" for i in range(card.config.num_classes))
         self._palette = card.palette or pascal_palette(card.config.num_classes)
         self._active = 0  # requests that are being answered
@@ -152,7 +152,7 @@ class Engine:
         if images.shape[1] * images.shape[2] > self._rest_options.max_pixels:
             labels = [network_labels(self._predictor, image, self._rest_options) for image in images]
         else:
-            labels = list(self._predictor.labels(images))
+            labels = list(self._predictor.labels(images, self._rest_options.inference))
         seconds = time.perf_counter() - start
         return [(label, seconds) for label in labels]
 

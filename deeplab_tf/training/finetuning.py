@@ -129,7 +129,7 @@ def _restored(chosen: Chosen, recorded: Mapping[str, Any], facts: Dataset, folde
         DataConfig: ("crop_size", "batch_size"),
         TrainConfig: (
             *("training_number_of_steps", "base_learning_rate", "fine_tune_batch_norm", "label_weights"),
-            *("last_layers_contain_logits_only", "last_layer_gradient_multiplier"),
+            *("last_layers_contain_logits_only", "last_layer_gradient_multiplier", "mixed_precision"),
         ),
         RunConfig: ("train_split", "initialize_last_layer", "unfold_batch_norm", "recalibrate_batch_norm"),
     }
@@ -308,6 +308,8 @@ def _choose_update(chosen: Chosen, sample: RecordSample, described: Described, *
     steps = chosen.add(TrainConfig, "training_number_of_steps", int(steps), reason)
     train, run = chosen.of(TrainConfig), chosen.of(RunConfig)
     gpus = memory.gpus_used(run)
+    if gpus or run.tpu or run.strategy == "tpu":
+        chosen.add(TrainConfig, "mixed_precision", "auto", "bfloat16 where the devices have it, for speed and memory")
     parts = train.gradient_accumulation_steps * (1 if train.sync_batch_norm else max(gpus, run.num_clones, 1))
     together = batch // parts
     learns = together >= LEAST_BATCH

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from deeplab_tf.config import Experiment
 from deeplab_tf.config.resuming import FREE, IDENTITY
+from deeplab_tf.config.train import PRECISIONS
 from deeplab_tf.data.examples import dataset_of, named_batches, named_errors, open_records
 from deeplab_tf.data.identity import records_identity
 from deeplab_tf.data.locate import locate_records
@@ -19,9 +20,11 @@ from deeplab_tf.data.pipeline import BatchPart, evaluation_batches, training_bat
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.evaluation.settings import settings_of
 from deeplab_tf.network.model import build_model
+from deeplab_tf.network.precision import is_rounded
 from deeplab_tf.training.batch_statistics import recalibrate_batch_norm, unfold_batch_norm
 from deeplab_tf.training.distribution import make_devices
 from deeplab_tf.training.optimizers import begin_late, in_backbone, last_layer_scopes
+from deeplab_tf.training.precision import Hardware, precision_line, settled, shown
 from deeplab_tf.training.progress import TrainingObserver
 from deeplab_tf.training.step import TrainStep, make_train_step
 from deeplab_tf.training.validation import averages_in_place
@@ -30,7 +33,7 @@ from deeplab_tf.weights.loading import weights_path
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.names import AVERAGE, GLOBAL_STEP, SLOTS
 from deeplab_tf.weights.run_directory import RunDirectory
-from deeplab_tf.weights.run_options import EVALUATION, PLACES, RECORDS, changes_of
+from deeplab_tf.weights.run_options import EVALUATION, PLACES, RECORDS, changes_of, read_run
 from deeplab_tf.weights.sources import checkpoint_reader, reading
 from deeplab_tf.weights.tf1 import variable_map
 
@@ -42,7 +45,6 @@ class Session:
         facts = dataset_of(asked.data)
         self.asked = asked = asked.on(facts)
         self.config = asked.model
-        self.train = asked.train
         self.data = asked.data
         self.options = run = asked.run
         self.card = ModelCard(
@@ -68,6 +70,29 @@ class Session:
         if asked.data.batch_size % self.devices.replicas:
             expected = f"expected a multiple of {self.devices.replicas}, the devices"
             raise DeepLabError(f"batch_size={asked.data.batch_size}: {expected}")
+        self.hardware = Hardware.of(self.devices.strategy)
+        before = read_run(self.directory.path)
+        self.train, self._precision_reason = settled(asked.train, asked.model, self.hardware, before)
+
+    def first_lines(self) -> Iterator[str]:
+        """Yields what is told of devices and precision before anything is built; nothing of one CPU in float32."""
+        if self.hardware.kind != "CPU":
+            others = f" of {self.devices.replicas} in all" if self.devices.workers > 1 else ""
+            yield f"Devices: {self.hardware.described()}{others}"
+        line = precision_line(self.train, self.hardware, self._precision_reason, tf32=self.options.tf32)
+        if line:
+            yield line
+
+    def started(self) -> dict[str, Any]:
+        """Returns what metrics.jsonl keeps of how the run was started, each time that it is."""
+        return {
+            "event": "started",
+            "step": self.done(),
+            "devices": self.hardware.described(),
+            "precision": shown(self.train),
+            "tf32": self.hardware.rounds_float32() and is_rounded(self.options.tf32),
+            "xla": self.step.compiled_by_xla,
+        }
 
     def described(self) -> dict[str, Any]:
         """Returns what run.json holds: the options, of which most must stay the same when the run is resumed."""
@@ -248,6 +273,7 @@ class Session:
         batches = self._batches()
         # Before anything is written: workers that see different folders must not leave a run that only some know.
         self.devices.require_equal(self.done(), "the step they begin at")
+        self.devices.require_equal(PRECISIONS.index(self.train.mixed_precision), "mixed_precision")
         if self.devices.is_chief:
             for step in damaged:
                 self.directory.set_aside(step)

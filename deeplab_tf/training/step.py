@@ -17,6 +17,7 @@ from deeplab_tf.network.stepped import StepBatch, as_trained, begin_batch
 from deeplab_tf.ops.resizing import resize_bilinear, resize_bilinear_by_matrix, resize_nearest
 from deeplab_tf.training import losses, optimizers
 from deeplab_tf.training.compilation import compiled_by_xla
+from deeplab_tf.training.precision import Hardware, settled
 from deeplab_tf.training.schedules import learning_rate
 from deeplab_tf.weights import names
 from deeplab_tf.weights.tf1 import variable_map
@@ -63,6 +64,7 @@ class TrainStep:
     def __init__(
         self, model: keras.Model, config: TrainConfig, *, strategy: tf.distribute.Strategy | None = None
     ) -> None:
+        config, _ = settled(config, config_of(model), Hardware.of(strategy))
         self.model = model
         self.compiled_by_xla = compiled_by_xla(config, model, strategy)
         self.config = config = dataclasses.replace(config, jit_compile=self.compiled_by_xla)

@@ -13,6 +13,7 @@ from deeplab_tf.data.examples import named_errors
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.summaries import Summaries
 from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.network.precision import exact_float32
 from deeplab_tf.training.progress import Meter, Progress, StopSignals, TrainingObserver
 from deeplab_tf.training.session import Session
 from deeplab_tf.training.validation import Validation
@@ -200,7 +201,10 @@ def train(experiment: Experiment, *, observer: TrainingObserver | None = None) -
     observer = observer if observer and is_chief else TrainingObserver()
     if not run.directory.lockable:
         observer.tell(f"Note: {run.directory.path} cannot be locked; see to it that no other trainer works there")
-    with run.directory.locked() if is_chief else contextlib.nullcontext():
+    lock = run.directory.locked() if is_chief else contextlib.nullcontext()
+    with lock, exact_float32(unless=run.options.tf32):
+        for line in run.first_lines():
+            observer.tell(line)
         changes = run.changes()
         for flag, (then, now) in changes.items():
             observer.tell(f"Changed: {flag} from {then} to {now}")
@@ -210,5 +214,7 @@ def train(experiment: Experiment, *, observer: TrainingObserver | None = None) -
         run.build()
         with _workers_present(run):
             batches = run.begin(changes, observer)
+        if is_chief and run.done() < run.train.training_number_of_steps:
+            run.directory.log(run.started())
         reason = _loop(run, _Watch(run, validation, observer), batches)
         return Outcome(run.done(), str(run.directory.latest()), reason)

@@ -196,17 +196,27 @@ class RunDirectory:
         """Removes the lines of the logs that belong to later steps, which a resumed run does again."""
         for file in (METRICS, SCORES):
             if (self.path / file).exists():
-                kept = [line for line in self.lines(file) if line["step"] <= step]
+                kept = [line for line in self._logged(file) if line["step"] <= step]
                 _write(self.path / file, "".join(f"{json.dumps(line)}\n" for line in kept))
 
     def log(self, values: Mapping[str, object], file: str = METRICS) -> None:
-        """Appends a line to metrics.jsonl or scores.jsonl; its "step" is the number of updates done."""
+        """Appends a line to metrics.jsonl or scores.jsonl; its "step" is the number of updates done.
+
+        One with an "event" tells what has happened then: "started", with the devices and how they compute.
+        """
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
         with self._named_errors(), (self.path / file).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(plain) + "\n")
 
     def lines(self, file: str = METRICS) -> list[dict[str, Any]]:
-        """Returns the lines of a log, without a line that was cut off when the run was killed."""
+        """Returns the lines of a log, without events and a line that was cut off when the run was killed."""
+        return [line for line in self._logged(file) if "event" not in line]
+
+    def events(self) -> list[dict[str, Any]]:
+        """Returns the lines of metrics.jsonl that tell what has happened, oldest first."""
+        return [line for line in self._logged(METRICS) if "event" in line]
+
+    def _logged(self, file: str) -> list[dict[str, Any]]:
         path = self.path / file
         if not path.exists():
             return []
