@@ -32,7 +32,12 @@ class RemoteError(DeepLabError, OSError):
 def remote_path(place: str | os.PathLike) -> "RemotePath":
     """Returns a path with a scheme. DeepLabError where TensorFlow has no file system for that."""
     found = RemotePath(place)
-    _require_file_system(os.fspath(place).partition("://")[0])
+    scheme, _, rest = os.fspath(place).partition("://")
+    _require_file_system(scheme)
+    if scheme == "gs" and not rest.strip("/"):
+        raise DeepLabError(f"{place}: names no bucket; expected gs://bucket/folder")
+    if scheme == "file" and not rest.startswith("/"):
+        raise DeepLabError(f"{place}: names a host, not a folder; expected file:///folder, or the path alone")
     return found
 
 
@@ -184,19 +189,30 @@ class RemotePath(_Path):
 
     def exists(self) -> bool:
         """Returns whether there is a file or a folder."""
-        return self.is_file() or self.is_dir()
+        return self._kind() is not None
 
     def is_file(self) -> bool:
         """Returns whether there is a file."""
-        with contextlib.suppress(FileNotFoundError):
-            return not self.stat().is_directory
-        return False
+        return self._kind() == "file"
 
     def is_dir(self) -> bool:
         """Returns whether there is a folder."""
-        with contextlib.suppress(FileNotFoundError):
-            return self.stat().is_directory and (not self._in_memory or self._is_folder_of_memory())
-        return False
+        return self._kind() == "folder"
+
+    def _kind(self) -> str | None:
+        if len(self.parts) < 2:
+            return "folder"  # gs:// alone, of which nothing can be asked
+        try:
+            if not self.stat().is_directory:
+                return "file"
+        except FileNotFoundError:
+            return None
+        except PermissionError:
+            # Who may read and write the files of a bucket need not have the right to ask for the bucket.
+            if self.parts[0] == "gs:" and len(self.parts) == 2:
+                return "folder"
+            raise
+        return "folder" if not self._in_memory or self._is_folder_of_memory() else None
 
     # TensorFlow's ram:// takes whatever a name begins with for a folder (run/mod, where there is run/model.ckpt), lists
     # what begins like a folder as if it were inside, and adds to a file that is written anew.
@@ -287,10 +303,15 @@ class RemotePath(_Path):
 
     def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
         """Makes a folder, with `parents` those above it too."""
-        if self.is_file() or (self.is_dir() and not exist_ok):
+        kind = self._kind()
+        if kind == "file" or (kind and not exist_ok):
             raise FileExistsError(17, "File exists", str(self))
+        if kind:
+            return
+        # In a bucket nothing need be above it, and asking for the bucket takes a right that a writer need not have.
+        make = _gfile().makedirs if parents and self.parts[0] != "gs:" else _gfile().mkdir
         with os_errors(self):
-            (_gfile().makedirs if parents else _gfile().mkdir)(str(self))
+            make(str(self))
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Removes a file."""

@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.run_options import RUN_FILE, merged, plain, read_run
 from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX
 from deeplab_tf.weights.tf1 import write_tensors
+
+if TYPE_CHECKING:
+    from deeplab_tf.filesystems.lease import Lease
+    from deeplab_tf.filesystems.remote import RemotePath
 
 try:
     import fcntl
@@ -37,7 +41,9 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = files.path(path)
+        # A folder of this machine has one kind of lock, however it is written.
+        self.path = files.path(os.fspath(path).removeprefix("file://"))
+        self._lease: Lease | None = None
 
     @classmethod
     def of(cls, run: RunConfig) -> "RunDirectory":
@@ -48,15 +54,15 @@ class RunDirectory:
 
     @property
     def lockable(self) -> bool:
-        """Whether `locked` keeps a second trainer out; there are no locks in a bucket, nor on Windows."""
-        return fcntl is not None and isinstance(self.path, pathlib.Path)
+        """Whether `locked` keeps a second trainer out: in a bucket by a lease, but not on Windows."""
+        return fcntl is not None or not isinstance(self.path, pathlib.Path)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Locks the folder for this process, if it is `lockable`, for the duration of the context.
 
-        The system frees the lock when the process dies, in whatever way. Where nothing was written, the folder is as it
-        was before: not there, if it was not.
+        The system frees the lock when the process dies, in whatever way; that of a folder in a bucket is a `Lease`,
+        which ends soon after. Where nothing was written, the folder is as it was before: not there, if it was not.
 
         Raises:
           DeepLabError: another trainer has locked it, or it cannot be written.
@@ -64,25 +70,66 @@ class RunDirectory:
         with contextlib.ExitStack() as stack:
             with files.writing(self.path, flag="--train_logdir", cure="choose another"):
                 stack.enter_context(files.made(self.path))
-                lock = stack.enter_context((self.path / _LOCK).open("a")) if self.lockable else None
-            if lock and fcntl:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    # A trainer that has just ended without writing anything has taken its lock with it.
-                    if os.fstat(lock.fileno()).st_ino != (self.path / _LOCK).stat().st_ino:
-                        raise FileNotFoundError
-                except OSError:
-                    raise DeepLabError(
-                        f"--train_logdir={self.path}: another trainer is at work there; stop it or choose another"
-                    ) from None
-                stack.callback(self._unlock)
-                files.remove_partial(self.path)
+                if isinstance(self.path, pathlib.Path):
+                    self._lock(self.path, stack)
+                else:
+                    self._take_lease(self.path, stack)
+                for folder in (self.path, self.path / BEST) if self.lockable else ():
+                    files.remove_partial(folder)
             yield
+
+    def _lock(self, folder: pathlib.Path, stack: contextlib.ExitStack) -> None:
+        if fcntl is None:
+            return
+        lock = stack.enter_context((folder / _LOCK).open("a"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A trainer that has just ended without writing anything has taken its lock with it.
+            if os.fstat(lock.fileno()).st_ino != (folder / _LOCK).stat().st_ino:
+                raise FileNotFoundError
+        except OSError:
+            raise DeepLabError(
+                f"--train_logdir={folder}: another trainer is at work there; stop it or choose another"
+            ) from None
+        stack.callback(self._unlock)
+
+    def _take_lease(self, folder: "RemotePath", stack: contextlib.ExitStack) -> None:
+        from deeplab_tf.filesystems.lease import HeldError, Lease
+
+        lease = Lease(folder)
+        try:
+            lease.take()
+        except HeldError as error:
+            raise DeepLabError(
+                f"--train_logdir={folder}: another trainer is at work there ({error}); stop it, where it was killed "
+                "wait for the end, or choose another"
+            ) from None
+        self._lease = lease
+        stack.callback(self._give_back)
+
+    def _give_back(self) -> None:
+        if self._lease:
+            self._lease.release()
+            self._lease = None
+
+    def _require_lease(self) -> None:
+        """Raises DeepLabError where the lease of the folder has gone to another trainer, before anything is written."""
+        from deeplab_tf.filesystems.lease import HeldError
+
+        try:
+            if self._lease:
+                self._lease.require()
+        except HeldError as error:
+            raise DeepLabError(f"{self.path}: {error}; nothing more is written there: stop one of the two") from None
 
     @property
     def in_use(self) -> bool:
         """Whether a trainer has locked the folder; False where it is not `lockable`."""
-        if not self.lockable or fcntl is None:
+        if not isinstance(self.path, pathlib.Path):
+            from deeplab_tf.filesystems.lease import holder_of
+
+            return holder_of(self.path) is not None
+        if fcntl is None:
             return False
         try:
             with (self.path / _LOCK).open("rb") as lock:
@@ -184,6 +231,7 @@ class RunDirectory:
           DeepLabError: the disk is full or fails; the earlier checkpoints are intact.
         """
         with self._named_errors():
+            self._require_lease()
             write_tensors(self.prefix(step), tensors)
             self._name_newest(step)
         others = [other for other in self.steps() if other != step]
@@ -205,6 +253,8 @@ class RunDirectory:
         One with an "event" tells what has happened then: "started", with the devices and how they compute.
         """
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+        if self._lease and self._lease.is_lost:
+            self._require_lease()
         with self._named_errors(), (self.path / file).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(plain) + "\n")
 
