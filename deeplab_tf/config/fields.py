@@ -50,6 +50,12 @@ def switch(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
+def auto_or_count(value: Any) -> Any:
+    """Returns the number that a text is, or auto; anything else as it is, for the configuration to check."""
+    text = value.strip().lower() if isinstance(value, str) else ""
+    return text if text == "auto" else int(text) if text.isdecimal() and text.isascii() else value
+
+
 def item_type(annotation: Any) -> Any:
     """Returns the type of a list's elements, int for tuple[int, ...] | None; None for an annotation that is no list."""
     for kind in (annotation, *typing.get_args(annotation)):

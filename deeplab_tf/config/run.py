@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal, get_args
 
-from deeplab_tf.config.fields import Options, option, path_option, split_names
+from deeplab_tf.config.fields import Options, auto_or_count, option, path_option, split_names
 from deeplab_tf.config.resuming import changeable
 from deeplab_tf.errors import DeepLabError, unknown_name
 
@@ -53,6 +53,12 @@ class RunConfig(Options):
         "(other records of the same classes); run.json records each change with its step",
         parse=split_names,
     )
+    steps_per_loop: str | int = option(
+        "auto",
+        "steps that the host starts at a time, as a loop on the devices, or auto: 1 on CPUs, about a second of steps "
+        "on GPUs and TPUs, at most log_steps; the results are the same",
+        parse=auto_or_count,
+    )
     log_steps: int = option(10, "steps between two lines of the log")
     save_interval_secs: int = option(1200, "seconds between two checkpoints")
     keep_checkpoints: int = option(5, "number of the newest checkpoints that are kept")
@@ -75,6 +81,9 @@ class RunConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_at_least(1, "log_steps", "keep_checkpoints", "num_clones")
+        steps = self.steps_per_loop
+        good = steps == "auto" or (type(steps) is int and steps >= 1)
+        self._require("steps_per_loop", good, "expected auto, or a number of steps of at least 1")
         self._require_at_least(0, "eval_interval_steps", "early_stop_patience")
         self._require_at_least(0, "unfold_batch_norm", "recalibrate_batch_norm")
         for name in ("save_interval_secs", "save_summaries_secs"):

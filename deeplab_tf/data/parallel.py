@@ -21,4 +21,6 @@ def kept_parallel(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return tf.data.experimental.from_variant(variant, dataset.element_spec)
 
     outer = tf.data.Dataset.from_tensors(0).flat_map(tf.autograph.experimental.do_not_convert(inner))
-    return outer.prefetch(tf.data.AUTOTUNE)
+    # Strategies ask at each step whether there is a batch, unless they know.
+    known = outer.apply(tf.data.experimental.assert_cardinality(dataset.cardinality()))
+    return known.prefetch(tf.data.AUTOTUNE)

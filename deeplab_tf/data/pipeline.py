@@ -113,9 +113,12 @@ def _require_parts(config: DataConfig, part: BatchPart) -> None:
 
 
 def training_batches(
-    source: ExampleSource, seed: int, *, start_step: int = 0, part: BatchPart = _WHOLE
+    source: ExampleSource, seed: int, *, start_step: int = 0, part: BatchPart = _WHOLE, steps: int | None = None
 ) -> tf.data.Dataset:
-    """Returns the batches of records that are open already; see `make_dataset` with training=True."""
+    """Returns the batches of records that are open already; see `make_dataset` with training=True.
+
+    steps: the number of batches, before a part is split into pieces; None: without end.
+    """
     config = source.config
     _require_parts(config, part)
     crop_size = config.crop_size
@@ -162,6 +165,7 @@ def training_batches(
         return {"image": image, "label": tf.cast(label, tf.int32), **_stored_facts(example), **extra}
 
     rows = tf.data.Dataset.counter(tf.constant(start_step * size, tf.int64), tf.constant(1, tf.int64))
+    rows = rows if steps is None else rows.take(steps * size)
     examples = rows.map(without_autograph(example_at), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     batches = examples.batch(size // part.pieces, drop_remainder=True)
     if augmentation:

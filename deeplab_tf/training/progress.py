@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from deeplab_tf.evaluation.passes import Observer
+from deeplab_tf.training.loop import Updates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,14 +101,16 @@ class Meter:
         self._restart()
 
     def _restart(self) -> None:
-        self._results: list[Mapping[str, tf.Tensor]] = []
+        self._results: list[Mapping[str, Any]] = []
+        self._steps = 0
         self._waited = 0.0
         self._start = time.monotonic()
 
-    def add(self, results: Mapping[str, tf.Tensor], waited: float) -> None:
-        """Adds the results of a step, which waited `waited` seconds for its batch."""
-        self._results.append(results)
-        self._waited += waited
+    def add(self, updates: Updates) -> None:
+        """Adds what came of some updates."""
+        self._results.append(updates.results)
+        self._steps += updates.count
+        self._waited += updates.waited
 
     def __bool__(self) -> bool:
         return bool(self._results)
@@ -117,17 +119,20 @@ class Meter:
         """Returns the progress at `step` of `steps`, and begins anew."""
         # Reading a result waits for the device. Done in each step, it would keep the next one from being queued.
 
+        def values(name: str) -> np.ndarray:
+            return np.concatenate([np.ravel(results[name]).astype(np.float64) for results in self._results])
+
         def mean(name: str) -> float:
-            return float(np.mean([float(results[name]) for results in self._results]))
+            return float(np.mean(values(name)))
 
         seconds = max(time.monotonic() - self._start, 1e-9)
         progress = Progress(
             step=step,
             steps=steps,
-            learning_rate=float(self._results[-1]["learning_rate"]),
-            images_per_second=len(self._results) * self._batch_size / seconds,
+            learning_rate=float(values("learning_rate")[-1]),
+            images_per_second=self._steps * self._batch_size / seconds,
             waiting=min(1.0, self._waited / seconds),
-            seconds_left=(steps - step) * seconds / len(self._results),
+            seconds_left=(steps - step) * seconds / self._steps,
             total_loss=mean("total_loss"),
             cross_entropy=mean("cross_entropy"),
             regularization=mean("regularization"),

@@ -23,6 +23,7 @@ from deeplab_tf.network.model import build_model
 from deeplab_tf.network.precision import is_rounded
 from deeplab_tf.training.batch_statistics import recalibrate_batch_norm, unfold_batch_norm
 from deeplab_tf.training.distribution import make_devices
+from deeplab_tf.training.loop import Pace, SingleSteps, StepLoop, Updater
 from deeplab_tf.training.optimizers import begin_late, in_backbone, last_layer_scopes
 from deeplab_tf.training.precision import Hardware, precision_line, settled, shown
 from deeplab_tf.training.progress import TrainingObserver
@@ -92,6 +93,7 @@ class Session:
             "precision": shown(self.train),
             "tf32": self.hardware.rounds_float32() and is_rounded(self.options.tf32),
             "xla": self.step.compiled_by_xla,
+            "steps_per_loop": self.steps_per_loop,
         }
 
     def described(self) -> dict[str, Any]:
@@ -121,6 +123,18 @@ class Session:
         with self.devices.scope():
             self.model: keras.Model = build_model(self.config, all_scales=several)
             self.step: TrainStep = make_train_step(self.model, self.train, strategy=self.devices.strategy)
+        self._set_pace()
+
+    def _set_pace(self) -> None:
+        options = self.options
+        asked = options.steps_per_loop
+        if asked == "auto" and self.hardware.kind == "CPU":
+            asked = 1
+        # Workers have to take equal loops, and measure different times; signals wait for a line of the log anyway.
+        if asked == "auto" and self.devices.workers > 1:
+            asked = options.log_steps
+        self.steps_per_loop = asked
+        self.pace = Pace(asked, options.log_steps)
 
     def variables(self) -> dict[str, tf.Variable]:
         """Returns everything that a checkpoint holds, by TF1 name."""
@@ -204,17 +218,40 @@ class Session:
         if self.devices.is_chief:
             self.directory.save(self.done(), self.variables(), keep=self.options.keep_checkpoints)
 
-    def dataset(self, part: tuple[int, int], pieces: int) -> tf.data.Dataset:
-        """Returns the batches that follow the updates done; see `Devices.iterate` for the arguments."""
+    def dataset(
+        self, part: tuple[int, int], pieces: int, *, start: int | None = None, steps: int | None = None
+    ) -> tf.data.Dataset:
+        """Returns batches of the training.
+
+        Args:
+          part: see `Devices.iterate`.
+          pieces: the same.
+          start: the number of updates before the first; None: those done.
+          steps: the number of updates; None: without end.
+        """
         # Opened here: the records lie on the host that this is called for.
         source = open_records(self.data, self.options.train_split, self._located)
-        batches = training_batches(source, self.train.seed, start_step=self.done(), part=BatchPart(*part, pieces))
+        start = self.done() if start is None else start
+        wanted = BatchPart(*part, pieces)
+        batches = training_batches(source, self.train.seed, start_step=start, part=wanted, steps=steps)
         batches = batches.map(lambda batch: {key: batch[key] for key in ("image", "label")})
         return kept_parallel(batches) if self.options.deterministic else batches
 
+    def _read_dataset(self, part: tuple[int, int], pieces: int) -> tf.data.Dataset:
+        """Returns the batches that follow the updates done, of which the first has been read."""
+        first = list(self.dataset(part, pieces, steps=1))
+        rest = self.dataset(part, pieces, start=self.done() + 1)
+        read: Any = {key: tf.stack([piece[key] for piece in first]) for key in first[0]}
+        return tf.data.Dataset.from_tensor_slices(read).concatenate(rest)
+
+    def batch_of(self, step: int) -> Mapping[str, tf.Tensor]:
+        """Returns the first device's part of the batch of update number `step`, counted from 1; reads it again."""
+        part = self.dataset((0, self.devices.replicas), 1, start=step - 1, steps=1)
+        return next(named_batches(part))
+
     def local(self, value: Any) -> np.ndarray:
         """Returns the first local device's part of a distributed value."""
-        strategy = self.devices.strategy
+        strategy = self.devices.strategy if isinstance(value, tf.distribute.DistributedValues) else None
         return (strategy.experimental_local_results(value)[0] if strategy else value).numpy()
 
     def _restore(self, observer: TrainingObserver) -> tuple[str | None, list[int]]:
@@ -249,7 +286,7 @@ class Session:
         _tell_passed_over(reasons, observer)
         return None, list(reasons)
 
-    def begin(self, changes: Mapping[str, Any], observer: TrainingObserver) -> Iterator[Mapping]:
+    def begin(self, changes: Mapping[str, Any], observer: TrainingObserver) -> Updater:
         """Brings the run to where it begins: its last checkpoint, or initial weights, which become the first one.
 
         A checkpoint in the run's own folder comes before tf_initial_checkpoint, as in the release: the command that
@@ -260,7 +297,7 @@ class Session:
           observer: told of what was restored or loaded.
 
         Returns:
-          The batches that follow.
+          What does the updates that follow.
         """
         latest, damaged = self._restore(observer)
         if latest:
@@ -270,7 +307,7 @@ class Session:
             loaded = self.start()
             if loaded:
                 observer.tell(f"Started from {self.options.tf_initial_checkpoint}\n{loaded.summary()}")
-        batches = self._batches()
+        update = self._updater()
         # Before anything is written: workers that see different folders must not leave a run that only some know.
         self.devices.require_equal(self.done(), "the step they begin at")
         self.devices.require_equal(PRECISIONS.index(self.train.mixed_precision), "mixed_precision")
@@ -282,7 +319,7 @@ class Session:
             self.directory.forget_after(self.done())
         if not latest:
             self.save()
-        return batches
+        return update
 
     def _try_first_record(self) -> None:
         """Reads the first record, which the first batch need not hold; DeepLabError where it is unsound."""
@@ -290,14 +327,18 @@ class Session:
             alone = dataclasses.replace(self.data, batch_size=1, cut_mix=None, crop_size=None)
             next(named_batches(evaluation_batches(open_records(alone, self.options.train_split, self._located))))
 
-    def _batches(self) -> Iterator[Mapping]:
-        """Returns the batches that follow the updates done, of which the first has been read."""
+    def _updater(self) -> Updater:
+        """Returns what does the updates that follow those done; the first batch has been read."""
         if self.done() >= self.train.training_number_of_steps:
-            return iter(())
-        batches = self.devices.iterate(self.dataset)
+            return SingleSteps(self.step, iter(()))
         with named_errors():
+            if self.steps_per_loop != 1:
+                batches = self.devices.iterate(self._read_dataset)
+                strategy = self.devices.strategy
+                return StepLoop(self.step, batches, self.pace, strategy=strategy, timed=self.hardware.kind == "CPU")
+            batches = self.devices.iterate(self.dataset)
             first = next(batches)
-        return itertools.chain([first], batches)
+        return SingleSteps(self.step, itertools.chain([first], batches))
 
 
 def _tell_passed_over(reasons: Mapping[int, str], observer: TrainingObserver) -> None:

@@ -131,7 +131,7 @@ class TrainStep:
         frozen = self.config.freeze != "none" and (first_phase or not self.config.freeze_steps)
         return {layer.name for layer in self.model.layers if frozen and optimizers.in_backbone(layer.name)}
 
-    def _in_first_phase(self) -> bool:
+    def in_first_phase(self) -> bool:
         """Returns whether the next step leaves the backbone alone; asks the devices in that phase only."""
         self._all_learn = self._all_learn or int(self.state[names.GLOBAL_STEP].numpy()) >= self.config.freeze_steps
         return not self._all_learn
@@ -141,7 +141,7 @@ class TrainStep:
         if not isinstance(images, tf.distribute.DistributedValues):
             kind = tf.uint8 if getattr(images, "dtype", None) in (tf.uint8, np.uint8) else tf.float32
             images, labels = tf.convert_to_tensor(images, kind), tf.cast(labels, tf.int32)
-        results = self.compiled(images, labels, first_phase=self._in_first_phase())
+        results = self.compiled(images, labels, first_phase=self.in_first_phase())
         if self._strategy and self._several:
             results = {name: self._strategy.experimental_local_results(value)[0] for name, value in results.items()}
         return results
@@ -151,7 +151,7 @@ class TrainStep:
 
         Args:
           images: uint8 or float32 [b, h, w, 3], RGB in 0..255; with a strategy, its per-replica values.
-          labels: int32 [b, h, w] or [b, h, w, 1], as `images`.
+          labels: uint8 or int32 [b, h, w] or [b, h, w, 1], as `images`.
           first_phase: whether it is before freeze_steps.
 
         Returns:
@@ -170,7 +170,7 @@ class TrainStep:
 
         Args:
           images: uint8 or float32 [b, h, w, 3], RGB in 0..255.
-          labels: int32 [b, h, w] or [b, h, w, 1].
+          labels: uint8 or int32 [b, h, w] or [b, h, w, 1].
           first_phase: as for `update`, which has the layers and variables follow it.
 
         Returns:
@@ -181,7 +181,7 @@ class TrainStep:
         step = tf.identity(self.state[names.GLOBAL_STEP])
         rate = learning_rate(config, step)
         images = tf.cast(images, tf.float32)  # the same number whichever side of the wire it becomes a float
-        labels = _checked_labels(self.model, images, labels, config.gradient_accumulation_steps)
+        labels = _checked_labels(self.model, images, tf.cast(labels, tf.int32), config.gradient_accumulation_steps)
         total, count, gradients = self._all_reduced(self._accumulated(images, labels, step))
         cross_entropy = losses.divided(total, count)
         regularization = losses.l2(self._kernels, config.weight_decay)

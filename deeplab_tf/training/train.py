@@ -14,6 +14,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.summaries import Summaries
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.network.precision import exact_float32
+from deeplab_tf.training.loop import Updater, Updates
 from deeplab_tf.training.progress import Meter, Progress, StopSignals, TrainingObserver
 from deeplab_tf.training.session import Session
 from deeplab_tf.training.validation import Validation
@@ -59,18 +60,26 @@ class _Watch:
         self._saved = self._shown = time.monotonic()
         self.patience = validation is None or validation.patience()
 
-    def after(self, step: int, batch: Mapping, results: Mapping, waited: float) -> None:
-        """Does what is due after update number `step`.
+    def room(self, step: int) -> int:
+        """Returns how many updates may follow update number `step` before something is due: at least 1."""
+        options = self._run.options
+        marks = [self._steps, self._run.train.freeze_steps]
+        marks += [self._first + number for number in _PROFILED if options.profile_logdir]
+        marks += [step - step % every + every for every in (options.log_steps, options.eval_interval_steps) if every]
+        counts = [mark - step for mark in marks if mark > step]
+        now = time.monotonic()
+        # Each worker has another clock, and all of them must take equal loops.
+        if self._run.devices.workers == 1 or not options.save_interval_secs:
+            counts.append(self._run.pace.within(self._saved + options.save_interval_secs - now))
+        if self._run.devices.workers == 1:
+            counts.append(self._run.pace.within(self._shown + options.save_summaries_secs - now))
+        return min(counts)
 
-        Args:
-          step: counted from 1, over the whole run.
-          batch: of the update, as the devices have it.
-          results: of the step.
-          waited: seconds that the update waited for its batch.
-        """
+    def after(self, step: int, updates: Updates) -> None:
+        """Does what is due after update number `step`, counted from 1 over the whole run, the last of `updates`."""
         options = self._run.options
         now = time.monotonic()
-        self._meter.add(results, waited)
+        self._meter.add(updates)
         self._profile(step - self._first)
         if step == self._steps:
             self._run.recalibrate()
@@ -81,7 +90,7 @@ class _Watch:
             self._run.save()
             self._saved = time.monotonic()
         if self._is_chief and now - self._shown >= options.save_summaries_secs:
-            self._show(step, batch)
+            self._show(step, updates.batch)
             self._shown = time.monotonic()
         if self._validation and self._validation.due(step, last=step == self._steps, saved=save):
             self._score(self._validation, step)
@@ -109,10 +118,11 @@ class _Watch:
         best = "  the best so far" if scores["best"] else ""
         self._observer.tell(f"step {step}: mIoU {scores['miou']:.4f} on {scores['examples']} images{best}")
 
-    def _show(self, step: int, batch: Mapping) -> None:
+    def _show(self, step: int, batch: Mapping | None) -> None:
         run = self._run
         self._summaries.histograms(step, {name: variable.value for name, variable in variable_map(run.model).items()})
         if run.options.save_summaries_images:
+            batch = batch or run.batch_of(step)
             images, labels = (run.local(batch[key]) for key in ("image", "label"))
             predicted = predictor_of(run.model).labels(images)
             shown = images[..., list(run.card.image.shown)] if run.card.image else images
@@ -149,7 +159,7 @@ def _workers_present(run: Session) -> Iterator[None]:
         ) from None
 
 
-def _loop(run: Session, watch: _Watch, batches: Iterator[Mapping]) -> str:
+def _loop(run: Session, watch: _Watch, update: Updater) -> str:
     """Trains to the end, to a signal or until the patience with the scores ends; returns Outcome's reason."""
     steps = run.train.training_number_of_steps
     reason = "done"
@@ -165,12 +175,9 @@ def _loop(run: Session, watch: _Watch, batches: Iterator[Mapping]) -> str:
                     reason = "interrupt" if signals.interrupted else "signal"
                 if reason != "done":
                     break
-            start = time.monotonic()
-            batch = next(batches)
-            waited = time.monotonic() - start
-            results = run.step(batch["image"], batch["label"])
-            step += 1
-            watch.after(step, batch, results, waited)
+            updates = update(watch.room(step))
+            step += updates.count
+            watch.after(step, updates)
         watch.finish(step)
     return reason
 
@@ -213,8 +220,8 @@ def train(experiment: Experiment, *, observer: TrainingObserver | None = None) -
             validation = Validation(run.asked, run.card)
         run.build()
         with _workers_present(run):
-            batches = run.begin(changes, observer)
+            update = run.begin(changes, observer)
         if is_chief and run.done() < run.train.training_number_of_steps:
             run.directory.log(run.started())
-        reason = _loop(run, _Watch(run, validation, observer), batches)
+        reason = _loop(run, _Watch(run, validation, observer), update)
         return Outcome(run.done(), str(run.directory.latest()), reason)

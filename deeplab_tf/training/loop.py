@@ -1,0 +1,194 @@
+"""Updates from an iterator of batches: one a call (`SingleSteps`), or several (`StepLoop`), and how many (`Pace`)."""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.training.step import TrainStep
+
+_LOGGED = ("total_loss", "cross_entropy", "regularization", "learning_rate")
+_LONG = 1.0  # seconds that a loop takes where auto decides: so long a signal waits, and starting it costs nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Updates:
+    """What came of some updates.
+
+    Attributes:
+      results: numbers of the step by name, a scalar of one update or [count].
+      count: the number of updates.
+      waited: seconds that they waited for their batches.
+      batch: of the update, as the devices have it; None where the host never saw it.
+    """
+
+    results: Mapping[str, Any]
+    count: int
+    waited: float
+    batch: Mapping[str, Any] | None
+
+
+class Updater(Protocol):
+    """Does updates."""
+
+    def __call__(self, most: int) -> Updates:
+        """Does some updates, at least one and at most `most`.
+
+        Raises:
+          DeepLabError: the batches have ended.
+        """
+        ...
+
+
+def _ended() -> DeepLabError:
+    return DeepLabError("the input has ended before the training: expected batches without end")
+
+
+class SingleSteps:
+    """Does one update a call, and does not wait for its results."""
+
+    def __init__(self, step: TrainStep, batches: Iterator[Mapping]) -> None:
+        self._step = step
+        self._batches = batches
+
+    def __call__(self, most: int) -> Updates:
+        """Does one update; see `Updater`."""
+        del most
+        start = time.monotonic()
+        batch = next(self._batches, None)
+        if batch is None:
+            raise _ended()
+        waited = time.monotonic() - start
+        return Updates(self._step(batch["image"], batch["label"]), 1, waited, batch)
+
+
+class Pace:
+    """How many steps a loop takes: `asked`, or with "auto" as many as take about a second.
+
+    The first loop of auto, which is traced and compiled, has one step, and the second two.
+
+    Args:
+      asked: steps_per_loop.
+      most: steps that a loop of auto takes at most.
+    """
+
+    def __init__(self, asked: int | str, most: int) -> None:
+        self._asked = asked
+        self._most = most
+        self._first = True
+        self._last: float | None = None
+        self._fastest: float | None = None
+
+    def steps(self) -> int:
+        """Returns the number of steps of the next loop, where nothing else bounds it."""
+        if isinstance(self._asked, int):
+            return self._asked
+        if self._last is None:
+            return 1 if self._first else min(2, self._most)
+        return min(self._most, max(1, int(_LONG / self._last)))
+
+    def within(self, seconds: float) -> int:
+        """Returns the number of steps, at least 1, after which about `seconds` will have passed."""
+        if self._last is None:
+            return 1 if seconds <= 0 else self._most
+        return max(1, int(min(seconds / self._last, 1e9)))
+
+    def note(self, count: int, seconds: float, *, traced: bool) -> float:
+        """Notes how long a loop of `count` steps took; returns the seconds above those of the fastest steps so far.
+
+        traced: whether the loop was traced and compiled first, so that its time says nothing.
+        """
+        self._first = False
+        if traced:
+            return 0.0
+        self._last = max(seconds / count, 1e-6)
+        self._fastest = min(self._last, self._fastest or self._last)
+        return seconds - count * self._fastest
+
+
+class StepLoop:
+    """Does several updates a call: a loop in the graph, which takes its batches from the iterator itself.
+
+    Nothing comes back to the host before its end but one row of numbers for each step, and the number of steps is a
+    tensor: loops of all lengths are one function, traced once (and once more where freeze_steps ends).
+
+    What the steps wait for data is seen in two ways. Where the batches lie in the host's memory, the graph notes the
+    time before and after each. Where they are on other devices, it cannot without waiting for these; the data is then
+    taken to be what makes steps slower than the fastest. Those at the beginning find batches that were read ahead while
+    the step was compiled.
+
+    Args:
+      step: the update.
+      batches: the iterator of the devices.
+      pace: how many steps a loop takes.
+      strategy: that of the step.
+      timed: whether the batches lie in the host's memory.
+    """
+
+    def __init__(
+        self,
+        step: TrainStep,
+        batches: Iterator[Mapping],
+        pace: Pace,
+        *,
+        strategy: tf.distribute.Strategy | None = None,
+        timed: bool,
+    ) -> None:
+        self._step = step
+        self._batches = batches
+        self._pace = pace
+        self._strategy = strategy
+        self._timed = timed
+        self._traced: set[bool] = set()
+        self.compiled = tf.function(self._updates, autograph=False)
+
+    def __call__(self, most: int) -> Updates:
+        """Does as many updates as the pace has it; see `Updater`."""
+        count = min(most, self._pace.steps())
+        first_phase = self._step.in_first_phase()
+        start = time.monotonic()
+        try:
+            rows, waited = self.compiled(tf.constant(count), first_phase=first_phase)
+            numbers = rows.numpy()  # waits for the last step
+        except tf.errors.OutOfRangeError:
+            raise _ended() from None
+        above = self._pace.note(count, time.monotonic() - start, traced=first_phase not in self._traced)
+        self._traced.add(first_phase)
+        results = {name: numbers[:, column] for column, name in enumerate(_LOGGED)}
+        return Updates(results, count, float(waited) if self._timed else above, None)
+
+    def _updates(self, count: tf.Tensor, *, first_phase: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns float32 [count, 4], the numbers in _LOGGED, and the seconds that were waited (float64)."""
+        rows = tf.TensorArray(tf.float32, count, element_shape=[len(_LOGGED)])
+
+        def update(number: tf.Tensor, rows: tf.TensorArray, waited: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            batch, seconds = self._next(number)
+            results = self._step.update(batch["image"], batch["label"], first_phase=first_phase)
+            row = tf.stack([self._local(results[name]) for name in _LOGGED])
+            return number + 1, rows.write(number, row), waited + seconds
+
+        _, rows, waited = tf.while_loop(
+            lambda number, *_: number < count,
+            update,
+            (tf.constant(0), rows, tf.constant(0.0, tf.float64)),
+            parallel_iterations=1,  # a step needs the weights of the one before
+        )
+        return rows.stack(), waited
+
+    def _next(self, number: tf.Tensor) -> tuple[Mapping[str, Any], tf.Tensor]:
+        """Returns the next batch, and the seconds that it took to come where that is noted."""
+        if not self._timed:
+            return next(self._batches), tf.constant(0.0, tf.float64)
+        with tf.control_dependencies([number]):
+            before = tf.timestamp()
+        with tf.control_dependencies([before]):
+            batch = next(self._batches)
+        with tf.control_dependencies([self._local(value) for value in batch.values()]):
+            return batch, tf.timestamp() - before
+
+    def _local(self, value: Any) -> tf.Tensor:
+        """Returns the first device's part of a value."""
+        return self._strategy.experimental_local_results(value)[0] if self._strategy else value
