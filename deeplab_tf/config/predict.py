@@ -32,8 +32,9 @@ class PredictConfig(CrfConfig, Averaging):
     )
     runtime: Runtime = option(
         "auto",
-        "what runs the network: tf; tflite (LiteRT with XNNPACK, the extra litert); auto: tflite where it is "
-        "installed, on a processor, for a number of images that repays the conversion; else tf",
+        "what runs the network: tf; tflite (LiteRT with XNNPACK, the extra litert); onnx (ONNX Runtime, the extra "
+        "onnx); openvino (the extra openvino); auto: on a processor the fastest of those that are installed, measured "
+        "once on each machine, for a number of images that repays it; else tf",
     )
 
     def __post_init__(self) -> None:

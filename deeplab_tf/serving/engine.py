@@ -21,6 +21,7 @@ from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig, ServeConfig
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.inference.measured import Surroundings
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tiles import network_labels, network_size
 from deeplab_tf.ops.images import EXTENSIONS, jpeg_bytes, png_bytes, read_image, resize_labels, resize_longest
@@ -34,6 +35,7 @@ from deeplab_tf.weights.model_directory import ModelCard
 
 T = TypeVar("T")
 
+_SURROUNDINGS = Surroundings()
 _EXAMPLES = 6  # of the user's pictures that the page offers, at most
 _EXAMPLE_SIDE = 1024  # pixels of their longer side, at most
 _MOST_BODIES = 16  # all request bodies together take at most the memory of this many of the largest size
@@ -48,11 +50,13 @@ class Engine:
       image: what the photographs are that the model reads; None: 8-bit RGB.
     """
 
-    def __init__(self, model: keras.Model, card: ModelCard, options: ServeConfig) -> None:
+    def __init__(
+        self, model: keras.Model, card: ModelCard, options: ServeConfig, surroundings: Surroundings = _SURROUNDINGS
+    ) -> None:
         card.require_classes("serve")
         self._card = card
         self.options = options
-        self._predictor = runtime_predictor(model, options.runtime, pixels=math.inf)
+        self._predictor = runtime_predictor(model, options.runtime, pixels=math.inf, surroundings=surroundings)
         self._model = model  # which a predictor does not keep
         self._backend = self._predictor.backend
         self._page_options = PredictConfig(longest_side=options.longest_side)
