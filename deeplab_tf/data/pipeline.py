@@ -5,7 +5,8 @@ form: a run starts at any step at once, and equal steps see equal pixels. Everyt
 the host, except for the files of `decoded_cache`, which Python reads and writes.
 """
 
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import tensorflow as tf
 
@@ -13,7 +14,8 @@ from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.arch.spec import band_pixel
 from deeplab_tf.config import DataConfig
 from deeplab_tf.data import transforms
-from deeplab_tf.data.augment import DRAWS, make_augmentation
+from deeplab_tf.data.augment import DRAWS, Augmentation, make_augmentation
+from deeplab_tf.data.crossing import byte_picture
 from deeplab_tf.data.decoded_cache import open_cache
 from deeplab_tf.data.examples import (
     ExampleSource,
@@ -113,18 +115,52 @@ def _require_parts(config: DataConfig, part: BatchPart) -> None:
 
 
 def training_batches(
-    source: ExampleSource, seed: int, *, start_step: int = 0, part: BatchPart = _WHOLE, steps: int | None = None
+    source: ExampleSource,
+    seed: int,
+    *,
+    start_step: int = 0,
+    part: BatchPart = _WHOLE,
+    steps: int | None = None,
+    as_bytes: bool = False,
 ) -> tf.data.Dataset:
     """Returns the batches of records that are open already; see `make_dataset` with training=True.
 
-    steps: the number of batches, before a part is split into pieces; None: without end.
+    Args:
+      source: the records.
+      seed: of the order and of the random numbers.
+      start_step: the number of batches to leave out.
+      part: the part of each batch to give.
+      steps: the number of batches, before a part is split into pieces; None: without end.
+      as_bytes: give labels as uint8, and images as `crossing.BytePictures` where all of their pixels are whole.
     """
     config = source.config
     _require_parts(config, part)
+    size = config.batch_size // part.parts
+    augmentation = make_augmentation(config, _pad_values(source)[0])
+    example_of = _training_example(source, seed, augmentation, as_bytes=as_bytes)
+
+    def example_at(row: tf.Tensor) -> dict[str, Any]:
+        # Counted over all pipelines, so that the examples of a step do not depend on how many share it.
+        return example_of(row // size * config.batch_size + part.number * size + tf.math.floormod(row, size))
+
+    rows = tf.data.Dataset.counter(tf.constant(start_step * size, tf.int64), tf.constant(1, tf.int64))
+    rows = rows if steps is None else rows.take(steps * size)
+    examples = rows.map(without_autograph(example_at), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = examples.batch(size // part.pieces, drop_remainder=True)
+    if augmentation:
+        mix_batch = without_autograph(augmentation.mix_batch)
+        batches = batches.map(mix_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _training_example(
+    source: ExampleSource, seed: int, augmentation: Augmentation | None, *, as_bytes: bool
+) -> Callable[[tf.Tensor], dict[str, Any]]:
+    """Returns the function that makes the example at a position (int64 scalar) of the sequence of all epochs."""
+    config = source.config
     crop_size = config.crop_size
     if crop_size is None:
         raise DeepLabError("crop_size is not set; training crops to it, for instance crop_size=513,513")
-    size = config.batch_size // part.parts
     scales = transforms.scale_values(config.min_scale_factor, config.max_scale_factor, config.scale_factor_step_size)
     pixel, ignored = _pad_values(source)
     if config.color_jitter and source.channels != 3:
@@ -132,14 +168,13 @@ def training_batches(
             f"color_jitter={','.join(map(str, config.color_jitter))}: changes the colours of RGB, and the photographs "
             f"have {source.channels} bands; leave it out"
         )
-    augmentation = make_augmentation(config, pixel)
+    # A picture that is resized in any way has fractions, and so have most augmentations.
+    as_stored = scales.tolist() == [1.0] and config.min_resize_value is None and source.dtype == tf.uint8
     cache = None
     if config.decoded_cache:
         cache = open_cache(config.decoded_cache, source.identity, channels=source.channels, dtype=source.dtype)
 
-    def example_at(row: tf.Tensor) -> dict[str, tf.Tensor]:
-        # Counted over all pipelines, so that the examples of a step do not depend on how many share it.
-        position = row // size * config.batch_size + part.number * size + tf.math.floormod(row, size)
+    def example_of(position: tf.Tensor) -> dict[str, Any]:
         epoch, record = _shuffled(seed, position, source.count)
         draws = tf.random.stateless_uniform([4], tf.stack([_epoch_key(seed, epoch), record]), alg="philox")
         scale = transforms.draw_scale(scales, config.scale_factor_step_size, draws[0])
@@ -156,22 +191,19 @@ def training_batches(
         extra = {"skipped": example["skipped"]} if config.skip_corrupt_records else {}
         image, label = _resized(config, example["image"], example["label"])
         window = window_of(example["shape"] if partly else tf.shape(image)[:2])
+        label = transforms.label_window(label, window, crop_size, ignored)
+        label = label if as_bytes and not augmentation else tf.cast(label, tf.int32)
+        if as_bytes and as_stored and not augmentation:
+            image = byte_picture(image, window, example["corner"], crop_size, pixel)
+            return {"image": image, "label": label, **_stored_facts(example), **extra}
         image = transforms.image_window(image, window, example["corner"])
         if augmentation:
             extra[DRAWS] = augmentation.draws(_epoch_key(seed, epoch), record)
             image = augmentation.augment_image(image, extra[DRAWS])
         image = transforms.fill(image, window, crop_size, pixel)
-        label = transforms.label_window(label, window, crop_size, ignored)
-        return {"image": image, "label": tf.cast(label, tf.int32), **_stored_facts(example), **extra}
+        return {"image": image, "label": label, **_stored_facts(example), **extra}
 
-    rows = tf.data.Dataset.counter(tf.constant(start_step * size, tf.int64), tf.constant(1, tf.int64))
-    rows = rows if steps is None else rows.take(steps * size)
-    examples = rows.map(without_autograph(example_at), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    batches = examples.batch(size // part.pieces, drop_remainder=True)
-    if augmentation:
-        mix_batch = without_autograph(augmentation.mix_batch)
-        batches = batches.map(mix_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return example_of
 
 
 def _stored_facts(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

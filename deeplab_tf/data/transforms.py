@@ -269,21 +269,22 @@ def image_window(image: tf.Tensor, window: Window, corner: tf.Tensor | Sequence[
       window: what to keep.
       corner: row and column of the picture at which `image` begins.
     """
-    channels = cast(int, image.shape[-1])
-
-    def cut(array: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-        part = tf.slice(array, tf.concat([offset, [0]], axis=0), tf.concat([window.extent, [channels]], axis=0))
-        return tf.cond(window.mirrored, lambda: tf.reverse(part, [1]), lambda: part)
-
     return tf.cond(
         window.unscaled,
-        lambda: tf.cast(cut(image, window.offset - corner), tf.float32),
+        lambda: tf.cast(cut_window(image, window, corner), tf.float32),
         lambda: tf.cond(
             window.wasteful,
             lambda: _sampled(image, window, corner),
-            lambda: cut(resize_image(image, window.size), window.offset),
+            lambda: cut_window(resize_image(image, window.size), window, (0, 0)),
         ),
     )
+
+
+def cut_window(image: tf.Tensor, window: Window, corner: tf.Tensor | Sequence[int]) -> tf.Tensor:
+    """Returns the window of a picture that has its size already, of the image's dtype; see `image_window`."""
+    extent = tf.concat([window.extent, [cast(int, image.shape[-1])]], axis=0)
+    part = tf.slice(image, tf.concat([window.offset - corner, [0]], axis=0), extent)
+    return tf.cond(window.mirrored, lambda: tf.reverse(part, [1]), lambda: part)
 
 
 def _sampled(image: tf.Tensor, window: Window, corner: tf.Tensor | Sequence[int]) -> tf.Tensor:

@@ -22,13 +22,11 @@ class Updates:
       results: numbers of the step by name, a scalar of one update or [count].
       count: the number of updates.
       waited: seconds that they waited for their batches.
-      batch: of the update, as the devices have it; None where the host never saw it.
     """
 
     results: Mapping[str, Any]
     count: int
     waited: float
-    batch: Mapping[str, Any] | None
 
 
 class Updater(Protocol):
@@ -62,7 +60,7 @@ class SingleSteps:
         if batch is None:
             raise _ended()
         waited = time.monotonic() - start
-        return Updates(self._step(batch["image"], batch["label"]), 1, waited, batch)
+        return Updates(self._step(batch["image"], batch["label"]), 1, waited)
 
 
 class Pace:
@@ -99,10 +97,11 @@ class Pace:
     def note(self, count: int, seconds: float, *, traced: bool) -> float:
         """Notes how long a loop of `count` steps took; returns the seconds above those of the fastest steps so far.
 
-        traced: whether the loop was traced and compiled first, so that its time says nothing.
+        traced: whether the loop was traced and compiled first, so that its time says nothing, and steps are others now.
         """
         self._first = False
         if traced:
+            self._last = self._fastest = None
             return 0.0
         self._last = max(seconds / count, 1e-6)
         self._fastest = min(self._last, self._fastest or self._last)
@@ -115,17 +114,16 @@ class StepLoop:
     Nothing comes back to the host before its end but one row of numbers for each step, and the number of steps is a
     tensor: loops of all lengths are one function, traced once (and once more where freeze_steps ends).
 
-    What the steps wait for data is seen in two ways. Where the batches lie in the host's memory, the graph notes the
-    time before and after each. Where they are on other devices, it cannot without waiting for these; the data is then
-    taken to be what makes steps slower than the fastest. Those at the beginning find batches that were read ahead while
-    the step was compiled.
+    How long the steps wait for data nobody sees in there, as TensorFlow has no clock in a graph of deterministic
+    operations, and one on a device would have the host wait for that. It is estimated: the data is taken to be what
+    makes steps slower than the fastest ones. Those at the beginning find batches that were read ahead while the step
+    was compiled.
 
     Args:
       step: the update.
       batches: the iterator of the devices.
       pace: how many steps a loop takes.
       strategy: that of the step.
-      timed: whether the batches lie in the host's memory.
     """
 
     def __init__(
@@ -135,13 +133,11 @@ class StepLoop:
         pace: Pace,
         *,
         strategy: tf.distribute.Strategy | None = None,
-        timed: bool,
     ) -> None:
         self._step = step
         self._batches = batches
         self._pace = pace
         self._strategy = strategy
-        self._timed = timed
         self._traced: set[bool] = set()
         self.compiled = tf.function(self._updates, autograph=False)
 
@@ -151,43 +147,28 @@ class StepLoop:
         first_phase = self._step.in_first_phase()
         start = time.monotonic()
         try:
-            rows, waited = self.compiled(tf.constant(count), first_phase=first_phase)
-            numbers = rows.numpy()  # waits for the last step
+            numbers = self.compiled(tf.constant(count), first_phase=first_phase).numpy()  # waits for the last step
         except tf.errors.OutOfRangeError:
             raise _ended() from None
-        above = self._pace.note(count, time.monotonic() - start, traced=first_phase not in self._traced)
+        waited = self._pace.note(count, time.monotonic() - start, traced=first_phase not in self._traced)
         self._traced.add(first_phase)
         results = {name: numbers[:, column] for column, name in enumerate(_LOGGED)}
-        return Updates(results, count, float(waited) if self._timed else above, None)
+        return Updates(results, count, waited)
 
-    def _updates(self, count: tf.Tensor, *, first_phase: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns float32 [count, 4], the numbers in _LOGGED, and the seconds that were waited (float64)."""
+    def _updates(self, count: tf.Tensor, *, first_phase: bool) -> tf.Tensor:
+        """Returns the numbers in _LOGGED of each of `count` (int32 scalar) updates, float32 [count, 4]."""
         rows = tf.TensorArray(tf.float32, count, element_shape=[len(_LOGGED)])
 
-        def update(number: tf.Tensor, rows: tf.TensorArray, waited: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            batch, seconds = self._next(number)
+        def update(number: tf.Tensor, rows: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+            batch = next(self._batches)
             results = self._step.update(batch["image"], batch["label"], first_phase=first_phase)
             row = tf.stack([self._local(results[name]) for name in _LOGGED])
-            return number + 1, rows.write(number, row), waited + seconds
+            return number + 1, rows.write(number, row)
 
-        _, rows, waited = tf.while_loop(
-            lambda number, *_: number < count,
-            update,
-            (tf.constant(0), rows, tf.constant(0.0, tf.float64)),
-            parallel_iterations=1,  # a step needs the weights of the one before
-        )
-        return rows.stack(), waited
-
-    def _next(self, number: tf.Tensor) -> tuple[Mapping[str, Any], tf.Tensor]:
-        """Returns the next batch, and the seconds that it took to come where that is noted."""
-        if not self._timed:
-            return next(self._batches), tf.constant(0.0, tf.float64)
-        with tf.control_dependencies([number]):
-            before = tf.timestamp()
-        with tf.control_dependencies([before]):
-            batch = next(self._batches)
-        with tf.control_dependencies([self._local(value) for value in batch.values()]):
-            return batch, tf.timestamp() - before
+        # A step needs the weights of the one before.
+        start = tf.constant(0), rows
+        _, rows = tf.while_loop(lambda number, _: number < count, update, start, parallel_iterations=1)
+        return rows.stack()
 
     def _local(self, value: Any) -> tf.Tensor:
         """Returns the first device's part of a value."""

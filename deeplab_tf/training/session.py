@@ -1,6 +1,7 @@
 """Session: one training run, with its options, data, network, step, folder and devices, and how it begins."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -219,7 +220,13 @@ class Session:
             self.directory.save(self.done(), self.variables(), keep=self.options.keep_checkpoints)
 
     def dataset(
-        self, part: tuple[int, int], pieces: int, *, start: int | None = None, steps: int | None = None
+        self,
+        part: tuple[int, int],
+        pieces: int,
+        *,
+        start: int | None = None,
+        steps: int | None = None,
+        as_bytes: bool = False,
     ) -> tf.data.Dataset:
         """Returns batches of the training.
 
@@ -228,31 +235,29 @@ class Session:
           pieces: the same.
           start: the number of updates before the first; None: those done.
           steps: the number of updates; None: without end.
+          as_bytes: as they cross to the devices; see `training_batches`.
         """
         # Opened here: the records lie on the host that this is called for.
         source = open_records(self.data, self.options.train_split, self._located)
         start = self.done() if start is None else start
         wanted = BatchPart(*part, pieces)
-        batches = training_batches(source, self.train.seed, start_step=start, part=wanted, steps=steps)
+        batches = training_batches(
+            source, self.train.seed, start_step=start, part=wanted, steps=steps, as_bytes=as_bytes
+        )
         batches = batches.map(lambda batch: {key: batch[key] for key in ("image", "label")})
         return kept_parallel(batches) if self.options.deterministic else batches
 
     def _read_dataset(self, part: tuple[int, int], pieces: int) -> tf.data.Dataset:
         """Returns the batches that follow the updates done, of which the first has been read."""
-        first = list(self.dataset(part, pieces, steps=1))
-        rest = self.dataset(part, pieces, start=self.done() + 1)
-        read: Any = {key: tf.stack([piece[key] for piece in first]) for key in first[0]}
+        first = list(self.dataset(part, pieces, steps=1, as_bytes=True))
+        rest = self.dataset(part, pieces, start=self.done() + 1, as_bytes=True)
+        read: Any = tf.nest.map_structure(lambda *values: tf.stack(values), *first)
         return tf.data.Dataset.from_tensor_slices(read).concatenate(rest)
 
     def batch_of(self, step: int) -> Mapping[str, tf.Tensor]:
         """Returns the first device's part of the batch of update number `step`, counted from 1; reads it again."""
         part = self.dataset((0, self.devices.replicas), 1, start=step - 1, steps=1)
         return next(named_batches(part))
-
-    def local(self, value: Any) -> np.ndarray:
-        """Returns the first local device's part of a distributed value."""
-        strategy = self.devices.strategy if isinstance(value, tf.distribute.DistributedValues) else None
-        return (strategy.experimental_local_results(value)[0] if strategy else value).numpy()
 
     def _restore(self, observer: TrainingObserver) -> tuple[str | None, list[int]]:
         """Restores the newest checkpoint that is whole; returns its prefix, and the steps of those that are not.
@@ -335,8 +340,8 @@ class Session:
             if self.steps_per_loop != 1:
                 batches = self.devices.iterate(self._read_dataset)
                 strategy = self.devices.strategy
-                return StepLoop(self.step, batches, self.pace, strategy=strategy, timed=self.hardware.kind == "CPU")
-            batches = self.devices.iterate(self.dataset)
+                return StepLoop(self.step, batches, self.pace, strategy=strategy)
+            batches = self.devices.iterate(functools.partial(self.dataset, as_bytes=True))
             first = next(batches)
         return SingleSteps(self.step, itertools.chain([first], batches))
 

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.config import ModelConfig, TrainConfig
+from deeplab_tf.data.crossing import BytePictures, float_pictures
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.cost import regularized_kernels
 from deeplab_tf.network.layers import FusedBatchNorm
@@ -138,7 +139,7 @@ class TrainStep:
 
     def __call__(self, images: Any, labels: Any) -> dict[str, tf.Tensor]:
         """Trains on one batch; see `make_train_step`. With a strategy, the arguments may be its per-replica values."""
-        if not isinstance(images, tf.distribute.DistributedValues):
+        if not isinstance(images, tf.distribute.DistributedValues | BytePictures):
             kind = tf.uint8 if getattr(images, "dtype", None) in (tf.uint8, np.uint8) else tf.float32
             images, labels = tf.convert_to_tensor(images, kind), tf.cast(labels, tf.int32)
         results = self.compiled(images, labels, first_phase=self.in_first_phase())
@@ -146,11 +147,13 @@ class TrainStep:
             results = {name: self._strategy.experimental_local_results(value)[0] for name, value in results.items()}
         return results
 
-    def update(self, images: tf.Tensor, labels: tf.Tensor, *, first_phase: bool = False) -> dict[str, tf.Tensor]:
+    def update(
+        self, images: tf.Tensor | BytePictures, labels: tf.Tensor, *, first_phase: bool = False
+    ) -> dict[str, tf.Tensor]:
         """Adds one update to the graph that is being traced; what a function around it does is not compiled by XLA.
 
         Args:
-          images: uint8 or float32 [b, h, w, 3], RGB in 0..255; with a strategy, its per-replica values.
+          images: uint8 or float32 [b, h, w, 3], RGB in 0..255, or BytePictures; with a strategy, per-replica values.
           labels: uint8 or int32 [b, h, w] or [b, h, w, 1], as `images`.
           first_phase: whether it is before freeze_steps.
 
@@ -165,11 +168,13 @@ class TrainStep:
                 return self._of_replica(images, labels, first_phase=first_phase)
             return self._strategy.run(self._of_replica, args=(images, labels), kwargs={"first_phase": first_phase})
 
-    def replica_step(self, images: tf.Tensor, labels: tf.Tensor, *, first_phase: bool) -> dict[str, tf.Tensor]:
+    def replica_step(
+        self, images: tf.Tensor | BytePictures, labels: tf.Tensor, *, first_phase: bool
+    ) -> dict[str, tf.Tensor]:
         """Updates by this replica's share of the batch; to be called by `strategy.run`.
 
         Args:
-          images: uint8 or float32 [b, h, w, 3], RGB in 0..255.
+          images: uint8 or float32 [b, h, w, 3], RGB in 0..255; or BytePictures.
           labels: uint8 or int32 [b, h, w] or [b, h, w, 1].
           first_phase: as for `update`, which has the layers and variables follow it.
 
@@ -180,7 +185,7 @@ class TrainStep:
         config = self.config
         step = tf.identity(self.state[names.GLOBAL_STEP])
         rate = learning_rate(config, step)
-        images = tf.cast(images, tf.float32)  # the same number whichever side of the wire it becomes a float
+        images = float_pictures(images)  # the same number whichever side of the wire it becomes a float
         labels = _checked_labels(self.model, images, tf.cast(labels, tf.int32), config.gradient_accumulation_steps)
         total, count, gradients = self._all_reduced(self._accumulated(images, labels, step))
         cross_entropy = losses.divided(total, count)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import tensorflow as tf
 
@@ -91,7 +91,7 @@ class _Watch:
             self._run.save()
             self._saved = time.monotonic()
         if self._is_chief and now - self._shown >= options.save_summaries_secs:
-            self._show(step, updates.batch)
+            self._show(step)
             self._shown = time.monotonic()
         if self._validation and self._validation.due(step, last=step == self._steps, saved=save):
             self._score(self._validation, step)
@@ -119,12 +119,12 @@ class _Watch:
         best = "  the best so far" if scores["best"] else ""
         self._observer.tell(f"step {step}: mIoU {scores['miou']:.4f} on {scores['examples']} images{best}")
 
-    def _show(self, step: int, batch: Mapping | None) -> None:
+    def _show(self, step: int) -> None:
         run = self._run
         self._summaries.histograms(step, {name: variable.value for name, variable in variable_map(run.model).items()})
         if run.options.save_summaries_images:
-            batch = batch or run.batch_of(step)
-            images, labels = (run.local(batch[key]) for key in ("image", "label"))
+            batch = run.batch_of(step)
+            images, labels = (batch[key].numpy() for key in ("image", "label"))
             predicted = predictor_of(run.model).labels(images)
             shown = images[..., list(run.card.image.shown)] if run.card.image else images
             self._summaries.samples(step, shown, labels[..., 0], predicted, run.config.num_classes)
