@@ -37,23 +37,49 @@ def is_remote(place: str | os.PathLike[str]) -> bool:
 def clean(text: str) -> str:
     """Returns a path that a user typed as everything else expects it: `~` expanded, no slash at its end."""
     if is_remote(text):
-        return re.sub(r"(?<![:/])/+$", "", text)
+        return _without_dots(re.sub(r"(?<![:/])/+$", "", text))
     text = os.path.expanduser(text)
     return text.rstrip("/") or text[:1]
+
+
+def _without_dots(text: str) -> str:
+    """Returns a path with a scheme without its parts . and .., which in a bucket would be names like any other."""
+    scheme, _, rest = text.partition("://")
+    if scheme == "file" or not {".", ".."} & set(rest.split("/")):
+        return text
+    parts: list[str] = []
+    for part in rest.split("/"):
+        if part == ".." and (not parts or (scheme == "gs" and len(parts) == 1)):
+            raise DeepLabError(f"{text}: its .. lead out of {scheme}://{'/'.join(parts)}; expected a path below that")
+        if part == "..":
+            parts.pop()
+        elif part != ".":
+            parts.append(part)
+    return f"{scheme}://{'/'.join(parts)}"
 
 
 def path(place: str | os.PathLike[str]) -> AnyPath:
     """Returns a path to work with, `~` being expanded. Characters such as * and [ mean themselves.
 
-    DeepLabError for a scheme that TensorFlow has no file system for.
+    DeepLabError for a scheme that TensorFlow has no file system for, and for one with a single slash: pathlib.Path
+    makes gs:/x of gs://x, and a folder called gs: is not what is meant.
     """
-    if is_remote(place):
+    text = os.fspath(place)
+    if is_remote(text):
         from deeplab_tf.filesystems import remote
 
-        return remote.remote_path(place)
-    local = pathlib.Path(os.path.expanduser(place))
-    # A name that begins with ~ and means itself, ./~draft, must still do so when it comes here again.
-    return local.absolute() if local.parts and local.parts[0].startswith("~") else local
+        return remote.remote_path(_without_dots(text))
+    single = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):(/|$)", text)
+    if single:
+        meant = f"{single[1]}://{'/' if single[1] == 'file' else ''}{text[single.end() :]}"
+        raise DeepLabError(
+            f"{text}: a scheme is followed by two slashes; expected {meant}, or ./{text} for a folder of this machine "
+            "(in Python give such a path as str: pathlib.Path drops a slash)"
+        )
+    local = pathlib.Path(os.path.expanduser(text))
+    # A name that begins with ~ or like a scheme and means itself, ./~draft, must still do so when it comes here again.
+    again = local.parts and (local.parts[0].startswith("~") or local.parts[0].endswith(":"))
+    return local.absolute() if again else local
 
 
 def local_path(place: str | os.PathLike[str], *, flag: str, why: str) -> pathlib.Path:

@@ -61,10 +61,19 @@ def test_a_home_is_expanded_and_patterns_mean_themselves(monkeypatch, tmp_path):
         ("file:///a/b/", "file:///a/b"),
         ("tfds:deeplab_voc", "tfds:deeplab_voc"),
         ("gs:/x", "gs:/x"),
+        ("ram://a/b/../c/./d/", "ram://a/c/d"),
+        ("gs://bucket/../x", None),
+        ("gs://bucket/a/..", "gs://bucket"),
+        ("ram://..", None),
+        ("ram://a/...", "ram://a/..."),
     ],
 )
 def test_what_is_typed_is_cleaned_once(typed, clean, monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
+    if clean is None:
+        with pytest.raises(DeepLabError, match="lead out of"):
+            files.clean(typed)
+        return
     clean = clean.format(home="/home/someone")
     assert files.clean(typed) == clean
     assert files.clean(clean) == clean
@@ -75,6 +84,39 @@ def test_a_name_that_begins_with_a_tilde_stays_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     once = files.path("./~/draft")
     assert files.path(once) == files.path(os.fspath(once)) == tmp_path / "~" / "draft"
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("gs:/bucket/run", "gs://bucket/run"),
+        ("foo:/x", "foo://x"),
+        ("gs:", "gs://"),
+        ("file:/a/b", "file:///a/b"),
+    ],
+)
+def test_a_scheme_that_lost_a_slash_is_no_folder_of_this_machine(text, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for spelled in (text, pathlib.Path(text)):
+        with pytest.raises(DeepLabError, match=f"^{text}: .*expected {meant}, or ./{text} for a folder") as caught:
+            files.path(spelled)
+        assert "\n" not in str(caught.value)
+    place = files.path(f"./{text}")
+    assert files.path(str(place)) == place == tmp_path / text
+    for text in ("run:1/x", "a:b", "12:30/x", "C:/x"):
+        assert files.path(text) == files.path(files.path(text)) and "//" not in str(files.path(text))
+
+
+@pytest.mark.parametrize("text", ["gs://", "gs:///x", "file://host/x", "file://x"])
+def test_a_path_that_names_no_place_is_one_line(text):
+    with pytest.raises(DeepLabError, match=f"^{text}: names (no bucket|a host)[^\n]*; expected [^\n]*$"):
+        files.path(text)
+
+
+def test_parts_that_lead_up_are_not_names_of_a_bucket():
+    assert str(files.path("ram://a/run/../x")) == "ram://a/x"
+    with pytest.raises(DeepLabError, match=r"^gs://b/\.\./c: its \.\. lead out of gs://b; expected"):
+        files.path("gs://b/../c")
 
 
 @pytest.mark.parametrize("text", ["ram://a/b", "file:///a/b", "ram://a", "gs://bucket/run [2]/a*b", "hdfs:///a/b"])

@@ -95,6 +95,32 @@ def test_every_spelling_is_one_path(command, name, monkeypatch, tmp_path):
         assert found == [f"{tmp_path}/a", f"{tmp_path}/b"]
 
 
+NO_PLACES = (
+    "gs:/x",
+    "foo:/x/y",
+    "gs:",
+    "gs://",
+    "gs:///x",
+    "file:/x",
+    "file://x/y",
+    "s3://b",
+    "hdfs://b/x",
+    "GS://b/x",
+)
+
+
+@pytest.mark.parametrize(("command", "name"), PATH_FLAGS)
+def test_what_names_no_place_is_one_line_and_no_folder_of_this_machine(command, name, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    for typed in NO_PLACES:
+        with pytest.raises(SystemExit) as ended:
+            options.run(pytest.fail, TOOLS[command].define, ["tool", f"--{name}={typed}"])
+        message = capsys.readouterr().err
+        assert ended.value.code == 1 and message.count("\n") == 1
+        assert message.startswith(f"tool: --{_ALIASES.get((command, name), name)}={typed}: ") and "expected" in message
+        assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("command", "name"), PATH_FLAGS)
 def test_an_unknown_scheme_is_one_line_before_anything_is_done(command, name, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)

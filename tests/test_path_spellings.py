@@ -31,7 +31,6 @@ from deeplab_tf.zoo import lookup
 from deeplab_tf.zoo.released import SHAPES
 
 SPELLINGS = ("~/{} [2]", "a*b {}/", "{}", "ram://{}")
-LOCAL = SPELLINGS[:-1]
 
 
 @dataclasses.dataclass
@@ -167,7 +166,7 @@ def test_predict(place, sources):
     assert f"{stem}_raw.png" in place.names("out")
 
 
-@spelled(*LOCAL, heavy=("a*b {}/", "{}"))
+@spelled(heavy=("a*b {}/", "{}", "ram://{}"))
 def test_predict_with_beam(place, sources):
     given = (f"--checkpoint={place('model', sources / 'model')}", f"--input={place('photos', sources / 'photos')}")
     ran(

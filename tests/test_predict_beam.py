@@ -72,7 +72,7 @@ def test_the_direct_runner_writes_the_same_files(directory, photos, tmp_path, ca
         (["--beam_runner=DirectRunner", "--beam_options=x"], "--beam_options: 'x'; expected --name=value"),
         (["--beam_options=--x=1"], "--beam_options belongs to --beam_runner"),
         (["--beam_runner=DirectRunner", "--input=-"], "cannot read standard input"),
-        (["--beam_runner=DirectRunner", "--output_dir=gs://bucket/out"], "expected one that all workers see"),
+        (["--beam_runner=FlinkRunner", "--output_dir=ram://out"], "ram://out is in the memory of this process"),
     ],
 )
 def test_mistakes_are_told(flags, reason, directory, photos, tmp_path, capsys, monkeypatch):

@@ -164,6 +164,51 @@ def test_the_best_outlives_a_resumed_run(data, tmp_path, monkeypatch):
 
 
 @pytest.mark.heavy
+def test_a_score_that_a_kill_prevented_is_made_up_for(data, tmp_path, monkeypatch):
+    _scores_of(monkeypatch, [0.3])
+    run = RunConfig(train_logdir=str(tmp_path / "run"), mode="train_and_eval")
+    update = TrainConfig(training_number_of_steps=1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(validation.Validation, "score", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        train(Experiment(MODEL, update, data, run, EVALUATION))
+    assert RunDirectory(tmp_path / "run").steps() == [0, 1] and scored(tmp_path / "run") == []
+    for _ in range(2):
+        train(Experiment(MODEL, update, data, run, EVALUATION))
+        assert scored(tmp_path / "run") == [1]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("killed", ["log", "save"])
+def test_a_kill_while_the_best_are_kept_loses_neither_the_old_nor_the_new(killed, data, tmp_path, monkeypatch):
+    _scores_of(monkeypatch, [0.3, 0.6, 0.5, 0.7])
+    run = RunConfig(train_logdir=str(tmp_path / "run"), mode="train_and_eval", keep_best=True)
+    model = build_model(MODEL)
+    state = initial_state(TrainConfig(), trained_variables(model, TrainConfig()))
+    (tmp_path / "run").mkdir()
+    experiment, best = Experiment(MODEL, data=data, run=run, evaluation=EVALUATION), tmp_path / "run" / "best"
+
+    def scores():
+        return validation.Validation(experiment, ModelCard(MODEL, ignore_label=255))
+
+    real = getattr(RunDirectory, killed)
+
+    def ended(*arguments, **options):
+        if killed == "save":
+            real(*arguments, **options)
+        raise KeyboardInterrupt
+
+    scores().score(10, model, state)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunDirectory, killed, ended)
+        scores().score(20, model, state)
+    assert RunDirectory(best).steps() == ([20] if killed == "save" else [10])
+    scores().score(30, model, state)
+    assert RunDirectory(best).steps() == ([20] if killed == "save" else [30]), "0.5 is worse than 0.6, not than 0.3"
+    scores().score(40, model, state)
+    assert RunDirectory(best).steps() == [40]
+
+
+@pytest.mark.heavy
 def test_line_of_a_class_without_pixels(data, tmp_path, monkeypatch):
     _scores_of(monkeypatch, [0.5])
     run = RunConfig(train_logdir=str(tmp_path / "run"), mode="train_and_eval", eval_interval_steps=2)

@@ -6,7 +6,8 @@ r"""Trains a network with the flags of the release's train.py, or goes on with a
     --tf_initial_checkpoint=deeplabv3_xception_2018_01_04.tar.gz
 
 The folder becomes a model directory: predict and convert read it while the run goes on. SIGTERM and control-C save
-first; the same command goes on where the run stopped.
+first; the same command goes on where the run stopped. The folder may be one of a bucket (--train_logdir=gs://bucket/run):
+a second trainer is refused there as well, by a lease that a killed trainer of another machine holds for 2 minutes more.
 """
 
 import dataclasses

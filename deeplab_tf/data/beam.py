@@ -53,6 +53,7 @@ def beam_writer(runner: str, beam_options: Sequence[str] = ()) -> Writer:
 
     def write(shards: Sequence[PlannedShard], rules: PackingRules) -> Iterator[Written]:
         work = os.path.join(os.path.dirname(shards[0].file), _WORK)
+        require_shared(work, runner)
         files.path(work).mkdir(parents=True)
         with files.path(os.path.join(work, _PLAN)).open("w", encoding="utf-8") as plan:
             for number, shard in enumerate(shards):
@@ -111,6 +112,14 @@ def _require_known(runner: str, flags: Sequence[str]) -> None:
     unknown = sorted(set(everything) - set(known))
     if unknown and runner not in _OWN_OPTIONS:
         raise unknown_name("option in --beam_options", unknown[0], known)
+
+
+def require_shared(place: str | os.PathLike[str], runner: str) -> None:
+    """Raises DeepLabError where workers of a `runner` cannot see what this process sees at `place`."""
+    if os.fspath(place).startswith("ram://") and runner != "DirectRunner":
+        raise DeepLabError(
+            f"--beam_runner={runner}: {place} is in the memory of this process; give a folder that all workers see"
+        )
 
 
 def _with_absolute_paths(pair: Pair) -> Pair:

@@ -34,7 +34,7 @@ def remote_path(place: str | os.PathLike) -> "RemotePath":
     found = RemotePath(place)
     scheme, _, rest = os.fspath(place).partition("://")
     _require_file_system(scheme)
-    if scheme == "gs" and not rest.strip("/"):
+    if scheme == "gs" and not rest.partition("/")[0]:
         raise DeepLabError(f"{place}: names no bucket; expected gs://bucket/folder")
     if scheme == "file" and not rest.startswith("/"):
         raise DeepLabError(f"{place}: names a host, not a folder; expected file:///folder, or the path alone")

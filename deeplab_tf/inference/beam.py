@@ -16,9 +16,9 @@ import apache_beam as beam
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
 
 from deeplab_tf.config import PredictConfig
-from deeplab_tf.data.beam import run_pipeline, runner_flags
+from deeplab_tf.data.beam import require_shared, run_pipeline, runner_flags
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.files import AnyPath, growing, local_path, path, written
+from deeplab_tf.files import AnyPath, growing, path, written
 from deeplab_tf.inference.files import ImageResult, SegmentationPipeline, require_apart, stems
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.weights.loading import open_model
@@ -125,8 +125,8 @@ def predict_with_beam(files: Sequence[str], job: Job, runner: str, beam_options:
     flags = runner_flags(runner, list(beam_options))
     if "-" in files:
         raise DeepLabError("--input=-: a pipeline cannot read standard input; expected files")
-    why = "pictures are written to folders only; expected one that all workers see"
-    output = local_path(job.output_dir, flag="--output_dir", why=why).absolute()
+    output = path(job.output_dir).absolute()
+    require_shared(output, runner)
     require_apart(files, output, job.options)
     there = path(job.checkpoint).exists()
     checkpoint = _absolute(job.checkpoint) if there else job.checkpoint

@@ -322,6 +322,8 @@ class Session:
             self.directory.describe(self.card, self.described())
             self.directory.change(self.card, self.described(), changes, self.done())
             self.directory.forget_after(self.done())
+            if latest:
+                self.directory.finish_save(self.directory.steps()[-1], keep=self.options.keep_checkpoints)
         if not latest:
             self.save()
         return update

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from deeplab_tf import files
 from deeplab_tf.config import Experiment
 from deeplab_tf.data.examples import named_errors
 from deeplab_tf.errors import DeepLabError
@@ -17,7 +18,6 @@ from deeplab_tf.network.precision import exact_float32
 from deeplab_tf.training.loop import Updater, Updates
 from deeplab_tf.training.progress import Meter, Progress, StopSignals, TrainingObserver
 from deeplab_tf.training.session import Session
-from deeplab_tf.training.shortage import named_shortage
 from deeplab_tf.training.validation import Validation
 from deeplab_tf.weights.run_directory import RunDirectory
 from deeplab_tf.weights.tf1 import variable_map
@@ -96,6 +96,12 @@ class _Watch:
         if self._validation and self._validation.due(step, last=step == self._steps, saved=save):
             self._score(self._validation, step)
 
+    def catch_up(self, step: int) -> None:
+        """Scores the weights after `step` updates where a kill came between their save and their scores."""
+        validation, last = self._validation, step == self._steps
+        if validation and step and validation.due(step, last=last, saved=False) and not validation.has_scored(step):
+            self._score(validation, step)
+
     def finish(self, step: int) -> None:
         """Logs and saves what has not been logged and saved yet."""
         if self._meter:
@@ -132,7 +138,7 @@ class _Watch:
     def _profile(self, step: int) -> None:
         folder = self._run.options.profile_logdir
         if folder and self._is_chief and step == _PROFILED[0]:
-            tf.profiler.experimental.start(folder)
+            tf.profiler.experimental.start(str(files.path(folder)))
         if folder and self._is_chief and step == _PROFILED[1]:
             tf.profiler.experimental.stop()
 
@@ -166,6 +172,7 @@ def _loop(run: Session, watch: _Watch, update: Updater) -> str:
     reason = "done"
     step = run.done()
     with StopSignals() as signals, named_errors(), _workers_present(run):
+        watch.catch_up(step)
         while step < steps and reason == "done":
             # All workers stop after the same step, so all of them ask at the same ones; rarely, as each question is a
             # message to all.
@@ -201,16 +208,17 @@ def train(experiment: Experiment, *, observer: TrainingObserver | None = None) -
 
     Raises:
       DeepLabError: options, data or devices that do not fit, a folder of another experiment, a loss that is not finite,
-        bad records, a full disk or memory, a worker that has gone. The last checkpoint is intact.
+        bad records, a full disk, a worker that has gone. The last checkpoint is intact.
     """
     RunDirectory.of(experiment.run)  # a missing folder is reported before data and devices are opened
+    files.path(experiment.run.profile_logdir or "")
     run = Session(experiment)
     is_chief = run.devices.is_chief
     observer = observer if observer and is_chief else TrainingObserver()
     if not run.directory.lockable:
         observer.tell(f"Note: {run.directory.path} cannot be locked; see to it that no other trainer works there")
     lock = run.directory.locked() if is_chief else contextlib.nullcontext()
-    with lock, exact_float32(unless=run.options.tf32), named_shortage(run):
+    with lock, exact_float32(unless=run.options.tf32):
         for line in run.first_lines():
             observer.tell(line)
         changes = run.changes()

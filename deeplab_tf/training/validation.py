@@ -65,6 +65,10 @@ class Validation:
         every = self._run.eval_interval_steps
         return last or (step % every == 0 if every else saved)
 
+    def has_scored(self, step: int) -> bool:
+        """Returns whether the weights after `step` updates have been scored."""
+        return any(line["step"] == step for line in self._directory.lines(SCORES))
+
     def score(self, step: int, model: keras.Model, state: Mapping[str, tf.Variable]) -> dict[str, Any]:
         """Scores `model` on the split and adds a line to scores.jsonl.
 
@@ -105,10 +109,11 @@ class Validation:
         """Returns the best score whose weights are kept, -1 if there are none."""
         # A resumed run may have lost its line of scores.jsonl but not the weights: folder best has a log of its own.
         latest, lines = self._best.latest(), self._best.lines(SCORES)
-        return max((line["miou"] for line in lines if latest == self._best.prefix(line["step"])), default=-1.0)
+        return next((line["miou"] for line in lines[::-1] if latest == self._best.prefix(line["step"])), -1.0)
 
     def _keep(self, step: int, weights: Mapping[str, tf.Variable], miou: float) -> None:
         self._best.path.mkdir(exist_ok=True)
         self._best.describe(dataclasses.replace(self._card, averages=False))
-        self._best.save(step, {**weights, "global_step": tf.constant(step, tf.int64)}, keep=1)
+        # The score first: weights whose score a kill has lost would be replaced by worse ones.
         self._best.log({"step": step, "miou": miou}, SCORES)
+        self._best.save(step, {**weights, "global_step": tf.constant(step, tf.int64)}, keep=1)

@@ -208,6 +208,14 @@ class RunDirectory:
         steps = {int(match[2]) for match in matches if match and match[1] in indexed ^ with_data}
         return sorted(step for step in steps if not whole or step > whole[-1])
 
+    def _unindexed(self, step: int) -> list[int]:
+        """Returns the steps before `step` of whose checkpoints a kill during their removal has left the data alone."""
+        names = {file.name for file in self.path.glob(f"{MODEL_PREFIX}-*")}
+        matches = [re.fullmatch(rf"({re.escape(MODEL_PREFIX)}-(\d+)){re.escape(_DATA)}", name) for name in names]
+        return [
+            int(match[2]) for match in matches if match and f"{match[1]}.index" not in names and int(match[2]) < step
+        ]
+
     def set_aside(self, step: int) -> None:
         """Renames the files of a damaged checkpoint, so that it counts no longer and can still be looked at."""
         with self._named_errors():
@@ -233,12 +241,21 @@ class RunDirectory:
         with self._named_errors():
             self._require_lease()
             write_tensors(self.prefix(step), tensors)
-            self._name_newest(step)
+        self.finish_save(step, keep=keep)
+
+    def _thin(self, step: int, keep: int) -> None:
+        """Removes all but the newest `keep` checkpoints, of which `step` is one."""
         others = [other for other in self.steps() if other != step]
-        for old in others[: max(0, len(others) + 1 - keep)]:
+        for old in [*self._unindexed(step), *others[: max(0, len(others) + 1 - keep)]]:
             # The index goes first: without it a checkpoint does not exist, and half a one never does.
             for suffix in (".index", _DATA):
                 self.prefix(old).with_name(f"{self.prefix(old).name}{suffix}").unlink(missing_ok=True)
+
+    def finish_save(self, step: int, *, keep: int) -> None:
+        """Does what is left of `save` where the process was killed after the checkpoint of `step` was whole."""
+        with self._named_errors():
+            self._name_newest(step)
+        self._thin(step, keep)
 
     def forget_after(self, step: int) -> None:
         """Removes the lines of the logs that belong to later steps, which a resumed run does again."""
