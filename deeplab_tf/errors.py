@@ -1,6 +1,10 @@
-"""`DeepLabError`, the exception for a user's mistake: the commands print it as a single line and exit with status 1."""
+"""`DeepLabError`, the exception for a user's mistake: the commands print it as a single line and exit with status 1.
+
+And what tells a shortage of memory among the exceptions of others.
+"""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -20,6 +24,10 @@ class OptionError(DeepLabError):
     """An option is at fault, and not the file that is worked on: the next file would fail as well."""
 
 
+class ShortageError(DeepLabError):
+    """The memory does not suffice for what was asked; the message has the numbers to try."""
+
+
 class DamagedError(DeepLabError):
     """A file is damaged, truncated, or still being written."""
 
@@ -30,3 +38,35 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> DeepLabError:
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
     return DeepLabError(f"unknown {kind} {str(name)!r}; {hint}")
+
+
+_RESOURCE_EXHAUSTED = 8  # the code of TensorFlow's errors for a shortage of any kind
+# What TensorFlow's files and gRPC report under that code, and is no shortage of memory.
+_OTHER_SHORTAGES = re.compile("no space left|quota|too many open files|message larger than|file too large", re.I)
+# What cuDNN, cuBLAS and the driver report under other codes when there is no memory for their workspaces.
+_ALLOCATIONS = re.compile("out of memory|OUT_OF_MEMORY|_ALLOC_FAILED|no algorithm worked|failed to allocate", re.I)
+_ASKED = re.compile(
+    r"OOM when allocating tensor with shape ?\[[\d,]*\] and type \w+|out of memory while trying to allocate [\d.]+ ?\w+"
+    r"|Unable to allocate [\d.]+ \w+",
+    re.I,
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an exception, Python's, NumPy's or TensorFlow's, says that the memory does not suffice.
+
+    TensorFlow reports a full disk under the same code, and cuDNN's workspaces that find no room under others.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    code = getattr(error, "error_code", None)  # of tf.errors.OpError, without importing TensorFlow
+    if not isinstance(code, int) or _OTHER_SHORTAGES.search(str(error)):
+        return False
+    return code == _RESOURCE_EXHAUSTED or _ALLOCATIONS.search(str(error)) is not None
+
+
+def what_was_asked(error: BaseException) -> str:
+    """Returns what there was no memory for, as the exception of `is_out_of_memory` tells it, in a few words."""
+    text = str(error)
+    found = _ASKED.search(text)
+    return found[0] if found else (text.strip().splitlines() or ["no room for what it needs"])[0][:120]

@@ -50,6 +50,18 @@ def _golden_module() -> types.ModuleType:
 _golden_module()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Tests neither see nor change what is kept for the user."""
+    before = os.environ.get("DEEPLAB_TF_CACHE")
+    os.environ["DEEPLAB_TF_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["DEEPLAB_TF_CACHE"]
+    else:
+        os.environ["DEEPLAB_TF_CACHE"] = before
+
+
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
     """The folder with real weights and images; tests that need it skip only where it does not exist."""

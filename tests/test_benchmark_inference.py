@@ -45,6 +45,14 @@ def test_inference_is_reported(capsys, tmp_path):
     assert "shapes_resnet, 65 x 65, batch 2: predict" in [text.text for text in root.findall("{*}text")]
 
 
+def test_auto_is_compared_with_the_best_candidate():
+    kinds = {"keras": 1.0, "tf": 4.0, "predict": 3.0, "onnx": 2.0, "tflite_int8": 0.5, "auto": 2.5}
+    rows = [{"model": "m", "size": (65, 65), "batch": 1, "runtime": kind, "ms": ms} for kind, ms in kinds.items()]
+    rows.append({**rows[-1], "batch": 2, "ms": 9.0})
+    *_, auto, alone = inference._with_best(rows)
+    assert (auto["best"], auto["of_best"]) == ("onnx", 1.25) and "best" not in alone
+
+
 def test_the_middle_and_its_spread():
     row = Measurement("m", "r", (100, 200), 4, 8_000_000, seconds=[0.1, 0.4, 0.2, 0.3])
     found = row.figures(peak=1e9)
@@ -59,7 +67,7 @@ def test_the_middle_and_its_spread():
 @pytest.mark.parametrize(
     ("flag", "reason"),
     [
-        ("--runtimes=keras,onnx", "unknown value of runtimes 'onnx'"),
+        ("--runtimes=keras,torch", "unknown value of runtimes 'torch'"),
         ("--sizes=513", "--sizes=513: expected height x width"),
         ("--sizes=512x513", "--sizes=512x513: shapes_resnet wants multiples of 16, plus one"),
         ("--batches=0", "--batches=0: expected numbers of at least 1"),

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -13,13 +12,15 @@ from deeplab_tf.config import ModelConfig, TrainConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference import litert
 from deeplab_tf.inference import runtime as runtime_module
+from deeplab_tf.inference.libraries import LIBRARIES
 from deeplab_tf.inference.litert import LiteBackend, LiteNetwork
+from deeplab_tf.inference.measured import Surroundings
 from deeplab_tf.inference.predict import predict
 from deeplab_tf.inference.predictor import Predictor, predictor_of
-from deeplab_tf.inference.runtime import pays_from, runtime_predictor
+from deeplab_tf.inference.runtime import runtime_predictor
+from deeplab_tf.inference.runtime_record import Verdict
 from deeplab_tf.inference.tflite import convert as tflite
 from deeplab_tf.inference.tflite import resizable
-from deeplab_tf.network.cost import model_cost
 from deeplab_tf.network.model import build_model
 from deeplab_tf.training.step import make_train_step
 from deeplab_tf.weights.lite_format import schema
@@ -30,6 +31,12 @@ SIZES = [(65, 97), (64, 90), (130, 100), (97, 65), (33, 150)]
 RESNET = ModelConfig(
     model_variant="resnet_v1_18_beta", num_classes=6, atrous_rates=(2, 4), decoder_output_stride=(4,), decoder_filters=8
 )
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """What is converted is not found by the next test."""
+    monkeypatch.setenv("DEEPLAB_TF_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -119,72 +126,49 @@ def test_new_weights_are_noticed(model):
     np.testing.assert_array_equal(predict(model, image[None], runtime="tflite"), before)
 
 
-def test_auto_changes_over_when_it_pays(model, monkeypatch, conversions):
+def always_measured(model, *, pixels: float = math.inf) -> Predictor:
+    return runtime_predictor(model, pixels=pixels, surroundings=Surroundings(tell=lambda line: None))
+
+
+@pytest.fixture
+def lite_is_fastest(monkeypatch):
+    """LiteRT is the one library there is, and TensorFlow slow."""
+    monkeypatch.setattr(runtime_module, "LIBRARIES", {"tflite": LIBRARIES["tflite"]})
+    monkeypatch.setattr(Verdict, "order", property(lambda verdict: ["tflite", "tf"]))
+
+
+def test_auto_changes_over(model, lite_is_fastest, conversions):
     model.derived.clear()
     weight, image = model.weights[0], golden_image("x", 65, 65)
-    monkeypatch.setattr(runtime_module, "_pays_from", lambda model: 7.5)
-    assert runtime_predictor(model, pixels=3) is predictor_of(model)
-    assert runtime_predictor(model, pixels=4) is predictor_of(model)
-    lite = runtime_predictor(model, pixels=1)
-    assert lite.backend.name == "LiteRT"
+    few = runtime_predictor(model, pixels=3)
+    few.labels(image[None])
+    assert few.backend.name == "TensorFlow" and not conversions
+    lite = always_measured(model)
+    lite.labels(image[None])
+    assert lite.backend.name == "LiteRT" and lite is few
     assert runtime_predictor(model) is lite
     assert runtime_predictor(model, "tf") is predictor_of(model)
     weight.assign(weight * 2)
-    assert runtime_predictor(model) is predictor_of(model)
+    other = runtime_predictor(model)
+    other.labels(image[None])
+    assert other is not lite and other.backend.name == "TensorFlow"
     weight.assign(weight / 2)
     many = np.repeat(image[None], 8, axis=0)
     np.testing.assert_array_equal(predict(model, many)[0], predict(model, image[None], runtime="tflite")[0])
     assert len(conversions) == 1
 
 
-# What model_cost counts of these networks for each pixel of 513 x 513: (layers, parameters, multiply-adds, depthwise
-# ones), and between how many such images converting begins to pay, as measured.
-PAYS = {
-    "mobilenet_v2, depth multiplier 0.5": ((163, 0.70e6, 3296, 261), (15, 45)),
-    "mobilenet_v2": ((163, 2.11e6, 10414, 521), (15, 45)),
-    "xception_41": ((281, 28.1e6, 152041, 2374), (25, 60)),
-    "xception_65": ((409, 41.1e6, 205325, 3025), (30, 70)),
-    "resnet_v1_50_beta": ((236, 26.8e6, 169252, 548), (200, 2000)),
-    "resnet_v1_101_beta": ((406, 45.8e6, 247626, 548), (math.inf, math.inf)),
-}
-
-
-@pytest.mark.parametrize("name", PAYS)
-def test_from_how_many_images_a_conversion_pays(name):
-    facts, (least, most) = PAYS[name]
-    assert least <= pays_from(*facts) / 513**2 <= most
-
-
-def test_what_makes_a_conversion_pay_sooner():
-    layers, parameters, multiply_adds, depthwise = facts = PAYS["xception_41"][0]
-    assert pays_from(2 * layers, *facts[1:]) > pays_from(*facts)
-    assert pays_from(layers, 2 * parameters, *facts[2:]) > pays_from(*facts)
-    assert pays_from(layers, parameters, 2 * multiply_adds, depthwise) > pays_from(*facts)
-    assert pays_from(layers, parameters, multiply_adds, 2 * depthwise) < pays_from(*facts)
-    twice = pays_from(2 * layers, 2 * parameters, 2 * multiply_adds, 2 * depthwise)
-    assert twice == pytest.approx(pays_from(*facts))  # it takes twice as long and saves twice as much
-    assert pays_from(layers, parameters, multiply_adds, 0) == math.inf
-
-
-def test_the_facts_are_the_model_s(model):
-    size, pixels = (513, 513), 513**2
-    whole, depthwise = model_cost(model, size=size), model_cost(model, size=size, depthwise=True)
-    assert 0 < depthwise.multiply_adds < whole.multiply_adds / 5
-    counts = (whole.multiply_adds / pixels, depthwise.multiply_adds / pixels)
-    assert runtime_module._pays_from(model) == pays_from(len(model.layers), whole.parameters, *counts)
-    # What LiteRT would have to be converted for anew with each size stays in TensorFlow.
-    assert runtime_module._pays_from(build_model(V3)) == math.inf
-    pyramid = build_model(dataclasses.replace(SMALL, image_pyramid=(0.5, 1.0)))
-    assert runtime_module._pays_from(pyramid) == math.inf
+def test_what_needs_conversions_of_its_own_stays_in_tensorflow():
+    v3, pyramid = build_model(V3), build_model(dataclasses.replace(SMALL, image_pyramid=(0.5, 1.0)))
+    assert runtime_predictor(v3, pixels=math.inf) is predictor_of(v3)
     assert runtime_predictor(pyramid, pixels=math.inf) is predictor_of(pyramid)
 
 
 @pytest.mark.heavy
-def test_auto_leaves_to_tensorflow_what_would_need_conversions(monkeypatch, conversions):
+def test_auto_leaves_to_tensorflow_what_would_need_conversions(conversions):
     model = build_model(dataclasses.replace(SMALL, image_pyramid=(0.5, 1.0)))
-    monkeypatch.setattr(runtime_module, "_pays_from", lambda model: -1)
     image = golden_image("x", 50, 65)
-    runtime_predictor(model).prepare()
+    always_measured(model).prepare()
     np.testing.assert_array_equal(predict(model, image[None]), predict(model, image[None], runtime="tf"))
     assert not conversions
 
@@ -203,28 +187,20 @@ def test_what_cannot_be_set_is_tried_once(model, monkeypatch, conversions):
     assert len(conversions) == 2
 
 
-def test_without_litert(model, monkeypatch):
-    monkeypatch.setattr(runtime_module, "_pays_from", lambda model: -1)
-    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
-    monkeypatch.setattr(runtime_module, "litert_is_here", lambda: False)
-    assert runtime_predictor(model) is predictor_of(model)
-    with pytest.raises(DeepLabError, match=r"--runtime=tflite needs LiteRT: pip install 'deeplab_tf\[litert\]'"):
-        runtime_predictor(model, "tflite")
-
-
 def test_an_unknown_runtime(model):
     with pytest.raises(DeepLabError, match="unknown runtime 'tflit'; did you mean tflite"):
         predict(model, np.zeros((1, 9, 9, 3)), runtime="tflit")
 
 
 @pytest.mark.heavy
-def test_training_is_noticed(monkeypatch):
+def test_training_is_noticed(lite_is_fastest):
     model = lively(dataclasses.replace(SMALL, crop_size=(65, 65)))
-    monkeypatch.setattr(runtime_module, "_pays_from", lambda model: -1)
     image = golden_image("x", 65, 65)[None]
     step = make_train_step(model, TrainConfig(base_learning_rate=0.5))
     for _ in range(2):
-        assert np.mean(predict(model, image) == predict(model, image, runtime="tf")) >= 0.9999
+        found = always_measured(model)
+        assert np.mean(found.labels(image) == predict(model, image, runtime="tf")) >= 0.9999
+        assert found.backend.name == "LiteRT"
         before = predict(model, image, runtime="tf")
         step(image, np.full((1, 65, 65), 3, np.int32))
         assert (predict(model, image, runtime="tf") != before).any()

@@ -514,7 +514,7 @@ def one(address: str, body) -> tuple[int, bytes]:
         (["--checkpoint=nowhere/model"], "nowhere/model"),
         (["--checkpoint=x", "--port=70000"], "port=70000: expected 0 to 65535"),
         (["--checkpoint=x", "--model_name=a/b"], "model_name='a/b': expected letters"),
-        (["--checkpoint=x", "--runtime=onnx"], "unknown runtime 'onnx'"),
+        (["--checkpoint=x", "--runtime=torch"], "unknown runtime 'torch'"),
         (["--checkpoint=x", "--max_pixels=0"], "max_pixels=0: expected a number of at least 1"),
     ],
 )

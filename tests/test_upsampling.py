@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from deeplab_tf.inference.tflite.convert import LiteModel, convert
 from deeplab_tf.ops.resizing import resize_bilinear
-from deeplab_tf.ops.upsampling import strip_classes, upsampled_classes
+from deeplab_tf.ops.upsampling import compile_classes, plain_classes, strip_classes, upsampled_classes
 
 
 def plainly(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -99,3 +99,20 @@ def test_of_equals_strips_give_the_first():
 def test_what_strips_do_not_fit(shape, size):
     """Strides that differ, that are no power of two, one row or no stride at all, a strip too large for the cache."""
     assert strip_classes(tf.zeros((1, *shape, 2)), size) is None
+
+
+# ---- in a loop by XLA
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((1, 17, 17, 21), (257, 257)), ((2, 9, 17, 6), (33, 65)), ((1, 2, 2, 3), (9, 9))]
+)
+def test_a_compiled_loop_gives_the_same_bits(shape, size):
+    """Also where logits are equal, or nearly: products are rounded before they are added."""
+    noise = np.random.default_rng(3).normal(size=shape)
+    for logits in (noise, np.round(noise * 4) * 0.37, np.zeros(shape)):
+        logits = logits.astype(np.float32)
+        found = compile_classes(shape, size)(logits, size)
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(found, plainly(logits, size))
+        np.testing.assert_array_equal(plain_classes(logits, size), plainly(logits, size))

@@ -66,8 +66,12 @@ save_tf1_checkpoint(deeplab_tf.build_model(deeplab_tf.ModelConfig(**json.loads(s
 _XCEPTION_65 = {"model_variant": "xception_65", "atrous_rates": [6, 12, 18], "decoder_output_stride": [4]}
 
 
+_RUNTIMES_HELP = (
+    "what runs them: keras, the exports saved_model, tflite and tflite_int8, and predict with a --runtime: predict "
+    "(tflite), tf, onnx, openvino, auto, which is compared with the best of these"
+)
 _PREDICTING = (
-    ("runtimes", ("keras", "saved_model", "tflite", "tflite_int8", "predict"), "what runs them"),
+    ("runtimes", ("keras", "saved_model", "tflite", "tflite_int8", "predict"), _RUNTIMES_HELP),
     ("sizes", ("257x257", "513x513"), "heights x widths, each a multiple of the output stride plus one"),
     ("batches", ("1",), "images at a time"),
 )

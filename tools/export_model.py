@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from deeplab_tf.config import ExportConfig, ModelConfig
+from deeplab_tf.errors import ShortageError, is_out_of_memory, what_was_asked
 from deeplab_tf.tools import options
 
 _LITE = ("precision", "export_upsample", "uint8_io")
@@ -57,6 +58,21 @@ def summary(certificate: dict) -> dict[str, object]:
     }
 
 
+def _shortage(error: Exception, network: ModelConfig, choice: ExportConfig) -> str:
+    """Returns the line for a shortage of memory, with what the export needs less of it with."""
+    from deeplab_tf.exporting.export import RELEASE_CROP
+    from deeplab_tf.network.sizes import halved
+
+    smaller = halved(network.crop_size or RELEASE_CROP, network.output_stride)
+    cures = [f"--crop_size={smaller[0]},{smaller[1]}"]
+    if max(choice.inference_scales) > 1:
+        kept = ",".join(f"{scale:g}" for scale in choice.inference_scales if scale <= 1)
+        cures.append(f"--inference_scales={kept or 1}")
+    if choice.images:
+        cures.append("smaller --images")
+    return f"not enough memory for the export ({what_was_asked(error)}); try {' or '.join(cures)}"
+
+
 def main(values: flags.FlagValues) -> None:
     """Exports the model and prints its configuration and the certificate."""
     options.require(values, "checkpoint_path", "export_path")
@@ -76,8 +92,13 @@ def main(values: flags.FlagValues) -> None:
     print(f"Configuration\n{options.table(rows)}")
     for note in opened.loaded.notes:
         print(f"Note: {note}")
-    with options.silenced():  # the converters' log lines are noise
-        certificate = export_opened(opened, values.export_path, choice)
+    try:
+        with options.silenced():  # the converters' log lines are noise
+            certificate = export_opened(opened, values.export_path, choice)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ShortageError(_shortage(error, card.config, choice)) from None
     print(f"Certificate\n{options.table(summary(certificate))}")
     operations = ", ".join(f"{name} {count}" for name, count in certificate["operations"].items())
     print(textwrap.fill(f"Operations: {operations}", 100, subsequent_indent="  "))

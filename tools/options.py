@@ -13,7 +13,7 @@ from absl import flags
 
 from deeplab_tf import files
 from deeplab_tf.config.fields import SWITCHES, Switch, item_type, switch
-from deeplab_tf.errors import DeepLabError
+from deeplab_tf.errors import DeepLabError, is_out_of_memory, what_was_asked
 from deeplab_tf.tools.ending import ending
 
 CHECKPOINT_HELP = (
@@ -361,7 +361,18 @@ def run(
         except DeepLabError as error:
             print(f"{name}: {error}", file=sys.stderr)
             status = 1
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            print(f"{name}: {_shortage(error)}", file=sys.stderr)
+            status = 1
         sys.exit(status or 0)
+
+
+def _shortage(error: Exception) -> str:
+    """Returns the line for a shortage of memory that no part of the program has named better."""
+    asked = what_was_asked(error)
+    return f"not enough memory ({asked}); end other programs, or choose smaller pictures, crops or a smaller network"
 
 
 def _parse(values: flags.FlagValues, argv: Sequence[str], rest_is: str | None) -> None:

@@ -88,12 +88,15 @@ def _predict(loaded: "Loaded", files: Sequence[str], values: flags.FlagValues, c
     import rich.progress
 
     from deeplab_tf.inference.files import expected_pixels, predict_files
+    from deeplab_tf.inference.measured import Surroundings
     from deeplab_tf.inference.runtime import runtime_predictor
 
-    predictor = runtime_predictor(loaded.model, choice.runtime, pixels=expected_pixels(files, choice))
+    console = rich.console.Console(soft_wrap=True, highlight=False, markup=False)
+    surroundings = Surroundings(console.print, options.silenced)
+    pixels = expected_pixels(files, choice)
+    predictor = runtime_predictor(loaded.model, choice.runtime, pixels=pixels, surroundings=surroundings)
     with options.silenced():
         predictor.prepare()
-    console = rich.console.Console(soft_wrap=True, highlight=False, markup=False)
     columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
     hidden = not console.is_terminal or len(files) < 2
     errors = []

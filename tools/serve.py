@@ -26,7 +26,7 @@ _LIMITS = ("max_body_mb", "max_pixels", "timeout_secs", "max_requests")
 
 _BATCHED = ("max_batch_size", "batch_wait_ms")
 _USES: tuple[options.Use[ServeConfig], ...] = (
-    options.Use(_BATCHED, "another --runtime than tflite", lambda c: c.runtime != "tflite"),
+    options.Use(_BATCHED, "another --runtime, auto or tf", lambda c: c.runtime in ("auto", "tf")),
 )
 
 
@@ -54,12 +54,13 @@ def main(values: flags.FlagValues) -> int:
     _require_packages()
     options.start_tensorflow()
     options.tell_exactness(choice.tf32)
+    from deeplab_tf.inference.measured import Surroundings
     from deeplab_tf.serving.engine import Engine
     from deeplab_tf.serving.server import serving
     from deeplab_tf.weights.loading import open_model
 
     loaded = open_model(values.checkpoint, changes)
-    engine = Engine(loaded.model, loaded.card, choice)
+    engine = Engine(loaded.model, loaded.card, choice, Surroundings(tell=print))
     with options.silenced():
         engine.prepare()
     rows = {name: value for name, value in engine.info().items() if name not in _HIDDEN}

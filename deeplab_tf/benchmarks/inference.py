@@ -6,6 +6,7 @@ Each is timed from uint8 images to label maps. They take turns, so that a machin
 import contextlib
 import dataclasses
 import functools
+import math
 import os
 import pathlib
 import statistics
@@ -35,6 +36,7 @@ from deeplab_tf.weights.loading import open_model
 
 Segment = Callable[[np.ndarray], object]  # images uint8 [b, h, w, 3] -> labels
 _MATRIX = 1536  # rows and columns of the matrix product
+_AUTO = "auto"
 _CALIBRATION = 8  # images on which the ranges of int8 are measured: enough to time it, not to use it
 
 
@@ -126,13 +128,17 @@ def _exported(kind: Format, precision: Precision) -> "_Runtime":
     return opened
 
 
-def _predicted(model: keras.Model, size: tuple[int, int], *, whole: bool) -> Segment:
-    """Returns the predictor that `predict` uses with LiteRT."""
-    predictor = runtime_predictor(model, "tflite")
-    if whole:
-        return predictor.labels
-    config = at_size(predictor.config, size)
-    return lambda images: predictor.backend.logits(images.astype(np.float32), config)
+def _predicted(runtime: str) -> "_Runtime":
+    """Returns the predictor that `predict` uses with --runtime=`runtime`."""
+
+    def opened(model: keras.Model, size: tuple[int, int], *, whole: bool) -> Segment:
+        predictor = runtime_predictor(model, runtime, pixels=math.inf)
+        if whole:
+            return predictor.labels
+        config = at_size(predictor.config, size)
+        return lambda images: np.asarray(predictor.backend.logits(images.astype(np.float32), config))
+
+    return opened
 
 
 class _Runtime(Protocol):
@@ -146,8 +152,14 @@ _RUNTIMES: Mapping[str, _Runtime] = {
     "saved_model": _exported("saved_model", "float32"),
     "tflite": _exported("tflite", "float32"),
     "tflite_int8": _exported("tflite", "int8"),
-    "predict": _predicted,
+    "predict": _predicted("tflite"),
+    "tf": _predicted("tf"),
+    "onnx": _predicted("onnx"),
+    "openvino": _predicted("openvino"),
+    _AUTO: _predicted(_AUTO),
 }
+# What auto chooses from, under the names they have here.
+_CANDIDATES = {"tf": "tf", "predict": "tflite", "onnx": "onnx", "openvino": "openvino"}
 RUNTIMES = tuple(_RUNTIMES)
 
 
@@ -306,7 +318,19 @@ def measure(plan: InferenceBenchmark, *, announce: Callable[[str], None] | None 
             measurement.seconds.append(time.perf_counter() - start)
     peak = statistics.median(peaks)
     rows = [measurement.figures(peak) for measurement, _, _ in combinations]
-    return [*_with_shares(rows), {"runtime": "matmul", "gmac_per_s": peak / 1e9}]
+    return [*_with_best(_with_shares(rows)), {"runtime": "matmul", "gmac_per_s": peak / 1e9}]
+
+
+def _with_best(rows: list[dict]) -> list[dict]:
+    """Returns the rows, those of auto with "best", the fastest it could choose, and "of_best", its time beside that."""
+    for row in rows:
+        if row["runtime"] == _AUTO:
+            same = [other for other in rows if all(other[key] == row[key] for key in ("model", "size", "batch"))]
+            others = {_CANDIDATES[o["runtime"]]: o["ms"] for o in same if o["runtime"] in _CANDIDATES}
+            if others:
+                row["best"] = min(others, key=lambda name: others[name])
+                row["of_best"] = row["ms"] / others[row["best"]]
+    return rows
 
 
 def _with_shares(rows: list[dict]) -> list[dict]:

@@ -23,6 +23,12 @@ def table(rows: Sequence[dict]) -> str:
             f"| {row['gmac_per_s']:.1f} | {100 * row['share_of_matmul']:.0f} % "
             f"| {'' if after is None else f'{100 * after:.0f} %'} | {row['memory_mb']:.0f} |"
         )
+    lines += [""] if any("of_best" in row for row in rows) else []
+    for row in rows:
+        if "of_best" in row:
+            height, width = row["size"]
+            name = f"{row['model']}, {height} x {width}, batch {row['batch']}"
+            lines.append(f"* {name}: auto takes {row['of_best']:.3f} of the best candidate's time ({row['best']})")
     return "\n".join([*lines, f"\nmatrix product: {rows[-1]['gmac_per_s']:.1f} GMAC/s"])
 
 

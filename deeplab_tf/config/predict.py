@@ -14,6 +14,7 @@ Save = Literal["mask", "overlay", "raw", "probabilities"]
 Resize = Literal["longest", "none"]
 SAVE_CHOICES: tuple[Save, ...] = get_args(Save)
 RESIZE_CHOICES: tuple[Resize, ...] = get_args(Resize)
+LEAST_PIXELS = 66_049  # 257 x 257, of a tile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +33,9 @@ class PredictConfig(CrfConfig, Averaging):
     )
     runtime: Runtime = option(
         "auto",
-        "what runs the network: tf; tflite (LiteRT with XNNPACK, the extra litert); auto: tflite where it is "
-        "installed, on a processor, for a number of images that repays the conversion; else tf",
+        "what runs the network: tf; tflite (LiteRT with XNNPACK, the extra litert); onnx (ONNX Runtime, the extra "
+        "onnx); openvino (the extra openvino); auto: on a processor the fastest of those that are installed, measured "
+        "once on each machine, for a number of images that repays it; else tf",
     )
 
     def __post_init__(self) -> None:
@@ -46,7 +48,7 @@ class PredictConfig(CrfConfig, Averaging):
                 raise unknown_name("value of save", choice, SAVE_CHOICES)
         self._require_at_least(1, "max_image_pixels")
         self._require("longest_side", self.longest_side > 0, "expected a number of pixels")
-        self._require("max_pixels", self.max_pixels >= 66_049, "expected at least 66049 (257 x 257)")
+        self._require("max_pixels", self.max_pixels >= LEAST_PIXELS, f"expected at least {LEAST_PIXELS} (257 x 257)")
 
     @property
     def inference(self) -> Inference:

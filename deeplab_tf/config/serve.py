@@ -8,7 +8,7 @@ from deeplab_tf.config.fields import option, path_option
 from deeplab_tf.config.inference import LONGEST_SIDE, Exactness
 from deeplab_tf.errors import unknown_name
 
-Runtime = Literal["auto", "tf", "tflite"]
+Runtime = Literal["auto", "tf", "tflite", "onnx", "openvino"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 _LARGEST_PORT = 65535
 
@@ -20,14 +20,16 @@ class ServeConfig(Exactness):
     host: str = option("127.0.0.1", "address to listen on; the default is for this machine alone, 0.0.0.0 for all")
     port: int = option(8501, "port to listen on, TensorFlow Serving's for REST; 0: any that is free")
     model_name: str = option("deeplab", "the model's name in /v1/models/<name>")
-    runtime: Runtime = option("auto", "what runs the network: tf, tflite (LiteRT), or auto: the faster one")
+    runtime: Runtime = option(
+        "auto", "what runs the network: tf, tflite (LiteRT), onnx, openvino, or auto: the fastest"
+    )
     longest_side: int = option(LONGEST_SIDE, "the page's photographs are shrunk or enlarged to this longest side first")
     max_body_mb: float = option(16.0, "largest body of a request in megabytes; larger ones get status 413")
     max_pixels: int = option(25_000_000, "most pixels of a request's images once decoded; more get status 413")
     timeout_secs: float = option(60.0, "seconds from a whole request to its answer; longer gets status 504")
     read_timeout_secs: float = option(10.0, "seconds in which a request must arrive; slower ones get status 408")
     max_requests: int = option(256, "requests at a time; more get status 503, to come back later")
-    max_batch_size: int = option(8, "images of one size that run together where that is faster (not in LiteRT)")
+    max_batch_size: int = option(8, "images of one size that run together where that is faster (in TensorFlow)")
     batch_wait_ms: float = option(2.0, "milliseconds that an image waits for others of its size to come")
     examples: str | None = path_option(
         None, "folder of photographs that the page offers, the first six; unset: drawn shapes"

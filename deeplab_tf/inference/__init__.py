@@ -1,4 +1,4 @@
-"""From images to classes, in TensorFlow or LiteRT.
+"""From images to classes, in TensorFlow, LiteRT, ONNX Runtime or OpenVINO.
 
 Which function to call, from the outermost inwards:
 
@@ -10,6 +10,6 @@ Which function to call, from the outermost inwards:
 * `tiles.segment_batch`: a batch of pictures of several sizes, padded to one, as data sets give them.
 * `Predictor.labels`, `Predictor.probabilities`: images that are run whole; everything above ends here.
 
-A Predictor comes from `runtime.runtime_predictor`, which chooses between TensorFlow and LiteRT, or from
+A Predictor comes from `runtime.runtime_predictor`, which chooses between these, or from
 `predictor.predictor_of`, which is TensorFlow's.
 """

@@ -16,15 +16,16 @@ from typing import TypeVar
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig
-from deeplab_tf.errors import DeepLabError, OptionError
+from deeplab_tf.config.predict import LEAST_PIXELS
+from deeplab_tf.errors import DeepLabError, OptionError, is_out_of_memory, what_was_asked
 from deeplab_tf.files import AnyPath, UnwritableError, clean, growing, path, writing, written
 from deeplab_tf.inference.predictor import Predictor
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tiles import network_labels, network_size, segment, write_probabilities
+from deeplab_tf.network.sizes import halved
 from deeplab_tf.ops.images import EXTENSIONS, jpeg_bytes, png_bytes, resize_labels
 from deeplab_tf.ops.network_pictures import Picture, read_photograph
 from deeplab_tf.ops.pictures import blend, class_shares, colour_mask, palette_png, with_legend
@@ -263,14 +264,16 @@ class SegmentationPipeline:
             try:
                 for file, stem in zip(files, names, strict=True):
                     name, picture = _name(file), next(pictures)
-                    segmented = _caught(name, functools.partial(self._segmented, picture, name, stem, pool))
+                    segmented = _caught(
+                        name, functools.partial(self._segmented, picture, name, stem, pool), self._options
+                    )
                     if isinstance(segmented, ImageResult):
                         segmented = functools.partial(_same, segmented)
                     pending.append((name, segmented))
                     if len(pending) > _WRITE_BEHIND:
-                        yield _caught(*pending.popleft())
+                        yield _caught(*pending.popleft(), self._options)
                 while pending:
-                    yield _caught(*pending.popleft())
+                    yield _caught(*pending.popleft(), self._options)
             finally:  # an error, or a reader who has seen enough
                 pool.shutdown(cancel_futures=True)
 
@@ -279,7 +282,20 @@ def _same(result: ImageResult) -> ImageResult:
     return result
 
 
-def _caught(name: str, work: Callable[[], _Result]) -> _Result | ImageResult:
+def _with_less(options: PredictConfig) -> str:
+    """Returns the flags with which a picture needs about half the memory."""
+    cures = []
+    if max(options.eval_scales) > 1:
+        cures.append(f"--eval_scales={','.join(f'{scale:g}' for scale in options.eval_scales if scale <= 1) or 1}")
+    if options.resize == "longest":
+        cures.append(f"--longest_side={halved((options.longest_side, options.longest_side))[0]}")
+    else:
+        cures += [f"--max_pixels={options.max_pixels // 2}"] if options.max_pixels // 2 >= LEAST_PIXELS else []
+        cures.append("--resize=longest")
+    return " or ".join(cures)
+
+
+def _caught(name: str, work: Callable[[], _Result], options: PredictConfig) -> _Result | ImageResult:
     """Returns what `work` returns, or where the picture is at fault a result that says so."""
     try:
         return work()
@@ -287,8 +303,11 @@ def _caught(name: str, work: Callable[[], _Result]) -> _Result | ImageResult:
         raise
     except DeepLabError as error:
         return ImageResult(name, error=str(error))
-    except (MemoryError, tf.errors.ResourceExhaustedError):
-        return ImageResult(name, error=f"{name}: not enough memory; give --resize=longest or a smaller --max_pixels")
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        message = f"{name}: not enough memory ({what_was_asked(error)}); try {_with_less(options)}"
+        return ImageResult(name, error=message)
 
 
 def predict_files(

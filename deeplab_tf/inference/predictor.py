@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from deeplab_tf.config import Inference, ModelConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.inference.class_upsampling import ClassUpsampling
 from deeplab_tf.network.model import as_network, build_model, config_of
 from deeplab_tf.network.precision import exact_float32
 from deeplab_tf.network.sizes import at_size, logits_stride, needs_fixed_size, padded_size
@@ -24,15 +25,17 @@ _PLAIN = Inference()
 
 
 class Backend(Protocol):
-    """What runs the network for a `Predictor`.
+    """What runs the network for a `Predictor`."""
 
-    Attributes:
-      name: of the library, to be shown.
-      batches: whether images that run together take less time than one after the other.
-    """
+    @property
+    def name(self) -> str:
+        """The library, to be shown."""
+        ...
 
-    name: str
-    batches: bool
+    @property
+    def batches(self) -> bool:
+        """Whether images that run together take less time than one after the other."""
+        ...
 
     def logits(self, images: np.ndarray | tf.Tensor, config: ModelConfig) -> np.ndarray | tf.Tensor:
         """Returns the logits float32 [b, h', w', classes] at the network's stride.
@@ -65,6 +68,8 @@ class TensorFlowBackend:
     def __init__(self, model: keras.Model):
         self._model = weakref.ref(model)
         self._networks = {}
+        # Elsewhere the logits stay on the device.
+        self._upsampling = None if tf.config.list_physical_devices("GPU") else ClassUpsampling()
 
     def logits(self, images: np.ndarray | tf.Tensor, config: ModelConfig) -> tf.Tensor:
         """Returns the logits of images; see `Backend`. One compiled graph serves all sizes where the network allows."""
@@ -84,7 +89,9 @@ class TensorFlowBackend:
 
     def upsampled_classes(self, logits: np.ndarray | tf.Tensor, size: tuple[int, int]) -> np.ndarray:
         """Returns the classes of logits at `size`; see `Backend`."""
-        return tf.argmax(resize_bilinear(logits, size), axis=-1, output_type=tf.int32).numpy()
+        if self._upsampling is None:
+            return tf.argmax(resize_bilinear(logits, size), axis=-1, output_type=tf.int32).numpy()
+        return self._upsampling(np.asarray(logits), size)
 
     def prepare(self) -> None:
         """Does nothing: graphs are compiled when the first image comes."""

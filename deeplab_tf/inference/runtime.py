@@ -1,133 +1,112 @@
-"""Which backend runs the network when images are predicted: TensorFlow, or LiteRT where its conversion pays."""
+"""Which backend runs the network when images are predicted: the one that is asked for, or the fastest here."""
 
-import importlib.util
-import math
 import threading
 
 import keras
 import tensorflow as tf
 
-from deeplab_tf.config.inference import LONGEST_SIDE
-from deeplab_tf.errors import OptionError
-from deeplab_tf.inference.litert import LiteBackend, LiteNetwork
+from deeplab_tf.inference.libraries import LIBRARIES
+from deeplab_tf.inference.litert import LiteBackend, LiteFiles, LiteNetwork
+from deeplab_tf.inference.measured import Candidates, MeasuredBackend, Surroundings
 from deeplab_tf.inference.predictor import Predictor, predictor_of
+from deeplab_tf.inference.processor import processor
+from deeplab_tf.inference.runtime_record import KeptConversions, RuntimeRecord, cache, versions
 from deeplab_tf.inference.weights_seen import WeightsSeen
-from deeplab_tf.network.cost import model_cost
 from deeplab_tf.network.model import as_network, config_of
 from deeplab_tf.network.sizes import needs_fixed_size
 
-# Seconds, measured as processor time with TensorFlow 2.21 and LiteRT on x86-64 for MobileNetV2 of both widths,
-# Xception-41 and -65, ResNet-50 and -101 beta (0.7 to 46 million parameters): what a conversion takes, and what LiteRT
-# is faster by, which is its depthwise convolutions; in plain ones TensorFlow is a little ahead. An idle machine then
-# gave 29, 20 and 44 images of 513 x 513 for MobileNetV2 of width 0.5 and 1 and Xception-65, where these say 26, 20, 41.
-_CONVERTING_A_LAYER, _CONVERTING_A_PARAMETER = 5e-3, 0.35e-6
-_SAVED_BY_A_DEPTHWISE_MULTIPLY_ADD, _LOST_BY_ANOTHER = 0.6e-9, 1.5e-12
-_TYPICAL_SIZE = (LONGEST_SIDE, LONGEST_SIDE)
+_QUIETLY = Surroundings()
 
 
 def litert_is_here() -> bool:
     """Whether the package of LiteRT (the extra `litert`) is installed."""
-    return importlib.util.find_spec("ai_edge_litert") is not None
+    return not LIBRARIES["tflite"].missing
 
 
 def _on_cpu() -> bool:
     return not tf.config.list_physical_devices("GPU")
 
 
-def _require_litert():
-    if not litert_is_here():
-        raise OptionError("--runtime=tflite needs LiteRT: pip install 'deeplab_tf[litert]', or choose --runtime=tf")
+def _network_facts(model: keras.Model) -> dict[str, object]:
+    """Returns what tells networks apart that take different times: not the weights, nor the size of the images."""
+    config = {name: value for name, value in config_of(model).to_json().items() if name != "crop_size"}
+    return {"config": config, "layers": len(model.layers), "parameters": model.count_params()}
 
 
-def pays_from(layers: int, parameters: int, multiply_adds: float, depthwise: float) -> float:
-    """Returns how many pixels LiteRT must see before it has saved the time of the conversion.
-
-    Args:
-      layers: their number, which the time of the conversion grows with.
-      parameters: their number, which it grows with too.
-      multiply_adds: of the convolutions for each pixel of an image, depthwise ones included.
-      depthwise: of the depthwise convolutions alone.
-
-    Returns:
-      A number of pixels; infinity where LiteRT is not faster than TensorFlow.
-    """
-    spent = layers * _CONVERTING_A_LAYER + parameters * _CONVERTING_A_PARAMETER
-    saved = depthwise * _SAVED_BY_A_DEPTHWISE_MULTIPLY_ADD - (multiply_adds - depthwise) * _LOST_BY_ANOTHER
-    return spent / saved if saved > 0 else math.inf
-
-
-def _pays_from(model: keras.Model) -> float:
-    """`pays_from` of a model; infinity where nothing would be run in LiteRT without being asked for by name."""
-    config = config_of(model)
-    if needs_fixed_size(config) or config.image_pyramid:
-        return math.inf
-    size = config.crop_size or _TYPICAL_SIZE
-    pixels = math.prod(size)
-    whole = model_cost(model, size=size)
-    depthwise = model_cost(model, size=size, depthwise=True)
-    assert whole.multiply_adds is not None and depthwise.multiply_adds is not None
-    counts = (whole.multiply_adds / pixels, depthwise.multiply_adds / pixels)
-    return pays_from(len(model.layers), whole.parameters, *counts)
-
-
-class _LiteUse:
-    """What `runtime_predictor` remembers of a model: its weights, how many pixels they were used for, LiteRT's copy."""
+class _Use:
+    """What `runtime_predictor` remembers of a model while its weights stay the same."""
 
     def __init__(self, model: keras.Model):
         self.turn = threading.RLock()
-        self.pays_from = _pays_from(model)
-        self.pixels = 0.0
+        self._facts = {"processor": processor(), "versions": versions(), "network": _network_facts(model)}
+        folder = cache()
+        self._record = RuntimeRecord(folder and folder / "runtimes.json")
+        self._kept = KeptConversions(folder / "converted") if folder else None
         self._weights: WeightsSeen | None = None
-        self._network: LiteNetwork | None = None
-        self._predictors: dict[bool, Predictor] = {}
+        self._begin(model)
 
-    @property
-    def converted(self) -> bool:
-        """Whether LiteRT has been chosen for the weights as they are."""
-        return self._network is not None
+    def _begin(self, model: keras.Model):
+        self._files = LiteFiles(model, self._kept)
+        self._forced: dict[str, Predictor] = {}
+        self._auto: Predictor | None = None
 
     def follow(self, model: keras.Model):
         """Begins anew where the model's weights have changed."""
         if self._weights is None:
             self._weights = WeightsSeen(model)
         elif self._weights.changed(model):
-            self.pixels = 0.0
-            self._network = None
-            self._predictors = {}
+            self._begin(model)
 
-    def predictor(self, model: keras.Model, *, everything: bool) -> Predictor:
-        """Returns the predictor of the model in LiteRT; not `everything`: what needs conversions runs in TensorFlow."""
-        if self._network is None:
-            self._network = LiteNetwork(model)
-        if everything not in self._predictors:
-            backend = LiteBackend(self._network, None if everything else predictor_of(model).backend)
-            self._predictors[everything] = Predictor(config_of(model), backend)
-        return self._predictors[everything]
+    def forced(self, model: keras.Model, runtime: str) -> Predictor:
+        """Returns the predictor of a library, which runs images of all sizes."""
+        if runtime not in self._forced:
+            network = LiteNetwork(self._files, LIBRARIES[runtime])
+            self._forced[runtime] = Predictor(config_of(model), LiteBackend(network, None))
+        return self._forced[runtime]
+
+    def auto(self, model: keras.Model, pixels: float, surroundings: Surroundings) -> Predictor:
+        """Returns the predictor of the fastest, to which `pixels` more are announced."""
+        if self._auto is None:
+            libraries = {name: library for name, library in LIBRARIES.items() if not library.missing}
+            candidates = Candidates(predictor_of(model).backend, libraries, self._files)
+            self._auto = Predictor(
+                config_of(model), MeasuredBackend(candidates, self._record, self._facts, surroundings)
+            )
+        backend = self._auto.backend
+        assert isinstance(backend, MeasuredBackend)
+        backend.surroundings = surroundings
+        backend.announce(pixels)
+        return self._auto
 
 
-def runtime_predictor(model: keras.Model, runtime: str = "auto", *, pixels: float = 0) -> Predictor:
+def runtime_predictor(
+    model: keras.Model, runtime: str = "auto", *, pixels: float = 0, surroundings: Surroundings = _QUIETLY
+) -> Predictor:
     """Returns the predictor of a model for the next `pixels` pixels.
 
     Args:
       model: from `build_model` or `load`.
-      runtime: tf; tflite: LiteRT, for all sizes; auto: LiteRT on a processor where it is installed and the number
-        of pixels since the weights last changed is worth the conversion by `pays_from`, for what it can be set to
-        without another one; TensorFlow for the rest.
+      runtime: tf; tflite (LiteRT), onnx (ONNX Runtime) or openvino, for all sizes; auto: on a processor the fastest of
+        those installed, as measured on this machine and kept in its cache, for what needs no conversion of its own;
+        TensorFlow for the rest, and as long as converting or measuring would take longer than it saves.
       pixels: how many are to come, of all images together.
+      surroundings: where auto tells what it has measured.
 
     Raises:
-      DeepLabError: tflite is asked for and LiteRT is not installed, or the network cannot be converted.
+      DeepLabError: a library is asked for and not installed. It cannot run the network: when the first image comes.
     """
-    if runtime == "tflite":
-        _require_litert()
-    if runtime == "tf" or (runtime == "auto" and not (litert_is_here() and _on_cpu())):
+    if runtime in LIBRARIES:
+        LIBRARIES[runtime].require(runtime)
+    if runtime == "tf":
         return predictor_of(model)
-    use = as_network(model).derived.get(_LiteUse, lambda: _LiteUse(model))
+    if runtime == "auto" and not (_on_cpu() and any(not library.missing for library in LIBRARIES.values())):
+        return predictor_of(model)
+    config = config_of(model)
+    if runtime == "auto" and (needs_fixed_size(config) or config.image_pyramid):
+        return predictor_of(model)  # every size would need a conversion of its own
+    use = as_network(model).derived.get(_Use, lambda: _Use(model))
     with use.turn:
-        if runtime == "auto" and not use.converted and use.pays_from == math.inf:
-            return predictor_of(model)
         use.follow(model)
-        use.pixels += pixels
-        if runtime == "auto" and not use.converted and use.pixels <= use.pays_from:
-            return predictor_of(model)
-        return use.predictor(model, everything=runtime == "tflite")
+        if runtime == "auto":
+            return use.auto(model, pixels, surroundings)
+        return use.forced(model, runtime)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
-import tensorflow as tf
 
-from deeplab_tf.config import Inference, PredictConfig
-from deeplab_tf.errors import DeepLabError
+from deeplab_tf.config import Inference, ModelConfig, PredictConfig
+from deeplab_tf.errors import ShortageError, is_out_of_memory, what_was_asked
 from deeplab_tf.inference.predictor import Predictor
+from deeplab_tf.network.sizes import halved
 from deeplab_tf.ops.crf import densecrf
 from deeplab_tf.ops.images import resize_labels, resize_longest
 from deeplab_tf.ops.resizing import resize_bilinear
@@ -154,12 +154,25 @@ def segment_batch(
                 _tiled(run, image, tile, predictor.config.output_stride, result)
             else:
                 result[:] = run(image)
-    except (MemoryError, tf.errors.ResourceExhaustedError):
-        raise DeepLabError(
-            f"not enough memory for {len(images)} images of {whole[0]} x {whole[1]}; smaller batches need less, and so "
-            "does --large_images=tile with a smaller crop size"
-        ) from None
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        cures = " or ".join(_cures(len(images), whole, inference, predictor.config))
+        what = f"{len(images)} images of {whole[0]} x {whole[1]}"
+        raise ShortageError(f"not enough memory for {what} ({what_was_asked(error)}); try {cures}") from None
     return labels
+
+
+def _cures(count: int, size: tuple[int, int], inference: Inference, config: ModelConfig) -> Iterator[str]:
+    """Yields what a batch of images of one size needs less memory with; the flags of vis have its own names."""
+    if count > 1:
+        yield f"a batch of {count // 2}"
+    if max(inference.scales) > 1:
+        kept = [f"{scale:g}" for scale in inference.scales if scale <= 1]
+        yield f"the scales {','.join(kept) or 1} alone"
+    before = config.crop_size if inference.large_images == "tile" and config.crop_size else size
+    smaller = halved((before[0], before[1]), config.output_stride)
+    yield f"--large_images=tile with a crop of {smaller[0]},{smaller[1]}"
 
 
 def _shape(predictor: Predictor, image: np.ndarray) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 
-def _array(weight: keras.Variable) -> np.ndarray:
+def weight_array(weight: keras.Variable) -> np.ndarray:
     """Returns the value of a weight; on a CPU it shares the variable's memory."""
     variable = weight.value
     if isinstance(variable, tf.Variable) and not isinstance(variable, tf.distribute.DistributedValues):
@@ -39,7 +39,7 @@ class WeightsSeen:
     """
 
     def __init__(self, model: keras.Model):
-        self._arrays = [_array(weight) for weight in model.weights]
+        self._arrays = [weight_array(weight) for weight in model.weights]
 
     def changed(self, model: keras.Model) -> bool:
         """Looks again; returns whether any weight has another value than the last time.
@@ -47,7 +47,7 @@ class WeightsSeen:
         Args:
           model: the same as before. It is not kept here, since the model may keep this object.
         """
-        before, self._arrays = self._arrays, [_array(weight) for weight in model.weights]
+        before, self._arrays = self._arrays, [weight_array(weight) for weight in model.weights]
         if len(before) != len(self._arrays):
             return True
         return not all(map(_same, before, self._arrays))

@@ -15,6 +15,12 @@ def crop_holding(side: float, stride: int = 16) -> int:
     return int(-(-(side - 1) // stride)) * stride + 1
 
 
+def halved(size: tuple[int, int], stride: int = 16) -> tuple[int, int]:
+    """Returns the largest k * stride + 1 by k * stride + 1 of about half the area, at least one stride a side."""
+    height, width = (max(1, int((side * math.sqrt(0.5) - 1) // stride)) * stride + 1 for side in size)
+    return min(height, size[0]), min(width, size[1])
+
+
 def padded_size(config: ModelConfig, height: int, width: int) -> tuple[int, int]:
     """Returns the size an image is padded to: the crop where it fits, else k * output_stride + 1.
 

@@ -1,5 +1,7 @@
 """Classes at full size from logits at the network's stride, without interpolating where one class leads all around."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -30,11 +32,11 @@ def upsampled_classes(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Returns:
       int32 [b, height, width].
     """
-    stride = _stride((logits.shape[1], logits.shape[2]), size)
-    return np.stack([_classes(one, size, stride) for one in logits]) if stride else _plain(logits, size)
+    stride = exact_stride((logits.shape[1], logits.shape[2]), size)
+    return np.stack([_classes(one, size, stride) for one in logits]) if stride else plain_classes(logits, size)
 
 
-def _stride(small: tuple[int, int], size: tuple[int, int]) -> int | None:
+def exact_stride(small: tuple[int, int], size: tuple[int, int]) -> int | None:
     """Returns the stride of logits in pixels, or None: it is not a power of two, so that weights are not exact."""
     strides = {(new - 1) // (old - 1) if old > 1 else 0 for old, new in zip(small, size, strict=True)}
     (stride,) = strides if len(strides) == 1 else (0,)
@@ -42,8 +44,50 @@ def _stride(small: tuple[int, int], size: tuple[int, int]) -> int | None:
     return stride if stride > 1 and exact and stride & (stride - 1) == 0 else None
 
 
-def _plain(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return resize_bilinear(logits, size).numpy().argmax(-1).astype(np.int32)
+def plain_classes(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns the classes int32 [b, *size] of logits float32 [b, h, w, classes], every pixel being interpolated.
+
+    Of equal classes it takes the first, as argmax does, in two thirds of the time of that.
+    """
+    return tf.math.top_k(resize_bilinear(logits, size), 1, sorted=False).indices[..., 0].numpy()
+
+
+def compile_classes(shape: Sequence[int], size: tuple[int, int]) -> Callable[[np.ndarray, tuple[int, int]], np.ndarray]:
+    """Returns a function that gives the same bits as `upsampled_classes` for logits of one shape: a loop made by XLA.
+
+    It is compiled when it is first called, in a fraction of a second.
+
+    Args:
+      shape: of the logits [b, h, w, classes], whose `exact_stride` for `size` is known.
+      size: height and width of the result.
+    """
+    stride = exact_stride((shape[1], shape[2]), size)
+    assert stride is not None
+    signature = [tf.TensorSpec(list(shape), tf.float32), tf.TensorSpec((), tf.int32)]
+
+    @tf.function(input_signature=signature, jit_compile=True, autograph=False)
+    def run(logits: tf.Tensor, nothing: tf.Tensor) -> tf.Tensor:
+        wide = _between(logits, 2, stride, nothing)
+        return tf.argmax(_between(wide, 1, stride, nothing), axis=-1, output_type=tf.int32)
+
+    return lambda logits, _: run(tf.constant(logits), tf.constant(0)).numpy()
+
+
+def _between(maps: tf.Tensor, axis: int, stride: int, nothing: tf.Tensor) -> tf.Tensor:
+    """Returns maps [b, h, w, c] with `stride - 1` interpolated values between neighbours along an axis.
+
+    `nothing` is a 0 that the compiler does not know: with it between them, a product and a sum are rounded one after
+    the other as in TensorFlow's operation, and not in one instruction.
+    """
+    (length,) = static_dimensions(maps, axis)
+    left, last = tf.split(maps, [length - 1, 1], axis)
+    _, right = tf.split(maps, [1, length - 1], axis)
+    weights = np.arange(stride, dtype=np.float32) / np.float32(stride)
+    weights = weights.reshape([stride if place == axis + 1 else 1 for place in range(5)])
+    parts = tf.bitcast(tf.expand_dims(right - left, axis + 1) * weights, tf.int32)
+    steps = tf.expand_dims(left, axis + 1) + tf.bitcast(tf.bitwise.bitwise_xor(parts, nothing), tf.float32)
+    shape = [side * (stride if place == axis else 1) for place, side in enumerate(static_dimensions(left, *range(4)))]
+    return tf.concat([tf.reshape(steps, shape), last], axis)
 
 
 def _classes(logits: np.ndarray, size: tuple[int, int], stride: int) -> np.ndarray:
@@ -55,7 +99,7 @@ def _classes(logits: np.ndarray, size: tuple[int, int], stride: int) -> np.ndarr
     mixed = (top[:, :-1] != top[:, 1:]) | (bottom[:, :-1] != small) | (bottom[:, 1:] != small)
     rows, columns = np.nonzero(mixed)
     if len(rows) > _LARGEST_SHARE * small.size:
-        return _plain(logits[None], size)[0]
+        return plain_classes(logits[None], size)[0]
     cells = np.empty((small.shape[0], stride, small.shape[1], stride), np.int32)
     cells[:] = small[:, None, :, None]
     step = max(1, _CHUNK // (stride * stride * logits.shape[-1]))
@@ -99,7 +143,7 @@ def strip_classes(logits: tf.Tensor, size: tuple[int, int]) -> tf.Tensor | None:
       int32 [1, height, width]; None if the stride is not a power of two, or a strip would not stay in the cache.
     """
     rows, columns, classes = static_dimensions(logits, 1, 2, 3)
-    stride = _stride((rows, columns), size)
+    stride = exact_stride((rows, columns), size)
     if stride is None:
         return None
     step = max(1, _STRIP_ROWS // stride)

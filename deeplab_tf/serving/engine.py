@@ -14,15 +14,16 @@ from typing import TypeVar
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from deeplab_tf import files
 from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig, ServeConfig
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
-from deeplab_tf.errors import DeepLabError
+from deeplab_tf.errors import DeepLabError, is_out_of_memory
+from deeplab_tf.inference.measured import Surroundings
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tiles import network_labels, network_size
+from deeplab_tf.network.sizes import halved
 from deeplab_tf.ops.images import EXTENSIONS, jpeg_bytes, png_bytes, read_image, resize_labels, resize_longest
 from deeplab_tf.ops.network_pictures import Picture
 from deeplab_tf.ops.pictures import class_shares, palette_png
@@ -34,6 +35,7 @@ from deeplab_tf.weights.model_directory import ModelCard
 
 T = TypeVar("T")
 
+_SURROUNDINGS = Surroundings()
 _EXAMPLES = 6  # of the user's pictures that the page offers, at most
 _EXAMPLE_SIDE = 1024  # pixels of their longer side, at most
 _MOST_BODIES = 16  # all request bodies together take at most the memory of this many of the largest size
@@ -48,11 +50,13 @@ class Engine:
       image: what the photographs are that the model reads; None: 8-bit RGB.
     """
 
-    def __init__(self, model: keras.Model, card: ModelCard, options: ServeConfig) -> None:
+    def __init__(
+        self, model: keras.Model, card: ModelCard, options: ServeConfig, surroundings: Surroundings = _SURROUNDINGS
+    ) -> None:
         card.require_classes("serve")
         self._card = card
         self.options = options
-        self._predictor = runtime_predictor(model, options.runtime, pixels=math.inf)
+        self._predictor = runtime_predictor(model, options.runtime, pixels=math.inf, surroundings=surroundings)
         self._model = model  # which a predictor does not keep
         self._backend = self._predictor.backend
         self._page_options = PredictConfig(longest_side=options.longest_side)
@@ -152,9 +156,19 @@ class Engine:
         if images.shape[1] * images.shape[2] > self._rest_options.max_pixels:
             labels = [network_labels(self._predictor, image, self._rest_options) for image in images]
         else:
-            labels = list(self._predictor.labels(images, self._rest_options.inference))
+            labels = self._labels(images)
         seconds = time.perf_counter() - start
         return [(label, seconds) for label in labels]
+
+    def _labels(self, images: np.ndarray) -> list[np.ndarray]:
+        """Returns the label maps of images that run together, or one by one where the memory does not suffice."""
+        inference = self._rest_options.inference
+        try:
+            return list(self._predictor.labels(images, inference))
+        except Exception as error:
+            if len(images) == 1 or not is_out_of_memory(error):
+                raise
+            return [self._predictor.labels(image[None], inference)[0] for image in images]
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Returns the result of `work`, which runs in a thread, so that the event loop does not wait for it."""
@@ -163,9 +177,13 @@ class Engine:
     async def _segment(self, image: np.ndarray) -> tuple[np.ndarray, float]:
         try:
             return await self._batcher.submit(image)
-        except (MemoryError, tf.errors.ResourceExhaustedError):
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             height, width = image.shape[:2]
-            raise Refused(413, f"not enough memory for an image of {height} x {width}") from None
+            fewer = halved((height, width))
+            message = f"not enough memory for an image of {height} x {width}; {fewer[0]} x {fewer[1]} takes half of it"
+            raise Refused(413, message) from None
 
     # ---- the two kinds of requests
 

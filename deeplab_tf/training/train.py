@@ -18,6 +18,7 @@ from deeplab_tf.network.precision import exact_float32
 from deeplab_tf.training.loop import Updater, Updates
 from deeplab_tf.training.progress import Meter, Progress, StopSignals, TrainingObserver
 from deeplab_tf.training.session import Session
+from deeplab_tf.training.shortage import named_shortage
 from deeplab_tf.training.validation import Validation
 from deeplab_tf.weights.run_directory import RunDirectory
 from deeplab_tf.weights.tf1 import variable_map
@@ -208,7 +209,7 @@ def train(experiment: Experiment, *, observer: TrainingObserver | None = None) -
 
     Raises:
       DeepLabError: options, data or devices that do not fit, a folder of another experiment, a loss that is not finite,
-        bad records, a full disk, a worker that has gone. The last checkpoint is intact.
+        bad records, a full disk or memory, a worker that has gone. The last checkpoint is intact.
     """
     RunDirectory.of(experiment.run)  # a missing folder is reported before data and devices are opened
     files.path(experiment.run.profile_logdir or "")
@@ -218,7 +219,7 @@ def train(experiment: Experiment, *, observer: TrainingObserver | None = None) -
     if not run.directory.lockable:
         observer.tell(f"Note: {run.directory.path} cannot be locked; see to it that no other trainer works there")
     lock = run.directory.locked() if is_chief else contextlib.nullcontext()
-    with lock, exact_float32(unless=run.options.tf32):
+    with lock, exact_float32(unless=run.options.tf32), named_shortage(run):
         for line in run.first_lines():
             observer.tell(line)
         changes = run.changes()

@@ -1,11 +1,11 @@
 """A .tflite file as an object that can be changed, its constants as arrays, and what runs it."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from deeplab_tf.inference.processor import available_cores
 from deeplab_tf.weights.lite_format import schema
 
 EMPTY = 0  # the buffer without data that every file begins with
@@ -30,7 +30,7 @@ def open_interpreter(content: bytes, *, threads: int | None = None, keep_all: bo
 
     Args:
       content: of the .tflite.
-      threads: their number; None: one for each processor.
+      threads: their number; None: one for each core that may be used.
       keep_all: every tensor can be read afterwards, which XNNPACK, otherwise used, does not allow.
     """
     try:
@@ -39,7 +39,7 @@ def open_interpreter(content: bytes, *, threads: int | None = None, keep_all: bo
         import tensorflow as tf
 
         Interpreter, OpResolverType = tf.lite.Interpreter, tf.lite.experimental.OpResolverType
-    options = {"model_content": content, "num_threads": threads or os.cpu_count()}
+    options = {"model_content": content, "num_threads": threads or available_cores()}
     if keep_all:
         options["experimental_op_resolver_type"] = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         options["experimental_preserve_all_tensors"] = True
