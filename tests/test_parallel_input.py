@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from record_files import write_shapes
 from tensorflow.python.framework import config as switch
+from test_loop import run
 from test_pipeline import assert_equal
 
 from deeplab_tf.config import DataConfig
@@ -49,19 +50,38 @@ def test_the_pipeline_runs_in_parallel_and_ahead(folder, deterministic):
     assert PARALLEL & nodes(iterator).keys() and nodes(iterator)["Prefetch"] > 0
 
 
-def test_two_pictures_are_read_at_once(folder, tmp_path, deterministic, monkeypatch):
-    """Each reader waits for another one: where pictures come one after the other, none ever comes."""
-    together = threading.Barrier(2)
+@pytest.fixture
+def readers(monkeypatch) -> list[bool]:
+    """Returns whether each reader of the cache met another one; the first of those that come in turn does not."""
+    begun = threading.Condition()
     read = decoded_cache.DecodedCache._read
+    met = []
 
     def meet(self, record):
-        together.wait(timeout=60)
+        with begun:
+            number = len(met)
+            met.append(False)
+            begun.notify_all()
+            met[number] = begun.wait_for(lambda: len(met) > 1, timeout=30)
         return read(self, record)
 
     monkeypatch.setattr(decoded_cache.DecodedCache, "_read", meet)
+    return met
+
+
+def test_two_pictures_are_read_at_once(folder, tmp_path, deterministic, readers):
     next(iter(kept_parallel(dataset(folder, decoded_cache=str(tmp_path / "cache")))))
-    assert not together.broken
-    together.abort()  # for those that read ahead
+    assert len(readers) > 1 and all(readers)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("steps_per_loop", [1, 3])
+def test_a_deterministic_run_reads_in_parallel(folder, tmp_path, deterministic, readers, steps_per_loop):
+    data = {"decoded_cache": str(tmp_path / "cache")}
+    update = {"training_number_of_steps": 3}
+    options = {"deterministic": True, "steps_per_loop": steps_per_loop}
+    run(folder, tmp_path / "run", data=data, update=update, **options)
+    assert len(readers) > 1 and all(readers)
 
 
 @pytest.mark.heavy

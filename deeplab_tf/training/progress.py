@@ -1,10 +1,11 @@
 """Progress of a training run: means and speed between two lines of its log, and the signals that end it."""
 
 import dataclasses
+import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,45 @@ class TrainingObserver(Observer):
 
     def progressed(self, progress: Progress) -> None:
         """Called with each line of the log, every log_steps."""
+
+
+_WAITING = 0.1  # of the time between two lines of the log: from there on data is worth a line
+
+
+class InputAdvice:
+    """Says once what makes the input faster, where a run waits for it.
+
+    Args:
+      cached: whether decoded_cache is on.
+      epoch: updates that see every record once.
+    """
+
+    def __init__(self, *, cached: bool, epoch: int) -> None:
+        self._cached = cached
+        self._epoch = epoch
+        self._intervals = 0
+        self._given = False
+
+    def lines(self, waiting: float, steps: int) -> Iterator[str]:
+        """Yields what to say after an interval of the log, once a run.
+
+        The first interval says nothing, as it begins with compiling, nor does the first epoch of a cache, which fills
+        it.
+
+        Args:
+          waiting: share of the interval, 0..1, that was spent waiting for data.
+          steps: updates of this process so far.
+        """
+        self._intervals += 1
+        filling = self._cached and steps <= self._epoch
+        if self._given or self._intervals == 1 or filling or waiting <= _WAITING:
+            return
+        self._given = True
+        if self._cached:
+            cure = f"the {os.cpu_count()} processors of this machine do not keep up; more of them, or a faster disk, do"
+        else:
+            cure = "--decoded_cache=FOLDER, on a disk of this machine, decodes each picture once only"
+        yield f"Note: {waiting:.0%} of the time is spent waiting for data: {cure}"
 
 
 class StopSignals:

@@ -202,6 +202,11 @@ class Session:
     def _images(self, count: int) -> Iterator[tf.Tensor]:
         return (batch["image"] for batch in itertools.islice(self.dataset((0, 1), 1), count))
 
+    @property
+    def epoch_steps(self) -> int:
+        """The number of updates that see every record once."""
+        return -(-len(self._located.index) // self.data.batch_size)
+
     def done(self) -> int:
         """Returns the number of updates done."""
         return int(self.step.state[GLOBAL_STEP].numpy())

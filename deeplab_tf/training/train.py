@@ -16,7 +16,7 @@ from deeplab_tf.evaluation.summaries import Summaries
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.network.precision import exact_float32
 from deeplab_tf.training.loop import Updater, Updates
-from deeplab_tf.training.progress import Meter, Progress, StopSignals, TrainingObserver
+from deeplab_tf.training.progress import InputAdvice, Meter, Progress, StopSignals, TrainingObserver
 from deeplab_tf.training.session import Session
 from deeplab_tf.training.shortage import named_shortage
 from deeplab_tf.training.validation import Validation
@@ -58,6 +58,7 @@ class _Watch:
         self._steps = run.train.training_number_of_steps
         self._summaries = Summaries(run.directory.path, write=self._is_chief)
         self._meter = Meter(run.data.batch_size)
+        self._advice = InputAdvice(cached=bool(run.data.decoded_cache), epoch=run.epoch_steps)
         self._first = run.done()
         self._saved = self._shown = time.monotonic()
         self.patience = validation is None or validation.patience()
@@ -118,6 +119,10 @@ class _Watch:
             directory.log(dataclasses.asdict(progress))
             self._summaries.scalars(step, progress.tags())
             self._observer.progressed(progress)
+            # A loop's estimate takes every hesitation for a wait, and processors that others share hesitate.
+            if self._run.steps_per_loop == 1 or self._run.hardware.kind != "CPU":
+                for line in self._advice.lines(progress.waiting, step - self._first):
+                    self._observer.tell(line)
 
     def _score(self, validation: Validation, step: int) -> None:
         scores = validation.score(step, self._run.model, self._run.step.state)
