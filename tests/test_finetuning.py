@@ -196,6 +196,20 @@ def test_gpus_compute_in_what_they_have(tmp_path, checkpoint, machine):
     assert found.train.mixed_precision == "none" and "none: as given, in place of auto" in "".join(lines)
 
 
+def test_the_largest_batch_goes_before_what_follows_from_it(tmp_path, checkpoint, machine):
+    folder = own(tmp_path / "own", 40, (60, 80))
+    line = f"--dataset_dir={folder} --tf_initial_checkpoint={checkpoint} --train_batch_size=auto"
+    machine.setattr(memory, "memory_at_hand", lambda gpus: (100 * 2**30, "200 GiB free on this machine"))
+    found, lines = chosen(line)
+    assert (found.data.batch_size, found.data.crop_size, found.train.base_learning_rate) == (40, (65, 81), 0.018)
+    assert starting(lines, "train_crop_size", "train_batch_size", "base_learning_rate") == [
+        "--train_crop_size=65,81: the median picture is 60 x 80",
+        "--train_batch_size=auto: 40: 40 images of 65 x 81 take about 9 GiB of 200 GiB free on this machine; there are "
+        "40 pictures",
+        "--base_learning_rate=0.018: 0.007 for a batch of 16, here 40",
+    ]
+
+
 def test_one_class_is_told(tmp_path, checkpoint, machine):
     folder = own(tmp_path / "own", 2, (40, 48), labels=np.zeros((40, 48), np.uint8))
     _, lines = chosen(f"--dataset_dir={folder} --tf_initial_checkpoint={checkpoint}")

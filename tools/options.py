@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from absl import flags
 
 from deeplab_tf import files
-from deeplab_tf.config.fields import SWITCHES, Switch, item_type, switch
+from deeplab_tf.config.fields import SWITCHES, Switch, auto_or_count, item_type, switch
 from deeplab_tf.errors import DeepLabError, is_out_of_memory, what_was_asked
 from deeplab_tf.tools.ending import ending
 
@@ -20,6 +20,7 @@ CHECKPOINT_HELP = (
     "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite of the release, "
     ".caffemodel of DeepLab v1 or v2, or a name of the zoo"
 )
+AUTO = "auto"  # the value of a flag whose number the command finds
 _DEFINE = {
     bool: flags.DEFINE_boolean,
     int: flags.DEFINE_integer,
@@ -49,6 +50,20 @@ class SwitchParser(flags.ArgumentParser):
             return switch(flags.BooleanParser().parse(argument))
         except ValueError:
             raise ValueError(f"expected one of {', '.join(SWITCHES)}") from None
+
+
+class _CountOrAutoParser(flags.IntegerParser):
+    """Parses a number of at least 1, or auto."""
+
+    # A flag of a number that may be a word has a value of either type.
+    def parse(self, argument: str | int) -> int | str:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Returns the number, or auto."""
+        if str(argument).strip().lower() == AUTO:
+            return AUTO
+        try:
+            return super().parse(argument)
+        except ValueError:
+            raise ValueError("expected a number, or auto") from None
 
 
 class _SwitchFlag(flags.Flag):
@@ -117,6 +132,8 @@ def _define_field(values: flags.FlagValues, name: str, field: dataclasses.Field,
     kind = _kind(field.type)
     if field.type == Switch:
         flags.DEFINE_flag(_SwitchFlag(name, text), values)
+    elif field.metadata["parse"] is auto_or_count and kind is int:  # the command finds the number
+        flags.DEFINE(_CountOrAutoParser(), name, None, text, values, flags.ArgumentSerializer())
     elif not field.metadata["path"]:
         _DEFINE[kind](name, None, text, flag_values=values)
     elif kind is tuple:

@@ -32,6 +32,7 @@ _NAMES: dict[type, dict[str, None]] = {part: dict.fromkeys(fields) for part, fie
 _NAMES[EvalConfig] |= {"report": None, "tf32": None}  # scores in training are the published pixels
 
 
+_BATCH = "batch_size"
 _DECODER = ("decoder_use_separable_conv", "decoder_filters", "decoder_projection_filters", "decoder_convs")
 _DECODER += ("decoder_kernel_size", "decoder_use_sum_merge", "decoder_output_is_logits")
 _ADAM = ("adam_learning_rate", "adam_epsilon")
@@ -99,29 +100,49 @@ def experiment(values: flags.FlagValues, tell: Callable[[str], object] = lambda 
     def given(part: type) -> dict[str, object]:
         return options.given(values, part, _NAMES[part])
 
+    fit = values["train_batch_size"].value == options.AUTO
+    of_data = {field: value for field, value in given(DataConfig).items() if value != options.AUTO or field != _BATCH}
     if name and configs.follows_data(name):
-        return _planned(recipe, {part: given(part) for part in _NAMES}, tell)
+        return _planned(recipe, {**{part: given(part) for part in _NAMES}, DataConfig: of_data}, tell, fit=fit)
 
-    data = dataclasses.replace(recipe.data, **given(DataConfig))
+    data = dataclasses.replace(recipe.data, **of_data)
     facts = find_dataset(data.dataset, data.dataset_dir, data.tfds_features)
     # With the classes in the same step: some flags of the network must fit their number.
     model = dataclasses.replace(recipe.model, num_classes=facts.num_classes, **given(ModelConfig))
-    return Experiment(
+    asked = Experiment(
         model=model,
         train=dataclasses.replace(recipe.train, **given(TrainConfig)),
         data=data,
         run=dataclasses.replace(recipe.run, **given(RunConfig)),
         evaluation=dataclasses.replace(recipe.evaluation, **given(EvalConfig)),
     ).on(facts)
+    return _fitted(asked, tell, rate_given="base_learning_rate" in given(TrainConfig)) if fit else asked
+
+
+def _fitted(asked: Experiment, tell: Callable[[str], object], *, rate_given: bool) -> Experiment:
+    """Returns the experiment with the largest batch that fits; of one that only scores the batch does not matter."""
+    if not asked.run.mode.startswith("train"):
+        return asked
+    options.start_tensorflow()
+    from deeplab_tf.training.batch import fitted
+
+    experiment, line = fitted(asked, rate_given=rate_given)
+    tell(line)
+    return experiment
 
 
 def _planned(
-    recipe: Experiment, given: Mapping[type[Options], Mapping[str, object]], tell: Callable[[str], object]
+    recipe: Experiment,
+    given: Mapping[type[Options], Mapping[str, object]],
+    tell: Callable[[str], object],
+    *,
+    fit: bool,
 ) -> Experiment:
     options.start_tensorflow()
+    from deeplab_tf.training.batch import planned_to_fit
     from deeplab_tf.training.finetuning import plan
 
-    planned = plan(recipe, given)
+    planned = (planned_to_fit if fit else plan)(recipe, given)
     for line in planned.lines:
         tell(line)
     return planned.experiment

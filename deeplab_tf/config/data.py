@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.config.fields import Options, option, path_option, split_names
+from deeplab_tf.config.fields import Options, auto_or_count, option, path_option, split_names
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 LabelPolicy = Literal["error", "ignore", "map"]
@@ -45,7 +45,13 @@ class DataConfig(Options):
         flag="train_crop_size",
         training=True,
     )
-    batch_size: int = option(8, "examples in a batch, over all devices", flag="train_batch_size", training=True)
+    batch_size: int = option(
+        8,
+        "examples in a batch, over all devices; auto: as many as the memory holds, with the rate for them",
+        flag="train_batch_size",
+        training=True,
+        parse=auto_or_count,
+    )
     min_resize_value: int | None = option(None, "resize images so that their shorter side has this many pixels")
     max_resize_value: int | None = option(None, "but their longer side at most this many; needs min_resize_value")
     resize_factor: int | None = option(None, "and both sides a multiple of this, plus one; needs min_resize_value")
@@ -89,6 +95,9 @@ class DataConfig(Options):
         self._require_size("crop_size")
         features = self.tfds_features
         self._require("tfds_features", features is None or len(features) == 2, "expected two names, image,mask")
+        self._require(
+            "batch_size", not isinstance(self.batch_size, str), "expected a number; the flag alone takes auto"
+        )
         self._require_at_least(1, "batch_size")
         self._require_resizing()
         self._require_scales()

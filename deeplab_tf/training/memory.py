@@ -16,6 +16,7 @@ _GIB = 2**30
 _ASSUMED = 8 * _GIB  # of a GPU that does not say
 _SHARE_OF_HOST = 0.6  # the rest is for the pictures that are read ahead, and for other programs
 _SHARE_OF_GPU = 0.8
+_SHARE_OF_WHOLE = 0.9  # where an update is tried and not estimated: the rest is for the pictures read ahead, and scores
 # Each output is kept for the gradient, and the gradient itself is as large for a while; so is the padding's.
 _COPIES = 2.5
 _COPIES_OF_LOGITS = 4  # logits, their softmax, and the gradients of both, at the size of the labels
@@ -47,13 +48,28 @@ def memory_at_hand(gpus: int) -> tuple[int, str]:
     return int(free * _SHARE_OF_HOST), f"{_shown(free)} free on this machine"
 
 
+def most_of_gpu() -> tuple[float, str]:
+    """Returns the bytes of a GPU that an update may take where it is tried, and whose they are.
+
+    TensorFlow itself may have taken what is no longer free. Where the driver does not say, they are infinite: then the
+    update that fails tells.
+    """
+    whole = _of_gpus("memory.total")
+    return (whole * _SHARE_OF_WHOLE, f"{_shown(whole)} of the GPU") if whole else (math.inf, "the GPU")
+
+
 def _shown(size: int) -> str:
     return f"{size / _GIB:.1f} GiB"
 
 
 def _free_of_gpus() -> int:
     """Returns the free bytes of the GPU that has the least; 0 where the driver does not say."""
-    command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    return _of_gpus("memory.free")
+
+
+def _of_gpus(what: str) -> int:
+    """Returns the bytes that the driver says of a GPU, the least of all; 0 where it does not say."""
+    command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
         return min(int(line) for line in answer.split("\n") if line.strip()) * 2**20
