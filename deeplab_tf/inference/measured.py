@@ -24,9 +24,9 @@ TENSORFLOW = "tf"
 ROUNDS = 3  # of each candidate, after one to warm up
 _AGREEMENT = 0.9999  # of the pixels have TensorFlow's class, as of an exported file of float32
 _CLOSE = 1e-4  # of the largest logit: as close as float32 comes after a hundred layers
-# A conversion goes over the network's graph some times as often as TensorFlow does before its first picture. This only
-# says when it is tried for the first time; how long it really took is kept with what was measured.
-_CONVERSION_IN_FIRST_RUNS = 5
+# A conversion takes between a half (small networks) and four times (large ones) as long as all that TensorFlow does
+# for its first picture. This only says when it is tried for the first time: how long it took is kept then.
+_CONVERSION_IN_FIRST_RUNS = 2
 
 
 def _to_screen(line: str) -> None:
