@@ -519,21 +519,30 @@ class Ways:
 
 
 def test_the_fastest_way_is_found(monkeypatch):
-    ways = Ways(monkeypatch, sparse=2, plain=3, compiled=1)
+    ways = Ways(monkeypatch, sparse=0.004, plain=0.006, compiled=0.001)
     classes = ClassUpsampling(ways.clock)
     for _ in range(60):
         classes(LOGITS, (65, 97))
     assert ways.calls[:6] == ["sparse", "sparse", "plain", "plain", "sparse", "sparse"]
-    assert set(ways.calls[4:32]) == {"sparse"} and set(ways.calls[32:]) == {"compiled"}
+    # 0.02 s for the trials and 33 times 0.004 s are more than 0.15 s.
+    assert set(ways.calls[4:37]) == {"sparse"} and set(ways.calls[37:]) == {"compiled"}
+
+
+def test_few_pictures_of_a_size_are_not_compiled_for(monkeypatch):
+    ways = Ways(monkeypatch, sparse=0.004, plain=0.006, compiled=0.001)
+    classes = ClassUpsampling(ways.clock)
+    for number in range(60):
+        classes(np.zeros((1, 5, 3 + number % 6, 6), np.float32), (65, 16 * (2 + number % 6) + 1))
+    assert "compiled" not in ways.calls
 
 
 def test_pictures_may_change(monkeypatch):
-    ways = Ways(monkeypatch, sparse=2, plain=3, compiled=9)
+    ways = Ways(monkeypatch, sparse=0.02, plain=0.03, compiled=0.09)
     classes = ClassUpsampling(ways.clock)
     for _ in range(40):
         classes(LOGITS, (65, 97))
-    assert ways.calls.count("compiled") == 2 and ways.calls[-1] == "sparse"
-    ways.seconds["sparse"] = 8
+    assert ways.calls.count("compiled") == 3 and ways.calls[-1] == "sparse"
+    ways.seconds["sparse"] = 0.08
     for _ in range(10):
         classes(LOGITS, (65, 97))
     assert ways.calls[-1] == "plain"

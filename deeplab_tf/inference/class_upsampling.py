@@ -15,8 +15,9 @@ from deeplab_tf.ops.upsampling import compile_classes, exact_stride, plain_class
 
 Classes = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
 _WAYS: dict[str, Classes] = {"sparse": upsampled_classes, "plain": plain_classes}
+_COMPILED = "compiled"
 _TRIALS = 2  # of each way before one is preferred; the first may have to begin something
-_COMPILED_AFTER = 32  # calls at one size: compiling for it takes as long as a few dozen pictures
+_COMPILING = 0.15  # seconds for a size, until the first has shown it; as many are spent on the size before it pays
 _MOST_COMPILED = 16  # sizes
 _TRIED_AGAIN_EVERY = 100  # calls, because pictures change
 _WEIGHT_OF_THE_LAST = 0.25  # in the mean of a way's times
@@ -64,7 +65,9 @@ class ClassUpsampling:
     def __init__(self, clock: Callable[[], float] = time.perf_counter):
         self._clock = clock
         self._times: dict[tuple, _Times] = {}
-        self._seen: collections.Counter[tuple] = collections.Counter()
+        self._spent: collections.defaultdict[tuple, float] = collections.defaultdict(float)  # seconds at a size
+        self._compiling = _COMPILING
+        self._fresh: set[tuple] = set()  # compiled with the next call
         self._compiled: collections.OrderedDict[tuple, Classes] = collections.OrderedDict()
         self._turn = threading.Lock()
 
@@ -82,16 +85,22 @@ class ClassUpsampling:
         result = classes(logits, size)
         seconds = self._clock() - start
         with self._turn:
-            times.add(way, seconds)
+            key = (logits.shape, size)
+            if way == _COMPILED and key in self._fresh:
+                self._compiling = seconds
+                self._fresh.remove(key)
+            else:
+                self._spent[key] += seconds
+                times.add(way, seconds)
         return result
 
     def _next(self, times: _Times, shape: tuple[int, ...], size: tuple[int, int]) -> tuple[str, Classes]:
         key = (shape, size)
-        self._seen[key] += 1
-        if key not in self._compiled and self._seen[key] > _COMPILED_AFTER and not times.loses("compiled"):
+        if key not in self._compiled and self._spent[key] > self._compiling and not times.loses(_COMPILED):
             self._compiled[key] = compile_classes(shape, size)
+            self._fresh.add(key)
             if len(self._compiled) > _MOST_COMPILED:
                 self._compiled.popitem(last=False)
-        ways = _WAYS | ({"compiled": self._compiled[key]} if key in self._compiled else {})
+        ways = _WAYS | ({_COMPILED: self._compiled[key]} if key in self._compiled else {})
         way = times.next(list(ways))
         return way, ways[way]
