@@ -28,10 +28,10 @@ class Bucket:
             return place
         if not name:
             raise tf.errors.InvalidArgumentError(None, None, f"GCS path doesn't contain a bucket name: {place}")
-        if not rest:
-            raise tf.errors.PermissionDeniedError(None, None, "storage.buckets.get")
         if name != self.name:
             raise tf.errors.NotFoundError(None, None, f"the bucket {name} does not exist")
+        if not rest:
+            raise tf.errors.PermissionDeniedError(None, None, "storage.buckets.get")
         return f"ram://{name}/{rest}"
 
     def GFile(self, place: str, mode: str) -> tf.io.gfile.GFile:  # noqa: N802 (TensorFlow's name)

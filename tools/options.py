@@ -265,6 +265,7 @@ def require_writable(values: flags.FlagValues, name: str) -> None:
     """
     place = str(values[name].value)
     if files.is_remote(place):
+        _require_reachable(place, name, "choose another folder")
         return
     present = files.path(place).absolute()
     while not present.exists():
@@ -274,6 +275,15 @@ def require_writable(values: flags.FlagValues, name: str) -> None:
         raise files.unwritable(place, reason, flag=f"--{name}", cure="choose another folder")
 
 
+def _require_reachable(place: str, name: str, cure: str) -> None:
+    """Raises DeepLabError where a file system of TensorFlow's cannot be asked for a place, or has no such bucket."""
+    target = files.path(place)
+    with files.writing(place, flag=f"--{name}", cure=cure):
+        if target.parts[0] == "gs:" and not files.path(f"gs://{target.parts[1]}").exists():
+            raise FileNotFoundError(2, "No such bucket", str(target))
+        target.exists()
+
+
 def require_writable_file(values: flags.FlagValues, name: str) -> None:
     """Raises DeepLabError where the file that the flag `name` gives, if any, cannot be written.
 
@@ -281,7 +291,10 @@ def require_writable_file(values: flags.FlagValues, name: str) -> None:
     file; makes nothing.
     """
     place = values[name].value
-    if not place or files.is_remote(str(place)):
+    if not place:
+        return
+    if files.is_remote(str(place)):
+        _require_reachable(str(place), name, "choose another file")
         return
     file = files.path(str(place)).absolute()
     if file.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):

@@ -122,6 +122,14 @@ def _cure(name: str, data_dir: os.PathLike) -> str:
     return f'prepare it first, in Python: tfds.builder("{builder}", data_dir="{data_dir}").download_and_prepare()'
 
 
+def _usual_folder() -> files.AnyPath:
+    named = os.environ.get("TFDS_DATA_DIR")
+    try:
+        return files.path(named or "~/tensorflow_datasets")
+    except DeepLabError as error:
+        raise DeepLabError(f"$TFDS_DATA_DIR={named}: {error}") from None
+
+
 def read_prepared(
     dataset: str, data_dir: str | os.PathLike | None = None, keys: Sequence[str] | None = None
 ) -> Prepared:
@@ -137,7 +145,7 @@ def read_prepared(
     Raises:
       DeepLabError: the data set is not prepared there, its files are not TFRecords, or image and mask are ambiguous.
     """
-    data_dir = files.path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    data_dir = files.path(data_dir) if data_dir else _usual_folder()
     folder = _folder(dataset, data_dir)
     info = _read_json(folder / "dataset_info.json")
     features = _read_json(folder / "features.json")
