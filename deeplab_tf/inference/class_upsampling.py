@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import tensorflow as tf
 
 from deeplab_tf.ops.upsampling import compile_classes, exact_stride, plain_classes, upsampled_classes
 
@@ -48,7 +49,7 @@ class _Times:
         if self._counts[way] <= _TRIALS:
             self._means[way] = min(mean, seconds)
         else:
-            self._means[way] = mean + _WEIGHT_OF_THE_LAST * (seconds - mean)
+            self._means[way] = (1 - _WEIGHT_OF_THE_LAST) * mean + _WEIGHT_OF_THE_LAST * seconds
 
     def loses(self, way: str) -> bool:
         """Returns whether a way has been tried and is not the fastest."""
@@ -82,11 +83,16 @@ class ClassUpsampling:
             times = self._times.setdefault(like, _Times())
             way, classes = self._next(times, logits.shape, size)
         start = self._clock()
-        result = classes(logits, size)
+        try:
+            result = classes(logits, size)
+        except tf.errors.OpError:  # TensorFlow was built without XLA, or has none for this processor
+            if way != _COMPILED:
+                raise
+            result, start = plain_classes(logits, size), -math.inf
         seconds = self._clock() - start
         with self._turn:
             key = (logits.shape, size)
-            if way == _COMPILED and key in self._fresh:
+            if way == _COMPILED and key in self._fresh and seconds < math.inf:
                 self._compiling = seconds
                 self._fresh.remove(key)
             else:
