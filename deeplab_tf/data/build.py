@@ -216,13 +216,19 @@ def _local_writer(processes: int, advance: Callable[[], object] | None) -> Write
                     advance()
                 yield result
 
-        with _packer(rules, processes) as pack_pairs:
+        # ram:// is the memory of this process: another would find nothing there.
+        here = any(_in_memory(pair) for shard in shards for pair in shard.pairs)
+        with _packer(rules, 1 if here else processes) as pack_pairs:
             # One stream over all shards, so that no process waits for the end of a shard.
             results = counted(pack_pairs(pair for shard in shards for pair in shard.pairs))
             for shard in shards:
                 yield write_shard(shard.file, itertools.islice(results, len(shard.pairs)))
 
     return write
+
+
+def _in_memory(pair: Pair) -> bool:
+    return any(place and place.startswith("ram://") for place in (pair.image, pair.label))
 
 
 @contextlib.contextmanager
