@@ -145,6 +145,21 @@ def test_parts_and_devices(changes, expected, records, machine):
     assert ("on each device" in line) == ("num_clones" in changes)
 
 
+@pytest.mark.heavy
+def test_a_gpu_is_asked_by_running_updates(records, machine):
+    """What TensorFlow says of the GPU's memory is made up; the updates run on the CPU."""
+    asked: list[str] = []
+    machine.setattr(memory, "gpus_used", lambda run: 1)
+    machine.setattr(memory, "most_of_gpu", lambda: (900 * 2**20, "1.0 GiB of the GPU"))
+    machine.setattr(tf.config.experimental, "reset_memory_stats", asked.append)
+    machine.setattr(tf.config.experimental, "get_memory_info", lambda device: {"peak": 100 * 2**20 * len(asked)})
+    told: list[str] = []
+    found, line = fitted(asked_for(records), rate_given=True, tell=told.append)
+    assert (found.data.batch_size, asked) == (16, ["GPU:0", "GPU:0"])
+    assert "16 images of 33 x 33 take 200 MiB of 1.0 GiB of the GPU; there are 20 pictures" in line
+    assert told == ["--train_batch_size=auto: updates of growing batches are tried on the GPU; each is compiled first"]
+
+
 def test_the_pictures_are_the_bound(records, machine):
     machine.setattr(memory, "memory_at_hand", lambda gpus: (1000 * GIB, "1000 GiB free on this machine"))
     found, line = fitted(asked_for(records), rate_given=False)

@@ -62,6 +62,7 @@ def test_the_loss_after_200_steps_is_that_of_float32():
         assert abs(found - last[0]) <= noise, f"{precision}: {found}, float32 {last}"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("precision", HALVES)
 def test_statistics_softmax_loss_and_weights_are_float32(precision):
     images, labels = pictures()

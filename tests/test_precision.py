@@ -11,9 +11,9 @@ from networks import SMALL
 from observers import Recorder
 from record_files import write_shapes
 
-from deeplab_tf.config import DataConfig, Experiment, Inference, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.config import DataConfig, EvalConfig, Experiment, Inference, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.inference.predictor import Predictor
+from deeplab_tf.inference.predictor import Predictor, TensorFlowBackend
 from deeplab_tf.network.model import build_model
 from deeplab_tf.network.precision import exact_float32, exactness_line, is_rounded, rounds_float32, switched_on
 from deeplab_tf.tools import predict as predict_tool
@@ -219,6 +219,26 @@ def test_a_step_settles_it_for_those_who_make_one():
     assert make_train_step(build_model(TINY), AUTO).config.mixed_precision == "none"
 
 
+@pytest.mark.heavy
+@pytest.mark.parametrize("tf32", [True, False])
+def test_updates_may_round_and_scores_do_not(tf32, tmp_path, monkeypatch):
+    data = DataConfig("shapes", write_shapes(tmp_path, "train", 2, (33, 33)), crop_size=(33, 33), batch_size=2)
+    during: dict[str, bool] = {}
+    upsampled = TensorFlowBackend.logits
+
+    def logits(self, images, config):
+        during["scores"] = switched_on()
+        return upsampled(self, images, config)
+
+    monkeypatch.setattr(TensorFlowBackend, "logits", logits)
+    observer = Recorder(lambda progress: during.update(updates=switched_on()))
+    options = RunConfig(train_logdir=str(tmp_path / "run"), mode="train_and_eval", tf32=tf32, log_steps=1)
+    asked = Experiment(TINY, TrainConfig(training_number_of_steps=1), data, options, EvalConfig(eval_split="train"))
+    train(asked, observer=observer)
+    assert during == {"updates": tf32, "scores": False} and switched_on()
+
+
+@pytest.mark.heavy
 def test_a_run_records_what_it_was_started_with(tmp_path):
     data = DataConfig("shapes", write_shapes(tmp_path, "train", 4, (41, 41)), crop_size=(33, 33), batch_size=2)
     folder = tmp_path / "run"

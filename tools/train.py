@@ -126,7 +126,7 @@ def _fitted(asked: Experiment, tell: Callable[[str], object], *, rate_given: boo
     options.start_tensorflow()
     from deeplab_tf.training.batch import fitted
 
-    experiment, line = fitted(asked, rate_given=rate_given)
+    experiment, line = fitted(asked, rate_given=rate_given, tell=tell)
     tell(line)
     return experiment
 
@@ -142,7 +142,7 @@ def _planned(
     from deeplab_tf.training.batch import planned_to_fit
     from deeplab_tf.training.finetuning import plan
 
-    planned = (planned_to_fit if fit else plan)(recipe, given)
+    planned = planned_to_fit(recipe, given, tell) if fit else plan(recipe, given)
     for line in planned.lines:
         tell(line)
     return planned.experiment

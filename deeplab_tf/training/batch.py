@@ -29,6 +29,7 @@ from deeplab_tf.weights.run_options import read_run
 
 # Called with the images of one device; returns the bytes that an update takes, or raises where there are too many.
 Probe = Callable[[int], int]
+Tell = Callable[[str], object]
 _GRID = 8  # of the images of a device: matrix units work on eights
 _MOST_PROBES = 8  # each may have to be compiled
 _FLAG = "--train_batch_size=auto"
@@ -125,8 +126,14 @@ def _require_local(run: RunConfig) -> None:
         raise DeepLabError(f"{_FLAG}: expected a number: the memory of other machines and of TPUs is not known here")
 
 
-def fitting(experiment: Experiment) -> tuple[int, str]:
+def _silent(line: str) -> None:
+    del line
+
+
+def fitting(experiment: Experiment, tell: Tell = _silent) -> tuple[int, str]:
     """Returns the largest batch over all devices, bounded by the images of the split, and a line on its memory.
+
+    tell: gets a line where that takes a while.
 
     Raises:
       DeepLabError: not even one image fits a device; several machines or a TPU are to train; the data cannot be read.
@@ -144,6 +151,8 @@ def fitting(experiment: Experiment) -> tuple[int, str]:
     experiment = dataclasses.replace(experiment, train=train).on(facts)
     size, whose = memory.most_of_gpu() if gpus else memory.memory_at_hand(0)
     room = Room(size if gpus else size // replicas, max(images // replicas, parts), parts)
+    if gpus:
+        tell(f"{_FLAG}: updates of growing batches are tried on the GPU; each is compiled first")
     probe = _gpu_probe(experiment) if gpus else _estimate(experiment)
     count, used = largest(probe, room)
     del probe
@@ -165,7 +174,7 @@ def _gpus(count: int) -> list[Any]:
 
 
 def _gib(size: float) -> str:
-    return f"{size / 2**30:.3g} GiB"
+    return f"{size / 2**30:.3g} GiB" if size >= 2**30 else f"{max(size / 2**20, 1):.0f} MiB"
 
 
 def _begun(experiment: Experiment) -> Mapping[str, Any]:
@@ -173,7 +182,7 @@ def _begun(experiment: Experiment) -> Mapping[str, Any]:
     return read_run(files.path(folder)) if folder else {}
 
 
-def fitted(experiment: Experiment, *, rate_given: bool) -> tuple[Experiment, str]:
+def fitted(experiment: Experiment, *, rate_given: bool, tell: Tell = _silent) -> tuple[Experiment, str]:
     """Returns an experiment with the largest batch that fits and the rate for it, and the line that says so.
 
     A run that goes on has the batch and rate that it began with, on any machine. The rate of momentum is linear in the
@@ -182,6 +191,7 @@ def fitted(experiment: Experiment, *, rate_given: bool) -> tuple[Experiment, str
     Args:
       experiment: as the user or a recipe configures it, with a batch that its rate is for.
       rate_given: whether the user gives the rate, which then stays.
+      tell: gets a line where it takes a while.
 
     Raises:
       DeepLabError: that of `fitting`; or run.json is damaged.
@@ -198,7 +208,7 @@ def fitted(experiment: Experiment, *, rate_given: bool) -> tuple[Experiment, str
             )
         line = f"{_FLAG}: {batch}, as the run in {folder} began with it"
         return _with(experiment, batch, float(rate)), line
-    batch, line = fitting(experiment)
+    batch, line = fitting(experiment, tell)
     rate = train.base_learning_rate
     if rate_given:
         why = f"--base_learning_rate={shown(rate)} stays as given"
@@ -219,12 +229,13 @@ def _with(experiment: Experiment, batch: int, rate: float) -> Experiment:
     return dataclasses.replace(experiment, data=data, train=train).on(dataset_of(data))
 
 
-def planned_to_fit(recipe: Experiment, given: Given) -> Plan:
+def planned_to_fit(recipe: Experiment, given: Given, tell: Tell = _silent) -> Plan:
     """Returns the plan of a recipe that follows the data, for the largest batch that fits.
 
     Args:
       recipe: as `finetuning.plan` takes it.
       given: configuration -> the fields that the user gives, without the batch.
+      tell: gets a line where it takes a while.
 
     Raises:
       DeepLabError: as `plan` and `fitting` raise it.
@@ -233,7 +244,7 @@ def planned_to_fit(recipe: Experiment, given: Given) -> Plan:
     if _begun(first.experiment):
         folder, batch = first.experiment.run.train_logdir, first.experiment.data.batch_size
         return Plan(first.experiment, (*first.lines, f"{_FLAG}: {batch}, as the run in {folder} began with it"))
-    batch, line = fitting(first.experiment)
+    batch, line = fitting(first.experiment, tell)
     fixed = {"crop_size": first.experiment.data.crop_size, "batch_size": batch}
     again = plan(recipe, {**given, DataConfig: {**given.get(DataConfig, {}), **fixed}})
     own = ("--train_crop_size=", "--train_batch_size=")
