@@ -37,6 +37,7 @@ from deeplab_tf.weights.loading import open_model
 Segment = Callable[[np.ndarray], object]  # images uint8 [b, h, w, 3] -> labels
 _MATRIX = 1536  # rows and columns of the matrix product
 _AUTO = "auto"
+_PAUSE = 0.05  # seconds, in which the threads of the runtime before cease to wait busily for more
 _CALIBRATION = 8  # images on which the ranges of int8 are measured: enough to time it, not to use it
 
 
@@ -313,6 +314,7 @@ def measure(plan: InferenceBenchmark, *, announce: Callable[[str], None] | None 
     for _ in range(plan.rounds):
         peaks.append(measure_matmul())
         for measurement, run, images in combinations:
+            time.sleep(_PAUSE)
             start = time.perf_counter()
             run(images)
             measurement.seconds.append(time.perf_counter() - start)
