@@ -177,6 +177,8 @@ def test_the_log_of_scores(tmp_path):
         "eval/miou_1.0_class_1": None,
         "eval/miou_1.0_class_2": 0.25,
         "eval/miou_1.0_class_3": None,
+        "precision": "float32",
+        "tf32": False,
     }
     assert len(list((tmp_path / "a/b").glob("events.*"))) == 1
 
