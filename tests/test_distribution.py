@@ -68,6 +68,19 @@ def test_two_clones_are_one_device(dataset_dir, tmp_path, alone):
     assert largest_difference(alone, weights(tmp_path / "run")) < 1e-4
 
 
+@pytest.mark.heavy
+def test_clones_in_a_loop_are_clones_in_single_steps(dataset_dir, tmp_path):
+    for steps in (1, 10):
+        more = ["--num_clones=2", "--clone_on_cpu", f"--steps_per_loop={steps}", "--log_steps=4"]
+        subprocess.run(command(dataset_dir, tmp_path / str(steps), *more), check=True, env=environment())
+    single, loops = (RunDirectory(tmp_path / name) for name in ("1", "10"))
+    first, second = (tf.train.load_checkpoint(str(run.prefix(STEPS))) for run in (single, loops))
+    names = sorted(first.get_variable_to_shape_map())
+    assert any(name.endswith("Momentum") for name in names)
+    assert [n for n in names if first.get_tensor(n).tobytes() != second.get_tensor(n).tobytes()] == []
+    assert [line["total_loss"] for line in single.lines()] == [line["total_loss"] for line in loops.lines()]
+
+
 def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [found.getsockname()[1] for found in sockets]

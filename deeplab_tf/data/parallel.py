@@ -14,7 +14,8 @@ def kept_parallel(dataset: tf.data.Dataset) -> tf.data.Dataset:
     Other rewriting does not reach it either, such as that of a map and a batch into one operation: use it for
     deterministic runs only.
     """
-    wrapped = tf.raw_ops.WrapDatasetVariant(input_handle=tf.data.experimental.to_variant(dataset))
+    with tf.device("CPU"):
+        wrapped = tf.raw_ops.WrapDatasetVariant(input_handle=tf.data.experimental.to_variant(dataset))
 
     def inner(_: tf.Tensor) -> tf.data.Dataset:
         variant = tf.raw_ops.UnwrapDatasetVariant(input_handle=wrapped)

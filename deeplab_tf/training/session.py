@@ -256,7 +256,8 @@ class Session:
         """Returns the batches that follow the updates done, of which the first has been read."""
         first = list(self.dataset(part, pieces, steps=1, as_bytes=True))
         rest = self.dataset(part, pieces, start=self.done() + 1, as_bytes=True)
-        read: Any = tf.nest.map_structure(lambda *values: tf.stack(values), *first)
+        with tf.device("CPU"):
+            read: Any = tf.nest.map_structure(lambda *values: tf.stack(values), *first)
         return tf.data.Dataset.from_tensor_slices(read).concatenate(rest)
 
     def batch_of(self, step: int) -> Mapping[str, tf.Tensor]:
