@@ -1,7 +1,7 @@
 """The operations of the release as Keras layers."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -151,6 +151,29 @@ class FusedBatchNorm(Stepped, keras.layers.BatchNormalization):
         return tf.cast(outputs, inputs.dtype)
 
 
+def dropped(maps: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
+    """Returns `maps`, of any float type, with some values dropped and the others raised by 1 / (1 - rate).
+
+    The bits, and those of the gradient, are those of tf.nn.experimental.stateless_dropout. That one selects between the
+    maps and a scalar, in the gradient too, and TensorFlow's layout optimizer, which has it choose between maps of
+    another order, gives up on a whole graph for the scalar.
+
+    Args:
+      maps: [b, h, w, c].
+      rate: the share that is dropped, 0 to below 1.
+      seed: int [2], of which the draws are a function.
+    """
+    kept = tf.random.stateless_uniform(tf.shape(maps), seed, dtype=maps.dtype) >= rate
+    zero = tf.zeros([1] * len(maps.shape), maps.dtype)
+    scale = tf.constant(1.0 / (1.0 - rate), maps.dtype)
+
+    @tf.custom_gradient
+    def select(maps: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return tf.where(kept, maps * scale, zero), lambda upstream: tf.where(kept, upstream, zero) * scale
+
+    return select(maps)
+
+
 @_register
 class Dropout(Stepped, keras.layers.Dropout):
     """Dropout whose draws a training step may fix: with `step_seed`, int [2], they are a function of it and replica.
@@ -174,7 +197,7 @@ class Dropout(Stepped, keras.layers.Dropout):
         """Returns the maps [b, h, w, c], in training with some values dropped and the others raised."""
         if self.step_seed is None or not training or not self.rate:
             return super().call(inputs, training=training)
-        return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed=replica_seed(self.step_seed))
+        return dropped(inputs, self.rate, replica_seed(self.step_seed))
 
 
 @_register
