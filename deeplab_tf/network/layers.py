@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -171,7 +171,7 @@ def dropped(maps: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     def select(maps: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         return tf.where(kept, maps * scale, zero), lambda upstream: tf.where(kept, upstream, zero) * scale
 
-    return select(maps)
+    return cast(tf.Tensor, select(maps))
 
 
 @_register
