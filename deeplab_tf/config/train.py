@@ -74,7 +74,9 @@ class TrainConfig(Options):
         "GPUs of compute capability 8.0 or more, else none",
     )
     jit_compile: Switch = option(
-        "auto", "compile the step with XLA; auto: on GPUs and TPUs, where it wins, and not on CPUs", parse=switch
+        "auto",
+        "compile the step with XLA; auto: on a GPU and on TPUs, where it wins, not on CPUs or several GPUs",
+        parse=switch,
     )
 
     def __post_init__(self) -> None:

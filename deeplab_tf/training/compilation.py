@@ -1,6 +1,4 @@
-"""What compiles a training step, TensorFlow or XLA, by the option and the devices (`compilation_of`)."""
-
-from collections.abc import Collection
+"""What compiles a training step, TensorFlow or XLA, by the option and the devices (`compiled_by_xla`)."""
 
 import keras
 import tensorflow as tf
@@ -8,11 +6,8 @@ import tensorflow as tf
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.errors import DeepLabError
 
-# XLA makes a step on a GPU up to four times as fast; on CPUs it is not faster, and takes minutes to compile.
-_GAINING = frozenset({"GPU", "TPU"})
 
-
-def device_kinds(model: keras.Model, strategy: tf.distribute.Strategy | None) -> Collection[str]:
+def device_kinds(model: keras.Model, strategy: tf.distribute.Strategy | None) -> set[str]:
     """Returns the kinds of the devices that train `model`: CPU, GPU, TPU."""
     if strategy is not None:
         names = strategy.extended.worker_devices
@@ -22,18 +17,29 @@ def device_kinds(model: keras.Model, strategy: tf.distribute.Strategy | None) ->
     return {kind for kind in kinds if kind} or {"CPU"}
 
 
+def on_tpu(model: keras.Model, strategy: tf.distribute.Strategy | None) -> bool:
+    """Returns whether TPUs train `model`, where the strategy itself has XLA compile what it runs."""
+    return "TPU" in device_kinds(model, strategy)
+
+
 def compiled_by_xla(config: TrainConfig, model: keras.Model, strategy: tf.distribute.Strategy | None) -> bool:
     """Returns whether XLA compiles the step.
 
     Args:
-      config: its jit_compile; auto: XLA where all devices are GPUs or TPUs.
+      config: its jit_compile; auto: XLA on one GPU and on TPUs.
       model: the network, on its devices.
       strategy: of the step.
 
     Raises:
-      DeepLabError: jit_compile=false on a TPU, which runs nothing else.
+      DeepLabError: jit_compile=false on a TPU, which runs nothing else; jit_compile=true on several other devices,
+        whose sums of gradients XLA cannot compile.
     """
-    kinds = set(device_kinds(model, strategy))
-    if "TPU" in kinds and config.jit_compile == "false":
-        raise DeepLabError("jit_compile=false: a TPU runs what XLA compiles only; expected auto, or other devices")
-    return kinds <= _GAINING if config.jit_compile == "auto" else config.jit_compile == "true"
+    if on_tpu(model, strategy):
+        if config.jit_compile == "false":
+            raise DeepLabError("jit_compile=false: a TPU runs what XLA compiles only; expected auto, or other devices")
+        return True
+    if strategy is not None and strategy.num_replicas_in_sync > 1:
+        if config.jit_compile == "true":
+            raise DeepLabError("jit_compile=true: expected one device (a TPU's step is always compiled); leave it out")
+        return False
+    return device_kinds(model, strategy) == {"GPU"} if config.jit_compile == "auto" else config.jit_compile == "true"

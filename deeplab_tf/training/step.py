@@ -17,7 +17,7 @@ from deeplab_tf.network.model import MERGED, config_of
 from deeplab_tf.network.stepped import StepBatch, as_trained, begin_batch
 from deeplab_tf.ops.resizing import resize_bilinear, resize_bilinear_by_matrix, resize_nearest
 from deeplab_tf.training import losses, optimizers
-from deeplab_tf.training.compilation import compiled_by_xla
+from deeplab_tf.training.compilation import compiled_by_xla, on_tpu
 from deeplab_tf.training.precision import Hardware, settled
 from deeplab_tf.training.schedules import learning_rate
 from deeplab_tf.weights import names
@@ -85,7 +85,7 @@ class TrainStep:
         self._kernels = regularized_kernels(model)
         # What XLA compiles is one function in the graph of the update, since a loop around it, with its input, is not.
         self._of_replica = self.replica_step
-        if self.compiled_by_xla:
+        if self.compiled_by_xla and not on_tpu(model, strategy):
             self._of_replica = tf.function(self.replica_step, jit_compile=True, autograph=False)
         self.compiled = tf.function(self.update, autograph=False)
 
@@ -101,8 +101,6 @@ class TrainStep:
             )
         self._check_quantized(built_from)
         self._check_frozen(built_from)
-        if self.compiled_by_xla and self._several:
-            raise DeepLabError("jit_compile=true: expected one device (a TPU's step is always compiled); leave it out")
 
     def _check_quantized(self, built_from: ModelConfig) -> None:
         if not built_from.quantized:
