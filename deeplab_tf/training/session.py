@@ -97,6 +97,12 @@ class Session:
             "steps_per_loop": self.steps_per_loop,
         }
 
+    def compiled(self) -> str:
+        """Returns what decides how long compiling the step takes, as it is printed."""
+        crop = ",".join(map(str, self.data.crop_size or ()))
+        batch = f"batch {self.data.batch_size}"
+        return ", ".join((self.config.model_variant, crop, batch, shown(self.train), self.hardware.described()))
+
     def described(self) -> dict[str, Any]:
         """Returns what run.json holds: the options, of which most must stay the same when the run is resumed."""
         given = {**dataclasses.asdict(self.train), **dataclasses.asdict(self.data)}

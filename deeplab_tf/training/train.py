@@ -15,6 +15,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.summaries import Summaries
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.network.precision import exact_float32
+from deeplab_tf.training.compile_times import FirstTimed
 from deeplab_tf.training.loop import Updater, Updates
 from deeplab_tf.training.progress import InputAdvice, Meter, Progress, StopSignals, TrainingObserver
 from deeplab_tf.training.session import Session
@@ -238,5 +239,7 @@ def train(experiment: Experiment, *, observer: TrainingObserver | None = None) -
             update = run.begin(changes, observer)
         if is_chief and run.done() < run.train.training_number_of_steps:
             run.directory.log(run.started())
+        if run.step.compiled_by_xla:
+            update = FirstTimed(update, run.compiled(), observer.tell)
         reason = _loop(run, _Watch(run, validation, observer), update)
         return Outcome(run.done(), str(run.directory.latest()), reason)
