@@ -24,7 +24,7 @@ from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.files import expand_inputs, expected_pixels, predict_files
 from deeplab_tf.inference.predict import predict
-from deeplab_tf.inference.runtime import litert_is_here
+from deeplab_tf.inference.libraries import LIBRARIES
 from deeplab_tf.ops.pictures import blend, class_shares, with_legend
 from deeplab_tf.tools import convert as convert_tool
 from deeplab_tf.tools import predict as predict_tool
@@ -57,7 +57,12 @@ def scores(confusion: np.ndarray) -> dict:
 SCALES = "--eval_scales=0.5,0.75,1.0,1.25,1.5,1.75"
 RUNS = [
     pytest.param(16, "single", ()),
-    pytest.param(16, "single", ("--runtime=tflite",), marks=pytest.mark.skipif(not litert_is_here(), reason="LiteRT")),
+    pytest.param(
+        16,
+        "single",
+        ("--runtime=tflite",),
+        marks=pytest.mark.skipif(bool(LIBRARIES["tflite"].missing), reason="LiteRT"),
+    ),
     pytest.param(8, "single", ()),
     pytest.param(16, "ms_flip", (SCALES, "--add_flipped_images"), marks=pytest.mark.heavy),
     pytest.param(8, "ms_flip", (SCALES, "--add_flipped_images"), marks=pytest.mark.heavy),

@@ -18,11 +18,6 @@ from deeplab_tf.network.sizes import needs_fixed_size
 _QUIETLY = Surroundings()
 
 
-def litert_is_here() -> bool:
-    """Whether the package of LiteRT (the extra `litert`) is installed."""
-    return not LIBRARIES["tflite"].missing
-
-
 def _on_cpu() -> bool:
     return not tf.config.list_physical_devices("GPU")
 
