@@ -219,7 +219,8 @@ def test_parts_of_a_batch_are_batches_of_their_own(untrained):
 def test_what_cannot_be_trained_quantised():
     with pytest.raises(DeepLabError, match="mixed_precision=bfloat16 with quantize_delay_step=0.*expected none"):
         step_of(build_model(QUANTISED), mixed_precision="bfloat16")
-    several = types.SimpleNamespace(num_replicas_in_sync=2)
+    devices = types.SimpleNamespace(worker_devices=("/device:CPU:0", "/device:CPU:1"))
+    several = types.SimpleNamespace(num_replicas_in_sync=2, extended=devices)
     with pytest.raises(DeepLabError, match="quantize_delay_step=0 on several devices: expected one.*--num_clones=1"):
         deeplab_tf.make_train_step(build_model(QUANTISED), TrainConfig(), strategy=several)
     with pytest.raises(DeepLabError, match="quantize_delay_step: the NAS cells cannot be trained quantised"):

@@ -121,8 +121,8 @@ def test_values_are_compared_only_where_memory_is_another(model, compared):
 
 
 def test_arrays_that_are_copies_are_compared_by_value(model, compared, monkeypatch):
-    shared = weights_seen._array
-    monkeypatch.setattr(weights_seen, "_array", lambda weight: shared(weight).copy())
+    shared = weights_seen.weight_array
+    monkeypatch.setattr(weights_seen, "weight_array", lambda weight: shared(weight).copy())
     seen = WeightsSeen(model)
     assert not seen.changed(model)
     assert len(compared) == 2 * len(model.weights)

@@ -132,8 +132,9 @@ def expected_pixels(files: Sequence[str], options: PredictConfig) -> int:
 def require_apart(files: Sequence[str], output_dir: str | os.PathLike, options: PredictConfig) -> None:
     """Raises DeepLabError where what `predict_files` writes of one picture would take the place of another."""
     folder = path(output_dir).resolve()
-    folders = {name: path(name).resolve() for name in set(map(os.path.dirname, files))}
-    inputs = {os.path.basename(file) for file in files if folders[os.path.dirname(file)] == folder}
+    places = [path(file) for file in files]
+    folders = {parent: parent.resolve() for parent in {place.parent for place in places}}
+    inputs = {place.name for place in places if folders[place.parent] == folder}
     for file, stem in zip(files, stems(files), strict=True) if inputs else ():
         for name in (f"{stem}_{_SUFFIXES[choice]}" for choice in options.save):
             if name in inputs:
