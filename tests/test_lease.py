@@ -118,6 +118,22 @@ def test_it_is_renewed_by_a_file_after_the_other(folder, monkeypatch):
     assert names(folder) == []
 
 
+def test_a_lease_that_is_renewed_between_listing_and_reading_is_seen(folder, monkeypatch):
+    own = Lease(folder)
+    own.take()
+    real = type(folder).read_text
+    renewals = iter([own._renew])
+
+    def read_text(file, *args, **kwargs):
+        for renew in renewals:
+            renew()  # the file that was listed is gone now
+        return real(file, *args, **kwargs)
+
+    monkeypatch.setattr(type(folder), "read_text", read_text)
+    assert holder_of(folder).process == os.getpid()
+    own.release()
+
+
 def test_who_was_suspended_and_lost_the_folder_writes_no_more(folder):
     run = RunDirectory(folder)
     with run.locked():

@@ -33,6 +33,7 @@ _SECONDS = 120.0
 _RENEWED = 30.0  # seconds from one renewal to the next
 _SETTLED = 1.0  # seconds within which a file that is being written is whole
 _LOOKS = 3
+_LISTINGS = 20  # a lease is renewed once in 30 seconds: the second sees what the first missed
 _FARTHEST = 86_400.0  # seconds from now: an end that is later is a mistake
 
 
@@ -104,11 +105,20 @@ def holder_of(folder: RemotePath) -> Holder | None:
 
 
 def _claims(folder: RemotePath) -> dict[RemotePath, Holder | None]:
-    """Returns what the files of leases say; None for one that is damaged, or being written."""
+    """Returns what the files of leases say; None for one that is damaged, or being written.
+
+    A file that goes between being listed and being read was renewed by the next: whoever saw neither would take the
+    folder for free, so it is listed again.
+    """
     found: dict[RemotePath, Holder | None] = {}
-    for file in folder.glob(f"{_PREFIX}*.json"):
-        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-            found[file] = _parsed(file.read_text(encoding="utf-8", errors="replace"))
+    for _ in range(_LISTINGS):
+        listed = list(folder.glob(f"{_PREFIX}*.json"))
+        found = {}
+        for file in listed:
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                found[file] = _parsed(file.read_text(encoding="utf-8", errors="replace"))
+        if all(file in found or file.is_dir() for file in listed):
+            break
     return found
 
 
