@@ -375,6 +375,9 @@ def test_the_server_takes_files_and_stored_values(trained):
     for body in (encoded, lists):
         (read,) = protocol.parse_request(body, max_pixels=10_000, image=image).images
         np.testing.assert_array_equal(read, scaled(image, pixels))
+    blank = json.dumps({"instances": [np.zeros_like(pixels).tolist()]}).encode()
+    (note,) = protocol.parse_request(blank, max_pixels=10_000, image=image).notes
+    assert note.startswith("image 0: without contrast in the model's value range")
     picture, resized = engine._read(npy(pixels))
     ((labels, seconds),) = engine._run(resized[None])
     answer = engine._page_answer(labels, picture, seconds)

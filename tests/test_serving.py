@@ -39,6 +39,7 @@ from deeplab_tf.weights.model_directory import ModelCard
 pytest.importorskip("starlette", reason="the extra `serve` is not installed")
 pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
+from deeplab_tf.serving import protocol  # noqa: E402
 from deeplab_tf.serving.engine import Engine  # noqa: E402
 from deeplab_tf.serving.server import serving  # noqa: E402
 
@@ -125,6 +126,28 @@ def test_encoded_pictures_of_several_sizes(ask, model):
     assert ask("POST", PREDICT, {"inputs": {"image_bytes": contents}}) == (200, {"outputs": columns})
     status, one = ask("POST", PREDICT, {"inputs": contents[0]})
     assert status == 200 and one["outputs"]["SemanticPredictions"] == [found[0].tolist()]
+
+
+def test_what_is_odd_about_a_picture_is_told_beside_the_answer(address, ask, caplog):
+    deep = encoded(np.random.default_rng(3).integers(100, 800, (20, 30), np.uint16))
+    eight = encoded(np.zeros((20, 30), np.uint8))
+
+    def asked(*contents: bytes) -> tuple[dict, object]:
+        connection = http.client.HTTPConnection(address, timeout=30)
+        body = json.dumps({"instances": [b64(content) for content in contents]})
+        connection.request("POST", PREDICT, body, {"content-type": "application/json"})
+        response = connection.getresponse()
+        with contextlib.closing(connection):
+            return json.loads(response.read()), json.loads(response.headers.get(protocol.NOTES, "null"))
+
+    answer, notes = asked(eight, deep)
+    assert set(answer) == {"predictions"} and len(answer["predictions"]) == 2, "TensorFlow Serving's body"
+    assert isinstance(notes, list) and len(notes) == 1
+    assert notes[0].startswith("image 1: more than 8 bits a sample") and "65535 was taken for white" in notes[0]
+    assert caplog.messages == [f"deeplab: {notes[0]}"]
+    assert asked(eight)[1] is None
+    many = asked(*[deep] * 12)[1]
+    assert isinstance(many, list) and len(many) == 9 and many[-1] == "and 4 notes more"
 
 
 def test_what_curl_sends_by_default_is_taken(ask):

@@ -104,11 +104,21 @@ def read_photograph(
     if image is None:
         return Picture(pixels, pixels, notes)
     values = scaled(image, pixels)
-    if not has_contrast(values):
-        low, high = image.range[0]
-        notes = (
-            *notes,
-            f"without contrast in the model's value range {low:g} to {high:g}: its values are {np.nanmin(pixels):g} to "
-            f"{np.nanmax(pixels):g}, and its classes mean nothing",
-        )
-    return Picture(values, shown_picture(image, values), notes)
+    return Picture(values, shown_picture(image, values), (*notes, *contrast_notes(image, pixels, values)))
+
+
+def contrast_notes(image: ImageFacts, pixels: np.ndarray, values: np.ndarray) -> tuple[str, ...]:
+    """Returns what the user should know of a photograph in which a network sees nothing, if that is so.
+
+    Args:
+      image: what the model reads.
+      pixels: the stored values, [h, w, bands].
+      values: the same in 0..255, as the network reads them.
+    """
+    if has_contrast(values):
+        return ()
+    low, high = image.range[0]
+    return (
+        f"without contrast in the model's value range {low:g} to {high:g}: its values are {np.nanmin(pixels):g} to "
+        f"{np.nanmax(pixels):g}, and its classes mean nothing",
+    )

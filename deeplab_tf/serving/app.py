@@ -136,8 +136,9 @@ class _Handlers:
             raise Refused(404, f"no :{request.path_params['verb'][:80]} here; expected :predict")
         if request.method != "POST":
             raise HTTPException(405, headers={"allow": "POST"})
-        answer = await self._answer(request, _JSON, self._engine.predict)
-        return Response(answer, media_type="application/json", headers=_HEADERS)
+        answer, notes = await self._answer(request, _JSON, self._engine.predict)
+        headers = {**_HEADERS, **protocol.notes_header(notes)}
+        return Response(answer, media_type="application/json", headers=headers)
 
     async def segment(self, request: Request) -> Response:
         """Answers POST /segment, the page's request."""

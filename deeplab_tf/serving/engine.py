@@ -6,6 +6,7 @@ It does not depend on HTTP, except for the status of a refused request.
 import asyncio
 import base64
 import contextlib
+import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -34,6 +35,8 @@ from deeplab_tf.serving.refusal import Refused
 from deeplab_tf.weights.model_directory import ModelCard
 
 T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
 
 _SURROUNDINGS = Surroundings()
 _EXAMPLES = 6  # of the user's pictures that the page offers, at most
@@ -187,8 +190,10 @@ class Engine:
 
     # ---- the two kinds of requests
 
-    async def predict(self, body: bytes) -> bytes:
-        """Returns the body of the answer to a :predict request of TensorFlow Serving's REST interface.
+    async def predict(self, body: bytes) -> tuple[bytes, tuple[str, ...]]:
+        """Returns the body of the answer to a :predict request of TensorFlow Serving's REST interface, and its notes.
+
+        The notes, a line for each thing that the user should know of an image, go into the log too.
 
         Raises:
           Refused: the request is not valid, or an image is too large.
@@ -197,7 +202,9 @@ class Engine:
             request = await self._in_thread(lambda: self._parsed(body))
             results = await asyncio.gather(*map(self._segment, request.images))
             labels = [label for label, _ in results]
-            return await self._in_thread(lambda: protocol.encode_answer(request, labels))
+            for note in request.notes:
+                _LOG.warning("%s: %s", self.options.model_name, note)
+            return await self._in_thread(lambda: protocol.encode_answer(request, labels)), request.notes
 
     async def segment(self, content: bytes) -> dict:
         """Returns the answer to a request of the page: the classes of an encoded picture, as runs and as a PNG.

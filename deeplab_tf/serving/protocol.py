@@ -16,6 +16,7 @@ import numpy as np
 
 from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config.export import INPUT, LABEL_BEYOND, OUTPUTS
+from deeplab_tf.ops.network_pictures import contrast_notes
 from deeplab_tf.ops.value_range import scaled
 from deeplab_tf.serving.pictures import decode_picture
 from deeplab_tf.serving.refusal import Refused
@@ -23,6 +24,8 @@ from deeplab_tf.serving.refusal import Refused
 _DEFAULT = "serving_default"
 _ENCODED = "image_bytes"
 _PREDICTIONS = OUTPUTS["predictions"]
+NOTES = "x-deeplab-notes"
+_MOST_NOTES = 8  # in a header: clients and proxies take 8 KB of them at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +36,13 @@ class PredictRequest:
       images: uint8 [h, w, 3] each, or float32 [h, w, channels] in 0..255.
       encoded: whether they came as encoded pictures.
       rows: whether the request has the row form, which its answer must have too.
+      notes: a line for each thing that the user should know of an image, which begins with the image's number.
     """
 
     images: tuple[np.ndarray, ...]
     encoded: bool
     rows: bool
+    notes: tuple[str, ...] = ()
 
 
 def _parse_object(body: bytes) -> dict:
@@ -71,8 +76,11 @@ def _content(value: Any) -> bytes:
         raise Refused(400, f"b64: not base64 ({error})") from None
 
 
-def _pixels(value: object, image: ImageFacts | None = None) -> np.ndarray:
-    """Returns nested lists of numbers as uint8 [h, w, 3]; as float32 [h, w, channels] where the model has `image`."""
+def _pixels(value: object, image: ImageFacts | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns nested lists of numbers as uint8 [h, w, 3], or float32 [h, w, channels] where the model has `image`.
+
+    With them comes a line for each thing that the user should know.
+    """
     channels = image.channels if image else 3
     numbers = "whole numbers in 0..255" if image is None else f"the stored values ({image.dtype})"
     expected = f"{INPUT}: expected lists of {numbers} with the shape [height, width, {channels}]"
@@ -86,10 +94,11 @@ def _pixels(value: object, image: ImageFacts | None = None) -> np.ndarray:
     if array.ndim != 3 or array.shape[-1] != channels or not array.size:
         raise Refused(400, f"{expected}; these have the shape {list(array.shape)}")
     if image is not None:
-        return scaled(image, array)
+        values = scaled(image, array)
+        return values, contrast_notes(image, array, values)
     if not (array.min() >= 0 and array.max() <= 255 and (array == np.floor(array)).all()):
         raise Refused(400, f"{expected}; these are {array.min():g} to {array.max():g}")
-    return array.astype(np.uint8)
+    return array.astype(np.uint8), ()
 
 
 def _values(request: dict) -> tuple[list[tuple[str | None, object]], bool]:
@@ -136,20 +145,37 @@ def parse_request(body: bytes, *, max_pixels: int, image: ImageFacts | None = No
     if any(name not in (None, _ENCODED if encoded else INPUT) for name, _ in pairs):
         raise Refused(400, f"the inputs are of {actual}, but named {pairs[0][0]}")
     images = []
+    notes = []
     left = max_pixels
     for number, (_, value) in enumerate(pairs):
         name = f"image {number}"
         if encoded:
-            pixels = decode_picture(_content(value), max_pixels=max(left, 0), name=name, image=image).pixels
+            picture = decode_picture(_content(value), max_pixels=max(left, 0), name=name, image=image)
+            pixels, told = picture.pixels, picture.notes
         else:
-            pixels = _pixels(value, image)
+            pixels, told = _pixels(value, image)
         left -= pixels.shape[0] * pixels.shape[1]
         if left < 0:
             raise Refused(413, f"{name}: more than {max_pixels} pixels in all; expected fewer or smaller images")
         images.append(pixels)
+        notes += [f"{name}: {note}" for note in told]
     if not encoded and len({image.shape for image in images}) > 1:
         raise Refused(400, f"{INPUT}: images of several sizes; expected one size, or encoded images")
-    return PredictRequest(tuple(images), encoded, rows)
+    return PredictRequest(tuple(images), encoded, rows, tuple(notes))
+
+
+def notes_header(notes: Sequence[str]) -> dict[str, str]:
+    """Returns the header that tells the notes of a request; without notes none.
+
+    A header, because the body is that of TensorFlow Serving to the byte: clients that parse it into a class refuse a key
+    that they do not know. It is a JSON list of texts, in ASCII, and of many notes tells the first ones and their number.
+    """
+    if not notes:
+        return {}
+    told = list(notes[:_MOST_NOTES])
+    if len(notes) > len(told):
+        told.append(f"and {len(notes) - len(told)} notes more")
+    return {NOTES: json.dumps(told)}
 
 
 def encode_answer(request: PredictRequest, labels: Sequence[np.ndarray]) -> bytes:
