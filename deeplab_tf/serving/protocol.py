@@ -167,8 +167,8 @@ def parse_request(body: bytes, *, max_pixels: int, image: ImageFacts | None = No
 def notes_header(notes: Sequence[str]) -> dict[str, str]:
     """Returns the header that tells the notes of a request; without notes none.
 
-    A header, because the body is that of TensorFlow Serving to the byte: clients that parse it into a class refuse a key
-    that they do not know. It is a JSON list of texts, in ASCII, and of many notes tells the first ones and their number.
+    A header, because the body is TensorFlow Serving's to the byte: clients that parse it into a class refuse a key that
+    they do not know. It is a JSON list of texts, in ASCII: the first ones of many, and how many more there are.
     """
     if not notes:
         return {}
