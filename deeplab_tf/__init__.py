@@ -1,12 +1,14 @@
 """DeepLab v1 to v3+ for TensorFlow 2 and Keras 3, faithful to Google's original release.
 
 The public names are loaded when first used, so that importing the package is instant and does not import TensorFlow.
+Keras opens files of these models in any process that has imported the package.
 """
 
 import importlib as _importlib
 import pathlib as _pathlib
 import typing as _typing
 
+from deeplab_tf.registration.deferred import register_with_keras as _register_with_keras
 from deeplab_tf.version import __version__
 
 if _typing.TYPE_CHECKING:  # What type checkers and editors read; at run time `__getattr__` loads the same names.
@@ -26,7 +28,8 @@ if _typing.TYPE_CHECKING:  # What type checkers and editors read; at run time `_
     from deeplab_tf.network.model import build_model as build_model
     from deeplab_tf.ops import crf as crf
     from deeplab_tf.training.step import make_train_step as make_train_step
-    from deeplab_tf.weights.loading import load as load
+    from deeplab_tf.weights.load import load as load
+    from deeplab_tf.weights.load import load_backbone as load_backbone
     from deeplab_tf.weights.tf1 import load_tf1_checkpoint as load_tf1_checkpoint
     from deeplab_tf.weights.tf1 import save_tf1_checkpoint as save_tf1_checkpoint
     from deeplab_tf.zoo import published as published
@@ -42,7 +45,8 @@ _PUBLIC = {
     "DeepLabError": "errors",
     "build_model": "network.model",
     "build_backbone": "network.backbone",
-    "load": "weights.loading",
+    "load": "weights.load",
+    "load_backbone": "weights.load",
     "load_tf1_checkpoint": "weights.tf1",
     "save_tf1_checkpoint": "weights.tf1",
     "predict": "inference.predict",
@@ -59,6 +63,8 @@ __all__ = ["__version__", *_PUBLIC, *_PUBLIC_MODULES]  # pyright: ignore[reportU
 _checkout = _pathlib.Path(__file__).parent.parent
 if not (_pathlib.Path(__file__).parent / "tools").is_dir() and (_checkout / "setup.cfg").is_file():
     __path__.append(str(_checkout))
+
+_register_with_keras()
 
 
 def __getattr__(name: str) -> _typing.Any:

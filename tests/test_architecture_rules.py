@@ -21,6 +21,7 @@ FOLDERS = ("deeplab_tf", "tools", "configs", "checkpoints")
 # A package imports packages of the floors below its own; inside a package modules import each other freely.
 FLOORS = (
     ("errors", "version"),
+    ("registration",),  # what Keras is told at import
     ("filesystems",),  # gs:// and its like
     ("files",),  # paths, and the one way to write
     ("arch", "catalog"),  # facts: backbones; data sets and palettes
@@ -38,7 +39,7 @@ FLOORS = (
 # What a package may import besides the standard library and deeplab_tf, where that is limited.
 FACTS = {"numpy"}
 PACKAGES = {
-    **dict.fromkeys(("errors", "version", "arch", "catalog", "config", "configs"), FACTS),
+    **dict.fromkeys(("errors", "version", "registration", "arch", "catalog", "config", "configs"), FACTS),
     "ops": {*FACTS, "tensorflow", "keras", "scipy", "PIL", "tifffile"},
 }
 FACT_MODULES = ("config", "arch", "catalog.datasets", "catalog.image_facts", "zoo.released")
@@ -157,10 +158,13 @@ def for_type_checkers(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.If) and dotted(statement.test).endswith("TYPE_CHECKING")
 
 
-def test_the_package_itself_imports_its_version_alone():
+def test_the_package_itself_imports_its_version_and_what_it_tells_keras():
     body = [statement for statement in tree(MODULES[""]).body if not for_type_checkers(statement)]
     names = list(imported_names(ast.Module(body, []), "", package=True))
-    assert {resolve(name) for name in names if name.startswith("deeplab_tf")} == {"version"}
+    assert {resolve(name) for name in names if name.startswith("deeplab_tf")} == {
+        "version",
+        "registration.deferred",
+    }
     assert not {name.split(".")[0] for name in names} - {"deeplab_tf"} - set(sys.stdlib_module_names)
 
 

@@ -55,7 +55,7 @@ def evaluate(
     """Returns the scores of `model` over all of `dataset`, in the convention of the release's eval.py.
 
     Args:
-      model: from `build_model` or `load`.
+      model: from `build_model` or `load`, or one that holds such a network, as for `predict`.
       dataset: yields {"image": [b, h, w, 3] in 0..255, "label": [b, h, w] or [b, h, w, 1] integers}; batches may differ
         in size, and the last may be smaller. With "size" [b, 2], the height and width of each picture, the score does
         not depend on which pictures share a batch; `make_dataset` gives it.

@@ -35,7 +35,8 @@ from deeplab_tf.inference.files import expand_inputs
 from deeplab_tf.inference.graph import Segmentation, build_graph_def, read_weights
 from deeplab_tf.network.model import build_model
 from deeplab_tf.network.sizes import needs_fixed_size
-from deeplab_tf.weights.loading import Loaded, open_model
+from deeplab_tf.weights import keras_file
+from deeplab_tf.weights.loading import Loaded, open_model, opened
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.sources import MODEL_FILE, index_of, sha256_of, strip_checkpoint_suffix
 from deeplab_tf.zoo import lookup
@@ -52,10 +53,12 @@ _GRAPH_TEXT = "inference_graph.pbtxt"
 def _knows_trained_stride(path: str | os.PathLike) -> bool:
     """Returns whether `path` says at which output stride its weights were trained.
 
-    A name of the zoo does, and a model directory or a checkpoint in one.
+    A name of the zoo does, a model directory or a checkpoint in one, and a file of Keras, which has the network.
     """
     file = files.path(path)
     prefix = strip_checkpoint_suffix(file)
+    if keras_file.is_keras_file(file):
+        return True
     inside = index_of(prefix).is_file() and (prefix.parent / MODEL_FILE).is_file()
     return inside or (file / MODEL_FILE).is_file() or (os.fspath(path) in lookup.CHECKPOINTS and not file.exists())
 
@@ -75,20 +78,22 @@ class ExportSource:
     trained_stride: int | None
 
 
-def open_for_export(path: str | os.PathLike, changes: Mapping | None = None) -> ExportSource:
+def open_for_export(path: str | os.PathLike | keras.Model, changes: Mapping | None = None) -> ExportSource:
     """Opens weights at the output stride they are exported with.
 
     An explicit output_stride wins, then the one that was trained; weights whose training is unknown get the release's
     default for export, 8.
 
     Args:
-      path: anything that `weights.loading.open_model` opens.
+      path: anything that `weights.loading.open_model` opens, or a model, which keeps its output stride.
       changes: explicit fields of ModelConfig.
 
     Raises:
       DeepLabError: as `weights.loading.open_model` raises it.
     """
     changes = dict(changes or {})
+    if isinstance(path, keras.Model):
+        return ExportSource(opened(path, changes), "the model's own", None)
     known = _knows_trained_stride(path)
     if "output_stride" in changes:
         loaded = open_model(path, changes)
@@ -305,7 +310,7 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
 
 
 def export(
-    checkpoint: str | os.PathLike,
+    checkpoint: str | os.PathLike | keras.Model,
     export_path: str | os.PathLike,
     options: ExportConfig | None = None,
     **changes: object,
@@ -316,7 +321,8 @@ def export(
     after any other error, nothing is left behind.
 
     Args:
-      checkpoint: anything that `load` takes.
+      checkpoint: anything that `load` takes, or a model from `build_model` or `load`, also one that Keras has loaded,
+        cloned or wrapped (see `predict`).
       export_path: a file that ends in .pb, .tflite or .onnx, which gets <file>.certificate.json beside it; otherwise a
         folder to make, which then holds certificate.json.
       options: format, outputs, precision and so on.

@@ -13,3 +13,7 @@ Which function to call, from the outermost inwards:
 A Predictor comes from `runtime.runtime_predictor`, which chooses between these, or from
 `predictor.predictor_of`, which is TensorFlow's.
 """
+
+from deeplab_tf.registration.backend import require_tensorflow
+
+require_tensorflow()

@@ -31,7 +31,8 @@ def predict(
     calling the model itself leaves the switch as it is, and TensorFlow's default is on.
 
     Args:
-      model: from `build_model` or `load`.
+      model: from `build_model` or `load`, also one that Keras has loaded, cloned, or wrapped in a model that adds
+        softmax and upsampling at most: the network in it is run.
       images: [b, h, w, 3], RGB in 0..255, or as many bands as the model reads; any numeric dtype.
       scales: of the input, for instance (0.5, 0.75, 1.0, 1.25, 1.5, 1.75).
       flip: also run on the mirrored images.

@@ -14,9 +14,10 @@ import tensorflow as tf
 from deeplab_tf.config import Inference, ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.class_upsampling import ClassUpsampling
-from deeplab_tf.network.model import as_network, build_model, config_of
+from deeplab_tf.network.model import as_network, build_model
 from deeplab_tf.network.precision import exact_float32
 from deeplab_tf.network.sizes import at_size, logits_stride, needs_fixed_size, padded_size
+from deeplab_tf.network.stepped import in_float32
 from deeplab_tf.ops.crf import densecrf
 from deeplab_tf.ops.images import resize_labels
 from deeplab_tf.ops.resizing import resize_bilinear, scale_dimension
@@ -84,8 +85,13 @@ class TensorFlowBackend:
             raise DeepLabError("the model of this predictor is gone; expected the caller to keep it")
         config = config if needs_fixed_size(config) else dataclasses.replace(config, crop_size=None)
         network = build_model(config, share_with=model)
+
+        def logits(images: tf.Tensor) -> tf.Tensor:
+            with in_float32(network):  # a model made under a policy of mixed precision gives the published pixels too
+                return network(images, training=False)
+
         signature = [tf.TensorSpec([None, *network.input_shape[1:]], tf.float32)]
-        return tf.function(lambda x: network(x, training=False), input_signature=signature)
+        return tf.function(logits, input_signature=signature, autograph=False)
 
     def upsampled_classes(self, logits: np.ndarray | tf.Tensor, size: tuple[int, int]) -> np.ndarray:
         """Returns the classes of logits at `size`; see `Backend`."""
@@ -212,4 +218,5 @@ class Predictor:
 
 def predictor_of(model: keras.Model) -> Predictor:
     """Returns the one Predictor of `model` that runs in TensorFlow, so that its graphs are compiled once."""
-    return as_network(model).derived.get(Predictor, lambda: Predictor(config_of(model), TensorFlowBackend(model)))
+    network = as_network(model)
+    return network.derived.get(Predictor, lambda: Predictor(network.config, TensorFlowBackend(network)))

@@ -96,12 +96,13 @@ def runtime_predictor(
         return predictor_of(model)
     if runtime == "auto" and not (_on_cpu() and any(not library.missing for library in LIBRARIES.values())):
         return predictor_of(model)
-    config = config_of(model)
+    network = as_network(model)
+    config = network.config
     if runtime == "auto" and (needs_fixed_size(config) or config.image_pyramid):
         return predictor_of(model)  # every size would need a conversion of its own
-    use = as_network(model).derived.get(_Use, lambda: _Use(model))
+    use = network.derived.get(_Use, lambda: _Use(network))
     with use.turn:
-        use.follow(model)
+        use.follow(network)
         if runtime == "auto":
-            return use.auto(model, pixels, surroundings)
-        return use.forced(model, runtime)
+            return use.auto(network, pixels, surroundings)
+        return use.forced(network, runtime)

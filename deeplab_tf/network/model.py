@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.backbone import backbone
 from deeplab_tf.network.graph import Graph, Maps
 from deeplab_tf.network.head import head_logits
+from deeplab_tf.network.layers import ResizeBilinear, carried, carry
 from deeplab_tf.network.sizes import at_size, logits_stride
 from deeplab_tf.ops.resizing import scale_dimension
 
@@ -46,11 +48,12 @@ class Derived:
 class Network(keras.Model):
     """A functional Keras model that knows the configuration it was built from; saved and loaded, it still does.
 
-    The arguments are those of `keras.Model`, and `config`. Keras's `clone_model` makes one without a configuration;
-    copy a model by `copy.deepcopy`, or `Network.from_config(model.get_config())` for other weights.
+    So does a clone by `keras.models.clone_model`. The arguments are those of `keras.Model`, and `config`.
 
     Attributes:
       derived: what other modules have worked out from this model; not saved.
+      receipt: what became of every variable of the file that `deeplab_tf.load` read, a `weights.tf1.Receipt`; not
+        saved, and None of other models.
     """
 
     # Keras saves the layers of a functional subclass, and clones it, only where its constructor takes *args, **kwargs,
@@ -59,19 +62,20 @@ class Network(keras.Model):
         super().__init__(*args, **kwargs)
         self._config = config
         self.derived = Derived()
+        self.receipt: Any = None
 
     @property
     def config(self) -> ModelConfig:
         """The configuration that `build_model` made this network from; DeepLabError where there is none."""
+        if self._config is None:  # a clone: the layers carry it
+            self._config = next(iter(carried(self.layers)), None)
         if self._config is None:
-            raise DeepLabError(
-                f"model {self.name!r}: has no configuration, as a clone by keras.models.clone_model; copy a model by "
-                "copy.deepcopy, which keeps it"
-            )
+            raise _foreign(self)
         return self._config
 
     def get_config(self) -> dict:
         """Returns Keras's description of the layers and, as "model_config", the configuration."""
+        self._config = self._config or next(iter(carried(self.layers)), None)
         return {**super().get_config(), "model_config": self._config and self._config.to_json()}
 
     @classmethod
@@ -81,7 +85,13 @@ class Network(keras.Model):
         model = super().from_config(layers, custom_objects=custom_objects)
         if values := config.get("model_config"):
             model._config = ModelConfig.from_json(values, source=f"the saved model {model.name!r}")
+            carry(model.layers, model._config)  # those of files from before they did
         return model
+
+
+# A .h5 file has the bare name of a model's class, and looks it up among the registered names. The qualified name, which
+# pickles and people see, stays.
+Network.__name__ = "deeplab_tf>Network"
 
 
 def _scaled(config: ModelConfig, scale: float) -> ModelConfig:
@@ -133,24 +143,51 @@ def _shared_layers(model: keras.Model, config: ModelConfig) -> dict[str, keras.l
             f"share_with: the models differ in {', '.join(fields)}, which belongs to the layers; expected the same "
             "network for another input size (for another output stride build anew and load the weights)"
         )
-    return {layer.name: layer for layer in model.layers if layer.weights}
+    return {layer.name: layer for layer in as_network(model).layers if layer.weights}
+
+
+def _built(
+    config: ModelConfig,
+    shared: Mapping[str, keras.layers.Layer] | None,
+    *,
+    all_scales: bool = False,
+    zeros: bool = False,
+    upsampled: bool,
+) -> Network:
+    height, width = config.crop_size or (None, None)
+    images = keras.Input((height, width, config.input_channels), name="images")
+    graph = Graph(shared=shared, zeros=zeros, quantized=config.quantized)
+    outputs = build_outputs(graph, images, config)
+    if upsampled:
+        outputs = {name: graph.resize(maps, f"{name}/upsampled", like=images) for name, maps in outputs.items()}
+    network = Network(images, outputs if all_scales else outputs[MERGED], name=config.model_variant, config=config)
+    carry(network.layers, config)
+    return network
 
 
 def build_model(
-    config: ModelConfig, *, share_with: keras.Model | None = None, all_scales: bool = False, zeros: bool = False
+    config: ModelConfig,
+    *,
+    share_with: keras.Model | None = None,
+    all_scales: bool = False,
+    zeros: bool = False,
+    upsample_logits: bool = False,
 ) -> Network:
     """Returns the network: images [b, h, w, 3], float32 RGB in 0..255 -> logits [b, h', w', num_classes].
 
     Where config.input_channels says so, images have that many bands.
-    The logits are those before the last upsampling. With a crop_size the graph takes images of that size only (the
-    pooling window of ASPP depends on it, as in the release); without one, any size. Layers are named by their TF1
-    scopes with "." for "/".
+    The logits are those before the last upsampling, unless `upsample_logits`. With a crop_size the graph takes images
+    of that size only (the pooling window of ASPP depends on it, as in the release); without one, any size. Layers are
+    named by their TF1 scopes with "." for "/".
 
     Args:
       config: the options.
       share_with: a model built here whose weights this one uses too (the same network for another input size).
       all_scales: return a dictionary of the logits of each scale of the image pyramid and "merged_logits" instead.
       zeros: start all kernels at 0 instead of drawing them, which takes most of the time: for counting, or loading.
+      upsample_logits: give the logits at the size of the images, [b, h, w, num_classes], bilinearly with aligned
+        corners as in evaluation, so that Keras's own losses and metrics fit. The release aligns pixels and logits where
+        h and w are k * stride + 1; `predict` pads to that.
 
     Raises:
       DeepLabError: options that cannot go together.
@@ -163,20 +200,91 @@ def build_model(
     >>> model.config.output_stride
     16
     """
-    height, width = config.crop_size or (None, None)
-    images = keras.Input((height, width, config.input_channels), name="images")
     shared = _shared_layers(share_with, config) if share_with else None
-    outputs = build_outputs(Graph(shared=shared, zeros=zeros, quantized=config.quantized), images, config)
-    return Network(images, outputs if all_scales else outputs[MERGED], name=config.model_variant, config=config)
+    return _built(config, shared, all_scales=all_scales, zeros=zeros, upsampled=upsample_logits)
+
+
+# What may follow a network inside another model without changing which class a pixel has: `predict` upsamples the
+# logits itself.
+_AFTER = (keras.layers.Softmax, keras.layers.Resizing, keras.layers.UpSampling2D, keras.layers.Identity, ResizeBilinear)
+_KEEPING_ORDER = ("softmax", "linear")
+# The network of each model that has its layers without being one.
+_UNWRAPPED: weakref.WeakKeyDictionary[keras.Model, Network] = weakref.WeakKeyDictionary()
+
+
+def _foreign(model: keras.Model) -> DeepLabError:
+    return DeepLabError(
+        f"model {model.name!r}: expected one made by deeplab_tf.build_model or deeplab_tf.load, or one that wraps it"
+    )
+
+
+def _keeps_classes(operation: Any) -> bool:
+    if isinstance(operation, keras.layers.Activation):
+        return getattr(operation.activation, "__name__", "") in _KEEPING_ORDER
+    return isinstance(operation, _AFTER)
+
+
+def _require_alone(model: keras.Model, before: list[Any], after: list[Any]) -> None:
+    """Raises DeepLabError where a model does more to pixels or classes than the network in it."""
+    first = next((operation for operation in before if not isinstance(operation, keras.layers.InputLayer)), None)
+    other = first or next((operation for operation in after if not _keeps_classes(operation)), None)
+    if other is not None:
+        raise DeepLabError(
+            f"model {model.name!r}: its {type(other).__name__} {other.name!r} changes what the network in it reads or "
+            "gives, and would be left out; expected the network itself, or with softmax and upsampling alone after it"
+        )
+
+
+def _operations(model: keras.Model) -> list[Any]:
+    """Returns the operations of a functional or sequential model in their order; [] where a class has its own call."""
+    if isinstance(model, keras.Sequential):
+        return list(model.layers)
+    return list(getattr(model, "operations", ()))
+
+
+def _unwrapped(model: keras.Model) -> Network:
+    """Returns the network that is one of the layers of a model, or whose layers the model has."""
+    operations = _operations(model)
+    inner = [place for place, operation in enumerate(operations) if isinstance(operation, keras.Model)]
+    if len(inner) == 1:
+        (place,) = inner
+        network = as_network(operations[place])
+        _require_alone(model, operations[:place], operations[place + 1 :])
+        return network
+    configs = carried(operation for operation in operations if isinstance(operation, keras.layers.Layer))
+    if inner or len(configs) != 1:
+        raise _foreign(model)
+    (config,) = configs
+    layers = {layer.name: layer for layer in model.layers}
+    network = _built(config, {name: layer for name, layer in layers.items() if layer.weights}, upsampled=False)
+    missing = [layer.name for layer in network.layers if layer.weights and layers.get(layer.name) is not layer]
+    if missing:
+        raise DeepLabError(
+            f"model {model.name!r}: lacks {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''} of its "
+            f"{config.model_variant} network; expected all of its layers"
+        )
+    names = {layer.name for layer in network.layers}
+    _require_alone(model, [], [operation for operation in operations if operation.name not in names])
+    return network
 
 
 def as_network(model: keras.Model) -> Network:
-    """Returns `model` as what it is; DeepLabError where it was not made here."""
-    if not isinstance(model, Network):
-        raise DeepLabError(f"model {model.name!r}: expected one made by deeplab_tf.build_model or deeplab_tf.load")
-    return model
+    """Returns the network that a model is, as built, loaded, copied or cloned, or that it wraps.
+
+    A wrapper may be a functional or sequential model of Keras that has the network for a layer, or shares its layers,
+    and adds softmax and upsampling at most: what runs is the network.
+
+    Raises:
+      DeepLabError: the model was not made here, or does more to pixels or classes than its network.
+    """
+    if isinstance(model, Network):
+        _ = model.config
+        return model
+    if model not in _UNWRAPPED:
+        _UNWRAPPED[model] = _unwrapped(model)
+    return _UNWRAPPED[model]
 
 
 def config_of(model: keras.Model) -> ModelConfig:
-    """Returns the configuration that `build_model` made `model` from; DeepLabError where it has none."""
+    """Returns the configuration that `build_model` made `model`, or the network in it, from; DeepLabError: none did."""
     return as_network(model).config

@@ -92,6 +92,16 @@ def as_trained(model: keras.Model, config: TrainConfig, *, still: Collection[str
         yield
 
 
+@contextlib.contextmanager
+def in_float32(model: keras.Model) -> Iterator[None]:
+    """Has the layers of `model` compute in float32 while a function is traced, whatever policy they were made under."""
+    with contextlib.ExitStack() as stack:
+        for layer in model.layers:
+            if layer.compute_dtype != "float32":
+                stack.enter_context(replaced(layer, dtype_policy="float32"))
+        yield
+
+
 def begin_batch(model: keras.Model, batch: StepBatch) -> None:
     """Tells the layers of `model` of the batch that is run next; within `as_trained`."""
     for layer in model.layers:

@@ -1,9 +1,10 @@
 """Models with their weights, from a path or a name of the zoo."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -15,10 +16,19 @@ from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import ModelConfig, override
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.network.backbone import build_backbone
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.model import as_network, build_model
+from deeplab_tf.weights import keras_file
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.recognize import Kind, Recognized, recognize
-from deeplab_tf.weights.sources import MODEL_FILE, WeightSource, index_of, open_source, strip_checkpoint_suffix
+from deeplab_tf.weights.sources import (
+    MODEL_FILE,
+    WeightSource,
+    index_of,
+    of_network,
+    open_source,
+    open_weights_alone,
+    strip_checkpoint_suffix,
+)
 from deeplab_tf.weights.tf1 import Receipt, averaged, load_source, training_state, variable_map
 from deeplab_tf.zoo import download, lookup
 from deeplab_tf.zoo.entry import ReleasedCheckpoint
@@ -74,6 +84,16 @@ def _notes(
     return notes
 
 
+def _remembered(config: ModelConfig, changes: Mapping[str, Any], source: str) -> tuple[ModelConfig, tuple[str, ...]]:
+    """Returns the configuration that a file or folder, `source`, holds, with the user's `changes`, and notes."""
+    notes: tuple[str, ...] = ()
+    if "output_stride" in changes and "atrous_rates" not in changes and config.atrous_rates:
+        stride = dataclasses.replace(config, output_stride=changes["output_stride"]).output_stride
+        changes = {**changes, "atrous_rates": config.at_output_stride(stride).atrous_rates}
+        notes = (f"--atrous_rates={changes['atrous_rates']} follow --output_stride={stride}",)
+    return override(config, changes, remembered=_FIELDS, source=source), notes
+
+
 def _inferred(
     source: WeightSource, changes: Mapping[str, Any], entry: ReleasedCheckpoint | None
 ) -> tuple[ModelConfig, Kind, list[str]]:
@@ -82,6 +102,9 @@ def _inferred(
     What the shapes do not decide is taken from the user's `changes`, else from the released checkpoint `entry` (or one
     of the same shapes), else from convention.
     """
+    if source.config is not None:
+        config, notes = _remembered(source.config, changes, source.path)
+        return config, "segmentation", list(notes)
     state = training_state(list(source.shapes))
     shapes = {name: shape for name, shape in source.shapes.items() if name not in state}
     try:
@@ -158,6 +181,21 @@ def manifest_of(entry: ReleasedCheckpoint) -> dict[str, list[int]]:
     return {name: list(variable.shape) for name, variable in variable_map(model).items()}
 
 
+@contextlib.contextmanager
+def _bare_source(path: files.AnyPath, changes: Mapping[str, Any]) -> Iterator[WeightSource]:
+    """Opens weights; of a .weights.h5 the network is that of `changes`."""
+    if not (keras_file.is_weights_alone(path) and path.is_file()):
+        with open_source(path) as source:
+            yield source
+    elif "model_variant" in changes:
+        yield open_weights_alone(path, ModelConfig(**changes))
+    else:
+        raise DeepLabError(
+            f"{path}: holds weights without their network; give --model_variant and what else differs from the "
+            "defaults, or save the whole model by model.save('model.keras')"
+        )
+
+
 def _open_weights(
     path: files.AnyPath,
     changes: Mapping[str, Any],
@@ -167,7 +205,7 @@ def _open_weights(
     keep_state: bool,
 ) -> Loaded:
     """Opens weights without a description, which may be those of the released checkpoint `entry`."""
-    with open_source(path) as source:
+    with _bare_source(path, changes) as source:
         config, kind, notes = _inferred(source, changes, entry)
         card = ModelCard(
             config=config,
@@ -192,12 +230,7 @@ def _open_directory(
 ) -> Loaded:
     """Opens a model directory, by default with its newest weights."""
     card = ModelCard.read(path)
-    notes: tuple[str, ...] = ()
-    if "output_stride" in changes and "atrous_rates" not in changes and card.config.atrous_rates:
-        stride = dataclasses.replace(card.config, output_stride=changes["output_stride"]).output_stride
-        changes = {**changes, "atrous_rates": card.config.at_output_stride(stride).atrous_rates}
-        notes = (f"--atrous_rates={changes['atrous_rates']} follow --output_stride={stride}",)
-    config = override(card.config, changes, remembered=_FIELDS, source=str(path / MODEL_FILE))
+    config, notes = _remembered(card.config, changes, str(path / MODEL_FILE))
     with open_source(weights or path) as source:
         model, skip = _build(config, card.kind)
         receipt = load_source(model, averaged(source) if card.averages else source, skip=skip)
@@ -318,25 +351,17 @@ def _no_such(name: str) -> DeepLabError:
     return DeepLabError(f"{unknown} (there is no file or folder of that name; `deeplab-tf zoo` lists the names)")
 
 
-def load(path: str | os.PathLike[str], **changes: Any) -> tuple[ModelConfig, keras.Model]:
-    """Returns the configuration and the model, with its weights, of any file or folder that holds weights.
-
-    The checkpoint that ships with the package needs no network:
-
-    >>> config, model = deeplab_tf.load("shapes_resnet")
-    >>> config.model_variant, config.num_classes, config.output_stride
-    ('small_resnet', 9, 16)
-    >>> model.output_shape
-    (None, None, None, 9)
-
-    Args:
-      path: a model directory, a TF1 checkpoint (prefix, folder or .tar.gz), a frozen .pb or float .tflite of the
-        release, a .caffemodel of DeepLab v1 or v2, or a name that `deeplab-tf zoo` lists (downloaded once).
-      **changes: fields of ModelConfig that the weights do not tell, such as `crop_size=(513, 513)`, or that may differ
-        from training, such as `output_stride=8`.
+def opened(model: keras.Model, changes: Mapping[str, Any] | None = None) -> Loaded:
+    """Returns a model that is at hand as `open_model` returns one of a file, with `changes` in a network of its own.
 
     Raises:
-      DeepLabError: nothing is there, it is damaged or not recognised, or it contradicts `changes`.
+      DeepLabError: the model was not made here, or `changes` contradict it.
     """
-    loaded = open_model(path, changes)
-    return loaded.card.config, loaded.model
+    network = as_network(model)
+    shown = f"the model {model.name!r}"
+    config, notes = _remembered(network.config, changes or {}, shown)
+    source = of_network(shown, network)
+    if config != network.config:
+        network = build_model(config, zeros=True)
+    card, more = _with_classes(ModelCard(config=config, source_checkpoint=shown), None, None)
+    return Loaded(card, network, load_source(network, source), {}, (*notes, *more))

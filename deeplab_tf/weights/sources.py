@@ -21,9 +21,12 @@ from google.protobuf.message import DecodeError
 from deeplab_tf import files
 from deeplab_tf.arch import ARCHITECTURES, head
 from deeplab_tf.arch.spec import HEAD_BATCH_NORM
+from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DamagedError, DeepLabError
-from deeplab_tf.weights import archives, caffe, caffe_names
+from deeplab_tf.network.model import Network
+from deeplab_tf.weights import archives, caffe, caffe_names, keras_file
 from deeplab_tf.weights.lite_format import schema
+from deeplab_tf.weights.variables import variable_map
 
 MODEL_FILE = "deeplab.json"
 MODEL_PREFIX = "model.ckpt"
@@ -44,6 +47,7 @@ class WeightSource:
       read: name -> array; raises DeepLabError if the file is damaged.
       notes: what a user should know about how the file was read.
       model_variant: the backbone, if the format tells it from others with the same variables.
+      config: the network, if the format tells all of it.
     """
 
     path: str
@@ -52,6 +56,7 @@ class WeightSource:
     read: Callable[[str], np.ndarray]
     notes: tuple[str, ...] = ()
     model_variant: str | None = None
+    config: ModelConfig | None = None
 
 
 def sha256_of(*paths: str | os.PathLike[str]) -> str:
@@ -203,7 +208,31 @@ def _caffemodel(path: files.AnyPath) -> WeightSource:
     return dataclasses.replace(_arrays(path, arrays, notes), model_variant=variant)
 
 
-_FORMATS = {".pb": _frozen_graph, ".tflite": _tflite, ".caffemodel": _caffemodel}
+def of_network(shown: str, network: Network) -> WeightSource:
+    """Returns the weights of a network that is at hand, as the user knows it; they have no file, and no hash."""
+    values = {name: np.asarray(variable, np.float32) for name, variable in variable_map(network).items()}
+    shapes = {name: value.shape for name, value in sorted(values.items())}
+    return WeightSource(shown, "", shapes, values.__getitem__, config=network.config)
+
+
+def _keras_file(path: files.AnyPath) -> WeightSource:
+    """Opens a whole model of Keras; `open_weights_alone` opens a .weights.h5, which lacks the network."""
+    network = keras_file.read_keras_file(path)
+    return dataclasses.replace(of_network(str(path), network), sha256=sha256_of(path))
+
+
+def open_weights_alone(path: files.AnyPath, config: ModelConfig) -> WeightSource:
+    """Opens a .weights.h5 of the network of `config`; DeepLabError: it is not that, or is damaged."""
+    network = keras_file.read_weights_alone(path, config)
+    return dataclasses.replace(of_network(str(path), network), sha256=sha256_of(path))
+
+
+_FORMATS = {
+    ".pb": _frozen_graph,
+    ".tflite": _tflite,
+    ".caffemodel": _caffemodel,
+    **dict.fromkeys(keras_file.EXTENSIONS, _keras_file),
+}
 
 
 def strip_checkpoint_suffix(path: files.AnyPath) -> files.AnyPath:
@@ -219,7 +248,7 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[WeightSource]:
 
     Args:
       path: a checkpoint prefix (or one of its files), a folder with a checkpoint, a .tar.gz, a frozen .pb, a float
-        .tflite, or a .caffemodel of DeepLab v1 or v2.
+        .tflite, a .caffemodel of DeepLab v1 or v2, or a .keras or .h5 of a whole model.
 
     Raises:
       DeepLabError: nothing is there, it is none of these, or it is damaged.
@@ -236,8 +265,8 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[WeightSource]:
     elif not path.is_file():
         raise DeepLabError(
             f"checkpoint {shown!r}: no such file; expected a model directory, a checkpoint prefix (model.ckpt for "
-            "model.ckpt.index), a folder, a .tar.gz, a frozen .pb, a float .tflite, a .caffemodel or a name from "
-            "`deeplab-tf zoo`"
+            "model.ckpt.index), a folder, a .tar.gz, a frozen .pb, a float .tflite, a .caffemodel, a .keras, a "
+            ".h5 or a name from `deeplab-tf zoo`"
         )
     elif path.name.endswith((".tar.gz", ".tgz")):
         with tempfile.TemporaryDirectory(prefix="deeplab_tf-") as folder:

@@ -16,36 +16,14 @@ import tensorflow as tf
 from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.filesystems.remote import os_errors
-from deeplab_tf.network.fake_quantization import FAKE_QUANTISED, FakeQuantize
-from deeplab_tf.network.layers import FusedBatchNorm
 from deeplab_tf.weights.names import AVERAGE, COUNTERS, SLOTS
 from deeplab_tf.weights.sources import WeightSource, open_source, strip_checkpoint_suffix
+from deeplab_tf.weights.variables import variable_map
 
-_LEAVES: dict[type, dict[str, str]] = {
-    keras.layers.Conv2D: {"kernel": "weights", "bias": "biases"},
-    keras.layers.DepthwiseConv2D: {"kernel": "depthwise_weights"},
-    keras.layers.SeparableConv2D: {"depthwise_kernel": "depthwise_weights", "pointwise_kernel": "pointwise_weights"},
-    FusedBatchNorm: {leaf: leaf for leaf in ("gamma", "beta", "moving_mean", "moving_variance")},
-    FakeQuantize: {"min": "min", "max": "max"},
-}
-_LEAVES |= {held: _LEAVES[plain] for plain, held in FAKE_QUANTISED.items()}
 # The leaves that training writes beside a weight, and what they are.
 _STATE_LEAVES = {slot: "optimiser slot" for slots in SLOTS.values() for slot in slots}
 _STATE_LEAVES |= {AVERAGE: "moving average of the weights"}
 _SHOWN = 5
-
-
-def variable_map(model: keras.Model) -> dict[str, keras.Variable]:
-    """Returns TF1 variable name -> Keras variable, in the order of the layers."""
-    variables: dict[str, keras.Variable] = {}
-    for layer in model.layers:
-        for variable in layer.weights or ():
-            leaf = _LEAVES.get(type(layer), {}).get(variable.name)
-            if leaf is not None:
-                variables[f"{layer.name.replace('.', '/')}/{leaf}"] = variable
-            elif "seed" not in variable.name:
-                raise DeepLabError(f"layer {layer.name} ({type(layer).__name__}) has no TF1 name for {variable.name}")
-    return variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +36,7 @@ class Receipt:
       loaded: TF1 name -> {"target": Keras path, "shape", "sum": float64 sum of the values}.
       skipped: TF1 name -> {"shape", "reason"}.
       notes: what the user should know, a line each.
+      new: TF1 names of the variables that the source lacks, on request: those of a new head.
     """
 
     source: str
@@ -65,11 +44,13 @@ class Receipt:
     loaded: dict[str, dict[str, Any]]
     skipped: dict[str, dict[str, Any]]
     notes: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the receipt as it is written to receipt.json."""
         counts = {"loaded": len(self.loaded), "skipped": len(self.skipped)}
-        return {**dataclasses.asdict(self), "counts": counts}
+        values = {name: value for name, value in dataclasses.asdict(self).items() if name != "new" or value}
+        return {**values, "counts": counts}
 
     def summary(self) -> str:
         """Returns one line: the number of variables loaded, and of those skipped for each reason."""
@@ -77,7 +58,8 @@ class Receipt:
         for entry in self.skipped.values():
             reasons[entry["reason"]] = reasons.get(entry["reason"], 0) + 1
         skipped = "; ".join(f"{count} skipped: {reason}" for reason, count in sorted(reasons.items()))
-        return f"{len(self.loaded)} variables loaded, none missing" + (f"; {skipped}" if skipped else "")
+        rest = f"{len(self.new)} new: {_listed(self.new)}" if self.new else "none missing"
+        return f"{len(self.loaded)} variables loaded, {rest}" + (f"; {skipped}" if skipped else "")
 
 
 def training_state(names: Sequence[str]) -> dict[str, str]:
