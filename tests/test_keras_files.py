@@ -78,7 +78,12 @@ def test_a_new_process_opens_the_files(first, saved):
 
 
 def test_importing_the_package_imports_neither_keras_nor_tensorflow():
-    code = "import deeplab_tf, importlib.util as u, sys; u.find_spec('keras'); print({'keras', 'tensorflow'} & {*sys.modules})"
+    code = """
+import importlib.util, sys
+import deeplab_tf
+importlib.util.find_spec("keras")
+print({"keras", "tensorflow"} & set(sys.modules))
+"""
     assert in_a_new_process(code, PATH="").stdout == "set()\n"
 
 
@@ -196,7 +201,7 @@ def test_other_classes_keep_what_fits(model, saved):
     config, other = deeplab_tf.load(saved / "model.keras", num_classes=5)
     assert config.num_classes == 5 and other.output_shape[-1] == 5
     assert set(other.receipt.new) == {"logits/semantic/weights", "logits/semantic/biases"}
-    assert {name for name in other.receipt.skipped} == set(other.receipt.new)
+    assert set(other.receipt.skipped) == set(other.receipt.new)
     kept = [layer for layer in other.layers if layer.weights and layer.name != "logits.semantic"]
     for layer in kept:
         for mine, theirs in zip(layer.get_weights(), model.get_layer(layer.name).get_weights(), strict=True):
