@@ -12,7 +12,8 @@ from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import build_model, config_of
 from deeplab_tf.weights import loading
-from deeplab_tf.weights.loading import load, open_model
+from deeplab_tf.weights.load import load
+from deeplab_tf.weights.loading import open_model
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.tf1 import load_tf1_checkpoint, variable_map, write_tensors
 from deeplab_tf.zoo import lookup

@@ -273,8 +273,8 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[WeightSource]:
             unpacked = archives.unpack(path, pathlib.Path(folder) / "archive")
             with _checkpoint(files.path(archives.find_prefix(unpacked)), shown) as source:
                 yield dataclasses.replace(source, sha256=sha256_of(path))
-    elif path.suffix in _FORMATS:
-        yield _FORMATS[path.suffix](path)
+    elif path.suffix.lower() in _FORMATS:
+        yield _FORMATS[path.suffix.lower()](path)
     else:
         with _checkpoint(path, shown) as source:
             yield source
