@@ -26,7 +26,9 @@ _LIMITS = ("max_body_mb", "max_pixels", "timeout_secs", "max_requests")
 
 _BATCHED = ("max_batch_size", "batch_wait_ms")
 _USES: tuple[options.Use[ServeConfig], ...] = (
-    options.Use(_BATCHED, "another --runtime, auto or tf", lambda c: c.runtime in ("auto", "tf")),
+    options.Use(
+        _BATCHED, "another --runtime, auto, tf or tf_frozen", lambda c: c.runtime in ("auto", "tf", "tf_frozen")
+    ),
 )
 
 

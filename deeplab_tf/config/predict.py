@@ -33,7 +33,8 @@ class PredictConfig(CrfConfig, Averaging):
     )
     runtime: Runtime = option(
         "auto",
-        "what runs the network: tf; tflite (LiteRT with XNNPACK, the extra litert); onnx (ONNX Runtime, the extra "
+        "what runs the network: tf; tf_frozen (the exported graph in TensorFlow: constant weights, batch norms folded "
+        "in); tflite (LiteRT with XNNPACK, the extra litert); onnx (ONNX Runtime, the extra "
         "onnx); openvino (the extra openvino); auto: on a processor the fastest of those that are installed, measured "
         "once on each machine, for a number of images that repays it; else tf",
     )

@@ -8,7 +8,7 @@ from deeplab_tf.config.fields import option, path_option
 from deeplab_tf.config.inference import LONGEST_SIDE, Exactness
 from deeplab_tf.errors import unknown_name
 
-Runtime = Literal["auto", "tf", "tflite", "onnx", "openvino"]
+Runtime = Literal["auto", "tf", "tf_frozen", "tflite", "onnx", "openvino"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 _LARGEST_PORT = 65535
 
@@ -21,7 +21,7 @@ class ServeConfig(Exactness):
     port: int = option(8501, "port to listen on, TensorFlow Serving's for REST; 0: any that is free")
     model_name: str = option("deeplab", "the model's name in /v1/models/<name>")
     runtime: Runtime = option(
-        "auto", "what runs the network: tf, tflite (LiteRT), onnx, openvino, or auto: the fastest"
+        "auto", "what runs the network: tf, tf_frozen, tflite (LiteRT), onnx, openvino, or auto: the fastest"
     )
     longest_side: int = option(LONGEST_SIDE, "the page's photographs are shrunk or enlarged to this longest side first")
     max_body_mb: float = option(16.0, "largest body of a request in megabytes; larger ones get status 413")

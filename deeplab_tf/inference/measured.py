@@ -1,26 +1,20 @@
 """Runs a network in the runtime that has been measured to be the fastest here, and measures where that will pay."""
 
-import contextlib
-import dataclasses
 import math
-import sys
 import threading
-import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.inference.candidates import FROZEN, TENSORFLOW, Candidates, Surroundings
 from deeplab_tf.inference.class_upsampling import ClassUpsampling
-from deeplab_tf.inference.libraries import Library
-from deeplab_tf.inference.litert import LiteBackend, LiteFiles, LiteNetwork
+from deeplab_tf.inference.litert import LiteBackend, LiteNetwork
 from deeplab_tf.inference.predictor import Backend
 from deeplab_tf.inference.runtime_record import RuntimeRecord, Verdict
 
-TENSORFLOW = "tf"
 ROUNDS = 3  # of each candidate, after one to warm up
 _ABOUT = 1.5
 _AGREEMENT = 0.9999  # of the pixels have TensorFlow's class, as of an exported file of float32
@@ -28,40 +22,7 @@ _CLOSE = 1e-4  # of the largest logit: as close as float32 comes after a hundred
 # A conversion takes between a half (small networks) and four times (large ones) as long as all that TensorFlow does
 # for its first picture. This only says when it is tried for the first time: how long it took is kept then.
 _CONVERSION_IN_FIRST_RUNS = 2
-
-
-def _to_screen(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-@dataclasses.dataclass(frozen=True)
-class Surroundings:
-    """What measuring needs of its surroundings.
-
-    Attributes:
-      tell: is called with a line to show.
-      quiet: gives a context in which what libraries write on the screen is not shown.
-      clock: seconds, counted from anywhere.
-    """
-
-    tell: Callable[[str], None] = _to_screen
-    quiet: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
-    clock: Callable[[], float] = time.perf_counter
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidates:
-    """What may run a network.
-
-    Attributes:
-      tensorflow: runs everything.
-      libraries: the others, by their names as options.
-      files: the converted network, for the libraries.
-    """
-
-    tensorflow: Backend
-    libraries: Mapping[str, Library]
-    files: LiteFiles
+_FREEZING_IN_FIRST_RUNS = 1  # the same of the frozen graph
 
 
 class MeasuredBackend:
@@ -92,7 +53,7 @@ class MeasuredBackend:
         self._announced = self._seen = 0.0  # pixels
         self._first: float | None = None  # seconds of TensorFlow's first picture, with all that it prepares
         self._pace = math.inf  # seconds a pixel of TensorFlow since then, at best
-        self._converting = 0.0
+        self._converting = self._freezing = 0.0
         self._turn = threading.RLock()
 
     @property
@@ -168,25 +129,38 @@ class MeasuredBackend:
         return self._by(verdict, config, to_come)
 
     def _by(self, verdict: Verdict, config: ModelConfig, to_come: float) -> str:
-        """Returns the fastest runtime that works, and TensorFlow as long as a conversion does not pay."""
+        """Returns the runtime that works and saves the most, what it takes to begin with it counted."""
         assert config.crop_size is not None
         kind = size_class(config.crop_size)
-        for runtime in verdict.order:
-            if runtime == TENSORFLOW:
-                break
-            if runtime not in self._candidates.libraries or runtime in self._broken:
-                continue
+        faster = verdict.order[: verdict.order.index(TENSORFLOW)]
+        usable = [name for name in faster if name in self._candidates.others and name not in self._broken]
+        if not usable:
+            self._chosen[kind] = TENSORFLOW
+            return TENSORFLOW
+        best, most = TENSORFLOW, 0.0
+        for runtime in usable:
             saved = verdict.saved(runtime, to_come)
-            if saved <= 0 or (saved <= verdict.converting and not self._candidates.files.is_at_hand()):
-                return TENSORFLOW
-            if self._opened(runtime, config):
-                self._chosen[kind] = runtime
-                return runtime
-        self._chosen[kind] = TENSORFLOW
-        return TENSORFLOW
+            if saved > most:
+                saved -= self._to_begin(runtime, verdict)
+            if saved > most:  # where more pictures come than can be counted, the fastest saves as much as the others
+                best, most = runtime, saved
+        if best == TENSORFLOW:
+            return TENSORFLOW
+        if not self._opened(best, config):
+            return self._by(verdict, config, to_come)
+        if best == usable[0]:  # for good; else more pictures may repay what is faster yet
+            self._chosen[kind] = best
+            self._close_all_but(best)
+        return best
+
+    def _to_begin(self, runtime: str, verdict: Verdict) -> float:
+        """Returns the seconds until a runtime can be used."""
+        if runtime == FROZEN:
+            return 0.0 if FROZEN in self._backends else verdict.freezing
+        return 0.0 if self._candidates.files.is_at_hand() else verdict.converting
 
     def _opened(self, runtime: str, config: ModelConfig) -> bool:
-        """Opens a library for images of the crop_size of `config`; returns whether it can be used."""
+        """Opens a runtime for images of the crop_size of `config`; returns whether it can be used."""
         try:
             with self.surroundings.quiet():
                 self._open(runtime, config)
@@ -195,7 +169,10 @@ class MeasuredBackend:
         return runtime in self._backends
 
     def _open(self, runtime: str, config: ModelConfig) -> Backend:
-        """Returns the backend of a library, open for images of the crop_size of `config`."""
+        """Returns the backend of a runtime, open for images of the crop_size of `config`."""
+        if runtime == FROZEN:
+            assert self._candidates.frozen is not None
+            return self._backends.setdefault(FROZEN, self._candidates.frozen)
         self._convert()
         if runtime not in self._networks:
             network = LiteNetwork(self._candidates.files, self._candidates.libraries[runtime])
@@ -207,6 +184,15 @@ class MeasuredBackend:
     def _close(self, runtime: str) -> None:
         self._networks.pop(runtime, None)
         self._backends.pop(runtime, None)
+        if runtime == FROZEN and self._candidates.frozen:
+            self._candidates.frozen.release()
+
+    def _close_all_but(self, runtime: str) -> None:
+        """Closes what nothing is chosen to run in: each holds a copy of the weights."""
+        self._current = runtime
+        for name in self._candidates.others:
+            if name not in (runtime, *self._chosen.values()):
+                self._close(name)
 
     def _convert(self) -> None:
         files, clock = self._candidates.files, self.surroundings.clock
@@ -217,27 +203,29 @@ class MeasuredBackend:
             self._converting = clock() - start
 
     def _pass_over(self, runtime: str, reason: str) -> None:
+        self._current = TENSORFLOW
         self._close(runtime)
         self._broken.add(runtime)
-        self._current = TENSORFLOW
         self._chosen = {kind: name for kind, name in self._chosen.items() if name != runtime}
-        self.surroundings.tell(f"--runtime=auto passes over {self._candidates.libraries[runtime].name}: {reason}")
+        self.surroundings.tell(f"--runtime=auto passes over {self._candidates.shown(runtime)}: {reason}")
 
     # ---- measuring
 
     def _measuring_pays(self, to_come: float, pixels: int) -> bool:
-        if not self._candidates.libraries.keys() - self._broken:
+        if not set(self._candidates.others) - self._broken:
             return False
         if to_come == math.inf:
             return True
         if self._first is None or self._pace == math.inf:
             return False  # how fast TensorFlow is is not known yet
-        conversion = 0.0 if self._candidates.files.is_at_hand() else _CONVERSION_IN_FIRST_RUNS * self._first
-        runs = (1 + len(self._candidates.libraries)) * (1 + ROUNDS) * pixels * self._pace
-        return to_come * self._pace > conversion + runs
+        beginning = _FREEZING_IN_FIRST_RUNS * self._first if self._candidates.frozen else 0.0
+        if self._candidates.libraries and not self._candidates.files.is_at_hand():
+            beginning += _CONVERSION_IN_FIRST_RUNS * self._first
+        runs = (1 + len(self._candidates.others)) * (1 + ROUNDS) * pixels * self._pace
+        return to_come * self._pace > beginning + runs
 
     def _measured(self, image: np.ndarray | tf.Tensor, config: ModelConfig) -> Verdict:
-        """Measures TensorFlow and all libraries with an image [1, h, w, c]."""
+        """Measures TensorFlow and all others with an image [1, h, w, c]."""
         pixels, clock = np.asarray(image), self.surroundings.clock
         start = clock()
         expected = np.asarray(self._candidates.tensorflow.logits(pixels, config))
@@ -246,8 +234,11 @@ class MeasuredBackend:
         passed_over = {}
         runtimes = [TENSORFLOW]
         with self.surroundings.quiet():
-            for runtime in self._candidates.libraries:
+            for runtime in self._candidates.others:
+                start = clock()
                 reason = self._fault(runtime, pixels, config, expected)
+                if runtime == FROZEN:
+                    self._freezing = clock() - start
                 if reason is None:
                     runtimes.append(runtime)
                 else:
@@ -268,14 +259,12 @@ class MeasuredBackend:
                 break
         # Where another process has converted, how long that took can but be guessed.
         converting = self._converting or _CONVERSION_IN_FIRST_RUNS * self._first
-        verdict = Verdict(_pixels(config), seconds, passed_over, converting)
-        for runtime in runtimes:  # each holds a copy of the weights
-            if runtime not in (TENSORFLOW, verdict.order[0], *self._chosen.values()):
-                self._close(runtime)
+        verdict = Verdict(_pixels(config), seconds, passed_over, converting, self._freezing)
+        self._close_all_but(verdict.order[0])
         return verdict
 
     def _fault(self, runtime: str, pixels: np.ndarray, config: ModelConfig, expected: np.ndarray) -> str | None:
-        """Opens a library and runs it once, to warm it up; returns why it cannot be used, or None."""
+        """Opens a runtime and runs it once, to warm it up; returns why it cannot be used, or None."""
         try:
             found = np.asarray(self._open(runtime, config).logits(pixels, config))
         except DeepLabError as error:
@@ -283,8 +272,8 @@ class MeasuredBackend:
         return _difference(found, expected)
 
     def _tell_verdict(self, verdict: Verdict, size: tuple[int, int]) -> None:
-        names = {TENSORFLOW: "TensorFlow"} | {key: lib.name for key, lib in self._candidates.libraries.items()}
-        times = ", ".join(f"{names[name]} {1000 * verdict.seconds[name]:.0f} ms" for name in verdict.order)
+        shown = self._candidates.shown
+        times = ", ".join(f"{shown(name)} {1000 * verdict.seconds[name]:.0f} ms" for name in verdict.order)
         self.surroundings.tell(f"Measured here at {size[0]} x {size[1]}: {times} a picture, kept for the next time")
 
 

@@ -37,8 +37,8 @@ def predict(
       scales: of the input, for instance (0.5, 0.75, 1.0, 1.25, 1.5, 1.75).
       flip: also run on the mirrored images.
       crf: refine each picture by `crf.densecrf` with these arguments ({}: the defaults); None: do not.
-      runtime: tf, tflite (LiteRT), onnx, openvino, or auto: what `runtime.runtime_predictor` finds to be the fastest;
-        it gives the same classes but for pixels between two classes that float32 cannot tell apart.
+      runtime: tf, tf_frozen, tflite (LiteRT), onnx, openvino, or auto: what `runtime.runtime_predictor` finds to be the
+        fastest; it gives the same classes but for pixels between two classes that float32 cannot tell apart.
 
     Returns:
       int32 [b, h, w], class indices.

@@ -79,12 +79,15 @@ class TensorFlowBackend:
             self._networks[key] = self._compiled(config)
         return self._networks[key](images)
 
-    def _compiled(self, config: ModelConfig):
+    def _the_model(self) -> keras.Model:
         model = self._model()
         if model is None:
             raise DeepLabError("the model of this predictor is gone; expected the caller to keep it")
+        return model
+
+    def _compiled(self, config: ModelConfig):
         config = config if needs_fixed_size(config) else dataclasses.replace(config, crop_size=None)
-        network = build_model(config, share_with=model)
+        network = build_model(config, share_with=self._the_model())
 
         def logits(images: tf.Tensor) -> tf.Tensor:
             with in_float32(network):  # a model made under a policy of mixed precision gives the published pixels too

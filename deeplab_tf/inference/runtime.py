@@ -5,9 +5,11 @@ import threading
 import keras
 import tensorflow as tf
 
+from deeplab_tf.inference.candidates import FROZEN, Candidates, Surroundings
+from deeplab_tf.inference.frozen import FrozenBackend
 from deeplab_tf.inference.libraries import LIBRARIES
 from deeplab_tf.inference.litert import LiteBackend, LiteFiles, LiteNetwork
-from deeplab_tf.inference.measured import Candidates, MeasuredBackend, Surroundings
+from deeplab_tf.inference.measured import MeasuredBackend
 from deeplab_tf.inference.predictor import Predictor, predictor_of
 from deeplab_tf.inference.processor import processor
 from deeplab_tf.inference.runtime_record import KeptConversions, RuntimeRecord, cache, versions
@@ -53,8 +55,10 @@ class _Use:
             self._begin(model)
 
     def forced(self, model: keras.Model, runtime: str) -> Predictor:
-        """Returns the predictor of a library, which runs images of all sizes."""
-        if runtime not in self._forced:
+        """Returns the predictor of the frozen graph or of a library, which runs images of all sizes."""
+        if runtime == FROZEN and runtime not in self._forced:
+            self._forced[runtime] = Predictor(config_of(model), FrozenBackend(model))
+        elif runtime not in self._forced:
             network = LiteNetwork(self._files, LIBRARIES[runtime])
             self._forced[runtime] = Predictor(config_of(model), LiteBackend(network, None))
         return self._forced[runtime]
@@ -63,7 +67,7 @@ class _Use:
         """Returns the predictor of the fastest, to which `pixels` more are announced."""
         if self._auto is None:
             libraries = {name: library for name, library in LIBRARIES.items() if not library.missing}
-            candidates = Candidates(predictor_of(model).backend, libraries, self._files)
+            candidates = Candidates(predictor_of(model).backend, libraries, self._files, FrozenBackend(model))
             self._auto = Predictor(
                 config_of(model), MeasuredBackend(candidates, self._record, self._facts, surroundings)
             )
@@ -81,8 +85,9 @@ def runtime_predictor(
 
     Args:
       model: from `build_model` or `load`.
-      runtime: tf; tflite (LiteRT), onnx (ONNX Runtime) or openvino, for all sizes; auto: on a processor the fastest of
-        those installed, as measured on this machine and kept in its cache, for what needs no conversion of its own;
+      runtime: tf; tf_frozen (TensorFlow with constant weights and folded batch norms), tflite (LiteRT), onnx (ONNX
+        Runtime) or openvino, for all sizes; auto: on a processor the fastest of those installed, as measured on this
+        machine and kept in its cache, for what needs no conversion of its own;
         TensorFlow for the rest, and as long as converting or measuring would take longer than it saves.
       pixels: how many are to come, of all images together.
       surroundings: where auto tells what it has measured.
@@ -94,7 +99,7 @@ def runtime_predictor(
         LIBRARIES[runtime].require(runtime)
     if runtime == "tf":
         return predictor_of(model)
-    if runtime == "auto" and not (_on_cpu() and any(not library.missing for library in LIBRARIES.values())):
+    if runtime == "auto" and not _on_cpu():
         return predictor_of(model)
     network = as_network(model)
     config = network.config

@@ -24,7 +24,7 @@ from deeplab_tf.network.model import config_of
 from deeplab_tf.version import __version__
 from deeplab_tf.zoo.download import cache_folder
 
-_FORMAT = 1  # of the file; another is ignored
+_FORMAT = 2  # of the file; another is ignored
 _MOST_VERDICTS, _MOST_FILE_BYTES = 512, 1 << 24
 _MOST_KEPT_BYTES = 1 << 30  # of all conversions together
 _VERSIONS = ("tensorflow", "keras", "numpy", "ai-edge-litert", "onnxruntime", "onnx", "openvino")
@@ -56,12 +56,14 @@ class Verdict:
       seconds: runtime -> seconds that it takes for the picture.
       passed_over: runtime -> why it cannot be used.
       converting: seconds that the conversion took.
+      freezing: seconds that the frozen graph took to make and first run; 0 where that is no candidate.
     """
 
     pixels: int
     seconds: Mapping[str, float]
     passed_over: Mapping[str, str] = dataclasses.field(default_factory=dict)
     converting: float = 0.0
+    freezing: float = 0.0
 
     @property
     def order(self) -> list[str]:
@@ -82,16 +84,17 @@ def _verdict(values: Any) -> Verdict | None:
     if not isinstance(values, dict):
         return None
     pixels, seconds = values.get("pixels"), values.get("seconds")
-    passed_over, converting = values.get("passed_over"), values.get("converting")
+    passed_over = values.get("passed_over")
+    converting, freezing = values.get("converting"), values.get("freezing")
     if not (isinstance(pixels, int) and isinstance(seconds, dict) and isinstance(passed_over, dict)):
         return None
-    if not isinstance(converting, int | float):
+    if not (isinstance(converting, int | float) and isinstance(freezing, int | float)):
         return None
     texts = [*seconds, *passed_over, *passed_over.values()]
-    good = pixels > 0 and "tf" in seconds and all(map(_is_seconds, (*seconds.values(), converting)))
-    return (
-        Verdict(pixels, seconds, passed_over, converting) if good and all(isinstance(t, str) for t in texts) else None
-    )
+    good = pixels > 0 and "tf" in seconds and all(map(_is_seconds, (*seconds.values(), converting, freezing)))
+    if not (good and all(isinstance(text, str) for text in texts)):
+        return None
+    return Verdict(pixels, seconds, passed_over, converting, freezing)
 
 
 class RuntimeRecord:

@@ -1,0 +1,70 @@
+"""The frozen graph in TensorFlow: the logits of the network at any size, and weights that are followed."""
+
+import dataclasses
+import gc
+
+import numpy as np
+import pytest
+from golden import golden_image
+from networks import SMALL, V3, lively
+
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.inference import frozen as frozen_module
+from deeplab_tf.inference.frozen import FrozenBackend
+from deeplab_tf.inference.predict import predict
+from deeplab_tf.inference.predictor import TensorFlowBackend
+from deeplab_tf.network.sizes import at_size
+
+NETWORKS = {
+    "any size": (SMALL, [(65, 97), (50, 33)]),
+    "pyramid": (dataclasses.replace(SMALL, image_pyramid=(0.5, 1.0)), [(65, 97)]),
+    "pooling window": (V3, [(65, 65)]),
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return lively(SMALL)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_logits_are_those_of_the_network(kind):
+    config, sizes = NETWORKS[kind]
+    network = lively(config)
+    frozen, plain = FrozenBackend(network), TensorFlowBackend(network)
+    for size in sizes:
+        images = np.stack([golden_image(name, *size) for name in ("a", "b")]).astype(np.float32)
+        here = at_size(config, size, pyramid=config.image_pyramid)
+        expected = plain.logits(images, here).numpy()
+        found = frozen.logits(images, here).numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
+    frozen.release()
+    np.testing.assert_array_equal(frozen.logits(images, here), found)
+
+
+def test_weights_that_change_are_followed(model):
+    image = golden_image("x", 65, 65)[None]
+    before = predict(model, image, runtime="tf_frozen")
+    weight = model.weights[0]
+    weight.assign(weight * 2)
+    assert np.mean(predict(model, image, runtime="tf_frozen") == predict(model, image, runtime="tf")) >= 0.9999
+    weight.assign(weight / 2)
+    np.testing.assert_array_equal(predict(model, image, runtime="tf_frozen"), before)
+
+
+def test_what_cannot_be_run_is_one_line(model, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("no such kernel\nat all")
+
+    monkeypatch.setattr(frozen_module, "build_graph_def", fail)
+    with pytest.raises(DeepLabError, match=r"^TensorFlow, frozen cannot run this network \(no such kernel\)$"):
+        FrozenBackend(model).logits(np.zeros((1, 65, 65, 3), np.float32), at_size(SMALL, (65, 65)))
+
+
+def test_it_does_not_keep_the_model():
+    network = lively(SMALL)
+    frozen = FrozenBackend(network)
+    del network
+    gc.collect()
+    with pytest.raises(DeepLabError, match="the model of this predictor is gone"):
+        frozen.logits(np.zeros((1, 65, 65, 3), np.float32), at_size(SMALL, (65, 65)))
