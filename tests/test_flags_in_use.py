@@ -79,6 +79,11 @@ IDLE = [
     (published, "--lineage --filter=voc", "filter=voc", "a command without --lineage"),
     (verify, "shapes_resnet --record=x --output=y", "output=y", "a command without --record"),
     (benchmark, "--what=help --clients=3", "clients=3", "--what=serve"),
+    (benchmark, "--what=help --sizes=65x65", "sizes=65x65", "--what=inference"),
+    (benchmark, "--what=serve --rounds=3", "rounds=3", "--what=pipeline or train_step or crf or metrics or inference"),
+    (benchmark, "--what=pipeline --repeats=3", "repeats=3", "--what=convert or help"),
+    (benchmark, "--what=help --networks=tiny", "networks=tiny", "--what=train_step"),
+    (benchmark, "--what=train_step --device=cpu", "device=cpu", "--what=train_step with --networks"),
     (build_data, "--dataset=shapes --beam_runner=DirectRunner --num_processes=2", "num_processes=2", "a build without"),
 ]
 

@@ -123,7 +123,7 @@ class Bench:
         self.files = Files(self.clock, at_hand=at_hand, content=content)
         self.record, self.facts = RuntimeRecord(tmp_path / "runtimes.json"), facts
         self.libraries = {"tflite": library(self.clock, "LiteRT", 0.4), "onnx": library(self.clock, "ONNX", 0.2)}
-        self.frozen = None
+        self.frozen: Frozen | None = None
 
     def backend(self) -> MeasuredBackend:
         candidates = Candidates(self.tensorflow, self.libraries, self.files, self.frozen)

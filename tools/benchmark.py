@@ -4,10 +4,15 @@
   deeplab-tf benchmark --what=serve --clients=200 --seconds=60
   deeplab-tf benchmark --what=convert,help
   deeplab-tf benchmark --what=pipeline,train_step --rounds=15
+  deeplab-tf benchmark --what=train_step --device=gpu --networks=v3_resnet101,xception_65 --precision=bfloat16,tf32
 
 convert is compared with reading a checkpoint and building its model, the pipeline with stock operations of tf.image,
 the training step with a bare one of Keras. The two sides of a comparison take turns; times are medians. Compare ratios,
 not seconds: machines differ.
+
+With --networks the training step of each is measured on a GPU or the CPU instead, in a process of its own: images/s,
+the share of the card's peak, memory and the first step. Beside it stands PyTorch's where torch and torchvision are
+installed and torchvision has a network like it: the ResNets with DeepLab-v3's plain ASPP.
 """
 
 import json
@@ -68,23 +73,34 @@ _XCEPTION_65 = {"model_variant": "xception_65", "atrous_rates": [6, 12, 18], "de
 
 _RUNTIMES_HELP = (
     "what runs them: keras, the exports saved_model, tflite and tflite_int8, and predict with a --runtime: predict "
-    "(tflite), tf, onnx, openvino, auto, which is compared with the best of these"
+    "(tflite), tf, tf_frozen, onnx, openvino, auto, which is compared with the best of these"
 )
 _PREDICTING = (
     ("runtimes", ("keras", "saved_model", "tflite", "tflite_int8", "predict"), _RUNTIMES_HELP),
     ("sizes", ("257x257", "513x513"), "heights x widths, each a multiple of the output stride plus one"),
     ("batches", ("1",), "images at a time"),
 )
+_STEP_FLAGS = ("device", "precision", "train_batch_size", "crop")  # of train_step with --networks
+_SMALL_CROP, _SMALL_BATCH = "65x65", 2
 
 
 def _of(flag_names: tuple[str, ...], *what: str) -> options.Use[flags.FlagValues]:
     return options.Use(flag_names, f"--what={' or '.join(what)}", lambda values: {*what} & {*values.what})
 
 
+def _measures_networks(values: flags.FlagValues) -> bool:
+    return "train_step" in values.what and bool(values.networks)
+
+
+_IN_TURNS = ("pipeline", "train_step", "crf", "metrics", "inference")
 _USES = (
-    _of(("originals", "output_stride", "chart"), "inference"),
+    _of(("originals", "output_stride", "chart", "runtimes", "sizes", "batches"), "inference"),
     _of(("checkpoints",), "inference", "serve"),
     _of(("clients", "seconds"), "serve"),
+    _of(("repeats",), "convert", "help"),
+    _of(("rounds", "small"), *_IN_TURNS),
+    _of(("networks",), "train_step"),
+    options.Use(_STEP_FLAGS, "--what=train_step with --networks", _measures_networks),
 )
 
 
@@ -93,8 +109,11 @@ def define(values: flags.FlagValues) -> None:
     text = f"what to measure: {', '.join(_WHAT)} (default: all)"
     flags.DEFINE_list("what", list(_WHAT), text, flag_values=values)
     flags.DEFINE_integer("repeats", 5, "processes a figure of convert and help (default: 5)", flag_values=values)
-    flags.DEFINE_integer("rounds", 9, "turns of pipeline and train_step (default: 9)", flag_values=values)
-    text = "tiny pictures and networks in pipeline and train_step, to try the command; the figures mean nothing"
+    flags.DEFINE_integer("rounds", 9, f"turns of {', '.join(_IN_TURNS)} (default: 9)", flag_values=values)
+    text = (
+        "tiny pictures and networks, and with --networks batches, to try the command; what is given stays, and the "
+        "figures mean nothing"
+    )
     flags.DEFINE_boolean("small", False, text, flag_values=values)
     text = "inference: models, as --checkpoint of predict; serve takes the first (default: shapes_resnet)"
     options.define_path_list(values, "checkpoints", ["shapes_resnet"], text)
@@ -108,7 +127,28 @@ def define(values: flags.FlagValues) -> None:
     options.define_path(values, "chart", None, text)
     flags.DEFINE_integer("clients", 200, "serve: clients at a time (default: 200)", flag_values=values)
     flags.DEFINE_float("seconds", 60.0, "serve: how long they ask (default: 60)", flag_values=values)
+    _define_steps(values)
     options.define_path(values, "json", None, "also write the figures to this file")
+
+
+def _define_steps(values: flags.FlagValues) -> None:
+    text = (
+        "train_step: networks whose step is measured on one device instead, recipes or values of --model_variant, "
+        "which have the head of the recipe for their like (default: none)"
+    )
+    flags.DEFINE_list("networks", [], text, flag_values=values)
+    text = "train_step with --networks: auto (a GPU where there is one), cpu or gpu (default: auto)"
+    flags.DEFINE_string("device", "auto", text, flag_values=values)
+    text = (
+        "train_step with --networks: float32, tf32 (float32 that the GPU rounds in products, as `train` has it), "
+        "bfloat16, float16, or auto: bfloat16 where the GPU has it, else float32 (default: auto)"
+    )
+    flags.DEFINE_list("precision", ["auto"], text, flag_values=values)
+    text = "train_step with --networks: images of a step (default: 16)"
+    flags.DEFINE_integer("train_batch_size", 16, text, flag_values=values)
+    flags.DEFINE_string(
+        "crop", "513x513", "train_step with --networks: height x width (default: 513x513)", flag_values=values
+    )
 
 
 def _process(code: str, *arguments: str) -> str:
@@ -173,11 +213,38 @@ def _pipeline(values: flags.FlagValues) -> _Figures:
     return pipeline.measure(values.rounds, small=values.small, announce=_announce)
 
 
-def _train_step(values: flags.FlagValues) -> _Figures:
+def _train_step(values: flags.FlagValues) -> _Figures | dict[str, list[dict]]:
+    if values.networks:
+        return _steps_of_networks(values)
     options.start_tensorflow()
     from deeplab_tf.benchmarks import train_step
 
     return train_step.measure(values.rounds, small=values.small, announce=_announce)
+
+
+def _steps_of_networks(values: flags.FlagValues) -> dict[str, list[dict]]:
+    """Returns the rows of the steps of --networks, after printing them as a table."""
+    crop, batch = values.crop, values.train_batch_size
+    if values.small:
+        crop = crop if values["crop"].present else _SMALL_CROP
+        batch = batch if values["train_batch_size"].present else _SMALL_BATCH
+    size = _size("crop", crop)
+    if batch < 1:
+        raise DeepLabError(f"--train_batch_size={batch}: expected a number of at least 1")
+    options.start_tensorflow()
+    from deeplab_tf.benchmarks import step_speed, step_speed_table
+
+    plan = step_speed.StepBenchmark(
+        networks=tuple(values.networks),
+        precisions=tuple(values.precision),
+        device=values.device,
+        batch=batch,
+        crop=size,
+        rounds=values.rounds,
+    )
+    rows = step_speed.measure(plan, announce=_announce)
+    print(f"{step_speed_table.table(rows)}\n")
+    return {"train_step": rows}
 
 
 def _crf(values: flags.FlagValues) -> _Figures:
@@ -193,16 +260,17 @@ def _metrics(values: flags.FlagValues) -> _Figures:
     return metrics.measure(values.rounds, small=values.small, announce=_announce)
 
 
-def _size(text: str) -> tuple[int, int]:
+def _size(flag: str, text: str) -> tuple[int, int]:
     sides = text.split("x")
     if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
-        raise DeepLabError(f"--sizes={text}: expected height x width, for instance 513x513")
+        raise DeepLabError(f"--{flag}={text}: expected height x width, for instance 513x513")
     return int(sides[0]), int(sides[1])
 
 
 def _inference(values: flags.FlagValues) -> dict[str, list[dict]]:
     """Returns the rows of all combinations, after printing them as a table."""
-    sizes = tuple(map(_size, ["65x65"] if values.small else values.sizes))
+    chosen = [_SMALL_CROP] if values.small and not values["sizes"].present else values.sizes
+    sizes = tuple(_size("sizes", text) for text in chosen)
     if not all(batch.isdecimal() and int(batch) for batch in values.batches):
         raise DeepLabError(f"--batches={','.join(values.batches)}: expected numbers of at least 1")
     options.start_tensorflow()
@@ -270,7 +338,13 @@ def _table(figures: Mapping[str, float | Sequence[float]]) -> str:
     return "\n".join(["| figure | measured |", "| --- | --- |", *rows])
 
 
-def main(values: flags.FlagValues) -> None:
+def _failed(figures: Mapping[str, object]) -> bool:
+    """Returns whether no step of --networks could be measured."""
+    rows = figures.get("train_step")
+    return isinstance(rows, list) and all("error" in row for row in rows if isinstance(row, dict))
+
+
+def main(values: flags.FlagValues) -> int:
     """Runs the requested measurements and prints their figures as a Markdown table."""
     for what in values.what:
         if what not in _WHAT:
@@ -282,14 +356,16 @@ def main(values: flags.FlagValues) -> None:
     for name in ("json", "chart"):
         options.require_writable_file(values, name)
     figures = {}
-    for what in values.what:
+    # What runs in this process may take all of a GPU's memory, which processes of their own need.
+    for what in sorted(values.what, key=lambda what: what != "train_step" or not values.networks):
         figures |= _WHAT[what](values)
     medians = f"medians of {values.repeats} processes, or of {values.rounds} turns (and their middle half)"
-    others = {name: value for name, value in figures.items() if name != "inference"}
+    others = {name: value for name, value in figures.items() if name not in ("inference", "train_step")}
     print(f"{_machine()}; {medians}" + (f"\n\n{_table(others)}" if others else ""))
     if values.json:
         with files.written(values.json, flag="--json") as file:
             file.write_text(json.dumps({"machine": _machine(), "figures": figures}, indent=1), encoding="utf-8")
+    return 1 if _failed(figures) else 0
 
 
 def run(argv: Sequence[str] | None = None) -> None:

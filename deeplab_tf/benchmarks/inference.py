@@ -3,7 +3,6 @@
 Each is timed from uint8 images to label maps. They take turns, so that a machine whose speed drifts treats them alike.
 """
 
-import contextlib
 import dataclasses
 import functools
 import math
@@ -20,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf import files
+from deeplab_tf.benchmarks import memory
 from deeplab_tf.benchmarks.pipeline import photograph
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.export import INPUT, OUTPUTS, Format, Precision
@@ -155,12 +155,13 @@ _RUNTIMES: Mapping[str, _Runtime] = {
     "tflite_int8": _exported("tflite", "int8"),
     "predict": _predicted("tflite"),
     "tf": _predicted("tf"),
+    "tf_frozen": _predicted("tf_frozen"),
     "onnx": _predicted("onnx"),
     "openvino": _predicted("openvino"),
     _AUTO: _predicted(_AUTO),
 }
 # What auto chooses from, under the names they have here.
-_CANDIDATES = {"tf": "tf", "predict": "tflite", "onnx": "onnx", "openvino": "openvino"}
+_CANDIDATES = {"tf": "tf", "tf_frozen": "tf_frozen", "predict": "tflite", "onnx": "onnx", "openvino": "openvino"}
 RUNTIMES = tuple(_RUNTIMES)
 
 
@@ -193,28 +194,14 @@ def _original(path: str, size: tuple[int, int]) -> Segment | None:
 # ---- measuring
 
 
-def _resident(field: str) -> float:
-    """Returns a field of /proc in MB: VmRSS, or VmHWM, the most since the last reset; 0 without /proc."""
-    try:
-        with open("/proc/self/status", encoding="ascii") as stream:
-            return next(int(line.split()[1]) / 1e3 for line in stream if line.startswith(field))
-    except OSError:
-        return 0.0
-
-
-def _reset_peak() -> None:
-    with contextlib.suppress(OSError):  # without it the peak is that of the whole process
-        pathlib.Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
 def _opened(make: Callable[[], Segment | None], images: np.ndarray, measurement: Measurement) -> Segment | None:
     """Opens a runtime and runs it once, and notes the memory in `measurement`."""
-    _reset_peak()
-    before = _resident("VmRSS")
+    memory.reset_peak()
+    before = memory.resident("VmRSS")
     run = make()
     if run:
         run(images)
-        measurement.memory = max(0.0, _resident("VmHWM") - before)
+        measurement.memory = max(0.0, memory.resident("VmHWM") - before)
     return run
 
 
