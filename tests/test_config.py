@@ -54,6 +54,8 @@ PAPER_DEFAULTS = {
     "decoder_projection_filters": 48,
     "decoder_convs": 2,
     "decoder_kernel_size": 3,
+    # of weights from a file of eight bits
+    "quantize_as_file": False,
     # of photographs that are not RGB
     "input_channels": 3,
     "extra_band_means": None,

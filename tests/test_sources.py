@@ -137,10 +137,13 @@ def test_float_tflite_gives_the_checkpoint_bit_for_bit(shared):
         assert len(load_source(model, lite).loaded) == 272
 
 
-def test_quantised_tflite_is_refused_with_a_cure(shared):
-    path = shared / "real" / "deeplabv3_mnv2_pascal_quant.tflite"
-    with pytest.raises(DeepLabError, match="quantised.*float"), open_source(path):
-        pass
+def test_quantised_tflite_gives_kernels_biases_and_ranges(shared):
+    with open_source(shared / "real" / "deeplabv3_mnv2_pascal_quant.tflite") as source:
+        assert source.shapes["MobilenetV2/Conv/weights"] == (3, 3, 3, 32)
+        assert source.read("MobilenetV2/preprocess_quant/max") == np.float32(127 / 128)
+        assert source.known["quantize_as_file"] and source.known["crop_size"] == (513, 513)
+        levels = source.read("logits/semantic/weights") / 0.0040087
+        np.testing.assert_allclose(levels, np.rint(levels), atol=0.01)
 
 
 def test_folded_tflite_of_another_head(tmp_path):

@@ -80,6 +80,11 @@ class ModelConfig(Options):
         "quantised training: the step from which on, and afterwards always, kernels and maps are rounded to what eight "
         "bits hold; -1: never",
     )
+    quantize_as_file: bool = option(
+        False,
+        "with quantize_delay_step, outside training: round as the 8-bit file that the weights were read from: kernels "
+        "are rounded already, the levels of the input are the pixels, and pooled maps are rounded too",
+    )
     input_channels: int = option(3, "bands of the photographs; those of the data set in training")
     extra_band_means: tuple[float, ...] | None = option(
         None,

@@ -22,7 +22,7 @@ from deeplab_tf.config.export import INPUT, OUTPUTS, Output
 from deeplab_tf.data.transforms import range_size
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.convolutions import Geometry, depthwise_convolution, full_convolution, sides_of, taken_in
-from deeplab_tf.network.fake_quantization import FakeQuantize, fake_quantized, weights_as_used
+from deeplab_tf.network.fake_quantization import FakeQuantize, InputLevels, fake_quantized, weights_as_used
 from deeplab_tf.network.graph import Graph, Maps
 from deeplab_tf.network.layers import PIXEL_SCALE
 from deeplab_tf.network.model import MERGED, build_outputs
@@ -64,8 +64,8 @@ class InferenceGraph(Graph):
     Takes and returns tensors of the graph that is being built, where `Graph` has Keras tensors.
     """
 
-    def __init__(self, weights: Weights, *, target: str, quantized: bool = False):
-        super().__init__(quantized=quantized)
+    def __init__(self, weights: Weights, *, target: str, quantized: bool = False, as_file: bool = False):
+        super().__init__(quantized=quantized, as_file=as_file)
         self._weights, self._target = weights, target
         self._emitters: dict = {}  # output of a convolution -> what emits it anew with a norm folded in
         self._constants: dict[tuple, tf.Tensor] = {}  # one of each, however many scales use it
@@ -99,7 +99,7 @@ class InferenceGraph(Graph):
 
     def preprocess(self, images: Maps, scope: str, architecture: Architecture) -> Maps:
         """Returns `images` as the backbone reads them; for eight bits in steps of known ranges."""
-        if not (self.quantized and self._target == "tflite"):
+        if self.as_file or not (self.quantized and self._target == "tflite"):
             return super().preprocess(images, scope, architecture)
         images = fake_quantized(images, 0.0, 255.0)
         if architecture.preprocessing != "scale":
@@ -110,6 +110,9 @@ class InferenceGraph(Graph):
         """Returns the output of a convolution, or of the rounding to a range."""
         if make is FakeQuantize:
             return fake_quantized(inputs, *(float(self._values(scope)[leaf]) for leaf in ("min", "max")))
+        if make is InputLevels:
+            low, high = (float(self._values(scope)[leaf]) for leaf in ("min", "max"))
+            return fake_quantized(fake_quantized(inputs, 0.0, 255.0) * ((high - low) / 255.0) + low, low, high)
         if make not in _KERNELS:
             raise DeepLabError(f"layer {scope} ({make.__name__}) cannot be exported; expected a convolution")
         geometry = Geometry.of(options)
@@ -259,7 +262,10 @@ class Segmentation:
 
     def _maps(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """All outputs at the size of the (padded) images; what is not asked for is dropped with the dead ends."""
-        graph = InferenceGraph(self.weights, target=self.target, quantized=self.config.quantized)
+        config = self.config
+        graph = InferenceGraph(
+            self.weights, target=self.target, quantized=config.quantized, as_file=config.quantize_as_file
+        )
         size = sides_of(images)
         if self.options.averages:
             probabilities = self._averaged(graph, images, size)

@@ -135,6 +135,21 @@ class FakeQuantize(_FakeQuantised, keras.layers.Layer):
         return input_shape
 
 
+@_register
+class InputLevels(FakeQuantize):
+    """Maps pixels to the levels of a range, as a file of eight bits reads them: 0 to `min`, and 255 to `max`.
+
+    A file's own levels are not quite the network's scale: MobileNetV2's read (x - 128) / 128 where training had
+    x * 2 / 255 - 1. The range follows nothing.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Returns the levels of images [b, h, w, 3] of 0..255, rounded: halves down, as a cast of the padding does."""
+        del training
+        low, high = tf.convert_to_tensor(self.min), tf.convert_to_tensor(self.max)
+        return low + tf.clip_by_value(tf.math.ceil(inputs - 0.5), 0.0, 255.0) * ((high - low) / 255.0)
+
+
 def weights_as_used(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
     """Returns variable name -> array of a layer's weights, as it calculates with them: kernels rounded."""
     values = {variable.name: np.asarray(variable) for variable in layer.weights}

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from deeplab_tf.arch.spec import Architecture, BatchNorm
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.fake_quantization import FAKE_QUANTISED, FakeQuantize
+from deeplab_tf.network.fake_quantization import FAKE_QUANTISED, FakeQuantize, InputLevels
 from deeplab_tf.network.layers import (
     Bound,
     FusedBatchNorm,
@@ -102,6 +102,7 @@ class Graph:
       shared: layers of another model, by their names, to begin with.
       zeros: draw no weights: all kernels start at 0.
       quantized: kernels and maps are what eight bits hold of them, in the places where an int8 file rounds them.
+      as_file: of a quantised graph: it rounds as the 8-bit file of its weights, whose kernels are rounded already.
 
     Attributes:
       number: of the copy of the network that is being added, from 0; see `numbered`.
@@ -113,8 +114,10 @@ class Graph:
         shared: Mapping[str, keras.layers.Layer] | None = None,
         zeros: bool = False,
         quantized: bool = False,
+        as_file: bool = False,
     ):
         self.quantized = quantized
+        self.as_file = quantized and as_file
         self.number = 0
         self._layers = dict(shared or {})
         self._zeros = zeros
@@ -135,7 +138,7 @@ class Graph:
         """Returns the output of the layer with weights at `scope`, which `make` makes with `options` if it is new."""
         name = scope.replace("/", ".")
         if name not in self._layers:
-            make = FAKE_QUANTISED.get(make, make) if self.quantized else make
+            make = FAKE_QUANTISED.get(make, make) if self.quantized and not self.as_file else make
             self._layers[name] = make(name=name, **options)
         return self._layers[name](inputs)
 
@@ -151,6 +154,8 @@ class Graph:
 
     def preprocess(self, images: Maps, scope: str, architecture: Architecture) -> Maps:
         """Returns `images` (0..255) as the backbone reads them."""
+        if self.as_file:
+            return self.weighted(f"{scope}/preprocess_quant", InputLevels, images)
         if architecture.preprocessing == "scale":
             x = self.op(ScalePixels, f"{scope}/preprocess", images)
         else:

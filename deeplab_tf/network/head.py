@@ -79,6 +79,8 @@ def _image_feature(head: _Head, features: Maps) -> Maps:
         pooled = head.average_pool(features, scope, (scale, scale), config.image_pooling_stride)
     else:
         pooled = head.graph.op(keras.layers.GlobalAveragePooling2D, f"{scope}/pool", features, keepdims=True)
+    if head.graph.as_file:  # a runtime rounds the mean; quantised training does not
+        pooled = head.graph.fake_quantised(pooled, f"{scope}/pool_quant")
     if config.aspp_with_squeeze_and_excitation:
         after = After(bias=True, activation="q_sigmoid" if config.image_se_uses_qsigmoid else "sigmoid")
     else:

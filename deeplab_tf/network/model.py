@@ -156,7 +156,7 @@ def _built(
 ) -> Network:
     height, width = config.crop_size or (None, None)
     images = keras.Input((height, width, config.input_channels), name="images")
-    graph = Graph(shared=shared, zeros=zeros, quantized=config.quantized)
+    graph = Graph(shared=shared, zeros=zeros, quantized=config.quantized, as_file=config.quantize_as_file)
     outputs = build_outputs(graph, images, config)
     if upsampled:
         outputs = {name: graph.resize(maps, f"{name}/upsampled", like=images) for name, maps in outputs.items()}

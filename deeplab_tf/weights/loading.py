@@ -112,9 +112,13 @@ def _inferred(
     except DeepLabError as error:
         raise DeepLabError(f"{source.path}: {error}") from None
     entry = entry if entry and _agrees(entry, recognized) else _same_network(recognized)
-    fields = {**recognized.assumed, **recognized.known}
+    recognized = dataclasses.replace(
+        recognized, assumed={name: value for name, value in recognized.assumed.items() if name not in source.known}
+    )
+    known = {**recognized.known, **source.known}
+    fields = {**recognized.assumed, **known}
     if entry:
-        fields = {**{name: getattr(entry.config, name) for name in _FIELDS}, **recognized.known}
+        fields = {**{name: getattr(entry.config, name) for name in _FIELDS}, **known}
     given = {name: value for name, value in changes.items() if name in recognized.assumed}
     if "output_stride" in given and "atrous_rates" not in given and fields.get("atrous_rates"):
         stride = ModelConfig(model_variant=fields["model_variant"], output_stride=given["output_stride"]).output_stride
@@ -123,7 +127,7 @@ def _inferred(
     for name in recognized.assumed:
         if fields[name] is None and not entry:
             raise DeepLabError(f"{source.path}: its shapes do not tell {name}; give --{name}")
-    config = override(ModelConfig(**fields), changes, remembered=recognized.known, source=source.path)
+    config = override(ModelConfig(**fields), changes, remembered=known, source=source.path)
     return config, recognized.kind, _notes(config, recognized, changes, entry)
 
 
@@ -158,9 +162,11 @@ def _with_classes(
     return named, notes
 
 
-def _kept_state(source: WeightSource, *, everything: bool) -> dict[str, np.ndarray]:
+def _kept_state(source: WeightSource, *, everything: bool, as_file: bool) -> dict[str, np.ndarray]:
+    """Returns the training state to keep; the ranges of a file of eight bits too (`as_file`), which are no state."""
+    kept = {"global_step", "min", "max"} if as_file else {"global_step"}
     names = training_state(list(source.shapes))
-    return {name: source.read(name) for name in names if everything or name == "global_step"}
+    return {name: source.read(name) for name in names if everything or name.rpartition("/")[2] in kept}
 
 
 def _build(config: ModelConfig, kind: Kind) -> tuple[keras.Model, tuple[str, ...]]:
@@ -220,7 +226,7 @@ def _open_weights(
             notes += more
         model, skip = _build(config, kind)
         receipt = load_source(model, source, skip=skip)
-        state = _kept_state(source, everything=keep_state)
+        state = _kept_state(source, everything=keep_state, as_file=config.quantize_as_file)
     notes = (*receipt.notes, *notes)
     return Loaded(card, model, dataclasses.replace(receipt, notes=notes), state, notes)
 
@@ -234,7 +240,7 @@ def _open_directory(
     with open_source(weights or path) as source:
         model, skip = _build(config, card.kind)
         receipt = load_source(model, averaged(source) if card.averages else source, skip=skip)
-        state = _kept_state(source, everything=keep_state)
+        state = _kept_state(source, everything=keep_state, as_file=config.quantize_as_file)
     return Loaded(dataclasses.replace(card, config=config), model, receipt, state, (*receipt.notes, *notes))
 
 

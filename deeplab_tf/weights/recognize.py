@@ -50,7 +50,7 @@ class _BackboneOptions:
     nas_remove_os32_stride: bool = False
 
 
-def _width_options(architecture: Architecture, preferred: Mapping[str, Any]) -> Iterator[Fields]:
+def width_options(architecture: Architecture, preferred: Mapping[str, Any]) -> Iterator[Fields]:
     """Yields candidates for the fields that scale the backbone's channels.
 
     The user's values come first, because several multipliers can round to the same widths.
@@ -99,7 +99,7 @@ def _candidates(shapes: Shapes, architecture: Architecture, preferred: Mapping[s
         return _nas_options(shapes, architecture)
     if architecture.cascades:
         return _cascade_options(shapes, architecture)
-    return _width_options(architecture, preferred)
+    return width_options(architecture, preferred)
 
 
 def _fits(shapes: Shapes, architecture: Architecture, options: Fields) -> bool:

@@ -9,7 +9,6 @@ import glob
 import hashlib
 import os
 import pathlib
-import struct
 import tempfile
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +25,7 @@ from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.network.model import Network
 from deeplab_tf.weights import archives, caffe, caffe_names, keras_file
 from deeplab_tf.weights.lite_format import schema
+from deeplab_tf.weights.lite_weights import READ_ERRORS, read_lite
 from deeplab_tf.weights.variables import variable_map
 
 MODEL_FILE = "deeplab.json"
@@ -48,6 +48,7 @@ class WeightSource:
       notes: what a user should know about how the file was read.
       model_variant: the backbone, if the format tells it from others with the same variables.
       config: the network, if the format tells all of it.
+      known: fields of ModelConfig that the file tells and its shapes do not.
     """
 
     path: str
@@ -57,6 +58,7 @@ class WeightSource:
     notes: tuple[str, ...] = ()
     model_variant: str | None = None
     config: ModelConfig | None = None
+    known: Mapping[str, typing.Any] = dataclasses.field(default_factory=dict)
 
 
 def sha256_of(*paths: str | os.PathLike[str]) -> str:
@@ -139,10 +141,9 @@ def _frozen_graph(path: files.AnyPath) -> WeightSource:
     return _arrays(path, arrays, ())
 
 
-def _tflite_constants(path: files.AnyPath) -> Iterator[tuple[str, np.ndarray]]:
-    content = path.read_bytes()
-    if content[4:8] != b"TFL3":
-        raise DeepLabError(f"{path}: not a TFLite model (no TFL3 mark); expected the release's float .tflite")
+def _tflite_constants(content: bytes) -> dict[str, np.ndarray]:
+    """Returns the float32 constants under the release's names; none where the file has any of another type."""
+    constants: dict[str, np.ndarray] = {}
     model = schema().Model.GetRootAs(content)
     graph = model.Subgraphs(0)
     for i in range(graph.TensorsLength()):
@@ -152,11 +153,9 @@ def _tflite_constants(path: files.AnyPath) -> Iterator[tuple[str, np.ndarray]]:
         if not buffer.DataLength() or name.rpartition("/")[2] not in (*_LEAVES, "Conv2D_bias", "depthwise_bias"):
             continue
         if tensor.Type() != schema().TensorType.FLOAT32:
-            raise DeepLabError(
-                f"{path}: tensor {name} is quantised; expected a float model (the 8-bit archives hold a float "
-                "checkpoint beside their .tflite: convert that)"
-            )
-        yield name, buffer.DataAsNumpy().view("<f4").reshape(tensor.ShapeAsNumpy())
+            return {}
+        constants[name] = buffer.DataAsNumpy().view("<f4").reshape(tensor.ShapeAsNumpy())
+    return constants
 
 
 def _epsilon(scope: str) -> float:
@@ -178,15 +177,23 @@ def _unfolded(scope: str, bias: np.ndarray, *, has_norm: bool) -> dict[str, np.n
 
 
 def _tflite(path: files.AnyPath) -> WeightSource:
-    """Reads the constants by their tensor names.
+    """Reads the constants by their tensor names, or where these do not tell by its operations.
 
     The batch norms are folded into kernels and biases; gamma 1, beta the bias, mean 0 and variance 1 - epsilon make
     batch norms that change nothing else.
     """
+    content = path.read_bytes()
+    if content[4:8] != b"TFL3":
+        raise DeepLabError(f"{path}: not a TFLite model (no TFL3 mark); expected a .tflite of the release")
     try:
-        constants = dict(_tflite_constants(path))
-    except (struct.error, ValueError, IndexError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise error if isinstance(error, DeepLabError) else _damaged(path, error) from None
+        constants = _tflite_constants(content)
+        found = None if constants else read_lite(content)
+    except DeepLabError as error:
+        raise DeepLabError(f"{path}: {error}") from None
+    except READ_ERRORS as error:
+        raise _damaged(path, error) from None
+    if found:
+        return dataclasses.replace(_arrays(path, found.arrays, found.notes), known=found.known)
     has_logits = any(name.partition("/")[0] == head.LOGITS for name in constants)
     biased = head.BIASED if has_logits else head.BIASED | head.BIASED_WITHOUT_LOGITS
     arrays = {}

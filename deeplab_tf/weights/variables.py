@@ -3,7 +3,7 @@
 import keras
 
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.fake_quantization import FAKE_QUANTISED, FakeQuantize
+from deeplab_tf.network.fake_quantization import FAKE_QUANTISED, FakeQuantize, InputLevels
 from deeplab_tf.network.layers import FusedBatchNorm
 
 _LEAVES: dict[type, dict[str, str]] = {
@@ -12,6 +12,7 @@ _LEAVES: dict[type, dict[str, str]] = {
     keras.layers.SeparableConv2D: {"depthwise_kernel": "depthwise_weights", "pointwise_kernel": "pointwise_weights"},
     FusedBatchNorm: {leaf: leaf for leaf in ("gamma", "beta", "moving_mean", "moving_variance")},
     FakeQuantize: {"min": "min", "max": "max"},
+    InputLevels: {"min": "min", "max": "max"},
 }
 _LEAVES |= {held: _LEAVES[plain] for plain, held in FAKE_QUANTISED.items()}
 

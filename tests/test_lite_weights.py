@@ -1,0 +1,157 @@
+"""TFLite files of eight bits as Keras models: weights, ranges, lost names, what is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from golden import golden_image
+from networks import lively
+from test_inference_graph import graph_of
+
+from deeplab_tf.config import ModelConfig
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.inference.graph import as_function
+from deeplab_tf.inference.tflite.convert import LiteModel, convert
+from deeplab_tf.inference.tflite.file import pack, unpack
+from deeplab_tf.weights.lite_format import schema
+from deeplab_tf.weights.loading import load, open_model
+from deeplab_tf.weights.model_directory import save_model
+from deeplab_tf.weights.sources import open_source
+
+SIZE = (65, 65)
+CONFIG = ModelConfig(depth_multiplier=0.25, num_classes=5, crop_size=SIZE, decoder_output_stride=(4,))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return [golden_image(f"lite{number}", *SIZE)[None].astype(np.float32) for number in range(3)]
+
+
+@pytest.fixture(scope="module")
+def content(images):
+    """A small MobileNetV2 with a decoder in eight bits, from pixels to logits."""
+    model = lively(CONFIG)
+    options = {"format": "tflite", "export_upsample": "none", "outputs": ("logits",)}
+    graph_def = graph_of(model, (1, *SIZE, 3), target="tflite", dtype=np.float32, **options)
+    function = as_function(graph_def, ("logits",)).get_concrete_function()
+    return convert(function, precision="int8", representative=images)
+
+
+def _changed(content, change) -> bytes:
+    model = unpack(content)
+    change(model)
+    return pack(model)
+
+
+def _forget_names(model):
+    for number, tensor in enumerate(model.subgraphs[0].tensors):
+        tensor.name = f"t{number}".encode()
+
+
+@pytest.mark.parametrize("names", [True, False], ids=["names", "no names"])
+def test_eight_bits_become_a_model(names, content, images, tmp_path):
+    path = tmp_path / "eight bits.tflite"
+    path.write_bytes(content if names else _changed(content, _forget_names))
+    config, model = load(path)
+    assert config == dataclasses.replace(CONFIG, quantize_as_file=True)
+    rounded_config, rounded = load(path, quantize_delay_step=0)
+    assert rounded_config.quantized and rounded_config.quantize_as_file
+    lite = LiteModel(content)
+    step = 0.0
+    for image in images:
+        (expected,) = lite(image.astype(np.uint8))
+        spread = float(np.ptp(expected))
+        step = max(step, spread / 255)
+        assert np.abs(model(image, training=False) - expected).mean() < 0.05 * spread
+        assert np.abs(rounded(image, training=False) - expected).mean() < 0.015 * spread
+
+
+def test_the_ranges_go_through_a_model_directory(content, images, tmp_path):
+    path = tmp_path / "eight.tflite"
+    path.write_bytes(content)
+    loaded = open_model(path)
+    assert any("--quantize_delay_step=0" in note for note in loaded.notes)
+    save_model(tmp_path / "model", loaded.model, loaded.receipt, card=loaded.card, state=loaded.state)
+    _, direct = load(path, quantize_delay_step=0)
+    _, kept = load(tmp_path / "model", quantize_delay_step=0)
+    np.testing.assert_array_equal(kept(images[0], training=False), direct(images[0], training=False))
+    _, plain = load(tmp_path / "model")
+    np.testing.assert_array_equal(plain(images[0], training=False), loaded.model(images[0], training=False))
+
+
+def test_kernels_and_biases_are_the_files_numbers(content, tmp_path):
+    path = tmp_path / "eight.tflite"
+    path.write_bytes(content)
+    (graph,) = unpack(content).subgraphs
+    kernels = [tensor for tensor in graph.tensors if tensor.type == schema().TensorType.INT8 and len(tensor.shape) == 4]
+    scales = {len(tensor.quantization.scale) for tensor in kernels if tensor.quantization is not None}
+    assert max(scales) > 1  # a scale for each channel
+    with open_source(path) as source:
+        kernel = source.read("logits/semantic/weights")
+        step = np.abs(kernel).max((0, 1, 2)) / 127
+        np.testing.assert_allclose(kernel / step, np.rint(kernel / step), atol=1e-3)
+        assert source.read("logits/semantic/biases").dtype == np.float32
+        assert source.read("MobilenetV2/Conv/act_quant/max") > source.read("MobilenetV2/Conv/act_quant/min") == 0
+
+
+def _compiled(model):
+    code = model.operatorCodes[0]
+    code.builtinCode, code.deprecatedBuiltinCode = schema().BuiltinOperator.CUSTOM, schema().BuiltinOperator.CUSTOM
+    code.customCode = b"edgetpu-custom-op"
+
+
+def _without_a_scale(model):
+    tensor = next(
+        t for t in model.subgraphs[0].tensors if t.quantization is not None and t.quantization.scale is not None
+    )
+    tensor.quantization.scale = [float("nan")] * len(tensor.quantization.scale)
+
+
+def _of_another_order(model):
+    model.subgraphs[0].operators.reverse()
+
+
+def _of_another_input(model):
+    model.subgraphs[0].tensors[int(model.subgraphs[0].inputs[0])].shape = [1, 65, 65, 4]
+
+
+def _less(model):
+    model.subgraphs[0].operators = model.subgraphs[0].operators[:-3]
+    model.subgraphs[0].outputs = model.subgraphs[0].operators[-1].outputs
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (_compiled, "compiled for the Edge TPU.*expected the .tflite that was given to the compiler"),
+        (_without_a_scale, "scales that are not numbers above 0"),
+        (_of_another_order, "its operations are not those of a network of the release"),
+        (_of_another_input, r"takes \[1, 65, 65, 4\]; expected images"),
+        (_less, "its operations are not those of a network of the release"),
+    ],
+)
+def test_what_cannot_be_read(change, expected, content, tmp_path):
+    path = tmp_path / "other.tflite"
+    path.write_bytes(_changed(content, change))
+    with pytest.raises(DeepLabError, match=expected) as caught:
+        open_model(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_truncated_anywhere_is_one_line(content, tmp_path):
+    path = tmp_path / "short.tflite"
+    for share in range(1, 12):
+        path.write_bytes(content[: len(content) * share // 12])
+        with pytest.raises(DeepLabError, match="short.tflite") as caught:
+            open_model(path)
+        assert "\n" not in str(caught.value)
+    generator = np.random.default_rng(0)
+    for _ in range(40):  # bytes that are something else
+        broken = bytearray(content)
+        for place in generator.integers(8, len(broken) // 4, 60):
+            broken[place] = int(generator.integers(256))
+        path.write_bytes(bytes(broken))
+        try:
+            open_source(path).__enter__()
+        except DeepLabError as error:
+            assert "\n" not in str(error)
