@@ -14,7 +14,8 @@ from deeplab_tf.inference.graph import as_function
 from deeplab_tf.inference.tflite.convert import LiteModel, convert
 from deeplab_tf.inference.tflite.file import pack, unpack
 from deeplab_tf.weights.lite_format import schema
-from deeplab_tf.weights.loading import load, open_model
+from deeplab_tf.weights.load import load
+from deeplab_tf.weights.loading import open_model
 from deeplab_tf.weights.model_directory import save_model
 from deeplab_tf.weights.sources import open_source
 
