@@ -363,10 +363,12 @@ def run(
     argv: Sequence[str] | None = None,
     *,
     rest_is: str | None = None,
+    prepare: Callable[[flags.FlagValues], None] | None = None,
 ) -> None:
     """Parses the flags that `define` defines and ends the process with the status of `main`.
 
-    Positional arguments are appended to the flag `rest_is`; without it they are an error.
+    Positional arguments are appended to the flag `rest_is`; without it they are an error. `prepare` is called with the
+    flags before TensorFlow can have started, for what it reads once.
 
     A mistake of the user (DeepLabError, a flag that does not parse) is one line on standard error and status 1.
     `--help` prints the tool's text and flags, with status 0 and without importing TensorFlow. Control-C ends it with
@@ -384,6 +386,9 @@ def run(
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         try:
             _parse(values, argv, rest_is)
+            if prepare:
+                prepare(values)
+            _require_file_systems(values)
             status = main(values)
         except flags.Error as error:
             print(f"{name}: {str(error).splitlines()[0]} (--help lists the flags)", file=sys.stderr)
@@ -411,4 +416,3 @@ def _parse(values: flags.FlagValues, argv: Sequence[str], rest_is: str | None) -
         if not rest_is:
             raise DeepLabError(f"unexpected argument {rest[0]!r}; every option is a flag, --name=value")
         values[rest_is].value = [*(values[rest_is].value or []), *map(values[rest_is].parser.parse, rest)]
-    _require_file_systems(values)

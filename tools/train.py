@@ -33,6 +33,7 @@ _NAMES[EvalConfig] |= {"report": None, "tf32": None}  # scores in training are t
 
 
 _BATCH = "batch_size"
+_TRAINING = ("train", "train_and_eval")
 _DECODER = ("decoder_use_separable_conv", "decoder_filters", "decoder_projection_filters", "decoder_convs")
 _DECODER += ("decoder_kernel_size", "decoder_use_sum_merge", "decoder_output_is_logits")
 _ADAM = ("adam_learning_rate", "adam_epsilon")
@@ -196,9 +197,20 @@ def main(values: flags.FlagValues) -> int | None:
     return INTERRUPTED if outcome.reason == "interrupt" else None
 
 
+def prepare(values: flags.FlagValues) -> None:
+    """Has XLA keep what it compiles, where it may compile a step."""
+    if values["jit_compile"].value == "false" or values["mode"].value not in (None, *_TRAINING):
+        return
+    from deeplab_tf.training.kept_compilations import keep_compilations
+
+    line = keep_compilations()
+    if line:
+        print(line)
+
+
 def run(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    options.run(main, define, argv)
+    options.run(main, define, argv, prepare=prepare)
 
 
 if __name__ == "__main__":
