@@ -75,7 +75,7 @@ class TrainConfig(Options):
     )
     jit_compile: Switch = option(
         "auto",
-        "compile the step with XLA; auto: on a GPU and on TPUs, where it wins, not on CPUs or several GPUs",
+        "compile the step with XLA; auto: on GPUs and TPUs, where it wins and can, not on CPUs",
         parse=switch,
     )
 

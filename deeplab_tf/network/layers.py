@@ -129,9 +129,12 @@ class FusedBatchNorm(Stepped, keras.layers.BatchNormalization):
     Unlike Keras's own layer, the batch variance that enters the moving average is the unbiased one (N / (N - 1)), and
     the moving statistics can stay, and be used, in training while gamma and beta are trained (`fixed_statistics`, the
     release's fine_tune_batch_norm=false). `synchronized` shares batch statistics among the replicas of a strategy.
+    Where `gathered` is a tuple, each batch puts the moving mean and variance that it leads to there, and the variables
+    stay as they are.
     """
 
     fixed_statistics = False
+    gathered: tuple[tf.Tensor, ...] | None = None
 
     def for_step(self, config: TrainConfig, seed: int) -> contextlib.AbstractContextManager[None]:
         """Returns a context in which statistics are fixed and shared as `config` says."""
@@ -164,6 +167,11 @@ class FusedBatchNorm(Stepped, keras.layers.BatchNormalization):
         return outputs
 
     def _update(self, mean: tf.Tensor, unbiased_variance: tf.Tensor):
+        if self.gathered is not None:
+            before = self.gathered or (self.moving_mean.value, self.moving_variance.value)
+            values = zip(before, (mean, unbiased_variance), strict=True)
+            self.gathered = tuple(moving - (moving - batch) * (1.0 - self.momentum) for moving, batch in values)
+            return
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, unbiased_variance)):
             moving.assign_sub((moving - tf.cast(batch, moving.dtype)) * (1.0 - self.momentum))
 

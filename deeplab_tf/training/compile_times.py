@@ -36,9 +36,24 @@ def keep_time(what: str, seconds: float) -> None:
 
 
 class FirstTimed:
-    """Does updates, and tells before and after the first of them what is compiled and how long it takes."""
+    """Does updates, and tells before and after the first of them what is compiled and how long it takes.
 
-    def __init__(self, update: Updater, what: str, tell: Callable[[str], object]) -> None:
+    Args:
+      update: does the updates.
+      what: is compiled.
+      tell: gets the lines.
+      compiled: asked after the first update whether XLA could compile it; if not, nothing more is told and kept.
+    """
+
+    def __init__(
+        self,
+        update: Updater,
+        what: str,
+        tell: Callable[[str], object],
+        *,
+        compiled: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._compiled = compiled
         self._update = update
         self._what = what
         self._tell: Callable[[str], object] | None = tell
@@ -54,6 +69,8 @@ class FirstTimed:
         start = time.monotonic()
         updates = self._update(most)
         seconds = time.monotonic() - start
+        if not self._compiled():
+            return updates
         tell(f"The first step took {seconds:.0f} s")
         keep_time(self._what, seconds)
         return updates

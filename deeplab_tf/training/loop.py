@@ -1,8 +1,9 @@
 """Updates from an iterator of batches: one a call (`SingleSteps`), or several (`StepLoop`), and how many (`Pace`)."""
 
 import dataclasses
+import functools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -124,6 +125,8 @@ class StepLoop:
       batches: the iterator of the devices.
       pace: how many steps a loop takes.
       strategy: that of the step.
+      again: returns the batches that follow the updates done. Where XLA cannot compile the step, the loop has taken a
+        batch by then; without this the error is raised.
     """
 
     def __init__(
@@ -133,7 +136,9 @@ class StepLoop:
         pace: Pace,
         *,
         strategy: tf.distribute.Strategy | None = None,
+        again: Callable[[], Iterator[Mapping]] | None = None,
     ) -> None:
+        self._again = again
         self._step = step
         self._batches = batches
         self._pace = pace
@@ -146,14 +151,28 @@ class StepLoop:
         count = min(most, self._pace.steps())
         first_phase = self._step.in_first_phase()
         start = time.monotonic()
+
+        def run() -> Any:
+            return self.compiled(tf.constant(count), first_phase=first_phase).numpy()  # waits for the last step
+
         try:
-            numbers = self.compiled(tf.constant(count), first_phase=first_phase).numpy()  # waits for the last step
+            # XLA compiles what a loop of steps calls where the first loop of its phase runs.
+            again = functools.partial(self._run_again, run) if self._again else None
+            numbers = self._step.attempt(run, again, what=first_phase) if again else run()
         except tf.errors.OutOfRangeError:
             raise _ended() from None
         waited = self._pace.note(count, time.monotonic() - start, traced=first_phase not in self._traced)
         self._traced.add(first_phase)
         results = {name: numbers[:, column] for column, name in enumerate(_LOGGED)}
         return Updates(results, count, waited)
+
+    def _run_again(self, run: Callable[[], Any]) -> Any:
+        """Returns what `run` does, traced anew, with the batches that follow the updates done."""
+        assert self._again
+        self._batches = self._again()
+        self._traced.clear()
+        self.compiled = tf.function(self._updates, autograph=False)
+        return run()
 
     def _updates(self, count: tf.Tensor, *, first_phase: bool) -> tf.Tensor:
         """Returns the numbers in _LOGGED of each of `count` (int32 scalar) updates, float32 [count, 4]."""

@@ -4,7 +4,7 @@ Keras's SGD multiplies the gradient by the rate before it accumulates; TensorFlo
 differs as soon as the rate changes. Both optimisers here run the same kernels as TensorFlow 1 did.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -156,27 +156,67 @@ def apply_gradients(
       rate: the learning rate, float32 scalar.
       good: bool scalar; if it is false, variables and slots keep their values and only global_step changes. None: true.
     """
-    names = list(variables)
 
     def update_all(
         strategy: tf.distribute.Strategy, gradients: Sequence[Any], rate: tf.Tensor, good: tf.Tensor | None
     ) -> None:
-        scalars = [_Scalars(rate, good, tuple(state[name] for name in powers)) for powers in _powers(config, names)]
-        for name, gradient in zip(names, gradients, strict=True):
-            slots = [state[f"{name}/{slot}"] for slot in SLOTS[config.optimizer]]
-            average = state.get(f"{name}/{AVERAGE}")
-            arguments = (gradient, slots, average, scalars[begin_late(config, name)], config)
-            strategy.extended.update(variables[name], _update, args=arguments, group=False)
-        for powers in _powers(config, names):
-            for name, decay in zip(powers, _ADAM_DECAYS, strict=False):
-                strategy.extended.update(state[name], _multiply, args=(decay, good), group=False)
+        for variable, change, arguments in _changes(config, variables, state, gradients, _Common(rate, good)):
+            strategy.extended.update(variable, change, args=arguments, group=False)
         state[GLOBAL_STEP].assign_add(1)
 
-    if good is not None:
-        # In the replica: what merge_call hands on is one value a device, which no operation takes.
-        rate = tf.where(good, rate, 0.0)
+    # The rate is found in the replica: what merge_call hands on is one value a device, which no operation takes.
     replica = tf.distribute.get_replica_context()
-    replica.merge_call(update_all, args=([gradients[name] for name in names], rate, good))
+    replica.merge_call(update_all, args=([gradients[name] for name in variables], _applied(rate, good), good))
+
+
+def apply_gradients_here(
+    config: TrainConfig,
+    variables: Mapping[str, tf.Variable],
+    state: Mapping[str, tf.Variable],
+    gradients: Mapping[str, tf.Tensor],
+    rate: tf.Tensor,
+    *,
+    good: tf.Tensor | None = None,
+) -> None:
+    """Changes one replica's own variables as `apply_gradients` changes those of all, without a word between them."""
+    common = _Common(_applied(rate, good), good)
+    for variable, change, arguments in _changes(config, variables, state, list(gradients.values()), common):
+        change(variable, *arguments)
+    state[GLOBAL_STEP].assign_add(1)
+
+
+def _applied(rate: tf.Tensor, good: tf.Tensor | None) -> tf.Tensor:
+    """Returns the rate, or 0 where the step is skipped."""
+    return rate if good is None else tf.where(good, rate, 0.0)
+
+
+class _Common(NamedTuple):
+    """What all variables share: the rate, 0 where the step is skipped, and whether it is done; see `_Scalars`."""
+
+    rate: tf.Tensor
+    good: tf.Tensor | None
+
+
+def _changes(
+    config: TrainConfig,
+    variables: Mapping[str, tf.Variable],
+    state: Mapping[str, tf.Variable],
+    gradients: Sequence[Any],
+    common: _Common,
+) -> Iterator[tuple[tf.Variable, Callable[..., None], tuple[Any, ...]]]:
+    """Yields a variable, the function that changes it and its further arguments, for each change but global_step's.
+
+    gradients: in the order of `variables`.
+    """
+    names = list(variables)
+    scalars = [_Scalars(*common, tuple(state[name] for name in powers)) for powers in _powers(config, names)]
+    for name, gradient in zip(names, gradients, strict=True):
+        slots = [state[f"{name}/{slot}"] for slot in SLOTS[config.optimizer]]
+        average = state.get(f"{name}/{AVERAGE}")
+        yield variables[name], _update, (gradient, slots, average, scalars[begin_late(config, name)], config)
+    for powers in _powers(config, names):
+        for name, decay in zip(powers, _ADAM_DECAYS, strict=False):
+            yield state[name], _multiply, (decay, common.good)
 
 
 def _powers(config: TrainConfig, names: Sequence[str]) -> list[tuple[str, ...]]:

@@ -352,9 +352,9 @@ class Session:
             return SingleSteps(self.step, iter(()))
         with named_errors():
             if self.steps_per_loop != 1:
-                batches = self.devices.iterate(self._read_dataset)
+                again = functools.partial(self.devices.iterate, self._read_dataset)
                 strategy = self.devices.strategy
-                return StepLoop(self.step, batches, self.pace, strategy=strategy)
+                return StepLoop(self.step, again(), self.pace, strategy=strategy, again=again)
             batches = self.devices.iterate(functools.partial(self.dataset, as_bytes=True))
             first = next(batches)
         return SingleSteps(self.step, itertools.chain([first], batches))

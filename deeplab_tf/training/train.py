@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Iterator
@@ -197,6 +198,13 @@ def _loop(run: Session, watch: _Watch, update: Updater) -> str:
     return reason
 
 
+def _tell_plain(run: Session, observer: TrainingObserver, line: str) -> None:
+    """Tells, and writes down, that TensorFlow runs the step from here on."""
+    observer.tell(line)
+    if run.devices.is_chief:
+        run.directory.log({"event": "without_xla", "step": run.done(), "reason": run.step.why_not_xla})
+
+
 def train(experiment: Experiment, *, observer: TrainingObserver | None = None) -> Outcome:
     """Trains a network, or resumes a run that was interrupted.
 
@@ -237,9 +245,12 @@ def train(experiment: Experiment, *, observer: TrainingObserver | None = None) -
         run.build()
         with _workers_present(run):
             update = run.begin(changes, observer)
+        run.step.tell = functools.partial(_tell_plain, run, observer)
+        if run.step.why_not_xla:
+            observer.tell(f"Note: TensorFlow runs the step, not XLA: {run.step.why_not_xla}")
         if is_chief and run.done() < run.train.training_number_of_steps:
             run.directory.log(run.started())
         if run.step.compiled_by_xla:
-            update = FirstTimed(update, run.compiled(), observer.tell)
+            update = FirstTimed(update, run.compiled(), observer.tell, compiled=lambda: run.step.compiled_by_xla)
         reason = _loop(run, _Watch(run, validation, observer), update)
         return Outcome(run.done(), str(run.directory.latest()), reason)

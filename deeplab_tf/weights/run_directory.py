@@ -267,7 +267,8 @@ class RunDirectory:
     def log(self, values: Mapping[str, object], file: str = METRICS) -> None:
         """Appends a line to metrics.jsonl or scores.jsonl; its "step" is the number of updates done.
 
-        One with an "event" tells what has happened then: "started", with the devices and how they compute.
+        One with an "event" tells what has happened then: "started", with the devices and how they compute;
+        "without_xla", where XLA could not compile the step and TensorFlow runs it from then on.
         """
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
         if self._lease and self._lease.is_lost:
