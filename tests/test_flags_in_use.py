@@ -1,4 +1,4 @@
-"""A flag that would do nothing is an error, in every command, also where it is given with its default."""
+"""A flag that would do nothing is an error, in every command, in most cases also where it is given with its default."""
 
 import shlex
 
@@ -6,6 +6,8 @@ import pytest
 from absl import flags
 from commands import everything, finished, one_line
 
+from deeplab_tf.arch.dense_prediction_cell import CITYSCAPES_TOP1
+from deeplab_tf.config import ModelConfig, override, require_effect
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import (
     benchmark,
@@ -61,6 +63,27 @@ IDLE = [
     (train, f"{RUN} --mode=eval --max_number_of_evaluations=1", "max_number_of_evaluations=1", "--mode=continuous"),
     (train, f"{RUN} --strategy=one_device --num_clones=2", "num_clones=2", "--strategy=mirrored or auto"),
     (train, f"{RUN} --strategy=mirrored --tpu=local", "tpu=local", "--strategy=tpu or auto"),
+    (train, f"{RUN} --noaspp_with_batch_norm --aspp_convs_filters=128", "aspp_convs_filters=128", "ASPP: "),
+    (train, f"{RUN} --noaspp_with_batch_norm --noadd_image_level_feature", "add_image_level_feature=False", "ASPP: "),
+    (train, f"{RUN} --noadd_image_level_feature --image_pooling_stride=4,5", "image_pooling_stride=4,5", "the pooled"),
+    (train, f"{RUN} --image_se_uses_qsigmoid", "image_se_uses_qsigmoid=True", "--aspp_with_squeeze_and_excitation"),
+    (train, f"{RUN} --noaspp_with_separable_conv", "aspp_with_separable_conv=False", "--atrous_rates and ASPP"),
+    (train, f"{RUN} --multi_grid=1,2,4", "multi_grid=1,2,4", "a ResNet or an Xception"),
+    (train, f"{RUN} --model_variant=resnet_v1_50 --depth_multiplier=0.5", "depth_multiplier=0.5", "a MobileNet or VGG"),
+    (train, f"{RUN} --image_pyramid=1 --merge_method=avg", "merge_method=avg", "an --image_pyramid of several"),
+    (
+        train,
+        f"{RUN} --optimizer=adam --base_learning_rate=0.01",
+        "base_learning_rate=0.01",
+        "--optimizer=momentum, or -",
+    ),
+    (train, f"{RUN} --optimizer=adam --learning_policy=cosine", "learning_policy=cosine", "--optimizer=momentum, or -"),
+    (train, f"{RUN} --learning_policy=step --end_learning_rate=0.1", "end_learning_rate=0.1", "--learning_policy=poly"),
+    (train, f"{RUN} --last_layers_contain_logits_only", "last_layers_contain_logits_only=True", "--noinitialize_last"),
+    (train, f"{RUN} --initialize_extra_bands=zero", "initialize_extra_bands=zero", "--tf_initial_checkpoint, and"),
+    (train, f"{RUN} --unfold_batch_norm=8", "unfold_batch_norm=8", "--tf_initial_checkpoint"),
+    (build_data, "--dataset=folder --root=x --label_format=png", "label_format=png", "a data set of the release"),
+    (build_data, "--dataset=shapes --exif=apply", "exif=apply", "photographs from files"),
     (eval_tool, f"{EVAL} --crf_iterations=10", "crf_iterations=10", "--crf"),
     (eval_tool, f"{EVAL} --dataset=shapes --tfds_features=a,b", "tfds_features=a,b", "--dataset=tfds:..."),
     (vis, f"{VIS} --crf_w2=3", "crf_w2=3.0", "--crf"),
@@ -115,10 +138,44 @@ def test_what_is_not_given_or_has_its_condition_is_not_refused():
             options.require_use(values, rules, values)
 
 
+def test_a_default_of_the_release_is_never_refused():
+    values = flags.FlagValues()
+    train.define(values)
+    line = "--optimizer=adam --base_learning_rate=0.0001 --learning_policy=poly --slow_start_step=0"
+    line += (
+        " --noaspp_with_batch_norm --aspp_convs_filters=256 --aspp_with_separable_conv --scale_factor_step_size=0.25"
+    )
+    values(["tool", *f"{RUN} {line} --min_scale_factor=2 --last_layers_contain_logits_only=false".split()])
+    asked = train.experiment(values)
+    options.require_use(values, train._USES, asked)
+    require_effect(asked.model, options.given(values, ModelConfig))
+
+
+def test_changes_of_a_model_that_has_them_already_or_that_they_change():
+    config = ModelConfig(multi_grid=(1, 2, 4))
+    assert override(config, {"multi_grid": (1, 2, 4)}, remembered=["multi_grid"], source="x") == config
+    with pytest.raises(
+        DeepLabError, match="^--image_pooling_crop_size=65,65 would do nothing: it needs the pooled feat"
+    ):
+        off = ModelConfig(add_image_level_feature=False)
+        override(off, {"image_pooling_crop_size": (65, 65)}, remembered=["image_pooling_crop_size"], source="x")
+    given = override(ModelConfig(), {"image_pooling_crop_size": (65, 65)}, remembered=(), source="x")
+    assert given.image_pooling_crop_size == (65, 65)
+    with pytest.raises(
+        DeepLabError, match="^--dense_prediction_cell_json would do nothing: it needs --aspp_with_batch"
+    ):
+        require_effect(
+            ModelConfig(aspp_with_batch_norm=False, dense_prediction_cell_json=CITYSCAPES_TOP1),
+            ["dense_prediction_cell_json"],
+        )
+
+
 def test_the_release_command_lines_give_no_idle_flag():
     from test_release_command_lines import DOCUMENTED, parsed
 
     for command, line, _ in DOCUMENTED.values():
         if command == "train":
             values = parsed("train", line)
-            options.require_use(values, train._USES, train.experiment(values))
+            asked = train.experiment(values)
+            options.require_use(values, train._USES, asked)
+            require_effect(asked.model, options.given(values, ModelConfig))

@@ -1,6 +1,7 @@
 """From a path or name to a model: what is assumed is said, contradictions are refused, the zoo is converted once."""
 
 import dataclasses
+import json
 import tarfile
 
 import numpy as np
@@ -118,6 +119,29 @@ def test_unknown_options_and_data_sets(prefix):
         open_model(prefix, dataset="pascal")
     with pytest.raises(DeepLabError, match="21 classes, the model 3"):
         open_model(prefix, dataset="pascal_voc_seg")
+
+
+def test_classes_of_a_folder_s_dataset_json(prefix, tmp_path):
+    folder = tmp_path / "my records"
+    folder.mkdir()
+    with pytest.raises(DeepLabError, match="my records/dataset.json: cannot be read"):
+        open_model(prefix, dataset=str(folder))
+    (folder / "dataset.json").write_text('{"name": "pets", "class_names": ["ground", "cat", "dog"], "ignore_label": 0}')
+    loaded = open_model(prefix, dataset=str(folder))
+    card = loaded.card
+    assert (card.dataset, card.class_names, card.ignore_label) == ("pets", ("ground", "cat", "dog"), 0)
+    assert not any("assumed" in note and "--dataset" in note for note in loaded.notes)
+    save_model(tmp_path / "model", loaded.model, loaded.receipt, card=card)
+    assert open_model(tmp_path / "model", dataset=str(folder)).card.class_names == card.class_names
+    (folder / "dataset.json").write_text('{"class_names": ["ground", "cow", "dog"]}')
+    with pytest.raises(
+        DeepLabError, match="calls class 1 'cow', the model, trained on pets, 'cat'; leave the flag out"
+    ):
+        open_model(tmp_path / "model", dataset=str(folder))
+    image = {"channels": 4, "dtype": "uint16", "range": [[0, 9]], "mean": [1, 2, 3, 4], "shown": [0, 1, 2]}
+    (folder / "dataset.json").write_text(json.dumps({"class_names": ["ground", "cat", "dog"], "image": image}))
+    with pytest.raises(DeepLabError, match="has photographs of 4 bands of uint16, the model reads 3 bands"):
+        open_model(prefix, dataset=str(folder))
 
 
 @pytest.mark.heavy

@@ -182,6 +182,11 @@ def test_a_list_instead_of_images(tmp_path):
         f"1 other PNGs in {config.predictions} are left out",
         "sizes are not checked: --images gives the folder of the test images",
     )
+    (tmp_path / "other.txt").write_text("2008_000099\n")
+    with pytest.raises(
+        DeepLabError, match=r"^--images=.* would do nothing: none of the 1 images of --list_file=.*other"
+    ):
+        make_plan(changed(config, list_file=str(tmp_path / "other.txt")))
     with pytest.raises(DeepLabError, match="give --images"):
         make_plan(changed(config, images=None))
     with pytest.raises(DeepLabError, match="unknown server 'vocc'; did you mean voc"):

@@ -437,6 +437,12 @@ def test_a_range_of_the_user(tmp_path):
     assert (eight.channels, eight.dtype, eight.range) == (3, "uint8", ((10.0, 200.0),))
     assert photograph_facts.find_image_facts(rgb, PhotographOptions(), None) is None
     assert photograph_facts.find_image_facts(pairs, PhotographOptions(), image) == image
+    assert photograph_facts.find_image_facts(rgb, PhotographOptions(shown=(0, 1, 2)), None) is None, "the default"
+    swapped = photograph_facts.find_image_facts(rgb, PhotographOptions(shown=(2, 1, 0)), None)
+    assert swapped is not None and swapped.shown == (2, 1, 0)
+    grey = [pair(tmp_path, "grey.png", encoded(RGB[..., 0], "PNG"), (20, 30))]
+    with pytest.raises(DeepLabError, match="^--shown_bands=2,1,0 would do nothing: the bands .* are the same picture"):
+        photograph_facts.find_image_facts(grey, PhotographOptions(shown=(2, 1, 0)), None)
     refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"value_range": (5, 5)}, "--value_range=5,5: expected low,high"),
         ({"value_range": (1, 2, 3, 4)}, "--value_range=1,2,3,4: .*each of the 5"),

@@ -88,6 +88,16 @@ _USES: tuple[options.Use[flags.FlagValues], ...] = (
     _for("cityscapes", "cityscapes_root"),
     _for("ade20k", "ade20k_root", *_ADE_PARTS),
     _for("folder", "root", "threshold", "val_share", *_ANNOTATIONS),
+    options.Use(
+        ("exif",),
+        "photographs from files: shapes are drawn",
+        lambda values: values.dataset != "shapes" or values.exif == "auto",
+    ),
+    options.Use(
+        ("label_format",),
+        "a data set of the release, which names labels by it",
+        lambda values: values.dataset in _PAIRS,
+    ),
     options.Use(("group_by", "split_seed"), "--val_share", lambda values: values.val_share is not None),
     _beside("voc_root", *_VOC_PARTS),
     _beside("ade20k_root", *_ADE_PARTS),
@@ -173,6 +183,7 @@ def _build(facts: "Dataset", splits: "_Splits", values: flags.FlagValues) -> Non
     import rich.progress
 
     from deeplab_tf.data.build import BuildOptions, build_records
+    from deeplab_tf.data.photographs import TURNED, UNTURNED
 
     unknown = [split for split in values.splits if split not in splits]
     if unknown:
@@ -194,6 +205,8 @@ def _build(facts: "Dataset", splits: "_Splits", values: flags.FlagValues) -> Non
             splits, facts, values.output_dir, build_options, advance=lambda: bar.advance(task), writer=writer
         )
     _report(facts, splits, counts)
+    if values["exif"].present and values.exif != "auto" and not any(TURNED in n or UNTURNED in n for n in notes):
+        notes.append(f"--exif={values.exif} changed nothing: no photograph has an EXIF orientation")
     for note in notes:
         print(f"Note: {note}")
     print(f"Written: {values.output_dir} ({shards} files a split, and dataset.json)")

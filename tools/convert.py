@@ -28,8 +28,11 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean("to_tf1", False, text, flag_values=values)
     text = "keep optimiser slots, step and moving averages, so that training can go on"
     flags.DEFINE_boolean("keep_training_state", False, text, flag_values=values)
-    text = "the data set that gives the classes their names and colours (default: by the number of classes)"
-    flags.DEFINE_string("dataset", None, text, flag_values=values)
+    text = (
+        "the data set that gives the classes their names and colours: a name of the catalogue; a folder that holds a "
+        "dataset.json, written with a separator, ./data; or tfds:name (default: by the number of classes)"
+    )
+    options.define_path(values, "dataset", None, text, named=True)
     options.define_flags(values, ModelConfig)
 
 

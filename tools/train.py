@@ -17,7 +17,16 @@ from absl import flags
 
 from deeplab_tf import configs
 from deeplab_tf.arch import ARCHITECTURES, nas
-from deeplab_tf.config import DERIVED, DataConfig, EvalConfig, Experiment, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.config import (
+    DERIVED,
+    DataConfig,
+    EvalConfig,
+    Experiment,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    require_effect,
+)
 from deeplab_tf.config.fields import Options
 from deeplab_tf.data.find import find_dataset
 from deeplab_tf.data.tfds_folder import PREFIX
@@ -41,6 +50,30 @@ _STEPPED = ("learning_rate_decay_factor", "learning_rate_decay_step")
 _SLOW = ("slow_start_learning_rate", "slow_start_burnin_type")
 _NAS = ("nas_stem_output_num_conv_filters", "nas_use_classification_head", "nas_remove_os32_stride")
 _NAS += ("drop_path_keep_prob",)
+_SCHEDULE = ("base_learning_rate", "learning_policy", "decay_steps", "end_learning_rate", "learning_power")
+_SCHEDULE += (*_STEPPED, "slow_start_step", *_SLOW)
+_FALLING = ("decay_steps", "end_learning_rate")
+
+
+def _changed(
+    part: type[Options], names: Sequence[str], needs: str, met: Callable[[Experiment], object]
+) -> list[options.Use[Experiment]]:
+    """Returns the rule of flags that the release takes without effect: they are refused, but never their defaults.
+
+    Its documented command lines give more than they must.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(part)}
+    where = {TrainConfig: "train", DataConfig: "data", RunConfig: "run"}[part]
+
+    def use(name: str) -> options.Use[Experiment]:
+        def either(asked: Experiment) -> object:
+            return getattr(getattr(asked, where), name) == defaults[name] or met(asked)
+
+        return options.Use((name,), needs, either)
+
+    return [use(name) for name in names]
+
+
 _USES: tuple[options.Use[Experiment], ...] = (
     options.Use(passes.CRF_FLAGS, "--crf", lambda asked: asked.evaluation.crf),
     options.Use(("tfds_features",), "--dataset=tfds:...", lambda asked: (asked.data.dataset or "").startswith(PREFIX)),
@@ -77,6 +110,40 @@ _USES: tuple[options.Use[Experiment], ...] = (
         ("num_clones", "clone_on_cpu"),
         "--strategy=mirrored or auto",
         lambda asked: asked.run.strategy in ("mirrored", "auto"),
+    ),
+    # The release computes and logs the schedule beside Adam, and goes by adam_learning_rate all the same.
+    *_changed(
+        TrainConfig,
+        _SCHEDULE,
+        "--optimizer=momentum, or --adam_learning_rate=0, with which Adam's rate follows the schedule",
+        lambda asked: asked.train.optimizer != "adam" or not asked.train.adam_learning_rate,
+    ),
+    *_changed(
+        TrainConfig,
+        _FALLING,
+        "--learning_policy=poly or cosine",
+        lambda asked: asked.train.learning_policy in ("poly", "cosine"),
+    ),
+    *_changed(
+        TrainConfig,
+        ("last_layers_contain_logits_only",),
+        "--noinitialize_last_layer or --last_layer_gradient_multiplier, which are about the last layers",
+        lambda asked: not asked.run.initialize_last_layer or asked.train.last_layer_gradient_multiplier != 1,
+    ),
+    *_changed(
+        RunConfig,
+        ("initialize_extra_bands",),
+        "--tf_initial_checkpoint, and photographs of more than 3 bands",
+        lambda asked: asked.run.tf_initial_checkpoint and asked.model.input_channels > 3,
+    ),
+    *_changed(
+        RunConfig, ("unfold_batch_norm",), "--tf_initial_checkpoint", lambda asked: asked.run.tf_initial_checkpoint
+    ),
+    *_changed(
+        DataConfig,
+        ("scale_factor_step_size",),
+        "--min_scale_factor below --max_scale_factor",
+        lambda asked: asked.data.min_scale_factor < asked.data.max_scale_factor,
     ),
 )
 
@@ -175,6 +242,7 @@ def main(values: flags.FlagValues) -> int | None:
     scores = values["mode"].value in ("eval", "continuous_eval")
     asked = experiment(values, tell=(lambda line: None) if scores else print)
     options.require_use(values, _USES, asked)
+    require_effect(asked.model, options.given(values, ModelConfig, _NAMES[ModelConfig]))
     for note in options.retired_notes(values, retired.TRAIN):
         print(f"Note: {note}")
     options.start_tensorflow()

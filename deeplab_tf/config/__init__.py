@@ -4,6 +4,8 @@ The commands derive their absl flags from these fields (tools/options.py), recip
 default, and a model directory remembers its ModelConfig. Importing this package does not import TensorFlow.
 """
 
+from deeplab_tf.config.changes import override as override
+from deeplab_tf.config.changes import require_effect as require_effect
 from deeplab_tf.config.data import DataConfig as DataConfig
 from deeplab_tf.config.evaluation import EvalConfig as EvalConfig
 from deeplab_tf.config.evaluation import VisConfig as VisConfig
@@ -13,7 +15,6 @@ from deeplab_tf.config.export import ExportConfig as ExportConfig
 from deeplab_tf.config.inference import Inference as Inference
 from deeplab_tf.config.model import INFERENCE_FIELDS as INFERENCE_FIELDS
 from deeplab_tf.config.model import ModelConfig as ModelConfig
-from deeplab_tf.config.model import override as override
 from deeplab_tf.config.pack import PackConfig as PackConfig
 from deeplab_tf.config.predict import PredictConfig as PredictConfig
 from deeplab_tf.config.run import RunConfig as RunConfig

@@ -1,14 +1,14 @@
 """ModelConfig: the options of the network. Import it from deeplab_tf.config."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, cast, get_args
 
 from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
 from deeplab_tf.arch.spec import band_pixel
 from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config.fields import Options, option
-from deeplab_tf.errors import DeepLabError, unknown_name
+from deeplab_tf.errors import unknown_name
 
 MergeMethod = Literal["max", "avg"]
 MERGE_METHODS: tuple[MergeMethod, ...] = get_args(MergeMethod)
@@ -235,25 +235,3 @@ INFERENCE_FIELDS = (
     "prediction_with_upsampled_logits",
     "quantize_delay_step",
 )
-
-
-def override(config: ModelConfig, changes: Mapping[str, Any], *, remembered: Iterable[str], source: str) -> ModelConfig:
-    """Returns `config` with the explicit `changes`.
-
-    Args:
-      config: the configuration.
-      changes: fields that the user gives.
-      remembered: the fields that are known of the weights.
-      source: what they are known from: a model directory, a checkpoint's shapes.
-
-    Raises:
-      DeepLabError: a change contradicts a remembered field that is not one of INFERENCE_FIELDS; it names both values.
-    """
-    remembered = set(remembered)
-    changed = dataclasses.replace(config, **changes)
-    for name in changes:
-        old = getattr(config, name)
-        new = getattr(changed, name)
-        if old != new and name in remembered and name not in INFERENCE_FIELDS:
-            raise DeepLabError(f"--{name}={new} contradicts {source}, which has {name}={old}; leave the flag out")
-    return changed

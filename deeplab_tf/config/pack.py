@@ -23,7 +23,7 @@ class PackConfig(Options):
         None, "folder of class indices, one PNG an image: raw_segmentation_results of vis, or what predict wrote"
     )
     images: str | None = path_option(
-        None, "folder of the test images: which predictions must be there, and of which size"
+        None, "folder of the test images: which predictions must be there (unless list_file says it), and of which size"
     )
     list_file: str | None = path_option(
         None, "file with the ids of the test images, one a line, instead of all in --images"

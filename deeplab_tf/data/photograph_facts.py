@@ -62,7 +62,8 @@ def find_image_facts(pairs: Sequence[Pair], options: PhotographOptions, known: I
             photograph = open_photograph(content, Reading(channels, size, options.max_pixels))
             kind = kind_of(photograph)
             kinds.setdefault(kind, pair.image)
-            if photograph.is_rgb and not options.value_range and not options.bands and known is None:
+            asked = options.value_range or options.bands or options.shown
+            if photograph.is_rgb and not asked and known is None:
                 continue  # nothing more is asked of most sets
             pixels = widened(photograph.pixels(), kind[0])
         except (DeepLabError, *PILLOW_ERRORS):
@@ -93,14 +94,21 @@ def _facts_of(
         names = ",".join(options.bands)
         found = describe_pixels(channels, dtype)
         raise DeepLabError(f"--bands={names}: {len(options.bands)} names; {file} has {found}; expected a name a band")
-    wanted = known or options.value_range or options.bands or options.shown
+    default = known.shown if known else default_shown(channels)
+    shown = options.shown or default
+    wanted = known or options.value_range or options.bands or shown != default
     if (channels, dtype) == (RGB, "uint8") and not wanted:
         return None
-    shown = options.shown or (known.shown if known else default_shown(channels))
     if len(shown) != RGB or not all(0 <= band < channels for band in shown):
         listed = ",".join(map(str, shown))
         raise DeepLabError(f"--shown_bands={listed}: expected three bands of 0..{channels - 1}, as in 0,1,2")
     sample = np.concatenate(values)
+    if shown != default and np.array_equal(sample[:, list(shown)], sample[:, list(default)], equal_nan=True):
+        listed = ",".join(map(str, shown))
+        raise DeepLabError(
+            f"--shown_bands={listed} would do nothing: the bands of the photographs are the same picture, as in grey "
+            "ones; leave it out"
+        )
     limits = _limits(options, known, dtype, sample)
     facts = ImageFacts(channels, dtype, limits, (0.0,) * channels, options.bands or (known.bands if known else ()))
     mean = np.nan_to_num(scaled(facts, sample).mean(axis=0, dtype=np.float64))

@@ -118,6 +118,11 @@ def _expected(config: PackConfig, server: Server) -> dict[str, tuple[int, int] |
         found = (file for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS)
         images = {_id(file): file for file in sorted(found)}
     names = listed or list(images)
+    if listed and config.images and not images.keys() & set(listed):
+        raise DeepLabError(
+            f"--images={config.images} would do nothing: none of the {len(listed)} images of --list_file="
+            f"{config.list_file} ({listed[0]}, ...) is in it; expected the folder of the test images"
+        )
     if not names:
         raise DeepLabError("no images are expected; give --images, the folder of the test images, or --list_file")
     return {name: _size(images[name]) if name in images else None for name in names}

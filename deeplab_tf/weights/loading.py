@@ -14,6 +14,7 @@ from deeplab_tf import files
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import ModelConfig, override
+from deeplab_tf.data.find import find_dataset
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.network.backbone import build_backbone
 from deeplab_tf.network.model import as_network, build_model
@@ -135,31 +136,50 @@ def _with_classes(
     card: ModelCard, dataset: str | None, entry: ReleasedCheckpoint | None
 ) -> tuple[ModelCard, list[str]]:
     """Returns `card` with its data set, class names and colours, and a note if the data set is a guess."""
-    notes: list[str] = []
     num_classes = card.config.num_classes
-    if dataset is not None and dataset not in DATASETS:
-        raise unknown_name("dataset", dataset, DATASETS)
-    name = dataset or (entry.dataset if entry else None)
-    if name is None:
-        name = next((facts.name for facts in DATASETS.values() if facts.num_classes == num_classes), None)
-        if name:
-            notes.append(f"--dataset={name} assumed: {num_classes} classes")
-    if name is None:
-        names = tuple(f"class {i}" for i in range(num_classes))
-        return dataclasses.replace(card, class_names=names), notes
-    facts = DATASETS[name]
-    if facts.num_classes != num_classes:
+    if dataset is not None:
+        return _named(card, dataset), []
+    if entry and entry.dataset:
+        return _named(card, entry.dataset), []
+    name = next((facts.name for facts in DATASETS.values() if facts.num_classes == num_classes), None)
+    if name:
+        return _named(card, name), [f"--dataset={name} assumed: {num_classes} classes"]
+    return dataclasses.replace(card, class_names=tuple(f"class {i}" for i in range(num_classes))), []
+
+
+def _named(card: ModelCard, dataset: str) -> ModelCard:
+    """Returns `card` with the classes, colours and photographs of a data set that `find_dataset` finds.
+
+    Raises:
+      DeepLabError: there is no such data set, it has other classes or bands than the model, or the card says already
+        which classes the model tells apart, and they are others.
+    """
+    facts = find_dataset(dataset)
+    config = card.config
+    if facts.num_classes != config.num_classes:
         raise DeepLabError(
-            f"--dataset={name} has {facts.num_classes} classes, the model {num_classes}; leave the flag out"
+            f"--dataset={dataset} has {facts.num_classes} classes, the model {config.num_classes}; leave the flag out"
         )
-    named = dataclasses.replace(
+    if card.dataset and facts.class_names != card.class_names:
+        pairs = enumerate(zip(facts.class_names, card.class_names, strict=False))
+        number, (one, other) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+        raise DeepLabError(
+            f"--dataset={dataset} calls class {number} {one!r}, the model, trained on {card.dataset}, {other!r}; leave "
+            "the flag out"
+        )
+    if facts.image and facts.image.channels != config.input_channels:
+        raise DeepLabError(
+            f"--dataset={dataset} has photographs of {facts.image.describe()}, the model reads "
+            f"{config.input_channels} bands; leave the flag out"
+        )
+    return dataclasses.replace(
         card,
-        dataset=name,
+        dataset=facts.name,
         class_names=facts.class_names,
         palette=facts.palette[:_LARGEST_PALETTE],
         ignore_label=facts.ignore_label,
+        image=facts.image or card.image,
     )
-    return named, notes
 
 
 def _kept_state(source: WeightSource, *, everything: bool, as_file: bool) -> dict[str, np.ndarray]:
@@ -244,6 +264,13 @@ def _open_directory(
     return Loaded(dataclasses.replace(card, config=config), model, receipt, state, (*receipt.notes, *notes))
 
 
+def _renamed(loaded: Loaded, dataset: str | None) -> Loaded:
+    """Returns what a directory holds, with the classes of `dataset` where the user gives one and it has classes."""
+    if dataset is None or loaded.card.kind != "segmentation":
+        return loaded
+    return dataclasses.replace(loaded, card=_named(loaded.card, dataset))
+
+
 def _zoo_directory(entry: ReleasedCheckpoint) -> pathlib.Path:
     """Returns the model directory of a released checkpoint, which is downloaded and converted once."""
     archive = lookup.fetch(entry)
@@ -279,8 +306,9 @@ def open_model(
         that directory's description.
       changes: explicit fields of ModelConfig. A value that contradicts the weights is an error; output_stride, rates,
         crop and the like may differ from training.
-      dataset: the catalog's name of the data set whose classes the model tells apart; by default it is guessed by the
-        number of classes, and noted.
+      dataset: the data set whose classes the model tells apart, as `find_dataset` takes it: a name of the catalog, a
+        folder with a dataset.json. By default what the model says, else it is guessed by the number of classes, and
+        noted.
       keep_state: whether to read the optimiser's slots too.
 
     Raises:
@@ -294,12 +322,12 @@ def open_model(
         if entry.kind == "embedded":
             folder = lookup.embedded_folder(entry)
             return _open_weights(folder, changes, dataset or entry.dataset, entry, keep_state=keep_state)
-        return _open_directory(_zoo_directory(entry), changes, keep_state=keep_state)
+        return _renamed(_open_directory(_zoo_directory(entry), changes, keep_state=keep_state), dataset)
     if (local / MODEL_FILE).is_file():
-        return _open_directory(local, changes, keep_state=keep_state)
+        return _renamed(_open_directory(local, changes, keep_state=keep_state), dataset)
     prefix = strip_checkpoint_suffix(local)
     if index_of(prefix).is_file() and (prefix.parent / MODEL_FILE).is_file():
-        return _open_directory(prefix.parent, changes, keep_state=keep_state, weights=prefix)
+        return _renamed(_open_directory(prefix.parent, changes, keep_state=keep_state, weights=prefix), dataset)
     if os.sep not in name and not local.exists() and not index_of(local).exists():
         raise _no_such(name)
     return _open_weights(local, changes, dataset, lookup.find_by_file(local), keep_state=keep_state)
