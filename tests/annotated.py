@@ -141,12 +141,75 @@ def label_studio(root: pathlib.Path) -> None:
     save_json(root / "export.json", [label_studio_task(label_studio_result("rectanglelabels", share))])
 
 
+def label_studio_min(root: pathlib.Path) -> None:
+    photo(root / "images" / "a.jpg")
+    share = {"x": 1000 / WIDTH, "y": 500 / HEIGHT, "width": 2000 / WIDTH, "height": 2000 / HEIGHT, "rotation": 0}
+    save_json(root / "export.json", [label_studio_min_task({**share, "rectanglelabels": ["cat"]})])
+
+
+def label_studio_min_task(*shapes: dict, image: str = "/data/upload/1/0a1b2c3d-a.jpg", number: int = 1) -> dict:
+    sized = [{**shape, "original_width": WIDTH, "original_height": HEIGHT} for shape in shapes]
+    return {"image": image, "id": number, "label": sized, "annotator": 1, "annotation_id": number, "lead_time": 9.5}
+
+
+def coco_panoptic(root: pathlib.Path) -> None:
+    photo(root / "images" / "a.jpg")
+    segments = np.full((HEIGHT, WIDTH), 70_001, np.uint32)
+    segments[5:25, 10:30] = 300
+    save_segments(root / "annotations" / "panoptic_train" / "a.png", segments)
+    save_json(root / "annotations" / "panoptic_train.json", panoptic_values((300, 7), (70_001, 5)))
+
+
+def save_segments(file: pathlib.Path, segments: np.ndarray) -> None:
+    """Writes numbers of segments, uint32 [h, w], as the colours of a PNG."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    colours = np.stack([segments % 256, segments // 256 % 256, segments // 65536], axis=-1)
+    Image.fromarray(colours.astype(np.uint8)).save(file)
+
+
+def panoptic_values(*segments: tuple[int, int], name: str = "a.jpg", crowds: tuple[int, ...] = ()) -> dict:
+    """COCO's object of a picture and its segments, each with its number and its category."""
+    listed = [{"id": n, "category_id": category, "iscrowd": int(n in crowds), "area": 1} for n, category in segments]
+    categories = [{"id": 5, "name": "background", "isthing": 0}, {"id": 7, "name": "cat", "isthing": 1}]
+    return {
+        "images": [{"id": 1, "file_name": name, "height": HEIGHT, "width": WIDTH}],
+        "annotations": [{"image_id": 1, "file_name": name.replace(".jpg", ".png"), "segments_info": listed}],
+        "categories": categories,
+    }
+
+
+def cvat_track(*shapes: tuple[int, str], label: str = "cat", number: int = 0) -> str:
+    """A track of boxes: (frame, attributes of its box)."""
+    boxes = "".join(f'<box frame="{frame}" occluded="0" keyframe="1" {more}/>' for frame, more in shapes)
+    return f'<track id="{number}" label="{label}" source="manual">{boxes}</track>'
+
+
+CAT_BOX = 'outside="0" xtl="10.0" ytl="5.0" xbr="30.0" ybr="25.0" z_order="0"'
+
+
+def cvat_video_text(*tracks: str) -> str:
+    listed = "".join(f"<label><name>{name}</name></label>" for name in ("dog", "cat"))
+    size = f"<original_size><width>{WIDTH}</width><height>{HEIGHT}</height></original_size>"
+    meta = f"<version>1.1</version><meta><task><mode>interpolation</mode><labels>{listed}</labels>{size}</task></meta>"
+    return f'<?xml version="1.0" encoding="utf-8"?><annotations>{meta}{"".join(tracks)}</annotations>'
+
+
+def cvat_video(root: pathlib.Path) -> None:
+    photo(root / "images" / "frame_000003.jpg")
+    (root / "annotations.xml").write_text(cvat_video_text(cvat_track((3, CAT_BOX))), encoding="utf-8")
+
+
 MAKERS = {
     "coco": coco,
+    "coco_panoptic": coco_panoptic,
     "labelme": labelme,
     "cvat": cvat,
+    "cvat_video": cvat_video,
     "yolo": yolo,
     "supervisely": supervisely,
     "labelstudio": label_studio,
+    "labelstudio_min": label_studio_min,
 }
-CAT = {"coco": 1, "labelme": 1, "cvat": 2, "yolo": 2, "supervisely": 2, "labelstudio": 1}  # dog is declared too in some
+# The label of the cat: dog is declared too in some.
+CAT = dict.fromkeys(MAKERS, 1) | dict.fromkeys(("cvat", "cvat_video", "yolo", "supervisely"), 2)
+NAMED = [name for name in MAKERS if name != "cvat_video"]  # whose pictures may have any name

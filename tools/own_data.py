@@ -49,7 +49,8 @@ def _define_photographs(values: flags.FlagValues) -> None:
 def _define_annotations(values: flags.FlagValues) -> None:
     text = "folder: the file or folder of the annotations, COCO, LabelMe, CVAT... (default: found below --root)"
     options.define_path(values, "annotations", None, text)
-    names = ["coco", "labelme", "cvat", "yolo", "supervisely", "labelstudio"]
+    names = ["coco", "coco_panoptic", "labelme", "cvat", "cvat_video", "yolo", "supervisely", "labelstudio"]
+    names += ["labelstudio_min"]
     text = "annotations: their format (default: by what the files hold)"
     flags.DEFINE_enum("annotation_format", None, names, text, flag_values=values)
     text = (
@@ -111,7 +112,8 @@ def _annotated(values: flags.FlagValues, scratch: str) -> "FolderData | None":
     from deeplab_tf.data.folder import FolderData
 
     upright = values.exif != "ignore"
-    conversion = Conversion(values.drawing_order, values.border_ignore, values.unannotated, upright)
+    limit = values.max_image_pixels
+    conversion = Conversion(values.drawing_order, values.border_ignore, values.unannotated, upright, limit)
     choice = Choice(values.annotations, values.annotation_format, conversion)
     found = annotated_folder(values.root, named_classes(values.root), choice, scratch)
     if not isinstance(found, Converted):

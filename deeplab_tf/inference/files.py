@@ -20,13 +20,14 @@ import numpy as np
 from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.config.predict import LEAST_PIXELS
+from deeplab_tf.data.pairs import IMAGE_EXTENSIONS
 from deeplab_tf.errors import DeepLabError, OptionError, is_out_of_memory, what_was_asked
 from deeplab_tf.files import AnyPath, UnwritableError, clean, growing, path, writing, written
 from deeplab_tf.inference.predictor import Predictor
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tiles import network_labels, network_size, segment, write_probabilities
 from deeplab_tf.network.sizes import halved
-from deeplab_tf.ops.images import EXTENSIONS, jpeg_bytes, png_bytes, resize_labels
+from deeplab_tf.ops.images import jpeg_bytes, png_bytes, resize_labels
 from deeplab_tf.ops.network_pictures import Picture, read_photograph
 from deeplab_tf.ops.pictures import blend, class_shares, colour_mask, palette_png, with_legend
 from deeplab_tf.weights.model_directory import ModelCard
@@ -95,9 +96,9 @@ def expand_inputs(inputs: Sequence[str]) -> list[str]:
             found = [item]
         elif item and path(item).is_dir():
             entries = _entries(path(item))
-            found = [str(entry) for entry in entries if entry.suffix.lower() in EXTENSIONS and entry.is_file()]
+            found = [str(entry) for entry in entries if entry.suffix.lower() in IMAGE_EXTENSIONS and entry.is_file()]
             if not found:
-                raise DeepLabError(f"{item}: no images in this folder; expected {', '.join(EXTENSIONS)}")
+                raise DeepLabError(f"{item}: no images in this folder; expected {', '.join(IMAGE_EXTENSIONS)}")
         else:
             found = _matching(item)
             if not found:

@@ -6,6 +6,7 @@ import struct
 import threading
 import warnings
 import zlib
+from typing import IO
 
 import numpy as np
 import PIL.Image
@@ -59,8 +60,8 @@ def too_large(pixels: int, limit: int) -> DeepLabError:
     )
 
 
-def opened_image(content: bytes, max_pixels: int | None = None) -> PIL.Image.Image:
-    """Returns an image that is opened and not decoded yet.
+def opened_image(content: bytes | IO[bytes], max_pixels: int | None = None) -> PIL.Image.Image:
+    """Returns an image, of its bytes or a stream of them, that is opened and not decoded yet.
 
     Raises:
       DeepLabError: it has more than `max_pixels`, or without a number more than Pillow's limit.
@@ -72,7 +73,8 @@ def opened_image(content: bytes, max_pixels: int | None = None) -> PIL.Image.Ima
         limit = max_pixels if max_pixels is not None else 2 * (before or LARGEST_IMAGE)
         PIL.Image.MAX_IMAGE_PIXELS = None
         try:
-            image = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
+            stream = io.BytesIO(content) if isinstance(content, bytes) else content
+            image = PIL.Image.open(stream, formats=FORMATS)
         finally:
             PIL.Image.MAX_IMAGE_PIXELS = before
     if image.width * image.height > limit:

@@ -64,6 +64,8 @@ class _Index:
             self.parents |= {parent} if isinstance(parent, str) else set()
 
     def _add_annotation(self, values: dict[str, Any], element: Element, place: str) -> None:
+        if "segments_info" in values:
+            raise DeepLabError(f"{place}: panoptic segments; --annotation_format=coco_panoptic reads them")
         if isinstance(values.get("image_id"), str) or isinstance(values.get("category_id"), str):
             values = parse_element(element.content, place)
         owner = _identity(values, "image_id", place)

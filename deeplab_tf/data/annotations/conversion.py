@@ -21,6 +21,7 @@ from deeplab_tf.data.annotations.drawn import (
     Unusable,
 )
 from deeplab_tf.data.annotations.listing import Extent, Listing, extent
+from deeplab_tf.data.annotations.lists import Lists, read_lists
 from deeplab_tf.data.annotations.raster import Painting, paint
 from deeplab_tf.data.annotations.reading import split_of_folders
 from deeplab_tf.data.pairs import Pair
@@ -43,12 +44,14 @@ class Conversion:
         annotations name them (in YOLO always), and left out where they do not.
       upright: whether coordinates refer to the pictures as their EXIF data turn them, which is what programs show, or
         to what is stored.
+      max_pixels: larger pictures are faults; None: Pillow's limit.
     """
 
     drawing_order: DrawingOrder | None = None
     border_ignore: int = 0
     unannotated: str | None = None
     upright: bool = True
+    max_pixels: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +103,8 @@ class _Work:
     scratch: pathlib.Path
     options: Conversion
     painting: Painting
+    lists: Lists
+    unlisted: list[str] = dataclasses.field(default_factory=list)  # pictures in no list, where there are lists
     pairs: dict[str, list[tuple[Pair, str]]] = dataclasses.field(default_factory=dict)  # with the file that names it
     named: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
     empty: list[str] = dataclasses.field(default_factory=list)  # named, without a shape
@@ -133,7 +138,8 @@ def convert(
     table = class_table(names, ignore_label, listing.root)
     order = options.drawing_order or annotations.drawing_order
     painting = Painting(table.label_of, table.background, ignore_label, order, options.border_ignore)
-    work = _Work(listing, pathlib.Path(scratch), options, painting)
+    work = _Work(listing, pathlib.Path(scratch), options, painting, read_lists(listing))
+    work.faults += work.lists.missing
     for picture in annotations.pictures():
         if isinstance(picture, DeepLabError):
             work.faults.append(str(picture))
@@ -143,6 +149,7 @@ def convert(
             except DeepLabError as error:
                 work.faults.append(str(error))
     _add_others(work, annotations.others_are_background)
+    _tell_unlisted(work)
     work.faults += work.unknown.lines(table)
     if work.shapes and not work.drawn and not work.faults:
         what = "; ".join(work.notes.lines("shape"))
@@ -152,7 +159,7 @@ def convert(
         raise DeepLabError(f"{listing.root}: the annotations ({annotations.format}) name no picture; nothing to build")
     built = {"annotations": annotations.format, "drawing_order": order, "border_ignore": options.border_ignore}
     splits = {split: _named_pairs(pairs) for split, pairs in work.pairs.items()}
-    notes = [*annotations.left_out, *work.notes.lines("shape"), *work.remarks]
+    notes = [*annotations.left_out, *work.lists.notes, *work.notes.lines("shape"), *work.remarks]
     return Converted(_facts(facts, listing.root, table, ignore_label, built), splits, tuple(notes))
 
 
@@ -191,11 +198,15 @@ def _raise_faults(faults: list[str]) -> None:
 def _add(work: _Work, picture: AnnotatedPicture) -> None:
     """Draws the label of one picture."""
     file, size = _picture_file(work, picture)
-    split = picture.split or _split_of(work, picture.source) or _split_of(work, file) or "train"
-    if (split, file) in work.named:
-        before = work.named[split, file]
-        raise DeepLabError(f"{picture.where}: {file} is annotated before, in {before}; keep one of them")
-    work.named[split, file] = picture.where
+    splits = _splits_of(work, picture, file)
+    for split in splits:
+        if (split, file) in work.named:
+            before = work.named[split, file]
+            raise DeepLabError(f"{picture.where}: {file} is annotated before, in {before}; keep one of them")
+        work.named[split, file] = picture.where
+    if not splits:
+        work.unlisted.append(file)
+        return
     if not picture.shapes and work.options.unannotated in ("leave_out", "refuse"):
         work.empty.append(file)
         return
@@ -210,22 +221,34 @@ def _add(work: _Work, picture: AnnotatedPicture) -> None:
     work.drawn += len(picture.shapes) - left_out
     if not work.faults:  # what is only looked at for more faults needs no label
         named = file if _scratch_of(work) not in file else picture.where
-        _store(work, split, (file, named), paint(known_shapes, size, work.painting, work.notes.tell))
+        label = paint(known_shapes, size, work.painting, work.notes.tell)
+        for split in splits:
+            _store(work, split, (file, named), label)
+
+
+def _splits_of(work: _Work, picture: AnnotatedPicture, file: str) -> tuple[str, ...]:
+    """Returns the splits of a picture: those of the lists, or the one of its annotation or its folder."""
+    own = picture.split or _split_of(work, picture.source) or _split_of(work, file) or "train"
+    described = picture.relative and picture.split  # data.yaml of YOLO names lists itself
+    if not work.lists.splits or described or _scratch_of(work) in file:
+        return (own,)
+    return work.lists.splits.get(file, ())
 
 
 def _picture_file(work: _Work, picture: AnnotatedPicture) -> tuple[str, tuple[int, int]]:
     """Returns the file of a picture and its size as it is shown, which is what annotations refer to."""
     try:
         file = work.listing.find(picture)
-        found = extent(file)
     except DeepLabError:
         if picture.embedded is None:
             raise
         content = picture.embedded()
-        found = extent(f"{picture.where}: imageData", content)
+        found = extent(f"{picture.where}: imageData", content, max_pixels=work.options.max_pixels)
         file = os.path.join(_scratch_of(work), f"{len(work.named):07d}", os.path.basename(picture.file))
         os.makedirs(os.path.dirname(file))
         pathlib.Path(file).write_bytes(content)
+    else:
+        found = extent(file, max_pixels=work.options.max_pixels)
     size = found.shown if work.options.upright else found.stored
     if picture.size and picture.size != size:
         raise DeepLabError(_other_size(picture, file, found))
@@ -276,20 +299,25 @@ def _store(work: _Work, split: str, image: tuple[str, str], label: np.ndarray) -
 def _add_others(work: _Work, are_background: bool) -> None:
     """Takes the pictures that no annotation names as empty, leaves them out, or refuses them."""
     named = {file for _, file in work.named}
+    named.update(work.unlisted)
     others = [file for file in work.listing.photographs() if file not in named]
+    if work.lists.splits:
+        work.unlisted += [file for file in others if file not in work.lists.splits]
+        others = [file for file in others if file in work.lists.splits]
     choice = work.options.unannotated or ("background" if are_background else "leave_out")
     if work.faults or not (others or work.empty):
         return
     if choice == "background":
         for file in others:
-            split = _split_of(work, file) or "train"
+            splits = work.lists.splits.get(file) or (_split_of(work, file) or "train",)
             try:
-                found = extent(file)
+                found = extent(file, max_pixels=work.options.max_pixels)
             except DeepLabError as error:
                 work.faults.append(str(error))
             else:
                 size = found.shown if work.options.upright else found.stored
-                _store(work, split, (file, file), np.full(size, work.painting.background, np.uint8))
+                for split in splits:
+                    _store(work, split, (file, file), np.full(size, work.painting.background, np.uint8))
         return
     without = sorted([*others, *work.empty])
     what = f"{_counted(len(without), 'picture')} without annotations ({_examples(without[:_SHOWN], len(without))})"
@@ -298,6 +326,14 @@ def _add_others(work: _Work, are_background: bool) -> None:
         work.faults.append(f"{work.listing.root}: {what}; {cure}")
     else:
         work.remarks.append(f"{what} left out; {cure}")
+
+
+def _tell_unlisted(work: _Work) -> None:
+    """Tells of the pictures that no list names, where there are lists: they are in no split."""
+    if work.unlisted:
+        without_list = sorted(work.unlisted)
+        examples = _examples(without_list[:_SHOWN], len(without_list))
+        work.remarks.append(f"{_counted(len(without_list), 'picture')} left out, which no list names ({examples})")
 
 
 def _named_pairs(pairs: Sequence[tuple[Pair, str]]) -> list[Pair]:

@@ -1,4 +1,7 @@
-"""CVAT's XML 1.1 "for images": polygons, boxes, ellipses and masks with a z-order (docs.cvat.ai, xml_format)."""
+"""CVAT's XML 1.1 "for images": polygons, boxes, ellipses and masks with a z-order (docs.cvat.ai, xml_format).
+
+The files of videos are those of cvat_video.py.
+"""
 
 import math
 import os
@@ -29,13 +32,13 @@ from deeplab_tf.data.annotations.reading import (
 from deeplab_tf.data.annotations.run_lengths import runs
 from deeplab_tf.errors import DeepLabError
 
-_WITHOUT_AREA = {
+WITHOUT_AREA = {
     "polyline": "lines, which have no area",
     "points": "points, which have no area",
     "skeleton": "skeletons, which have no area",
     "cuboid": "cuboids, whose outline is not given",
 }
-_DRAWN = ("polygon", "box", "ellipse", "mask")
+DRAWN = ("polygon", "box", "ellipse", "mask")
 
 
 def open_cvat(places: Sequence[str]) -> Annotations:
@@ -46,11 +49,7 @@ def open_cvat(places: Sequence[str]) -> Annotations:
     """
 
     def class_names() -> tuple[str, ...]:
-        names: dict[str, None] = {}
-        for file in places:
-            listed, met = _names(file)
-            names |= dict.fromkeys([*listed, *met])
-        return tuple(names)
+        return label_names(places)
 
     def pictures() -> Iterator[AnnotatedPicture | DeepLabError]:
         for file in places:
@@ -59,7 +58,8 @@ def open_cvat(places: Sequence[str]) -> Annotations:
     return Annotations("cvat", "as_listed", class_names, pictures)
 
 
-def _elements(file: str) -> Iterator[tuple[str, Any]]:
+def xml_of(file: str) -> Iterator[tuple[str, Any]]:
+    """Yields ("start" or "end", element) of a file of CVAT's. DeepLabError where it cannot be read or is damaged."""
     try:
         with files.path(file).open("rb") as stream:
             yield from xml_elements(stream, file)
@@ -69,19 +69,32 @@ def _elements(file: str) -> Iterator[tuple[str, Any]]:
         raise DeepLabError(f"{file}: cannot be read ({error.strerror or error}); expected annotations") from None
 
 
+def label_names(places: Sequence[str]) -> tuple[str, ...]:
+    """Returns the labels of CVAT's files: those that a file lists in their order, then others as they occur."""
+    names: dict[str, None] = {}
+    for file in places:
+        listed, met = _names(file)
+        names |= dict.fromkeys([*listed, *met])
+    return tuple(names)
+
+
 def _names(file: str) -> tuple[list[str], list[str]]:
     """Returns the labels that a file lists, and those that occur in it."""
     listed: list[str] = []
     met: dict[str, None] = {}
     try:
-        for event, element in _elements(file):
+        for event, element in xml_of(file):
             if event == "start":
                 continue
             if element.tag == "label" and element.findtext("name"):
                 # The points of a skeleton are listed too, each as a label of the type points within it.
-                listed += [element.findtext("name").strip()] if element.findtext("type") not in _WITHOUT_AREA else []
+                listed += [element.findtext("name").strip()] if element.findtext("type") not in WITHOUT_AREA else []
             elif element.tag == "image":
-                met |= dict.fromkeys(child.get("label", "").strip() for child in element if child.tag in _DRAWN)
+                met |= dict.fromkeys(child.get("label", "").strip() for child in element if child.tag in DRAWN)
+                element.clear()
+            elif element.tag == "track":
+                if any(child.tag in DRAWN for child in element):
+                    met[element.get("label", "").strip()] = None
                 element.clear()
     except DeepLabError:
         pass  # the same error comes when the pictures are read, with those of other files
@@ -90,15 +103,14 @@ def _names(file: str) -> tuple[list[str], list[str]]:
 
 def _pictures(file: str) -> Iterator[AnnotatedPicture | DeepLabError]:
     root = None
-    for event, element in _elements(file):
+    for event, element in xml_of(file):
         if root is None:
             root = element
             if root.tag != "annotations":
                 raise DeepLabError(f"{file}: <{shown(root.tag)[1:-1]}>; expected CVAT's <annotations>")
         if event == "start":
             if element.tag == "track":
-                cure = "export as 'CVAT for images 1.1', which names the picture of each frame"
-                raise DeepLabError(f"{file}: tracks of a video, whose pictures are not named; {cure}")
+                raise DeepLabError(f"{file}: tracks of a video; --annotation_format=cvat_video reads them")
         elif element.tag == "image":
             try:
                 yield _picture(file, element)
@@ -117,13 +129,17 @@ def _picture(file: str, element: Any) -> AnnotatedPicture:
     size = None
     if element.get("height") is not None or element.get("width") is not None:
         size = picture_size(_attribute(element, "height", where), _attribute(element, "width", where), where)
-    shapes = tuple(_shape(child, f"{where}: {child.tag} {n}") for n, child in enumerate(element, 1) if _is_shape(child))
+    shapes = tuple(
+        shape_of(child, f"{where}: {child.tag} {n}", child.get("label"))
+        for n, child in enumerate(element, 1)
+        if _is_shape(child)
+    )
     folders = [os.path.join(here, "images", subset), os.path.join(here, "images"), here, os.path.join(here, subset)]
     return AnnotatedPicture(name, tuple(folders), file, where, shapes, size, split_of(subset))
 
 
 def _is_shape(element: Any) -> bool:
-    return element.tag in _DRAWN or element.tag in _WITHOUT_AREA
+    return element.tag in DRAWN or element.tag in WITHOUT_AREA
 
 
 def _attribute(element: Any, key: str, where: str, default: float | None = None) -> float:
@@ -144,8 +160,9 @@ def _number(text: str | None, where: str) -> float:
         ) from None
 
 
-def _shape(element: Any, where: str) -> Shape:
-    label = (element.get("label") or "").strip()
+def shape_of(element: Any, where: str, label: str | None) -> Shape:
+    """Returns the shape of an element of CVAT's, with the label of itself or of its track."""
+    label = (label or "").strip()
     if not label:
         raise DeepLabError(f"{where}: no label")
     height = int(_attribute(element, "z_order", where, 0.0))
@@ -153,8 +170,8 @@ def _shape(element: Any, where: str) -> Shape:
 
 
 def _outline(element: Any, where: str) -> Polygon | Ellipse | Bitmap | Unusable:
-    if element.tag in _WITHOUT_AREA:
-        return Unusable(_WITHOUT_AREA[element.tag])
+    if element.tag in WITHOUT_AREA:
+        return Unusable(WITHOUT_AREA[element.tag])
     angle = _attribute(element, "rotation", where, 0.0)
     if element.tag == "polygon":
         pairs = [pair.split(",") for pair in (element.get("points") or "").split(";") if pair.strip()]

@@ -97,7 +97,7 @@ class Annotations:
     """The annotations of a folder.
 
     Attributes:
-      format: coco, labelme, cvat, yolo, supervisely or labelstudio.
+      format: its name, one of `formats.FORMATS`.
       drawing_order: what the format means by the order of its shapes.
       class_names: returns the names the format declares, in its order, or those that occur, sorted.
       pictures: yields the pictures one by one; an error is the fault of one picture or file, and the others follow.

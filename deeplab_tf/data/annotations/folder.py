@@ -71,5 +71,5 @@ def _absolute(place: str) -> str:
 
 
 def _is_plain(choice: Choice) -> bool:
-    """Returns whether no drawing option was given. The orientation of pictures concerns masks as well."""
-    return dataclasses.replace(choice.conversion, upright=True) == Conversion()
+    """Returns whether no drawing option was given. The orientation and size of pictures concern masks too."""
+    return dataclasses.replace(choice.conversion, upright=True, max_pixels=None) == Conversion()

@@ -6,21 +6,28 @@ import re
 from collections.abc import Callable, Mapping
 
 from deeplab_tf import files
-from deeplab_tf.data.annotations import coco, cvat, label_studio, labelme, supervisely, yolo
+from deeplab_tf.data.annotations import coco, coco_panoptic, cvat, cvat_video, label_studio, labelme, supervisely, yolo
 from deeplab_tf.data.annotations.drawn import Annotations
 from deeplab_tf.data.annotations.listing import Listing
 from deeplab_tf.errors import DeepLabError, unknown_name
 
-FORMATS = ("coco", "labelme", "cvat", "yolo", "supervisely", "labelstudio")
+FORMATS = (
+    *("coco", "coco_panoptic", "labelme", "cvat", "cvat_video", "yolo", "supervisely", "labelstudio"),
+    "labelstudio_min",
+)
 _HEAD = 1 << 16  # bytes that tell a format
-_NOT_INSTANCES = ("captions_", "image_info_", "panoptic_", "person_keypoints_")
+_NOT_INSTANCES = ("captions_", "image_info_", "person_keypoints_")
+_SMALL = ("annotation_id", "polygonlabels", "rectanglelabels", "ellipselabels", "brushlabels")  # keys of JSON-MIN
 _EXPECTED = {
     "coco": "a JSON file with images, annotations and categories, as annotations/instances_train.json",
+    "coco_panoptic": "a JSON file with segments_info, as annotations/panoptic_train.json, and its PNGs",
     "labelme": "a JSON file beside each picture, with shapes and imagePath",
     "cvat": "annotations.xml of 'CVAT for images 1.1'",
+    "cvat_video": "annotations.xml of 'CVAT for video 1.1' and pictures frame_000000.png",
     "yolo": "data.yaml and labels/*.txt",
     "supervisely": "meta.json and folders img/ and ann/",
     "labelstudio": "a JSON file that is a list of tasks with data and annotations",
+    "labelstudio_min": "a JSON-MIN file, a list of tasks with annotation_id and shapes",
 }
 
 
@@ -41,10 +48,13 @@ class Found:
 
 _OPEN: Mapping[str, Callable[..., Annotations]] = {
     "coco": coco.open_coco,
+    "coco_panoptic": coco_panoptic.open_coco_panoptic,
     "labelme": labelme.open_labelme,
     "cvat": cvat.open_cvat,
+    "cvat_video": cvat_video.open_cvat_video,
     "yolo": yolo.open_yolo,
     "labelstudio": label_studio.open_label_studio,
+    "labelstudio_min": label_studio.open_label_studio_min,
 }
 
 
@@ -70,6 +80,8 @@ def find_annotations(listing: Listing, place: str | None = None, format_name: st
         found = _of_folder(listing if place is None else Listing(place))
     if format_name is not None:
         found = {name: one for name, one in found.items() if name == format_name}
+    elif "coco" in found:  # COCO's own files of panoptic segmentation lie beside those of instances
+        found.pop("coco_panoptic", None)
     if len(found) > 1:
         listed = "; ".join(f"{name} ({one.places[0]})" for name, one in found.items())
         raise DeepLabError(f"{where}: annotations of {len(found)} formats, {listed}; choose by --annotation_format")
@@ -115,18 +127,31 @@ def _kind(file: str) -> str | None:
         return None
     ending = os.path.splitext(file)[1].lower()
     if ending == ".xml":
-        return "cvat" if re.search(rb"<annotations[\s>/]", head) else None
+        return _kind_of_cvat(head)
     if ending in (".yaml", ".yml"):
         return "yolo" if re.search(rb"^names\s*:", head, re.MULTILINE) else None
     if head.startswith(b"["):
-        return "labelstudio" if _has(head, "data") and _has(head, "annotations", "completions") else None
+        if _has(head, "data") and _has(head, "annotations", "completions"):
+            return "labelstudio"
+        return "labelstudio_min" if _has(head, *_SMALL) else None
     if not head.startswith(b"{"):
         return None
     if _has(head, "shapes", "imageData") and _has(head, "imagePath", "flags", "version"):
         return "labelme"
     if _has(head, "objects") and _has(head, "size") and os.path.basename(os.path.dirname(file)).lower() == "ann":
         return "supervisely"
-    return "coco" if _has(head, "images", "annotations") and _has(head, "file_name", "image_id", "categories") else None
+    if not (_has(head, "images", "annotations") and _has(head, "file_name", "image_id", "categories")):
+        return None
+    panoptic = os.path.basename(file).lower().startswith("panoptic_") or _has(head, "segments_info")
+    return "coco_panoptic" if panoptic else "coco"
+
+
+def _kind_of_cvat(head: bytes) -> str | None:
+    if not re.search(rb"<annotations[\s>/]", head):
+        return None
+    # A video that is exported as pictures says that it was interpolated, too.
+    tracks = re.search(rb"<track\s", head) or re.search(rb"<mode>\s*interpolation", head)
+    return "cvat_video" if tracks and not re.search(rb"<image\s", head) else "cvat"
 
 
 def _has(head: bytes, *keys: str) -> bool:

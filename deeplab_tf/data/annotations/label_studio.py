@@ -7,7 +7,7 @@ import math
 import os
 import re
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,8 @@ from deeplab_tf.data.annotations.reading import (
     slashes,
 )
 from deeplab_tf.data.annotations.streamed_json import list_elements, parse_element
+from deeplab_tf.data.pairs import IMAGE_EXTENSIONS
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.ops.images import EXTENSIONS
 
 _WITHOUT_AREA = {"keypointlabels": "points, which have no area", "vectorlabels": "lines, which have no area"}
 _DRAWN = ("polygonlabels", "rectanglelabels", "ellipselabels", "brushlabels")
@@ -54,18 +54,39 @@ def open_label_studio(places: Sequence[str]) -> Annotations:
 
     def pictures() -> Iterator[AnnotatedPicture | DeepLabError]:
         for file in places:
-            yield from all_of(_pictures, file)
+            yield from all_of(lambda one: _pictures(one, _picture), file)
 
     return Annotations("labelstudio", "as_listed", class_names, pictures)
 
 
-def _pictures(file: str) -> Iterator[AnnotatedPicture | DeepLabError]:
+def open_label_studio_min(places: Sequence[str]) -> Annotations:
+    """Returns the annotations of exports in the format JSON-MIN: an object a task, whose tags hold the shapes.
+
+    Of a task that several people have annotated there are several objects, and nothing says which one counts: they are
+    refused.
+    """
+
+    def class_names() -> tuple[str, ...]:
+        found = (picture for picture in pictures() if isinstance(picture, AnnotatedPicture))
+        return tuple(sorted({shape.label for picture in found for shape in picture.shapes}))
+
+    def pictures() -> Iterator[AnnotatedPicture | DeepLabError]:
+        for file in places:
+            yield from all_of(lambda one: _pictures(one, _small_picture), file)
+
+    return Annotations("labelstudio_min", "as_listed", class_names, pictures)
+
+
+_Reader = Callable[[str, dict[str, Any], str], AnnotatedPicture | None]
+
+
+def _pictures(file: str, read: _Reader) -> Iterator[AnnotatedPicture | DeepLabError]:
     try:
         with files.path(file).open("rb") as stream:
             for element in list_elements(stream, file):
                 where = f"{file}: task at byte {element.start}"
                 try:
-                    picture = _picture(file, checked(parse_element(element.content, where), dict, where), where)
+                    picture = read(file, checked(parse_element(element.content, where), dict, where), where)
                 except DeepLabError as error:
                     yield error
                 else:
@@ -89,6 +110,29 @@ def _picture(file: str, task: dict[str, Any], where: str) -> AnnotatedPicture | 
         return None
     chosen = next((one for one in done if one.get("ground_truth")), done[-1])
     results = [checked(one, dict, where) for one in field(chosen, "result", list, where)]
+    return _annotated(file, name, results, where)
+
+
+def _small_picture(file: str, task: dict[str, Any], where: str) -> AnnotatedPicture:
+    """Returns the picture of a task of JSON-MIN: each tag is a list of shapes, which name their kind by a key."""
+    where = f"{file}: task {shown(task.get('id'))}" if "id" in task else where
+    if "annotations" in task and "data" in task:
+        raise DeepLabError(f"{where}: an export as JSON; --annotation_format=labelstudio reads it")
+    results = []
+    for tag, values in task.items():
+        shapes = [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
+        for place, one in enumerate(shapes, 1):
+            kind = next((key for key in (*_DRAWN, *_WITHOUT_AREA) if key in one), None)
+            if kind is not None:
+                size = {key: one.get(key) for key in ("original_width", "original_height")}
+                results.append({"type": kind, "value": one, **size})
+            elif {"points", "rle", "x", "radiusX"} & set(one):
+                raise DeepLabError(f"{where}: {tag} {place}: a shape without a label; expected one")
+    return _annotated(file, _name(task, where), results, where)
+
+
+def _annotated(file: str, name: str, results: list[dict[str, Any]], where: str) -> AnnotatedPicture:
+    """Returns a picture with the shapes among its results."""
     sizes = {_size(one, where) for one in results if one.get("original_width") is not None}
     if len(sizes) > 1:
         raise DeepLabError(f"{where}: results of pictures of {sorted(sizes)} (height, width); expected one size")
@@ -113,7 +157,7 @@ def _name(data: dict[str, Any], where: str) -> str:
 
 
 def _is_picture(text: str) -> bool:
-    return urllib.parse.urlsplit(text.strip()).path.lower().endswith(EXTENSIONS)
+    return urllib.parse.urlsplit(text.strip()).path.lower().endswith(IMAGE_EXTENSIONS)
 
 
 def _size(result: dict[str, Any], where: str) -> tuple[int, int]:

@@ -15,8 +15,8 @@ from deeplab_tf.data.annotations.drawn import AnnotatedPicture
 from deeplab_tf.data.file_tree import files_below
 from deeplab_tf.data.pairs import IMAGE_EXTENSIONS
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.ops.images import PILLOW_ERRORS
-from deeplab_tf.ops.photographs import open_photograph
+from deeplab_tf.ops.images import PILLOW_ERRORS, opened_image
+from deeplab_tf.ops.photographs import Reading, open_photograph
 
 _ORIENTATION = 0x0112  # tag of the orientation in EXIF data
 # Folders whose pictures are labels and no photographs.
@@ -56,7 +56,7 @@ class Listing:
         if ending.lower() not in _MASK_ENDINGS or f"{stem}.json" in self._annotated:
             return False
         folders = os.path.dirname(file[len(self.root) :]).lower().replace(os.sep, "/").split("/")
-        return not LABEL_FOLDERS.isdisjoint(folders)
+        return not LABEL_FOLDERS.isdisjoint(folders) or any(folder.startswith("panoptic_") for folder in folders)
 
     def find(self, picture: AnnotatedPicture) -> str:
         """Returns the file of a picture.
@@ -113,14 +113,18 @@ class Extent:
     shown: tuple[int, int]
 
 
-def extent(file: str, content: bytes | None = None) -> Extent:
-    """Returns the size of a picture, of which the beginning is read. DeepLabError where it is not one."""
+def extent(file: str, content: bytes | None = None, *, max_pixels: int | None = None) -> Extent:
+    """Returns the size of a picture, of which the beginning is read.
+
+    Raises:
+      DeepLabError: it is not a picture, or has more than `max_pixels`, without a number more than Pillow's limit.
+    """
     try:
         if content is None and os.path.splitext(file)[1].lower() in _WHOLE:
-            photograph = open_photograph(files.path(file).read_bytes())
+            photograph = open_photograph(files.path(file).read_bytes(), Reading(max_pixels=max_pixels))
             return Extent(photograph.size, photograph.upright_size)
         opened = io.BytesIO(content) if content is not None else files.path(file).open("rb")
-        with opened as stream, PIL.Image.open(stream) as image:
+        with opened as stream, opened_image(stream, max_pixels) as image:
             stored = (image.height, image.width)
             turned = _orientation(image) > 4
     except DeepLabError as error:

@@ -12,8 +12,8 @@ from typing import Any
 from deeplab_tf import files
 from deeplab_tf.data.annotations.drawn import AnnotatedPicture, Annotations, Polygon, Shape, Unusable, attempt
 from deeplab_tf.data.annotations.reading import flat_points, read_yaml, shown, slashes, split_of
+from deeplab_tf.data.pairs import IMAGE_EXTENSIONS
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.ops.images import EXTENSIONS
 
 _FURTHEST = 2.0  # shares; beyond it the numbers are pixels
 
@@ -115,7 +115,7 @@ def _listed(file: str, root: str) -> list[str]:
 
 
 def _pictures_in(folder: str) -> list[str]:
-    found = sorted(str(path) for path in files.path(folder).rglob("*") if path.suffix.lower() in EXTENSIONS)
+    found = sorted(str(path) for path in files.path(folder).rglob("*") if path.suffix.lower() in IMAGE_EXTENSIONS)
     return [path for path in found if not os.path.basename(path).startswith(".")]
 
 

@@ -1,0 +1,196 @@
+"""COCO's panoptic segmentation: a JSON file and a PNG a picture, whose colours number its segments.
+
+A segment's number is red + 256 green + 65536 blue; 0 is what nobody has labelled, and is ignored
+(cocodataset.org/#format-data, "Panoptic Segmentation"; the VOID of panopticapi).
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+import numpy as np
+
+from deeplab_tf import files
+from deeplab_tf.data.annotations.drawn import AnnotatedPicture, Annotations, Bitmap, Shape, Unusable, attempt
+from deeplab_tf.data.annotations.reading import (
+    checked,
+    field,
+    picture_size,
+    read_bytes,
+    shown,
+    slashes,
+    split_of_file,
+)
+from deeplab_tf.data.annotations.streamed_json import Element, elements, parse_element
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.ops.images import PILLOW_ERRORS, opened_image
+
+_IGNORED = "__ignore__"  # of classes.class_table
+_VOID = 0
+
+
+@dataclasses.dataclass
+class _Index:
+    """What is kept of a file: its pictures and categories, and where the annotation of each picture is."""
+
+    file: str
+    pictures: dict[int | str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    categories: dict[int | str, str] = dataclasses.field(default_factory=dict)
+    places: dict[int | str, tuple[int, int]] = dataclasses.field(default_factory=dict)  # start and length in the file
+
+    def add(self, element: Element) -> None:
+        place = f"{self.file}: {element.key} at byte {element.start}"
+        values = checked(parse_element(element.content, place), dict, place)
+        identity = _identity(values, "image_id" if element.key == "annotations" else "id", place)
+        known = {"images": self.pictures, "categories": self.categories, "annotations": self.places}[element.key]
+        if identity in known:
+            raise DeepLabError(f"{place}: id {shown(identity)} occurs twice among the {element.key}; expected one each")
+        if element.key == "images":
+            self.pictures[identity] = {key: values.get(key) for key in ("file_name", "height", "width")}
+        elif element.key == "categories":
+            self.categories[identity] = field(values, "name", str, place).strip()
+        else:
+            self.places[identity] = (element.start, len(element.content))
+
+    def require_whole(self) -> None:
+        strange = [identity for identity in self.places if identity not in self.pictures]
+        if strange:
+            what = f"the annotation of image_id {shown(strange[0])}, which is not among the images"
+            raise DeepLabError(f"{self.file}: {what}")
+        if not self.pictures:
+            raise DeepLabError(f"{self.file}: no images; expected a list images, with file_name, height and width")
+
+
+def _identity(values: dict[str, Any], key: str, place: str) -> int | str:
+    value = values.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise DeepLabError(f"{place}: {key}={shown(value)}; expected a whole number")
+    return value
+
+
+def open_coco_panoptic(places: Sequence[str]) -> Annotations:
+    """Returns the annotations of panoptic files, one a split, whose PNGs lie beside it or in a folder of its name.
+
+    Things and stuff alike are classes, in the order of their ids.
+
+    Raises:
+      DeepLabError: a file is damaged, or refers to pictures that it lacks.
+    """
+    indices = [_read_index(file) for file in places]
+
+    def class_names() -> tuple[str, ...]:
+        names: dict[str, None] = {}
+        for index in indices:
+            order = sorted(index.categories, key=lambda identity: (isinstance(identity, str), identity))
+            names |= dict.fromkeys(index.categories[identity] for identity in order)
+        return tuple(names)
+
+    def pictures() -> Iterator[AnnotatedPicture | DeepLabError]:
+        for index in indices:
+            with files.path(index.file).open("rb") as stream:
+                for identity in index.places:
+                    yield attempt(lambda one, stream=stream, index=index: _picture(index, one, stream), identity)
+
+    return Annotations("coco_panoptic", "as_listed", class_names, pictures)
+
+
+def _read_index(file: str) -> _Index:
+    index = _Index(file)
+    try:
+        with files.path(file).open("rb") as stream:
+            for element in elements(stream, file, ("images", "annotations", "categories")):
+                index.add(element)
+    except OSError as error:
+        raise DeepLabError(f"{file}: cannot be read ({error.strerror or error}); expected COCO annotations") from None
+    index.require_whole()
+    return index
+
+
+def _picture(index: _Index, identity: int | str, stream: IO[bytes]) -> AnnotatedPicture:
+    values = index.pictures[identity]
+    where = f"{index.file}: image {shown(identity)}"
+    name = slashes(field(values, "file_name", str, where))
+    where = f"{where} ({name})"
+    size = picture_size(values["height"], values["width"], where)
+    start, length = index.places[identity]
+    stream.seek(start)
+    annotation = checked(parse_element(stream.read(length), where), dict, where)
+    segments = _segments(_png_of(index.file, slashes(field(annotation, "file_name", str, where)), where), size)
+    listed = field(annotation, "segments_info", list, where)
+    shapes = _shapes(index, [checked(one, dict, where) for one in listed], segments, where)
+    split = split_of_file(index.file)
+    here = os.path.dirname(index.file)
+    above = os.path.dirname(here)
+    stem = os.path.splitext(os.path.basename(index.file))[0].removeprefix("panoptic_")
+    names = (stem, split or "")
+    folders = [os.path.join(place, part, one) for place in (here, above) for part in ("images", "") for one in names]
+    return AnnotatedPicture(name, (*folders, here, above), index.file, where, shapes, size, split)
+
+
+def _png_of(file: str, name: str, where: str) -> str:
+    """Returns the PNG of the segments: in a folder that is called as the JSON file, or beside it."""
+    here = os.path.dirname(file)
+    stem = os.path.splitext(os.path.basename(file))[0]
+    base = os.path.basename(name)
+    candidates = [os.path.join(here, stem, base), os.path.join(here, base)]
+    if not name.startswith("/") and ".." not in name.split("/"):  # never outside of the folder
+        candidates.insert(1, os.path.join(here, name))
+    found = next((place for place in candidates if files.path(place).is_file()), None)
+    if found is None:
+        raise DeepLabError(
+            f"{where}: missing segments {candidates[0]}; unpack the PNGs beside {os.path.basename(file)}"
+        )
+    return found
+
+
+def _segments(file: str, size: tuple[int, int]) -> np.ndarray:
+    """Returns the numbers of the segments, uint32 [h, w]."""
+    try:
+        with opened_image(read_bytes(file)) as image:
+            mode = image.mode
+            pixels = np.asarray(image).astype(np.uint32)
+    except DeepLabError as error:
+        raise DeepLabError(str(error) if file in str(error) else f"{file}: {error}") from None
+    except PILLOW_ERRORS as error:
+        raise DeepLabError(f"{file}: not an image that can be read ({error}); expected a PNG of segments") from None
+    if mode != "RGB":
+        raise DeepLabError(f"{file}: a picture of mode {mode}; expected RGB of 8 bits, whose colours number segments")
+    if pixels.shape[:2] != size:
+        found = f"{pixels.shape[0]} x {pixels.shape[1]}"
+        raise DeepLabError(f"{file}: {found} pixels, but the image announces {size[0]} x {size[1]} (height x width)")
+    return pixels[..., 0] + 256 * pixels[..., 1] + 65536 * pixels[..., 2]
+
+
+def _shapes(index: _Index, listed: list[dict[str, Any]], segments: np.ndarray, where: str) -> tuple[Shape, ...]:
+    numbers, inverse = np.unique(segments, return_inverse=True)
+    inverse = inverse.reshape(segments.shape)
+    positions = {int(number): position for position, number in enumerate(numbers)}
+    shapes: list[Shape] = []
+    for values in listed:
+        identity = _identity(values, "id", where)
+        place = f"{where}: segment {shown(identity)}"
+        category = _identity(values, "category_id", place)
+        if category not in index.categories:
+            raise DeepLabError(f"{place}: category_id {shown(category)}, which is not among the categories")
+        crowd = values.get("iscrowd") or 0
+        if crowd not in (0, 1):
+            raise DeepLabError(f"{place}: iscrowd={shown(crowd)}; expected 0 or 1")
+        position = positions.pop(identity, None) if isinstance(identity, int) and identity != _VOID else None
+        outline = Unusable("segments without a pixel in the PNG") if position is None else _patch(inverse == position)
+        shapes.append(Shape(index.categories[category], outline, place, crowd=bool(crowd)))
+    void = positions.pop(_VOID, None)
+    if positions:
+        raise DeepLabError(
+            f"{where}: segment {min(positions)} of the PNG is not in segments_info; take the PNG of this file"
+        )
+    if void is not None:
+        shapes.append(Shape(_IGNORED, _patch(inverse == void), f"{where}: void"))
+    return tuple(shapes)
+
+
+def _patch(pixels: np.ndarray) -> Bitmap:
+    """Returns pixels, bool [h, w], of which some are set, cut to the box around them."""
+    rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
+    top, left = int(rows[0]), int(columns[0])
+    return Bitmap(pixels[top : rows[-1] + 1, left : columns[-1] + 1], left, top)
