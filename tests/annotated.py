@@ -154,10 +154,10 @@ def label_studio_min_task(*shapes: dict, image: str = "/data/upload/1/0a1b2c3d-a
 
 def coco_panoptic(root: pathlib.Path) -> None:
     photo(root / "images" / "a.jpg")
-    segments = np.full((HEIGHT, WIDTH), 70_001, np.uint32)
+    segments = np.full((HEIGHT, WIDTH), 71_000, np.uint32)
     segments[5:25, 10:30] = 300
     save_segments(root / "annotations" / "panoptic_train" / "a.png", segments)
-    save_json(root / "annotations" / "panoptic_train.json", panoptic_values((300, 7), (70_001, 5)))
+    save_json(root / "annotations" / "panoptic_train.json", panoptic_values((300, 7), (71_000, 5)))
 
 
 def save_segments(file: pathlib.Path, segments: np.ndarray) -> None:

@@ -37,11 +37,14 @@ from deeplab_tf.tools import build_data
 
 FILES = {
     "coco": "annotations/instances.json",
+    "coco_panoptic": "annotations/panoptic_train.json",
     "labelme": "a.json",
     "cvat": "annotations.xml",
+    "cvat_video": "annotations.xml",
     "yolo": "labels/train/a.txt",
     "supervisely": "ds0/ann/a.jpg.json",
     "labelstudio": "export.json",
+    "labelstudio_min": "export.json",
 }
 
 
@@ -75,9 +78,10 @@ def test_damaged_files(tmp_path, name, damage):
     elif damage == "empty":
         content = b""
     elif damage == "deep":
-        nested = b"<x>" * 50_000 if name == "cvat" else b"[" * 100_000
-        middle = content.index(b">") + 1 if name == "cvat" else 1
-        content = content[:middle] + (nested if name == "cvat" else b'"x": ' + nested) + content[middle:]
+        xml = file.suffix == ".xml"
+        nested = b"<x>" * 50_000 if xml else b"[" * 100_000
+        middle = content.index(b">") + 1 if xml else 1
+        content = content[:middle] + (nested if xml else b'"x": ' + nested) + content[middle:]
         content = content if name != "labelstudio" else b'[{"data": {}, "annotations": ' + nested
     elif damage == "latin":
         content = content.replace(b"cat", b"c\xe9t").replace(b"1 ", b"\xe9 ")
@@ -217,11 +221,12 @@ def test_cvat_of_wrong_values(tmp_path, shape, expected):
     assert "annotations.xml: image 'a.jpg'" in message
 
 
-def test_cvat_of_a_video_is_refused_with_the_cure(tmp_path):
+def test_tracks_among_pictures_are_refused_with_the_cure(tmp_path):
     MAKERS["cvat"](tmp_path)
     text = cvat_text().replace("<image", '<track id="0" label="cat"></track><image', 1)
     (tmp_path / "annotations.xml").write_text(text)
-    assert "tracks of a video, whose pictures are not named; export as 'CVAT for images 1.1'" in fault(tmp_path)
+    assert "tracks of a video; --annotation_format=cvat_video reads them" in fault(tmp_path)
+    assert "pictures among the tracks of a video" in fault(tmp_path, format_name="cvat_video")
 
 
 @pytest.mark.parametrize(
@@ -486,7 +491,7 @@ def test_the_folder_by_any_path(tmp_path, name, root, monkeypatch):
         files.copy(tmp_path / "set", files.path(place))
     assert build(place, tmp_path / "records", "--num_shards=1") == 0
     (example,) = examples(tmp_path / "records")
-    assert example["image/filename"] == b"a"
+    assert example["image/filename"] == (b"frame_000003" if name == "cvat_video" else b"a")
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_names_beyond_ascii_and_spaces(tmp_path, name):
     for file in tmp_path.rglob("*"):
         if file.suffix in (".json", ".xml") and file.name != "meta.json":
             text = file.read_text(encoding="utf-8").replace("0a1b2c3d-a.jpg", "0a1b2c3d-%E7%8C%AB%20%C3%A9.jpg")
-            text = text.replace("<name>cat<", "<name>кот<")
+            text = text.replace("<name>cat<", "<name>кот<").replace('"a.png"', '"猫 é.png"')
             file.write_text("\ufeff" + text.replace("a.jpg", "猫 é.jpg").replace('"cat"', '"кот"'), encoding="utf-8")
         if file.name in ("meta.json", "data.yaml"):
             file.write_text(file.read_text().replace("cat", "кот"), encoding="utf-8")

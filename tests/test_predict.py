@@ -318,6 +318,12 @@ def test_inputs_that_are_not_there(name, expected, photos):
     assert "\n" not in str(error.value)
 
 
+def test_a_folder_of_arrays(tmp_path):
+    for name in ("a.npy", "B.NPY", "c_probabilities.npy", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert [os.path.basename(file) for file in expand_inputs([str(tmp_path)])] == ["B.NPY", "a.npy"]
+
+
 def test_a_folder_without_pictures(tmp_path):
     with pytest.raises(DeepLabError, match="no images in this folder"):
         expand_inputs([str(tmp_path)])

@@ -70,6 +70,11 @@ def _entries(folder: AnyPath) -> list[AnyPath]:
         raise DeepLabError(f"{folder}: cannot be read ({error.strerror or error}); expected a folder") from None
 
 
+def _is_photograph(name: str) -> bool:
+    """Returns whether a file of a folder is one to segment; arrays that an earlier run has written there are not."""
+    return name.lower().endswith(IMAGE_EXTENSIONS) and not name.endswith(f"_{_SUFFIXES['probabilities']}")
+
+
 def _matching(item: str) -> list[str]:
     """Returns the files that match a glob; its folders that are there mean themselves, run [2]/*.jpg for instance."""
     place = path(item)
@@ -96,7 +101,7 @@ def expand_inputs(inputs: Sequence[str]) -> list[str]:
             found = [item]
         elif item and path(item).is_dir():
             entries = _entries(path(item))
-            found = [str(entry) for entry in entries if entry.suffix.lower() in IMAGE_EXTENSIONS and entry.is_file()]
+            found = [str(entry) for entry in entries if _is_photograph(entry.name) and entry.is_file()]
             if not found:
                 raise DeepLabError(f"{item}: no images in this folder; expected {', '.join(IMAGE_EXTENSIONS)}")
         else:

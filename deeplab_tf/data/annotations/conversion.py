@@ -138,7 +138,8 @@ def convert(
     table = class_table(names, ignore_label, listing.root)
     order = options.drawing_order or annotations.drawing_order
     painting = Painting(table.label_of, table.background, ignore_label, order, options.border_ignore)
-    work = _Work(listing, pathlib.Path(scratch), options, painting, read_lists(listing))
+    lists = Lists({}) if annotations.lists == "none" else read_lists(listing, named=annotations.lists == "named")
+    work = _Work(listing, pathlib.Path(scratch), options, painting, lists)
     work.faults += work.lists.missing
     for picture in annotations.pictures():
         if isinstance(picture, DeepLabError):
@@ -229,8 +230,7 @@ def _add(work: _Work, picture: AnnotatedPicture) -> None:
 def _splits_of(work: _Work, picture: AnnotatedPicture, file: str) -> tuple[str, ...]:
     """Returns the splits of a picture: those of the lists, or the one of its annotation or its folder."""
     own = picture.split or _split_of(work, picture.source) or _split_of(work, file) or "train"
-    described = picture.relative and picture.split  # data.yaml of YOLO names lists itself
-    if not work.lists.splits or described or _scratch_of(work) in file:
+    if not work.lists.splits or _scratch_of(work) in file:
         return (own,)
     return work.lists.splits.get(file, ())
 

@@ -103,6 +103,8 @@ class Annotations:
       pictures: yields the pictures one by one; an error is the fault of one picture or file, and the others follow.
       others_are_background: a picture that is not named has nothing on it, by the format's rule.
       left_out: what was not read, one line each.
+      lists: which lists beside the annotations say the split of a picture: any; named: those called train.txt, val.txt
+        or test.txt; none, since the format has lists of its own.
     """
 
     format: str
@@ -111,6 +113,7 @@ class Annotations:
     pictures: Callable[[], Iterator[AnnotatedPicture | DeepLabError]]
     others_are_background: bool = False
     left_out: tuple[str, ...] = ()
+    lists: Literal["any", "named", "none"] = "any"
 
 
 _Item = TypeVar("_Item")

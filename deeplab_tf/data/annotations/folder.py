@@ -7,7 +7,7 @@ from deeplab_tf import files
 from deeplab_tf.catalog.datasets import Dataset
 from deeplab_tf.data.annotations.conversion import Conversion, Converted, convert
 from deeplab_tf.data.annotations.drawn import attempt
-from deeplab_tf.data.annotations.formats import Found, find_annotations
+from deeplab_tf.data.annotations.formats import Found, find_annotations, is_panoptic
 from deeplab_tf.data.annotations.listing import Listing
 from deeplab_tf.data.file_tree import files_below
 from deeplab_tf.data.layouts import find_layout
@@ -43,7 +43,7 @@ def annotated_folder(root: str, facts: Dataset | None, choice: Choice, scratch: 
     """
     root = _absolute(root)
     wanted = choice.place is not None or choice.format_name is not None
-    masks = [] if wanted else [label for source in find_layout(files_below(root)).sources for label in source.labels]
+    masks = [] if wanted else [label for s in find_layout(_without_panoptic(root)).sources for label in s.labels]
     listing = Listing(root)
     if masks:
         found = attempt(find_annotations, listing)
@@ -63,6 +63,13 @@ def annotated_folder(root: str, facts: Dataset | None, choice: Choice, scratch: 
     if not _is_plain(choice):
         raise DeepLabError(f"{root}: no annotations to draw, which drawing options are for; leave these options out")
     return ""
+
+
+def _without_panoptic(root: str) -> list[str]:
+    """Returns the files below a folder without the PNGs of a panoptic JSON file, whose colours are no classes."""
+    paths = files_below(root)
+    folders = {os.path.splitext(path)[0] for path in paths if is_panoptic(path)}
+    return [path for path in paths if os.path.dirname(path) not in folders]
 
 
 def _absolute(place: str) -> str:

@@ -18,6 +18,8 @@ FORMATS = (
 _HEAD = 1 << 16  # bytes that tell a format
 _NOT_INSTANCES = ("captions_", "image_info_", "person_keypoints_")
 _SMALL = ("annotation_id", "polygonlabels", "rectanglelabels", "ellipselabels", "brushlabels")  # keys of JSON-MIN
+_PAIRS = (("coco", "coco_panoptic"), ("cvat", "cvat_video"), ("labelstudio", "labelstudio_min"))
+_ALIKE = {one: other for pair in _PAIRS for one, other in (pair, pair[::-1])}
 _EXPECTED = {
     "coco": "a JSON file with images, annotations and categories, as annotations/instances_train.json",
     "coco_panoptic": "a JSON file with segments_info, as annotations/panoptic_train.json, and its PNGs",
@@ -79,7 +81,9 @@ def find_annotations(listing: Listing, place: str | None = None, format_name: st
     else:
         found = _of_folder(listing if place is None else Listing(place))
     if format_name is not None:
-        found = {name: one for name, one in found.items() if name == format_name}
+        # The beginning of a large file may not tell two formats of one program apart: the user does.
+        one = found.get(format_name) or found.get(_ALIKE.get(format_name, ""))
+        found = {format_name: dataclasses.replace(one, format=format_name)} if one else {}
     elif "coco" in found:  # COCO's own files of panoptic segmentation lie beside those of instances
         found.pop("coco_panoptic", None)
     if len(found) > 1:
@@ -142,8 +146,13 @@ def _kind(file: str) -> str | None:
         return "supervisely"
     if not (_has(head, "images", "annotations") and _has(head, "file_name", "image_id", "categories")):
         return None
-    panoptic = os.path.basename(file).lower().startswith("panoptic_") or _has(head, "segments_info")
-    return "coco_panoptic" if panoptic else "coco"
+    return "coco_panoptic" if is_panoptic(file) or _has(head, "segments_info") else "coco"
+
+
+def is_panoptic(file: str) -> bool:
+    """Returns whether a file is called as COCO's panoptic annotations are: panoptic_train2017.json."""
+    name = os.path.basename(file).lower()
+    return name.startswith("panoptic") and name.endswith(".json")
 
 
 def _kind_of_cvat(head: bytes) -> str | None:

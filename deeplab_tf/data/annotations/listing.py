@@ -56,7 +56,7 @@ class Listing:
         if ending.lower() not in _MASK_ENDINGS or f"{stem}.json" in self._annotated:
             return False
         folders = os.path.dirname(file[len(self.root) :]).lower().replace(os.sep, "/").split("/")
-        return not LABEL_FOLDERS.isdisjoint(folders) or any(folder.startswith("panoptic_") for folder in folders)
+        return not LABEL_FOLDERS.isdisjoint(folders) or any(folder.startswith("panoptic") for folder in folders)
 
     def find(self, picture: AnnotatedPicture) -> str:
         """Returns the file of a picture.

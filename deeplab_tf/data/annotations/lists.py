@@ -1,11 +1,12 @@
 """The lists beside annotated pictures, train.txt and val.txt, that say which picture belongs to which split."""
 
 import dataclasses
-import os
 from collections.abc import Mapping
 
 from deeplab_tf.data.annotations.listing import Listing
+from deeplab_tf.data.annotations.reading import split_of
 from deeplab_tf.data.file_tree import key, without_extension
+from deeplab_tf.data.pairs import split_name
 from deeplab_tf.data.split_lists import Images, listed_splits
 
 
@@ -24,8 +25,12 @@ class Lists:
     notes: tuple[str, ...] = ()
 
 
-def read_lists(listing: Listing) -> Lists:
+def read_lists(listing: Listing, *, named: bool = False) -> Lists:
     """Returns what the lists of a folder say, which are those that `split_lists` finds beside masks.
+
+    Args:
+      listing: the files of the folder.
+      named: only lists called train.txt, val.txt, test.txt and the like are read.
 
     Raises:
       DeepLabError: a list cannot be read, is empty, or names a picture twice.
@@ -40,7 +45,9 @@ def read_lists(listing: Listing) -> Lists:
             for name in dict.fromkeys((key(ending), without_extension(ending))):
                 names.setdefault(name, []).append(picture)
     images = Images(listing.root, {}, names, {})
-    found, notes = listed_splits(images, [text[beginning:] for text in listing.files(".txt")])
+    texts = [text[beginning:] for text in listing.files(".txt")]
+    texts = [text for text in texts if not named or split_of(split_name(text))]
+    found, notes = listed_splits(images, texts)
     pictures = {picture for several in names.values() for picture in several}
     splits: dict[str, tuple[str, ...]] = {}
     missing = []
@@ -49,5 +56,5 @@ def read_lists(listing: Listing) -> Lists:
             if pair.image in pictures:
                 splits[pair.image] = (*splits.get(pair.image, ()), split)
             else:
-                missing.append(f"{split}.txt: missing image {os.path.relpath(pair.image, listing.root)}")
+                missing.append(f"{split}.txt: missing image {pair.image.removeprefix(listing.root).lstrip('/')}")
     return Lists(splits, tuple(missing), tuple(notes))

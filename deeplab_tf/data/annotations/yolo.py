@@ -43,7 +43,8 @@ def open_yolo(places: Sequence[str]) -> Annotations:
         for task in tasks:
             yield attempt(lambda one: _picture(one, names), task)
 
-    return Annotations("yolo", "largest_first", lambda: names, pictures, others_are_background=True)
+    lists = "none" if described else "named"
+    return Annotations("yolo", "largest_first", lambda: names, pictures, others_are_background=True, lists=lists)
 
 
 def _yaml_names(values: dict[str, Any], file: str) -> tuple[str, ...]:
