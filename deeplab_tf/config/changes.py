@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from deeplab_tf.arch import ARCHITECTURES, nas
 from deeplab_tf.arch.spec import Architecture
@@ -48,8 +48,10 @@ def _has_bounds(config: ModelConfig) -> bool:
 
 _ASPP = "ASPP: --aspp_with_batch_norm, and no --dense_prediction_cell_json"
 _POOLED = "the pooled feature of ASPP: --add_image_level_feature and --aspp_with_batch_norm"
-_DECODER = ("decoder_use_separable_conv", "decoder_filters", "decoder_projection_filters", "decoder_convs")
-_DECODER += ("decoder_kernel_size", "decoder_use_sum_merge", "decoder_output_is_logits")
+_DECODER = (
+    *("decoder_use_separable_conv", "decoder_filters", "decoder_projection_filters", "decoder_convs"),
+    *("decoder_kernel_size", "decoder_use_sum_merge", "decoder_output_is_logits"),
+)
 _NAS = ("nas_stem_output_num_conv_filters", "nas_use_classification_head", "nas_remove_os32_stride")
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
@@ -125,8 +127,8 @@ def require_effect(config: ModelConfig, names: Iterable[str]) -> None:
     for rule in _RULES:
         for name in rule.fields:
             if name in given and not rule.met(config):
-                value = getattr(config, name)
-                shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+                value: Any = getattr(config, name)
+                shown = ",".join(map(str, cast("tuple[Any, ...]", value))) if isinstance(value, tuple) else value
                 equals = "" if name == "dense_prediction_cell_json" else f"={shown}"
                 raise DeepLabError(
                     f"--{name}{equals} would do nothing: it needs {rule.needs}; leave it out or give that"
@@ -148,7 +150,7 @@ def override(config: ModelConfig, changes: Mapping[str, Any], *, remembered: Ite
     """
     remembered = set(remembered)
     changed = dataclasses.replace(config, **changes)
-    news = []
+    news: list[str] = []
     for name in changes:
         old = getattr(config, name)
         new = getattr(changed, name)
