@@ -123,8 +123,9 @@ def _read(file: str) -> _Video:
                     f"{file}: pictures among the tracks of a video; --annotation_format=cvat reads pictures"
                 )
         elif element.tag == "original_size":
-            texts = [element.findtext(key) for key in ("height", "width")]
-            video.size = picture_size(*(_whole(text, f"{file}: original_size") for text in texts), file)
+            where = f"{file}: original_size"
+            height = _whole(element.findtext("height"), where)
+            video.size = picture_size(height, _whole(element.findtext("width"), where), where)
         elif element.tag == "track":
             video.tracks.append(_track(file, element))
             root.clear()
