@@ -148,7 +148,7 @@ def test_a_default_of_the_release_is_never_refused():
     values(["tool", *f"{RUN} {line} --min_scale_factor=2 --last_layers_contain_logits_only=false".split()])
     asked = train.experiment(values)
     options.require_use(values, train._USES, asked)
-    require_effect(asked.model, options.given(values, ModelConfig))
+    require_effect(asked.model, options.given(values, ModelConfig, train._NAMES[ModelConfig]))
 
 
 def test_changes_of_a_model_that_has_them_already_or_that_they_change():
@@ -178,4 +178,4 @@ def test_the_release_command_lines_give_no_idle_flag():
             values = parsed("train", line)
             asked = train.experiment(values)
             options.require_use(values, train._USES, asked)
-            require_effect(asked.model, options.given(values, ModelConfig))
+            require_effect(asked.model, options.given(values, ModelConfig, train._NAMES[ModelConfig]))
