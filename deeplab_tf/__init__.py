@@ -30,6 +30,7 @@ if _typing.TYPE_CHECKING:  # What type checkers and editors read; at run time `_
     from deeplab_tf.training.step import make_train_step as make_train_step
     from deeplab_tf.weights.load import load as load
     from deeplab_tf.weights.load import load_backbone as load_backbone
+    from deeplab_tf.weights.repository import push as push
     from deeplab_tf.weights.tf1 import load_tf1_checkpoint as load_tf1_checkpoint
     from deeplab_tf.weights.tf1 import save_tf1_checkpoint as save_tf1_checkpoint
     from deeplab_tf.zoo import published as published
@@ -47,6 +48,7 @@ _PUBLIC = {
     "build_backbone": "network.backbone",
     "load": "weights.load",
     "load_backbone": "weights.load",
+    "push": "weights.repository",
     "load_tf1_checkpoint": "weights.tf1",
     "save_tf1_checkpoint": "weights.tf1",
     "predict": "inference.predict",

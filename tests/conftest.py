@@ -39,15 +39,16 @@ V3_HEAD = {
 }
 
 
-def _golden_module() -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location("golden", GOLDENS / "golden.py")
+def _golden_module(name: str) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(name, GOLDENS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["golden"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
-_golden_module()
+_golden_module("golden")
+_golden_module("golden_torch")
 
 
 @pytest.fixture(scope="session", autouse=True)

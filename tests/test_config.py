@@ -59,8 +59,15 @@ PAPER_DEFAULTS = {
     # of photographs that are not RGB
     "input_channels": 3,
     "extra_band_means": None,
+    # of the same networks in transformers and PyTorch
+    "smallest_width": None,
+    "expand_ratio": 6.0,
+    "expand_first_block": False,
+    "fixed_padding": False,
+    "batch_norm_epsilon": None,
 }
 OWN_VARIANTS = {"mobilenet_v1", "vgg16", "resnet_v1_101_caffe", "tiny", "small_resnet"}
+OWN_VARIANTS |= {"mobilenet_v2_pytorch", "xception_65_pytorch"}
 V2 = {"aspp_with_batch_norm": False}
 
 

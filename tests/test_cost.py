@@ -122,6 +122,9 @@ ROWS = (
     Row("resnet_v1_101_caffe", V2, 528, 320, 42_500_160 + 4 * 387_093, (520, 42_500_160), 108),
     # A unit in a copy of block4 has 4,462,592 parameters and no projection.
     Row("resnet_v1_50", CASCADE, 402, 242, 23_508_032 + 9 * 4_462_592 + 43_029, (400, 63_671_360), 81),
+    # bubbliiiing/deeplabv3-plus-pytorch's backbones have the variables of the release's, here with the release's head.
+    Row("mobilenet_v2_pytorch", {}, *MNV2),
+    Row("xception_65_pytorch", V3PLUS, *XCEPTION_65),
     # Counted by hand: the stem has 464, the five units 2,592, 4,440, 5,032, 9,024 and 18,128.
     Row("tiny", {}, 97, 59, 39_680 + 170_773, (80, 39_680), 15),
     # By hand too: the stem has 696, the blocks 93,792, 374,208 and 701,696. Two kernels of the head are twice as large.

@@ -1,7 +1,9 @@
-"""Converts weights of Google's DeepLab release, or Caffe's of DeepLab v1 and v2, to a model directory, or back to TF1.
+"""Converts weights of Google's release, Caffe's, Hugging Face's or PyTorch's to a model directory, or back to TF1.
 
   deeplab-tf convert --checkpoint=deeplabv3_pascal_train_aug_2018_01_04.tar.gz --output_dir=models/xception65
   deeplab-tf convert --checkpoint=models/xception65 --output_dir=tf1 --to_tf1
+  deeplab-tf convert --checkpoint=hf://google/deeplabv3_mobilenet_v2_1.0_513 --output_dir=models/hub
+  deeplab-tf convert --checkpoint=models/hub --output_dir=repository --to_hf
 
 The network is inferred from the names and shapes of the variables; what they do not determine (rates, output stride)
 comes from the zoo's table or a flag, and is printed. Every variable must find its place, or nothing is written. The
@@ -13,10 +15,15 @@ from collections.abc import Sequence
 from absl import flags
 
 from deeplab_tf.config import ModelConfig
+from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import options
 
 _USES: tuple[options.Use[flags.FlagValues], ...] = (
     options.Use(("dataset",), "a model directory, which --to_tf1 does not write", lambda values: not values.to_tf1),
+    options.Use(("scores", "certificate", "licence"), "--to_hf", lambda values: values.to_hf),
+    options.Use(
+        ("keep_training_state",), "a checkpoint, which --to_hf does not write", lambda values: not values.to_hf
+    ),
 )
 
 
@@ -26,6 +33,15 @@ def define(values: flags.FlagValues) -> None:
     options.define_path(values, "output_dir", None, "folder to write; it must not hold a model yet")
     text = "write a TF1 checkpoint for the original code instead of a model directory"
     flags.DEFINE_boolean("to_tf1", False, text, flag_values=values)
+    text = (
+        "write a repository for the Hugging Face Hub (model.safetensors, deeplab.json, README.md) instead; MobileNetV2 "
+        "without a decoder as transformers loads it"
+    )
+    flags.DEFINE_boolean("to_hf", False, text, flag_values=values)
+    options.define_path(values, "scores", None, "for the card of --to_hf: metrics.json of an evaluation")
+    options.define_path(values, "certificate", None, "for the card of --to_hf: certificate.json of an export")
+    text = "for the card of --to_hf: the licence of the weights, as the Hub names it, such as apache-2.0"
+    flags.DEFINE_string("licence", None, text, flag_values=values)
     text = "keep optimiser slots, step and moving averages, so that training can go on"
     flags.DEFINE_boolean("keep_training_state", False, text, flag_values=values)
     text = (
@@ -45,17 +61,26 @@ def main(values: flags.FlagValues) -> None:
     options.start_tensorflow()
     from deeplab_tf.weights.loading import open_model
     from deeplab_tf.weights.model_directory import check_target, save_model
+    from deeplab_tf.weights.repository import read_evidence, write_repository
 
+    if values.to_hf and values.to_tf1:
+        raise DeepLabError("--to_hf and --to_tf1: each says what is written; expected one of them")
+    evidence = read_evidence(values.scores, values.certificate, values.licence)
     check_target(values.output_dir)
     loaded = open_model(values.checkpoint, changes, dataset=values.dataset, keep_state=values.keep_training_state)
-    card = None if values.to_tf1 else loaded.card
-    save_model(values.output_dir, loaded.model, loaded.receipt, card=card, state=loaded.state)
+    what = "TF1 checkpoint" if values.to_tf1 else "model directory"
+    if values.to_hf:
+        both = write_repository(values.output_dir, loaded.model, loaded.receipt, loaded.card, evidence)
+        what = f"repository for the Hugging Face Hub{', which transformers loads too' if both else ''}"
+    else:
+        card = None if values.to_tf1 else loaded.card
+        save_model(values.output_dir, loaded.model, loaded.receipt, card=card, state=loaded.state)
     print("Configuration")
     print(options.table({"kind": loaded.card.kind, **loaded.card.config.to_json(), "dataset": loaded.card.dataset}))
     for note in loaded.notes:
         print(f"Note: {note}")
     print(loaded.receipt.summary())
-    print(f"Written: {values.output_dir} ({'TF1 checkpoint' if values.to_tf1 else 'model directory'} and receipt.json)")
+    print(f"Written: {values.output_dir} ({what}, and receipt.json)")
 
 
 def run(argv: Sequence[str] | None = None) -> None:

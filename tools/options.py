@@ -18,7 +18,8 @@ from deeplab_tf.tools.ending import ending
 
 CHECKPOINT_HELP = (
     "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite of the release, "
-    ".caffemodel of DeepLab v1 or v2, or a name of the zoo"
+    ".caffemodel of DeepLab v1 or v2, .safetensors or .pth, folder of transformers', hf://owner/name[@revision], or a "
+    "name of the zoo"
 )
 AUTO = "auto"  # the value of a flag whose number the command finds
 _DEFINE = {

@@ -11,8 +11,9 @@ Images that one machine cannot segment, Apache Beam can (pip install 'deeplab_tf
   deeplab-tf predict --checkpoint=/net/model --input="/net/photos/**/*.jpg" --output_dir=/net/out --save=raw \
     --beam_runner=FlinkRunner --beam_options="--flink_master=host:8081 --parallelism=64"
 
-Writes <stem>_mask.png (colours), <stem>_overlay.jpg (with a legend), <stem>_raw.png (class indices) and with
---save=probabilities <stem>_probabilities.npy, all at the picture's own size.
+Writes <stem>_mask.png (colours), <stem>_overlay.jpg (with a legend), <stem>_raw.png (class indices), with --save=cutout
+<stem>_cutout.png (the picture without its background, class 0) and with --save=probabilities <stem>_probabilities.npy,
+all at the picture's own size.
 """
 
 import dataclasses
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 _CRF = tuple(field.name for field in dataclasses.fields(CrfConfig) if field.name != "crf")
 _USES: tuple[options.Use[PredictConfig], ...] = (
     options.Use(_CRF, "--crf", lambda choice: choice.crf),
-    options.Use(("longest_side",), "--resize=longest", lambda choice: choice.resize == "longest"),
+    options.Use(("longest_side",), "--resize=longest", lambda choice: choice.resize != "none"),
 )
 
 
@@ -159,6 +160,7 @@ def main(values: flags.FlagValues) -> int:
 
     files = expand_inputs(values.input) if values.input else []
     loaded = open_model(values.checkpoint, changes)
+    choice = choice.for_model(loaded.card.letterbox, options.given(values, PredictConfig))
     rows = {
         "checkpoint": values.checkpoint,
         **loaded.card.config.to_json(),

@@ -9,13 +9,14 @@ from deeplab_tf.errors import DeepLabError
 # Red, green, blue in 0..255.
 Pixel = tuple[float, float, float]
 SCALE_PIXEL: Pixel = (127.5, 127.5, 127.5)
+LETTERBOX_PIXEL: Pixel = (128.0, 128.0, 128.0)
 RGB_MEAN: Pixel = (123.15, 115.90, 103.06)
 # What the Caffe models of DeepLab-v1 and v2 subtract (there in the order blue, green, red).
 CAFFE_MEAN: Pixel = (122.675, 116.669, 104.008)
 
 ActivationName = Literal["relu", "relu6", "hard_swish"]
-Skip = Literal["conv", "sum", "none"]
-Preprocessing = Literal["scale", "subtract_mean"]
+Skip = Literal["conv", "sum", "rectified_sum", "none"]
+Preprocessing = Literal["scale", "subtract_mean", "unit"]
 ScalingField = Literal["depth_multiplier", "divisible_by"]
 Initializer = Literal["truncated_normal", "resnet", "nas"]
 # What a NAS cell adds up: two pairs of (number of the state, operation).
@@ -38,6 +39,26 @@ class BackboneOptions(Protocol):
     @property
     def divisible_by(self) -> int | None:
         """MobileNetV2 channels become a multiple of this."""
+        ...
+
+    @property
+    def smallest_width(self) -> int | None:
+        """MobileNetV2 channels are whole numbers before they become a multiple, and at least this."""
+        ...
+
+    @property
+    def expand_ratio(self) -> float:
+        """Channels inside an inverted residual over those that it reads."""
+        ...
+
+    @property
+    def expand_first_block(self) -> bool:
+        """Whether the first inverted residual has an expansion too, of ratio 1."""
+        ...
+
+    @property
+    def fixed_padding(self) -> bool:
+        """Whether strided convolutions pad alike on all sides at any size."""
         ...
 
     @property
@@ -153,8 +174,9 @@ class SeparableUnit:
 class XceptionUnit:
     """Three separable convolutions with a skip (release: core/xception.py).
 
-    `skip` is conv, sum or none; the stride sits on the third convolution; `activation_inside` activates after each
-    depthwise and pointwise convolution instead of before each separable one; `rates` multiply the unit's rate.
+    `skip` is conv, sum, rectified_sum (of the rectified input) or none; the stride sits on the third convolution;
+    `activation_inside` activates after each depthwise and pointwise convolution instead of before each separable one;
+    `rates` multiply the unit's rate.
     """
 
     scope: str
@@ -180,7 +202,8 @@ class XceptionUnit:
 class InvertedResidual:
     """Expand, depthwise, (squeeze-and-excite), project (MobileNets). Widths are final, multipliers already applied.
 
-    `expanded` equal to the input's width builds no expansion. `fused` replaces expansion and depthwise by one
+    `expanded` equal to the input's width builds no expansion, unless `always_expands`. `explicit_padding` is as in
+    `Conv`. `fused` replaces expansion and depthwise by one
     convolution `expand` with the kernel and the stride (EdgeTPU). The input is added where `residual` is true, the
     effective stride is 1 and the widths agree.
     """
@@ -196,6 +219,8 @@ class InvertedResidual:
     squeeze: int | None = None
     fused: bool = False
     residual: bool = True
+    explicit_padding: bool = False
+    always_expands: bool = False
 
     @property
     def output_weights(self) -> tuple[str, int]:
@@ -204,8 +229,8 @@ class InvertedResidual:
 
     @property
     def tap_widths(self) -> dict[str, int]:
-        """The depthwise output, which a decoder may read, and its channels."""
-        return {f"{self.end_point}/depthwise_output": self.expanded}
+        """The outputs of depthwise convolution and projection, which a decoder may read, and their channels."""
+        return {f"{self.end_point}/depthwise_output": self.expanded, f"{self.end_point}/output": self.filters}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,13 +303,16 @@ class Architecture:
       scope: its TF1 variable scope.
       units: the rows for given options, widths final, strides nominal (as if the output stride were the largest).
       batch_norm: constants of the backbone's batch norms; None: its convolutions have biases instead.
-      preprocessing: "scale" maps 0..255 to [-1, 1]; "subtract_mean" subtracts `mean` (RGB).
+      preprocessing: "scale" maps 0..255 to [-1, 1], "unit" to [0, 1]; "subtract_mean" subtracts `mean` (RGB).
       pad_pixel: RGB the data pipeline pads images with.
       decoder_end_points: stride -> end point that the decoder reads.
       initializer: "truncated_normal" (std 0.09), "resnet" or "nas" (see deeplab_tf/network/layers.py).
       bare_end_points: the end points of its convolutions have no scope before them (MobileNets and NAS).
       bounded: its activations follow use_bounded_activation.
       scaled_by: the fields of ModelConfig that scale its channels.
+      takes: other fields of ModelConfig that only it takes.
+      nominal_output_stride: the output stride of the rows without any atrous convolution.
+      letterbox: side in pixels of the grey square that its public models fit photographs into; None: they do not.
       smallest_output_stride: the smallest output stride that the rows can be built at.
       usual_output_stride: that of its released segmentation networks, where all have the same; None: the papers'.
       gate_is_q_sigmoid: so is the gate of its released segmentation networks, where they have one.
@@ -307,6 +335,9 @@ class Architecture:
     bare_end_points: bool = False
     bounded: bool = False
     scaled_by: tuple[ScalingField, ...] = ()
+    takes: tuple[str, ...] = ()
+    nominal_output_stride: int = 32
+    letterbox: int | None = None
     smallest_output_stride: int = 1
     usual_output_stride: int | None = None
     gate_is_q_sigmoid: bool = False
@@ -322,7 +353,7 @@ class Architecture:
 
     def largest_output_stride(self, config: BackboneOptions) -> int:
         """Returns the output stride without any atrous convolution."""
-        return 32 * 2**config.cascade_blocks if self.cascades else 32
+        return self.nominal_output_stride * 2 ** (config.cascade_blocks if self.cascades else 0)
 
     def decoder_widths(self, config: BackboneOptions) -> dict[int, int]:
         """Returns stride -> channels of the end points that the decoder reads."""

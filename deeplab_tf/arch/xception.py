@@ -1,6 +1,15 @@
 """The modified aligned Xception: 41, 65 and 71 layers (arXiv 1802.02611, section 3.2; release: core/xception.py)."""
 
-from deeplab_tf.arch.spec import Architecture, BackboneOptions, BatchNorm, Conv, Skip, Unit, XceptionUnit
+from deeplab_tf.arch.spec import (
+    LETTERBOX_PIXEL,
+    Architecture,
+    BackboneOptions,
+    BatchNorm,
+    Conv,
+    Skip,
+    Unit,
+    XceptionUnit,
+)
 
 # (scope, widths of the three separable convolutions, skip, stride, number of units)
 _Block = tuple[str, tuple[int, int, int], Skip, int, int]
@@ -18,11 +27,13 @@ _ENTRY_71: tuple[_Block, ...] = (
 )
 
 
-def _blocks(entry: tuple[_Block, ...], middle_units: int) -> tuple[_Block, ...]:
+def _blocks(
+    entry: tuple[_Block, ...], middle_units: int, *, middle_skip: Skip = "sum", exit_stride: int = 2
+) -> tuple[_Block, ...]:
     return (
         *entry,
-        ("middle_flow/block1", (728, 728, 728), "sum", 1, middle_units),
-        ("exit_flow/block1", (728, 1024, 1024), "conv", 2, 1),
+        ("middle_flow/block1", (728, 728, 728), middle_skip, 1, middle_units),
+        ("exit_flow/block1", (728, 1024, 1024), "conv", exit_stride, 1),
         ("exit_flow/block2", (1536, 1536, 2048), "none", 1, 1),
     )
 
@@ -67,10 +78,27 @@ def _architecture(name: str, blocks: tuple[_Block, ...], taps: tuple[str, str, s
 
 
 _TAPS_41 = ("entry_flow/block2", "entry_flow/block3", "exit_flow/block1")
+# The backbone of a public PyTorch implementation of DeepLab-v3+ (bubbliiiing/deeplabv3-plus-pytorch): the variables of
+# xception_65. Its exit flow has no stride; its middle flow adds the input as its first activation leaves it, because
+# that one works in place.
+_XCEPTION_65_PYTORCH = Architecture(
+    name="xception_65_pytorch",
+    scope="xception_65",
+    units=lambda config: units(_blocks(_ENTRY_41, 16, middle_skip="rectified_sum", exit_stride=1), config),
+    batch_norm=BatchNorm(decay=0.9997, epsilon=1e-5),
+    preprocessing="unit",
+    pad_pixel=LETTERBOX_PIXEL,
+    decoder_end_points={4: "xception_65/entry_flow/block2/unit_1/xception_module/separable_conv2_pointwise"},
+    smallest_output_stride=2,
+    nominal_output_stride=16,
+    letterbox=512,
+)
+
 _TAPS_71 = ("entry_flow/block3", "entry_flow/block5", "exit_flow/block1")
 
 ARCHITECTURES = (
     _architecture("xception_41", _blocks(_ENTRY_41, 8), _TAPS_41),
     _architecture("xception_65", _blocks(_ENTRY_41, 16), _TAPS_41),
     _architecture("xception_71", _blocks(_ENTRY_71, 16), _TAPS_71),
+    _XCEPTION_65_PYTORCH,
 )

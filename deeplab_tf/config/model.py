@@ -12,6 +12,7 @@ from deeplab_tf.errors import unknown_name
 
 MergeMethod = Literal["max", "avg"]
 MERGE_METHODS: tuple[MergeMethod, ...] = get_args(MergeMethod)
+_ROW_FIELDS = ("smallest_width", "expand_ratio", "expand_first_block", "fixed_padding")
 _COUNTS = (
     *("num_classes", "aspp_convs_filters", "nas_stem_output_num_conv_filters", "fc_kernel_size", "fc_filters"),
     *("decoder_filters", "decoder_projection_filters", "decoder_convs", "decoder_kernel_size"),
@@ -92,11 +93,24 @@ class ModelConfig(Options):
         "127.5 each",
     )
 
+    smallest_width: int | None = option(
+        None,
+        "MobileNetV2 channels are rounded as Hugging Face's: to whole numbers, then to a multiple of divisible_by, "
+        "expansions too, and are at least this; unset: the release's rule",
+    )
+    expand_ratio: float = option(6.0, "channels inside MobileNetV2's inverted residuals over those that they read")
+    expand_first_block: bool = option(False, "MobileNetV2's first inverted residual has an expansion too, of ratio 1")
+    fixed_padding: bool = option(
+        False, "MobileNetV2's strided convolutions pad alike on all sides, as PyTorch's; false: TensorFlow's SAME"
+    )
+    batch_norm_epsilon: float | None = option(None, "epsilon of the backbone's batch norms; unset: the release's")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.model_variant not in ARCHITECTURES:
             raise unknown_name("model_variant", self.model_variant, ARCHITECTURES)
         self._require_sizes()
+        self._require_rows()
         self._require_bands()
         self._require_strides()
         self._require_head()
@@ -111,6 +125,19 @@ class ModelConfig(Options):
         self._require("image_pyramid", scales is None or min(scales) > 0, "expected scales above 0")
         expected = "expected -1 with an image pyramid of several scales, which share no range of values"
         self._require("quantize_delay_step", not self.quantized or len(scales or ()) < 2, expected)
+
+    def _require_rows(self) -> None:
+        architecture = ARCHITECTURES[self.model_variant]
+        self._require("smallest_width", self.smallest_width is None or self.smallest_width >= 1, "expected 1 or more")
+        self._require("expand_ratio", self.expand_ratio > 0, "expected a number above 0")
+        for name in _ROW_FIELDS:
+            plain = getattr(self, name) == _DEFAULTS[name]
+            self._require(name, plain or name in architecture.takes, f"{self.model_variant} does not take it")
+        epsilon = self.batch_norm_epsilon
+        norms = architecture.batch_norm is not None
+        self._require("batch_norm_epsilon", epsilon is None or norms, f"{self.model_variant} has no batch norms")
+        expected = "expected 1e-5 to 1 (TensorFlow's fused batch norm adds no less)"
+        self._require("batch_norm_epsilon", epsilon is None or 1e-5 <= epsilon <= 1, expected)
 
     def _require_bands(self) -> None:
         self._require_at_least(1, "input_channels")

@@ -1,6 +1,7 @@
 """PredictConfig: how images are segmented and which files are written. Import it from deeplab_tf.config."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import Literal, get_args
 
 from deeplab_tf.config.crf import CrfConfig
@@ -10,8 +11,8 @@ from deeplab_tf.config.inference import LONGEST_SIDE, Inference
 from deeplab_tf.config.serve import RUNTIMES, Runtime
 from deeplab_tf.errors import unknown_name
 
-Save = Literal["mask", "overlay", "raw", "probabilities"]
-Resize = Literal["longest", "none"]
+Save = Literal["mask", "overlay", "raw", "cutout", "probabilities"]
+Resize = Literal["longest", "letterbox", "none"]
 SAVE_CHOICES: tuple[Save, ...] = get_args(Save)
 RESIZE_CHOICES: tuple[Resize, ...] = get_args(Resize)
 LEAST_PIXELS = 66_049  # 257 x 257, of a tile
@@ -24,8 +25,12 @@ class PredictConfig(CrfConfig, Averaging):
     The release's eval_scales and add_flipped_images, the resize rule of its demo, and the CRF of DeepLab v1 and v2.
     """
 
-    resize: Resize = option("longest", "longest: shrink or enlarge to the longest side first; none: keep the size")
-    longest_side: int = option(LONGEST_SIDE, "longest side in pixels for --resize=longest")
+    resize: Resize = option(
+        "longest",
+        "longest: shrink or enlarge to the longest side first; letterbox: and fit into a square of that side, in the "
+        "middle, as models of deeplabv3-plus-pytorch expect (for them the default); none: keep the size",
+    )
+    longest_side: int = option(LONGEST_SIDE, "longest side in pixels for --resize=longest and letterbox")
     save: tuple[Save, ...] = option(("mask", "overlay", "raw"), "what to write: " + ", ".join(SAVE_CHOICES))
     max_pixels: int = option(4_200_000, "an image with more pixels (after resizing) is run in overlapping tiles")
     max_image_pixels: int = option(
@@ -43,13 +48,25 @@ class PredictConfig(CrfConfig, Averaging):
         super().__post_init__()
         if self.runtime not in RUNTIMES:
             raise unknown_name("runtime", self.runtime, RUNTIMES)
-        self._require("resize", self.resize in RESIZE_CHOICES, "expected longest or none")
+        self._require("resize", self.resize in RESIZE_CHOICES, "expected letterbox, longest or none")
         for choice in self.save:
             if choice not in SAVE_CHOICES:
                 raise unknown_name("value of save", choice, SAVE_CHOICES)
         self._require_at_least(1, "max_image_pixels")
         self._require("longest_side", self.longest_side > 0, "expected a number of pixels")
         self._require("max_pixels", self.max_pixels >= LEAST_PIXELS, f"expected at least {LEAST_PIXELS} (257 x 257)")
+
+    def for_model(self, letterbox: int | None, given: Collection[str]) -> "PredictConfig":
+        """Returns the options with the input rule of a model where the user has given none.
+
+        Args:
+          letterbox: the side of the square that the model's photographs were fitted into, or None.
+          given: the names of the options that the user gave.
+        """
+        if letterbox is None or "resize" in given:
+            return self
+        side = self.longest_side if "longest_side" in given else letterbox
+        return dataclasses.replace(self, resize="letterbox", longest_side=side)
 
     @property
     def inference(self) -> Inference:

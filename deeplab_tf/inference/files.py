@@ -29,7 +29,7 @@ from deeplab_tf.inference.tiles import network_labels, network_size, segment, wr
 from deeplab_tf.network.sizes import halved
 from deeplab_tf.ops.images import jpeg_bytes, png_bytes, resize_labels
 from deeplab_tf.ops.network_pictures import Picture, read_photograph
-from deeplab_tf.ops.pictures import blend, class_shares, colour_mask, palette_png, with_legend
+from deeplab_tf.ops.pictures import blend, class_shares, colour_mask, cut_out, palette_png, with_legend
 from deeplab_tf.weights.model_directory import ModelCard
 
 # Pictures that are read before their turn and written after it: enough for the network never to wait, and bounded.
@@ -37,7 +37,13 @@ _READ_AHEAD, _WRITE_BEHIND, _THREADS = 3, 6, 3
 
 
 _Result = TypeVar("_Result")
-_SUFFIXES = {"mask": "mask.png", "overlay": "overlay.jpg", "raw": "raw.png", "probabilities": "probabilities.npy"}
+_SUFFIXES = {
+    "mask": "mask.png",
+    "overlay": "overlay.jpg",
+    "raw": "raw.png",
+    "cutout": "cutout.png",
+    "probabilities": "probabilities.npy",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +190,8 @@ class _Writer:
             )
         elif choice == "raw":
             file.write_bytes(palette_png(labels, self._palette))
+        elif choice == "cutout":
+            file.write_bytes(png_bytes(cut_out(picture.shown, labels)))
         else:
             write_probabilities(self._predictor, picture.pixels, self._options, str(file))
 
@@ -294,7 +302,7 @@ def _with_less(options: PredictConfig) -> str:
     cures = []
     if max(options.eval_scales) > 1:
         cures.append(f"--eval_scales={','.join(f'{scale:g}' for scale in options.eval_scales if scale <= 1) or 1}")
-    if options.resize == "longest":
+    if options.resize != "none":
         cures.append(f"--longest_side={halved((options.longest_side, options.longest_side))[0]}")
     else:
         cures += [f"--max_pixels={options.max_pixels // 2}"] if options.max_pixels // 2 >= LEAST_PIXELS else []

@@ -59,7 +59,25 @@ def _tiled(run: _Run, image: np.ndarray, tile: tuple[int, int], stride: int, res
 
 def network_size(image: np.ndarray, options: PredictConfig) -> np.ndarray:
     """Returns a photograph, uint8 [h, w, 3], at the size at which `options` have the network run on it."""
-    return resize_longest(image, options.longest_side) if options.resize == "longest" else image
+    return image if options.resize == "none" else resize_longest(image, options.longest_side)
+
+
+def _boxed(predictor: Predictor, options: PredictConfig, run: Callable[[Predictor, np.ndarray], np.ndarray]) -> _Run:
+    """Returns `run` with a predictor, on the picture itself or for letterbox in the middle of a square."""
+    if options.resize != "letterbox":
+        return lambda image: run(predictor, image)
+    side = options.longest_side
+    square = Predictor(dataclasses.replace(predictor.config, crop_size=(side, side)), predictor.backend)
+
+    def in_square(image: np.ndarray) -> np.ndarray:
+        top, left = ((side - length) // 2 for length in image.shape[:2])
+        inside = slice(top, top + image.shape[0]), slice(left, left + image.shape[1])
+        box = np.empty((side, side, image.shape[-1]), image.dtype)
+        box[:] = predictor.config.pad_pixel
+        box[inside] = image
+        return run(square, box)[inside]
+
+    return in_square
 
 
 def network_labels(predictor: Predictor, image: np.ndarray, options: PredictConfig) -> np.ndarray:
@@ -77,9 +95,7 @@ def network_labels(predictor: Predictor, image: np.ndarray, options: PredictConf
     """
     without_crf = dataclasses.replace(options.inference, crf=None)
 
-    def run(part: np.ndarray) -> np.ndarray:
-        return predictor.labels(part[None], without_crf)[0]
-
+    run = _boxed(predictor, options, lambda runner, part: runner.labels(part[None], without_crf)[0])
     if image.shape[0] * image.shape[1] <= options.max_pixels:
         return run(image)
     stride, labels = predictor.config.output_stride, np.empty(image.shape[:2], np.int32)
@@ -181,10 +197,7 @@ def _shape(predictor: Predictor, image: np.ndarray) -> tuple[int, ...]:
 
 def _probabilities(predictor: Predictor, image: np.ndarray, options: PredictConfig, result: np.ndarray) -> np.ndarray:
     """Fills `result` [h, w, classes] with the network's probabilities at the picture's own size, class by class."""
-
-    def run(part: np.ndarray) -> np.ndarray:
-        return predictor.probabilities(part[None], options.inference)[0]
-
+    run = _boxed(predictor, options, lambda runner, part: runner.probabilities(part[None], options.inference)[0])
     sized = network_size(image, options)
     if sized.shape[0] * sized.shape[1] > options.max_pixels:
         _tiled(run, sized, _square(predictor, options), predictor.config.output_stride, result)

@@ -132,6 +132,8 @@ def _xception_unit(tower: _Tower, x: Maps, row: XceptionUnit, stride: int, rate:
     if row.skip == "conv":
         x = tower.conv(x, f"{scope}/shortcut", row.filters[-1], Window(1, stride), tower.after(None))
         tower.tap(f"{scope}/shortcut", x)
+    if row.skip == "rectified_sum":
+        x = graph.activation(x, f"{scope}/shortcut", tower.relu)
     if row.skip != "none":
         if tower.bounded:
             residual = graph.activation(residual, f"{scope}/residual", "bound")
@@ -156,8 +158,8 @@ def _squeeze_excite(tower: _Tower, x: Maps, scope: str, width: int) -> Maps:
 
 def _inverted_residual(tower: _Tower, x: Maps, row: InvertedResidual, stride: int, rate: int) -> Maps:
     scope, shortcut = tower.scope(row.scope), x
-    window = Window(row.kernel, stride, rate)
-    if row.expanded > row.inputs:
+    window = Window(row.kernel, stride, rate, row.explicit_padding)
+    if row.expanded > row.inputs or row.always_expands:
         # A fused block's one convolution carries the kernel, the stride and the rate.
         expand = window if row.fused else POINTWISE
         x = tower.conv(x, f"{scope}/expand", row.expanded, expand, tower.after(row.activation))
@@ -298,6 +300,9 @@ def backbone(
       (features [b, h', w', c], end points: name -> tensor), named as the release names them.
     """
     architecture = architecture or ARCHITECTURES[config.model_variant]
+    if config.batch_norm_epsilon is not None and architecture.batch_norm:
+        norm = dataclasses.replace(architecture.batch_norm, epsilon=config.batch_norm_epsilon)
+        architecture = dataclasses.replace(architecture, batch_norm=norm)
     output_stride = config.output_stride if output_stride == 0 else output_stride
     tower = _Tower(graph, architecture, config.use_bounded_activation and architecture.bounded)
     x = graph.preprocess(images, architecture.scope, architecture.on_bands(config.mean_pixel))

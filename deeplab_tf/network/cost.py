@@ -58,15 +58,15 @@ def _tensors(value: object) -> Iterator[dict]:
             yield from _tensors(part)
 
 
-def _calls(model: keras.Model) -> dict[str, list[list[dict]]]:
+def calls_of(model: keras.Model) -> dict[str, list[list[dict]]]:
     """Returns layer name -> the tensors of each of its calls; an input layer has none."""
     layers = model.get_config()["layers"]
     return {layer["name"]: [list(_tensors(call["args"])) for call in layer["inbound_nodes"]] for layer in layers}
 
 
-def _input_shapes(model: keras.Model, size: tuple[int, int] | None) -> dict[str, list[list[tuple]]]:
+def input_shapes(model: keras.Model, size: tuple[int, int] | None) -> dict[str, list[list[tuple]]]:
     """Returns layer name -> the shapes of the inputs of each of its calls, for images of `size` or as it was built."""
-    calls = _calls(model)
+    calls = calls_of(model)
     if size is None:
         return {name: [[tuple(t["shape"]) for t in call] for call in rows] for name, rows in calls.items()}
     inputs: dict[str, list] = {name: [None] * len(rows) for name, rows in calls.items()}
@@ -116,7 +116,7 @@ def _multiply_adds(
 def activation_values(model: keras.Model) -> int:
     """Returns how many numbers the outputs of all layers hold for one image, of a model that was built for a crop."""
     total = 0
-    for name, calls in _input_shapes(model, None).items():
+    for name, calls in input_shapes(model, None).items():
         layer = model.get_layer(name)
         for shapes in filter(None, calls):
             output = layer.compute_output_shape(shapes if len(shapes) > 1 else shapes[0])
@@ -172,7 +172,7 @@ def model_cost(
       DeepLabError: no layer lies below `scope`.
     """
     layers = _layers(model, scope)
-    calls = _input_shapes(model, size)
+    calls = input_shapes(model, size)
     uses = [_multiply_adds(layer, calls[layer.name], as_profiled=as_profiled, depthwise=depthwise) for layer in layers]
     known = [use for use in uses if use is not None]
     trainable = [weight for layer in layers for weight in layer.trainable_weights]

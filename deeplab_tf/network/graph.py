@@ -19,6 +19,7 @@ from deeplab_tf.network.layers import (
     ResizeBilinear,
     ScalePixels,
     SubtractMean,
+    UnitPixels,
 )
 from deeplab_tf.ops.resizing import scale_dimension
 
@@ -158,6 +159,8 @@ class Graph:
             return self.weighted(f"{scope}/preprocess_quant", InputLevels, images)
         if architecture.preprocessing == "scale":
             x = self.op(ScalePixels, f"{scope}/preprocess", images)
+        elif architecture.preprocessing == "unit":
+            x = self.op(UnitPixels, f"{scope}/preprocess", images)
         else:
             x = self.op(SubtractMean, f"{scope}/preprocess", images, mean=architecture.mean)
         return self.fake_quantised(x, f"{scope}/preprocess_quant")

@@ -64,6 +64,15 @@ class ScalePixels(_Pixels):
 
 
 @_register
+class UnitPixels(_Pixels):
+    """Maps 0..255 to [0, 1] as x / 255."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns images [b, h, w, 3] in 0..1."""
+        return inputs / 255.0
+
+
+@_register
 class SubtractMean(_Pixels):
     """Subtracts an RGB mean, by default the release's [123.15, 115.90, 103.06] (feature_extractor.py), from 0..255."""
 

@@ -109,6 +109,22 @@ def blend(
     return mixed
 
 
+def cut_out(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns the parts of a picture that are not of class 0, the background: uint8 [h, w, 4], red, green, blue, alpha.
+
+    The rest is transparent, and black where a program does not know of that.
+
+    Args:
+      image: uint8 [h, w, 3].
+      labels: integers [h, w].
+    """
+    kept = np.asarray(labels) != 0
+    result = np.zeros((*image.shape[:2], 4), np.uint8)
+    result[kept, :3] = image[kept]
+    result[kept, 3] = 255
+    return result
+
+
 def with_legend(picture: np.ndarray, shares: Sequence[ClassShare], palette: Sequence[Colour]) -> np.ndarray:
     """Returns `picture` above a legend of the `shares` that `class_shares` gives: uint8 [h + legend, at least w, 3].
 

@@ -18,7 +18,7 @@ from deeplab_tf.data.find import find_dataset
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.network.backbone import build_backbone
 from deeplab_tf.network.model import as_network, build_model
-from deeplab_tf.weights import keras_file
+from deeplab_tf.weights import hub, hugging_face, keras_file
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.recognize import Kind, Recognized, recognize
 from deeplab_tf.weights.sources import (
@@ -182,6 +182,25 @@ def _named(card: ModelCard, dataset: str) -> ModelCard:
     )
 
 
+def _said(folder: files.AnyPath, changes: Mapping[str, Any]) -> hugging_face.Folder | None:
+    """Returns what the config.json of transformers' in a folder says, with the user's changes; None: there is none."""
+    if not hugging_face.is_folder(folder):
+        return None
+    said = hugging_face.read_folder(folder)
+    path = str(folder / hugging_face.CONFIG)
+    return dataclasses.replace(said, config=override(said.config, changes, remembered=_FIELDS, source=path))
+
+
+def _with_names(card: ModelCard, said: hugging_face.Folder, dataset: str | None) -> tuple[ModelCard, list[str]]:
+    """Returns `card` with the classes that a config.json names: those of a data set of the catalog, or its own."""
+    plain = [name.casefold().replace(" ", "") for name in said.class_names]
+    same = (f for f in DATASETS.values() if [n.casefold().replace(" ", "") for n in f.class_names] == plain)
+    known = next(same, None)
+    if dataset or known or not said.class_names:
+        return _with_classes(card, dataset or (known.name if known else None), None)
+    return dataclasses.replace(card, class_names=said.class_names, ignore_label=said.ignore_label), []
+
+
 def _kept_state(source: WeightSource, *, everything: bool, as_file: bool) -> dict[str, np.ndarray]:
     """Returns the training state to keep; the ranges of a file of eight bits too (`as_file`), which are no state."""
     kept = {"global_step", "min", "max"} if as_file else {"global_step"}
@@ -231,8 +250,12 @@ def _open_weights(
     keep_state: bool,
 ) -> Loaded:
     """Opens weights without a description, which may be those of the released checkpoint `entry`."""
+    said = _said(path, changes)
     with _bare_source(path, changes) as source:
-        config, kind, notes = _inferred(source, changes, entry)
+        if said:
+            config, kind, notes = said.config, said.kind, list(said.notes)
+        else:
+            config, kind, notes = _inferred(source, changes, entry)
         card = ModelCard(
             config=config,
             kind=kind,
@@ -240,9 +263,10 @@ def _open_weights(
             source_checkpoint=source.path,
             source_sha256=source.sha256,
             output_stride=config.output_stride,
+            letterbox=ARCHITECTURES[config.model_variant].letterbox,
         )
         if kind == "segmentation":
-            card, more = _with_classes(card, dataset, entry)
+            card, more = _with_names(card, said, dataset) if said else _with_classes(card, dataset, entry)
             notes += more
         model, skip = _build(config, kind)
         receipt = load_source(model, source, skip=skip)
@@ -284,11 +308,19 @@ def _zoo_directory(entry: ReleasedCheckpoint) -> pathlib.Path:
 def weights_path(path: str | os.PathLike[str]) -> files.AnyPath:
     """Returns the path of weights that may be given by a name of the zoo, which is downloaded if it is not there."""
     name = os.fspath(path)
+    if hub.is_hub(name):
+        return hub.fetch(name)
     local = files.path(path)
     if name not in lookup.CHECKPOINTS or local.exists():
         return local
     entry = lookup.CHECKPOINTS[name]
     return lookup.embedded_folder(entry) if entry.kind == "embedded" else lookup.fetch(entry)
+
+
+def _from(card: ModelCard, name: str) -> ModelCard:
+    """Returns `card` with the name of its repository as the origin, unless it knows of an earlier one."""
+    earlier = card.source_checkpoint and not os.path.exists(card.source_checkpoint)
+    return card if earlier else dataclasses.replace(card, source_checkpoint=name)
 
 
 def open_model(
@@ -316,6 +348,10 @@ def open_model(
     """
     changes = dict(changes or {})
     name = os.fspath(path)
+    if hub.is_hub(name):
+        loaded = open_model(hub.fetch(name), changes, dataset=dataset, keep_state=keep_state)
+        receipt = dataclasses.replace(loaded.receipt, source=name)
+        return dataclasses.replace(loaded, receipt=receipt, card=_from(loaded.card, name))
     local = files.path(path)
     if name in lookup.CHECKPOINTS and not local.exists():
         entry = lookup.CHECKPOINTS[name]
@@ -361,6 +397,7 @@ def describe_weights(path: str | os.PathLike[str], changes: Mapping[str, Any] | 
       DeepLabError: nothing is there, it is damaged or not recognised, or it contradicts `changes`.
     """
     name = os.fspath(path)
+    path = hub.fetch(name) if hub.is_hub(name) else path
     local = files.path(path)
     prefix = strip_checkpoint_suffix(local)
     zoo = name in lookup.CHECKPOINTS and not local.exists()
@@ -373,6 +410,8 @@ def describe_weights(path: str | os.PathLike[str], changes: Mapping[str, Any] | 
         if not zoo and (folder / MODEL_FILE).is_file():
             card = ModelCard.read(folder)
             return Described(card.config, card.kind, card.class_names, folded)
+        if said := _said(folder, changes or {}):
+            return Described(said.config, said.kind, said.class_names, folded)
         entry = lookup.CHECKPOINTS[name] if zoo else lookup.find_by_file(local)
         config, kind, _ = _inferred(source, changes or {}, entry)
     facts = DATASETS.get(entry.dataset or "") if entry else None

@@ -34,6 +34,7 @@ class ModelCard:
       source_checkpoint, source_sha256: the weights' origin.
       output_stride: the output stride it was trained at, or None: not known.
       averages: whether to use the moving averages that lie beside the weights in their place.
+      letterbox: side in pixels of the grey square that photographs were fitted into in training; None: they were not.
       image: what the photographs are that it reads, with the value range that brings them to 0..255; None: 8-bit RGB.
     """
 
@@ -48,6 +49,7 @@ class ModelCard:
     source_sha256: str | None = None
     output_stride: int | None = None
     averages: bool = False
+    letterbox: int | None = None
     image: ImageFacts | None = None
 
     def require_classes(self, verb: str, name: str | os.PathLike[str] | None = None) -> None:
@@ -81,7 +83,10 @@ class ModelCard:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the card as it is written to deeplab.json."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "image"}
+        values = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("image", "letterbox")
+        }
+        values |= {"letterbox": self.letterbox} if self.letterbox else {}
         image = {"image": self.image.to_json()} if self.image else {}
         return {"version": __version__, **values, "config": self.config.to_json(), **image}
 

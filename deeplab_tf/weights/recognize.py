@@ -43,6 +43,10 @@ class _BackboneOptions:
     output_stride: int = 16
     depth_multiplier: float = 1.0
     divisible_by: int | None = None
+    smallest_width: int | None = None
+    expand_ratio: float = 6.0
+    expand_first_block: bool = False
+    fixed_padding: bool = False
     multi_grid: tuple[int, ...] | None = None
     cascade_blocks: int = 0
     nas_stem_output_num_conv_filters: int = 20

@@ -1,4 +1,4 @@
-"""Readers of weights: TF1 checkpoints, the release's frozen graphs and float TFLite models, Caffe's models.
+"""Readers of weights: TF1 checkpoints, frozen graphs and TFLite models, Caffe's, PyTorch's and Hugging Face's files.
 
 All give the same view, `WeightSource`: TF1 variable names with their shapes, and the values one at a time.
 """
@@ -23,7 +23,7 @@ from deeplab_tf.arch.spec import HEAD_BATCH_NORM
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.network.model import Network
-from deeplab_tf.weights import archives, caffe, caffe_names, keras_file
+from deeplab_tf.weights import archives, caffe, caffe_names, keras_file, tensor_files
 from deeplab_tf.weights.lite_format import schema
 from deeplab_tf.weights.lite_weights import READ_ERRORS, read_lite
 from deeplab_tf.weights.variables import variable_map
@@ -49,6 +49,8 @@ class WeightSource:
       model_variant: the backbone, if the format tells it from others with the same variables.
       config: the network, if the format tells all of it.
       known: fields of ModelConfig that the file tells and its shapes do not.
+      origins: TF1 name -> the name in the file, where that is another.
+      left_out: names in the file that have no place here -> (shape, reason).
     """
 
     path: str
@@ -59,6 +61,10 @@ class WeightSource:
     model_variant: str | None = None
     config: ModelConfig | None = None
     known: Mapping[str, typing.Any] = dataclasses.field(default_factory=dict)
+    origins: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+    left_out: Mapping[str, tuple[tuple[int, ...], str]] = dataclasses.field(
+        default_factory=dict[str, tuple[tuple[int, ...], str]]
+    )
 
 
 def sha256_of(*paths: str | os.PathLike[str]) -> str:
@@ -234,11 +240,51 @@ def open_weights_alone(path: files.AnyPath, config: ModelConfig) -> WeightSource
     return dataclasses.replace(of_network(str(path), network), sha256=sha256_of(path))
 
 
+def _named_tensors(path: files.AnyPath) -> WeightSource:
+    """Opens a file of PyTorch's or a .safetensors, whose tensors have TF1's names or those of a system known here."""
+    tensors = tensor_files.read_tensors(path)
+    return WeightSource(
+        str(path),
+        sha256_of(path),
+        tensors.shapes,
+        tensors.read,
+        tensors.notes,
+        tensors.model_variant,
+        origins=tensors.origins,
+        left_out=tensors.left_out,
+    )
+
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_GIVE = "give the model directory that it was exported from, or its checkpoint"
+# Kinds of files that hold a network but no weights by name, and the way to go.
+_UNREADABLE = {
+    ".onnx": f"an ONNX model, a graph whose weights have no names of the release; {_GIVE}",
+    ".engine": f"a TensorRT engine, compiled for one GPU; {_GIVE}",
+    ".mlmodel": f"a Core ML model; {_GIVE}",
+}
+
+
+def _unreadable(path: files.AnyPath) -> str | None:
+    """Returns what a file or folder is that holds a network and cannot be read, and the way to go; None: it is none."""
+    if path.is_dir():
+        saved = (path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file()
+        return f"a SavedModel, a graph whose weights have no names of the release; {_GIVE}" if saved else None
+    with path.open("rb") as stream:
+        head = stream.read(16)
+    if head.startswith(_HDF5):
+        return "an HDF5 file; give it the ending .h5 if it is a model of Keras's"
+    if head.startswith(b"PK"):
+        return "a ZIP archive; give it the ending .keras if it is a model of Keras's"
+    return _UNREADABLE.get(path.suffix.lower())
+
+
 _FORMATS = {
     ".pb": _frozen_graph,
     ".tflite": _tflite,
     ".caffemodel": _caffemodel,
     **dict.fromkeys(keras_file.EXTENSIONS, _keras_file),
+    **dict.fromkeys(tensor_files.SUFFIXES, _named_tensors),
 }
 
 
@@ -254,8 +300,9 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[WeightSource]:
     """Opens weights in any format.
 
     Args:
-      path: a checkpoint prefix (or one of its files), a folder with a checkpoint, a .tar.gz, a frozen .pb, a float
-        .tflite, a .caffemodel of DeepLab v1 or v2, or a .keras or .h5 of a whole model.
+      path: a checkpoint prefix (or one of its files), a folder with a checkpoint or a model.safetensors, a .tar.gz, a
+        frozen .pb, a float .tflite, a .caffemodel of DeepLab v1 or v2, a .safetensors, a .pth of PyTorch, or a .keras
+        or .h5 of a whole model.
 
     Raises:
       DeepLabError: nothing is there, it is none of these, or it is damaged.
@@ -263,7 +310,11 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[WeightSource]:
     shown = os.fspath(path)
     path = files.path(path)
     prefix = strip_checkpoint_suffix(path)
-    if path.is_dir():
+    if path.is_dir() and not any(path.glob("*.index")) and (whole := tensor_files.find(path)):
+        yield dataclasses.replace(_named_tensors(whole), path=shown)
+    elif path.is_dir():
+        if not any(path.glob("*.index")) and (kind := _unreadable(path)):
+            raise DeepLabError(f"{shown}: {kind}")
         with _checkpoint(files.path(archives.find_prefix(path)), shown) as source:
             yield source
     elif index_of(prefix).is_file():
@@ -272,8 +323,8 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[WeightSource]:
     elif not path.is_file():
         raise DeepLabError(
             f"checkpoint {shown!r}: no such file; expected a model directory, a checkpoint prefix (model.ckpt for "
-            "model.ckpt.index), a folder, a .tar.gz, a frozen .pb, a float .tflite, a .caffemodel, a .keras, a "
-            ".h5 or a name from `deeplab-tf zoo`"
+            "model.ckpt.index), a folder, a .tar.gz, a frozen .pb, a float .tflite, a .caffemodel, a .safetensors, a "
+            ".pth, a .keras, a .h5 or a name from `deeplab-tf zoo`"
         )
     elif path.name.endswith((".tar.gz", ".tgz")):
         with tempfile.TemporaryDirectory(prefix="deeplab_tf-") as folder:
@@ -282,6 +333,10 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[WeightSource]:
                 yield dataclasses.replace(source, sha256=sha256_of(path))
     elif path.suffix.lower() in _FORMATS:
         yield _FORMATS[path.suffix.lower()](path)
+    elif tensor_files.looks_like_one(path):
+        yield _named_tensors(path)
+    elif kind := _unreadable(path):
+        raise DeepLabError(f"{shown}: {kind}")
     else:
         with _checkpoint(path, shown) as source:
             yield source

@@ -33,7 +33,8 @@ class Receipt:
     Attributes:
       source: the user's name of the weights.
       sha256: of their file.
-      loaded: TF1 name -> {"target": Keras path, "shape", "sum": float64 sum of the values}.
+      loaded: TF1 name -> {"target": Keras path, "shape", "sum": float64 sum of the values}, and "source", the name in
+        the file, where that is another.
       skipped: TF1 name -> {"shape", "reason"}.
       notes: what the user should know, a line each.
       new: TF1 names of the variables that the source lacks, on request: those of a new head.
@@ -143,6 +144,7 @@ def load_source(model: keras.Model, source: WeightSource, *, skip: Sequence[str]
     state = training_state(list(source.shapes))
     left_out = {n: "left out on request" for n in source.shapes if n.startswith(tuple(f"{s}/" for s in skip))}
     reasons = {name: reason for name, reason in {**state, **left_out}.items() if name not in variables}
+    elsewhere = {n: {"shape": list(shape), "reason": why} for n, (shape, why) in sorted(source.left_out.items())}
     extra = [name for name in source.shapes if name not in variables and name not in reasons]
     _check_match(source, {name: tuple(v.shape) for name, v in variables.items()}, extra)
     values = _read_all(source, list(variables))
@@ -155,7 +157,9 @@ def load_source(model: keras.Model, source: WeightSource, *, skip: Sequence[str]
         variable.assign(value)
         total = float(value.sum(dtype=np.float64))
         loaded[name] = {"target": variable.path, "shape": list(value.shape), "sum": total}
-    skipped = {n: {"shape": list(source.shapes[n]), "reason": reasons[n]} for n in sorted(reasons)}
+        if source.origins.get(name, name) != name:
+            loaded[name]["source"] = source.origins[name]
+    skipped = {n: {"shape": list(source.shapes[n]), "reason": reasons[n]} for n in sorted(reasons)} | elsewhere
     return Receipt(source.path, source.sha256, loaded, skipped, source.notes)
 
 

@@ -1,0 +1,97 @@
+"""Names of the Hugging Face Hub: fetched from and pushed to a server of this machine, refused in one line."""
+
+import hashlib
+import http.server
+import json
+import re
+import threading
+
+import pytest
+
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.weights import hub
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CONTENTS = {"config.json": b'{"model_type": "mobilenet_v2"}', "README.md": b"text", "evil.py": b"raise"}
+
+
+class _Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the Hub as fetching a small repository asks for."""
+
+    def log_message(self, *args):
+        del args
+
+    def _answer(self, content, status=200, headers=None):
+        self.send_response(status)
+        for name, value in {"Content-Length": len(content), **(headers or {})}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def do_GET(self):
+        match = re.fullmatch(r"/api/models/me/net/revision/(main|v1).*", self.path)
+        if match:
+            siblings = [{"rfilename": name, "size": len(body)} for name, body in CONTENTS.items()]
+            return self._answer(json.dumps({"id": "me/net", "sha": COMMIT, "siblings": siblings}).encode())
+        match = re.fullmatch(rf"/api/models/me/net/tree/{COMMIT}.*", self.path)
+        if match:
+            entries = [
+                {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
+                for name, body in CONTENTS.items()
+            ]
+            return self._answer(json.dumps(entries).encode(), headers={"Content-Type": "application/json"})
+        match = re.fullmatch(rf"/me/net/resolve/{COMMIT}/([\w.]+)", self.path)
+        if match and match[1] in CONTENTS:
+            body = CONTENTS[match[1]]
+            return self._answer(body, headers={"ETag": hashlib.sha1(body).hexdigest(), "X-Repo-Commit": COMMIT})
+        code = "RevisionNotFound" if "/me/net/revision" in self.path else "RepoNotFound"
+        return self._answer(b"{}", 404, {"X-Error-Code": code})
+
+    do_HEAD = do_GET
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    hub_server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+    thread = threading.Thread(target=hub_server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub_server.server_port}")
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    yield hub_server
+    hub_server.shutdown()
+    hub_server.server_close()
+
+
+def test_a_repository_is_fetched_once_and_without_code(server):
+    folder = hub.fetch("hf://me/net")
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json"]
+    assert (folder / "config.json").read_bytes() == CONTENTS["config.json"]
+    assert hub.fetch("hf://me/net@v1") == folder
+
+
+def test_what_is_not_there(server):
+    with pytest.raises(DeepLabError, match=r"^hf://me/net@v9: the repository has no such revision"):
+        hub.fetch("hf://me/net@v9")
+    with pytest.raises(DeepLabError, match=r"^hf://me/other: no such repository"):
+        hub.fetch("hf://me/other")
+
+
+def test_without_a_network(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(DeepLabError, match=r"^hf://me/net: the Hub cannot be") as caught:
+        hub.fetch("hf://me/net")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["hf://", "hf://me", "hf://me/a/b", "hf://me/a@", "hf://me/a b", "hf://../..@x\n", "hf:///a"]
+)
+def test_names_that_are_none(name):
+    with pytest.raises(DeepLabError, match="expected hf://owner/name"):
+        hub.fetch(name)
