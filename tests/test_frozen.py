@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 
+import keras
 import numpy as np
 import pytest
 from golden import golden_image
@@ -40,6 +41,19 @@ def test_the_logits_are_those_of_the_network(kind):
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
     frozen.release()
     np.testing.assert_array_equal(frozen.logits(images, here), found)
+
+
+def test_a_policy_of_mixed_precision_changes_nothing(model):
+    """The exported graph and the converted one are built by the same code."""
+    images, here = golden_image("a", 65, 65)[None].astype(np.float32), at_size(SMALL, (65, 65))
+    expected = FrozenBackend(model).logits(images, here).numpy()
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        found = FrozenBackend(model).logits(images, here).numpy()
+    finally:
+        keras.config.set_dtype_policy(before)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_weights_that_change_are_followed(model):

@@ -72,8 +72,10 @@ class InferenceGraph(Graph):
         self._padded: dict = {}  # output of a padding -> what was padded, and the margins
 
     def op(self, make: type[keras.layers.Layer], scope: str, inputs: Maps | Sequence[Maps], **options: object) -> Maps:
-        """Returns the output of a layer without weights. Dropout is no operation at all."""
-        return inputs if issubclass(make, keras.layers.Dropout) else super().op(make, scope, inputs, **options)
+        """Returns the output of a layer without weights, in float32 whatever the policy is. Dropout is no operation."""
+        if issubclass(make, keras.layers.Dropout):
+            return inputs
+        return super().op(make, scope, inputs, **{"dtype": "float32", **options})
 
     def pad(self, x: Maps, scope: str, kernel: int, rate: int = 1) -> Maps:
         """Returns `x` with zeros around as `Graph.pad`; a convolution that follows takes them in."""
