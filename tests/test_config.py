@@ -56,6 +56,7 @@ PAPER_DEFAULTS = {
     "decoder_kernel_size": 3,
     # of weights from a file of eight bits
     "quantize_as_file": False,
+    "align_corners": True,
     # of photographs that are not RGB
     "input_channels": 3,
     "extra_band_means": None,

@@ -67,6 +67,27 @@ def test_eight_bits_become_a_model(names, content, images, tmp_path):
         assert np.abs(rounded(image, training=False) - expected).mean() < 0.015 * spread
 
 
+def test_corners_that_are_not_aligned(content, images, tmp_path):
+    path = tmp_path / "unaligned.tflite"
+    kind = schema().BuiltinOptions.ResizeBilinearOptions
+
+    def unalign(model):
+        for operation in model.subgraphs[0].operators:
+            if operation.builtinOptionsType == kind:
+                operation.builtinOptions.alignCorners = False
+
+    changed = _changed(content, unalign)
+    path.write_bytes(changed)
+    config, model = load(path, quantize_delay_step=0)
+    assert not config.align_corners
+    lite, before = LiteModel(changed), LiteModel(content)
+    for image in images:
+        ((expected,), (aligned,)) = (lite(image.astype(np.uint8)), before(image.astype(np.uint8)))
+        spread = float(np.ptp(expected))
+        error = np.abs(model(image, training=False) - expected).mean()
+        assert error < 0.015 * spread and error < np.abs(aligned - expected).mean()
+
+
 def test_the_ranges_go_through_a_model_directory(content, images, tmp_path):
     path = tmp_path / "eight.tflite"
     path.write_bytes(content)

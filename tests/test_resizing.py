@@ -5,7 +5,13 @@ import pytest
 import tensorflow as tf
 
 from deeplab_tf.network.layers import ResizeBilinear
-from deeplab_tf.ops.resizing import resize_bilinear, resize_bilinear_by_matrix, resize_nearest, scale_dimension
+from deeplab_tf.ops.resizing import (
+    resize_bilinear,
+    resize_bilinear_by_matrix,
+    resize_nearest,
+    resize_unaligned,
+    scale_dimension,
+)
 
 
 @pytest.mark.parametrize(
@@ -101,3 +107,10 @@ def test_labels_take_the_nearest_pixel_and_halves_go_up(size, columns, jit_compi
     resized = tf.function(lambda: resize_nearest(labels, (2, size)), jit_compile=jit_compile)()
     assert resized.dtype == tf.int32
     np.testing.assert_array_equal(resized, [[columns] * 2])
+
+
+@pytest.mark.parametrize("size", [(32, 20), (17, 23), (8, 5), (4, 3)])
+def test_resize_without_aligned_corners_is_tensorflows(size):
+    maps = np.random.default_rng(0).normal(size=(2, 8, 5, 3)).astype(np.float32)
+    expected = tf.raw_ops.ResizeBilinear(images=maps, size=size, align_corners=False, half_pixel_centers=False)
+    np.testing.assert_array_equal(resize_unaligned(maps, size), expected)

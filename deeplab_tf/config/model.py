@@ -86,6 +86,9 @@ class ModelConfig(Options):
         "with quantize_delay_step, outside training: round as the 8-bit file that the weights were read from: kernels "
         "are rounded already, the levels of the input are the pixels, and pooled maps are rounded too",
     )
+    align_corners: bool = option(
+        True, "resize maps with aligned corners, as the release; false: without, as some exported files of it do"
+    )
     input_channels: int = option(3, "bands of the photographs; those of the data set in training")
     extra_band_means: tuple[float, ...] | None = option(
         None,

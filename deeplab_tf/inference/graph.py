@@ -27,7 +27,13 @@ from deeplab_tf.network.graph import Graph, Maps
 from deeplab_tf.network.layers import PIXEL_SCALE
 from deeplab_tf.network.model import MERGED, build_outputs
 from deeplab_tf.network.sizes import at_size, logits_stride, needs_fixed_size, padded_size
-from deeplab_tf.ops.resizing import resize_bilinear, resize_nearest, scale_dimension, static_dimensions
+from deeplab_tf.ops.resizing import (
+    resize_bilinear,
+    resize_nearest,
+    resize_unaligned,
+    scale_dimension,
+    static_dimensions,
+)
 from deeplab_tf.ops.upsampling import strip_classes
 from deeplab_tf.ops.value_range import limits
 
@@ -64,8 +70,10 @@ class InferenceGraph(Graph):
     Takes and returns tensors of the graph that is being built, where `Graph` has Keras tensors.
     """
 
-    def __init__(self, weights: Weights, *, target: str, quantized: bool = False, as_file: bool = False):
-        super().__init__(quantized=quantized, as_file=as_file)
+    def __init__(
+        self, weights: Weights, *, target: str, quantized: bool = False, as_file: bool = False, aligned: bool = True
+    ):
+        super().__init__(quantized=quantized, as_file=as_file, aligned=aligned)
         self._weights, self._target = weights, target
         self._emitters: dict = {}  # output of a convolution -> what emits it anew with a norm folded in
         self._constants: dict[tuple, tf.Tensor] = {}  # one of each, however many scales use it
@@ -266,24 +274,29 @@ class Segmentation:
         """All outputs at the size of the (padded) images; what is not asked for is dropped with the dead ends."""
         config = self.config
         graph = InferenceGraph(
-            self.weights, target=self.target, quantized=config.quantized, as_file=config.quantize_as_file
+            self.weights,
+            target=self.target,
+            quantized=config.quantized,
+            as_file=config.quantize_as_file,
+            aligned=config.align_corners,
         )
         size = sides_of(images)
         if self.options.averages:
             probabilities = self._averaged(graph, images, size)
             return {"predictions": _classes(probabilities, self.target), "probabilities": probabilities}
         small = self._logits(graph, images, pyramid=self.config.image_pyramid)
-        full = resize_bilinear(small, size)
+        resize = resize_bilinear if config.align_corners else resize_unaligned
+        full = resize(small, size)
         logits = small if self.options.export_upsample == "none" else full
         if self.config.prediction_with_upsampled_logits:
             classes, probabilities = self._upsampled_classes(small, full), tf.nn.softmax(full)
         else:
             classes = resize_nearest(_classes(small, self.target), size)
-            probabilities = resize_bilinear(tf.nn.softmax(small), size)
+            probabilities = resize(tf.nn.softmax(small), size)
         return {"predictions": classes, "probabilities": probabilities, "logits": logits}
 
     def _upsampled_classes(self, small: tf.Tensor, full: tf.Tensor) -> tf.Tensor:
-        if self.target == "tflite":
+        if self.target == "tflite" and self.config.align_corners:
             height, width = static_dimensions(full, 1, 2)
             if (classes := strip_classes(small, (height, width))) is not None:
                 return classes
@@ -308,7 +321,8 @@ class Segmentation:
                 logits = self._logits(graph, tf.reverse(inputs, [2]) if flip else inputs, scale)
                 logits = resize_bilinear(logits, canvas)
                 logits = tf.reverse(logits, [2]) if flip else logits
-                maps.append(tf.nn.softmax(resize_bilinear(logits, size)))
+                resize = resize_bilinear if self.config.align_corners else resize_unaligned
+                maps.append(tf.nn.softmax(resize(logits, size)))
         return tf.add_n(maps) / len(maps)
 
 

@@ -20,7 +20,7 @@ from deeplab_tf.network.sizes import at_size, logits_stride, needs_fixed_size, p
 from deeplab_tf.network.stepped import in_float32
 from deeplab_tf.ops.crf import densecrf
 from deeplab_tf.ops.images import resize_labels
-from deeplab_tf.ops.resizing import resize_bilinear, scale_dimension
+from deeplab_tf.ops.resizing import resize_bilinear, resize_unaligned, scale_dimension, with_edges
 
 _PLAIN = Inference()
 
@@ -148,6 +148,17 @@ class Predictor:
         """Logits at the size of the network's output, of one scale, which may be an image pyramid's."""
         return self._logits(images, pyramid=self.config.image_pyramid)
 
+    def _resized(self, maps: np.ndarray | tf.Tensor, size: tuple[int, ...]) -> tf.Tensor:
+        """Returns logits or probabilities at `size`, as the network resizes."""
+        return resize_bilinear(maps, size) if self.config.align_corners else resize_unaligned(maps, size)
+
+    def _upsampled_classes(self, logits: np.ndarray | tf.Tensor, size: tuple[int, int]) -> np.ndarray:
+        """Returns the classes of logits at `size`, or at one pixel more a side."""
+        if self.config.align_corners:
+            return self.backend.upsampled_classes(logits, size)
+        edged = with_edges(logits)
+        return self.backend.upsampled_classes(edged.numpy(), (size[0] + 1, size[1] + 1))
+
     def _averaged(self, images: np.ndarray, inference: Inference) -> tf.Tensor:
         """Returns the probabilities at full size, averaged over scales and flips.
 
@@ -166,7 +177,7 @@ class Predictor:
                 logits = self._logits(tf.reverse(inputs, [2]) if reverse else inputs, scale)
                 logits = resize_bilinear(logits, canvas)
                 logits = tf.reverse(logits, [2]) if reverse else logits
-                total += tf.nn.softmax(resize_bilinear(logits, size))
+                total += tf.nn.softmax(self._resized(logits, size))
         return total / (len(inference.scales) * len(flips))
 
     def labels(self, images: np.ndarray, inference: Inference = _PLAIN) -> np.ndarray:
@@ -190,7 +201,7 @@ class Predictor:
             if inference.averages:
                 labels = tf.argmax(self._averaged(padded, inference), axis=-1, output_type=tf.int32).numpy()
             elif self.config.prediction_with_upsampled_logits:
-                labels = self.backend.upsampled_classes(self._single(padded), padded.shape[1:3])
+                labels = self._upsampled_classes(self._single(padded), padded.shape[1:3])
             else:
                 small = tf.argmax(self._single(padded), axis=-1, output_type=tf.int32).numpy()
                 labels = np.stack([resize_labels(label, *padded.shape[1:3]) for label in small])
@@ -213,9 +224,9 @@ class Predictor:
             if inference.averages:
                 result = self._averaged(padded, inference)
             elif self.config.prediction_with_upsampled_logits:
-                result = tf.nn.softmax(resize_bilinear(self._single(padded), padded.shape[1:3]))
+                result = tf.nn.softmax(self._resized(self._single(padded), padded.shape[1:3]))
             else:
-                result = resize_bilinear(tf.nn.softmax(self._single(padded)), padded.shape[1:3])
+                result = self._resized(tf.nn.softmax(self._single(padded)), padded.shape[1:3])
             return result[:, : images.shape[1], : images.shape[2]].numpy()
 
 

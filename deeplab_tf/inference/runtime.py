@@ -103,7 +103,7 @@ def runtime_predictor(
         return predictor_of(model)
     network = as_network(model)
     config = network.config
-    if runtime == "auto" and (needs_fixed_size(config) or config.image_pyramid):
+    if runtime == "auto" and (needs_fixed_size(config) or config.image_pyramid or not config.align_corners):
         return predictor_of(model)  # every size would need a conversion of its own
     use = network.derived.get(_Use, lambda: _Use(network))
     with use.turn:

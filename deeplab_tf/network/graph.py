@@ -104,6 +104,7 @@ class Graph:
       zeros: draw no weights: all kernels start at 0.
       quantized: kernels and maps are what eight bits hold of them, in the places where an int8 file rounds them.
       as_file: of a quantised graph: it rounds as the 8-bit file of its weights, whose kernels are rounded already.
+      aligned: resizes align corners.
 
     Attributes:
       number: of the copy of the network that is being added, from 0; see `numbered`.
@@ -116,7 +117,9 @@ class Graph:
         zeros: bool = False,
         quantized: bool = False,
         as_file: bool = False,
+        aligned: bool = True,
     ):
+        self.aligned = aligned
         self.quantized = quantized
         self.as_file = quantized and as_file
         self.number = 0
@@ -263,8 +266,11 @@ class Graph:
             assert like is not None
             height, width = like.shape[1:3]
             if height is None or width is None:
-                return self.op(ResizeBilinear, f"{scope}/resize", [x, like], scale=scale)
+                return self.op(ResizeBilinear, f"{scope}/resize", [x, like], scale=scale, **self._corners())
             size = (scale_dimension(height, scale), scale_dimension(width, scale))
         if tuple(x.shape[1:3]) == tuple(size):
             return x
-        return self.op(ResizeBilinear, f"{scope}/resize", x, size=size)
+        return self.op(ResizeBilinear, f"{scope}/resize", x, size=size, **self._corners())
+
+    def _corners(self) -> dict[str, bool]:
+        return {} if self.aligned else {"aligned": False}

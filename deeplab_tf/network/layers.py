@@ -14,6 +14,7 @@ from deeplab_tf.network.stepped import StepBatch, Stepped, replaced, replica_see
 from deeplab_tf.ops.resizing import (
     resize_bilinear,
     resize_bilinear_by_matrix,
+    resize_unaligned,
     scale_dimension,
     static_dimensions,
 )
@@ -294,13 +295,14 @@ class ResizeBilinear(Stepped, keras.layers.Layer):
 
     Either `size` (height, width) is fixed, or the layer is called with [maps, reference] and the target is the
     reference's height and width, by `scale_dimension` with `scale`. With `by_matrix` (training under XLA) all sizes are
-    static.
+    static. Corners are aligned unless `aligned` is False.
     """
 
     by_matrix = False
 
-    def __init__(self, size: Sequence[int] | None = None, scale: float = 1.0, **kwargs: Any):
+    def __init__(self, size: Sequence[int] | None = None, scale: float = 1.0, *, aligned: bool = True, **kwargs: Any):
         super().__init__(**kwargs)
+        self.aligned = aligned
         self.size = tuple(size) if size else None
         self.scale = scale
 
@@ -313,13 +315,18 @@ class ResizeBilinear(Stepped, keras.layers.Layer):
         """Returns the resized maps [b, height, width, c]; `inputs` are maps, or [maps, reference] without a `size`."""
         if self.size:
             maps, size = inputs, self.size
-            return resize_bilinear_by_matrix(maps, size) if self.by_matrix else resize_bilinear(maps, size)
+            return self._resized(maps, size)
         maps, reference = inputs
         if self.by_matrix:
             size = [scale_dimension(side, self.scale) for side in static_dimensions(reference, 1, 2)]
-            return resize_bilinear_by_matrix(maps, size)
+            return self._resized(maps, size)
         sides = tf.shape(reference)[1:3]
-        return resize_bilinear(maps, sides if self.scale == 1.0 else scale_dimension(sides, self.scale))
+        return self._resized(maps, sides if self.scale == 1.0 else scale_dimension(sides, self.scale))
+
+    def _resized(self, maps: tf.Tensor, size: Any) -> tf.Tensor:
+        if not self.aligned:
+            return resize_unaligned(maps, size)
+        return resize_bilinear_by_matrix(maps, size) if self.by_matrix else resize_bilinear(maps, size)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """Returns the shape of the resized maps; sides that follow an unknown side are None."""
@@ -331,4 +338,5 @@ class ResizeBilinear(Stepped, keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
-        return {**super().get_config(), "size": self.size, "scale": self.scale}
+        unaligned = {} if self.aligned else {"aligned": False}
+        return {**super().get_config(), "size": self.size, "scale": self.scale, **unaligned}

@@ -156,7 +156,8 @@ def _built(
 ) -> Network:
     height, width = config.crop_size or (None, None)
     images = keras.Input((height, width, config.input_channels), name="images")
-    graph = Graph(shared=shared, zeros=zeros, quantized=config.quantized, as_file=config.quantize_as_file)
+    rounding = {"quantized": config.quantized, "as_file": config.quantize_as_file}
+    graph = Graph(shared=shared, zeros=zeros, aligned=config.align_corners, **rounding)
     outputs = build_outputs(graph, images, config)
     if upsampled:
         outputs = {name: graph.resize(maps, f"{name}/upsampled", like=images) for name, maps in outputs.items()}

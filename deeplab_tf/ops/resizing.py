@@ -1,7 +1,7 @@
 """Resizing with aligned corners, as in the release: the arithmetic of sizes and the operations on arrays."""
 
 from collections.abc import Sequence
-from typing import overload
+from typing import cast, overload
 
 import numpy as np
 import tensorflow as tf
@@ -45,6 +45,23 @@ def legacy_bilinear(maps: tf.Tensor | np.ndarray, size: Sequence[int] | tf.Tenso
 def resize_bilinear(maps: tf.Tensor | np.ndarray, size: Sequence[int] | tf.Tensor) -> tf.Tensor:
     """Returns `legacy_bilinear` of `maps` in their own dtype."""
     return tf.cast(legacy_bilinear(maps, size), maps.dtype)
+
+
+def with_edges(maps: tf.Tensor | np.ndarray) -> tf.Tensor:
+    """Returns `maps` [b, h, w, c] with the last row and the last column once more.
+
+    Resized with aligned corners to one pixel more than is wanted, and cut to that, they are what TensorFlow's resize
+    gives without aligned corners (align_corners=False, half_pixel_centers=False).
+    """
+    maps = tf.concat([maps, maps[:, -1:]], axis=1)
+    return tf.concat([maps, maps[:, :, -1:]], axis=2)
+
+
+def resize_unaligned(maps: tf.Tensor | np.ndarray, size: Sequence[int] | tf.Tensor) -> tf.Tensor:
+    """Returns `maps` [b, h, w, c] resized bilinearly to `size` without aligned corners."""
+    height, width = size[0], size[1]
+    more = cast("Sequence[int]", (height + 1, width + 1))
+    return resize_bilinear(with_edges(maps), more)[:, :height, :width]
 
 
 def resize_matrix(old: int, new: int) -> np.ndarray:

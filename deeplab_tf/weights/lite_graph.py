@@ -79,6 +79,7 @@ class LiteGraph:
       outputs: what it gives.
       size: height and width of the images.
       ranges: number -> the lowest and the highest value that eight bits hold of these maps.
+      corners: how maps are resized: "aligned", "unaligned", "half" (pixels' centres); all ways that occur.
     """
 
     operations: tuple[Operation, ...]
@@ -86,6 +87,7 @@ class LiteGraph:
     outputs: tuple[int, ...]
     size: tuple[int, int]
     ranges: Mapping[int, tuple[float, float]]
+    corners: frozenset[str] = frozenset()
 
     @property
     def makers(self) -> dict[int, Operation]:
@@ -183,6 +185,7 @@ class _Reader:
         # Constants that are written with fewer bits, and maps whose batch holds the pixels of a rate.
         self._widened: dict[int, int] = {}
         self._blocks: dict[int, tuple[int, int]] = {}
+        self._corners: set[str] = set()
 
     def graph(self) -> LiteGraph:
         """Returns the operations."""
@@ -202,7 +205,9 @@ class _Reader:
         read = (self._operation(i) for i in range(len(names)))
         operations = tuple(operation for operation in read if operation)
         outputs = tuple(int(table.Outputs(i)) for i in range(table.OutputsLength()))
-        return LiteGraph(operations, source, outputs, (shape[1], shape[2]), dict(self._file.ranges()))
+        return LiteGraph(
+            operations, source, outputs, (shape[1], shape[2]), dict(self._file.ranges()), frozenset(self._corners)
+        )
 
     def _operation(self, index: int) -> Operation | None:
         name, table = self._file.operator(index)
@@ -221,12 +226,22 @@ class _Reader:
             self._note_blocks(name, inputs, output)
         elif maps and maps[0] in self._blocks:
             self._blocks[output] = self._blocks[maps[0]]
+        if name == "RESIZE_BILINEAR":
+            self._note_corners(inputs[0], output, table)
         if kind in ("add", "mul") and len(set(maps)) < 2:
             kind = "other"
         activation = RECTIFIERS.get(name)
         if kind == "add":
             activation = _ACTIVATIONS.get(self._file.options(table, "AddOptions").fusedActivationFunction)
         return Operation(name, kind, maps, output, (self._file.names[output],), activation=activation)
+
+    def _note_corners(self, given: int, output: int, table: Any) -> None:
+        before, after = self._file.shape(given)[1:3], self._file.shape(output)[1:3]
+        if before in (after, (1, 1)):
+            return  # one way is as another
+        options = self._file.options(table, "ResizeBilinearOptions")
+        half = "half" if options.halfPixelCenters else "unaligned"
+        self._corners.add("aligned" if options.alignCorners else half)
 
     def _note_blocks(self, name: str, inputs: list[int], output: int) -> None:
         block = self._file.raw(inputs[1])

@@ -103,6 +103,12 @@ def read_lite(content: bytes) -> LiteWeights:
         raise DeepLabError(f"{wrong[0]} has values that are not numbers")
     known = {name: getattr(found.config, name) for name in _FACTS} | {"crop_size": graph.size}
     notes = ["batch norm is folded in a .tflite: statistics are 0 and 1, so keep them frozen"]
+    if graph.corners and "aligned" not in graph.corners:
+        known["align_corners"] = False
+    if graph.corners - {"aligned"} and graph.corners != {"unaligned"}:
+        ways = ", ".join(sorted(graph.corners))
+        how = "aligned" if known.get("align_corners", True) else "unaligned"
+        notes.append(f"it resizes with corners {ways}, the model {how} throughout: borders between classes shift")
     if ranges:
         known["quantize_as_file"] = True
         notes.append("the ranges of its maps are kept: --quantize_delay_step=0 rounds as the file does")
