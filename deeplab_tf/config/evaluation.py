@@ -38,7 +38,7 @@ class EvalConfig(Averaging, CrfConfig):
     checkpoint_dir: str | None = path_option(
         None,
         "folder of a training run, whose new checkpoints are followed; or one checkpoint: model directory, TF1 prefix, "
-        ".tar.gz, frozen .pb, float .tflite or a name of the zoo",
+        ".tar.gz, frozen .pb, .tflite or a name of the zoo",
     )
     eval_logdir: str | None = path_option(None, "folder to write")
     report: str | None = path_option(None, "folder to write metrics.json, per_image.csv and report.html to")

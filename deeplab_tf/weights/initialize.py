@@ -122,7 +122,7 @@ def initialize(
 
     Args:
       variables: TF1 name -> variable: weights and training state.
-      path: a checkpoint prefix (or one of its files), a folder, a .tar.gz, a frozen .pb, a float .tflite or a
+      path: a checkpoint prefix (or one of its files), a folder, a .tar.gz, a frozen .pb, a .tflite or a
         .caffemodel.
       extra_bands: how kernels are widened.
       excluded_scopes: beginnings of names that are left alone, such as "logits".

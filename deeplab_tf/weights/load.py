@@ -63,7 +63,7 @@ def load(path: str | os.PathLike[str], **changes: Any) -> tuple[ModelConfig, ker
     115 variables loaded, 2 new: logits/semantic/weights, logits/semantic/biases; ...
 
     Args:
-      path: a model directory, a TF1 checkpoint (prefix, folder or .tar.gz), a frozen .pb or float .tflite of the
+      path: a model directory, a TF1 checkpoint (prefix, folder or .tar.gz), a frozen .pb or .tflite of the
         release, a .caffemodel of DeepLab v1 or v2, a .keras or .h5 that Keras saved of a whole model, a .weights.h5, or
         a name that `deeplab-tf zoo` lists (downloaded once).
       **changes: fields of ModelConfig that the weights do not tell, such as `crop_size=(513, 513)`, or that may differ

@@ -333,7 +333,7 @@ def open_model(
     """Opens any file or folder that holds weights, or a checkpoint of the zoo.
 
     Args:
-      path: a model directory, a TF1 checkpoint (prefix, folder, .tar.gz), a frozen .pb or float .tflite of the release,
+      path: a model directory, a TF1 checkpoint (prefix, folder, .tar.gz), a frozen .pb or .tflite of the release,
         a .caffemodel of DeepLab v1 or v2, or a name of the zoo. The prefix of a checkpoint in a model directory gets
         that directory's description.
       changes: explicit fields of ModelConfig. A value that contradicts the weights is an error; output_stride, rates,
