@@ -121,7 +121,9 @@ def _inferred(
     if entry:
         fields = {**{name: getattr(entry.config, name) for name in _FIELDS}, **known}
     given = {name: value for name, value in changes.items() if name in recognized.assumed}
-    if "output_stride" in given and "atrous_rates" not in given and fields.get("atrous_rates"):
+    if "output_stride" in changes and "output_stride" in known:
+        given["output_stride"] = changes["output_stride"]
+    if "output_stride" in given and "atrous_rates" not in changes and fields.get("atrous_rates"):
         stride = ModelConfig(model_variant=fields["model_variant"], output_stride=given["output_stride"]).output_stride
         given["atrous_rates"] = ModelConfig(**fields).at_output_stride(stride).atrous_rates
     fields |= given
