@@ -17,7 +17,7 @@ from deeplab_tf.errors import DeepLabError, is_out_of_memory, what_was_asked
 from deeplab_tf.tools.ending import ending
 
 CHECKPOINT_HELP = (
-    "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or float .tflite of the release, "
+    "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or .tflite of the release, "
     ".caffemodel of DeepLab v1 or v2, .safetensors or .pth, folder of transformers', hf://owner/name[@revision], or a "
     "name of the zoo"
 )

@@ -28,6 +28,11 @@ def require_fit(model: keras.Model, config: TrainConfig, *, several: bool) -> No
 
 
 def _require_fit_quantized(built_from: ModelConfig, config: TrainConfig, *, several: bool) -> None:
+    if built_from.quantize_as_file:
+        raise DeepLabError(
+            "quantize_as_file: rounds with the ranges of an 8-bit file, which training would leave; leave it out, and "
+            "the quantised training finds ranges of its own"
+        )
     given, precision = f"quantize_delay_step={built_from.quantize_delay_step}", config.mixed_precision
     if precision != "none":
         raise DeepLabError(

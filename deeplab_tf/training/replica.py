@@ -12,7 +12,7 @@ from deeplab_tf.data.crossing import BytePictures, float_pictures
 from deeplab_tf.network.cost import regularized_kernels
 from deeplab_tf.network.model import MERGED, config_of
 from deeplab_tf.network.stepped import StepBatch, begin_batch
-from deeplab_tf.ops.resizing import resize_bilinear, resize_bilinear_by_matrix, resize_nearest
+from deeplab_tf.ops.resizing import resize_bilinear, resize_bilinear_by_matrix, resize_nearest, resize_unaligned
 from deeplab_tf.training import losses, optimizers
 from deeplab_tf.training.mismatches import fitted_labels, sizes
 
@@ -110,6 +110,7 @@ class Replica:
                 fitted = resize_nearest(labels, sizes(output)[1:3])
             elif sizes(output)[1:3] != sizes(labels)[1:3]:
                 resize = resize_bilinear_by_matrix if self.config.jit_compile == "true" else resize_bilinear
+                resize = resize if config_of(self.model).align_corners else resize_unaligned
                 output = resize(output, sizes(labels)[1:3])
             terms.append(losses.loss_terms(self.config, output, fitted, step))
         return tf.add_n([total for total, _ in terms]), terms[0][1]

@@ -301,7 +301,7 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[WeightSource]:
 
     Args:
       path: a checkpoint prefix (or one of its files), a folder with a checkpoint or a model.safetensors, a .tar.gz, a
-        frozen .pb, a float .tflite, a .caffemodel of DeepLab v1 or v2, a .safetensors, a .pth of PyTorch, or a .keras
+        frozen .pb, a .tflite, a .caffemodel of DeepLab v1 or v2, a .safetensors, a .pth of PyTorch, or a .keras
         or .h5 of a whole model.
 
     Raises:
@@ -323,7 +323,7 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[WeightSource]:
     elif not path.is_file():
         raise DeepLabError(
             f"checkpoint {shown!r}: no such file; expected a model directory, a checkpoint prefix (model.ckpt for "
-            "model.ckpt.index), a folder, a .tar.gz, a frozen .pb, a float .tflite, a .caffemodel, a .safetensors, a "
+            "model.ckpt.index), a folder, a .tar.gz, a frozen .pb, a .tflite, a .caffemodel, a .safetensors, a "
             ".pth, a .keras, a .h5 or a name from `deeplab-tf zoo`"
         )
     elif path.name.endswith((".tar.gz", ".tgz")):
