@@ -35,8 +35,9 @@ def _in_litert(path, size):
 
 
 def _miou(counts):
-    both = np.diag(counts)
-    return float(np.mean((both / (counts.sum(0) + counts.sum(1) - both))[list(_SHOWN)]))
+    shown = list(_SHOWN)
+    both, either = np.diag(counts)[shown], (counts.sum(0) + counts.sum(1) - np.diag(counts))[shown]
+    return float(np.mean(both[either > 0] / either[either > 0]))
 
 
 def _compared(path, shared, count):
