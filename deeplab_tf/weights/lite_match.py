@@ -195,6 +195,11 @@ def _difference(maps: Traced, maker: Operation) -> str | None:
     return None
 
 
+def check_order(graph: LiteGraph) -> None:
+    """Raises Mismatch where an operation reads maps that nothing has given before it."""
+    _places(graph)
+
+
 def match(logits: Traced, graph: LiteGraph) -> Match:
     """Returns where the layers of a network lie in a file: each convolution of either side once.
 

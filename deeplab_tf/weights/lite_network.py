@@ -16,8 +16,8 @@ from deeplab_tf.arch.spec import Activation, Architecture, MaxPool
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.weights.lite_graph import LiteGraph, Operation
-from deeplab_tf.weights.lite_match import Match, Mismatch, match
-from deeplab_tf.weights.recognize import recognize, width_options
+from deeplab_tf.weights.lite_match import Match, Mismatch, check_order, match
+from deeplab_tf.weights.recognize import BackboneOptions, recognize, width_options
 from deeplab_tf.weights.traced import Traced, trace
 
 # What the converters append to a scope: a variable's name, or an operation's.
@@ -159,7 +159,12 @@ def _decoders(
             for width, low in itertools.product(widths, widths)
         ),
     ]
+    options = {name: aspp[name] for name in ("depth_multiplier", "divisible_by") if name in aspp}
+    taps = architecture.decoder_widths(BackboneOptions(**options))
     for picked, form, separable in itertools.product(stages, forms, (True, False)):
+        projected = form.get("decoder_projection_filters", form["decoder_filters"])
+        if any(("conv", (1, 1, taps.get(stride), projected)) not in there for stride in picked):
+            continue
         fields = {**aspp, **form, "decoder_output_stride": picked, "decoder_use_separable_conv": separable}
         if _within(fields, there):
             yield fields
@@ -174,8 +179,13 @@ def _by_operations(graph: LiteGraph, preferred: dict[str, Any]) -> Iterator[Mode
     classes = kernels[-1].kernel.shape[-1] if kernels and kernels[-1].kernel is not None else 0
     wanted = preferred.get("model_variant")
     for architecture in sorted(ARCHITECTURES.values(), key=lambda a: a.name != wanted):
+        seen: set[tuple] = set()
         for widths in width_options(architecture, preferred):
             base = {"model_variant": architecture.name, "num_classes": classes, **widths}
+            rows_of = tuple(architecture.units(BackboneOptions(**widths)))
+            if rows_of in seen:  # another multiplier with the same widths
+                continue
+            seen.add(rows_of)
             if not _as_wide(architecture, base, there):
                 continue
             if not _within({**base, "aspp_with_batch_norm": False}, there):
@@ -197,10 +207,8 @@ def _by_operations(graph: LiteGraph, preferred: dict[str, Any]) -> Iterator[Mode
 def _as_wide(architecture: Architecture, base: dict[str, Any], there: collections.Counter) -> bool:
     """Returns whether the file has kernels as wide as all rows of a backbone: what is soon seen."""
     widths = {shape[3] for kind, shape in there if kind == "conv"}
-    try:
-        rows = architecture.units(ModelConfig(**base))
-    except DeepLabError:
-        return False
+    options = {name: base[name] for name in ("depth_multiplier", "divisible_by") if name in base}
+    rows = architecture.units(BackboneOptions(**options))
     weighted = [row for row in rows if not isinstance(row, MaxPool | Activation)]
     return all(row.output_weights[1] in widths for row in weighted)
 
@@ -230,6 +238,7 @@ def find_network(graph: LiteGraph, preferred: dict[str, Any] | None = None) -> F
     """
     reason = "no network known here has kernels of these shapes"
     try:
+        check_order(graph)
         for config in itertools.chain(_by_names(graph, preferred or {}), _by_operations(graph, preferred or {})):
             found = _matched(config, graph)
             if isinstance(found, Match):

@@ -37,7 +37,7 @@ class Recognized:
 
 
 @dataclasses.dataclass(frozen=True)
-class _BackboneOptions:
+class BackboneOptions:
     """Options of a backbone; those that are not known have ModelConfig's default."""
 
     output_stride: int = 16
@@ -79,7 +79,7 @@ def _nas_options(shapes: Shapes, architecture: Architecture) -> Iterator[Fields]
         return
     classifies = f"{architecture.scope}/classification_head_conv/weights" in shapes
     for stride in (8, 16, 32):
-        narrow = _BackboneOptions(output_stride=stride, nas_stem_output_num_conv_filters=1)
+        narrow = BackboneOptions(output_stride=stride, nas_stem_output_num_conv_filters=1)
         # The first cell is as many times wider than the option says as its level asks for.
         factor = next(row.filters for row in architecture.units(narrow) if isinstance(row, NasCell))
         yield {
@@ -110,7 +110,7 @@ def _fits(shapes: Shapes, architecture: Architecture, options: Fields) -> bool:
     """Returns whether the backbone's variables are those of the rows: every unit with its width, and no other."""
     prefix = f"{architecture.scope}/"
     scopes: set[str] = set()
-    for row in architecture.units(_BackboneOptions(**options)):
+    for row in architecture.units(BackboneOptions(**options)):
         if isinstance(row, MaxPool | Activation):
             continue
         weights, width = row.output_weights
@@ -147,7 +147,7 @@ def _backbone(shapes: Shapes, preferred: Mapping[str, Any]) -> tuple[Architectur
 
 def _bands(shapes: Shapes, architecture: Architecture, options: Fields) -> Fields:
     """Returns the number of bands that the first convolution reads, where it is not three."""
-    first = architecture.units(_BackboneOptions(**options))[0]
+    first = architecture.units(BackboneOptions(**options))[0]
     if not isinstance(first, Conv):
         return {}
     channels = shapes[f"{architecture.scope}/{first.output_weights[0]}"][2]
@@ -240,7 +240,7 @@ def _decoder(shapes: Shapes, architecture: Architecture, options: Fields) -> Fie
     stages = [s for s in ("", "_1", "_2") if f"{scope}{s}/weights" in shapes]
     if not stages:
         return {}
-    widths = architecture.decoder_widths(_BackboneOptions(**options))
+    widths = architecture.decoder_widths(BackboneOptions(**options))
     strides: list[int] = []
     for stage in stages:
         channels = shapes[f"{scope}{stage}/weights"][2]
