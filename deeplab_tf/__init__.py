@@ -24,9 +24,13 @@ if _typing.TYPE_CHECKING:  # What type checkers and editors read; at run time `_
     from deeplab_tf.evaluation.evaluate import evaluate as evaluate
     from deeplab_tf.exporting.export import export as export
     from deeplab_tf.inference.predict import predict as predict
+    from deeplab_tf.inference.segmenter import Segmenter as Segmenter
     from deeplab_tf.network.backbone import build_backbone as build_backbone
     from deeplab_tf.network.model import build_model as build_model
     from deeplab_tf.ops import crf as crf
+    from deeplab_tf.training.keras_fit import MeanIoU as MeanIoU
+    from deeplab_tf.training.keras_fit import PolyDecay as PolyDecay
+    from deeplab_tf.training.keras_fit import SegmentationLoss as SegmentationLoss
     from deeplab_tf.training.step import make_train_step as make_train_step
     from deeplab_tf.weights.load import load as load
     from deeplab_tf.weights.load import load_backbone as load_backbone
@@ -56,6 +60,10 @@ _PUBLIC = {
     "export": "exporting.export",
     "make_train_step": "training.step",
     "make_dataset": "data.pipeline",
+    "Segmenter": "inference.segmenter",
+    "SegmentationLoss": "training.keras_fit",
+    "MeanIoU": "training.keras_fit",
+    "PolyDecay": "training.keras_fit",
 }
 # Public modules, which lie in packages.
 _PUBLIC_MODULES = {"crf": "ops.crf", "published": "zoo.published"}

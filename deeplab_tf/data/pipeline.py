@@ -15,6 +15,7 @@ from deeplab_tf.arch.spec import band_pixel
 from deeplab_tf.config import DataConfig
 from deeplab_tf.data import transforms
 from deeplab_tf.data.augment import DRAWS, Augmentation, make_augmentation
+from deeplab_tf.data.batches import Batches
 from deeplab_tf.data.crossing import byte_picture
 from deeplab_tf.data.decoded_cache import open_cache
 from deeplab_tf.data.examples import (
@@ -58,12 +59,12 @@ def make_dataset(
     seed: int = 0,
     start_step: int = 0,
     part: BatchPart | tuple[int, int] = _WHOLE,
-) -> tf.data.Dataset:
+) -> Batches:
     """Returns the batches of a split, with the order of operations of the release (datasets/data_generator.py).
 
     Each is {"image": float32 [b, h, w, 3] in 0..255, or as many channels as the photographs have bands, "label": int32
     [b, h, w, 1], "image_name": string [b], "height", "width": int64 [b], the stored sizes}. The network subtracts the
-    mean.
+    mean. `make_dataset(...).for_fit()` gives the tuples that Keras's fit takes.
 
     Training repeats for ever, in another order each epoch, with static shapes: random scale, crop and flip. Evaluation
     gives every example once, in order; the last batch may be smaller. Its batches also have "original_image" (uint8,
@@ -99,8 +100,10 @@ def make_dataset(
     part = BatchPart(*part)
     _require_parts(config, part)
     if training:
-        return training_batches(source, seed, start_step=start_step, part=part)
-    return evaluation_batches(source, start_step=start_step, part=part)
+        batches = training_batches(source, seed, start_step=start_step, part=part)
+    else:
+        batches = evaluation_batches(source, start_step=start_step, part=part)
+    return Batches(batches, source.facts.ignore_label)
 
 
 def _require_parts(config: DataConfig, part: BatchPart) -> None:

@@ -229,11 +229,21 @@ def write_probabilities(predictor: Predictor, image: np.ndarray, options: Predic
     Written through a memory map; where the picture was resized they are upsampled bilinearly, as the release's
     SemanticProbabilities; with `options.crf` they are those after the CRF.
     """
-    shape = _shape(predictor, image)
-    result = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    result = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=_shape(predictor, image))
+    _fill_probabilities(predictor, image, options, result)
+    result.flush()
+
+
+def segment_probabilities(predictor: Predictor, image: np.ndarray, options: PredictConfig) -> np.ndarray:
+    """Returns what `write_probabilities` writes, float32 [h, w, classes]."""
+    result = np.empty(_shape(predictor, image), np.float32)
+    _fill_probabilities(predictor, image, options, result)
+    return result
+
+
+def _fill_probabilities(predictor: Predictor, image: np.ndarray, options: PredictConfig, result: np.ndarray):
     if options.crf:
-        probabilities = _probabilities(predictor, image, options, np.empty(shape, np.float32))
+        probabilities = _probabilities(predictor, image, options, np.empty(result.shape, np.float32))
         _refined(image, probabilities, options, result, lambda part: part)
     else:
         _probabilities(predictor, image, options, result)
-    result.flush()

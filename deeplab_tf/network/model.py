@@ -73,6 +73,13 @@ class Network(keras.Model):
             raise _foreign(self)
         return self._config
 
+    def compute_loss(self, *args: Any, training: bool = True, **kwargs: Any) -> Any:
+        """Returns the loss as `keras.Model.compute_loss` does; one that depends on the step follows the optimizer."""
+        follow = getattr(self.loss, "follow", None)
+        if follow is not None and self.optimizer is not None:
+            follow(self.optimizer)
+        return super().compute_loss(*args, training=training, **kwargs)
+
     def get_config(self) -> dict:
         """Returns Keras's description of the layers and, as "model_config", the configuration."""
         self._config = self._config or next(iter(carried(self.layers)), None)

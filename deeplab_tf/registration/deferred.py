@@ -26,6 +26,9 @@ CLASSES: Mapping[str, str] = {
     "FakeQuantize": "network.fake_quantization",
     "HeldConv2D": "network.fake_quantization",
     "HeldDepthwiseConv2D": "network.fake_quantization",
+    "SegmentationLoss": "training.keras_fit",
+    "MeanIoU": "training.keras_fit",
+    "PolyDecay": "training.keras_fit",
 }
 
 

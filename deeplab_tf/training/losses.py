@@ -184,7 +184,11 @@ def counts_pixels(config: TrainConfig) -> bool:
 
 
 def loss_terms(
-    config: TrainConfig, logits: tf.Tensor, labels: tf.Tensor, step: tf.Tensor | int = 0
+    config: TrainConfig,
+    logits: tf.Tensor,
+    labels: tf.Tensor,
+    step: tf.Tensor | int = 0,
+    pixel_weights: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns sum and count, float32 scalars, of the loss that `config` asks for; `divided(sum, count)` is the loss.
 
@@ -198,6 +202,7 @@ def loss_terms(
       logits: [b, h, w, classes], any float type, of static shape.
       labels: [b, h, w] integers. Those outside 0..classes-1 cost nothing; unless they are ignored, they are counted.
       step: the step counter before its increment.
+      pixel_weights: float32, as labels: multiply the cross entropy and focal loss of a pixel; None: 1.
 
     Raises:
       DeepLabError: the number of label_weights is neither 1 nor the number of classes.
@@ -215,6 +220,8 @@ def loss_terms(
     else:
         losses = cross_entropy(logits, labels)
     losses *= _pixel_weights(config, labels, classes)
+    if pixel_weights is not None:
+        losses *= tf.reshape(pixel_weights, [-1])
     if counts_pixels(config):
         return tf.reduce_sum(losses), tf.reduce_sum(kept_pixels(labels, config.ignore_label))
     ramp_steps = config.hard_example_mining_step

@@ -9,6 +9,7 @@ import json
 import pathlib
 import stat
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -194,8 +195,10 @@ def read_weights_alone(path: files.AnyPath, config: ModelConfig) -> Network:
         with h5py.File(local, "r") as content:
             _check_links(path, content)
         try:
-            model.load_weights(local)
-        except ValueError as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # Keras warns of layers that the file lacks, and leaves them as they are
+                model.load_weights(local)
+        except (ValueError, Warning) as error:
             raise DeepLabError(
                 f"{path}: does not fit a {config.model_variant} of these options ({_reason(error)}); give the flags "
                 "that it was trained with"

@@ -426,8 +426,13 @@ def _no_such(name: str) -> DeepLabError:
     return DeepLabError(f"{unknown} (there is no file or folder of that name; `deeplab-tf zoo` lists the names)")
 
 
-def opened(model: keras.Model, changes: Mapping[str, Any] | None = None) -> Loaded:
+def opened(model: keras.Model, changes: Mapping[str, Any] | None = None, *, dataset: str | None = None) -> Loaded:
     """Returns a model that is at hand as `open_model` returns one of a file, with `changes` in a network of its own.
+
+    Args:
+      model: from `build_model` or `load`, or one that holds such a network.
+      changes: explicit fields of ModelConfig, as for `open_model`.
+      dataset: whose classes the model tells apart, as for `open_model`.
 
     Raises:
       DeepLabError: the model was not made here, or `changes` contradict it.
@@ -438,5 +443,5 @@ def opened(model: keras.Model, changes: Mapping[str, Any] | None = None) -> Load
     source = of_network(shown, network)
     if config != network.config:
         network = build_model(config, zeros=True)
-    card, more = _with_classes(ModelCard(config=config, source_checkpoint=shown), None, None)
+    card, more = _with_classes(ModelCard(config=config, source_checkpoint=shown), dataset, None)
     return Loaded(card, network, load_source(network, source), {}, (*notes, *more))
