@@ -16,7 +16,7 @@ class Batches(tf.data.Dataset):
     def __init__(self, batches: tf.data.Dataset, ignore_label: int):
         self._batches = batches
         self.ignore_label = ignore_label
-        super().__init__(batches._variant_tensor)
+        super().__init__(batches._variant_tensor)  # pyright: ignore[reportCallIssue] (the stubs lack the constructor)
 
     def _inputs(self) -> list[tf.data.Dataset]:
         return [self._batches]

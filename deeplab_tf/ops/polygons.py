@@ -22,8 +22,9 @@ def _ring(mask: np.ndarray) -> Ring:
         starts = zip((columns + start[0]).tolist(), (rows + start[1]).tolist(), strict=True)
         ends = zip((columns + end[0]).tolist(), (rows + end[1]).tolist(), strict=True)
         following |= zip(starts, ends, strict=True)
-    first = (int(np.flatnonzero(mask[0])[0]), 0)
-    corners, corner = [first], following[first]
+    first: tuple[int, int] = (int(np.flatnonzero(mask[0])[0]), 0)
+    corners: list[tuple[int, int]] = [first]
+    corner = following[first]
     while corner != first:
         corners.append(corner)
         corner = following[corner]
