@@ -18,6 +18,7 @@ from deeplab_tf.evaluation.following import follow, is_run, passes
 from deeplab_tf.evaluation.passes import Observer
 from deeplab_tf.inference.predict import predict
 from deeplab_tf.network.model import build_model
+from deeplab_tf.weights.loading import open_model
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.tf1 import Receipt, variable_map, write_tensors
 from deeplab_tf.zoo import lookup
@@ -310,7 +311,7 @@ def test_a_checkpoint_that_is_not_the_newest_keeps_its_description(weights, tmp_
         assert loaded.output_stride == 8  # the shapes alone would say 16
         assert variable_map(model)["logits/semantic/biases"].numpy()[1] == 1e3
     with pytest.raises(DeepLabError, match="num_classes=3 contradicts .*deeplab.json"):
-        deeplab_tf.load(prefix, num_classes=3)
+        open_model(prefix, {"num_classes": 3})
 
 
 # ---- its data

@@ -14,7 +14,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import build_model, config_of
 from deeplab_tf.weights import loading
 from deeplab_tf.weights.load import load
-from deeplab_tf.weights.loading import open_model
+from deeplab_tf.weights.loading import open_model, renamed
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.tf1 import load_tf1_checkpoint, variable_map, write_tensors
 from deeplab_tf.zoo import lookup
@@ -66,7 +66,7 @@ def test_rates_follow_the_output_stride_unless_given(prefix, directory):
 def test_flags_that_contradict_are_refused(prefix, directory):
     for path in (prefix, directory):
         with pytest.raises(DeepLabError, match="num_classes=20 contradicts.*num_classes=3"):
-            load(path, num_classes=20)
+            open_model(path, {"num_classes": 20})
         with pytest.raises(DeepLabError, match="model_variant=xception_65 contradicts.*mobilenet_v2"):
             load(path, model_variant="xception_65")
     with pytest.raises(DeepLabError, match="use_bounded_activation=True contradicts"):
@@ -132,12 +132,12 @@ def test_classes_of_a_folder_s_dataset_json(prefix, tmp_path):
     assert (card.dataset, card.class_names, card.ignore_label) == ("pets", ("ground", "cat", "dog"), 0)
     assert not any("assumed" in note and "--dataset" in note for note in loaded.notes)
     save_model(tmp_path / "model", loaded.model, loaded.receipt, card=card)
-    assert open_model(tmp_path / "model", dataset=str(folder)).card.class_names == card.class_names
+    assert renamed(open_model(tmp_path / "model"), str(folder)).card.class_names == card.class_names
     (folder / "dataset.json").write_text('{"class_names": ["ground", "cow", "dog"]}')
     with pytest.raises(
         DeepLabError, match="calls class 1 'cow', the model, trained on pets, 'cat'; leave the flag out"
     ):
-        open_model(tmp_path / "model", dataset=str(folder))
+        renamed(open_model(tmp_path / "model"), str(folder))
     image = {"channels": 4, "dtype": "uint16", "range": [[0, 9]], "mean": [1, 2, 3, 4], "shown": [0, 1, 2]}
     (folder / "dataset.json").write_text(json.dumps({"class_names": ["ground", "cat", "dog"], "image": image}))
     with pytest.raises(DeepLabError, match="has photographs of 4 bands of uint16, the model reads 3 bands"):

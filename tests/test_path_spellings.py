@@ -151,6 +151,24 @@ def test_convert(place, sources):
 
 
 @spelled(heavy=("a*b {}/", "{}"))
+@covers("convert", "dataset", "scores", "certificate")
+@covers("describe", "checkpoint")
+def test_a_repository_and_a_description(place, sources, tmp_path, capsys):
+    model = place("in", sources / "model")
+    facts = place("facts", sources / "facts")
+    (tmp_path / "metrics.json").write_text('{"miou": 0.5}')
+    certificate = next((sources / "originals").glob("*.certificate.json"))
+    evidence = (f"--scores={place('metrics.json', tmp_path / 'metrics.json')}",)
+    evidence += (f"--certificate={place('certificate.json', certificate)}",)
+    given = (f"--checkpoint={model}", f"--output_dir={place('hf')}", f"--dataset={told(facts)}", "--to_hf")
+    ran("convert", *given, *evidence)
+    assert {"deeplab.json", "model.safetensors", "README.md"} <= place.names("hf")
+    capsys.readouterr()
+    ran("describe", f"--checkpoint={place('hf')}")
+    assert "parameters" in capsys.readouterr().out
+
+
+@spelled(heavy=("a*b {}/", "{}"))
 @covers("predict", "checkpoint", "input", "output_dir")
 def test_predict(place, sources):
     model, out = place("model", sources / "model"), place("out")

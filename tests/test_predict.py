@@ -480,7 +480,7 @@ def test_command_with_an_unwritable_folder(directory, photos, tmp_path, capsys):
 BAD_FLAGS = {
     "save": (["--save=nonsense"], "unknown value of save 'nonsense'"),
     "near save": (["--save=masks"], "did you mean mask"),
-    "resize": (["--resize=nonsense"], "resize='nonsense': expected longest or none"),
+    "resize": (["--resize=nonsense"], "resize='nonsense': expected letterbox, longest or none"),
     "scale 0": (["--eval_scales=0"], "eval_scales=(0.0,): expected scales above 0"),
     "scale x": (["--eval_scales=1.0,x"], "eval_scales=('1.0', 'x'): expected float numbers"),
     "side": (["--longest_side=0"], "longest_side=0"),

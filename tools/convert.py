@@ -59,7 +59,7 @@ def main(values: flags.FlagValues) -> None:
     changes = options.given(values, ModelConfig)
     options.require_writable(values, "output_dir")
     options.start_tensorflow()
-    from deeplab_tf.weights.loading import open_model
+    from deeplab_tf.weights.loading import open_model, renamed
     from deeplab_tf.weights.model_directory import check_target, save_model
     from deeplab_tf.weights.repository import read_evidence, write_repository
 
@@ -67,7 +67,8 @@ def main(values: flags.FlagValues) -> None:
         raise DeepLabError("--to_hf and --to_tf1: each says what is written; expected one of them")
     evidence = read_evidence(values.scores, values.certificate, values.licence)
     check_target(values.output_dir)
-    loaded = open_model(values.checkpoint, changes, dataset=values.dataset, keep_state=values.keep_training_state)
+    opened = open_model(values.checkpoint, changes, dataset=values.dataset, keep_state=values.keep_training_state)
+    loaded = renamed(opened, values.dataset)
     what = "TF1 checkpoint" if values.to_tf1 else "model directory"
     if values.to_hf:
         both = write_repository(values.output_dir, loaded.model, loaded.receipt, loaded.card, evidence)

@@ -16,7 +16,7 @@ from deeplab_tf.inference.tiles import segment, segment_probabilities
 from deeplab_tf.ops.given_pictures import ValueRange, batch_range, picture_of_array, picture_of_pillow
 from deeplab_tf.ops.network_pictures import Picture, read_photograph
 from deeplab_tf.ops.pictures import Colour
-from deeplab_tf.weights.loading import open_model, opened
+from deeplab_tf.weights.loading import open_model, opened, renamed
 
 _LARGEST_DOWNLOAD = 1 << 28  # bytes
 _SECONDS = 30  # without a byte
@@ -85,7 +85,7 @@ class Segmenter:
         if isinstance(model, keras.Model):
             loaded = opened(model, changes, dataset=dataset)
         else:
-            loaded = open_model(model, changes, dataset=dataset)
+            loaded = renamed(open_model(model, changes, dataset=dataset), dataset)
             loaded.card.require_classes("segment with", model)
         self.model, self.config, self.notes = loaded.model, loaded.card.config, loaded.notes
         self.options = options or PredictConfig()

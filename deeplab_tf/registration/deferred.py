@@ -15,6 +15,7 @@ PACKAGE = "deeplab_tf"  # of the names that Keras knows our classes by: deeplab_
 CLASSES: Mapping[str, str] = {
     "Network": "network.model",
     "ScalePixels": "network.layers",
+    "UnitPixels": "network.layers",
     "SubtractMean": "network.layers",
     "HardSwish": "network.layers",
     "QSigmoid": "network.layers",
@@ -24,6 +25,7 @@ CLASSES: Mapping[str, str] = {
     "DropPath": "network.layers",
     "ResizeBilinear": "network.layers",
     "FakeQuantize": "network.fake_quantization",
+    "InputLevels": "network.fake_quantization",
     "HeldConv2D": "network.fake_quantization",
     "HeldDepthwiseConv2D": "network.fake_quantization",
     "SegmentationLoss": "training.keras_fit",

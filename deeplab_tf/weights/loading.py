@@ -290,13 +290,6 @@ def _open_directory(
     return Loaded(dataclasses.replace(card, config=config), model, receipt, state, (*receipt.notes, *notes))
 
 
-def _renamed(loaded: Loaded, dataset: str | None) -> Loaded:
-    """Returns what a directory holds, with the classes of `dataset` where the user gives one and it has classes."""
-    if dataset is None or loaded.card.kind != "segmentation":
-        return loaded
-    return dataclasses.replace(loaded, card=_named(loaded.card, dataset))
-
-
 def _zoo_directory(entry: ReleasedCheckpoint) -> pathlib.Path:
     """Returns the model directory of a released checkpoint, which is downloaded and converted once."""
     archive = lookup.fetch(entry)
@@ -340,9 +333,9 @@ def open_model(
         that directory's description.
       changes: explicit fields of ModelConfig. A value that contradicts the weights is an error; output_stride, rates,
         crop and the like may differ from training.
-      dataset: the data set whose classes the model tells apart, as `find_dataset` takes it: a name of the catalog, a
-        folder with a dataset.json. By default what the model says, else it is guessed by the number of classes, and
-        noted.
+      dataset: the data set whose classes weights without a description tell apart, as `find_dataset` takes it: a name
+        of the catalog, a folder with a dataset.json. By default it is guessed by the number of classes, and noted. A
+        model directory says it itself (see `renamed`).
       keep_state: whether to read the optimiser's slots too.
 
     Raises:
@@ -360,15 +353,26 @@ def open_model(
         if entry.kind == "embedded":
             folder = lookup.embedded_folder(entry)
             return _open_weights(folder, changes, dataset or entry.dataset, entry, keep_state=keep_state)
-        return _renamed(_open_directory(_zoo_directory(entry), changes, keep_state=keep_state), dataset)
+        return _open_directory(_zoo_directory(entry), changes, keep_state=keep_state)
     if (local / MODEL_FILE).is_file():
-        return _renamed(_open_directory(local, changes, keep_state=keep_state), dataset)
+        return _open_directory(local, changes, keep_state=keep_state)
     prefix = strip_checkpoint_suffix(local)
     if index_of(prefix).is_file() and (prefix.parent / MODEL_FILE).is_file():
-        return _renamed(_open_directory(prefix.parent, changes, keep_state=keep_state, weights=prefix), dataset)
+        return _open_directory(prefix.parent, changes, keep_state=keep_state, weights=prefix)
     if os.sep not in name and not local.exists() and not index_of(local).exists():
         raise _no_such(name)
     return _open_weights(local, changes, dataset, lookup.find_by_file(local), keep_state=keep_state)
+
+
+def renamed(loaded: Loaded, dataset: str | None) -> Loaded:
+    """Returns a model with the names and colours of the classes of `dataset`, where the user gives one.
+
+    Raises:
+      DeepLabError: the data set is not there, or its classes are not those that the model tells apart.
+    """
+    if dataset is None or loaded.card.kind != "segmentation":
+        return loaded
+    return dataclasses.replace(loaded, card=_named(loaded.card, dataset))
 
 
 @dataclasses.dataclass(frozen=True)
