@@ -57,8 +57,10 @@ OTHERS = {
 
 
 def network(config: ModelConfig) -> str:
-    values = json.loads(build_model(config).to_json())
-    return json.dumps(values["config"]["layers"], default=str)
+    layers = json.loads(build_model(config).to_json())["config"]["layers"]
+    for layer in layers:
+        layer["config"].pop("network", None)  # the options themselves, which layers on pixels carry
+    return json.dumps(layers, default=str)
 
 
 def changed(base: ModelConfig, name: str) -> ModelConfig | None:

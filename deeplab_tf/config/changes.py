@@ -40,10 +40,10 @@ def _is_fully_connected(config: ModelConfig) -> bool:
     return _architecture(config).fully_connected and not config.aspp_with_batch_norm
 
 
-def _has_bounds(config: ModelConfig) -> bool:
-    """Returns whether there is an activation that use_bounded_activation bounds; a cell's are not."""
-    head = _has_aspp(config) or bool(config.decoder_output_stride) or _is_fully_connected(config)
-    return _architecture(config).bounded or head
+def _has_bounds(config: ModelConfig) -> object:
+    """Returns whether there is an activation that use_bounded_activation bounds; a cell's are not, and logits none."""
+    decoder = config.decoder_output_stride and not config.decoder_output_is_logits
+    return _architecture(config).bounded or _has_aspp(config) or decoder or _is_fully_connected(config)
 
 
 _ASPP = "ASPP: --aspp_with_batch_norm, and no --dense_prediction_cell_json"
