@@ -74,7 +74,7 @@ def _without_panoptic(root: str) -> list[str]:
 
 def _absolute(place: str) -> str:
     """Returns a path without . and .., from which paths in annotations can be followed."""
-    return place if files.is_remote(place) else os.path.abspath(files.path(place))
+    return str(files.path(place)) if files.is_remote(place) else os.path.abspath(files.path(place))
 
 
 def _is_plain(choice: Choice) -> bool:

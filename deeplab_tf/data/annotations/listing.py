@@ -5,13 +5,13 @@ import dataclasses
 import io
 import os
 import posixpath
-import re
 import unicodedata
 
 import PIL.Image
 
 from deeplab_tf import files
 from deeplab_tf.data.annotations.drawn import AnnotatedPicture
+from deeplab_tf.data.annotations.reading import joined
 from deeplab_tf.data.file_tree import files_below
 from deeplab_tf.data.pairs import IMAGE_EXTENSIONS
 from deeplab_tf.errors import DeepLabError
@@ -67,7 +67,7 @@ class Listing:
           DeepLabError: there is none, or several have the name.
         """
         for folder in (*picture.folders, self.root):
-            file = _joined(folder, picture.file)
+            file = joined(folder, picture.file)
             if file in self._pictures:
                 return file
         for name in (picture.file, *picture.other_names):
@@ -91,13 +91,6 @@ class Listing:
                 break
             found = nearer
         return found
-
-
-def _joined(folder: str, name: str) -> str:
-    path = posixpath.join(folder, name)
-    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path)
-    head = scheme.group() if scheme else ""
-    return head + posixpath.normpath(path[len(head) :])
 
 
 def _spelling(name: str) -> str:

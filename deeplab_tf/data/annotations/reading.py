@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import posixpath
 import re
 from collections.abc import Iterator
 from typing import IO, Any, TypeVar
@@ -171,6 +172,13 @@ def xml_elements(stream: IO[bytes], where: str) -> Iterator[tuple[str, Any]]:
 def slashes(name: str) -> str:
     """Returns a path as written on any system with / between its folders."""
     return name.replace("\\", "/").strip()
+
+
+def joined(folder: str, name: str) -> str:
+    """Returns the path of a name in a folder, without . and .. parts; a name with a scheme is a path by itself."""
+    path = name if files.is_remote(name) else posixpath.join(folder, name)
+    scheme, found, rest = path.partition("://") if files.is_remote(path) else ("", "", path)
+    return scheme + found + posixpath.normpath(rest)
 
 
 def split_of(name: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from deeplab_tf import files
 from deeplab_tf.data.annotations.drawn import AnnotatedPicture, Annotations, Polygon, Shape, Unusable, attempt
-from deeplab_tf.data.annotations.reading import flat_points, read_yaml, shown, slashes, split_of
+from deeplab_tf.data.annotations.reading import flat_points, joined, read_yaml, shown, slashes, split_of
 from deeplab_tf.data.pairs import IMAGE_EXTENSIONS
 from deeplab_tf.errors import DeepLabError
 
@@ -99,12 +99,11 @@ def _tasks(root: str, values: dict[str, Any], file: str) -> list[_Task]:
 
 def _place(root: str, path: Any, entry: str, where: str) -> str:
     """Returns the folder or list an entry of data.yaml names. `path` is often that of the machine it was written on."""
-    candidates = [os.path.join(root, str(path), entry)] if isinstance(path, str) else []
+    candidates = [joined(joined(root, path), entry)] if isinstance(path, str) else []
     # Roboflow writes ../train/images for the folder train beside data.yaml.
-    candidates += [os.path.join(root, entry)]
-    candidates += [os.path.join(root, entry.lstrip("./"))] if entry.strip("./") else []
-    inside = [os.path.normpath(place) if not files.is_remote(place) else place for place in candidates]
-    for place in inside:
+    candidates += [joined(root, entry)]
+    candidates += [joined(root, entry.lstrip("./"))] if entry.strip("./") else []
+    for place in candidates:
         if f"{place}/".startswith(f"{root}/") and files.path(place).exists():
             return place
     raise DeepLabError(f"{where}={entry}: not below {root}; correct the path")
@@ -112,7 +111,7 @@ def _place(root: str, path: Any, entry: str, where: str) -> str:
 
 def _listed(file: str, root: str) -> list[str]:
     lines = [slashes(line) for line in read_text(file).splitlines() if line.strip()]
-    return [os.path.normpath(os.path.join(root, line)) for line in lines]
+    return [joined(root, line) for line in lines]
 
 
 def _pictures_in(folder: str) -> list[str]:
@@ -145,6 +144,10 @@ def _picture(task: _Task, names: tuple[str, ...]) -> AnnotatedPicture:
         for number, line in enumerate(read_text(task.text).splitlines(), 1):
             if line.strip():
                 shapes.append(_shape(line.split(), names, f"{task.text}: line {number}"))
+    elif not files.path(task.picture).is_file():  # found by its name alone it would have nothing on it
+        raise DeepLabError(
+            f"{task.picture}: neither this picture nor {task.text} is there; correct the list that names it"
+        )
     return AnnotatedPicture(
         task.picture,
         (os.path.dirname(task.picture),),
