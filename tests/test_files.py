@@ -147,7 +147,8 @@ def test_an_unknown_scheme_is_one_line_and_makes_nothing(text, tmp_path, monkeyp
         lambda place: files.written(place).__enter__(),
         lambda place: files.growing(place).__enter__(),
     ):
-        with pytest.raises(DeepLabError, match=f"^{text.partition(':')[0]}:// is no file system.*ram://") as caught:
+        expected = f"^{text}: {text.partition(':')[0]}:// is no file system.*ram://"
+        with pytest.raises(DeepLabError, match=expected) as caught:
             use(text)
         assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())

@@ -82,11 +82,14 @@ def parse(cell: str | os.PathLike[str] | Sequence[Branch | Mapping[str, Any]] | 
     if not cell:
         return None
     if isinstance(cell, str | pathlib.PurePath):
-        path = files.path(cell)
+        try:
+            path = files.path(cell)
+        except DeepLabError as error:  # the cell may be that of a deeplab.json or run.json
+            raise DeepLabError(f"dense_prediction_cell_json={error}") from None
         if not path.is_file() and path.name in SHIPPED:
             return SHIPPED[path.name]
         try:
-            cell = json.loads(path.read_text(encoding="utf-8"))
+            cell = json.loads(path.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             raise DeepLabError(f"dense_prediction_cell_json={str(path)!r}: expected a JSON file ({error})") from None
     if not isinstance(cell, list | tuple):

@@ -18,6 +18,7 @@ from deeplab_tf.data.pairs import IMAGE_EXTENSIONS, Pair, split_name
 from deeplab_tf.errors import DeepLabError
 
 _FOLDERS = ("imagesets/segmentation", "lists", "splits", "imagesets", "")
+_ADDRESS = re.compile(r"(https?|ftp)://", re.IGNORECASE)  # of the Web: a list of sources lies beside many data sets
 _APART = re.compile(r"\s*[,;\t]\s*|\s+")
 
 
@@ -149,7 +150,10 @@ def _read(images: Images, path: str) -> tuple[list[Pair] | None, str]:
     pairs: list[Pair] = []
     found = 0
     for line in filter(None, map(str.strip, text.splitlines())):
-        pair, named = _pair_of(images, file, line)
+        is_address = not must_be and _ADDRESS.match(line)
+        pair, named = (_missing(images, line), False) if is_address else _pair_of(images, file, line)
+        if must_be and not named and files.is_remote(line):
+            _require_file_system(file, line)
         if named or not line.startswith("#"):
             pairs.append(pair)
             found += named
@@ -160,6 +164,13 @@ def _read(images: Images, path: str) -> tuple[list[Pair] | None, str]:
         what = f"{repeated} ids are repeated" if repeated else "the list is empty"
         raise DeepLabError(f"{file}: {what}; expected different ids, one a line")
     return pairs, ""
+
+
+def _require_file_system(file: str, line: str) -> None:
+    try:
+        files.path(line)
+    except DeepLabError as error:
+        raise DeepLabError(f"{file}: {error}") from None
 
 
 def _pair_of(images: Images, file: str, line: str) -> tuple[Pair, bool]:

@@ -127,7 +127,7 @@ def _usual_folder() -> files.AnyPath:
     try:
         return files.path(named or "~/tensorflow_datasets")
     except DeepLabError as error:
-        raise DeepLabError(f"$TFDS_DATA_DIR={named}: {error}") from None
+        raise DeepLabError(f"$TFDS_DATA_DIR={named}: {str(error).removeprefix(f'{named}: ')}") from None
 
 
 def read_prepared(

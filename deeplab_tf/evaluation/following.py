@@ -241,6 +241,8 @@ class _Records:
         said = is_described(self._given.get("dataset_dir"))
         options: dict[str, Any] = {"dataset": card.dataset} if card.dataset and not said else {}
         given = settled_data(self._given, opened.config.checkpoint_dir) if self._settle else self._given
+        if options and "dataset" not in given:
+            _require_known(opened)
         options.update(given)
         return dataclasses.replace(
             DataConfig(**options),
@@ -248,6 +250,14 @@ class _Records:
             batch_size=opened.config.eval_batch_size,
             model_variant=card.config.model_variant,
         )
+
+
+def _require_known(opened: Opened) -> None:
+    """Raises DeepLabError where the checkpoint's data set is a path to which no file system belongs."""
+    try:
+        files.path(opened.loaded.card.dataset or "")
+    except DeepLabError as error:
+        raise DeepLabError(f"{opened.path}: it was trained on the data set {error}; give --dataset") from None
 
 
 def _as_trained(opened: Opened, records: ExampleSource) -> ExampleSource:

@@ -33,7 +33,10 @@ def remote_path(place: str | os.PathLike) -> "RemotePath":
     """Returns a path with a scheme. DeepLabError where TensorFlow has no file system for that."""
     found = RemotePath(place)
     scheme, _, rest = os.fspath(place).partition("://")
-    _require_file_system(scheme)
+    try:
+        _require_file_system(scheme)
+    except DeepLabError as error:
+        raise DeepLabError(f"{place}: {error}") from None
     if scheme == "gs" and not rest.partition("/")[0]:
         raise DeepLabError(f"{place}: names no bucket; expected gs://bucket/folder")
     if scheme == "file" and not rest.startswith("/"):

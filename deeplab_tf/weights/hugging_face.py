@@ -100,7 +100,9 @@ def read_json(path: files.AnyPath) -> dict[str, Any]:
     """Returns the fields of a JSON file; DeepLabError where it is none."""
     try:
         values = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise DeepLabError(f"{path}: cannot be read ({error.strerror or error}); expected a JSON file") from None
+    except (ValueError, RecursionError) as error:
         reason = " ".join((str(error) or type(error).__name__).split())
         raise DeepLabError(f"{path}: not a JSON file ({reason[:100]}); fetch or copy it again") from None
     if not isinstance(values, dict):
