@@ -12,6 +12,7 @@ from torch_files import save
 from deeplab_tf.config import ModelConfig, PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.predictor import Predictor
+from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.inference.tiles import network_labels, network_size
 from deeplab_tf.network.model import build_model
 from deeplab_tf.ops.resizing import resize_bilinear
@@ -51,6 +52,9 @@ def test_mobilenet_at_both_downsample_factors(tmp_path):
     )
     assert (config.decoder_output_stride, config.decoder_use_separable_conv) == ((4,), False)
     assert (loaded.card.letterbox, loaded.card.dataset) == (512, "pascal_voc_seg")
+    assert any("a grey square of 512 pixels: predict and Segmenter do that" in note for note in loaded.notes)
+    assert (Segmenter(path).options.resize, Segmenter(path).options.longest_side) == ("letterbox", 512)
+    assert Segmenter(path, PredictConfig(resize="none")).options.resize == "none"
     assert _difference(loaded.model, "seed2_mobilenet_16_96x128") <= 1e-5
     reasons = {entry["reason"] for entry in loaded.receipt.skipped.values()}
     assert reasons == {"counter of the training", "taken from the moving mean of the batch norm behind it"}

@@ -68,6 +68,8 @@ def main(values: flags.FlagValues) -> int:
     rows = {name: value for name, value in engine.info().items() if name not in _HIDDEN}
     limits = {name: getattr(choice, name) for name in _LIMITS}
     print(f"Configuration\n{options.table({'checkpoint': values.checkpoint, **rows, **limits})}")
+    for note in loaded.notes:
+        print(f"Note: {note}")
     ended = threading.Event()
     received = []
     for number in (signal.SIGINT, signal.SIGTERM):

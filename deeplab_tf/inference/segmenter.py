@@ -88,7 +88,7 @@ class Segmenter:
             loaded = renamed(open_model(model, changes, dataset=dataset), dataset)
             loaded.card.require_classes("segment with", model)
         self.model, self.config, self.notes = loaded.model, loaded.card.config, loaded.notes
-        self.options = options or PredictConfig()
+        self.options = options or PredictConfig().for_model(loaded.card.letterbox, ())
         self._image = loaded.card.image
         number = self.config.num_classes
         self.class_names = tuple(loaded.card.class_names) or tuple(f"class {i}" for i in range(number))

@@ -210,6 +210,16 @@ def _kept_state(source: WeightSource, *, everything: bool, as_file: bool) -> dic
     return {name: source.read(name) for name in names if everything or name.rpartition("/")[2] in kept}
 
 
+def _box_notes(card: ModelCard) -> tuple[str, ...]:
+    """Returns a note of a network whose system fits photographs into a square, which not all commands do."""
+    if not card.letterbox:
+        return ()
+    return (
+        f"trained on photographs fitted into a grey square of {card.letterbox} pixels: predict and Segmenter do that; "
+        "eval, vis, serve and exported files run them at their own size, with other classes at some pixels",
+    )
+
+
 def _build(config: ModelConfig, kind: Kind) -> tuple[keras.Model, tuple[str, ...]]:
     """Returns the network, and the scopes of a file that it has no variables for."""
     if kind != "backbone":
@@ -274,7 +284,7 @@ def _open_weights(
         receipt = load_source(model, source, skip=skip)
         state = _kept_state(source, everything=keep_state, as_file=config.quantize_as_file)
     notes = (*receipt.notes, *notes)
-    return Loaded(card, model, dataclasses.replace(receipt, notes=notes), state, notes)
+    return Loaded(card, model, dataclasses.replace(receipt, notes=notes), state, (*notes, *_box_notes(card)))
 
 
 def _open_directory(
@@ -287,7 +297,8 @@ def _open_directory(
         model, skip = _build(config, card.kind)
         receipt = load_source(model, averaged(source) if card.averages else source, skip=skip)
         state = _kept_state(source, everything=keep_state, as_file=config.quantize_as_file)
-    return Loaded(dataclasses.replace(card, config=config), model, receipt, state, (*receipt.notes, *notes))
+    notes = (*receipt.notes, *notes, *_box_notes(card))
+    return Loaded(dataclasses.replace(card, config=config), model, receipt, state, notes)
 
 
 def _zoo_directory(entry: ReleasedCheckpoint) -> pathlib.Path:
