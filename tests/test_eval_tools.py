@@ -1,5 +1,6 @@
 """The commands eval and vis on records: the original's scores, every example once, any size, runs that go on."""
 
+import dataclasses
 import json
 import math
 import os
@@ -14,11 +15,11 @@ import pytest
 import tensorflow as tf
 from commands import finished, one_line
 from conftest import GOLDENS
-from record_files import example_of, write_records
+from record_files import example_of, write_records, write_shapes
 from test_predictor import lively
 
 import deeplab_tf
-from deeplab_tf.catalog.datasets import DATASETS
+from deeplab_tf.catalog.datasets import DATASETS, dataset_json
 from deeplab_tf.catalog.palettes import colour_map
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
@@ -475,6 +476,19 @@ def test_a_split_without_labels_cannot_be_scored(tmp_path, capsys):
     assert finished(eval_tool, *flags) == 1
     error = capsys.readouterr().err
     assert "--eval_split=test: every pixel of its 1 examples is ignored" in one_line(error)
+
+
+@pytest.mark.heavy
+def test_a_labelled_split_called_test_of_ones_own_data_is_scored(tmp_path, capsys):
+    own = dataclasses.replace(DATASETS["shapes"], name="mine")
+    lines = []
+    for split in ("val", "test"):
+        data = write_shapes(tmp_path / split, split, 3, (129, 129))
+        (tmp_path / split / "dataset.json").write_text(dataset_json(own))
+        given = (*SHAPES, f"--dataset_dir={data}", f"--eval_logdir={tmp_path / split / 'eval'}")
+        assert finished(eval_tool, *given, f"--eval_split={split}") == 0
+        lines.append(next(line for line in capsys.readouterr().out.splitlines() if "miou_1.0_overall" in line))
+    assert lines[0] == lines[1] and float(lines[0].split()[-1]) > 0.5
 
 
 def test_a_class_without_a_colour(tmp_path, capsys):
