@@ -536,8 +536,6 @@ def test_a_cache_in_a_bucket_is_none(monkeypatch):
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", ["tf_frozen", "onnx", "openvino"])
 def test_the_classes_of_tensorflow(name, model):
-    if name in LIBRARIES and LIBRARIES[name].missing:
-        pytest.skip(f"{name} is not installed")
     images = np.random.default_rng(1).integers(0, 256, (2, 50, 70, 3)).astype(np.float32)
     for size in ((50, 70), (33, 64)):
         cut = images[:, : size[0], : size[1]]

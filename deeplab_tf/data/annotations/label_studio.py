@@ -47,16 +47,7 @@ def open_label_studio(places: Sequence[str]) -> Annotations:
 
     Of several annotations of a task the one marked as ground truth is taken, or else the last; cancelled ones are not.
     """
-
-    def class_names() -> tuple[str, ...]:
-        found = (picture for picture in pictures() if isinstance(picture, AnnotatedPicture))
-        return tuple(sorted({shape.label for picture in found for shape in picture.shapes}))
-
-    def pictures() -> Iterator[AnnotatedPicture | DeepLabError]:
-        for file in places:
-            yield from all_of(lambda one: _pictures(one, _picture), file)
-
-    return Annotations("labelstudio", "as_listed", class_names, pictures)
+    return _annotations("labelstudio", places, _picture)
 
 
 def open_label_studio_min(places: Sequence[str]) -> Annotations:
@@ -65,19 +56,22 @@ def open_label_studio_min(places: Sequence[str]) -> Annotations:
     Of a task that several people have annotated there are several objects, and nothing says which one counts: they are
     refused.
     """
+    return _annotations("labelstudio_min", places, _small_picture)
 
+
+_Reader = Callable[[str, dict[str, Any], str], AnnotatedPicture | None]
+
+
+def _annotations(kind: str, places: Sequence[str], read: _Reader) -> Annotations:
     def class_names() -> tuple[str, ...]:
         found = (picture for picture in pictures() if isinstance(picture, AnnotatedPicture))
         return tuple(sorted({shape.label for picture in found for shape in picture.shapes}))
 
     def pictures() -> Iterator[AnnotatedPicture | DeepLabError]:
         for file in places:
-            yield from all_of(lambda one: _pictures(one, _small_picture), file)
+            yield from all_of(lambda one: _pictures(one, read), file)
 
-    return Annotations("labelstudio_min", "as_listed", class_names, pictures)
-
-
-_Reader = Callable[[str, dict[str, Any], str], AnnotatedPicture | None]
+    return Annotations(kind, "as_listed", class_names, pictures)
 
 
 def _pictures(file: str, read: _Reader) -> Iterator[AnnotatedPicture | DeepLabError]:
