@@ -14,6 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from deeplab_tf import files
+from deeplab_tf.data.annotations.coco_index import CocoIndex, Id, identity_of
 from deeplab_tf.data.annotations.drawn import AnnotatedPicture, Annotations, Bitmap, Polygon, Shape, Unusable, attempt
 from deeplab_tf.data.annotations.reading import (
     checked,
@@ -25,72 +26,38 @@ from deeplab_tf.data.annotations.reading import (
     split_of_file,
 )
 from deeplab_tf.data.annotations.run_lengths import compressed_counts, runs
-from deeplab_tf.data.annotations.streamed_json import Element, elements, parse_element
+from deeplab_tf.data.annotations.streamed_json import Element, parse_element
 from deeplab_tf.errors import DeepLabError
-
-_Id = int | str
 
 
 @dataclasses.dataclass
-class _Index:
-    """What is kept of a file: its pictures and categories, and where the annotations of each picture are."""
+class _Index(CocoIndex):
+    """The annotations of a picture are kept by their places in the file."""
 
-    file: str
-    split: str | None
-    pictures: dict[_Id, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    categories: dict[_Id, str] = dataclasses.field(default_factory=dict)
-    parents: set[str] = dataclasses.field(default_factory=set)
-    used: set[_Id] = dataclasses.field(default_factory=set)
-    numbers: dict[_Id, int] = dataclasses.field(default_factory=dict)
+    used: set[Id] = dataclasses.field(default_factory=set)
+    numbers: dict[Id, int] = dataclasses.field(default_factory=dict)
     owners: array.array = dataclasses.field(default_factory=lambda: array.array("q"))
     starts: array.array = dataclasses.field(default_factory=lambda: array.array("q"))
     lengths: array.array = dataclasses.field(default_factory=lambda: array.array("q"))
 
-    def add(self, element: Element) -> None:
-        place = f"{self.file}: {element.key} at byte {element.start}"
-        if element.key == "annotations":
-            self._add_annotation(checked(element.rough, dict, place), element, place)
-            return
-        values = checked(parse_element(element.content, place), dict, place)
-        known = self.pictures if element.key == "images" else self.categories
-        identity = _identity(values, "id", place)
-        if identity in known:
-            raise DeepLabError(f"{place}: id {shown(identity)} occurs twice among the {element.key}; expected one each")
-        if element.key == "images":
-            self.pictures[identity] = {key: values.get(key) for key in ("file_name", "height", "width")}
-        else:
-            self.categories[identity] = field(values, "name", str, place).strip()
-            parent = values.get("supercategory")
-            self.parents |= {parent} if isinstance(parent, str) else set()
-
-    def _add_annotation(self, values: dict[str, Any], element: Element, place: str) -> None:
+    def add_annotation(self, element: Element, place: str) -> None:
+        values = checked(element.rough, dict, place)
         if "segments_info" in values:
             raise DeepLabError(f"{place}: panoptic segments; --annotation_format=coco_panoptic reads them")
         if isinstance(values.get("image_id"), str) or isinstance(values.get("category_id"), str):
             values = parse_element(element.content, place)
-        owner = _identity(values, "image_id", place)
-        self.used.add(_identity(values, "category_id", place))
+        owner = identity_of(values, "image_id", place)
+        self.used.add(identity_of(values, "category_id", place))
         self.owners.append(self.numbers.setdefault(owner, len(self.numbers)))
         self.starts.append(element.start)
         self.lengths.append(len(element.content))
 
     def require_whole(self) -> None:
-        if strange := [identity for identity in self.numbers if identity not in self.pictures]:
-            raise DeepLabError(
-                f"{self.file}: annotations of image_id {shown(strange[0])}, which is not among the images"
-            )
-        if strange := [identity for identity in self.used if identity not in self.categories]:
-            what = f"annotations of category_id {shown(strange[0])}, which is not among the categories"
-            raise DeepLabError(f"{self.file}: {what}")
-        if not self.pictures:
-            raise DeepLabError(f"{self.file}: no images; expected a list images, with file_name, height and width")
-
-
-def _identity(values: dict[str, Any], key: str, place: str) -> _Id:
-    value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise DeepLabError(f"{place}: {key}={shown(value)}; expected a whole number")
-    return value
+        for key, met, known in (("image_id", self.numbers, self.pictures), ("category_id", self.used, self.categories)):
+            if strange := [one for one in met if one not in known]:
+                among = "images" if key == "image_id" else "categories"
+                what = f"annotations of {key} {shown(strange[0])}, which is not among the {among}"
+                raise DeepLabError(f"{self.file}: {what}")
 
 
 def open_coco(places: Sequence[str]) -> Annotations:
@@ -99,7 +66,7 @@ def open_coco(places: Sequence[str]) -> Annotations:
     Raises:
       DeepLabError: a file is damaged, or refers to pictures or categories that it lacks.
     """
-    indices = [_read_index(file) for file in places]
+    indices = [_Index.read(file) for file in places]
 
     def class_names() -> tuple[str, ...]:
         names: dict[str, None] = {}
@@ -115,18 +82,6 @@ def open_coco(places: Sequence[str]) -> Annotations:
     return Annotations("coco", "largest_first", class_names, pictures, left_out=tuple(unused))
 
 
-def _read_index(file: str) -> _Index:
-    index = _Index(file, split_of_file(file))
-    try:
-        with files.path(file).open("rb") as stream:
-            for element in elements(stream, file, ("images", "annotations", "categories")):
-                index.add(element)
-    except OSError as error:
-        raise DeepLabError(f"{file}: cannot be read ({error.strerror or error}); expected COCO annotations") from None
-    index.require_whole()
-    return index
-
-
 def _set_names(index: _Index) -> list[str]:
     """Returns categories that stand for the set: Roboflow's first is the parent of the others, without annotations."""
     unused = {name for identity, name in index.categories.items() if identity not in index.used}
@@ -135,9 +90,8 @@ def _set_names(index: _Index) -> list[str]:
 
 def _names(index: _Index) -> list[str]:
     """Returns the names of the classes in the order of the ids."""
-    order = sorted(index.categories, key=lambda identity: (isinstance(identity, str), identity))
     dropped = set(_set_names(index))
-    return [index.categories[identity] for identity in order if index.categories[identity] not in dropped]
+    return [name for name in index.ordered_categories() if name not in dropped]
 
 
 def _pictures(index: _Index) -> Iterator[AnnotatedPicture | DeepLabError]:
@@ -157,7 +111,7 @@ def _content(stream: IO[bytes], index: _Index, number: int) -> bytes:
     return stream.read(index.lengths[number])
 
 
-def _picture(index: _Index, identity: _Id, values: dict[str, Any], contents: list[bytes]) -> AnnotatedPicture:
+def _picture(index: _Index, identity: Id, values: dict[str, Any], contents: list[bytes]) -> AnnotatedPicture:
     where = f"{index.file}: image {shown(identity)}"
     name = slashes(field(values, "file_name", str, where))
     size = picture_size(values["height"], values["width"], f"{where} ({name})")
@@ -165,7 +119,8 @@ def _picture(index: _Index, identity: _Id, values: dict[str, Any], contents: lis
     above = os.path.dirname(here)
     # COCO's own pictures lie in train2017 beside annotations/, Roboflow's in the folder of the JSON file.
     stem = re.sub(r"^.*?_", "", pathlib.PurePosixPath(slashes(index.file)).stem)
-    names = (stem, index.split or "")
+    split = split_of_file(index.file)
+    names = (stem, split or "")
     folders = [
         here,
         *(os.path.join(above, p, n) for p in ("images", "") for n in names),
@@ -173,7 +128,7 @@ def _picture(index: _Index, identity: _Id, values: dict[str, Any], contents: lis
         os.path.join(above, "images"),
     ]
     shapes = tuple(_shape(index, parse_element(content, where), size, f"{where} ({name})") for content in contents)
-    return AnnotatedPicture(name, (*folders, above), index.file, f"{where} ({name})", shapes, size, index.split)
+    return AnnotatedPicture(name, (*folders, above), index.file, f"{where} ({name})", shapes, size, split)
 
 
 def _shape(index: _Index, values: dict[str, Any], size: tuple[int, int], where: str) -> Shape:

@@ -12,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from deeplab_tf import files
+from deeplab_tf.data.annotations.coco_index import CocoIndex, Id, identity_of, require_new
 from deeplab_tf.data.annotations.drawn import AnnotatedPicture, Annotations, Bitmap, Shape, Unusable, attempt
 from deeplab_tf.data.annotations.reading import (
     checked,
@@ -22,7 +23,7 @@ from deeplab_tf.data.annotations.reading import (
     slashes,
     split_of_file,
 )
-from deeplab_tf.data.annotations.streamed_json import Element, elements, parse_element
+from deeplab_tf.data.annotations.streamed_json import Element, parse_element
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.ops.images import PILLOW_ERRORS, opened_image
 
@@ -31,42 +32,20 @@ _VOID = 0
 
 
 @dataclasses.dataclass
-class _Index:
-    """What is kept of a file: its pictures and categories, and where the annotation of each picture is."""
+class _Index(CocoIndex):
+    """The annotation of a picture is kept by its place in the file."""
 
-    file: str
-    pictures: dict[int | str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    categories: dict[int | str, str] = dataclasses.field(default_factory=dict)
-    places: dict[int | str, tuple[int, int]] = dataclasses.field(default_factory=dict)  # start and length in the file
+    places: dict[Id, tuple[int, int]] = dataclasses.field(default_factory=dict)  # start and length in the file
 
-    def add(self, element: Element) -> None:
-        place = f"{self.file}: {element.key} at byte {element.start}"
-        values = checked(parse_element(element.content, place), dict, place)
-        identity = _identity(values, "image_id" if element.key == "annotations" else "id", place)
-        known = {"images": self.pictures, "categories": self.categories, "annotations": self.places}[element.key]
-        if identity in known:
-            raise DeepLabError(f"{place}: id {shown(identity)} occurs twice among the {element.key}; expected one each")
-        if element.key == "images":
-            self.pictures[identity] = {key: values.get(key) for key in ("file_name", "height", "width")}
-        elif element.key == "categories":
-            self.categories[identity] = field(values, "name", str, place).strip()
-        else:
-            self.places[identity] = (element.start, len(element.content))
+    def add_annotation(self, element: Element, place: str) -> None:
+        picture = identity_of(checked(parse_element(element.content, place), dict, place), "image_id", place)
+        require_new(picture, self.places, element, place)
+        self.places[picture] = (element.start, len(element.content))
 
     def require_whole(self) -> None:
-        strange = [identity for identity in self.places if identity not in self.pictures]
-        if strange:
+        if strange := [picture for picture in self.places if picture not in self.pictures]:
             what = f"the annotation of image_id {shown(strange[0])}, which is not among the images"
             raise DeepLabError(f"{self.file}: {what}")
-        if not self.pictures:
-            raise DeepLabError(f"{self.file}: no images; expected a list images, with file_name, height and width")
-
-
-def _identity(values: dict[str, Any], key: str, place: str) -> int | str:
-    value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise DeepLabError(f"{place}: {key}={shown(value)}; expected a whole number")
-    return value
 
 
 def open_coco_panoptic(places: Sequence[str]) -> Annotations:
@@ -77,13 +56,12 @@ def open_coco_panoptic(places: Sequence[str]) -> Annotations:
     Raises:
       DeepLabError: a file is damaged, or refers to pictures that it lacks.
     """
-    indices = [_read_index(file) for file in places]
+    indices = [_Index.read(file) for file in places]
 
     def class_names() -> tuple[str, ...]:
         names: dict[str, None] = {}
         for index in indices:
-            order = sorted(index.categories, key=lambda identity: (isinstance(identity, str), identity))
-            names |= dict.fromkeys(index.categories[identity] for identity in order)
+            names |= dict.fromkeys(index.ordered_categories())
         return tuple(names)
 
     def pictures() -> Iterator[AnnotatedPicture | DeepLabError]:
@@ -95,19 +73,7 @@ def open_coco_panoptic(places: Sequence[str]) -> Annotations:
     return Annotations("coco_panoptic", "as_listed", class_names, pictures)
 
 
-def _read_index(file: str) -> _Index:
-    index = _Index(file)
-    try:
-        with files.path(file).open("rb") as stream:
-            for element in elements(stream, file, ("images", "annotations", "categories")):
-                index.add(element)
-    except OSError as error:
-        raise DeepLabError(f"{file}: cannot be read ({error.strerror or error}); expected COCO annotations") from None
-    index.require_whole()
-    return index
-
-
-def _picture(index: _Index, identity: int | str, stream: IO[bytes]) -> AnnotatedPicture:
+def _picture(index: _Index, identity: Id, stream: IO[bytes]) -> AnnotatedPicture:
     values = index.pictures[identity]
     where = f"{index.file}: image {shown(identity)}"
     name = slashes(field(values, "file_name", str, where))
@@ -168,9 +134,9 @@ def _shapes(index: _Index, listed: list[dict[str, Any]], segments: np.ndarray, w
     positions = {int(number): position for position, number in enumerate(numbers)}
     shapes: list[Shape] = []
     for values in listed:
-        identity = _identity(values, "id", where)
+        identity = identity_of(values, "id", where)
         place = f"{where}: segment {shown(identity)}"
-        category = _identity(values, "category_id", place)
+        category = identity_of(values, "category_id", place)
         if category not in index.categories:
             raise DeepLabError(f"{place}: category_id {shown(category)}, which is not among the categories")
         crowd = values.get("iscrowd") or 0

@@ -69,6 +69,17 @@ def xml_of(file: str) -> Iterator[tuple[str, Any]]:
         raise DeepLabError(f"{file}: cannot be read ({error.strerror or error}); expected annotations") from None
 
 
+def rooted(file: str) -> Iterator[tuple[Any, str, Any]]:
+    """Yields what `xml_of` does, behind the root. DeepLabError where the root is not CVAT's."""
+    root = None
+    for event, element in xml_of(file):
+        if root is None:
+            root = element
+            if root.tag != "annotations":
+                raise DeepLabError(f"{file}: <{shown(root.tag)[1:-1]}>; expected CVAT's <annotations>")
+        yield root, event, element
+
+
 def label_names(places: Sequence[str]) -> tuple[str, ...]:
     """Returns the labels of CVAT's files: those that a file lists in their order, then others as they occur."""
     names: dict[str, None] = {}
@@ -102,12 +113,7 @@ def _names(file: str) -> tuple[list[str], list[str]]:
 
 
 def _pictures(file: str) -> Iterator[AnnotatedPicture | DeepLabError]:
-    root = None
-    for event, element in xml_of(file):
-        if root is None:
-            root = element
-            if root.tag != "annotations":
-                raise DeepLabError(f"{file}: <{shown(root.tag)[1:-1]}>; expected CVAT's <annotations>")
+    for root, event, element in rooted(file):
         if event == "start":
             if element.tag == "track":
                 raise DeepLabError(f"{file}: tracks of a video; --annotation_format=cvat_video reads them")

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deeplab_tf.data.annotations.cvat import DRAWN, WITHOUT_AREA, label_names, shape_of, xml_of
+from deeplab_tf.data.annotations.cvat import DRAWN, WITHOUT_AREA, label_names, rooted, shape_of
 from deeplab_tf.data.annotations.drawn import AnnotatedPicture, Annotations, Shape, all_of
 from deeplab_tf.data.annotations.reading import picture_size, shown
 from deeplab_tf.data.file_tree import files_below
@@ -111,12 +111,7 @@ def _frames(file: str) -> Mapping[int, str]:
 
 def _read(file: str) -> _Video:
     video = _Video()
-    root = None
-    for event, element in xml_of(file):
-        if root is None:
-            root = element
-            if root.tag != "annotations":
-                raise DeepLabError(f"{file}: <{shown(root.tag)[1:-1]}>; expected CVAT's <annotations>")
+    for root, event, element in rooted(file):
         if event == "start":
             if element.tag == "image":
                 raise DeepLabError(
