@@ -10,7 +10,7 @@ from commands import finished
 
 from deeplab_tf.benchmarks import crf, pipeline, train_step
 from deeplab_tf.config import TrainConfig
-from deeplab_tf.data import records
+from deeplab_tf.data import record_index, records
 from deeplab_tf.network.model import build_model
 from deeplab_tf.tools import benchmark
 from deeplab_tf.training.step import make_train_step
@@ -110,7 +110,7 @@ def test_photographs_are_like_photographs():
 
 def test_records_are_written_in_shards(tmp_path):
     folder = pipeline.write_records(str(tmp_path / "r"), (30, 40), "PNG", 7, shards=3)
-    index = records.index_shards(records.find_shards(folder, "train"))
+    index = record_index.index_shards(records.find_shards(folder, "train"))
     assert len(index) == 7
     assert np.bincount(index.shard).tolist() == [3, 3, 1]
 

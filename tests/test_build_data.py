@@ -17,7 +17,7 @@ from PIL import Image
 
 from deeplab_tf.catalog import datasets, palettes
 from deeplab_tf.config.data import DataConfig
-from deeplab_tf.data import ade20k, cityscapes, folder, packing, records, voc
+from deeplab_tf.data import ade20k, cityscapes, folder, packing, record_index, records, voc
 from deeplab_tf.data.build import BuildOptions, build_records
 from deeplab_tf.data.masks import LabelRules, read_label
 from deeplab_tf.data.packing import Packed, pack
@@ -541,7 +541,7 @@ def test_voc_mini(shared, tmp_path):
 def test_camvid(shared, tmp_path):
     command("--dataset=folder", f"--root={shared / 'camvid'}", f"--output_dir={tmp_path / 'out'}", "--num_processes=2")
     assert dict(datasets.read_dataset(tmp_path / "out").splits) == {"train": 367, "val": 101}
-    assert records.count_examples(tmp_path / "out", "train") == 367
+    assert record_index.count_examples(tmp_path / "out", "train") == 367
     config = DataConfig(dataset=str(tmp_path / "out"), dataset_dir=str(tmp_path / "out"), crop_size=(241, 321))
     batch = next(iter(make_dataset(config, split="train", training=True)))
     assert batch["image"].shape == (8, 241, 321, 3)

@@ -11,7 +11,7 @@ from record_files import write_shapes
 
 import deeplab_tf
 from deeplab_tf.config import EvalConfig, ModelConfig
-from deeplab_tf.data import records
+from deeplab_tf.data import record_index, records
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation import following
 from deeplab_tf.evaluation.following import follow, is_run, passes
@@ -348,7 +348,7 @@ def test_ones_own_data_set(weights, tmp_path):
 
 def test_records_are_located_and_indexed_once(weights, tmp_path, monkeypatch):
     """For all the checkpoints of a run, and for what the data set's name turns out to be."""
-    run, indexed, original = Run(tmp_path / "run"), [], records.index_shards
+    run, indexed, original = Run(tmp_path / "run"), [], record_index.index_shards
     run.save(1, at(weights, 1))
     (tmp_path / "records").mkdir()
     data = {"dataset_dir": write_shapes(tmp_path / "records", "val", 3, (33, 49))}

@@ -8,7 +8,7 @@ from PIL import Image
 
 from deeplab_tf.catalog import datasets
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import records
+from deeplab_tf.data import record_index
 from deeplab_tf.data.build import BuildOptions, build_records
 from deeplab_tf.data.locate import locate_records
 from deeplab_tf.data.pairs import Pair
@@ -30,7 +30,7 @@ def test_records_of_our_own(tmp_path):
         locate_records(config, "val")
     with pytest.raises(DeepLabError, match="dataset_dir is not set"):
         locate_records(DataConfig(), "train")
-    assert records.count_examples(tmp_path / "out", "train") == 5
+    assert record_index.count_examples(tmp_path / "out", "train") == 5
 
 
 def test_labels_of_a_split_called_test(tmp_path):

@@ -14,7 +14,7 @@ from absl import flags
 
 from deeplab_tf.arch import dense_prediction_cell
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.tools import options
+from deeplab_tf.tools import option_kinds, options
 from deeplab_tf.tools.cli import COMMANDS, file_of
 
 TOOLS = {command: importlib.import_module(f"deeplab_tf.tools.{file_of(command)}") for command in COMMANDS}
@@ -85,12 +85,12 @@ def test_every_spelling_is_one_path(command, name, monkeypatch, tmp_path):
         values = flags_of(command)
         values([command, f"--{name}={typed}"])
         expected = expected.format(home=tmp_path)
-        if typed == "x/" and isinstance(values[name].parser, options.NamedPathParser):
+        if typed == "x/" and isinstance(values[name].parser, option_kinds.NamedPathParser):
             expected = "./x"  # x alone would be the name of a data set
         assert values[name].value in (expected, [expected])
     if not isinstance(values[name].value, str):
         values = flags_of(command)
-        given = [f"--{name}=~/a,~/b"] if type(values[name].parser) is not options.PathParser else []
+        given = [f"--{name}=~/a,~/b"] if type(values[name].parser) is not option_kinds.PathParser else []
         values([command, *(given or [f"--{name}=~/a", f"--{name}=~/b"])])
         found = [part for text in values[name].value for part in text.split(",")]
         assert found == [f"{tmp_path}/a", f"{tmp_path}/b"]

@@ -14,7 +14,7 @@ from release_steps import flip, random_crop
 
 import deeplab_tf
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import pipeline, records, transforms
+from deeplab_tf.data import pipeline, record_index, records, transforms
 from deeplab_tf.data.examples import named_batches, named_errors
 from deeplab_tf.errors import DeepLabError
 
@@ -340,7 +340,7 @@ def damaged(tmp_path) -> str:
     folder = write_records(tmp_path / "damaged", "train", all_records, shards=2)
     file = tmp_path / "damaged" / records.shard_name("train", 0, 2)
     content = bytearray(file.read_bytes())
-    content[records.index_shards([str(file)]).offset[1] + 40] ^= 16
+    content[record_index.index_shards([str(file)]).offset[1] + 40] ^= 16
     file.write_bytes(content)
     return folder
 

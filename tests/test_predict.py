@@ -25,7 +25,8 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.files import expand_inputs, expected_pixels, predict_files
 from deeplab_tf.inference.libraries import LIBRARIES
 from deeplab_tf.inference.predict import predict
-from deeplab_tf.ops.pictures import blend, class_shares, with_legend
+from deeplab_tf.ops.pictures import blend, class_shares
+from deeplab_tf.ops.sheets import with_legend
 from deeplab_tf.tools import convert as convert_tool
 from deeplab_tf.tools import predict as predict_tool
 from deeplab_tf.weights.model_directory import ModelCard, save_model

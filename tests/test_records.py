@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from deeplab_tf.data import records
+from deeplab_tf.data import record_index, records
 from deeplab_tf.errors import DeepLabError
 
 
@@ -26,9 +26,9 @@ def write(file, payloads) -> str:
     return str(file)
 
 
-def read(index: records.RecordIndex, number: int) -> bytes:
+def read(index: record_index.RecordIndex, number: int) -> bytes:
     file, offset = index.files[index.shard[number]], index.offset[number]
-    return records.RecordAt(tf.constant(file), tf.constant(offset)).get_single_element().numpy()
+    return record_index.RecordAt(tf.constant(file), tf.constant(offset)).get_single_element().numpy()
 
 
 @pytest.fixture
@@ -149,9 +149,9 @@ def test_shards_are_found_in_order(tmp_path):
     write(tmp_path / records.shard_name("train_aug", 0, 1), [b""])
     files = records.find_shards(tmp_path, "train")
     assert [file[-23:] for file in files] == [f"rain-0000{i}-of-00003.tfrecord"[-23:] for i in range(3)]
-    index = records.index_shards(files)
+    index = record_index.index_shards(files)
     assert [read(index, i) for i in range(3)] == [b"0", b"1", b"2"]
-    assert records.count_examples(tmp_path, "train") == 3
+    assert record_index.count_examples(tmp_path, "train") == 3
 
 
 def test_missing_shards_are_named(tmp_path):
@@ -173,7 +173,7 @@ def test_missing_shards_are_named(tmp_path):
 def test_the_index_places_every_record(tmp_path):
     payloads = [bytes([i]) * (i * 37 % 300) for i in range(40)]
     files = [write(tmp_path / f"a{part}", payloads[part * 20 : part * 20 + 20]) for part in (0, 1)]
-    index = records.index_shards([files[0], write(tmp_path / "empty", []), files[1]])
+    index = record_index.index_shards([files[0], write(tmp_path / "empty", []), files[1]])
     assert len(index) == 40
     assert index.faults == ()
     assert index.number.tolist() == [*range(20), *range(20)]
@@ -183,7 +183,7 @@ def test_the_index_places_every_record(tmp_path):
 
 def test_a_record_larger_than_the_buffer(tmp_path):
     payload = np.random.default_rng(0).bytes(1_000_000)
-    index = records.index_shards([write(tmp_path / "a", [b"x", payload, b"y"])])
+    index = record_index.index_shards([write(tmp_path / "a", [b"x", payload, b"y"])])
     assert read(index, 1) == payload
     assert read(index, 2) == b"y"
 
@@ -192,9 +192,9 @@ def test_damage_is_placed(tmp_path):
     content = pathlib.Path(write(tmp_path / "a", [b"a" * 10, b"b" * 20, b"c" * 30])).read_bytes()
     starts = [0, 26, 62]
 
-    def indexed(data: bytes) -> records.RecordIndex:
+    def indexed(data: bytes) -> record_index.RecordIndex:
         (tmp_path / "b").write_bytes(data)
-        return records.index_shards([str(tmp_path / "b")])
+        return record_index.index_shards([str(tmp_path / "b")])
 
     cut = indexed(content[:-5])
     assert len(cut) == 2
@@ -222,7 +222,7 @@ def test_damage_is_placed(tmp_path):
 
 
 def test_the_fixture_of_the_release(shared):
-    index = records.index_shards(records.find_shards(shared / "real", "val"))
+    index = record_index.index_shards(records.find_shards(shared / "real", "val"))
     assert len(index) == 3
     expected = [(366, 500, "2007_000033"), (335, 500, "2007_000042"), (333, 500, "2007_000061")]
     for number, (height, width, name) in enumerate(expected):

@@ -10,7 +10,7 @@ from golden import golden_image, golden_label
 from release_steps import flip, pad_to_bounding_box, random_crop
 
 from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.data import transforms
+from deeplab_tf.data import transforms, windows
 from deeplab_tf.errors import DeepLabError
 
 CASES = json.loads((GOLDENS / "misc" / "preprocess.json").read_text())
@@ -61,9 +61,9 @@ def test_scaling_is_golden(case, golden, monkeypatch):
     np.testing.assert_allclose(transforms.resize_image(image, size), golden[f"{case['name']}/image"], atol=1e-3)
     np.testing.assert_array_equal(transforms.resize_label(label, size), golden[f"{case['name']}/label"])
     for waste in (0.0, 1e9):  # both ways to make the window
-        monkeypatch.setattr(transforms, "_WASTE", waste)
-        window = transforms.Window(tf.shape(image)[:2], size, tf.zeros(2, tf.int32), size, tf.constant(False))
-        whole = transforms.image_window(tf.constant(image), window)
+        monkeypatch.setattr(windows, "_WASTE", waste)
+        window = windows.Window(tf.shape(image)[:2], size, tf.zeros(2, tf.int32), size, tf.constant(False))
+        whole = windows.image_window(tf.constant(image), window)
         np.testing.assert_allclose(whole, golden[f"{case['name']}/image"], atol=1e-3)
 
 
@@ -216,19 +216,19 @@ def long_way(image, label, draws, scale, crop_size, pixel, ignore):
 
 def augment(image, label, draws, scale, crop_size, pixel, ignore):
     """The same by windows, the image cut to what they need of it."""
-    window = transforms.draw_window(tf.shape(image)[:2], draws, scale=tf.constant(scale), crop_size=crop_size)
-    top, left, height, width = transforms.source_box(window)
+    window = windows.draw_window(tf.shape(image)[:2], draws, scale=tf.constant(scale), crop_size=crop_size)
+    top, left, height, width = windows.source_box(window)
     part = image[top : top + height, left : left + width]
-    cut = transforms.image_window(part, window, (top, left))
-    filled = transforms.fill(cut, window, crop_size, pixel)
-    return filled, transforms.label_window(tf.constant(label), window, crop_size, ignore)
+    cut = windows.image_window(part, window, (top, left))
+    filled = windows.fill(cut, window, crop_size, pixel)
+    return filled, windows.label_window(tf.constant(label), window, crop_size, ignore)
 
 
-@pytest.mark.parametrize("waste", [0.0, transforms._WASTE, 1e9], ids=["sampled", "as it is", "resized"])
+@pytest.mark.parametrize("waste", [0.0, windows._WASTE, 1e9], ids=["sampled", "as it is", "resized"])
 @pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 1.337])
 @pytest.mark.parametrize("size", [(375, 500), (500, 333), (77, 640)], ids=str)
 def test_the_window_equals_the_long_way_round(size, scale, waste, monkeypatch):
-    monkeypatch.setattr(transforms, "_WASTE", waste)
+    monkeypatch.setattr(windows, "_WASTE", waste)
     image, label = photo(*size), labels(*size)
     for seed in range(3):
         draws = tf.random.stateless_uniform([3], [seed, 5])
@@ -246,7 +246,7 @@ def test_the_window_equals_the_long_way_round(size, scale, waste, monkeypatch):
 def test_rows_between_rows(count, falling):
     array = np.random.default_rng(0).uniform(0, 255, (31, 4, 3)).astype(np.float32)
     at = np.linspace(0.25, 30, count, dtype=np.float32)[:: -1 if falling else 1]
-    found = transforms._sampled_rows(tf.constant(array), tf.constant(at))
+    found = windows._sampled_rows(tf.constant(array), tf.constant(at))
     expected = [[np.interp(at, np.arange(31), array[:, i, c]) for c in range(3)] for i in range(4)]
     np.testing.assert_allclose(found, np.moveaxis(expected, -1, 0), atol=1e-4)
 
@@ -262,10 +262,10 @@ def test_bytes_are_resized_as_floats():
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_labels_are_filled_beside_the_window(mirrored):
     label = labels(4, 6)
-    window = transforms.Window(*(tf.constant(v) for v in ([4, 6], [4, 6], [0, 0], [4, 6])), tf.constant(mirrored))
+    window = windows.Window(*(tf.constant(v) for v in ([4, 6], [4, 6], [0, 0], [4, 6])), tf.constant(mirrored))
     expected = np.full((5, 9, 1), 255, np.uint8)
     expected[:4, :6] = label
-    found = transforms.label_window(tf.constant(label), window, (5, 9), 255)
+    found = windows.label_window(tf.constant(label), window, (5, 9), 255)
     assert found.dtype == tf.uint8
     np.testing.assert_array_equal(found, expected[:, ::-1] if mirrored else expected)
 
@@ -282,8 +282,8 @@ def test_a_window_of_a_large_picture_equals_the_long_way_round():
 def test_a_window_needs_a_part_of_the_picture():
     def box(scale, draws=(0.5, 0.5, 0.9)):
         shape = tf.constant([1024, 2048])
-        window = transforms.draw_window(shape, tf.constant(draws), scale=tf.constant(scale), crop_size=(513, 513))
-        return transforms.source_box(window).numpy().tolist()
+        window = windows.draw_window(shape, tf.constant(draws), scale=tf.constant(scale), crop_size=(513, 513))
+        return windows.source_box(window).numpy().tolist()
 
     assert box(0.5) == [0, 0, 1024, 2048]  # resized as a whole
     assert box(1.0)[2:] == [517, 517]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from deeplab_tf.catalog import datasets, palettes
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.ops import pictures
+from deeplab_tf.ops import pictures, sheets
 
 PALETTE = palettes.pascal_palette(21)
 NAMES = datasets.dataset("pascal_voc_seg").class_names
@@ -144,7 +144,7 @@ def test_borders_grow_with_the_picture():
 def overlay(image, labels, palette, names, **ignored) -> np.ndarray:
     """The picture that `predict` writes: `blend` above a legend of the classes present."""
     shares = pictures.class_shares(labels, names, **ignored)
-    return pictures.with_legend(pictures.blend(image, labels, palette, **ignored), shares, palette)
+    return sheets.with_legend(pictures.blend(image, labels, palette, **ignored), shares, palette)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (32, 32), (129, 97), (40, 700), (1500, 2000)])
@@ -233,19 +233,19 @@ def test_sheet_has_every_tile_caption_and_swatch():
     tiles = [[np.full((50, 80, 3), 10 * (3 * r + c + 1), np.uint8) for c in range(3)] for r in range(2)]
     legend = [("person", (192, 128, 128)), ("bird", (128, 128, 0))]
     options = {"column_titles": ["photo", "label", "overlay"], "row_captions": ["one", "two"], "legend": legend}
-    sheet = pictures.picture_sheet(tiles, title="a title", tile=160, **options)
+    sheet = sheets.picture_sheet(tiles, title="a title", tile=160, **options)
     for tile in (tile for row in tiles for tile in row):
         assert (sheet == tile[0, 0]).all(-1).sum() >= 100 * 160
     for _, colour in legend:
         assert (sheet == colour).all(-1).sum() >= 80
-    bare = pictures.picture_sheet(tiles, tile=160)
+    bare = sheets.picture_sheet(tiles, tile=160)
     assert bare.shape[0] < sheet.shape[0]
     assert bare.shape[1] == sheet.shape[1]
 
 
 def test_sheet_takes_pictures_of_any_size():
     tiles = [[_picture(1, 1), _picture(700, 20)], [_picture(20, 700), _picture(513, 513)]]
-    sheet = pictures.picture_sheet(tiles, row_captions=["a caption far too long for its sheet " * 9, ""], tile=64)
+    sheet = sheets.picture_sheet(tiles, row_captions=["a caption far too long for its sheet " * 9, ""], tile=64)
     assert sheet.shape[1] < 200
 
 
@@ -262,7 +262,7 @@ def test_sheet_takes_pictures_of_any_size():
 )
 def test_wrong_sheets(options, message):
     with pytest.raises(DeepLabError, match=message):
-        pictures.picture_sheet(**{"rows": [[_picture(2, 2)]], **options})
+        sheets.picture_sheet(**{"rows": [[_picture(2, 2)]], **options})
 
 
 def test_import_needs_no_tensorflow():

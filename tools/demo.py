@@ -94,7 +94,8 @@ def _sheet(
     import numpy as np
     import PIL.Image
 
-    from deeplab_tf.ops.pictures import IGNORE_COLOUR, blend, colour_mask, picture_sheet
+    from deeplab_tf.ops.pictures import IGNORE_COLOUR, blend, colour_mask
+    from deeplab_tf.ops.sheets import picture_sheet
 
     rows = []
     for image, label, result in zip(images, labels, results, strict=True):

@@ -5,112 +5,31 @@ import dataclasses
 import os
 import sys
 import textwrap
-import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from absl import flags
 
 from deeplab_tf import files
-from deeplab_tf.config.fields import SWITCHES, Switch, auto_or_count, item_type, switch
+from deeplab_tf.config.fields import Switch, auto_or_count
 from deeplab_tf.errors import DeepLabError, is_out_of_memory, what_was_asked
 from deeplab_tf.tools.ending import ending
+from deeplab_tf.tools.option_kinds import (
+    DEFINE,
+    CountOrAutoParser,
+    NamedPathParser,
+    PathListParser,
+    PathParser,
+    PathsParser,
+    SwitchFlag,
+    kind_of,
+)
 
 CHECKPOINT_HELP = (
     "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or .tflite of the release, "
     ".caffemodel of DeepLab v1 or v2, .safetensors or .pth, folder of transformers', hf://owner/name[@revision], or a "
     "name of the zoo"
 )
-AUTO = "auto"  # the value of a flag whose number the command finds
-_DEFINE = {
-    bool: flags.DEFINE_boolean,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-    tuple: flags.DEFINE_multi_string,  # --rates=6,12 and --rates=6 --rates=12 both work
-}
-
-
-def _kind(annotation: typing.Any) -> type:
-    """Returns the scalar type of a field's annotation; tuple for a list of scalars, str for anything else."""
-    item = item_type(annotation)
-    if item in (int, float, str) or typing.get_origin(item) is typing.Literal:
-        return tuple
-    kinds = [a for a in typing.get_args(annotation) if a is not type(None)] or [annotation]
-    return kinds[0] if kinds[0] in (bool, int, float) else str
-
-
-class SwitchParser(flags.ArgumentParser):
-    """Parses auto, or what a boolean flag takes, to a Switch."""
-
-    def parse(self, argument: str) -> str:
-        """Returns auto, true or false."""
-        if argument.lower() == "auto":
-            return "auto"
-        try:
-            return switch(flags.BooleanParser().parse(argument))
-        except ValueError:
-            raise ValueError(f"expected one of {', '.join(SWITCHES)}") from None
-
-
-class _CountOrAutoParser(flags.IntegerParser):
-    """Parses a number of at least 1, or auto."""
-
-    # A flag of a number that may be a word has a value of either type.
-    def parse(self, argument: str | int) -> int | str:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Returns the number, or auto."""
-        if str(argument).strip().lower() == AUTO:
-            return AUTO
-        try:
-            return super().parse(argument)
-        except ValueError:
-            raise ValueError("expected a number, or auto") from None
-
-
-class _SwitchFlag(flags.Flag):
-    """A flag that is given as a boolean one is (--name, --noname, --name=false), or as --name=auto."""
-
-    def __init__(self, name: str, text: str) -> None:
-        super().__init__(SwitchParser(), flags.ArgumentSerializer(), name, None, text, boolean=True)
-
-    def _serialize(self, value: str | None) -> str:
-        return "" if value is None else f"--{self.name}={value}"
-
-
-class PathParser(flags.ArgumentParser):
-    """Parses a path as the user types it (`files.clean`); a flag with this parser holds paths.
-
-    Every path flag of every command has it, so that `~` and a slash at the end mean the same in all of them.
-    """
-
-    def parse(self, argument: str) -> str:
-        """Returns the path."""
-        return files.clean(argument)
-
-
-class NamedPathParser(PathParser):
-    """A parser of a name or a path: x is a name, x/ the folder ./x."""
-
-    def parse(self, argument: str) -> str:
-        """Returns the name or the path, which has a separator."""
-        cleaned = files.clean(argument)
-        return f"./{cleaned}" if "/" in argument and "/" not in cleaned else cleaned
-
-
-class PathListParser(PathParser):
-    """A parser of several paths with commas between them."""
-
-    def parse(self, argument: str) -> str:
-        """Returns the paths, again with commas between them."""
-        return ",".join(map(files.clean, argument.split(",")))
-
-
-class _PathsParser(flags.ListParser, PathParser):
-    """A parser of several paths with commas between them, to a list."""
-
-    # The two parsers disagree about the result; ListParser's, the first of the two, is the one that counts.
-    def parse(self, argument: str | list[str]) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return [files.clean(place) for place in flags.ListParser.parse(self, argument)]
 
 
 def define_path(values: flags.FlagValues, name: str, default: str | None, text: str, *, named: bool = False) -> None:
@@ -121,7 +40,7 @@ def define_path(values: flags.FlagValues, name: str, default: str | None, text: 
 
 def define_path_list(values: flags.FlagValues, name: str, default: Sequence[str], text: str) -> None:
     """Defines a flag that holds paths with commas between them; its value is a list."""
-    flags.DEFINE(_PathsParser(), name, list(default), text, values, flags.ListSerializer(","))
+    flags.DEFINE(PathsParser(), name, list(default), text, values, flags.ListSerializer(","))
 
 
 def define_paths(values: flags.FlagValues, name: str, default: Sequence[str] | None, text: str) -> None:
@@ -130,13 +49,13 @@ def define_paths(values: flags.FlagValues, name: str, default: Sequence[str] | N
 
 
 def _define_field(values: flags.FlagValues, name: str, field: dataclasses.Field, text: str) -> None:
-    kind = _kind(field.type)
+    kind = kind_of(field.type)
     if field.type == Switch:
-        flags.DEFINE_flag(_SwitchFlag(name, text), values)
+        flags.DEFINE_flag(SwitchFlag(name, text), values)
     elif field.metadata["parse"] is auto_or_count and kind is int:  # the command finds the number
-        flags.DEFINE(_CountOrAutoParser(), name, None, text, values, flags.ArgumentSerializer())
+        flags.DEFINE(CountOrAutoParser(), name, None, text, values, flags.ArgumentSerializer())
     elif not field.metadata["path"]:
-        _DEFINE[kind](name, None, text, flag_values=values)
+        DEFINE[kind](name, None, text, flag_values=values)
     elif kind is tuple:
         flags.DEFINE_multi(PathListParser(), flags.ArgumentSerializer(), name, None, text, values)
     else:
@@ -206,7 +125,7 @@ def define_retired(values: flags.FlagValues, retired: Mapping[str, tuple[object,
     for name, (default, reason) in retired.items():
         shown = "unset" if default == () else _shown(default)
         text = f"accepted without effect: {reason} (default: {shown})"
-        _DEFINE[type(default)](name, None, text, flag_values=values)
+        DEFINE[type(default)](name, None, text, flag_values=values)
     for name in _LOGGING:
         flags.DEFINE_boolean(name, None, "accepted: messages go to the terminal anyway", flag_values=values)
 

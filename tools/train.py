@@ -34,6 +34,7 @@ from deeplab_tf.doctor.findings import WARNING
 from deeplab_tf.doctor.network import training_findings
 from deeplab_tf.tools import options, passes, retired
 from deeplab_tf.tools.ending import INTERRUPTED
+from deeplab_tf.tools.option_kinds import AUTO
 from deeplab_tf.zoo.contamination import contamination
 
 # What follows from another part of the experiment has no flag, and reports are written by eval.
@@ -168,8 +169,8 @@ def experiment(values: flags.FlagValues, tell: Callable[[str], object] = lambda 
     def given(part: type) -> dict[str, object]:
         return options.given(values, part, _NAMES[part])
 
-    fit = values["train_batch_size"].value == options.AUTO
-    of_data = {field: value for field, value in given(DataConfig).items() if value != options.AUTO or field != _BATCH}
+    fit = values["train_batch_size"].value == AUTO
+    of_data = {field: value for field, value in given(DataConfig).items() if value != AUTO or field != _BATCH}
     if name and configs.follows_data(name):
         return _planned(recipe, {**{part: given(part) for part in _NAMES}, DataConfig: of_data}, tell, fit=fit)
 

@@ -20,7 +20,7 @@ import tensorflow as tf
 from PIL import Image
 
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import records
+from deeplab_tf.data import record_index, records
 from deeplab_tf.data.pipeline import make_dataset
 
 Kind = Literal["JPEG", "PNG"]
@@ -228,7 +228,7 @@ def _compared_with_plain(
     datasets = {"ours": our_dataset(folder, scale), "plain": plain_dataset(folder, scale), "cached": cached}
     if "PNG" in title:
         datasets["decoding"] = decoding_dataset(folder, scale)
-    for _ in cached.take(-(-records.count_examples(folder, _SPLIT) // scale.batch)):
+    for _ in cached.take(-(-record_index.count_examples(folder, _SPLIT) // scale.batch)):
         pass  # the first epoch, which fills the cache
     seconds = _in_turn(datasets, scale, rounds)
     figures = {}
@@ -276,7 +276,7 @@ def _growth(folder: str, scale: PipelineScale, rounds: int) -> dict[str, float |
         f"{many:,} records in {few} shards": written(many, few),
     }
     start = time.perf_counter()
-    records.index_shards(records.find_shards(folders[f"{many:,} records in {few} shards"], _SPLIT))
+    record_index.index_shards(records.find_shards(folders[f"{many:,} records in {few} shards"], _SPLIT))
     opening = time.perf_counter() - start
     seconds = _in_turn({name: our_dataset(path, small) for name, path in folders.items()}, small, rounds)
     ratios = {

@@ -5,7 +5,7 @@ from typing import NamedTuple, cast
 
 import tensorflow as tf
 
-from deeplab_tf.data.transforms import Window, cut_window, fill
+from deeplab_tf.data.windows import Window, cut_window, fill
 
 
 class BytePictures(NamedTuple):
@@ -37,7 +37,7 @@ def byte_picture(
 
 
 def float_pictures(images: tf.Tensor | BytePictures) -> tf.Tensor:
-    """Returns pictures float32 [b, h, w, c]: those that `transforms.fill` makes of the same windows, bit for bit."""
+    """Returns pictures float32 [b, h, w, c]: those that `windows.fill` makes of the same windows, bit for bit."""
     if not isinstance(images, BytePictures):
         return tf.cast(images, tf.float32)
     pixels = tf.cast(images.pixels, tf.float32)

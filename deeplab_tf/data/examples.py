@@ -17,7 +17,7 @@ import tensorflow as tf
 from deeplab_tf.catalog import datasets
 from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import find, records, transforms
+from deeplab_tf.data import find, record_index, records, windows
 from deeplab_tf.data.locate import Located, locate_records
 from deeplab_tf.errors import DeepLabError
 
@@ -61,7 +61,7 @@ def dataset_of(config: DataConfig) -> datasets.Dataset:
 
 # ---- records
 
-WindowOf = Callable[[tf.Tensor], transforms.Window]  # int32 [2], the height and width of a picture -> its window
+WindowOf = Callable[[tf.Tensor], windows.Window]  # int32 [2], the height and width of a picture -> its window
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ class ExampleSource:
 
     def record(self, number: tf.Tensor) -> tf.data.Dataset:
         """Returns a data set of the one record `number` (int64 scalar): a serialized tf.train.Example."""
-        return records.RecordAt(self.file(number), tf.gather(self.offset, number))
+        return record_index.RecordAt(self.file(number), tf.gather(self.offset, number))
 
     def parsed(self, number: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the stored strings and numbers of record `number` (int64 scalar)."""
@@ -157,7 +157,7 @@ def _decode(
 
     def decode_part() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         shape = tf.image.extract_jpeg_shape(content)[:2]
-        box = transforms.source_box(window_of(shape))
+        box = windows.source_box(window_of(shape))
         return records.decode_part(content, box), shape, box[:2]
 
     return tf.cond(tf.io.is_jpeg(content), decode_part, lambda: _decode_whole(parsed, None))

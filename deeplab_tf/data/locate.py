@@ -11,7 +11,7 @@ import tensorflow as tf
 from deeplab_tf import files
 from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import find, records, tfds_folder
+from deeplab_tf.data import find, record_index, records, tfds_folder
 from deeplab_tf.errors import DeepLabError
 
 _UNLABELLED_SPLIT = "test"  # the only split whose labels the release does not read
@@ -29,7 +29,7 @@ class Located:
       labelled: whether the split has labels to read.
     """
 
-    index: records.RecordIndex
+    index: record_index.RecordIndex
     keys: Mapping[str, str]
     labelled: bool
 
@@ -45,11 +45,11 @@ def locate_records(config: DataConfig, split: str) -> Located:
         return _locate_prepared(config, config.dataset, split)
     if not config.dataset_dir:
         raise DeepLabError("dataset_dir is not set; expected the folder with the TFRecord shards")
-    index = records.index_shards(records.find_shards(config.dataset_dir, split))
+    index = record_index.index_shards(records.find_shards(config.dataset_dir, split))
     return Located(index, {}, _has_labels(config, split, index))
 
 
-def _has_labels(config: DataConfig, split: str, index: records.RecordIndex) -> bool:
+def _has_labels(config: DataConfig, split: str, index: record_index.RecordIndex) -> bool:
     """Returns whether the labels of a split are read: dataset.json decides, for `test` else the first record.
 
     The labels of a `test` of the catalogue's sets are not read, as in the release.
@@ -67,7 +67,7 @@ def _has_labels(config: DataConfig, split: str, index: records.RecordIndex) -> b
 def _locate_prepared(config: DataConfig, name: str, split: str) -> Located:
     prepared = tfds_folder.read_prepared(name, config.dataset_dir, config.tfds_features)
     shards = prepared.shards(split)
-    index = records.index_shards([shard.file for shard in shards])
+    index = record_index.index_shards([shard.file for shard in shards])
     first = np.array([shard.first for shard in shards])
     last = np.array([shard.last for shard in shards])
     wanted = (index.number >= first[index.shard]) & (index.number < last[index.shard])
@@ -87,7 +87,7 @@ def _locate_prepared(config: DataConfig, name: str, split: str) -> Located:
     return Located(index, keys, labelled=True)
 
 
-def _check_mask(prepared: tfds_folder.Prepared, index: records.RecordIndex) -> None:
+def _check_mask(prepared: tfds_folder.Prepared, index: record_index.RecordIndex) -> None:
     """Raises DeepLabError if the first mask is a colour picture, whose greys would be read as labels."""
     file = index.files[index.shard[0]]
     content = _first_content(index, prepared.mask)
@@ -104,7 +104,7 @@ def _check_mask(prepared: tfds_folder.Prepared, index: records.RecordIndex) -> N
     )
 
 
-def _first_content(index: records.RecordIndex, key: str) -> bytes:
+def _first_content(index: record_index.RecordIndex, key: str) -> bytes:
     """Returns what the first record stores under `key`; nothing if it lacks the key or cannot be parsed."""
     with files.path(index.files[index.shard[0]]).open("rb") as stream:
         stream.seek(index.offset[0])

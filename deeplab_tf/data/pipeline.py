@@ -13,7 +13,7 @@ import tensorflow as tf
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.arch.spec import band_pixel
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import transforms
+from deeplab_tf.data import transforms, windows
 from deeplab_tf.data.augment import DRAWS, Augmentation, make_augmentation
 from deeplab_tf.data.batches import Batches
 from deeplab_tf.data.crossing import byte_picture
@@ -182,8 +182,8 @@ def _training_example(
         draws = tf.random.stateless_uniform([4], tf.stack([_epoch_key(seed, epoch), record]), alg="philox")
         scale = transforms.draw_scale(scales, config.scale_factor_step_size, draws[0])
 
-        def window_of(shape: tf.Tensor) -> transforms.Window:
-            return transforms.draw_window(shape, draws[1:], scale=scale, crop_size=crop_size)
+        def window_of(shape: tf.Tensor) -> windows.Window:
+            return windows.draw_window(shape, draws[1:], scale=scale, crop_size=crop_size)
 
         # Of a JPEG only the part under the window is decoded, unless the whole is resized first, or kept in the cache.
         partly = window_of if config.min_resize_value is None and not cache else None
@@ -194,16 +194,16 @@ def _training_example(
         extra = {"skipped": example["skipped"]} if config.skip_corrupt_records else {}
         image, label = _resized(config, example["image"], example["label"])
         window = window_of(example["shape"] if partly else tf.shape(image)[:2])
-        label = transforms.label_window(label, window, crop_size, ignored)
+        label = windows.label_window(label, window, crop_size, ignored)
         label = label if as_bytes and not augmentation else tf.cast(label, tf.int32)
         if as_bytes and as_stored and not augmentation:
             image = byte_picture(image, window, example["corner"], crop_size, pixel)
             return {"image": image, "label": label, **_stored_facts(example), **extra}
-        image = transforms.image_window(image, window, example["corner"])
+        image = windows.image_window(image, window, example["corner"])
         if augmentation:
             extra[DRAWS] = augmentation.draws(_epoch_key(seed, epoch), record)
             image = augmentation.augment_image(image, extra[DRAWS])
-        image = transforms.fill(image, window, crop_size, pixel)
+        image = windows.fill(image, window, crop_size, pixel)
         return {"image": image, "label": label, **_stored_facts(example), **extra}
 
     return example_of

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from deeplab_tf import files
 from deeplab_tf.catalog import datasets
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import cityscapes, find, folder, records, tfds_folder
+from deeplab_tf.data import cityscapes, find, folder, record_index, records, tfds_folder
 from deeplab_tf.data.annotations.conversion import Converted
 from deeplab_tf.data.annotations.folder import Choice, annotated_folder
 from deeplab_tf.data.class_names import TOO_MANY, named_classes
@@ -173,7 +173,7 @@ def _records(located: Located) -> Iterator[Example]:
         file = index.files[shard]
         name = f"{os.path.basename(file)}: record {number}"
         try:
-            content = records.RecordAt(tf.constant(file), tf.constant(offset)).get_single_element().numpy()
+            content = record_index.RecordAt(tf.constant(file), tf.constant(offset)).get_single_element().numpy()
             features = tf.train.Example.FromString(content).features.feature
         except (tf.errors.OpError, DecodeError) as error:
             problem = "is not a tf.train.Example" if isinstance(error, DecodeError) else "does not match its checksum"

@@ -23,7 +23,7 @@ from deeplab_tf.catalog.datasets import DATASETS, Dataset
 from deeplab_tf.config import DataConfig, Inference
 from deeplab_tf.data.find import find_dataset, is_described
 from deeplab_tf.data.pipeline import make_dataset
-from deeplab_tf.data.records import count_examples
+from deeplab_tf.data.record_index import count_examples
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.evaluate import score

@@ -29,7 +29,8 @@ from deeplab_tf.inference.tiles import network_labels, network_size, segment, wr
 from deeplab_tf.network.sizes import halved
 from deeplab_tf.ops.images import jpeg_bytes, png_bytes, resize_labels
 from deeplab_tf.ops.network_pictures import Picture, read_photograph
-from deeplab_tf.ops.pictures import blend, class_shares, colour_mask, cut_out, palette_png, with_legend
+from deeplab_tf.ops.pictures import blend, class_shares, colour_mask, cut_out, palette_png
+from deeplab_tf.ops.sheets import with_legend
 from deeplab_tf.weights.model_directory import ModelCard
 
 # Pictures that are read before their turn and written after it: enough for the network never to wait, and bounded.

@@ -13,8 +13,9 @@ import numpy as np
 from deeplab_tf import files
 from deeplab_tf.errors import unknown_name
 from deeplab_tf.ops.images import jpeg_bytes, png_bytes
-from deeplab_tf.ops.pictures import Colour, blend, class_shares, colour_mask, palette_png, with_legend
+from deeplab_tf.ops.pictures import Colour, blend, class_shares, colour_mask, palette_png
 from deeplab_tf.ops.polygons import rings
+from deeplab_tf.ops.sheets import with_legend
 
 Kind = Literal["mask", "overlay", "raw", "probabilities", "outlines", "coco"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

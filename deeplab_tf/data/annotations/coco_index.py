@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from deeplab_tf import files
 from deeplab_tf.data.annotations.reading import checked, field, shown
@@ -10,6 +10,7 @@ from deeplab_tf.data.annotations.streamed_json import Element, elements, parse_e
 from deeplab_tf.errors import DeepLabError
 
 Id = int | str
+_OneIndex = TypeVar("_OneIndex", bound="CocoIndex")
 
 
 def identity_of(values: dict[str, Any], key: str, place: str) -> Id:
@@ -30,7 +31,7 @@ class CocoIndex(abc.ABC):
     parents: set[str] = dataclasses.field(default_factory=set)  # names of supercategories
 
     @classmethod
-    def read(cls, file: str) -> Self:
+    def read(cls: type[_OneIndex], file: str) -> _OneIndex:
         """Returns the index of a file. DeepLabError where it cannot be read or refers to what it lacks."""
         index = cls(file)
         try:
