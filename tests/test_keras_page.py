@@ -1,4 +1,4 @@
-"""The examples of docs/keras.md are run."""
+"""The examples of docs/how-to/keras.md are run."""
 
 import doctest
 import pathlib
@@ -9,7 +9,7 @@ import pytest
 import deeplab_tf
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "keras.md"
+PAGE = ROOT / "docs" / "how-to" / "keras.md"
 
 
 @pytest.mark.heavy

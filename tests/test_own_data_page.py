@@ -1,4 +1,4 @@
-"""What docs/own_data.md says is so: its commands run, and every row of its tables is tried."""
+"""What docs/how-to/own_data.md says is so: its commands run, and every row of its tables is tried."""
 
 import base64
 import contextlib
@@ -35,7 +35,7 @@ from deeplab_tf.tools import eval as eval_tool
 from deeplab_tf.weights.tf1 import variable_map, write_tensors
 
 ROOT = pathlib.Path(__file__).parents[1]
-TEXT = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "how-to" / "own_data.md").read_text(encoding="utf-8")
 COMMANDS = {
     "build-data": build_data,
     "train": train,

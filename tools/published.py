@@ -2,7 +2,7 @@
 
   deeplab-tf published --filter="v3plus table5"      the rows that have all of these words
   deeplab-tf published --check                       build every network, compare parameters and multiply-adds
-  deeplab-tf published --lineage                     one row for each system as Markdown, as in the README
+  deeplab-tf published --lineage                     one row for each system as Markdown, as in the documentation
 
 Multiply-adds are counted as in the papers, by the rules of TensorFlow 1's profiler: atrous convolutions at the size at
 which they ran (space to batch), average poolings too. A row whose figure is not met to 1 % states the reason. The names

@@ -12,7 +12,7 @@ from deeplab_tf.tools import options
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
-    flags.DEFINE_boolean("markdown", False, "print the table as Markdown, as in the README", flag_values=values)
+    flags.DEFINE_boolean("markdown", False, "print the table as Markdown, as in the documentation", flag_values=values)
     text = "for developers: write <name>.json, the variables each archive must have, to this folder"
     options.define_path(values, "write_manifests", None, text)
 

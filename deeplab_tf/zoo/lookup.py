@@ -85,7 +85,7 @@ def _row(entry: ReleasedCheckpoint, cache: str | os.PathLike | None) -> dict[str
 
 
 def zoo_markdown() -> str:
-    """Returns the table for the README, without the column `cached`, which depends on the machine."""
+    """Returns the table for the documentation, without the column `cached`, which depends on the machine."""
     rows = [{k: v for k, v in row.items() if k != "cached"} for row in zoo_table()]
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
