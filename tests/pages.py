@@ -26,6 +26,13 @@ def prose(page: pathlib.Path) -> str:
     return _FENCE.sub("", text(page))
 
 
+def between(page: pathlib.Path, marker: str) -> str:
+    """What stands between the comments <!-- marker --> and <!-- /marker -->."""
+    found = re.search(rf"<!-- {marker} -->\n(.*)<!-- /{marker} -->", text(page), re.DOTALL)
+    assert found, f"{page}: {marker}"
+    return found[1]
+
+
 def links(page: pathlib.Path) -> list[tuple[str, str]]:
     """The file, empty for the page itself, and the anchor of every link that leads to no other host."""
     found = re.findall(r"\]\(([^)\s]+)\)", prose(page))

@@ -15,6 +15,7 @@ import threading
 import time
 import urllib.request
 import zlib
+from typing import Any
 
 import keras
 import numpy as np
@@ -91,7 +92,7 @@ def label(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     return drawn.repeat(4, axis=0).repeat(4, axis=1)
 
 
-def put(path: pathlib.Path, array: np.ndarray, **options: object):
+def put(path: pathlib.Path, array: np.ndarray, **options: Any):
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.fromarray(array).save(path, **options)
 
@@ -257,7 +258,9 @@ def contradicting(file: pathlib.Path, classes: np.ndarray):
 
 def smoothed(classes: np.ndarray) -> np.ndarray:
     mask = PIL.Image.fromarray(np.where(classes > 0, 255, 0).astype(np.uint8))
-    return np.asarray(mask.resize((SIZE[1] // 2, SIZE[0] // 2)).resize(SIZE[::-1], PIL.Image.Resampling.BILINEAR))
+    return np.asarray(
+        mask.resize((SIZE[1] // 2, SIZE[0] // 2)).resize((SIZE[1], SIZE[0]), PIL.Image.Resampling.BILINEAR)
+    )
 
 
 # What a label is -> how it is written, and what is stored for classes; or, in REFUSED, the words of the refusal.
@@ -463,7 +466,7 @@ def test_a_photograph_that_is_read(here, kind, capsys):
 def test_a_photograph_that_is_turned(here, capsys):
     usual(here)
     put(here / "images/train/a.png", picture(0), exif=exif(6))
-    put(here / "labels/train/a.png", label(0, SIZE[::-1]))
+    put(here / "labels/train/a.png", label(0, (SIZE[1], SIZE[0])))
     assert build() == 0
     assert "turned upright" in capsys.readouterr().out
     upright = np.array(PIL.Image.open(io.BytesIO(stored("train")["a"][0])))
@@ -515,6 +518,7 @@ def test_a_format_of_annotations(here, cell, block):
     assert built["class_names"][0] == "background" and built["class_names"][CAT[format_name]] == "cat"
     assert built["built"]["annotations"] == format_name
     ((_, classes),) = stored("train").values()
+    assert classes is not None
     assert classes[15, 20] == CAT[format_name] and classes[0, 0] == 0
     assert (classes == 255).any() == (block == "drawn")  # the border
     if block == "drawn":

@@ -10,11 +10,8 @@ from deeplab_tf.zoo.released import SHAPES
 README = pages.text(pages.ROOT / "README.md")
 
 
-def between(page: str, marker: str) -> str:
-    text = pages.text(pages.ROOT / "docs" / "reference" / f"{page}.md")
-    found = re.search(rf"<!-- {marker} -->\n(.*)<!-- /{marker} -->", text, re.DOTALL)
-    assert found, marker
-    return found[1].strip()
+def reference(name: str, marker: str) -> str:
+    return pages.between(pages.ROOT / "docs" / "reference" / f"{name}.md", marker).strip()
 
 
 def test_it_is_short_and_has_one_picture():
@@ -24,7 +21,7 @@ def test_it_is_short_and_has_one_picture():
 
 
 def test_the_zoo_table_is_printed_from_the_table():
-    assert between("zoo", "zoo") == lookup.zoo_markdown().strip()
+    assert reference("zoo", "zoo") == lookup.zoo_markdown().strip()
 
 
 def test_ci_runs_the_readmes_commands():
@@ -36,11 +33,11 @@ def test_ci_runs_the_readmes_commands():
 
 
 def test_the_measured_figures_are_there():
-    assert "Xception-65" in between("benchmarks", "benchmark")
+    assert "Xception-65" in reference("benchmarks", "benchmark")
 
 
 def test_what_is_proven_is_what_is_recorded():
-    proven = re.search(r"## What is proven\n(.*?)\n## ", README, re.DOTALL)[1]
+    proven = README.partition("## What is proven\n")[2].partition("\n## ")[0]
     recorded = len(list((pages.ROOT / "tests" / "goldens" / "models").glob("*.npz")))
     photographs = len(list((pages.ROOT / "tests" / "goldens" / "real").glob("*.png")))
     runs = len(list((pages.ROOT / "tests" / "goldens" / "train").glob("*.json")))
