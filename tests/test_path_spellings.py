@@ -26,6 +26,7 @@ import deeplab_tf
 from deeplab_tf import files
 from deeplab_tf.catalog import datasets
 from deeplab_tf.config import ExportConfig
+from deeplab_tf.evaluation.panoptic import ImageSegments, write_panoptic
 from deeplab_tf.weights.run_directory import RunDirectory
 from deeplab_tf.zoo import lookup
 from deeplab_tf.zoo.released import SHAPES
@@ -456,6 +457,17 @@ def test_pack(place, tmp_path):
     ran("pack", "--server=voc", *given)
     with tarfile.open(fileobj=io.BytesIO(place.found("results.tgz").read_bytes())) as archive:
         assert [os.path.basename(name) for name in archive.getnames()] == ["2008_000001.png"]
+
+
+@spelled()
+@covers("panoptic", "gt_json_file", "gt_folder", "pred_json_file", "pred_folder")
+def test_panoptic(place, tmp_path, capsys):
+    image = ImageSegments("1.jpg", np.arange(72).reshape(8, 9) // 40, np.zeros((8, 9), int))
+    write_panoptic(tmp_path / "set.json", [image], {1: ("cat", True)}, void=0)
+    file, folder = place("set.json", tmp_path / "set.json"), place("pictures", tmp_path / "set")
+    given = [f"--{part}_json_file={file}" for part in ("gt", "pred")]
+    ran("panoptic", *given, *(f"--{part}_folder={folder}" for part in ("gt", "pred")))
+    assert ["cat", "100.0", "100.0", "100.0"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 @spelled(heavy=("a*b {}/", "{}"))

@@ -110,8 +110,12 @@ def _png_of(file: str, name: str, where: str) -> str:
     return found
 
 
-def _segments(file: str, size: tuple[int, int]) -> np.ndarray:
-    """Returns the numbers of the segments, uint32 [h, w]."""
+def read_segments(file: str) -> np.ndarray:
+    """Returns the numbers of the segments in a PNG, uint32 [h, w]: red + 256 green + 65536 blue; opacity is left out.
+
+    Raises:
+      DeepLabError: the file cannot be read or is no such picture.
+    """
     try:
         with opened_image(read_bytes(file)) as image:
             mode = image.mode
@@ -120,12 +124,18 @@ def _segments(file: str, size: tuple[int, int]) -> np.ndarray:
         raise DeepLabError(str(error) if file in str(error) else f"{file}: {error}") from None
     except PILLOW_ERRORS as error:
         raise DeepLabError(f"{file}: not an image that can be read ({error}); expected a PNG of segments") from None
-    if mode != "RGB":
+    if mode not in ("RGB", "RGBA"):
         raise DeepLabError(f"{file}: a picture of mode {mode}; expected RGB of 8 bits, whose colours number segments")
-    if pixels.shape[:2] != size:
-        found = f"{pixels.shape[0]} x {pixels.shape[1]}"
-        raise DeepLabError(f"{file}: {found} pixels, but the image announces {size[0]} x {size[1]} (height x width)")
     return pixels[..., 0] + 256 * pixels[..., 1] + 65536 * pixels[..., 2]
+
+
+def _segments(file: str, size: tuple[int, int]) -> np.ndarray:
+    """Returns `read_segments` of a file that has the size (height, width) which is announced."""
+    segments = read_segments(file)
+    if segments.shape != size:
+        found = f"{segments.shape[0]} x {segments.shape[1]}"
+        raise DeepLabError(f"{file}: {found} pixels, but the image announces {size[0]} x {size[1]} (height x width)")
+    return segments
 
 
 def _shapes(index: _Index, listed: list[dict[str, Any]], segments: np.ndarray, where: str) -> tuple[Shape, ...]:
