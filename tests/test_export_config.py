@@ -19,6 +19,8 @@ def test_it_is_public():
     [
         ("out", None, "saved_model"),
         ("out.v2", None, "saved_model"),
+        ("mobilenet_v2_1.0", None, "saved_model"),
+        ("folder.mlpackage", "saved_model", "saved_model"),
         ("out/frozen_inference_graph.pb", None, "frozen_pb"),
         ("a.tflite", None, "tflite"),
         ("a.onnx", None, "onnx"),
@@ -91,6 +93,8 @@ def test_wrong_values(options, expected):
 
 
 WRONG_FOR = [
+    ("x.mlpackage", {}, "--export_path=x.mlpackage: no export ends in .mlpackage; expected .pb, .tflite, .onnx, or no"),
+    ("x.H5", {}, "no export ends in .h5"),
     ("a.tflite", {"format": "onnx"}, "--format=onnx contradicts the ending of --export_path=a.tflite"),
     ("a.pb", {"format": "saved_model"}, "--format=saved_model contradicts"),
     ("out", {"precision": "int8", "representative_images": ("x",)}, "precision='int8': belongs to --format=tflite"),

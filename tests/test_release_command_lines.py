@@ -10,7 +10,7 @@ from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig, RunConfig, Tr
 from deeplab_tf.data.find import find_dataset
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import eval as eval_tool
-from deeplab_tf.tools import options, passes, retired, train, vis
+from deeplab_tf.tools import export_model, options, passes, retired, train, vis
 
 TOOLS = {"train": train, "eval": eval_tool, "vis": vis}
 REQUIRED = {
@@ -538,3 +538,15 @@ def test_help_of_an_accepted_flag_says_so():
     values = flags.FlagValues()
     options.define_retired(values, {"old": (3, "nothing needs it")})
     assert values["old"].help == "accepted without effect: nothing needs it (default: 3)"
+
+
+@pytest.mark.parametrize("flag", ["keep_aspect_ratio", "label_weights", "batch_norm_decay"])
+def test_export_takes_the_common_flags(flag):
+    values = flags.FlagValues()
+    export_model.define(values)
+    values(["export", "--checkpoint_path=c", "--export_path=e", f"--{flag}=1"])
+    assert [note.split(" has no effect: ")[0] for note in options.retired_notes(values, retired.EXPORT)] in (
+        [f"--{flag}=1"],
+        [f"--{flag}=1.0"],
+        [f"--{flag}=True"],
+    )

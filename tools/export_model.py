@@ -16,7 +16,7 @@ from absl import flags
 
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import ShortageError, is_out_of_memory, what_was_asked
-from deeplab_tf.tools import options
+from deeplab_tf.tools import options, retired
 
 _LITE = ("precision", "export_upsample", "uint8_io")
 _USES: tuple[options.Use[ExportConfig], ...] = (
@@ -32,7 +32,7 @@ def define(values: flags.FlagValues) -> None:
     options.define_path(values, "export_path", None, text)
     options.define_flags(values, ExportConfig)
     options.define_flags(values, ModelConfig)
-    options.define_retired(values, {})
+    options.define_retired(values, retired.EXPORT)
 
 
 def _percent(share: float) -> str:
@@ -90,7 +90,7 @@ def main(values: flags.FlagValues) -> None:
     rows |= {"output_stride": f"{card.config.output_stride} ({opened.stride_from})", "dataset": card.dataset}
     rows |= {"format": choice.format, "outputs": choice.outputs, "precision": choice.precision}
     print(f"Configuration\n{options.table(rows)}")
-    for note in opened.loaded.notes:
+    for note in [*options.retired_notes(values, retired.EXPORT), *opened.loaded.notes]:
         print(f"Note: {note}")
     try:
         with options.silenced():  # the converters' log lines are noise

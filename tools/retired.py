@@ -13,3 +13,4 @@ TRAIN = {
     "task": (0, "TF_CONFIG has the number of this worker"),
 }
 PASSES = {**_EVERYWHERE, "label_weights": ((), "weights of the loss, which only training has")}
+EXPORT = {name: PASSES[name] for name in ("batch_norm_decay", "keep_aspect_ratio", "label_weights")}

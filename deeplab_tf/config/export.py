@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Literal, get_args
 
@@ -19,6 +20,7 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 LABEL_BEYOND = 255
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 UPSAMPLINGS: tuple[Upsampling, ...] = get_args(Upsampling)
+_KIND = re.compile(r"\.(?!v\d)[a-z].*")  # an ending that names a kind of file; .v2, .0 and .2024 number a folder
 SUFFIXES: Mapping[str, Format] = {".pb": "frozen_pb", ".tflite": "tflite", ".onnx": "onnx"}
 # The names of an exported graph's input and outputs: those of the release's frozen graphs, and one more.
 INPUT = "ImageTensor"
@@ -143,9 +145,16 @@ class ExportConfig(Options):
     def for_path(self, path: str | os.PathLike[str]) -> "ExportConfig":
         """Returns the options with format and outputs set, for an export to `path`.
 
-        DeepLabError where format and ending contradict each other, or an option belongs to another format.
+        DeepLabError where the ending is unknown and no format is given, where format and ending contradict each other,
+        or an option belongs to another format.
         """
-        ending = SUFFIXES.get(pathlib.PurePath(path).suffix.lower())
+        suffix = pathlib.PurePath(path).suffix.lower()
+        ending = SUFFIXES.get(suffix)
+        if ending is None and self.format is None and _KIND.fullmatch(suffix):
+            raise DeepLabError(
+                f"--export_path={path}: no export ends in {suffix}; expected {', '.join(SUFFIXES)}, or no ending for a "
+                "folder with a SavedModel (with --format=saved_model, the folder may have this name)"
+            )
         chosen = self.format or ending or "saved_model"
         if ending not in (None, chosen):
             raise DeepLabError(f"--format={chosen} contradicts the ending of --export_path={path}; change one of them")
