@@ -42,6 +42,7 @@ from deeplab_tf.network.model import build_model
 from deeplab_tf.ops.value_range import scaled
 from deeplab_tf.serving import protocol
 from deeplab_tf.serving.engine import Engine
+from deeplab_tf.serving.limits import Limits
 from deeplab_tf.serving.pictures import decode_picture
 from deeplab_tf.serving.refusal import Refused
 from deeplab_tf.training.train import train
@@ -373,10 +374,10 @@ def test_the_server_takes_files_and_stored_values(trained):
     encoded = json.dumps({"instances": [{"b64": base64.b64encode(npy(pixels)).decode()}]}).encode()
     lists = json.dumps({"instances": [pixels.tolist()]}).encode()
     for body in (encoded, lists):
-        (read,) = protocol.parse_request(body, max_pixels=10_000, image=image).images
+        (read,) = protocol.parse_request(body, Limits(10_000), image=image).images
         np.testing.assert_array_equal(read, scaled(image, pixels))
     blank = json.dumps({"instances": [np.zeros_like(pixels).tolist()]}).encode()
-    (note,) = protocol.parse_request(blank, max_pixels=10_000, image=image).notes
+    (note,) = protocol.parse_request(blank, Limits(10_000), image=image).notes
     assert note.startswith("image 0: without contrast in the model's value range")
     picture, resized = engine._read(npy(pixels))
     ((labels, seconds),) = engine._run(resized[None])
@@ -384,11 +385,11 @@ def test_the_server_takes_files_and_stored_values(trained):
     assert (answer["height"], answer["width"]) == (33, 41)
     assert Image.open(io.BytesIO(base64.b64decode(answer["shown_jpeg"]))).size == (41, 33)
     with pytest.raises(Refused, match="the picture: 3 bands of uint8; the model reads 4 bands of uint16"):
-        decode_picture(rgb_png(), max_pixels=10_000, name="the picture", image=image)
+        decode_picture(rgb_png(), Limits(10_000), name="the picture", image=image)
     with pytest.raises(Refused, match=r"the stored values \(uint16\) with the shape .height, width, 4."):
-        protocol.parse_request(json.dumps({"instances": [[[[1, 2, 3]]]]}).encode(), max_pixels=99, image=image)
+        protocol.parse_request(json.dumps({"instances": [[[[1, 2, 3]]]]}).encode(), Limits(99), image=image)
     with pytest.raises(Refused, match="too large"):
-        decode_picture(npy(pixels), max_pixels=100, name="the picture", image=image)
+        decode_picture(npy(pixels), Limits(100), name="the picture", image=image)
     assert protocol.metadata("m", image)["metadata"]["signature_def"]["signature_def"]["serving_default"]["inputs"]
     with pytest.raises(DeepLabError, match="--examples=x: the model reads 4 bands"):
         Engine(loaded.model, loaded.card, ServeConfig(runtime="tf", examples="x"))

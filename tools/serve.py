@@ -4,11 +4,14 @@
   deeplab-tf serve --checkpoint=shapes_resnet --port=9000
   curl -d '{"instances": [{"b64": "'$(base64 -w0 photo.jpg)'"}]}' http://127.0.0.1:8501/v1/models/deeplab:predict
 
-It listens on this machine alone (with --host=0.0.0.0 on all its addresses, for everybody who can reach them) and ends
-with Ctrl-C.
+It listens on this machine alone (with --host=0.0.0.0 on all its addresses, for everybody who can reach them: give
+--token_file, --tls_certificate and --tls_key too). Ctrl-C and SIGTERM end it when all requests are answered, a second
+Ctrl-C at once. /healthz, /readyz and /metrics are for those who look after it.
 """
 
+import logging
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 
@@ -21,7 +24,7 @@ from deeplab_tf.tools.ending import INTERRUPTED
 
 # Of the engine's facts these are for the page alone; of the options these are printed.
 _HIDDEN = ("classes", "examples", "max_body_bytes", "name")
-_LIMITS = ("max_body_mb", "max_pixels", "timeout_secs", "max_requests")
+_LIMITS = ("max_body_mb", "max_pixels", "max_images", "timeout_secs", "max_requests")
 
 
 _BATCHED = ("max_batch_size", "batch_wait_ms")
@@ -41,10 +44,31 @@ def define(values: flags.FlagValues) -> None:
 
 def _require_packages() -> None:
     try:
+        import prometheus_client  # noqa: F401
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise DeepLabError(f"serve needs {error.name}: pip install 'deeplab_tf[serve]'") from None
+
+
+class _WithIdentity(logging.Formatter):
+    """Writes a line of the server's log with the time and the id of the request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from deeplab_tf.serving.guard import request_id
+
+        record.identity = request_id.get()
+        return super().format(record)
+
+
+def _log(requests: bool) -> None:
+    """Writes the server's log to standard error; with `requests` a line for each of them."""
+    log = logging.getLogger("deeplab_tf.serving")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_WithIdentity("%(asctime)s %(levelname)s %(identity)s %(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO if requests else logging.WARNING)
+    log.propagate = False
 
 
 def main(values: flags.FlagValues) -> int:
@@ -57,10 +81,13 @@ def main(values: flags.FlagValues) -> int:
     options.start_tensorflow()
     options.tell_exactness(choice.tf32)
     from deeplab_tf.inference.measured import Surroundings
+    from deeplab_tf.serving.access import Access, exposure, tls_context
     from deeplab_tf.serving.engine import Engine
     from deeplab_tf.serving.server import serving
     from deeplab_tf.weights.loading import open_model
 
+    Access(choice)  # mistakes in its files are told before the work
+    tls_context(choice)
     loaded = open_model(values.checkpoint, changes)
     engine = Engine(loaded.model, loaded.card, choice, Surroundings(tell=print))
     with options.silenced():
@@ -70,10 +97,21 @@ def main(values: flags.FlagValues) -> int:
     print(f"Configuration\n{options.table({'checkpoint': values.checkpoint, **rows, **limits})}")
     for note in loaded.notes:
         print(f"Note: {note}")
+    warning = exposure(choice)
+    if warning is not None:
+        print(f"Warning: {warning}", file=sys.stderr)
+    _log(choice.log_requests)
     ended = threading.Event()
-    received = []
+    received: list[int] = []
+
+    def end(number: int, frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt  # whoever asks again does not wait for those who are still answered
+        received.append(number)
+        ended.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: (received.append(number), ended.set()))
+        signal.signal(number, end)
     with serving(engine) as address:
         print(f"Page: {address}/\nREST: {address}/v1/models/{choice.model_name}:predict\nCtrl-C ends it.", flush=True)
         ended.wait()

@@ -10,7 +10,7 @@ import numpy as np
 from deeplab_tf.config import Inference, ModelConfig, PredictConfig
 from deeplab_tf.errors import ShortageError, is_out_of_memory, what_was_asked
 from deeplab_tf.inference.predictor import Predictor
-from deeplab_tf.network.sizes import halved
+from deeplab_tf.network.sizes import halved, padded_size
 from deeplab_tf.ops.crf import densecrf
 from deeplab_tf.ops.images import resize_labels, resize_longest
 from deeplab_tf.ops.resizing import resize_bilinear
@@ -55,6 +55,19 @@ def _tiled(run: _Run, image: np.ndarray, tile: tuple[int, int], stride: int, res
     for window, middle, kept in _windows(image.shape, tile, stride):
         result[kept] = run(image[window])[middle]
     return result
+
+
+def parts(predictor: Predictor, size: tuple[int, int], options: PredictConfig) -> Iterator[tuple]:
+    """Yields the parts that an image is run in, for callers that run them: as slices, part, middle, and where kept.
+
+    It is the whole of an image that has at most `max_pixels` as it is padded, else `network_labels`' tiles. (That one
+    counts them before padding: of a picture of one row and many columns, padding makes many rows.)
+    """
+    if math.prod(padded_size(predictor.config, *size)) <= options.max_pixels:
+        whole = slice(0, size[0]), slice(0, size[1])
+        yield whole, whole, whole
+    else:
+        yield from _windows(size, _square(predictor, options), predictor.config.output_stride)
 
 
 def network_size(image: np.ndarray, options: PredictConfig) -> np.ndarray:

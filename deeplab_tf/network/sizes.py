@@ -1,10 +1,11 @@
-"""Sizes that follow from a ModelConfig: padding, fixed inputs, the stride of the logits, another input size."""
+"""Sizes that follow from a ModelConfig: fixed inputs, the stride of the logits, another input size."""
 
 import dataclasses
 import functools
 import math
 
 from deeplab_tf.config import ModelConfig
+from deeplab_tf.config.padding import padded_size as padded_size
 from deeplab_tf.ops.resizing import scale_dimension
 
 LARGEST_CROP = 769  # the release's largest crop of training, for Cityscapes
@@ -19,21 +20,6 @@ def halved(size: tuple[int, int], stride: int = 16) -> tuple[int, int]:
     """Returns the largest k * stride + 1 by k * stride + 1 of about half the area, at least one stride a side."""
     height, width = (max(1, int((side * math.sqrt(0.5) - 1) // stride)) * stride + 1 for side in size)
     return min(height, size[0]), min(width, size[1])
-
-
-def padded_size(config: ModelConfig, height: int, width: int) -> tuple[int, int]:
-    """Returns the size an image is padded to: the crop where it fits, else k * output_stride + 1.
-
-    A pooling crop (MobileNetV3) is the smallest size its window fits into.
-    """
-    if config.crop_size and height <= config.crop_size[0] and width <= config.crop_size[1]:
-        return config.crop_size
-    smallest = config.image_pooling_crop_size or (1, 1)
-    stride = config.output_stride
-    rows, columns = (
-        math.ceil((max(side, least) - 1) / stride) for side, least in ((height, smallest[0]), (width, smallest[1]))
-    )
-    return rows * stride + 1, columns * stride + 1
 
 
 def needs_fixed_size(config: ModelConfig) -> bool:

@@ -188,6 +188,12 @@ def write_png(picture: np.ndarray, path: str | os.PathLike[str], *, flag: str | 
         file.write_bytes(png_bytes(picture))
 
 
+def longest_size(height: int, width: int, longest: int) -> tuple[int, int]:
+    """Returns height and width with the longest side `longest`, the other truncated (release: deeplab_demo.ipynb)."""
+    ratio = longest / max(height, width)
+    return max(1, int(ratio * height)), max(1, int(ratio * width))
+
+
 def resize_longest(image: np.ndarray, longest: int) -> np.ndarray:
     """Returns the picture with its longest side `longest` pixels, the other truncated (release: deeplab_demo.ipynb).
 
@@ -195,10 +201,9 @@ def resize_longest(image: np.ndarray, longest: int) -> np.ndarray:
 
     The filter is the demo's, Pillow's Lanczos, which does not alias.
     """
-    height, width = image.shape[:2]
-    ratio = longest / max(height, width)
-    size = (max(1, int(ratio * width)), max(1, int(ratio * height)))
-    if size == (width, height):
+    height, width = longest_size(image.shape[0], image.shape[1], longest)
+    size = (width, height)
+    if (height, width) == image.shape[:2]:
         return image
     if image.dtype == np.uint8 and image.shape[-1] == 3:
         return np.asarray(PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.LANCZOS))

@@ -1,23 +1,25 @@
-"""The ASGI application and its routes: TensorFlow Serving's REST interface, health, and the page."""
+"""The ASGI application and its routes: TensorFlow Serving's REST interface, health, figures, and the page."""
 
 import asyncio
 import contextlib
 import importlib.resources
-import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from deeplab_tf.config import ServeConfig
 from deeplab_tf.serving import protocol
+from deeplab_tf.serving.access import Access
+from deeplab_tf.serving.clients import Client
 from deeplab_tf.serving.engine import Engine
+from deeplab_tf.serving.guard import CLIENT, Application, Guard
+from deeplab_tf.serving.metrics import CONTENT_TYPE, Metrics
 from deeplab_tf.serving.refusal import Refused
 
 T = TypeVar("T")
@@ -27,18 +29,15 @@ _PAGE = {
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
 }
-_POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-_HEADERS = {"x-content-type-options": "nosniff", "content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
 # Without a header curl claims to send a form, and TensorFlow Serving accepts that.
 _JSON = ("application/json", "application/x-www-form-urlencoded", "")
 _PICTURE = ("image/", "application/octet-stream")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def _error_response(status: int, reason: str) -> JSONResponse:
     """Returns an error in the form of TensorFlow Serving."""
-    headers = {**_HEADERS, **({"retry-after": "1"} if status == 503 else {})}
+    headers = {"retry-after": "1"} if status == 503 else {}
     return JSONResponse({"error": reason}, status, headers=headers)
 
 
@@ -61,7 +60,7 @@ async def _body(request: Request, options: ServeConfig, reserve: Callable[[int],
     size = 0
     too_large = Refused(413, f"the body is too large; expected at most {options.max_body_mb:g} MB")
     announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced) > most:
+    if re.fullmatch("[0-9]+", announced) and (len(announced) > 18 or int(announced) > most):
         raise too_large
 
     async def read() -> None:
@@ -112,17 +111,21 @@ async def _finish(request: Request, work: Awaitable[T], seconds: float) -> T:
 class _Handlers:
     """The handlers of one engine's routes."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, metrics: Metrics) -> None:
         self._engine = engine
+        self._metrics = metrics
         self._options = engine.options
         folder = importlib.resources.files("deeplab_tf.serving") / "page"
         self._files = {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in _PAGE.items()}
 
-    async def _answer(self, request: Request, types: tuple[str, ...], work: Callable[[bytes], Awaitable[T]]) -> T:
-        with self._engine.admitted() as reserve:
+    async def _answer(
+        self, request: Request, types: tuple[str, ...], work: Callable[[bytes, Client], Awaitable[T]]
+    ) -> T:
+        client = request.scope[CLIENT]
+        with self._engine.admitted(client) as reserve:
             _require_type(request, types)
             body = await _body(request, self._options, reserve)
-            return await _finish(request, work(body), self._options.timeout_secs)
+            return await _finish(request, work(body, client), self._options.timeout_secs)
 
     def _require_model(self, request: Request) -> None:
         name = request.path_params["name"]
@@ -137,45 +140,56 @@ class _Handlers:
         if request.method != "POST":
             raise HTTPException(405, headers={"allow": "POST"})
         answer, notes = await self._answer(request, _JSON, self._engine.predict)
-        headers = {**_HEADERS, **protocol.notes_header(notes)}
-        return Response(answer, media_type="application/json", headers=headers)
+        return Response(answer, media_type="application/json", headers=protocol.notes_header(notes))
 
     async def segment(self, request: Request) -> Response:
         """Answers POST /segment, the page's request."""
         answer = await self._answer(request, _PICTURE, self._engine.segment)
-        return Response(json.dumps(answer), media_type="application/json", headers=_HEADERS)
+        return Response(answer, media_type="application/json")
 
     async def status(self, request: Request) -> Response:
         """Answers GET /v1/models/<name>."""
         self._require_model(request)
-        return JSONResponse(protocol.status(), headers=_HEADERS)
+        return JSONResponse(protocol.status())
 
     async def metadata(self, request: Request) -> Response:
         """Answers GET /v1/models/<name>/metadata."""
         self._require_model(request)
-        return JSONResponse(protocol.metadata(self._options.model_name, self._engine.image), headers=_HEADERS)
+        return JSONResponse(protocol.metadata(self._options.model_name, self._engine.image))
 
     async def health(self, request: Request) -> Response:
-        """Answers GET /health."""
-        return JSONResponse({"status": "ok"}, headers=_HEADERS)
+        """Answers GET /healthz and /health: the process lives."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(self, request: Request) -> Response:
+        """Answers GET /readyz: whether requests are answered."""
+        if not self._engine.is_ready:
+            raise Refused(503, "not ready: the server ends, or its network does not answer any more")
+        return JSONResponse({"status": "ready"})
+
+    async def metrics(self, request: Request) -> Response:
+        """Answers GET /metrics, for Prometheus."""
+        return Response(self._metrics.text(), headers={"content-type": CONTENT_TYPE})
 
     async def info(self, request: Request) -> Response:
         """Answers GET /info: the facts that the page shows."""
-        return JSONResponse(self._engine.info(), headers=_HEADERS)
+        return JSONResponse(self._engine.info())
 
     async def example(self, request: Request) -> Response:
         """Answers GET /examples/<number>: an example picture."""
-        number = request.path_params["number"]
+        # Not the router's int: of a number without end Python makes an error.
+        text = request.path_params["number"]
+        number = int(text) if re.fullmatch("[0-9]{1,4}", text) else len(self._engine.examples)
         if number >= len(self._engine.examples):
             raise Refused(404, "no such example")
         content = self._engine.examples[number][1]
         kind = "image/png" if content.startswith(b"\x89PNG") else "image/jpeg"
-        return Response(content, media_type=kind, headers=_HEADERS)
+        return Response(content, media_type=kind)
 
     async def file(self, request: Request) -> Response:
         """Answers GET of a file of the page."""
         content, kind = self._files[request.url.path]
-        return Response(content, media_type=kind, headers={**_HEADERS, "cache-control": "no-cache"})
+        return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
 
     def routes(self) -> list[Route]:
         """Returns the routes of all handlers."""
@@ -185,9 +199,11 @@ class _Handlers:
             *(Route(f"{model}/metadata", self.metadata) for model in models),
             *(Route(model, self.status) for model in models),
             Route("/segment", self.segment, methods=["POST"]),
-            Route("/health", self.health),
+            *(Route(path, self.health) for path in ("/health", "/healthz")),
+            Route("/readyz", self.ready),
+            Route("/metrics", self.metrics),
             Route("/info", self.info),
-            Route("/examples/{number:int}", self.example),
+            Route("/examples/{number}", self.example),
             *(Route(path, self.file) for path in self._files),
         ]
 
@@ -212,24 +228,18 @@ async def _failed(request: Request, error: Exception) -> Response:
     return _error_response(500, "the server failed at this request; its log says why")
 
 
-def build_app(engine: Engine) -> Starlette:
-    """Returns the ASGI application.
-
-    A server that listens on this machine alone accepts only the machine's own names as host, so that no page elsewhere
-    can reach it through a name that it lets point here.
-    """
+def build_app(engine: Engine, access: Access) -> Application:
+    """Returns the ASGI application."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with engine.running():
             yield
 
-    local = engine.options.host in _LOCAL
-    hosts = [*_LOCAL[:2], "[::1]"] if local else ["*"]
-    return Starlette(
-        routes=_Handlers(engine).routes(),
+    metrics = Metrics(engine.figures)
+    inner = Starlette(
+        routes=_Handlers(engine, metrics).routes(),
         lifespan=lifespan,
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)],
         exception_handlers={
             Refused: _refused,
             HTTPException: _http_error,
@@ -237,3 +247,4 @@ def build_app(engine: Engine) -> Starlette:
             Exception: _failed,
         },
     )
+    return Guard(inner, access, metrics, lambda: engine.draining)

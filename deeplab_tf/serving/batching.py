@@ -1,15 +1,19 @@
-"""The batcher: one thread runs the network on images of many requests together."""
+"""The batcher: one thread runs the network on images of many requests together, whose clients take turns."""
 
 import asyncio
-import collections
 import dataclasses
+import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 import numpy as np
 
+from deeplab_tf.serving.clients import SOMEBODY, Client, Turns
+from deeplab_tf.serving.replaceable import ReplaceableThread
+
 T = TypeVar("T")  # the result for one image
+
+_LAST_BATCH = 30.0  # seconds that the batch that runs when the server stops may still take
 
 
 @dataclasses.dataclass
@@ -19,24 +23,37 @@ class _Job(Generic[T]):
 
 
 class Batcher(Generic[T]):
-    """Takes images one by one and runs those of one size together, the oldest first.
+    """Takes images one by one and runs those of one size together; clients take turns, of one the oldest comes first.
 
     Args:
       run: images uint8 [b, h, w, 3] -> the result for each, in their order. Only one thread calls it.
-      max_batch: the largest number of images that run together.
+      max_batch: the largest number of images that run together, for all shapes [h, w, 3] or as a function of them.
       wait: seconds that the oldest image waits for others, if there are fewer.
+      seconds: that a batch may take; another thread replaces one that takes longer.
+      replaced: is called when that happens.
     """
 
-    def __init__(self, run: Callable[[np.ndarray], list[T]], *, max_batch: int, wait: float) -> None:
+    def __init__(
+        self,
+        run: Callable[[np.ndarray], list[T]],
+        *,
+        max_batch: int | Callable[[tuple[int, ...]], int],
+        wait: float,
+        seconds: float = math.inf,
+        replaced: Callable[[], None] | None = None,
+    ) -> None:
         self._run = run
-        self._max_batch = max_batch
+        self._most = max_batch if callable(max_batch) else lambda shape: max_batch
         self._wait = wait
         # The queue and the event belong to the event loop, which alone touches them: so they need no lock. Only _run
         # leaves the loop, for the one thread, so that the loop goes on taking requests while the network runs.
-        self._jobs: collections.deque[_Job[T]] = collections.deque()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
+        self._jobs: Turns[_Job[T]] = Turns()
+        self.thread = ReplaceableThread("network", seconds=seconds, replaced=replaced)
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._jobs)
 
     def start(self) -> None:
         """Starts running images; call it in the event loop."""
@@ -49,12 +66,12 @@ class Batcher(Generic[T]):
             await asyncio.gather(self._worker, return_exceptions=True)
         for job in self._jobs:
             job.future.cancel()
-        await asyncio.to_thread(self._thread.shutdown)
+        await self.thread.stop(_LAST_BATCH)
 
-    async def submit(self, image: np.ndarray) -> T:
+    async def submit(self, image: np.ndarray, client: Client = SOMEBODY) -> T:
         """Returns the result of `run` for an image, uint8 [h, w, 3]; a caller that is cancelled first takes it back."""
         job = _Job(image, asyncio.get_running_loop().create_future())
-        self._jobs.append(job)
+        self._jobs.push(client, job)
         self._arrived.set()
         return await job.future
 
@@ -63,28 +80,29 @@ class Batcher(Generic[T]):
             await self._arrived.wait()
             # Cleared before the queue is emptied: an image that comes while a batch runs sets it again and is not lost.
             self._arrived.clear()
-            while self._jobs:
-                if self._wait and len(self._jobs) < self._max_batch:
+            while len(self._jobs):
+                if self._wait and len(self._jobs) < self._most(next(iter(self._jobs)).image.shape):
                     await asyncio.sleep(self._wait)
                 batch = self._take_batch()
                 if batch:
                     await self._run_batch(batch)
 
     def _take_batch(self) -> list[_Job[T]]:
-        """Removes the oldest job and the later ones of its size from the queue, and returns them."""
+        """Removes the job whose turn it is and others of its size from the queue, and returns them."""
         # A job whose caller has gone has a cancelled future; dropping it here saves the network's time.
-        waiting = [job for job in self._jobs if not job.future.done()]
-        batch = [job for job in waiting if job.image.shape == waiting[0].image.shape][: self._max_batch]
-        taken = set(map(id, batch))
-        self._jobs = collections.deque(job for job in waiting if id(job) not in taken)
-        return batch
+        self._jobs.drop(lambda job: job.future.done())
+        if not len(self._jobs):
+            return []
+        first = self._jobs.pop()
+        shape = first.image.shape
+        return [first, *self._jobs.take(lambda job: job.image.shape == shape, self._most(shape) - 1)]
 
     async def _run_batch(self, batch: list[_Job[T]]) -> None:
         def run() -> list[T]:
             return self._run(np.stack([job.image for job in batch]))
 
         try:
-            results = await asyncio.get_running_loop().run_in_executor(self._thread, run)
+            results = await self.thread.run(run)
         except Exception as error:  # each caller gets it and decides; the batcher must go on for the others
             for job in batch:
                 if not job.future.done():

@@ -1,15 +1,17 @@
-"""The engine of the server: runs the network in one thread and everything else in others, within its limits.
+"""The engine of the server: the network in a thread, reading of requests in processes, all within its limits.
 
 It does not depend on HTTP, except for the status of a refused request.
 """
 
 import asyncio
 import base64
+import collections
 import contextlib
+import json
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -22,15 +24,20 @@ from deeplab_tf.config import PredictConfig, ServeConfig
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError, is_out_of_memory
 from deeplab_tf.inference.measured import Surroundings
+from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.inference.processor import available_cores
 from deeplab_tf.inference.runtime import runtime_predictor
-from deeplab_tf.inference.tiles import network_labels, network_size
-from deeplab_tf.network.sizes import halved
+from deeplab_tf.inference.tiles import network_labels, network_size, parts
+from deeplab_tf.network.sizes import halved, padded_size
 from deeplab_tf.ops.images import EXTENSIONS, jpeg_bytes, png_bytes, read_image, resize_labels, resize_longest
-from deeplab_tf.ops.network_pictures import Picture
 from deeplab_tf.ops.pictures import class_shares, palette_png
 from deeplab_tf.serving import protocol
+from deeplab_tf.serving.answers import json_numbers
 from deeplab_tf.serving.batching import Batcher
-from deeplab_tf.serving.pictures import decode_picture
+from deeplab_tf.serving.clients import SOMEBODY, Client
+from deeplab_tf.serving.gate import Gate
+from deeplab_tf.serving.readers import Readers
+from deeplab_tf.serving.reading import PageRequest, Settings, read_picture
 from deeplab_tf.serving.refusal import Refused
 from deeplab_tf.weights.model_directory import ModelCard
 
@@ -42,6 +49,7 @@ _SURROUNDINGS = Surroundings()
 _EXAMPLES = 6  # of the user's pictures that the page offers, at most
 _EXAMPLE_SIDE = 1024  # pixels of their longer side, at most
 _MOST_BODIES = 16  # all request bodies together take at most the memory of this many of the largest size
+_OTHERS = 8  # of the requests at a time, one client leaves the others one in so many
 
 
 class Engine:
@@ -51,6 +59,7 @@ class Engine:
       options: the limits of the server.
       examples: (name, encoded picture) of the pictures that the page offers.
       image: what the photographs are that the model reads; None: 8-bit RGB.
+      draining: whether the server is about to end, and takes no new connections.
     """
 
     def __init__(
@@ -67,6 +76,7 @@ class Engine:
         self._names = card.class_names or tuple(f"class {i}" for i in range(card.config.num_classes))
         self._palette = card.palette or pascal_palette(card.config.num_classes)
         self._active = 0  # requests that are being answered
+        self._active_of: collections.Counter[Hashable] = collections.Counter()  # of each client
         self._bytes_held = 0  # the size of their bodies
         self.image = card.image
         if card.image is None and card.config.input_channels != 3:
@@ -80,6 +90,13 @@ class Engine:
                 "leave it out"
             )
         self.examples: tuple[tuple[str, bytes], ...] = tuple(_examples(options)) if card.image is None else ()
+        self.draining = False
+        self._prepared = False
+        self._batcher: Batcher[tuple[np.ndarray, float]] | None = None
+        self._readers: Readers | None = None
+        self._settings = Settings(
+            card.config, card.image, options.max_pixels, options.max_images, self._page_options.longest_side
+        )
 
     def prepare(self) -> None:
         """Compiles the network, so that the first request does not wait for that."""
@@ -87,32 +104,71 @@ class Engine:
         shape = (300, 400, self._card.config.input_channels)
         first = np.zeros(shape, np.uint8 if self.image is None else np.float32)
         self._run(network_size(first, self._page_options)[None])
+        self._prepared = True
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Runs the batcher and its threads for the duration of the context."""
+        """Runs the batcher, its threads and the processes for the duration of the context."""
         most = self.options.max_batch_size if self._backend.batches else 1
         wait = self.options.batch_wait_ms / 1000 if self._backend.batches else 0.0
-        self._batcher = Batcher(self._run, max_batch=most, wait=wait)
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="pictures")
+        # Half of what a request may take: one that comes when a job does not return is still answered in time.
+        seconds = max(1.0, self.options.timeout_secs / 2)
+        batcher = Batcher(self._run, max_batch=self._most_together, wait=wait, seconds=seconds, replaced=self._go_on)
+        readers = Readers(self._settings, count=max(2, min(4, available_cores())), seconds=self.options.timeout_secs)
+        self._batcher, self._readers = batcher, readers
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="answers")
         # A picture is decoded only when the network will soon run it, so that waiting requests hold the small encoded
         # bytes and not the pixels.
-        self._room = asyncio.Semaphore(2 * most + 2)
-        self._batcher.start()
+        self._room = Gate(2 * most + 2)
+        batcher.start()
+        if self._prepared:
+            readers.start()
         try:
             yield
         finally:
-            await self._batcher.stop()
+            await batcher.stop()
+            await readers.stop()
+            self._batcher, self._readers = None, None
             self._threads.shutdown(cancel_futures=True)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are answered."""
+        return self._batcher is not None and not self.draining and not self._batcher.thread.is_stuck
+
+    def figures(self) -> dict[str, float]:
+        """Returns what is measured of the engine, by name."""
+        batcher, readers = self._batcher, self._readers
+        return {
+            "requests_active": self._active,
+            "body_bytes": self._bytes_held,
+            "requests_waiting": len(self._room) if batcher else 0,
+            "images_waiting": len(batcher) if batcher else 0,
+            "network_replacements": batcher.thread.replacements if batcher else 0,
+            "reader_replacements": readers.replacements if readers else 0,
+        }
+
+    def _go_on(self) -> None:
+        """Runs the network in TensorFlow from now on: what hangs in another library may hold its lock."""
+        self._predictor = predictor_of(self._model)
+
+    def _most_together(self, shape: tuple[int, ...]) -> int:
+        """Returns how many images of a shape run together: what is more takes the memory of a larger image."""
+        if not self._backend.batches:
+            return 1
+        pixels = math.prod(padded_size(self._card.config, shape[0], shape[1]))
+        return max(1, min(self.options.max_batch_size, self._rest_options.max_pixels // pixels))
+
     @contextlib.contextmanager
-    def admitted(self) -> Iterator[Callable[[int], None]]:
+    def admitted(self, client: Client = SOMEBODY) -> Iterator[Callable[[int], None]]:
         """Counts a request for the duration of the context, and yields a function that reserves bytes for its body.
 
         Raises:
           Refused: 503 if too many requests are being answered, or (from the function) if their bodies are too large.
         """
-        if self._active >= self.options.max_requests:
+        most = self.options.max_requests
+        own = self._active_of[client.owner]
+        if self._active >= most or own >= max(1, most - most // _OTHERS):
             raise Refused(503, f"{self._active} requests are being answered; come back later")
         own_bytes = 0
 
@@ -128,10 +184,13 @@ class Engine:
             self._bytes_held += count
 
         self._active += 1
+        self._active_of[client.owner] += 1
         try:
             yield reserve
         finally:
             self._active -= 1
+            self._active_of[client.owner] -= 1
+            self._active_of += collections.Counter()  # which forgets those of whom there are none
             self._bytes_held -= own_bytes
 
     def info(self) -> dict:
@@ -177,20 +236,31 @@ class Engine:
         """Returns the result of `work`, which runs in a thread, so that the event loop does not wait for it."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def _segment(self, image: np.ndarray) -> tuple[np.ndarray, float]:
+    async def _segment(self, image: np.ndarray, client: Client) -> tuple[np.ndarray, float]:
+        """Returns the label map of an image, uint8 [h, w, 3], and the seconds that the network took.
+
+        Of a large one the tiles go through the queue one by one, so that the images of others come between them.
+        """
+        batcher = self._batcher
+        assert batcher is not None
+        height, width = image.shape[:2]
+        labels, seconds = np.empty((height, width), np.int32), 0.0
         try:
-            return await self._batcher.submit(image)
+            for window, middle, kept in parts(self._predictor, (height, width), self._rest_options):
+                part, took = await batcher.submit(image[window], client)
+                labels[kept] = part[middle]
+                seconds += took
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            height, width = image.shape[:2]
             fewer = halved((height, width))
             message = f"not enough memory for an image of {height} x {width}; {fewer[0]} x {fewer[1]} takes half of it"
             raise Refused(413, message) from None
+        return labels, seconds
 
     # ---- the two kinds of requests
 
-    async def predict(self, body: bytes) -> tuple[bytes, tuple[str, ...]]:
+    async def predict(self, body: bytes, client: Client = SOMEBODY) -> tuple[bytes, tuple[str, ...]]:
         """Returns the body of the answer to a :predict request of TensorFlow Serving's REST interface, and its notes.
 
         The notes, a line for each thing that the user should know of an image, go into the log too.
@@ -198,51 +268,53 @@ class Engine:
         Raises:
           Refused: the request is not valid, or an image is too large.
         """
-        async with self._room:
-            request = await self._in_thread(lambda: self._parsed(body))
-            results = await asyncio.gather(*map(self._segment, request.images))
+        assert self._readers is not None
+        async with self._room.entered(client):
+            request = await self._readers.request(body)
+            results = await asyncio.gather(*(self._segment(image, client) for image in request.images))
             labels = [label for label, _ in results]
             for note in request.notes:
                 _LOG.warning("%s: %s", self.options.model_name, note)
             return await self._in_thread(lambda: protocol.encode_answer(request, labels)), request.notes
 
-    async def segment(self, content: bytes) -> dict:
-        """Returns the answer to a request of the page: the classes of an encoded picture, as runs and as a PNG.
+    async def segment(self, content: bytes, client: Client = SOMEBODY) -> bytes:
+        """Returns the body of the answer to a request of the page: a picture's classes, as runs and as a PNG.
 
         Raises:
           Refused: the picture cannot be decoded, or is too large.
         """
-        async with self._room:
-            picture, resized = await self._in_thread(lambda: self._read(content))
-            labels, seconds = await self._segment(resized)
-            return await self._in_thread(lambda: self._page_answer(labels, picture, seconds))
+        assert self._readers is not None
+        async with self._room.entered(client):
+            picture = await self._readers.picture(content)
+            labels, seconds = await self._segment(picture.resized, client)
+            return await self._in_thread(lambda: self._page_body(labels, picture, seconds))
 
-    def _parsed(self, body: bytes) -> protocol.PredictRequest:
-        return protocol.parse_request(body, max_pixels=self.options.max_pixels, image=self.image)
+    def _read(self, content: bytes) -> tuple[PageRequest, np.ndarray]:
+        """Returns a picture, and its pixels resized for the network, in this process."""
+        picture = read_picture(content, self._settings)
+        return picture, picture.resized
 
-    def _read(self, content: bytes) -> tuple[Picture, np.ndarray]:
-        """Returns a picture, and its pixels resized for the network."""
-        limit = self.options.max_pixels
-        picture = decode_picture(content, max_pixels=limit, name="the picture", image=self.image)
-        return picture, network_size(picture.pixels, self._page_options)
+    def _page_body(self, labels: np.ndarray, picture: PageRequest, seconds: float) -> bytes:
+        answer = self._page_answer(labels, picture, seconds)
+        runs = json_numbers(answer.pop("runs"))
+        return json.dumps(answer).encode()[:-1] + b', "runs": ' + runs + b"}"
 
-    def _page_answer(self, labels: np.ndarray, picture: Picture, seconds: float) -> dict:
+    def _page_answer(self, labels: np.ndarray, picture: PageRequest, seconds: float) -> dict:
         """Returns the JSON fields for the page: labels at the picture's size, in runs of (label, length) by rows."""
-        size = (picture.shown.shape[0], picture.shown.shape[1])
-        labels = resize_labels(labels, *size)
+        labels = resize_labels(labels, *picture.size)
         flat = labels.ravel()
         starts = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1])
         lengths = np.diff(starts, append=flat.size)
         shares = class_shares(labels, self._names)
         return {
-            "height": size[0],
-            "width": size[1],
+            "height": picture.size[0],
+            "width": picture.size[1],
             "classes": [{"index": index, "name": name, "share": share} for index, name, share in shares],
-            "runs": np.stack([flat[starts], lengths], axis=1).ravel().tolist(),
+            "runs": np.stack([flat[starts], lengths], axis=1).ravel(),
             "raw_png": base64.b64encode(palette_png(labels, self._palette)).decode() if labels.max() < 256 else None,
             "network_ms": round(1000 * seconds, 1),
             **({"notes": list(picture.notes)} if picture.notes else {}),
-            **({} if self.image is None else {"shown_jpeg": base64.b64encode(jpeg_bytes(picture.shown)).decode()}),
+            **({} if self.image is None else {"shown_jpeg": base64.b64encode(picture.shown).decode()}),
         }
 
 

@@ -8,9 +8,11 @@ REST API.
 import base64
 import binascii
 import dataclasses
+import itertools
 import json
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,6 +20,8 @@ from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config.export import INPUT, LABEL_BEYOND, OUTPUTS
 from deeplab_tf.ops.network_pictures import contrast_notes
 from deeplab_tf.ops.value_range import scaled
+from deeplab_tf.serving.answers import json_numbers
+from deeplab_tf.serving.limits import Limits
 from deeplab_tf.serving.pictures import decode_picture
 from deeplab_tf.serving.refusal import Refused
 
@@ -26,6 +30,9 @@ _ENCODED = "image_bytes"
 _PREDICTIONS = OUTPUTS["predictions"]
 NOTES = "x-deeplab-notes"
 _MOST_NOTES = 8  # in a header: clients and proxies take 8 KB of them at least
+_DEEPEST = 128  # lists and objects within one another, of which a request needs 7
+_JSON_TYPES = {str: "texts", bool: "true or false", type(None): "null", list: "lists", dict: "objects"}
+_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +52,21 @@ class PredictRequest:
     notes: tuple[str, ...] = ()
 
 
-def _parse_object(body: bytes) -> dict:
+def _require_modest(body: bytes, max_values: int) -> None:
+    """Raises Refused where JSON is nested deeper, or holds more, than a request needs, before it is parsed."""
+    marks = np.frombuffer(_TEXT.sub(b"", body), np.uint8)
+    opens = (marks == ord("[")) | (marks == ord("{"))
+    closes = (marks == ord("]")) | (marks == ord("}"))
+    depth = np.cumsum(opens.astype(np.int8) - closes.astype(np.int8), dtype=np.int32).max(initial=0)
+    if depth > _DEEPEST:
+        raise Refused(400, f"the body is not JSON of a request (nested {depth} deep; expected at most {_DEEPEST})")
+    count = int(opens.sum()) + int((marks == ord(",")).sum())
+    if count > max_values:
+        raise Refused(413, f"more than {max_values} numbers and lists in the body; expected encoded images for as many")
+
+
+def _parse_object(body: bytes, max_values: int) -> dict:
+    _require_modest(body, max_values)
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -93,6 +114,10 @@ def _pixels(value: object, image: ImageFacts | None = None) -> tuple[np.ndarray,
         raise Refused(400, f"{expected}{ragged}") from None
     if array.ndim != 3 or array.shape[-1] != channels or not array.size:
         raise Refused(400, f"{expected}; these have the shape {list(array.shape)}")
+    flat = itertools.chain.from_iterable(itertools.chain.from_iterable(cast("list[list[list[object]]]", value)))
+    others = set(map(type, flat)) - {int, float}
+    if others:  # NumPy makes numbers of texts, and of true and false
+        raise Refused(400, f"{expected}; these hold {', '.join(sorted(_JSON_TYPES[kind] for kind in others))}")
     if image is not None:
         values = scaled(image, array)
         return values, contrast_notes(image, array, values)
@@ -119,19 +144,21 @@ def _values(request: dict) -> tuple[list[tuple[str | None, object]], bool]:
     return [(name, value) for value in values], rows
 
 
-def parse_request(body: bytes, *, max_pixels: int, image: ImageFacts | None = None) -> PredictRequest:
+def parse_request(body: bytes, limits: Limits, *, image: ImageFacts | None = None) -> PredictRequest:
     """Returns the contents of the body of a :predict request.
 
     Args:
       body: of the request.
-      max_pixels: of its images, in all.
+      limits: of its images and of its JSON.
       image: what the photographs are that the model reads; None: 8-bit RGB.
 
     Raises:
-      Refused: 400 if the body is not a valid request, 413 if its images have more than `max_pixels` in all.
+      Refused: 400 if the body is not a valid request, 413 if it holds more than the limits allow.
     """
-    request = _parse_object(body)
+    request = _parse_object(body, limits.max_values)
     pairs, rows = _values(request)
+    if len(pairs) > limits.max_images:
+        raise Refused(413, f"{len(pairs)} images; expected at most {limits.max_images} in a request")
     kinds = {_is_encoded(value) for _, value in pairs}
     if len(kinds) > 1:
         raise Refused(400, "encoded images and lists of pixels in one request; expected one kind")
@@ -144,24 +171,30 @@ def parse_request(body: bytes, *, max_pixels: int, image: ImageFacts | None = No
         )
     if any(name not in (None, _ENCODED if encoded else INPUT) for name, _ in pairs):
         raise Refused(400, f"the inputs are of {actual}, but named {pairs[0][0]}")
-    images = []
-    notes = []
-    left = max_pixels
-    for number, (_, value) in enumerate(pairs):
+    images, notes = _images([value for _, value in pairs], encoded, limits, image)
+    if not encoded and len({image.shape for image in images}) > 1:
+        raise Refused(400, f"{INPUT}: images of several sizes; expected one size, or encoded images")
+    return PredictRequest(images, encoded, rows, notes)
+
+
+def _images(
+    values: list[object], encoded: bool, limits: Limits, image: ImageFacts | None
+) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
+    """Returns the images of a request and what the user should know of them, within the limit of all their pixels."""
+    images: list[np.ndarray] = []
+    notes: list[str] = []
+    for number, value in enumerate(values):
         name = f"image {number}"
         if encoded:
-            picture = decode_picture(_content(value), max_pixels=max(left, 0), name=name, image=image)
+            picture = decode_picture(_content(value), limits, name=name, image=image)
             pixels, told = picture.pixels, picture.notes
         else:
             pixels, told = _pixels(value, image)
-        left -= pixels.shape[0] * pixels.shape[1]
-        if left < 0:
-            raise Refused(413, f"{name}: more than {max_pixels} pixels in all; expected fewer or smaller images")
+            limits.require(*pixels.shape[:2], name)
+        limits = limits.without(*pixels.shape[:2])
         images.append(pixels)
         notes += [f"{name}: {note}" for note in told]
-    if not encoded and len({image.shape for image in images}) > 1:
-        raise Refused(400, f"{INPUT}: images of several sizes; expected one size, or encoded images")
-    return PredictRequest(tuple(images), encoded, rows, tuple(notes))
+    return tuple(images), tuple(notes)
 
 
 def notes_header(notes: Sequence[str]) -> dict[str, str]:
@@ -187,19 +220,20 @@ def encode_answer(request: PredictRequest, labels: Sequence[np.ndarray]) -> byte
       request: the request to answer.
       labels: integers [h, w], one label map for each of its images.
     """
-    sizes = [list(label.shape) for label in labels]
+    key = b'{"predictions": [%s]}' if request.rows else b'{"outputs": [%s]}'
     if not request.encoded:
-        maps = [label.tolist() for label in labels]
-        return json.dumps({"predictions": maps} if request.rows else {"outputs": maps}).encode()
-    height, width = np.max(sizes, axis=0)
+        return key % b",".join(map(json_numbers, labels))
+    sizes = np.asarray([label.shape for label in labels])
+    height, width = map(int, sizes.max(axis=0))
     maps = []
     for label in labels:
-        padding = ((0, int(height - label.shape[0])), (0, int(width - label.shape[1])))
-        maps.append(np.pad(label, padding, constant_values=LABEL_BEYOND).tolist())
+        padding = ((0, height - label.shape[0]), (0, width - label.shape[1]))
+        maps.append(json_numbers(np.pad(label, padding, constant_values=LABEL_BEYOND)))
+    name = _PREDICTIONS.encode()
     if request.rows:
-        rows = [{_PREDICTIONS: m, "sizes": size} for m, size in zip(maps, sizes, strict=True)]
-        return json.dumps({"predictions": rows}).encode()
-    return json.dumps({"outputs": {_PREDICTIONS: maps, "sizes": sizes}}).encode()
+        rows = zip(maps, sizes, strict=True)
+        return key % b",".join(b'{"%s": %s, "sizes": %s}' % (name, found, json_numbers(size)) for found, size in rows)
+    return b'{"outputs": {"%s": [%s], "sizes": %s}}' % (name, b",".join(maps), json_numbers(sizes))
 
 
 def status() -> dict:

@@ -1,10 +1,13 @@
-"""The server: uvicorn, with time limits on clients that send or read too slowly."""
+"""The server: uvicorn, with time limits on clients that send or read too slowly, and an end that loses no request."""
 
 import asyncio
 import contextlib
+import http
 import socket
+import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 
 import h11
@@ -13,15 +16,30 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from deeplab_tf.config import ServeConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.serving.access import Access, tls_context
 from deeplab_tf.serving.app import build_app
 from deeplab_tf.serving.engine import Engine
+from deeplab_tf.serving.guard import SECURITY, error_body
 
 _LARGEST_HEAD = 16384  # bytes of a request's head
 _LEAST_READ = 65536  # bytes of an answer that a client must read within the time that it has to send a request
-_SLOW = b'{"error": "the request did not arrive in time"}'
-_SLOW_HEAD = (
-    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-)
+_LINGER = 1.0  # seconds in which a client may still send a request over a connection that it keeps, at the end
+_GRACE = 10.0  # seconds at the end beyond those in which a request must arrive and be answered
+
+
+def _plain_answer(status: int, reason: str) -> bytes:
+    """Returns a whole answer for what is refused before there is a request, in the form and with the headers of all."""
+    body = error_body(reason)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+        *SECURITY,
+        (b"x-request-id", uuid.uuid4().hex[:16].encode()),
+        *([(b"retry-after", b"1")] if status == 503 else []),
+    ]
+    lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+    return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, http.HTTPStatus(status).phrase.encode(), lines, body)
 
 
 class _Limited(H11Protocol):
@@ -33,6 +51,7 @@ class _Limited(H11Protocol):
     """
 
     _seconds: float
+    _most: int  # connections at a time
     _timer: asyncio.TimerHandle | None = None
     _blocked: asyncio.TimerHandle | None = None
 
@@ -50,12 +69,24 @@ class _Limited(H11Protocol):
 
     def _close_slow(self) -> None:
         if self.conn.our_state is h11.IDLE and not self.transport.is_closing():
-            self.transport.write(_SLOW_HEAD % len(_SLOW) + _SLOW)
+            self.transport.write(_plain_answer(408, "the request did not arrive in time"))
         self.transport.close()
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        if len(self.connections) > self._most:
+            transport.write(_plain_answer(503, "too many connections; come back later"))
+            transport.close()
+            return
         self._update_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what is not HTTP; the library calls it while it handles the error that says why."""
+        status = getattr(sys.exc_info()[1], "error_status_hint", 400)
+        if not self.transport.is_closing():
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                self.transport.write(_plain_answer(status, "not a request of HTTP/1.1, or too large a head of one"))
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -95,31 +126,83 @@ class _Limited(H11Protocol):
             self._blocked = None
 
 
-def _limited(seconds: float) -> type[H11Protocol]:
-    """Returns the protocol with its limit as a class attribute, because uvicorn makes the instances."""
-    return type("Limited", (_Limited,), {"_seconds": seconds})
+def _limited(options: ServeConfig) -> type[H11Protocol]:
+    """Returns the protocol with its limits as class attributes, because uvicorn makes the instances."""
+    limits = {"_seconds": options.read_timeout_secs, "_most": 4 * options.max_requests + 16}
+    return type("Limited", (_Limited,), limits)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server with an end at which no request is lost.
+
+    It answers who is connected, or was about to be, and tells them with each answer that the connection closes. uvicorn
+    itself resets the connections that it has not accepted yet, and closes those on which a request is on its way.
+    """
+
+    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+        super().__init__(config)
+        self._engine = engine
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends: takes no new connections, answers the requests of those there are, and closes them."""
+        self._engine.draining = True
+        for listener in sockets or []:
+            await self._accept_last(listener)
+        end = time.monotonic() + _LINGER
+        while self.server_state.connections and not self.force_exit and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+
+    async def _accept_last(self, listener: socket.socket) -> None:
+        """Closes a listening socket after accepting all whom the system has already connected."""
+        loop = asyncio.get_running_loop()
+        accepted = []
+        loop.remove_reader(listener.fileno())
+        with contextlib.suppress(OSError):  # there are no more
+            while True:
+                accepted.append(listener.accept()[0])
+        for server in self.servers:
+            server.close()
+        listener.close()
+        for connection in accepted:
+            connection.setblocking(False)
+            with contextlib.suppress(OSError):  # it has gone
+                await loop.connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(
+            config=self.config,  # pyright: ignore[reportCallIssue]
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
 
 
 def build_server(engine: Engine) -> uvicorn.Server:
-    """Returns the server of an engine, ready to run on the socket of `listening_socket`."""
+    """Returns the server of an engine, ready to run on the socket of `listening_socket`.
+
+    Raises:
+      DeepLabError: its tokens, or its certificate, cannot be read.
+    """
     options = engine.options
+    context = tls_context(options)
     config = uvicorn.Config(
-        build_app(engine),
+        build_app(engine, Access(options)),
         host=options.host,
         port=options.port,
-        http=_limited(options.read_timeout_secs),
+        http=_limited(options),
         ws="none",
-        log_level="warning",
+        log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=_LARGEST_HEAD,
-        limit_concurrency=4 * options.max_requests + 16,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=int(options.timeout_secs + options.read_timeout_secs + _GRACE),
         lifespan="on",
     )
-    return uvicorn.Server(config)
+    config.load()
+    config.ssl = context
+    return _Server(config, engine)
 
 
 def listening_socket(options: ServeConfig) -> socket.socket:
@@ -146,17 +229,18 @@ def serving(engine: Engine) -> Iterator[str]:
     """Serves in a thread for the duration of the context, and yields the address, as http://127.0.0.1:8501.
 
     Raises:
-      DeepLabError: the address is taken or not allowed.
+      DeepLabError: the address is taken or not allowed; tokens or certificate cannot be read.
     """
-    listener = listening_socket(engine.options)
     server = build_server(engine)
+    listener = listening_socket(engine.options)
     thread = threading.Thread(target=server.run, args=([listener],), name="server", daemon=True)
     thread.start()
     while not server.started and thread.is_alive():
         time.sleep(0.01)
     host = engine.options.host
     try:
-        yield f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        scheme = "http" if engine.options.tls_certificate is None else "https"
+        yield f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()

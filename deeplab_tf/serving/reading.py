@@ -1,0 +1,189 @@
+"""What comes from clients becomes images: in processes of their own, which may be ended when one does not come back.
+
+`Settings` says how requests are read, `read_request` and `read_picture` read them, and `main` is such a process. It
+does not import TensorFlow. What it tells the server is JSON and the bytes of arrays, never a pickle: a picture that
+takes over its decoder cannot take over the server.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import signal
+import struct
+import sys
+from collections.abc import Callable
+from typing import IO, Any
+
+import numpy as np
+
+from deeplab_tf.catalog.image_facts import ImageFacts
+from deeplab_tf.config import ModelConfig
+from deeplab_tf.config.padding import padded_size
+from deeplab_tf.ops.images import jpeg_bytes, longest_size, resize_longest
+from deeplab_tf.serving.limits import Limits
+from deeplab_tf.serving.pictures import decode_picture
+from deeplab_tf.serving.protocol import PredictRequest, parse_request
+from deeplab_tf.serving.refusal import Refused
+
+REQUEST, PICTURE = range(2)  # what a process is asked to read
+ASKED = struct.Struct(">BQ")  # one of these, and the number of bytes that follow
+TOLD = struct.Struct(">Q")  # the number of bytes of the JSON that follows, and of the arrays after it
+READY = b"\n"
+_BASE_MEMORY = 1 << 30  # bytes of address space that the process and its libraries take
+
+
+@dataclasses.dataclass(frozen=True)
+class PageRequest:
+    """A picture that the page sent.
+
+    Attributes:
+      resized: the picture for the network, uint8 [h, w, 3], or float32 [h, w, channels] in 0..255.
+      size: height and width of the picture itself.
+      notes: a line for each thing that the user should know of it.
+      shown: a JPEG of the picture, where a browser cannot show the picture itself.
+    """
+
+    resized: np.ndarray
+    size: tuple[int, int]
+    notes: tuple[str, ...] = ()
+    shown: bytes = b""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How requests are read.
+
+    Attributes:
+      config: of the network.
+      image: what the photographs are that it reads; None: 8-bit RGB.
+      max_pixels: of a request's images, as the network gets them.
+      max_images: of a request.
+      longest_side: the page's pictures are resized to it.
+    """
+
+    config: ModelConfig
+    image: ImageFacts | None
+    max_pixels: int
+    max_images: int
+    longest_side: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the settings as JSON types."""
+        values = {name: getattr(self, name) for name in ("max_pixels", "max_images", "longest_side")}
+        return {**values, "config": self.config.to_json(), "image": self.image and self.image.to_json()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Settings":
+        """Returns the settings of `to_json`."""
+        image = values["image"] and ImageFacts.from_json(values["image"], "settings")
+        config = ModelConfig.from_json(values["config"])
+        return cls(config, image, values["max_pixels"], values["max_images"], values["longest_side"])
+
+    @property
+    def seconds(self) -> int:
+        """The processor's time that reading one request may take."""
+        return 5 + math.ceil(self.max_pixels / 5e6)
+
+    @property
+    def memory(self) -> int:
+        """The bytes that a process may have: its own, and some copies of the largest request."""
+        return _BASE_MEMORY + 12 * self.max_pixels * max(3, self.config.input_channels)
+
+
+def read_request(body: bytes, settings: Settings) -> PredictRequest:
+    """Returns the contents of the body of a :predict request. Refused if it is not one, or too large."""
+    size = functools.partial(padded_size, settings.config)
+    limits = Limits(settings.max_pixels, settings.max_images, network_size=size)
+    return parse_request(body, limits, image=settings.image)
+
+
+def read_picture(content: bytes, settings: Settings) -> PageRequest:
+    """Returns a picture that the page sent. Refused if it is not one that the model reads, or too large."""
+
+    def network_size(height: int, width: int) -> tuple[int, int]:
+        return padded_size(settings.config, *longest_size(height, width, settings.longest_side))
+
+    limits = Limits(settings.max_pixels, network_size=network_size)
+    picture = decode_picture(content, limits, name="the picture", image=settings.image)
+    shown = jpeg_bytes(picture.shown) if settings.image is not None else b""
+    size = (picture.shown.shape[0], picture.shown.shape[1])
+    return PageRequest(resize_longest(picture.pixels, settings.longest_side), size, picture.notes, shown)
+
+
+# ---- over the wire
+
+
+def _told(found: PredictRequest | PageRequest) -> tuple[dict[str, Any], list[np.ndarray]]:
+    if isinstance(found, PredictRequest):
+        fields = {"encoded": found.encoded, "rows": found.rows, "notes": found.notes}
+        return fields, list(found.images)
+    fields = {"size": found.size, "notes": found.notes}
+    return fields, [found.resized, np.frombuffer(found.shown or b"\0", np.uint8)[: len(found.shown)]]
+
+
+def understood(kind: int, fields: dict[str, Any], arrays: list[np.ndarray]) -> PredictRequest | PageRequest:
+    """Returns what a process has told that it read."""
+    notes = tuple(map(str, fields["notes"]))
+    if kind == REQUEST:
+        return PredictRequest(tuple(arrays), bool(fields["encoded"]), bool(fields["rows"]), notes)
+    resized, shown = arrays
+    height, width = map(int, fields["size"])
+    return PageRequest(resized, (height, width), notes, shown.tobytes())
+
+
+def _send(stream: IO[bytes], answer: dict[str, Any], arrays: list[np.ndarray]) -> None:
+    shapes = [{"shape": array.shape, "dtype": str(array.dtype)} for array in arrays]
+    head = json.dumps({**answer, "arrays": shapes}).encode()
+    stream.write(TOLD.pack(len(head)) + head)
+    for array in arrays:
+        stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    stream.flush()
+
+
+def _limit(settings: Settings) -> Callable[[], None]:
+    """Limits the memory of this process, and returns a function that limits the time until it is called again."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return lambda: None
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    allowed = settings.memory if hard == resource.RLIM_INFINITY else min(settings.memory, hard)
+    if sys.platform.startswith("linux"):  # elsewhere the system counts other things, or refuses
+        resource.setrlimit(resource.RLIMIT_AS, (allowed, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    def limit_time() -> None:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        _, most = resource.getrlimit(resource.RLIMIT_CPU)
+        seconds = math.ceil(used.ru_utime + used.ru_stime) + settings.seconds
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, most))
+
+    return limit_time
+
+
+def main(settings: str) -> None:
+    """Reads requests from the standard input until that ends; the settings are JSON."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the server ends, and with it the input, when all are answered
+    given, told = sys.stdin.buffer, sys.stdout.buffer
+    chosen = Settings.from_json(json.loads(settings))
+    limit_time = _limit(chosen)
+    told.write(READY)
+    told.flush()
+    while len(head := given.read(ASKED.size)) == ASKED.size:
+        kind, count = ASKED.unpack(head)
+        content = given.read(count)
+        limit_time()
+        try:
+            read = read_request if kind == REQUEST else read_picture
+            fields, arrays = _told(read(content, chosen))
+            answer = {"fields": fields}
+        except Refused as error:
+            answer, arrays = {"status": error.status, "reason": error.reason}, []
+        except MemoryError:
+            answer, arrays = {"status": 413, "reason": "takes more memory to be read than is allowed"}, []
+        except Exception as error:
+            answer, arrays = {"failed": f"{type(error).__name__}: {error}"}, []
+        del content
+        _send(told, answer, arrays)
