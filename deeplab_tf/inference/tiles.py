@@ -8,9 +8,10 @@ from typing import Any, cast
 import numpy as np
 
 from deeplab_tf.config import Inference, ModelConfig, PredictConfig
+from deeplab_tf.config.padding import counted_size
 from deeplab_tf.errors import ShortageError, is_out_of_memory, what_was_asked
 from deeplab_tf.inference.predictor import Predictor
-from deeplab_tf.network.sizes import halved, padded_size
+from deeplab_tf.network.sizes import halved
 from deeplab_tf.ops.crf import densecrf
 from deeplab_tf.ops.images import resize_labels, resize_longest
 from deeplab_tf.ops.resizing import resize_bilinear
@@ -63,7 +64,7 @@ def parts(predictor: Predictor, size: tuple[int, int], options: PredictConfig) -
     It is the whole of an image that has at most `max_pixels` as it is padded, else `network_labels`' tiles. (That one
     counts them before padding: of a picture of one row and many columns, padding makes many rows.)
     """
-    if math.prod(padded_size(predictor.config, *size)) <= options.max_pixels:
+    if math.prod(counted_size(predictor.config, *size)) <= options.max_pixels:
         whole = slice(0, size[0]), slice(0, size[1])
         yield whole, whole, whole
     else:

@@ -36,7 +36,8 @@ def read_tokens(place: str) -> tuple[bytes, ...]:
     for number, token in enumerate(tokens, 1):
         if len(token) < _SHORTEST_TOKEN or not re.fullmatch(rb"[A-Za-z0-9._~+/=-]+", token):
             raise DeepLabError(
-                f"{where}: token {number} is not one of at least {_SHORTEST_TOKEN} letters, digits and -._~+/=; make one "
+                f"{where}: token {number} is not one of at least {_SHORTEST_TOKEN} letters, digits and -._~+/=; make "
+                "one "
                 "with: openssl rand -hex 32"
             )
     if not tokens:

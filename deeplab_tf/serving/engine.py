@@ -21,6 +21,7 @@ import numpy as np
 from deeplab_tf import files
 from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig, ServeConfig
+from deeplab_tf.config.padding import counted_size
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError, is_out_of_memory
 from deeplab_tf.inference.measured import Surroundings
@@ -28,7 +29,7 @@ from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.inference.processor import available_cores
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tiles import network_labels, network_size, parts
-from deeplab_tf.network.sizes import halved, padded_size
+from deeplab_tf.network.sizes import halved
 from deeplab_tf.ops.images import EXTENSIONS, jpeg_bytes, png_bytes, read_image, resize_labels, resize_longest
 from deeplab_tf.ops.pictures import class_shares, palette_png
 from deeplab_tf.serving import protocol
@@ -156,7 +157,7 @@ class Engine:
         """Returns how many images of a shape run together: what is more takes the memory of a larger image."""
         if not self._backend.batches:
             return 1
-        pixels = math.prod(padded_size(self._card.config, shape[0], shape[1]))
+        pixels = math.prod(counted_size(self._card.config, shape[0], shape[1]))
         return max(1, min(self.options.max_batch_size, self._rest_options.max_pixels // pixels))
 
     @contextlib.contextmanager

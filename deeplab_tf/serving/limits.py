@@ -19,7 +19,7 @@ class Limits:
       max_pixels: of all its images, each counted as it is decoded or as the network gets it, whichever is more.
       max_images: of one request.
       max_values: numbers and lists in its JSON.
-      network_size: the height and width that an image is resized and padded to for the network.
+      network_size: the height and width that an image is resized and padded to for the network, or counts as.
     """
 
     max_pixels: int
@@ -37,8 +37,8 @@ class Limits:
             raise Refused(413, f"{name}: {height * width} pixels; expected at most {allowed}")
         rows, columns = self.network_size(height, width)
         if rows * columns > allowed:
-            become = f"{height} x {width} pixels become {rows} x {columns} for the network, {rows * columns}"
-            raise Refused(413, f"{name}: {become}; expected at most {allowed}")
+            count = f"{height} x {width} pixels count as {rows} x {columns} for the network, {rows * columns}"
+            raise Refused(413, f"{name}: {count}; expected at most {allowed}")
 
     def without(self, height: int, width: int) -> "Limits":
         """Returns the limits that are left for the other images of a request."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.config.padding import padded_size
+from deeplab_tf.config.padding import counted_size
 from deeplab_tf.ops.images import jpeg_bytes, longest_size, resize_longest
 from deeplab_tf.serving.limits import Limits
 from deeplab_tf.serving.pictures import decode_picture
@@ -93,7 +93,7 @@ class Settings:
 
 def read_request(body: bytes, settings: Settings) -> PredictRequest:
     """Returns the contents of the body of a :predict request. Refused if it is not one, or too large."""
-    size = functools.partial(padded_size, settings.config)
+    size = functools.partial(counted_size, settings.config)
     limits = Limits(settings.max_pixels, settings.max_images, network_size=size)
     return parse_request(body, limits, image=settings.image)
 
@@ -102,7 +102,7 @@ def read_picture(content: bytes, settings: Settings) -> PageRequest:
     """Returns a picture that the page sent. Refused if it is not one that the model reads, or too large."""
 
     def network_size(height: int, width: int) -> tuple[int, int]:
-        return padded_size(settings.config, *longest_size(height, width, settings.longest_side))
+        return counted_size(settings.config, *longest_size(height, width, settings.longest_side))
 
     limits = Limits(settings.max_pixels, network_size=network_size)
     picture = decode_picture(content, limits, name="the picture", image=settings.image)
