@@ -88,5 +88,5 @@ def decode_picture(content: bytes, limits: Limits, *, name: str = "image", image
         picture = read_photograph(content, image, name=name, max_pixels=max(limits.max_pixels, 0))
     except DeepLabError as error:
         raise Refused(400, str(error)) from None
-    limits.require(*picture.shown.shape[:2], name)
+    limits.require(picture.shown.shape[0], picture.shown.shape[1], name)
     return picture

@@ -190,8 +190,8 @@ def _images(
             pixels, told = picture.pixels, picture.notes
         else:
             pixels, told = _pixels(value, image)
-            limits.require(*pixels.shape[:2], name)
-        limits = limits.without(*pixels.shape[:2])
+            limits.require(pixels.shape[0], pixels.shape[1], name)
+        limits = limits.without(pixels.shape[0], pixels.shape[1])
         images.append(pixels)
         notes += [f"{name}: {note}" for note in told]
     return tuple(images), tuple(notes)

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import h11
 import uvicorn
@@ -170,11 +171,8 @@ class _Server(uvicorn.Server):
                 await loop.connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)
 
     def _protocol(self) -> asyncio.Protocol:
-        return self.config.http_protocol_class(
-            config=self.config,  # pyright: ignore[reportCallIssue]
-            server_state=self.server_state,
-            app_state=self.lifespan.state,
-        )
+        make: Any = self.config.http_protocol_class
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 def build_server(engine: Engine) -> uvicorn.Server:
