@@ -174,6 +174,24 @@ def test_half_a_file_is_written_again(tmp_path, size):
     assert victim.read_bytes() == whole
 
 
+def test_pixels_that_were_overwritten_are_noticed(tmp_path):
+    """The length is right, and so is the head: the checksum tells."""
+    image = np.arange(50 * 70 * 3, dtype=np.uint8).reshape(50, 70, 3)
+    label = np.zeros((50, 70, 1), np.uint8)
+    cache = decoded_cache.open_cache(str(tmp_path), "identity")
+    assert cache._write(7, image, label, b"name", np.array([50, 70]), np.int32(0))
+    assert cache._read(7)[0]
+    whole = files(tmp_path)[0].read_bytes()
+    for at in (0, 8, 16, 32, 38, 41, 4096, 9000, len(whole) - 1):  # sizes, name, pixels, label
+        changed = bytearray(whole)
+        changed[at] ^= 0x81
+        files(tmp_path)[0].write_bytes(bytes(changed))
+        for reader in (cache, decoded_cache.open_cache(str(tmp_path), "identity")):
+            assert not reader._read(7)[0], f"byte {at}"
+    assert cache._write(7, image, label, b"name", np.array([50, 70]), np.int32(0))
+    assert cache._read(7)[0] and files(tmp_path)[0].read_bytes() == whole
+
+
 # ---- labels and damage
 
 

@@ -124,6 +124,28 @@ def test_frozen_graph(tmp_path, model, tensors):
         open_model(path)
 
 
+def test_frozen_graphs_that_say_more_than_they_hold(tmp_path):
+    graph = v1.GraphDef()
+    node = graph.node.add(name="aspp0/weights", op="Const")
+    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(np.ones(3, np.float32)))
+    path = tmp_path / "odd.pb"
+    for sizes, expected in (((1 << 30,), "repeated into more than"), ((-3,), r"has the shape \[-3\]")):
+        changed = v1.GraphDef.FromString(graph.SerializeToString())
+        proto = changed.node[0].attr["value"].tensor
+        proto.ClearField("tensor_content")
+        proto.float_val.append(1.0)
+        proto.tensor_shape.ClearField("dim")
+        for size in sizes:
+            proto.tensor_shape.dim.add().size = size
+        path.write_bytes(changed.SerializeToString())
+        with pytest.raises(DeepLabError, match=expected), open_source(path):
+            pass
+    graph.node.add().CopyFrom(graph.node[0])
+    path.write_bytes(graph.SerializeToString())
+    with pytest.raises(DeepLabError, match="the node 'aspp0/weights' is there twice"), open_source(path):
+        pass
+
+
 def test_float_tflite_gives_the_checkpoint_bit_for_bit(shared):
     """The published float model and the checkpoint made from it hold the same weights."""
     with (

@@ -294,6 +294,29 @@ def test_convert_keeps_the_training_state_if_asked(source, tmp_path):
     assert read(source).keys() - read(tmp_path / "left").keys() == {"logits/semantic/weights/Momentum"}
 
 
+@pytest.mark.heavy
+def test_values_that_no_sound_training_leaves_are_refused_unless_they_are_asked_for(tensors, tmp_path, capsys):
+    norm = next(name for name in tensors if name.endswith("/moving_variance"))
+    odd = {"logits/semantic/biases": np.full(3, np.nan, np.float32), norm: -np.ones_like(tensors[norm])}
+    write_tensors(tmp_path / "odd" / "model.ckpt", {**tensors, **odd})
+    arguments = [f"--checkpoint={tmp_path / 'odd'}", f"--output_dir={tmp_path / 'model'}"]
+    assert finished(convert.run, *arguments) == 1
+    error = one_line(capsys.readouterr().err)
+    told = (
+        "1 variables hold values that are not finite: logits/semantic/biases",
+        f"1 moving variances are below 0: {norm}",
+    )
+    assert f"{tmp_path / 'odd'}: {'; '.join(told)}; expected weights" in error and "--allow_non_finite" in error
+    assert not (tmp_path / "model").exists()
+    assert finished(convert.run, *arguments, "--allow_non_finite") == 0
+    printed = capsys.readouterr().out
+    assert all(f"Note: {line}\n" in printed for line in told), "told, as by export, eval and predict"
+    for step in (np.arange(3), np.float32(3), np.int64(-1)):
+        write_tensors(tmp_path / "step" / "model.ckpt", {**tensors, "global_step": step})
+        assert finished(convert.run, f"--checkpoint={tmp_path / 'step'}", f"--output_dir={tmp_path / 'no'}") == 1
+        assert "global_step is " in (line := one_line(capsys.readouterr().err)) and "expected one integer" in line
+
+
 def test_convert_into_a_folder_that_holds_a_model(source, tmp_path, capsys):
     assert finished(convert.run, f"--checkpoint={source}", f"--output_dir={tmp_path / 'model'}") == 0
     before = {path: path.read_bytes() for path in (tmp_path / "model").iterdir()}

@@ -44,6 +44,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("licence", None, text, flag_values=values)
     text = "keep optimiser slots, step and moving averages, so that training can go on"
     flags.DEFINE_boolean("keep_training_state", False, text, flag_values=values)
+    text = "convert weights that are not finite, or whose variances are below 0, which is refused otherwise"
+    flags.DEFINE_boolean("allow_non_finite", False, text, flag_values=values)
     text = (
         "the data set that gives the classes their names and colours: a name of the catalogue; a folder that holds a "
         "dataset.json, written with a separator, ./data; or tfds:name (default: by the number of classes)"
@@ -69,6 +71,8 @@ def main(values: flags.FlagValues) -> None:
     check_target(values.output_dir)
     opened = open_model(values.checkpoint, changes, dataset=values.dataset, keep_state=values.keep_training_state)
     loaded = renamed(opened, values.dataset)
+    if not values.allow_non_finite:
+        loaded.receipt.require_sound()
     what = "TF1 checkpoint" if values.to_tf1 else "model directory"
     if values.to_hf:
         both = write_repository(values.output_dir, loaded.model, loaded.receipt, loaded.card, evidence)

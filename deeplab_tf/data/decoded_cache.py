@@ -3,7 +3,8 @@
 Each record has a file that is mapped into memory. The tensor shares the mapped memory, so that cutting a window from it
 reads only the pages of that window. A file is written under another name and renamed, so that any number of processes
 may share a folder; the folder may be deleted at any time. The subfolder is named by a digest of everything that decides
-the pixels, so that no run reads the pictures of another data set.
+the pixels, so that no run reads the pictures of another data set. A checksum of each picture is compared the first time
+that a process reads the file: one that a disk or a program has changed is decoded and written anew.
 """
 
 import dataclasses
@@ -14,15 +15,28 @@ import struct
 import sys
 from collections.abc import Callable, Sequence
 
+import google_crc32c
 import numpy as np
 import tensorflow as tf
 
 from deeplab_tf import files
 
-_HEAD = struct.Struct("<4qi")  # height and width of the image; those stored in the record; length of the name after it
+# Height and width of the image; those stored in the record; length of the name after it; CRC-32C of what precedes, the
+# name and the pixels.
+_HEAD = struct.Struct("<4qiI")
 _START = 4096  # byte at which the image begins
 _ALIGNED = 64  # TensorFlow copies a tensor whose memory does not begin at a multiple of this
 _RESERVE = 1 << 30  # bytes of the disk that stay free: on a full disk the next checkpoint could not be saved
+
+
+def _checksum(*parts: bytes | memoryview) -> int:
+    """Returns the CRC-32C of bytes that follow one another."""
+    value = 0
+    for part in parts:
+        view = memoryview(part)
+        if view.nbytes:  # an empty view has no byte to be cast
+            value = google_crc32c.extend(value, view.cast("B").toreadonly())
+    return value
 
 
 @dataclasses.dataclass
@@ -40,6 +54,7 @@ class DecodedCache:
     writable: bool = True
     channels: int = 3
     dtype: tf.DType = tf.uint8
+    _sound: dict[int, int] = dataclasses.field(default_factory=dict[int, int], repr=False)  # record -> time of its file
 
     def example(self, record: tf.Tensor, decode: Callable[[], dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
         """Returns the example of `record` from its file, or decodes it and writes the file.
@@ -101,13 +116,20 @@ class DecodedCache:
         """
         try:
             content = np.memmap(self._file(record), np.uint8, "r")
-            *sides, length = _HEAD.unpack_from(content.data)
+            changed = os.stat(self._file(record)).st_mtime_ns
+            *sides, length, checksum = _HEAD.unpack_from(content.data)
         except (OSError, ValueError, struct.error):  # missing, empty, too short
             return self._nothing()
         rows, columns, height, width = sides
         label_start, end = self._label_start_and_end(rows, columns)
-        if len(content) != end:  # the machine stopped before all of the file was on the disk
+        # The machine stopped before all of the file was on the disk, or another program has written to it.
+        if min(*sides, length) < 0 or len(content) != end:
             return self._nothing()
+        if self._sound.get(int(record)) != changed:
+            head = _HEAD.pack(*sides, length, 0) + content[_HEAD.size : _HEAD.size + length].tobytes()
+            if checksum != _checksum(head, content[_START:].data):
+                return self._nothing()
+            self._sound[int(record)] = changed
         stored = content[_START : _START + self._pixel_bytes * rows * columns].view(self.dtype.as_numpy_dtype)
         image = stored.reshape(rows, columns, self.channels)
         label = content[label_start:end].reshape(rows, columns, 1)
@@ -129,11 +151,14 @@ class DecodedCache:
         """
         rows, columns = image.shape[:2]
         label_start, end = self._label_start_and_end(rows, columns)
-        head = _HEAD.pack(rows, columns, *sides, len(name)) + name
+        head = _HEAD.pack(rows, columns, *sides, len(name), 0) + name
         if skipped or not self.writable or len(head) > _START:
             return False
         try:
             pixels = np.ascontiguousarray(image).view(np.uint8).data
+            gap = bytes(label_start - _START - pixels.nbytes)
+            checksum = _checksum(head, pixels, gap, label.data)
+            head = _HEAD.pack(rows, columns, *sides, len(name), checksum) + name
             self._write_parts(self._file(record), ((0, head), (_START, pixels), (label_start, label.data)), end)
         except OSError as error:
             self._stop_writing(error)

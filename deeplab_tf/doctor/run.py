@@ -127,9 +127,9 @@ def _folder(directory: RunDirectory) -> Iterator[Finding]:
         lines = (f"the file checkpoint names {named[1]}, the newest one here is {directory.prefix(steps[-1]).name}",)
         cure = "checkpoints were deleted or copied in by hand: training goes on from the newest, eval too"
         yield Finding("stale-state", WARNING, lines, cure)
-    others = [
-        file.name for file in directory.path.glob("*.index") if not re.fullmatch(r"model\.ckpt-\d+\.index", file.name)
-    ]
+    numbered = r"model\.ckpt-[0-9]+\.index"
+    others = [file.name for file in directory.path.glob("*.index") if not re.fullmatch(numbered, file.name)]
+    others += [f"{prefix.name}.index" for prefix in directory.odd()]
     if others:
         lines = (f"other checkpoints lie among the run's: {', '.join(sorted(others)[:3])}",)
         yield Finding("foreign-checkpoint", WARNING, lines, "move them to a folder of their own")

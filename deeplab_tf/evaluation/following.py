@@ -20,7 +20,7 @@ from deeplab_tf.weights.loading import Loaded, open_model
 from deeplab_tf.weights.names import GLOBAL_STEP
 from deeplab_tf.weights.run_directory import RUN_FILE, RunDirectory
 from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX, index_of, open_source, strip_checkpoint_suffix
-from deeplab_tf.weights.tf1 import averaged, load_source
+from deeplab_tf.weights.tf1 import averaged, load_source, read_step
 from deeplab_tf.zoo import lookup
 
 _POLL_SECONDS = 1.0
@@ -61,7 +61,7 @@ def _again(loaded: Loaded, prefix: files.AnyPath) -> Loaded:
     """Gives the model of an earlier checkpoint the weights of another."""
     with open_source(prefix) as source:
         receipt = load_source(loaded.model, averaged(source) if loaded.card.averages else source)
-        state = {GLOBAL_STEP: source.read(GLOBAL_STEP)} if GLOBAL_STEP in source.shapes else {}
+        state = {GLOBAL_STEP: read_step(source)} if GLOBAL_STEP in source.shapes else {}
     return dataclasses.replace(loaded, receipt=receipt, state=state)
 
 
@@ -95,6 +95,8 @@ class _FollowedRun:
 
         Tells the observer, once, why there is none.
         """
+        for odd in self._folder.odd():
+            self._say(f"Passed over: {odd}: its number is not one of a step")
         prefix = self._folder.latest()
         if prefix is None or prefix == self._read:
             self._say(self._waiting())

@@ -208,6 +208,8 @@ def _weights(
         return Check("weights", FAILED, str(error)), None
     if loaded.card.config != entry.config and entry.kind == "segmentation":
         return Check("weights", FAILED, f"taken for another network: {loaded.card.config.to_json()}"), None
+    if loaded.receipt.unsound:
+        return Check("weights", FAILED, "; ".join(loaded.receipt.unsound)), None
     summaries = {name: _summary(np.asarray(variable)) for name, variable in variable_map(loaded.model).items()}
     receipt = loaded.receipt.loaded
     strange = [name for name in summaries if name not in receipt or receipt[name]["sum"] != summaries[name]["sum"]]

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf import files
 from deeplab_tf.config import Experiment
 from deeplab_tf.config.resuming import FREE, IDENTITY
 from deeplab_tf.config.train import PRECISIONS
@@ -160,6 +161,9 @@ class Session:
                     f"{variables[wrong[0]].shape.as_list()}); give the run's own flags, or another --train_logdir and "
                     "this as --tf_initial_checkpoint"
                 )
+            done, named = int(reader.get_tensor(GLOBAL_STEP)), files.path(latest).name.rpartition("-")[2]
+            if str(done) != named:
+                raise DamagedError(f"{latest}: its global_step is {done}; expected {named}, as its name says")
             for name, variable in variables.items():
                 variable.assign(reader.get_tensor(name))
 
@@ -278,6 +282,8 @@ class Session:
           DeepLabError: all are damaged, or with resume=strict the newest.
         """
         directory = self.directory
+        for prefix in directory.odd():
+            observer.tell(f"Passed over: {prefix}: its number is not one of a step")
         damaged = directory.halves()
         reasons = {step: f"{directory.prefix(step)}: one of its two files is missing" for step in damaged}
         for step in (None, *reversed(directory.steps())):

@@ -160,7 +160,7 @@ def _latest(prefixes: Sequence[files.AnyPath]) -> files.AnyPath | None:
     steps: dict[int, files.AnyPath] = {}
     models: set[str] = set()
     for prefix in prefixes:
-        match = re.fullmatch(r"(.*)-(\d+)", str(prefix))
+        match = re.fullmatch(r"(.*)-([0-9]{1,18})", str(prefix))
         if not match:
             return None
         models.add(match[1])

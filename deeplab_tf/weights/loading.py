@@ -20,6 +20,7 @@ from deeplab_tf.network.backbone import build_backbone
 from deeplab_tf.network.model import as_network, build_model
 from deeplab_tf.weights import hub, hugging_face, keras_file
 from deeplab_tf.weights.model_directory import ModelCard, save_model
+from deeplab_tf.weights.names import GLOBAL_STEP
 from deeplab_tf.weights.recognize import Kind, Recognized, recognize
 from deeplab_tf.weights.sources import (
     MODEL_FILE,
@@ -30,7 +31,7 @@ from deeplab_tf.weights.sources import (
     open_weights_alone,
     strip_checkpoint_suffix,
 )
-from deeplab_tf.weights.tf1 import Receipt, averaged, load_source, training_state, variable_map
+from deeplab_tf.weights.tf1 import Receipt, averaged, load_source, read_step, training_state, variable_map
 from deeplab_tf.zoo import download, lookup
 from deeplab_tf.zoo.entry import ReleasedCheckpoint
 
@@ -207,7 +208,8 @@ def _kept_state(source: WeightSource, *, everything: bool, as_file: bool) -> dic
     """Returns the training state to keep; the ranges of a file of eight bits too (`as_file`), which are no state."""
     kept = {"global_step", "min", "max"} if as_file else {"global_step"}
     names = training_state(list(source.shapes))
-    return {name: source.read(name) for name in names if everything or name.rpartition("/")[2] in kept}
+    wanted = [name for name in names if everything or name.rpartition("/")[2] in kept]
+    return {name: read_step(source) if name == GLOBAL_STEP else source.read(name) for name in wanted}
 
 
 def _box_notes(card: ModelCard) -> tuple[str, ...]:
@@ -307,6 +309,7 @@ def _zoo_directory(entry: ReleasedCheckpoint) -> pathlib.Path:
     folder = archive.parent / "converted" / f"{entry.name}-{download.verify(archive, sha256=entry.sha256)[:12]}"
     if not (folder / MODEL_FILE).is_file():
         loaded = _open_weights(archive, {}, entry.dataset, entry, keep_state=False)
+        loaded.receipt.require_sound()
         save_model(folder, loaded.model, loaded.receipt, card=loaded.card, state=loaded.state)
     return folder
 

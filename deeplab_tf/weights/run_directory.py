@@ -29,6 +29,7 @@ except ImportError:  # Windows has no such locks: there the user must not start 
 
 BEST = "best"  # the folder of the best weights, in that of the run
 _LOCK = ".lock"
+_STEP = "(0|[1-9][0-9]{0,17})"  # as `save` writes it; the counter of steps has 64 bits
 _DATA = ".data-00000-of-00001"
 METRICS = "metrics.jsonl"
 SCORES = "scores.jsonl"
@@ -184,10 +185,16 @@ class RunDirectory:
         """Returns the steps whose checkpoints are whole, oldest first."""
         steps: list[int] = []
         for index in self.path.glob(f"{MODEL_PREFIX}-*.index"):
-            match = re.fullmatch(rf"{re.escape(MODEL_PREFIX)}-(\d+)\.index", index.name)
+            match = re.fullmatch(rf"{re.escape(MODEL_PREFIX)}-{_STEP}\.index", index.name)
             if match and index.with_name(f"{index.stem}{_DATA}").is_file():
                 steps.append(int(match[1]))
         return sorted(steps)
+
+    def odd(self) -> list[files.AnyPath]:
+        """Returns the prefixes model.ckpt-<number> whose number is not one of a step, such as 999...9."""
+        found = [index.with_suffix("") for index in self.path.glob(f"{MODEL_PREFIX}-*.index")]
+        numbers = rf"{re.escape(MODEL_PREFIX)}-(?!{_STEP}$)[0-9]+"
+        return sorted(prefix for prefix in found if re.fullmatch(numbers, prefix.name))
 
     def prefix(self, step: int) -> files.AnyPath:
         """Returns the prefix of the checkpoint of `step`."""
@@ -201,7 +208,7 @@ class RunDirectory:
     def halves(self) -> list[int]:
         """Returns the steps after that of `latest` of whose checkpoints the index or the data are missing, in order."""
         names = [file.name for file in self.path.glob(f"{MODEL_PREFIX}-*")]
-        matches = [re.fullmatch(rf"({re.escape(MODEL_PREFIX)}-(\d+))(\.index|\.data-.*)", name) for name in names]
+        matches = [re.fullmatch(rf"({re.escape(MODEL_PREFIX)}-{_STEP})(\.index|\.data-.*)", name) for name in names]
         whole = self.steps()
         indexed = {match[1] for match in matches if match and match[3] == ".index"}
         with_data = {match[1] for match in matches if match and match[3] != ".index"}
@@ -211,7 +218,7 @@ class RunDirectory:
     def _unindexed(self, step: int) -> list[int]:
         """Returns the steps before `step` of whose checkpoints a kill during their removal has left the data alone."""
         names = {file.name for file in self.path.glob(f"{MODEL_PREFIX}-*")}
-        matches = [re.fullmatch(rf"({re.escape(MODEL_PREFIX)}-(\d+)){re.escape(_DATA)}", name) for name in names]
+        matches = [re.fullmatch(rf"({re.escape(MODEL_PREFIX)}-{_STEP}){re.escape(_DATA)}", name) for name in names]
         return [
             int(match[2]) for match in matches if match and f"{match[1]}.index" not in names and int(match[2]) < step
         ]

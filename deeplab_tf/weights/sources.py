@@ -24,6 +24,8 @@ from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.network.model import Network
 from deeplab_tf.weights import archives, caffe, caffe_names, keras_file, tensor_files
+from deeplab_tf.weights.checkpoint_index import read_index
+from deeplab_tf.weights.frozen_graph import read_frozen
 from deeplab_tf.weights.lite_format import schema
 from deeplab_tf.weights.lite_weights import READ_ERRORS, read_lite
 from deeplab_tf.weights.variables import variable_map
@@ -99,10 +101,22 @@ def reading(path: object) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def checkpoint_reader(prefix: str | os.PathLike[str]) -> Iterator[typing.Any]:
-    """Opens a checkpoint of TensorFlow's by its prefix, which may contain characters of patterns."""
+def _trusted_reader(prefix: files.AnyPath) -> Iterator[typing.Any]:
+    """Gives a checkpoint whose index was checked to TensorFlow."""
     with files.plain(prefix) as readable:
         yield tf.compat.v1.train.NewCheckpointReader(readable)
+
+
+@contextlib.contextmanager
+def checkpoint_reader(prefix: str | os.PathLike[str]) -> Iterator[typing.Any]:
+    """Opens a checkpoint by its prefix, which may contain characters of patterns, with TensorFlow's reader.
+
+    `read_index` has compared it with its files before; within `reading`, what is wrong becomes a DamagedError.
+    """
+    path = files.path(prefix)
+    read_index(path)
+    with _trusted_reader(path) as reader:
+        yield reader
 
 
 @contextlib.contextmanager
@@ -115,14 +129,16 @@ def _checkpoint(prefix: files.AnyPath, shown: str) -> Iterator[WeightSource]:
         raise DeepLabError(f"{index}: its {prefix.name}.data-00000-of-00001 is missing; copy both files")
     with contextlib.ExitStack() as stack:
         with reading(prefix):
-            reader = stack.enter_context(checkpoint_reader(prefix))
-            shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+            held = read_index(prefix)
+            reader = stack.enter_context(_trusted_reader(prefix))
 
         def read(name: str) -> np.ndarray:
+            if name in held.unread:
+                raise DeepLabError(f"{prefix}: variable {name} holds no numbers; expected weights")
             with reading(f"{prefix}: variable {name}"):
                 return reader.get_tensor(name)
 
-        yield WeightSource(shown, sha256_of(*whole), dict(sorted(shapes.items())), read)
+        yield WeightSource(shown, sha256_of(*whole), dict(sorted(held.shapes.items())), read)
 
 
 def _arrays(path: files.AnyPath, arrays: dict[str, np.ndarray], notes: tuple[str, ...]) -> WeightSource:
@@ -133,15 +149,9 @@ def _arrays(path: files.AnyPath, arrays: dict[str, np.ndarray], notes: tuple[str
 
 
 def _frozen_graph(path: files.AnyPath) -> WeightSource:
-    graph = tf.compat.v1.GraphDef()
     try:
-        graph.ParseFromString(path.read_bytes())
-        constants = {
-            node.name: tf.make_ndarray(node.attr["value"].tensor)
-            for node in graph.node
-            if node.op == "Const" and node.name.rpartition("/")[2] in _LEAVES + _NORM_LEAVES
-        }
-    except (DecodeError, ValueError, TypeError) as error:
+        constants = read_frozen(path.read_bytes(), _LEAVES + _NORM_LEAVES)
+    except (DecodeError, RecursionError, ValueError, TypeError, LookupError) as error:
         raise _damaged(path, error) from None
     arrays = {name: value for name, value in constants.items() if value.ndim and value.dtype == np.float32}
     return _arrays(path, arrays, ())

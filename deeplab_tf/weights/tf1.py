@@ -16,7 +16,7 @@ import tensorflow as tf
 from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.filesystems.remote import os_errors
-from deeplab_tf.weights.names import AVERAGE, COUNTERS, SLOTS
+from deeplab_tf.weights.names import AVERAGE, COUNTERS, GLOBAL_STEP, SLOTS
 from deeplab_tf.weights.sources import WeightSource, open_source, strip_checkpoint_suffix
 from deeplab_tf.weights.variables import variable_map
 
@@ -38,6 +38,7 @@ class Receipt:
       skipped: TF1 name -> {"shape", "reason"}.
       notes: what the user should know, a line each.
       new: TF1 names of the variables that the source lacks, on request: those of a new head.
+      unsound: a line for each kind of values that no training that went well leaves; these lines are notes too.
     """
 
     source: str
@@ -46,11 +47,21 @@ class Receipt:
     skipped: dict[str, dict[str, Any]]
     notes: tuple[str, ...] = ()
     new: tuple[str, ...] = ()
+    unsound: tuple[str, ...] = ()
+
+    def require_sound(self) -> None:
+        """Raises DeepLabError where values are not finite, or variances are below 0."""
+        if self.unsound:
+            raise DeepLabError(
+                f"{self.source}: {'; '.join(self.unsound)}; expected weights of a training that went well, take an "
+                "earlier checkpoint (--allow_non_finite converts these)"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the receipt as it is written to receipt.json."""
         counts = {"loaded": len(self.loaded), "skipped": len(self.skipped)}
-        values = {name: value for name, value in dataclasses.asdict(self).items() if name != "new" or value}
+        late = ("new", "unsound")
+        values = {name: value for name, value in dataclasses.asdict(self).items() if name not in late or value}
         return {**values, "counts": counts}
 
     def summary(self) -> str:
@@ -117,6 +128,18 @@ def _read_all(source: WeightSource, names: Sequence[str]) -> dict[str, np.ndarra
     return values
 
 
+def _unsound(values: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """Returns a line for the values that are not finite, and one for the variances that are below 0."""
+    bad = [name for name, value in values.items() if not np.isfinite(value).all()]
+    variances = [name for name in values if name.endswith("/moving_variance")]
+    negative = [name for name in variances if (values[name] < 0).any()]
+    lines = (
+        f"{len(bad)} variables hold values that are not finite: {_listed(bad)}" if bad else "",
+        f"{len(negative)} moving variances are below 0: {_listed(negative)}" if negative else "",
+    )
+    return tuple(filter(None, lines))
+
+
 def averaged(source: WeightSource) -> WeightSource:
     """Returns `source` with the moving averages (ema_decay) in place of the weights that have one."""
 
@@ -151,6 +174,7 @@ def load_source(model: keras.Model, source: WeightSource, *, skip: Sequence[str]
     # What is skipped is read too, so that a damaged file is refused as a whole.
     for name in reasons:
         source.read(name)
+    unsound = _unsound(values)
     loaded: dict[str, dict[str, Any]] = {}
     for name, variable in variables.items():
         value = values.pop(name)
@@ -160,7 +184,17 @@ def load_source(model: keras.Model, source: WeightSource, *, skip: Sequence[str]
         if source.origins.get(name, name) != name:
             loaded[name]["source"] = source.origins[name]
     skipped = {n: {"shape": list(source.shapes[n]), "reason": reasons[n]} for n in sorted(reasons)} | elsewhere
-    return Receipt(source.path, source.sha256, loaded, skipped, source.notes)
+    notes = (*source.notes, *unsound)
+    return Receipt(source.path, source.sha256, loaded, skipped, notes, unsound=unsound)
+
+
+def read_step(source: WeightSource) -> np.ndarray:
+    """Returns the global_step of a source that has one; DeepLabError where it is not the count of a training."""
+    step = np.asarray(source.read(GLOBAL_STEP))
+    if step.shape != () or step.dtype.kind not in "iu" or step < 0:
+        found = f"of shape {list(step.shape)}" if step.shape else f"{step} of type {step.dtype}"
+        raise DeepLabError(f"{source.path}: {GLOBAL_STEP} is {found}; expected one integer from 0 on")
+    return step
 
 
 def load_tf1_checkpoint(model: keras.Model, path: str | os.PathLike[str], *, skip: Sequence[str] = ()) -> Receipt:
