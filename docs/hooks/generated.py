@@ -1,0 +1,68 @@
+"""MkDocs' hook: adds the pages that are made from the code or lie outside of docs, and mends their links."""
+
+import pathlib
+import re
+
+import api_pages
+import flag_pages
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from deeplab_tf.tools import cli
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Files beside docs -> their pages.
+OUTSIDE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+
+_CODE = re.compile(r"(<code>)([^<]*)</code>")
+_LONG = 36  # letters of a word that are too many for a phone
+
+
+def _inside(text: str) -> str:
+    """Returns the text of a file of the checkout's root with links as they are from the root of docs."""
+
+    def target(match: re.Match[str]) -> str:
+        place = match[1].removeprefix("docs/")
+        return f"]({OUTSIDE.get(place, place)}{match[2] or ''})"
+
+    return re.sub(r"\]\((?![a-z]+://)([^)#]+)(#[^)]*)?\)", target, text)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages."""
+    pages = {page: _inside((ROOT / name).read_text(encoding="utf-8")) for name, page in OUTSIDE.items()}
+    pages["index.md"] = f"---\nhide: [navigation]\n---\n{pages['index.md']}"
+    pages["reference/flags/index.md"] = flag_pages.overview()
+    pages |= {f"reference/flags/{command}.md": flag_pages.page(command) for command in cli.COMMANDS}
+    pages |= {f"reference/api/{group[0]}.md": api_pages.page(title) for title, group in api_pages.GROUPS.items()}
+    for name, text in pages.items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Leads links to files beside docs to their pages."""
+    for name, page in OUTSIDE.items():
+        markdown = re.sub(rf"\]\(((?:\.\./)+){re.escape(name)}", lambda m, page=page: f"]({m[1][3:]}{page}", markdown)
+    return markdown
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """Keeps short words of code whole: browsers break a line after the hyphens of a flag."""
+    parts = re.split(r"(<pre\b.*?</pre>)", html, flags=re.DOTALL)
+    return "".join(_block(part) if part.startswith("<pre") else re.sub(_CODE, _line, part) for part in parts)
+
+
+def _line(match: re.Match[str]) -> str:
+    return f"{match[1]}{' '.join(map(_word, match[2].split(' ')))}</code>"
+
+
+def _block(html: str) -> str:
+    return "".join(map(_word, re.split(r'(<span class="w">[^<]*</span>|\n)', html)))
+
+
+def _word(html: str) -> str:
+    """Returns a word of code that is not broken, if it has a flag's hyphens, fits on a phone and is whole as HTML."""
+    shown = re.sub("<.*?>", "", html)
+    whole = "<pre" not in html and html.count("<span") == html.count("</span")
+    return f'<span class="word">{html}</span>' if "-" in shown and len(shown) < _LONG and whole else html
