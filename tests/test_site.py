@@ -32,6 +32,8 @@ def test_the_site_builds_without_a_warning_and_needs_no_network(tmp_path):
     docs = pages.ROOT / "docs"
     written = {path.relative_to(docs).with_suffix(".html").as_posix() for path in docs.rglob("*.md")}
     assert written | {"index.html", "changelog.html", "reference/flags/train.html", "reference/api/use.html"} <= built
+    navigation = (tmp_path / "reference/zoo.html").read_text(encoding="utf-8")
+    assert all(f"flags/{command}.html" in navigation for command in cli.COMMANDS)
     for name in built:
         text = (tmp_path / name).read_text(encoding="utf-8")
         fetched = re.findall(r'<(?:script|link|img|iframe)\b[^>]*(?:src|href)="((?:https?:)?//[^"]*)"', text)
@@ -53,9 +55,7 @@ def test_every_page_is_in_the_navigation():
     assert len(listed) == len(set(listed))
     docs = pages.ROOT / "docs"
     written = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
-    made = {f"reference/flags/{command}.md" for command in cli.COMMANDS} | {"reference/flags/index.md"}
-    made |= {f"reference/api/{group[0]}.md" for group in api_pages.GROUPS.values()}
-    assert set(listed) == written | made | {"index.md", "changelog.md", "contributing.md"}
+    assert set(listed) == written | {"index.md", "changelog.md", "contributing.md", "reference/flags/index.md"}
 
 
 def test_every_public_name_has_its_place():

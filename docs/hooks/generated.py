@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 # Files beside docs -> their pages.
 OUTSIDE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 
+_FLAGS = "reference/flags/index.md"
 _CODE = re.compile(r"(<code>)([^<]*)</code>")
 _LONG = 36  # letters of a word that are too many for a phone
 
@@ -28,13 +29,32 @@ def _inside(text: str) -> str:
     return re.sub(r"\]\((?![a-z]+://)([^)#]+)(#[^)]*)?\)", target, text)
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Puts the pages that are made from the code into the navigation."""
+    reference = next(entry["Reference"] for entry in config.nav or [] if "Reference" in entry)
+    for entry in reference:
+        if isinstance(entry, dict) and "Commands and flags" in entry:
+            entry["Commands and flags"] = [_FLAGS, *(_flag_page(command) for command in cli.COMMANDS)]
+        if isinstance(entry, dict) and "Python" in entry:
+            entry["Python"] = [_api_page(title) for title in api_pages.GROUPS]
+    return config
+
+
+def _flag_page(command: str) -> str:
+    return f"reference/flags/{command}.md"
+
+
+def _api_page(title: str) -> str:
+    return f"reference/api/{api_pages.GROUPS[title][0]}.md"
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages."""
     pages = {page: _inside((ROOT / name).read_text(encoding="utf-8")) for name, page in OUTSIDE.items()}
     pages["index.md"] = f"---\nhide: [navigation]\n---\n{pages['index.md']}"
-    pages["reference/flags/index.md"] = flag_pages.overview()
-    pages |= {f"reference/flags/{command}.md": flag_pages.page(command) for command in cli.COMMANDS}
-    pages |= {f"reference/api/{group[0]}.md": api_pages.page(title) for title, group in api_pages.GROUPS.items()}
+    pages[_FLAGS] = flag_pages.overview()
+    pages |= {_flag_page(command): flag_pages.page(command) for command in cli.COMMANDS}
+    pages |= {_api_page(title): api_pages.page(title) for title in api_pages.GROUPS}
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     return files

@@ -180,6 +180,7 @@ SCRIPTS = {
         "export",
         {
             **_NETWORK,
+            **_ASKED,
             "checkpoint_path": "",
             "export_path": "",
             "num_classes": "21",
@@ -195,6 +196,7 @@ SCRIPTS = {
             "crop_size": "default: any size, where format and network can; else 513,513",
             "export_path": "its ending chooses the format: `.pb`, `.tflite`, `.onnx`, or a folder for a SavedModel",
         },
+        _reasons(retired.EXPORT),
     ),
     "convert_to_tflite.py": Script(
         "export",
@@ -211,6 +213,23 @@ SCRIPTS = {
             "output_tensor_name": "`--outputs=predictions`",
             "output_tflite_path": "`--export_path=x.tflite --precision=int8`",
             "test_image_path": "`--images`: compared by the certificate",
+        },
+    ),
+    "evaluation/eval_coco_format.py": Script(
+        "panoptic",
+        {
+            "gt_json_file": "",
+            "gt_folder": "",
+            "pred_json_file": "",
+            "pred_folder": "",
+            "metric": "pq",
+            "num_categories": "201",
+            "ignored_label": "0",
+            "max_instances_per_category": "256",
+            "intersection_offset": "",
+            "normalize_by_image_size": "True",
+            "num_workers": "0",
+            "print_digits": "3",
         },
     ),
     "datasets/build_voc2012_data.py": Script(
