@@ -195,7 +195,7 @@ def test_row_5_a_job_that_outlives_its_time_is_left_and_the_next_is_answered(mod
         assert status == 504 and b"not answered within" in answer
         status, _, answer = sent(place, "POST", PREDICT, body)
         assert (status, json.loads(answer)) == (200, {"predictions": [np.ones((40, 52), int).tolist()]})
-        assert b"deeplab_network_replacements 1.0" in sent(place, "GET", "/metrics")[2]
+        assert b"\ndeeplab_network_replacements 1.0\n" in sent(place, "GET", "/metrics")[2]
         assert sent(place, "GET", "/readyz")[0] == 200
         free.set()
 

@@ -140,13 +140,14 @@ class Engine:
     def figures(self) -> dict[str, float]:
         """Returns what is measured of the engine, by name."""
         batcher, readers = self._batcher, self._readers
+        running = batcher is not None and readers is not None
         return {
             "requests_active": self._active,
             "body_bytes": self._bytes_held,
-            "requests_waiting": len(self._room) if batcher else 0,
-            "images_waiting": len(batcher) if batcher else 0,
-            "network_replacements": batcher.thread.replacements if batcher else 0,
-            "reader_replacements": readers.replacements if readers else 0,
+            "requests_waiting": len(self._room) if running else 0,
+            "images_waiting": len(batcher) if running else 0,
+            "network_replacements": batcher.thread.replacements if running else 0,
+            "reader_replacements": readers.replacements if running else 0,
         }
 
     def _go_on(self) -> None:
