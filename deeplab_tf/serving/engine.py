@@ -137,18 +137,16 @@ class Engine:
         """Whether requests are answered."""
         return self._batcher is not None and not self.draining and not self._batcher.thread.is_stuck
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, int]:
         """Returns what is measured of the engine, by name."""
         batcher, readers = self._batcher, self._readers
-        running = batcher is not None and readers is not None
-        return {
-            "requests_active": self._active,
-            "body_bytes": self._bytes_held,
-            "requests_waiting": len(self._room) if running else 0,
-            "images_waiting": len(batcher) if running else 0,
-            "network_replacements": batcher.thread.replacements if running else 0,
-            "reader_replacements": readers.replacements if running else 0,
-        }
+        figures = {"requests_active": self._active, "body_bytes": self._bytes_held}
+        if batcher is not None and readers is not None:
+            figures["requests_waiting"] = len(self._room)
+            figures["images_waiting"] = len(batcher)
+            figures["network_replacements"] = batcher.thread.replacements
+            figures["reader_replacements"] = readers.replacements
+        return figures
 
     def _go_on(self) -> None:
         """Runs the network in TensorFlow from now on: what hangs in another library may hold its lock."""
