@@ -77,6 +77,9 @@ def depthwise_convolution(x: tf.Tensor, kernel: tf.Tensor, geometry: Geometry, t
     """
     stride, rates, padding = geometry.stride, geometry.rates, geometry.padding
     if rates == (1, 1):
+        if target == "tensorflow" and not isinstance(padding, str):
+            # TensorFlow forgets explicit margins where it joins the convolution with what follows, and aborts.
+            x, padding = tf.pad(x, padding), "VALID"
         return tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], padding)
     if stride > 1 or padding != "SAME" or any(side % 2 == 0 for side in static_dimensions(kernel, 0, 1)):
         raise DeepLabError(
