@@ -6,14 +6,16 @@ paths with a scheme alone.
 """
 
 import contextlib
+import errno
 import os
 import pathlib
 import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import IO, TYPE_CHECKING, TypeAlias, Union
 
 from deeplab_tf.errors import DeepLabError, OptionError
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 AnyPath: TypeAlias = Union[pathlib.Path, "RemotePath"]
 
+_BLOCK = 1 << 24  # bytes
 PARTIAL = ".partial-"  # begins the name of what is being written
 _PATTERN = frozenset("*?[\\")  # what TensorFlow takes for a pattern where it looks for the files of a checkpoint
 _CURE = "make room, check its rights or choose another"
@@ -280,6 +283,28 @@ def copy(source: AnyPath, target: AnyPath) -> None:
             shutil.copyfileobj(old, new, 1 << 20)
 
 
+def allocate(stream: IO[bytes], size: int) -> None:
+    """Makes the disk reserve all bytes of an open file. OSError where it has no room for them.
+
+    For what is memory-mapped afterwards: without it a full disk does not fail a write, but ends the process (SIGBUS).
+    """
+    try:
+        os.posix_fallocate(stream.fileno(), 0, size)
+    except AttributeError:  # macOS and Windows
+        reserved = False
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+        reserved = False  # the file system does not have it
+    else:
+        reserved = True
+    if not reserved:
+        left = size - stream.seek(0, os.SEEK_END)
+        while left > 0:
+            left -= stream.write(bytes(min(left, _BLOCK)))
+        stream.flush()
+
+
 def flush(file: pathlib.Path) -> None:
     """Waits until the disk has a file."""
     if file.is_file():
@@ -302,3 +327,11 @@ def remove_partial(folder: AnyPath) -> None:
     """Removes what a process that was killed had been writing in `folder`, for the one process that writes there."""
     for left_over in folder.glob(f"{PARTIAL}*"):
         remove(left_over)
+
+
+def sweep(folder: pathlib.Path, seconds: float) -> None:
+    """Removes what somebody had been writing in a folder that many may write to, and has not touched for so long."""
+    for left_over in folder.glob(f"{PARTIAL}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left_over.stat().st_mtime > seconds:
+                remove(left_over)

@@ -14,7 +14,8 @@ import time
 import pytest
 
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.zoo import download
+from deeplab_tf.zoo import download, transfer
+from deeplab_tf.zoo.released import CHECKPOINTS
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONTENT = gzip.compress(bytes(range(256)) * 2000, compresslevel=0, mtime=0)
@@ -32,6 +33,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.content, self.etag, self.delay = CONTENT, '"v1"', 0.0
         self.ranges, self.if_range, self.lengths = True, True, True
         self.cuts, self.statuses, self.seen, self.headers = [], [], [], {}
+        self.redirects = False
 
     @property
     def url(self) -> str:
@@ -50,6 +52,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         time.sleep(server.delay)
         if server.statuses:
             self.send_response(server.statuses.pop(0))
+            for header in server.headers.items() if server.redirects else ():
+                self.send_header(*header)
             self.end_headers()
             return
         unchanged = not server.if_range or self.headers.get("If-Range", server.etag) == server.etag
@@ -291,3 +295,111 @@ def test_a_terminal_gets_a_bar(server, path, capsys, monkeypatch):
     shown = capsys.readouterr().err
     assert "model.tar.gz" in shown
     assert "downloading" not in shown
+
+
+# ---- row 10: servers that mean ill
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        *("http://[", "http://[::1", "http://a:b:c/", "http://:80", "http://127.0.0.1:99999999/x", "//", "http://"),
+        *(
+            "ftp://127.0.0.1/model.tar.gz",
+            "file:///etc/passwd",
+            "gopher://x",
+            "javascript:1",
+            "data:,x",
+            "http://u:p@x/",
+        ),
+        *("http://x/\x7f", "http://x y/", "http://x/" + "y" * 300 + "\x1b[31m"),
+    ],
+)
+def test_row_10_a_redirect_to_what_is_no_address_is_one_line(server, path, location):
+    server.statuses, server.headers = [302], {"Location": location}
+    server.redirects = True
+    with pytest.raises(DeepLabError, match="the server redirects to ") as error:
+        download.fetch(server.url, path)
+    assert one_line(error).isprintable() and len(server.seen) == 1
+    assert files_of(path.parent) == set()
+
+
+def test_a_redirect_is_followed_as_often_as_is_usual(server, path):
+    server.statuses, server.headers, server.redirects = [301, 302, 303, 307, 308], {"Location": "/other.tar.gz"}, True
+    download.fetch(server.url, path, sha256=SHA256)
+    assert (path.read_bytes(), len(server.seen)) == (CONTENT, 6)
+    path.unlink()
+    server.statuses = [302] * 9
+    with pytest.raises(DeepLabError, match="more than 5 redirects"):
+        download.fetch(server.url, path)
+
+
+def test_https_is_not_left_for_http():
+    with pytest.raises(transfer.TransferError, match="redirects to 'http://example.org/'; expected https"):
+        transfer._next("https://example.org/x", "http://example.org/")
+    assert transfer._next("http://example.org/x", "https://example.org/y") == "https://example.org/y"
+
+
+@pytest.mark.parametrize("lengths", [True, False], ids=["announced", "not announced"])
+def test_row_10_a_body_without_end_is_cut_and_not_kept(server, path, lengths):
+    server.lengths = lengths
+    with pytest.raises(DeepLabError, match="bytes; expected at most") as error:
+        download.fetch(server.url, path, most_bytes=300_000)
+    assert "by hand" in one_line(error) and len(server.seen) == 1
+    assert files_of(path.parent) == set()
+
+
+def test_a_download_that_does_not_end_in_time_is_kept_for_the_next(server, path, monkeypatch):
+    monkeypatch.setattr(download, "MOST_SECONDS", -1.0)
+    with pytest.raises(DeepLabError, match="it takes more than -1 s.*run again to continue"):
+        download.fetch(server.url, path)
+    monkeypatch.setattr(download, "MOST_SECONDS", 60.0)
+    download.fetch(server.url, path, sha256=SHA256)
+    assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "[]",
+        "[" * 100_000,
+        '{"url": "URL", "validator": "x\\ny", "length": 409600000}',
+        '{"url": "URL", "validator": {"a": 1}, "length": 409600000}',
+        '{"url": "URL", "validator": "\\"v1\\"", "length": "409600000"}',
+        '{"url": "URL", "validator": "\\"v1\\"", "length": true}',
+        '{"url": "URL", "validator": "\\"v1\\"", "length": 1e400}',
+        "\0",
+    ],
+)
+def test_the_state_of_a_part_is_not_believed(server, path, state):
+    path.parent.mkdir()
+    path.with_name("model.tar.gz.part").write_bytes(CONTENT[:1000])
+    path.with_name("model.tar.gz.part.json").write_text(state.replace("URL", server.url))
+    download.fetch(server.url, path, sha256=SHA256)
+    assert (path.read_bytes(), server.seen) == (CONTENT, [None])
+
+
+def test_what_was_forgotten_in_the_cache_is_swept(server, path, capsys):
+    path.parent.mkdir()
+    old, new = path.with_name(".partial-old"), path.with_name(".partial-new")
+    for place in (old, new):
+        place.mkdir()
+        (place / "x").write_text("x")
+    os.utime(old, (0, 0))
+    download.fetch(server.url, path)
+    assert files_of(path.parent) == {"model.tar.gz", "model.tar.gz.sha256", ".partial-new"}
+    assert f"no sum is published for it; sha256 {SHA256} is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["", "ftp://x/y", "x", "http://", "http://[", "file:///etc/passwd"])
+def test_an_address_that_is_none(url, path):
+    with pytest.raises(DeepLabError, match="expected an address that begins with https") as error:
+        download.fetch(url, path)
+    one_line(error)
+
+
+def test_sizes_that_are_published_are_limits():
+    for entry in CHECKPOINTS.values():
+        assert entry.most_bytes is None or entry.most_bytes > float(entry.size.removesuffix("MB")) * 2**20
+    # The one archive whose bytes a public source states: 23882985.
+    assert 23_882_985 < (CHECKPOINTS["mobilenetv2_coco_voc_trainaug"].most_bytes or 0) < 30_000_000

@@ -1,8 +1,12 @@
 """From a path or name to a model: what is assumed is said, contradictions are refused, the zoo is converted once."""
 
+import concurrent.futures
 import dataclasses
 import json
+import os
 import tarfile
+import time
+import types
 
 import numpy as np
 import pytest
@@ -192,3 +196,38 @@ def test_a_model_made_elsewhere_is_refused():
 
     with pytest.raises(DeepLabError, match="build_model"):
         deeplab_tf.predict(keras.Sequential([keras.Input((None, None, 3))]), np.zeros((1, 9, 9, 3)))
+
+
+# ---- two processes, and one that was killed
+
+
+def test_row_3_one_process_converts_a_name_and_what_a_killed_one_left_goes(tmp_path, monkeypatch):
+    entry = lookup.find("mobilenetv2_coco_voc_trainaug")
+    archive, digest, begun = tmp_path / "x.tar.gz", "0" * 64, []
+    folder = tmp_path / "converted" / f"{entry.name}-{digest[:12]}"
+    folder.mkdir(parents=True)
+    (folder / "model.ckpt.index").write_bytes(b"half")
+    forgotten = folder.with_name(".partial-1")
+    forgotten.mkdir()
+    os.utime(forgotten, (0, 0))
+
+    def opened(*_, **__):
+        begun.append(1)
+        time.sleep(0.2)
+        receipt = types.SimpleNamespace(require_sound=lambda: None)
+        return types.SimpleNamespace(model=None, receipt=receipt, card=None, state=None)
+
+    def saved(place, *_, **__):
+        assert not (folder / "deeplab.json").exists()
+        (place / "model.ckpt.index").write_bytes(b"whole")
+        (place / "deeplab.json").write_text("{}")
+
+    monkeypatch.setattr(lookup, "fetch", lambda entry: archive)
+    monkeypatch.setattr(loading.download, "verify", lambda path, sha256: digest)
+    monkeypatch.setattr(loading, "_open_weights", opened)
+    monkeypatch.setattr(loading, "save_model", saved)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(loading._zoo_directory, [entry] * 3))
+    assert (found, len(begun)) == ([folder] * 3, 1)
+    assert (folder / "model.ckpt.index").read_bytes() == b"whole"
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, f"{folder.name}.lock"}

@@ -60,7 +60,7 @@ def test_every_entry_is_complete(entry):
 
 @pytest.mark.parametrize("entry", ARCHIVES, ids=named)
 def test_every_archive_has_its_address(entry):
-    assert entry.url == f"http://download.tensorflow.org/models/{entry.file}"
+    assert entry.url == f"https://storage.googleapis.com/download.tensorflow.org/models/{entry.file}"
     assert re.fullmatch(r"[a-z0-9_-]+_20(18|19|20)_\d\d_\d\d\.tar\.gz", entry.file)
     assert entry.size or entry.name.startswith("edgetpu")
 
@@ -134,7 +134,7 @@ def test_a_file_put_by_hand_is_fetched(tmp_path, monkeypatch):
 
 def test_the_published_sum_and_another_address_are_used(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(download, "fetch", lambda url, path, *, sha256: calls.append((url, path, sha256)))
+    monkeypatch.setattr(download, "fetch", lambda url, path, *, sha256, most_bytes: calls.append((url, path, sha256)))
     entry = lookup.find("mobilenetv2_coco_voc_trainaug")
     lookup.fetch(entry, cache=tmp_path)
     lookup.fetch(entry, cache=tmp_path, url="http://mirror.example/a.tar.gz")

@@ -1,6 +1,7 @@
 """Segmenter: a model by its name or file, called with a picture of any kind."""
 
 import os
+import time
 from typing import Any, overload
 
 import keras
@@ -19,28 +20,30 @@ from deeplab_tf.ops.pictures import Colour
 from deeplab_tf.weights.loading import open_model, opened, renamed
 
 _LARGEST_DOWNLOAD = 1 << 28  # bytes
-_SECONDS = 30  # without a byte
+_SECONDS = 300  # until all of it has come
 
 
 def _downloaded(address: str) -> bytes:
     """Returns the content of a picture on the web."""
     import requests
+    import urllib3
+
+    from deeplab_tf.zoo import transfer
 
     try:
-        with requests.get(address, stream=True, timeout=_SECONDS) as answer:
+        with transfer.opened(address) as answer:
             if answer.status_code != requests.codes.ok:
                 raise DeepLabError(f"{address}: the server answers {answer.status_code}; expected an image")
-            content = bytearray()
-            for block in answer.iter_content(1 << 20):
-                content += block
-                if len(content) > _LARGEST_DOWNLOAD:
-                    raise DeepLabError(f"{address}: more than {_LARGEST_DOWNLOAD} bytes; expected an image")
-    except (requests.RequestException, ValueError) as error:
+            until = time.monotonic() + _SECONDS
+            content = b"".join(transfer.blocks(answer, most=_LARGEST_DOWNLOAD, until=until, decoded=True))
+    except TimeoutError:
+        raise DeepLabError(f"{address}: not sent within {_SECONDS} s; download it, and give the file") from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
         if isinstance(error, DeepLabError):
             raise
         reason = type(error).__name__
         raise DeepLabError(f"{address}: cannot be fetched ({reason}); download it, and give the file") from None
-    return bytes(content)
+    return content
 
 
 class Segmenter:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from deeplab_tf import files
 from deeplab_tf.config import Inference, ModelConfig, PredictConfig
 from deeplab_tf.config.padding import counted_size
 from deeplab_tf.errors import ShortageError, is_out_of_memory, what_was_asked
@@ -240,10 +241,17 @@ def _refined(
 def write_probabilities(predictor: Predictor, image: np.ndarray, options: PredictConfig, path: str) -> None:
     """Writes the class probabilities of one photograph at its own size: .npy, float32 [h, w, classes].
 
-    Written through a memory map; where the picture was resized they are upsampled bilinearly, as the release's
-    SemanticProbabilities; with `options.crf` they are those after the CRF.
+    Written through a memory map, for which the disk has reserved all of the file: OSError where it has no room. Where
+    the picture was resized they are upsampled bilinearly, as the release's SemanticProbabilities; with `options.crf`
+    they are those after the CRF.
     """
-    result = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=_shape(predictor, image))
+    shape = _shape(predictor, image)
+    with open(path, "wb") as stream:
+        head = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, head)
+        stream.flush()
+        files.allocate(stream, stream.tell() + np.dtype(np.float32).itemsize * math.prod(shape))
+    result = np.lib.format.open_memmap(path, mode="r+")
     _fill_probabilities(predictor, image, options, result)
     result.flush()
 

@@ -308,10 +308,22 @@ def _zoo_directory(entry: ReleasedCheckpoint) -> pathlib.Path:
     archive = lookup.fetch(entry)
     folder = archive.parent / "converted" / f"{entry.name}-{download.verify(archive, sha256=entry.sha256)[:12]}"
     if not (folder / MODEL_FILE).is_file():
-        loaded = _open_weights(archive, {}, entry.dataset, entry, keep_state=False)
-        loaded.receipt.require_sound()
-        save_model(folder, loaded.model, loaded.receipt, card=loaded.card, state=loaded.state)
+        with files.writing(folder, cure=f"set ${download.CACHE_VARIABLE} to another folder"):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with download.locked(folder, "converts"):
+                if not (folder / MODEL_FILE).is_file():
+                    _convert(entry, archive, folder)
     return folder
+
+
+def _convert(entry: ReleasedCheckpoint, archive: pathlib.Path, folder: pathlib.Path) -> None:
+    """Converts an archive into the cache, where the folder appears in one step: a process may be killed at any time."""
+    files.sweep(folder.parent, download.STALE)
+    loaded = _open_weights(archive, {}, entry.dataset, entry, keep_state=False)
+    loaded.receipt.require_sound()
+    files.remove(folder)  # what an earlier version, which was killed, has left of it
+    with files.growing(folder) as partial:
+        save_model(partial, loaded.model, loaded.receipt, card=loaded.card, state=loaded.state)
 
 
 def weights_path(path: str | os.PathLike[str]) -> files.AnyPath:

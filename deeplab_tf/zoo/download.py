@@ -18,6 +18,7 @@ import urllib3
 
 from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.zoo import transfer
 
 try:
     import fcntl
@@ -26,7 +27,9 @@ except ImportError:  # Windows has no such locks: there the user must not downlo
 
 CACHE_VARIABLE = "DEEPLAB_TF_CACHE"
 RETRY_DELAYS = (0.5, 1.0, 2.0)  # seconds before the second, third and fourth attempt
-TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two packets
+MOST_SECONDS = 4 * 3600.0  # of one download, all attempts together; the next call continues it
+MOST_BYTES = 1 << 30  # of an archive whose size nobody has published
+STALE = 24 * 3600.0  # seconds after which what another process has begun to write is taken for forgotten
 CHUNK = 1 << 18  # bytes
 _TRANSIENT_STATUS = {408, 416, 425, 429, 500, 502, 503, 504}
 
@@ -63,11 +66,14 @@ def local(folder: str | os.PathLike) -> pathlib.Path:
     return files.local_path(folder, flag=f"${CACHE_VARIABLE}", why="downloads are resumed, and locked, on a disk")
 
 
-def fetch(url: str, path: str | os.PathLike, *, sha256: str | None = None) -> pathlib.Path:
+def fetch(
+    url: str, path: str | os.PathLike, *, sha256: str | None = None, most_bytes: int = MOST_BYTES
+) -> pathlib.Path:
     """Downloads the archive at `url` to `path` and returns `path`; a file that is already there is only verified.
 
     Its sum must be `sha256` (64 hexadecimal digits) if that is given, else the one that was recorded in `<path>.sha256`
-    when the file was first seen. Processes that want the same file wait for one another.
+    when the file was first seen. Processes that want the same file wait for one another. A server that announces or
+    sends more than `most_bytes` is not listened to.
 
     Raises:
       DeepLabError: no network, a refusal of the server, a wrong sum, a file that is not an archive, or a full disk.
@@ -77,9 +83,10 @@ def fetch(url: str, path: str | os.PathLike, *, sha256: str | None = None) -> pa
     if not path.is_file():
         with files.writing(path, cure=cure):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(path):
+            with locked(path):
                 if not path.is_file():
-                    _download(url, path, sha256)
+                    files.sweep(path.parent, STALE)
+                    _download(url, path, sha256, most_bytes)
                     return path
     try:
         verify(path, sha256=sha256)
@@ -145,21 +152,26 @@ def _record(path: pathlib.Path, digest: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
-    """Locks `<path>.lock`. The system frees the lock of a process that dies; the empty file stays."""
+def locked(path: pathlib.Path, doing: str = "downloads") -> Iterator[None]:
+    """Locks `<path>.lock`. The system frees the lock of a process that dies; the empty file stays.
+
+    Args:
+      path: what is locked.
+      doing: what a process does that has the lock, for the line that tells another one waits.
+    """
     with path.with_name(f"{path.name}.lock").open("a") as lock:
         if fcntl:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(f"waiting for another process that downloads {path.name}", file=sys.stderr)
+                print(f"waiting for another process that {doing} {path.name}", file=sys.stderr)
                 fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _download(url: str, path: pathlib.Path, sha256: str | None):
+def _download(url: str, path: pathlib.Path, sha256: str | None, most: int):
     part = path.with_name(f"{path.name}.part")
-    digest = _download_part(url, part, path)
+    digest = _download_part(url, part, path, most)
     try:
         if sha256 and digest != sha256.lower():
             raise DeepLabError(f"{url}: sha256 is {digest}, expected {sha256}; the download was not kept")
@@ -170,15 +182,23 @@ def _download(url: str, path: pathlib.Path, sha256: str | None):
     files.move(part, path)
     _discard(part)
     _record(path, digest)
+    if not sha256:
+        print(f"{path.name}: no sum is published for it; sha256 {digest} is kept to compare with", file=sys.stderr)
 
 
-def _download_part(url: str, part: pathlib.Path, path: pathlib.Path) -> str:
+def _download_part(url: str, part: pathlib.Path, path: pathlib.Path, most: int) -> str:
     """Completes `part`, in as many attempts as RETRY_DELAYS allow, and returns its sha256."""
-    reason = ""
+    reason, until = "", time.monotonic() + MOST_SECONDS
     for delay in (0.0, *RETRY_DELAYS):
         time.sleep(delay)
         try:
-            return _attempt(url, part)
+            return _attempt(url, part, most, until)
+        except transfer.TransferError as error:
+            _discard(part)
+            raise DeepLabError(f"{error}; download it elsewhere and put it by hand at {path}") from None
+        except TimeoutError:
+            reason = f"it takes more than {MOST_SECONDS:g} s"
+            break
         except _TRANSIENT as error:
             reason = _reason(error)
         except requests.RequestException as error:
@@ -199,7 +219,7 @@ def _reason(error: Exception) -> str:
     return "no connection" if isinstance(error, requests.ConnectionError) else type(error).__name__
 
 
-def _attempt(url: str, part: pathlib.Path) -> str:
+def _attempt(url: str, part: pathlib.Path, most: int, until: float) -> str:
     """Downloads what `part` lacks and returns the sha256 of the whole."""
     state = _resumable(url, part)
     offset = part.stat().st_size if state else 0
@@ -209,7 +229,7 @@ def _attempt(url: str, part: pathlib.Path) -> str:
     headers = {"Accept-Encoding": "identity"}
     if state and offset:
         headers |= {"Range": f"bytes={offset}-", "If-Range": state["validator"]}
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+    with transfer.opened(url, headers) as response:
         _require_success(response, part)
         if response.status_code != 206:
             offset = 0
@@ -217,12 +237,14 @@ def _attempt(url: str, part: pathlib.Path) -> str:
             _discard(part)
             raise _Interrupted("the file on the server changed")
         length = _length(response, offset)
+        if length is not None and length > most:
+            raise transfer.TransferError(f"{url}: the server announces {length} bytes; expected at most {most}")
         if offset == 0:
             _discard(part)
             state = {"url": url, "validator": _validator(response), "length": length}
             with files.written(_state_path(part)) as file:
                 file.write_text(json.dumps(state), encoding="utf-8")
-        return _receive(response, part, offset, length)
+        return _receive(response, part, (offset, length), transfer.blocks(response, most=most - offset, until=until))
 
 
 def _require_success(response: requests.Response, part: pathlib.Path):
@@ -235,20 +257,34 @@ def _require_success(response: requests.Response, part: pathlib.Path):
         raise requests.HTTPError(f"HTTP {status}")
 
 
-def _receive(response: requests.Response, part: pathlib.Path, offset: int, length: int | None) -> str:
+def _receive(
+    response: requests.Response, part: pathlib.Path, span: tuple[int, int | None], content: Iterator[bytes]
+) -> str:
+    """Appends what a response sends to `part`, and returns the sha256 of the whole.
+
+    Args:
+      response: the answer.
+      part: the file.
+      span: the number of bytes that it has, and of those it will have; None: the server does not say.
+      content: of the response.
+    """
+    offset, length = span
     digest = _hash(part) if offset else hashlib.sha256()
     with part.open("ab") as stream, _progress(part.stem, offset, length) as advance:
-        while chunk := response.raw.read(CHUNK, decode_content=False):
+        size = offset
+        for chunk in content:
+            size += len(chunk)
+            if length is not None and size > length:
+                break
             stream.write(chunk)
             digest.update(chunk)
             advance(len(chunk))
     files.flush(part)
-    size = part.stat().st_size
     if length is not None and size < length:
         raise _Interrupted(f"the connection was cut after {size} of {length} bytes")
     if length is not None and size > length:
         _discard(part)
-        raise _Interrupted(f"the server announced {length} bytes and sent {size}")
+        raise _Interrupted(f"the server announced {length} bytes and sent more")
     return digest.hexdigest()
 
 
@@ -260,14 +296,19 @@ def _validator(response: requests.Response) -> str | None:
 
 def _continues(response: requests.Response, state: _PartState, offset: int) -> bool:
     """Returns whether a partial response is of the file that the part is of, and begins at `offset`."""
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    match = re.fullmatch(
+        r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", response.headers.get("Content-Range", "")
+    )
     same = _validator(response) in (None, state["validator"])
-    return bool(match) and same and int(match[1]) == offset and match[2] in ("*", str(state["length"]))
+    if not match or not same:
+        return False
+    first, last, length = int(match[1]), int(match[2]), state["length"]
+    return first == offset and last == length - 1 and match[3] in ("*", str(length))
 
 
 def _length(response: requests.Response, offset: int) -> int | None:
-    announced = response.headers.get("Content-Length", "")
-    return offset + int(announced) if announced.isdigit() else None
+    announced = transfer.announced(response)
+    return None if announced is None else offset + announced
 
 
 def _state_path(part: pathlib.Path) -> pathlib.Path:
@@ -278,8 +319,11 @@ def _resumable(url: str, part: pathlib.Path) -> _PartState | None:
     """Returns the state of a part that was begun from the same `url`, or None: it cannot be continued safely."""
     try:
         state = json.loads(_state_path(part).read_text(encoding="utf-8"))
-        good = state["url"] == url and state["validator"] and part.stat().st_size <= state["length"]
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        validator, length = state["validator"], state["length"]
+        good = state["url"] == url and isinstance(validator, str) and type(length) is int
+        # What a header cannot hold was not one of the server's.
+        good = good and re.fullmatch("[ -~]{1,300}", validator) and part.stat().st_size <= length
+    except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return state if good else None
 

@@ -5,7 +5,9 @@ from typing import Literal
 
 from deeplab_tf.config import ModelConfig
 
-URL_FOLDER = "http://download.tensorflow.org/models/"
+# The release links to http://download.tensorflow.org/models/. That is a bucket of Google Cloud Storage, which has this
+# address for https too.
+URL_FOLDER = "https://storage.googleapis.com/download.tensorflow.org/models/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +80,12 @@ class ReleasedCheckpoint:
     def url(self) -> str | None:
         """Where the archive is published; None: embedded."""
         return URL_FOLDER + self.file if self.file else None
+
+    @property
+    def most_bytes(self) -> int | None:
+        """Bytes that the archive has at most, by its published size in MB of either kind; None: not published."""
+        number = float(self.size.removesuffix("MB")) if self.file and self.size else None
+        return None if number is None else int((number + 1) * 1.1 * 2**20)
 
     def config_for(self, score: Score) -> ModelConfig:
         """Returns the network as `score` was measured: at its output stride and rates."""

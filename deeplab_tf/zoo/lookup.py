@@ -44,7 +44,9 @@ def fetch(entry: ReleasedCheckpoint, *, cache: str | os.PathLike | None = None, 
     Raises:
       DeepLabError: the archive cannot be downloaded or written, or is not the published one.
     """
-    return download.fetch(url or entry.url or "", archive_path(entry, cache=cache), sha256=entry.sha256)
+    most = entry.most_bytes or download.MOST_BYTES
+    path = archive_path(entry, cache=cache)
+    return download.fetch(url or entry.url or "", path, sha256=entry.sha256, most_bytes=most)
 
 
 def embedded_folder(entry: ReleasedCheckpoint) -> pathlib.Path:

@@ -1,0 +1,200 @@
+"""Row 4, and every command on a disk that is full: each ends in one line, with what was there before as it was."""
+
+import errno
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
+
+import numpy as np
+import PIL.Image
+import pytest
+from commands import finished, one_line
+from full_disk import FullDisk
+from golden import golden_image
+from networks import SMALL, lively
+
+from deeplab_tf import files
+from deeplab_tf.catalog.datasets import DATASETS
+from deeplab_tf.config import ExportConfig, PredictConfig
+from deeplab_tf.config.pack import PackConfig
+from deeplab_tf.data.build import BuildOptions, build_records
+from deeplab_tf.data.pairs import Pair
+from deeplab_tf.data.shapes import write_shapes
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.evaluation.pack import make_plan, pack
+from deeplab_tf.exporting.export import export
+from deeplab_tf.inference.files import predict_files
+from deeplab_tf.ops.images import png_bytes
+from deeplab_tf.tools import convert, predict
+from deeplab_tf.weights.model_directory import ModelCard, save_model
+from deeplab_tf.weights.tf1 import Receipt
+
+CARD = ModelCard(config=SMALL)
+SAVE = ("mask", "overlay", "raw", "cutout", "probabilities")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return lively(SMALL)
+
+
+@pytest.fixture(scope="module")
+def sources(model, tmp_path_factory) -> pathlib.Path:
+    """A folder with what the commands read: a picture, a model directory, a set of shapes, predictions."""
+    folder = tmp_path_factory.mktemp("sources")
+    PIL.Image.fromarray(golden_image("a", 20, 30)).save(folder / "a.png")
+    save_model(folder / "model", model, Receipt("tests", "0" * 64, {}, {}), card=CARD)
+    write_shapes(folder=folder / "shapes", splits={"train": 2, "val": 1}, height=33, width=33)
+    (folder / "photos").mkdir()
+    PIL.Image.fromarray(golden_image("a", 20, 30)).save(folder / "photos" / "2008_000006.jpg")
+    (folder / "raw").mkdir()
+    (folder / "raw" / "2008_000006_raw.png").write_bytes(png_bytes(np.zeros((20, 30), np.uint8)))
+    return folder
+
+
+def state(folder: pathlib.Path) -> dict[str, bytes | None]:
+    """Returns all files of a folder with their content, and its folders."""
+    return {
+        str(place.relative_to(folder)): place.read_bytes() if place.is_file() else None for place in folder.rglob("*")
+    }
+
+
+def fails_at_every_write(monkeypatch, before: pathlib.Path, work: Callable[[pathlib.Path], object]) -> int:
+    """Runs `work` on copies of a folder, with room for one write more each time; returns how many it needs."""
+    place = before.with_name(f"{before.name}-filled")
+    shutil.copytree(before, place)
+    with monkeypatch.context() as patch:
+        disk = FullDisk(patch, place)
+        work(place)
+    assert disk.done
+    for room in range(disk.done):
+        shutil.rmtree(place)
+        shutil.copytree(before, place)
+        with monkeypatch.context() as patch, pytest.raises(DeepLabError) as error:
+            FullDisk(patch, place, room)
+            work(place)
+        message = str(error.value)
+        assert "\n" not in message and "cannot be written" in message, (room, message)
+        assert os.strerror(errno.ENOSPC) in message or "No space" in message, (room, message)
+        assert state(place) == state(before), room
+    return disk.done
+
+
+def test_row_4_predictions_on_a_full_disk(model, sources, tmp_path, monkeypatch):
+    before = tmp_path / "before"
+    (before / "out").mkdir(parents=True)
+    for name in ("a_mask.png", "a_probabilities.npy", "b_mask.png"):
+        (before / "out" / name).write_bytes(b"of an earlier run")
+    options = PredictConfig(resize="none", save=SAVE, runtime="tf")
+
+    def work(place: pathlib.Path) -> None:
+        list(predict_files(model, CARD, [str(sources / "a.png")], place / "out", options))
+
+    assert fails_at_every_write(monkeypatch, before, work) >= len(SAVE) + 1
+
+
+def test_row_4_the_command_says_it_in_one_line(sources, tmp_path, monkeypatch, capsys):
+    """What is mapped is allocated first: without that the process would end with SIGBUS."""
+    (tmp_path / "out").mkdir()
+    with monkeypatch.context() as patch:
+        FullDisk(patch, tmp_path / "out", room=1)  # for the header of the array
+        flags = [
+            f"--checkpoint={sources}/model",
+            f"--output_dir={tmp_path}/out",
+            "--save=probabilities",
+            "--runtime=tf",
+        ]
+        assert finished(predict, *flags, str(sources / "a.png")) == 1
+    message = one_line(capsys.readouterr().err)
+    assert f"--output_dir={tmp_path}/out: cannot be written (No space left on device)" in message
+    assert state(tmp_path / "out") == {}
+
+
+def test_an_array_that_is_mapped_is_that_of_numpy(model, sources, tmp_path):
+    options = PredictConfig(resize="none", save=("probabilities",), runtime="tf")
+    list(predict_files(model, CARD, [str(sources / "a.png")], tmp_path, options))
+    content = (tmp_path / "a_probabilities.npy").read_bytes()
+    found = np.load(tmp_path / "a_probabilities.npy")
+    np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
+    np.save(tmp_path / "again.npy", found)
+    assert content == (tmp_path / "again.npy").read_bytes()
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_an_allocation_is_whole(supported, tmp_path, monkeypatch):
+    if not supported:
+
+        def refused(*_):
+            raise OSError(errno.EOPNOTSUPP, "no")
+
+        monkeypatch.setattr(os, "posix_fallocate", refused, raising=False)
+    with (tmp_path / "x").open("w+b") as stream:
+        stream.write(b"abc")
+        stream.flush()
+        files.allocate(stream, 40_000_000)
+        assert os.fstat(stream.fileno()).st_size == 40_000_000
+        if supported and hasattr(os, "posix_fallocate"):
+            assert os.fstat(stream.fileno()).st_blocks * 512 >= 40_000_000
+    assert (tmp_path / "x").read_bytes()[:5] == b"abc\0\0"
+
+
+def test_a_model_directory_on_a_full_disk(model, tmp_path, monkeypatch):
+    before = tmp_path / "before"
+    before.mkdir()
+    (before / "note.txt").write_text("mine")
+
+    def work(place: pathlib.Path) -> None:
+        save_model(place / "model", model, Receipt("tests", "0" * 64, {}, {}), card=CARD)
+
+    assert fails_at_every_write(monkeypatch, before, work) >= 4
+    assert (before / "note.txt").read_text() == "mine"
+
+
+def test_a_data_set_and_its_records_on_a_full_disk(sources, tmp_path, monkeypatch):
+    before = tmp_path / "before"
+    before.mkdir()
+
+    def work(place: pathlib.Path) -> None:
+        write_shapes(folder=place / "shapes", splits={"train": 1}, height=33, width=33)
+
+    assert fails_at_every_write(monkeypatch, before, work) >= 3
+    (tmp_path / "records").mkdir()
+    shapes = sources / "shapes"
+    pairs = [
+        Pair(f"{shapes}/JPEGImages/{name}.jpg", f"{shapes}/SegmentationClass/{name}.png", name)
+        for name in ("train_000000", "train_000001")
+    ]
+
+    def built(place: pathlib.Path) -> None:
+        build_records({"train": pairs}, DATASETS["shapes"], place / "records", BuildOptions(2))
+
+    assert fails_at_every_write(monkeypatch, tmp_path / "records", built) >= 3
+
+
+def test_a_submission_on_a_full_disk(sources, tmp_path, monkeypatch):
+    before = tmp_path / "before"
+    before.mkdir()
+    config = PackConfig(server="voc", predictions=str(sources / "raw"), images=str(sources / "photos"))
+
+    def work(place: pathlib.Path) -> None:
+        pack(make_plan(PackConfig(**{**vars(config), "output": str(place / "results.tgz")})))
+
+    assert fails_at_every_write(monkeypatch, before, work)
+
+
+@pytest.mark.heavy
+def test_converting_and_exporting_on_a_full_disk(model, sources, tmp_path, monkeypatch, capsys):
+    (tmp_path / "before").mkdir()
+
+    def converted(place: pathlib.Path) -> None:
+        if finished(convert, f"--checkpoint={sources}/model/model.ckpt", f"--output_dir={place}/model"):
+            raise DeepLabError(one_line(capsys.readouterr().err))
+
+    assert fails_at_every_write(monkeypatch, tmp_path / "before", converted)
+    (tmp_path / "exports").mkdir()
+
+    def exported(place: pathlib.Path) -> None:
+        export(model, place / "model.pb", ExportConfig(num_images=1), crop_size=(33, 33))
+
+    assert fails_at_every_write(monkeypatch, tmp_path / "exports", exported)
