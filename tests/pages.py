@@ -78,5 +78,5 @@ def require_parsed(command: list[str]) -> None:
     """Fails where the command line does not parse, or where words are left over."""
     name, *given = command
     assert name in cli.COMMANDS, command
-    rest = flags_of(name)(["deeplab-tf", *given])[1:]
+    rest = flags_of(name)(["deeplab-tf", *(word for word in given if word != "--help")])[1:]
     assert not rest or name in _TAKES_NAMES, f"{command}: {rest}"

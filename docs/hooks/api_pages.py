@@ -69,6 +69,6 @@ def page(title: str) -> str:
     for name in names:
         parts.append(f"\n::: {MODULES.get(name, f'deeplab_tf.{name}')}\n")
         if isinstance(getattr(config, name, None), type):
-            parts += ["    options:\n      merge_init_into_class: false\n      show_signature: false\n", _fields(name)]
+            parts += ["    options:\n      members: false\n      merge_init_into_class: false\n", _fields(name)]
     parts += [f"\n::: {name}\n" for name in returned]
     return "".join(parts)

@@ -52,7 +52,7 @@ def page(command: str) -> str:
     rows = [_row(name, values[name], known) for name in sorted(values)]
     remark = "\nFlags of the release's script are marked.\n" if known & set(values) else ""
     return (
-        f"# {command}\n\n{_usage(command)}\n\n## Flags\n{remark}\n"
+        f"---\nhide: [toc]\n---\n# {command}\n\n{_usage(command)}\n\n## Flags\n{remark}\n"
         "| flag | what it does | default | |\n| --- | --- | --- | --- |\n" + "".join(rows)
     )
 

@@ -16,7 +16,6 @@ OUTSIDE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTIN
 
 _FLAGS = "reference/flags/index.md"
 _CODE = re.compile(r"(<code>)([^<]*)</code>")
-_LONG = 36  # letters of a word that are too many for a phone
 
 
 def _inside(text: str) -> str:
@@ -68,7 +67,7 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 
 def on_page_content(html: str, **_: object) -> str:
-    """Keeps short words of code whole: browsers break a line after the hyphens of a flag."""
+    """Keeps words of code whole: browsers break a line after the hyphens of a flag."""
     parts = re.split(r"(<pre\b.*?</pre>)", html, flags=re.DOTALL)
     return "".join(_block(part) if part.startswith("<pre") else re.sub(_CODE, _line, part) for part in parts)
 
@@ -82,7 +81,7 @@ def _block(html: str) -> str:
 
 
 def _word(html: str) -> str:
-    """Returns a word of code that is not broken, if it has a flag's hyphens, fits on a phone and is whole as HTML."""
+    """Returns a word of code as one that is broken only where it is longer than a line, if it has hyphens."""
     shown = re.sub("<.*?>", "", html)
     whole = "<pre" not in html and html.count("<span") == html.count("</span")
-    return f'<span class="word">{html}</span>' if "-" in shown and len(shown) < _LONG and whole else html
+    return f'<span class="word">{html}</span>' if "-" in shown and whole else html
