@@ -68,13 +68,27 @@ class InferenceGraph(Graph):
     """Emits the operations of the network, with constant weights and batch norms folded into the convolutions.
 
     Takes and returns tensors of the graph that is being built, where `Graph` has Keras tensors.
+
+    Args:
+      weights: from `read_weights`.
+      target: "tensorflow", "tflite" or "onnx" (see inference.convolutions).
+      quantized: whether the network is of quantised training.
+      apart: gets the values of kernels and biases by the names of placeholders that the graph then holds in their
+        places; None: the graph holds the values.
     """
 
     def __init__(
-        self, weights: Weights, *, target: str, quantized: bool = False, as_file: bool = False, aligned: bool = True
+        self,
+        weights: Weights,
+        *,
+        target: str,
+        quantized: bool = False,
+        as_file: bool = False,
+        aligned: bool = True,
+        apart: dict[str, np.ndarray] | None = None,
     ):
         super().__init__(quantized=quantized, as_file=as_file, aligned=aligned)
-        self._weights, self._target = weights, target
+        self._weights, self._target, self._apart = weights, target, apart
         self._emitters: dict = {}  # output of a convolution -> what emits it anew with a norm folded in
         self._constants: dict[tuple, tf.Tensor] = {}  # one of each, however many scales use it
         self._padded: dict = {}  # output of a padding -> what was padded, and the margins
@@ -133,7 +147,12 @@ class InferenceGraph(Graph):
 
     def _constant(self, value: np.ndarray, *key: object) -> tf.Tensor:
         if key not in self._constants:
-            self._constants[key] = tf.constant(value.astype(np.float32))
+            value = np.asarray(value, np.float32)
+            if self._apart is None:
+                self._constants[key] = tf.constant(value)
+            else:
+                self._constants[key] = tf.compat.v1.placeholder(tf.float32, value.shape, name="Const")
+                self._apart[self._constants[key].op.name] = value
         return self._constants[key]
 
     def _convolution(
@@ -199,11 +218,12 @@ class Segmentation:
         assert self.options.outputs is not None, "expected options from ExportConfig.for_path"
         return self.options.outputs
 
-    def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def __call__(self, images: tf.Tensor, apart: dict[str, np.ndarray] | None = None) -> dict[str, tf.Tensor]:
         """Returns the outputs that options.outputs says, by their names in `OUTPUTS`.
 
         Args:
           images: [b, h, w, channels], RGB in 0..255 or the values of `image`, any numeric dtype.
+          apart: gets the weights, as in `InferenceGraph`.
 
         Returns:
           predictions int32 [b, h, w]; probabilities float32 [b, h, w, classes]; logits float32 [b, h, w, classes], or
@@ -212,7 +232,7 @@ class Segmentation:
         size, pixels = sides_of(images), self._resized(self._scaled(tf.cast(images, tf.float32)))
         inner = sides_of(pixels)
         padded = self._padded(pixels, inner)
-        maps, outputs = self._maps(padded), {}
+        maps, outputs = self._maps(padded, apart), {}
         for output in self.outputs:
             result = maps[output]
             if not (output == "logits" and self.options.export_upsample == "none"):
@@ -270,7 +290,7 @@ class Segmentation:
         fits = tf.logical_and(height <= crop[0], width <= crop[1])
         return [tf.where(fits, fixed, side) for fixed, side in zip(crop, sides, strict=True)]
 
-    def _maps(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _maps(self, images: tf.Tensor, apart: dict[str, np.ndarray] | None) -> dict[str, tf.Tensor]:
         """All outputs at the size of the (padded) images; what is not asked for is dropped with the dead ends."""
         config = self.config
         graph = InferenceGraph(
@@ -279,6 +299,7 @@ class Segmentation:
             quantized=config.quantized,
             as_file=config.quantize_as_file,
             aligned=config.align_corners,
+            apart=apart,
         )
         size = sides_of(images)
         if self.options.averages:
@@ -343,8 +364,11 @@ def build_graph_def(segmentation: Segmentation, shape: Sequence[int | None], dty
     Returns:
       A graph without variables or functions, whose input is "ImageTensor:0" and whose outputs are called as in OUTPUTS.
     """
+    # TensorFlow copies a constant several times on its way into a graph, and half of them are in dead ends: kernels
+    # without the norm that is folded into them. So the weights come in last.
+    apart: dict[str, np.ndarray] = {}
     signature = [tf.TensorSpec(shape, dtype, name=INPUT)]
-    run = tf.function(segmentation.__call__, input_signature=signature, autograph=False)
+    run = tf.function(lambda images: segmentation(images, apart), input_signature=signature, autograph=False)
     whole = run.get_concrete_function().graph.as_graph_def()
     nodes = {node.name: node for node in whole.node}
     needed, waiting = {INPUT}, collections.deque(OUTPUTS[output] for output in segmentation.outputs)
@@ -354,8 +378,18 @@ def build_graph_def(segmentation: Segmentation, shape: Sequence[int | None], dty
             needed.add(name)
             waiting.extend(source.lstrip("^").partition(":")[0] for source in nodes[name].input)
     graph_def = GraphDef(versions=whole.versions)
-    graph_def.node.extend(node for node in whole.node if node.name in needed)
+    for node in whole.node:
+        if node.name in needed and node.name in apart:
+            _add_constant(graph_def, node.name, apart.pop(node.name))
+        elif node.name in needed:
+            graph_def.node.append(node)
     return graph_def
+
+
+def _add_constant(graph_def: GraphDef, name: str, value: np.ndarray):
+    node = graph_def.node.add(name=name, op="Const")
+    node.attr["dtype"].type = tf.float32.as_datatype_enum
+    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
 
 
 def tensor_names(outputs: Sequence[Output]) -> list[str]:
