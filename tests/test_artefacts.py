@@ -1,6 +1,7 @@
 """The exported formats: written, then run as a user of TensorFlow or onnxruntime runs them, without this package."""
 
 import dataclasses
+import os
 import pathlib
 import subprocess
 import sys
@@ -301,3 +302,25 @@ def test_every_family_is_there():
     families = {name.partition("_")[0] for name in ARCHITECTURES}
     assert {name.partition("_")[0] for name in FAMILIES} | {"tiny", "small"} == families
     assert {name for name in ARCHITECTURES if name.startswith("mobilenet")} <= set(FAMILIES)
+
+
+@pytest.mark.heavy
+def test_an_onnx_file_without_its_scores(model, tmp_path, monkeypatch):
+    """It is made from the file with scores, and holds nothing that only they needed."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
+    monkeypatch.delenv("TF2ONNX_CATCH_ERRORS", raising=False)
+    path, options = written("onnx", model, tmp_path, outputs=("predictions", "probabilities"))
+    assert "TF2ONNX_CATCH_ERRORS" not in os.environ
+    smaller, alone = tmp_path / "smaller.onnx", dataclasses.replace(options, outputs=("predictions",))
+    FORMATS["onnx"].without_scores(path, alone, smaller)
+    graph, used = onnx.load(smaller).graph, set()
+    onnx.checker.check_model(str(smaller))
+    for node in graph.node:
+        used |= set(node.input)
+    assert [output.name for output in graph.output] == ["SemanticPredictions:0"]
+    assert {constant.name for constant in graph.initializer} <= used
+    assert "Softmax" not in {node.op_type for node in graph.node}
+    image = golden_image("smaller", 50, 66)[None]
+    both, one = FORMATS["onnx"].open(path, options)(image), FORMATS["onnx"].open(smaller, alone)(image)
+    assert np.array_equal(both["predictions"], one["predictions"]) and set(one) == {"predictions"}

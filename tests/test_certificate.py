@@ -234,3 +234,17 @@ def test_operations_that_other_runtimes_refuse(name):
 def test_a_certificate_is_json(tmp_path):
     write_certificate({"agreement": 1.0, "size": (1, None)}, tmp_path / "certificate.json")
     assert json.loads((tmp_path / "certificate.json").read_text()) == {"agreement": 1.0, "size": [1, None]}
+
+
+def test_the_network_runs_once_for_classes_and_probabilities(model, monkeypatch):
+    backend, runs = predictor_of(model).backend, []
+    logits = backend.logits
+    monkeypatch.setattr(backend, "logits", lambda images, config: runs.append(images.shape) or logits(images, config))
+    image = golden_image("once", 33, 33)
+    options = ExportConfig(inference_scales=(0.5, 1.0), add_flipped_images=True)
+    for choice, expected in ((ExportConfig(), 1), (options, 4)):
+        runs.clear()
+        labels, probabilities = keras_answer(model, image, choice)
+        assert len(runs) == expected
+        assert np.array_equal(labels, predictor_of(model).labels(image[None], choice.inference)[0])
+        assert np.array_equal(probabilities, predictor_of(model).probabilities(image[None], choice.inference)[0])

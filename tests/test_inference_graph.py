@@ -260,3 +260,18 @@ def test_weights_are_read_by_layer(small):
     assert names == {name.rpartition("/")[0] for name in variable_map(small)}
     first = variable_map(small)["MobilenetV2/Conv/weights"]
     assert np.array_equal(weights["MobilenetV2.Conv"]["kernel"], first)
+
+
+def test_weights_come_in_last_and_once(small):
+    """The graph while it is traced holds no kernel; the finished one has each that is used, folded, once."""
+    apart, options = {}, ExportConfig(format="saved_model").for_path("a")
+    segmentation = Segmentation(config_of(small), read_weights(small), options, "tensorflow")
+    signature = [tf.TensorSpec((None, None, None, 3), tf.uint8, name="ImageTensor")]
+    traced = tf.function(lambda images: segmentation(images, apart), input_signature=signature, autograph=False)
+    traced = traced.get_concrete_function().graph.as_graph_def()
+    largest = max(value.nbytes for value in apart.values())
+    assert traced.ByteSize() < sum(value.nbytes for value in apart.values())
+    assert not [node for node in traced.node if node.op == "Const" and node.ByteSize() > largest]
+    graph_def = graph_of(small)
+    assert sum(len(n.attr["value"].tensor.tensor_content) == largest for n in graph_def.node if n.op == "Const") == 1
+    assert not [node.name for node in graph_def.node if node.op == "Placeholder" and node.name != "ImageTensor"]

@@ -24,8 +24,9 @@ from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.data.transforms import resize_to_range
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.formats import RunExport
+from deeplab_tf.exporting.logits_once import LogitsOnce
 from deeplab_tf.inference.files import expand_inputs
-from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.inference.predictor import Predictor, predictor_of
 from deeplab_tf.network.precision import exact_float32
 from deeplab_tf.ops.images import resize_labels, resize_longest
 from deeplab_tf.ops.metrics import confusion_matrix, mean_iou
@@ -150,7 +151,8 @@ def _resized(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def keras_answer(model: keras.Model, image: np.ndarray, options: ExportConfig) -> tuple[np.ndarray, np.ndarray]:
     """Returns the Keras model's classes [h, w] and probabilities [h, w, classes] for an image, uint8 [h, w, 3]."""
-    predictor = predictor_of(model)
+    whole = predictor_of(model)
+    predictor = Predictor(whole.config, LogitsOnce(whole.backend))
     size = (image.shape[0], image.shape[1])
     if options.min_resize_value is not None:
         resized, _ = resize_to_range(

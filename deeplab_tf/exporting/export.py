@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import cast
 
 import keras
@@ -244,24 +244,32 @@ def _description(opened: ExportSource, card: ModelCard, options: ExportConfig) -
     }
 
 
-def _with_scores(
-    segmentation: Segmentation, inputs: tuple[tuple[int | None, ...], tf.DType], path: pathlib.Path, run: RunExport
-) -> RunExport:
-    """Returns a function that runs the file at `path` and also gives scores, so that probabilities can be compared."""
+@contextlib.contextmanager
+def _written(
+    segmentation: Segmentation,
+    inputs: tuple[tuple[int | None, ...], tf.DType],
+    path: pathlib.Path,
+    representative: Iterable[np.ndarray],
+) -> Iterator[Callable[[], RunExport]]:
+    """Writes the file at `path`; yields what opens it so that it also gives scores, to compare probabilities."""
     options = segmentation.options
-    if options.outputs != ("predictions",):
-        return run
-    if options.format == "tflite":
-        return open_with_scores(path, options)
-    # A twin of the file that also gives probabilities: these formats are written quickly, and the graph is the same up
-    # to its end.
-    twin_format = _format(options)
-    options = dataclasses.replace(options, outputs=("predictions", "probabilities"))
+    form = _format(options)
+    if options.outputs != ("predictions",) or options.format == "tflite":
+        form.write(build_graph_def(segmentation, *inputs), options, path, representative)
+        yield lambda: (form.open if options.outputs != ("predictions",) else open_with_scores)(path, options)
+        return
+    # A twin of the file that also gives probabilities: the graph is the same up to its end.
+    with_scores = dataclasses.replace(options, outputs=("predictions", "probabilities"))
     with tempfile.TemporaryDirectory(prefix="deeplab_tf-") as folder:
-        twin = pathlib.Path(folder) / (twin_format.file or "")
-        graph_def = build_graph_def(dataclasses.replace(segmentation, options=options), *inputs)
-        twin_format.write(graph_def, options, twin, ())
-        return twin_format.open(twin, options)
+        twin = pathlib.Path(folder) / (form.file or "")
+        graph_def = build_graph_def(dataclasses.replace(segmentation, options=with_scores), *inputs)
+        form.write(graph_def, with_scores, twin, ())
+        del graph_def
+        if form.without_scores:
+            form.without_scores(twin, options, path)
+        else:
+            form.write(build_graph_def(segmentation, *inputs), options, path, representative)
+        yield lambda: form.open(twin, with_scores)
 
 
 def export_opened(opened: ExportSource, export_path: str | os.PathLike, options: ExportConfig) -> dict:
@@ -279,16 +287,14 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
     _, height, width, _ = shape
     pictures = list(compared_images(options, card, (height, width) if height and width else None))
     segmentation = Segmentation(card.config, read_weights(model), options, target.format.target, card.image)
-    graph_def = build_graph_def(segmentation, shape, dtype)
     with target.growing(options) as folder:
         path = folder / target.export
-        target.format.write(graph_def, options, path, _representative(options, card))
-        operations = target.format.operations(path)
-        require_portable(operations, export_path)
-        run = target.format.open(path, options)
-        run_with_scores = _with_scores(segmentation, (shape, dtype), path, run)
-        figures = compare(model, run_with_scores, pictures, card, options)
+        with _written(segmentation, (shape, dtype), path, _representative(options, card)) as open_scoring:
+            operations = target.format.operations(path)
+            require_portable(operations, export_path)
+            figures = compare(model, open_scoring(), pictures, card, options)
         require_agreement(figures, options, export_path)
+        run = target.format.open(path, options)
         certificate = {
             "file": str(export_path),
             **_description(opened, card, options),
@@ -305,7 +311,7 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
         }
         write_certificate(certificate, folder / target.certificate)
         if options.save_inference_graph:
-            write_graph_text(graph_def, folder / _GRAPH_TEXT)
+            write_graph_text(build_graph_def(segmentation, shape, dtype), folder / _GRAPH_TEXT)
     return certificate
 
 
