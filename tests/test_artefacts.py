@@ -20,6 +20,7 @@ from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.certificate import require_portable
 from deeplab_tf.exporting.formats import FORMATS, write_graph_text
+from deeplab_tf.inference import graph_weights
 from deeplab_tf.inference.graph import Segmentation, as_function, build_graph_def, read_weights
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.ops.resizing import resize_bilinear
@@ -63,6 +64,11 @@ def assert_same_classes(found: np.ndarray, probabilities: np.ndarray, *, margin:
     taken = np.take_along_axis(probabilities, np.asarray(found)[..., None], -1)[..., 0]
     behind = probabilities.max(-1) - taken
     assert behind.max() < margin and np.mean(behind > 0) <= 1e-3
+
+
+@pytest.fixture(autouse=True)
+def kernels_of_small_networks_are_large(monkeypatch):
+    monkeypatch.setattr(graph_weights, "_LEAST_BYTES", 1 << 10)
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +217,7 @@ def test_the_weights_are_in_the_saved_model_once(model, tmp_path):
     path, _ = written("saved_model", model, tmp_path)
     graph_def = graph_of(model)
     assert (path / "saved_model.pb").stat().st_size < 1.3 * graph_def.ByteSize()
+    assert sum(file.stat().st_size for file in (path / "variables").iterdir()) < graph_def.ByteSize()
 
 
 def test_the_text_of_a_graph_has_no_weights(model, tmp_path):

@@ -397,15 +397,22 @@ def tensor_names(outputs: Sequence[Output]) -> list[str]:
     return [f"{OUTPUTS[output]}:0" for output in outputs]
 
 
-def as_function(graph_def: GraphDef, outputs: Sequence[Output]) -> Any:
-    """Returns `graph_def` as a tf.function: from its input, images [b, h, w, 3], to {name: output}."""
+def as_function(
+    graph_def: GraphDef, outputs: Sequence[Output], variables: Mapping[str, tf.Variable] | None = None
+) -> Any:
+    """Returns `graph_def` as a tf.function: from its input, images [b, h, w, 3], to {name: output}.
+
+    variables: those that take the places of other placeholders, by their names; the caller keeps them.
+    """
     attributes = next(node.attr for node in graph_def.node if node.name == INPUT)
     shape, dtype = tf.TensorShape(attributes["shape"].shape), attributes["dtype"].type
 
     @tf.function(input_signature=[tf.TensorSpec(shape, dtype, name=INPUT)], autograph=False)
     def run(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        names = tensor_names(outputs)
-        results = tf.graph_util.import_graph_def(graph_def, {f"{INPUT}:0": images}, names, name="")
+        names, given = tensor_names(outputs), {INPUT: images}
+        given |= {name: tf.convert_to_tensor(variable) for name, variable in (variables or {}).items()}
+        places = {f"{name}:0": value for name, value in given.items()}
+        results = tf.graph_util.import_graph_def(graph_def, places, names, name="")
         return {name.removesuffix(":0"): value for name, value in zip(names, results, strict=True)}
 
     return run
