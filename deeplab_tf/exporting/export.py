@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import os
 import pathlib
 import tempfile
@@ -293,6 +294,7 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
             operations = target.format.operations(path)
             require_portable(operations, export_path)
             figures = compare(model, open_scoring(), pictures, card, options)
+        gc.collect()  # functions refer to themselves: the weights of the twin stay until then
         require_agreement(figures, options, export_path)
         run = target.format.open(path, options)
         certificate = {

@@ -151,8 +151,11 @@ class InputLevels(FakeQuantize):
 
 
 def weights_as_used(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
-    """Returns variable name -> array of a layer's weights, as it calculates with them: kernels rounded."""
-    values = {variable.name: np.asarray(variable) for variable in layer.weights}
+    """Returns variable name -> array of a layer's weights, as it calculates with them: kernels rounded.
+
+    The arrays share the memory of the variables and cannot be written to; variables that change later get other memory.
+    """
+    values = {v.name: np.asarray(memoryview(tf.convert_to_tensor(v))) for v in layer.weights}
     if isinstance(layer, tuple(FAKE_QUANTISED.values())):
         depthwise = isinstance(layer, HeldDepthwiseConv2D)
         values["kernel"] = rounded(values["kernel"], depthwise=depthwise).numpy()
