@@ -73,6 +73,8 @@ class InferenceGraph(Graph):
       weights: from `read_weights`.
       target: "tensorflow", "tflite" or "onnx" (see inference.convolutions).
       quantized: whether the network is of quantised training.
+      as_file: see `Graph`.
+      aligned: see `Graph`.
       apart: gets the values of kernels and biases by the names of placeholders that the graph then holds in their
         places; None: the graph holds the values.
     """
