@@ -54,8 +54,9 @@ def write_saved_model(graph_def: GraphDef, outputs: tuple[Output, ...], path: pa
     """
     bare, kernels = weights_apart(graph_def)
     module: Any = tf.Module()
-    # One after the other: an array goes once its variable is there.
-    variables = {name: tf.Variable(kernels.pop(name), trainable=False, name=name) for name in tuple(kernels)}
+    variables = {}
+    for name in tuple(kernels):  # one after the other: an array goes once its variable is there
+        variables[name] = tf.Variable(tf.convert_to_tensor(kernels.pop(name)), trainable=False, name=name)
     module.kernels = list(variables.values())  # a name in a graph is no name of an attribute
     module.segment = as_function(bare, outputs, variables)
     signatures = {"serving_default": module.segment}

@@ -155,7 +155,10 @@ def weights_as_used(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
 
     The arrays share the memory of the variables and cannot be written to; variables that change later get other memory.
     """
-    values = {v.name: np.asarray(memoryview(tf.convert_to_tensor(v))) for v in layer.weights}
+    values = {}
+    for variable in layer.weights:
+        tensor: Any = tf.convert_to_tensor(variable)  # which has the buffer that memoryview takes
+        values[variable.name] = np.asarray(memoryview(tensor))
     if isinstance(layer, tuple(FAKE_QUANTISED.values())):
         depthwise = isinstance(layer, HeldDepthwiseConv2D)
         values["kernel"] = rounded(values["kernel"], depthwise=depthwise).numpy()
