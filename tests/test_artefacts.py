@@ -13,7 +13,7 @@ from conftest import V3_HEAD
 from golden import golden_image
 from google.protobuf import text_format
 from networks import DECODER, lively
-from test_inference_graph import ALL, ANY_SIZE, graph_of
+from test_inference_graph import ALL, ANY_SIZE, apart_graph_of, graph_of
 
 from deeplab_tf.arch import ARCHITECTURES, spec
 from deeplab_tf.config import ExportConfig, ModelConfig
@@ -21,7 +21,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.certificate import require_portable
 from deeplab_tf.exporting.formats import FORMATS, write_graph_text
 from deeplab_tf.inference import graph_weights
-from deeplab_tf.inference.graph import Segmentation, as_function, build_graph_def, read_weights
+from deeplab_tf.inference.graph import Segmentation, as_function, build_graph, read_weights
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.ops.resizing import resize_bilinear
 
@@ -81,7 +81,7 @@ def written(name: str, model, folder: pathlib.Path, **options):
     form = FORMATS[name]
     options = {"format": name, "outputs": ("predictions",) if name == "tflite" else ALL, **options}
     path = folder / (form.file or "saved_model")
-    form.write(graph_of(model, SHAPES[name], target=form.target, **options), ExportConfig(**options), path, ())
+    form.write(apart_graph_of(model, SHAPES[name], target=form.target, **options), ExportConfig(**options), path, ())
     return path, ExportConfig(**options)
 
 
@@ -300,7 +300,7 @@ def test_every_family(variant, tmp_path, monkeypatch):
         segmentation = Segmentation(config, weights, choice, form.target)
         shape = (None, None, None, 3) if name == "saved_model" else image.shape
         path = tmp_path / (form.file or "saved_model")
-        form.write(build_graph_def(segmentation, shape), choice, path, ())
+        form.write(build_graph(segmentation, shape), choice, path, ())
         assert_same_classes(form.open(path, choice)(image)["predictions"], expected)
         require_portable(form.operations(path), path)
 

@@ -57,7 +57,7 @@ def test_the_silent_failure_of_the_converter_is_caught(tmp_path, monkeypatch, ca
     """feasibility.md section 3: a SavedModel of a tf.Module that holds a Keras model becomes a file without weights."""
     _, model = deeplab_tf.load(EMBEDDED, crop_size=(65, 65))
 
-    def write(graph_def, options, path, representative):
+    def write(graph, options, path, representative):
         module = tf.Module()
         module.model = model
         signature = [tf.TensorSpec((1, 65, 65, 3), tf.float32)]

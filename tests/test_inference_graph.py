@@ -14,7 +14,7 @@ from deeplab_tf.arch.spec import BatchNorm
 from deeplab_tf.config import ExportConfig, Inference
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.convolutions import _neighbours_by_reshaping
-from deeplab_tf.inference.graph import InferenceGraph, Segmentation, as_function, build_graph_def, read_weights
+from deeplab_tf.inference.graph import InferenceGraph, Segmentation, as_function, build_graph, read_weights
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.network.graph import POINTWISE, After, Window
 from deeplab_tf.network.model import build_model, config_of
@@ -24,10 +24,15 @@ ALL = ("predictions", "probabilities")
 ANY_SIZE = (None, None, None, 3)
 
 
-def graph_of(model, shape=ANY_SIZE, *, target="tensorflow", dtype=tf.uint8, **options):
-    """The exported graph of a model."""
+def apart_graph_of(model, shape=ANY_SIZE, *, target="tensorflow", dtype=tf.uint8, **options):
+    """The exported graph of a model, its large kernels apart from it."""
     options = ExportConfig(**{"outputs": ALL, "format": "saved_model", **options})
-    return build_graph_def(Segmentation(config_of(model), read_weights(model), options, target), shape, dtype)
+    return build_graph(Segmentation(config_of(model), read_weights(model), options, target), shape, dtype)
+
+
+def graph_of(*args, **options):
+    """The exported graph of a model."""
+    return apart_graph_of(*args, **options).whole()
 
 
 def photographs(height: int, width: int, count: int = 2) -> np.ndarray:

@@ -29,7 +29,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from deeplab_tf.config import ExportConfig, PredictConfig, ServeConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.formats import FORMATS
-from deeplab_tf.inference.graph import Segmentation, build_graph_def, read_weights
+from deeplab_tf.inference.graph import Segmentation, build_graph, read_weights
 from deeplab_tf.inference.predict import predict
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.inference.tiles import segment
@@ -173,7 +173,7 @@ def test_metadata_is_that_of_the_saved_model(model, ask, tmp_path):
     """What TensorFlow Serving would tell of the same network exported."""
     options = ExportConfig(format="saved_model").for_path("exported")
     segmentation = Segmentation(SMALL, read_weights(model), options, FORMATS["saved_model"].target)
-    graph = build_graph_def(segmentation, (None, None, None, 3), tf.uint8)
+    graph = build_graph(segmentation, (None, None, None, 3), tf.uint8)
     FORMATS["saved_model"].write(graph, options, tmp_path / "exported", ())
     content = (tmp_path / "exported/saved_model.pb").read_bytes()
     signatures = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0].signature_def

@@ -25,7 +25,7 @@ from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.export import INPUT, OUTPUTS, Format, Precision
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.exporting.formats import FORMATS
-from deeplab_tf.inference.graph import GraphDef, Segmentation, build_graph_def, read_weights
+from deeplab_tf.inference.graph import GraphDef, Segmentation, build_graph, read_weights
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tflite.convert import LiteModel
 from deeplab_tf.network.cost import model_cost
@@ -115,7 +115,7 @@ def _exported(kind: Format, precision: Precision) -> "_Runtime":
         shape = (1, *size, 3) if lite else (None, None, None, 3)
         pixels = tf.float32 if precision == "int8" else tf.uint8
         segmentation = Segmentation(config, read_weights(model), options, FORMATS[kind].target)
-        graph = build_graph_def(segmentation, shape, pixels)
+        graph = build_graph(segmentation, shape, pixels)
         samples = (photograph(size, seed)[0][None].astype(np.float32) for seed in range(_CALIBRATION))
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "exported"

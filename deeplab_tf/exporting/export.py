@@ -33,7 +33,7 @@ from deeplab_tf.exporting.certificate import (
 )
 from deeplab_tf.exporting.formats import FORMATS, Format, RunExport, files_of, open_with_scores, write_graph_text
 from deeplab_tf.inference.files import expand_inputs
-from deeplab_tf.inference.graph import Segmentation, build_graph_def, read_weights
+from deeplab_tf.inference.graph import Segmentation, build_graph, build_graph_def, read_weights
 from deeplab_tf.network.model import build_model
 from deeplab_tf.network.sizes import needs_fixed_size
 from deeplab_tf.weights import keras_file
@@ -256,20 +256,19 @@ def _written(
     options = segmentation.options
     form = _format(options)
     if options.outputs != ("predictions",) or options.format == "tflite":
-        form.write(build_graph_def(segmentation, *inputs), options, path, representative)
-        yield lambda: (form.open if options.outputs != ("predictions",) else open_with_scores)(path, options)
+        form.write(build_graph(segmentation, *inputs), options, path, representative)
+        opened = form.open if options.outputs != ("predictions",) else open_with_scores
+        yield lambda: opened(path, options)
         return
     # A twin of the file that also gives probabilities: the graph is the same up to its end.
     with_scores = dataclasses.replace(options, outputs=("predictions", "probabilities"))
     with tempfile.TemporaryDirectory(prefix="deeplab_tf-") as folder:
         twin = pathlib.Path(folder) / (form.file or "")
-        graph_def = build_graph_def(dataclasses.replace(segmentation, options=with_scores), *inputs)
-        form.write(graph_def, with_scores, twin, ())
-        del graph_def
+        form.write(build_graph(dataclasses.replace(segmentation, options=with_scores), *inputs), with_scores, twin, ())
         if form.without_scores:
             form.without_scores(twin, options, path)
         else:
-            form.write(build_graph_def(segmentation, *inputs), options, path, representative)
+            form.write(build_graph(segmentation, *inputs), options, path, representative)
         yield lambda: form.open(twin, with_scores)
 
 

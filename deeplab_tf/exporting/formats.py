@@ -19,6 +19,7 @@ from deeplab_tf.config.export import INPUT, OUTPUTS, Output
 from deeplab_tf.exporting.onnx_file import packages, without_outputs, write_onnx
 from deeplab_tf.exporting.saved_model import operations_of, write_saved_model
 from deeplab_tf.inference.graph import tensor_names
+from deeplab_tf.inference.graph_weights import ApartGraph
 from deeplab_tf.inference.tflite import convert
 
 # Images uint8 [b, h, w, 3] -> {output: array}; the outputs are predictions, probabilities and logits.
@@ -45,8 +46,8 @@ def _count(kinds: Iterable[str]) -> dict[str, int]:
 # ---- SavedModel
 
 
-def _write_saved_model(graph_def: GraphDef, options: ExportConfig, path: pathlib.Path, _: Iterable[np.ndarray]) -> None:
-    write_saved_model(graph_def, _outputs(options), path)
+def _write_saved_model(graph: ApartGraph, options: ExportConfig, path: pathlib.Path, _: Iterable[np.ndarray]) -> None:
+    write_saved_model(graph, _outputs(options), path)
 
 
 def _open_saved_model(path: files.AnyPath, _: ExportConfig) -> RunExport:
@@ -68,9 +69,9 @@ def _saved_model_operations(path: files.AnyPath) -> dict[str, int]:
 # ---- frozen graph
 
 
-def _write_frozen(graph_def: GraphDef, options: ExportConfig, path: pathlib.Path, _: Iterable[np.ndarray]) -> None:
+def _write_frozen(graph: ApartGraph, options: ExportConfig, path: pathlib.Path, _: Iterable[np.ndarray]) -> None:
     del options
-    path.write_bytes(graph_def.SerializeToString(deterministic=True))
+    path.write_bytes(graph.whole().SerializeToString(deterministic=True))
 
 
 def _open_frozen(path: files.AnyPath, options: ExportConfig) -> RunExport:
@@ -101,10 +102,10 @@ def write_graph_text(graph_def: GraphDef, path: pathlib.Path) -> None:
 
 
 def _write_tflite(
-    graph_def: GraphDef, options: ExportConfig, path: pathlib.Path, representative: Iterable[np.ndarray]
+    graph: ApartGraph, options: ExportConfig, path: pathlib.Path, representative: Iterable[np.ndarray]
 ) -> None:
     content = convert.convert_graph(
-        graph_def,
+        graph,
         _outputs(options),
         representative=representative,
         precision=options.precision,
@@ -129,8 +130,8 @@ def open_with_scores(path: files.AnyPath, options: ExportConfig) -> RunExport:
 # ---- ONNX
 
 
-def _write_onnx(graph_def: GraphDef, options: ExportConfig, path: pathlib.Path, _: Iterable[np.ndarray]) -> None:
-    write_onnx(graph_def, tensor_names(_outputs(options)), path)
+def _write_onnx(graph: ApartGraph, options: ExportConfig, path: pathlib.Path, _: Iterable[np.ndarray]) -> None:
+    write_onnx(graph, tensor_names(_outputs(options)), path)
 
 
 def _without_scores(path: pathlib.Path, options: ExportConfig, smaller: pathlib.Path) -> None:
@@ -173,7 +174,7 @@ class Format:
     target: str
     file: str | None
     packages: tuple[str, ...]
-    write: Callable[[GraphDef, ExportConfig, pathlib.Path, Iterable[np.ndarray]], None]
+    write: Callable[[ApartGraph, ExportConfig, pathlib.Path, Iterable[np.ndarray]], None]
     open: Callable[[files.AnyPath, ExportConfig], RunExport]
     operations: Callable[[files.AnyPath], dict[str, int]]
     needs: Callable[[], object] | None = None

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from deeplab_tf.config.export import INPUT
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.inference.graph_weights import weights_apart
+from deeplab_tf.inference.graph_weights import ApartGraph
 
 _OPSET = 17
 _CATCH_ERRORS = "TF2ONNX_CATCH_ERRORS"
@@ -89,11 +88,11 @@ def _put_in(model: Any, kernels: Mapping[str, np.ndarray]) -> None:
     graph.initializer.extend(sorted(constants, key=lambda constant: constant.name))
 
 
-def write_onnx(graph_def: GraphDef, outputs: Sequence[str], path: pathlib.Path) -> None:
+def write_onnx(graph: ApartGraph, outputs: Sequence[str], path: pathlib.Path) -> None:
     """Writes a graph as ONNX.
 
     Args:
-      graph_def: from `inference.graph.build_graph_def`.
+      graph: from `inference.graph.build_graph`.
       outputs: the names of its tensors that the file gives.
       path: of the file.
 
@@ -101,15 +100,14 @@ def write_onnx(graph_def: GraphDef, outputs: Sequence[str], path: pathlib.Path) 
       DeepLabError: tf2onnx is not installed.
     """
     tf2onnx, _ = packages()
-    bare, kernels = weights_apart(graph_def)
-    names = {"input_names": [f"{name}:0" for name in (INPUT, *kernels)], "output_names": list(outputs)}
+    names = {"input_names": [f"{name}:0" for name in (INPUT, *graph.kernels)], "output_names": list(outputs)}
     try:
         with _one_copy():
-            model, _ = tf2onnx.convert.from_graph_def(bare, **names, opset=_OPSET)
+            model, _ = tf2onnx.convert.from_graph_def(graph.graph_def, **names, opset=_OPSET)
     except Exception:  # whatever the optimisers that are passed over otherwise may raise
-        model, _ = tf2onnx.convert.from_graph_def(bare, **names, opset=_OPSET)
+        model, _ = tf2onnx.convert.from_graph_def(graph.graph_def, **names, opset=_OPSET)
     _raise_scales(model)
-    _put_in(model, kernels)
+    _put_in(model, graph.kernels)
     path.write_bytes(model.SerializeToString())
 
 

@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf import saved_model_pb2
 
 from deeplab_tf import files
 from deeplab_tf.config.export import LABEL_BEYOND, Output
 from deeplab_tf.filesystems.remote import os_errors
 from deeplab_tf.inference.graph import as_function
-from deeplab_tf.inference.graph_weights import weights_apart
+from deeplab_tf.inference.graph_weights import ApartGraph
 
 
 def _of_encoded(segment: Any) -> Any:
@@ -44,21 +43,20 @@ def _of_encoded(segment: Any) -> Any:
     return run
 
 
-def write_saved_model(graph_def: GraphDef, outputs: tuple[Output, ...], path: pathlib.Path) -> None:
+def write_saved_model(graph: ApartGraph, outputs: tuple[Output, ...], path: pathlib.Path) -> None:
     """Writes a graph as a SavedModel whose signatures are serving_default, of pixels, and image_bytes, of files.
 
     Args:
-      graph_def: from `inference.graph.build_graph_def`.
+      graph: from `inference.graph.build_graph`; its kernels are taken out of it, one after the other.
       outputs: what it gives.
       path: the folder to make.
     """
-    bare, kernels = weights_apart(graph_def)
     module: Any = tf.Module()
     variables = {}
-    for name in tuple(kernels):  # one after the other: an array goes once its variable is there
-        variables[name] = tf.Variable(tf.convert_to_tensor(kernels.pop(name)), trainable=False, name=name)
+    for name in tuple(graph.kernels):
+        variables[name] = tf.Variable(tf.convert_to_tensor(graph.kernels.pop(name)), trainable=False, name=name)
     module.kernels = list(variables.values())  # a name in a graph is no name of an attribute
-    module.segment = as_function(bare, outputs, variables)
+    module.segment = as_function(graph.graph_def, outputs, variables)
     signatures = {"serving_default": module.segment}
     images = module.segment.input_signature[0]
     if images.dtype == tf.uint8 and images.shape[-1] == 3:  # other photographs have no encoding that TensorFlow reads

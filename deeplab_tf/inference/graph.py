@@ -22,6 +22,7 @@ from deeplab_tf.config.export import INPUT, OUTPUTS, Output
 from deeplab_tf.data.transforms import range_size
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.convolutions import Geometry, depthwise_convolution, full_convolution, sides_of, taken_in
+from deeplab_tf.inference.graph_weights import ApartGraph, add_constant, is_large
 from deeplab_tf.network.fake_quantization import FakeQuantize, InputLevels, fake_quantized, weights_as_used
 from deeplab_tf.network.graph import Graph, Maps
 from deeplab_tf.network.layers import PIXEL_SCALE
@@ -355,7 +356,7 @@ def _classes(scores: tf.Tensor, target: str) -> tf.Tensor:
     return tf.argmax(scores, axis=-1, output_type=tf.int32)
 
 
-def build_graph_def(segmentation: Segmentation, shape: Sequence[int | None], dtype: tf.DType = tf.uint8) -> GraphDef:
+def build_graph(segmentation: Segmentation, shape: Sequence[int | None], dtype: tf.DType = tf.uint8) -> ApartGraph:
     """Returns the graph of `segmentation` with nothing in it but what its outputs need.
 
     Args:
@@ -365,6 +366,7 @@ def build_graph_def(segmentation: Segmentation, shape: Sequence[int | None], dty
 
     Returns:
       A graph without variables or functions, whose input is "ImageTensor:0" and whose outputs are called as in OUTPUTS.
+      Its large kernels are apart from it.
     """
     # TensorFlow copies a constant several times on its way into a graph, and half of them are in dead ends: kernels
     # without the norm that is folded into them. So the weights come in last.
@@ -380,18 +382,19 @@ def build_graph_def(segmentation: Segmentation, shape: Sequence[int | None], dty
             needed.add(name)
             waiting.extend(source.lstrip("^").partition(":")[0] for source in nodes[name].input)
     graph_def = GraphDef(versions=whole.versions)
+    kernels = {name: weight for name, weight in apart.items() if name in needed and is_large(weight)}
     for node in whole.node:
-        if node.name in needed and node.name in apart:
-            _add_constant(graph_def, node.name, apart.pop(node.name))
+        if node.name in apart and node.name in needed and node.name not in kernels:
+            add_constant(graph_def, node.name, tf.make_tensor_proto(apart[node.name]))
         elif node.name in needed:
             graph_def.node.append(node)
-    return graph_def
+    apart.clear()  # which the traced function holds until its cycles are collected
+    return ApartGraph(graph_def, kernels)
 
 
-def _add_constant(graph_def: GraphDef, name: str, value: np.ndarray):
-    node = graph_def.node.add(name=name, op="Const")
-    node.attr["dtype"].type = tf.float32.as_datatype_enum
-    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
+def build_graph_def(segmentation: Segmentation, shape: Sequence[int | None], dtype: tf.DType = tf.uint8) -> GraphDef:
+    """Returns the graph of `build_graph` with its kernels in it, as constants."""
+    return build_graph(segmentation, shape, dtype).whole()
 
 
 def tensor_names(outputs: Sequence[Output]) -> list[str]:

@@ -18,7 +18,7 @@ import tensorflow as tf
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.class_upsampling import ClassUpsampling
-from deeplab_tf.inference.graph import Segmentation, build_graph_def, read_weights
+from deeplab_tf.inference.graph import Segmentation, build_graph, read_weights
 from deeplab_tf.inference.libraries import LITERT, Library, Run, told
 from deeplab_tf.inference.predictor import Backend
 from deeplab_tf.inference.tflite import convert
@@ -105,7 +105,7 @@ class LiteFiles:
     def _converted(self, config: ModelConfig) -> bytes:
         assert config.crop_size is not None
         segmentation = Segmentation(config, read_weights(self._the_model()), _LOGITS, "tflite")
-        graph = build_graph_def(segmentation, (1, *config.crop_size, config.input_channels), tf.float32)
+        graph = build_graph(segmentation, (1, *config.crop_size, config.input_channels), tf.float32)
         return convert.convert_graph(graph, ("logits",))
 
 

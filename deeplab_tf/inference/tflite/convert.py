@@ -11,8 +11,8 @@ import tensorflow as tf
 from deeplab_tf import files
 from deeplab_tf.config.export import Output
 from deeplab_tf.errors import DeepLabError, OptionError
-from deeplab_tf.inference.graph import GraphDef, as_function
-from deeplab_tf.inference.graph_weights import marked
+from deeplab_tf.inference.graph import as_function
+from deeplab_tf.inference.graph_weights import ApartGraph
 from deeplab_tf.inference.tflite.file import open_interpreter, pack, unpack
 from deeplab_tf.inference.tflite.half_precision import halved
 from deeplab_tf.inference.tflite.quantization import eight_bits
@@ -74,7 +74,7 @@ def convert(
 
 
 def convert_graph(
-    graph_def: GraphDef,
+    graph: ApartGraph,
     outputs: Sequence[Output],
     *,
     precision: str = "float32",
@@ -84,7 +84,7 @@ def convert_graph(
     """Returns the file's bytes as `convert` does, in less time and memory: the converter gets marks for kernels.
 
     Args:
-      graph_def: from `inference.graph.build_graph_def`.
+      graph: from `inference.graph.build_graph`.
       outputs: of the graph, in the order of the file's.
       precision: see `convert`.
       uint8_io: see `convert`.
@@ -93,17 +93,17 @@ def convert_graph(
     Raises:
       OptionError: the converter fails.
     """
-    content = None if precision == "dynamic" else _by_marks(graph_def, outputs)  # it rounds the kernels itself
+    content = None if precision == "dynamic" else _by_marks(graph, outputs)  # it rounds the kernels itself
     if content is None:
-        function = as_function(graph_def, outputs).get_concrete_function()
+        function = as_function(graph.whole(), outputs).get_concrete_function()
         return convert(function, precision=precision, uint8_io=uint8_io, representative=representative)
     with _refusing(precision):
         return _with_precision(content, precision, representative, uint8_io=uint8_io)
 
 
-def _by_marks(graph_def: GraphDef, outputs: Sequence[Output]) -> bytes | None:
+def _by_marks(graph: ApartGraph, outputs: Sequence[Output]) -> bytes | None:
     """Returns the float32 file, from a conversion with marks for kernels; None where that cannot be."""
-    light, kernels = marked(graph_def)
+    light, kernels = graph.marked()
     try:
         return filled(_converted(as_function(light, outputs).get_concrete_function()), kernels)
     except Exception:  # what the converter refuses with marks it may take with kernels, or else say why
