@@ -255,8 +255,14 @@ def _written(
     """Writes the file at `path`; yields what opens it so that it also gives scores, to compare probabilities."""
     options = segmentation.options
     form = _format(options)
+
+    def write(choice: ExportConfig, place: pathlib.Path) -> None:
+        graph = build_graph(dataclasses.replace(segmentation, options=choice), *inputs)
+        form.write(graph, choice, place, representative)
+        gc.collect()  # functions refer to themselves, and so keep their weights until then
+
     if options.outputs != ("predictions",) or options.format == "tflite":
-        form.write(build_graph(segmentation, *inputs), options, path, representative)
+        write(options, path)
         opened = form.open if options.outputs != ("predictions",) else open_with_scores
         yield lambda: opened(path, options)
         return
@@ -264,12 +270,13 @@ def _written(
     with_scores = dataclasses.replace(options, outputs=("predictions", "probabilities"))
     with tempfile.TemporaryDirectory(prefix="deeplab_tf-") as folder:
         twin = pathlib.Path(folder) / (form.file or "")
-        form.write(build_graph(dataclasses.replace(segmentation, options=with_scores), *inputs), with_scores, twin, ())
+        write(with_scores, twin)
         if form.without_scores:
             form.without_scores(twin, options, path)
         else:
-            form.write(build_graph(segmentation, *inputs), options, path, representative)
+            write(options, path)
         yield lambda: form.open(twin, with_scores)
+    gc.collect()
 
 
 def export_opened(opened: ExportSource, export_path: str | os.PathLike, options: ExportConfig) -> dict:
@@ -293,7 +300,6 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
             operations = target.format.operations(path)
             require_portable(operations, export_path)
             figures = compare(model, open_scoring(), pictures, card, options)
-        gc.collect()  # functions refer to themselves: the weights of the twin stay until then
         require_agreement(figures, options, export_path)
         run = target.format.open(path, options)
         certificate = {

@@ -53,10 +53,11 @@ def _write_saved_model(graph: ApartGraph, options: ExportConfig, path: pathlib.P
 def _open_saved_model(path: files.AnyPath, _: ExportConfig) -> RunExport:
     with files.plain(path) as readable:
         loaded = tf.saved_model.load(readable)
+    segment = loaded.signatures["serving_default"]
     output_of = {name: output for output, name in OUTPUTS.items()}
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        results = loaded.signatures["serving_default"](**{INPUT: tf.constant(images)})  # the variables live with it
+        results = segment(**{INPUT: tf.constant(images)})
         return {output_of[name]: value.numpy() for name, value in results.items()}
 
     return run
