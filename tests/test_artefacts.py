@@ -69,6 +69,7 @@ def assert_same_classes(found: np.ndarray, probabilities: np.ndarray, *, margin:
 @pytest.fixture(autouse=True)
 def kernels_of_small_networks_are_large(monkeypatch):
     monkeypatch.setattr(graph_weights, "_LEAST_BYTES", 1 << 10)
+    monkeypatch.setattr(graph_weights, "_MANY_BYTES", 1)
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,10 @@ def test_kernels_in_their_graph_and_marks_for_them():
 
 def test_large_kernels_of_a_network_are_apart_from_its_graph(monkeypatch):
     monkeypatch.setattr(graph_weights, "_LEAST_BYTES", 1 << 12)
-    graph = apart_graph_of(build_model(ModelConfig("tiny", num_classes=3, crop_size=(33, 33))))
+    model = build_model(ModelConfig("tiny", num_classes=3, crop_size=(33, 33)))
+    assert not apart_graph_of(model).kernels and apart_graph_of(model, (1, 33, 33, 3), target="tflite").kernels
+    monkeypatch.setattr(graph_weights, "_MANY_BYTES", 1 << 12)
+    graph = apart_graph_of(model)
     constants = {node.name: node for node in graph.graph_def.node if node.op == "Const"}
     assert {node.name for node in graph.graph_def.node if node.op == "Placeholder"} == {"ImageTensor", *graph.kernels}
     assert graph.kernels and min(kernel.nbytes for kernel in graph.kernels.values()) >= 1 << 12
@@ -169,7 +172,7 @@ def test_a_saved_model_opens_in_little_more_than_its_weights(saved):
 @pytest.mark.heavy
 def test_kernels_are_in_a_saved_model_once(saved):
     path, graph = saved
-    assert (path / "saved_model.pb").stat().st_size < 1_000_000
+    assert (path / "saved_model.pb").stat().st_size < 2_000_000
     assert sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) < graph.whole().ByteSize() + 1_000_000
     run = tf.saved_model.load(str(path)).signatures["serving_default"]  # which keeps its variables by itself
     gc.collect()

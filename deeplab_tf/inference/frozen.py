@@ -17,7 +17,7 @@ from deeplab_tf.inference.libraries import told
 from deeplab_tf.inference.predictor import TensorFlowBackend
 from deeplab_tf.network.sizes import needs_fixed_size
 
-_LOGITS = ExportConfig(format="saved_model", outputs=("logits",), export_upsample="none")
+_LOGITS = ExportConfig(format="frozen_pb", outputs=("logits",), export_upsample="none")
 
 
 class _Network(Segmentation):

@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ from deeplab_tf.config.export import INPUT, OUTPUTS, Output
 from deeplab_tf.data.transforms import range_size
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.convolutions import Geometry, depthwise_convolution, full_convolution, sides_of, taken_in
-from deeplab_tf.inference.graph_weights import ApartGraph, add_constant, is_large
+from deeplab_tf.inference.graph_weights import ApartGraph, add_constant, are_many, is_large
 from deeplab_tf.network.fake_quantization import FakeQuantize, InputLevels, fake_quantized, weights_as_used
 from deeplab_tf.network.graph import Graph, Maps
 from deeplab_tf.network.layers import PIXEL_SCALE
@@ -76,6 +76,8 @@ class InferenceGraph(Graph):
       quantized: whether the network is of quantised training.
       as_file: see `Graph`.
       aligned: see `Graph`.
+      products: whether convolutions of single pixels by large kernels are products of matrices. TensorFlow arranges
+        the kernel of a convolution anew in each run if it is a variable, and takes the matrix of a product as it is.
       apart: gets the values of kernels and biases by the names of placeholders that the graph then holds in their
         places; None: the graph holds the values.
     """
@@ -88,19 +90,31 @@ class InferenceGraph(Graph):
         quantized: bool = False,
         as_file: bool = False,
         aligned: bool = True,
+        products: bool = False,
         apart: dict[str, np.ndarray] | None = None,
     ):
         super().__init__(quantized=quantized, as_file=as_file, aligned=aligned)
-        self._weights, self._target, self._apart = weights, target, apart
+        self._weights, self._target, self._apart, self._products = weights, target, apart, products
         self._emitters: dict = {}  # output of a convolution -> what emits it anew with a norm folded in
         self._constants: dict[tuple, tf.Tensor] = {}  # one of each, however many scales use it
         self._padded: dict = {}  # output of a padding -> what was padded, and the margins
+        self._rows: dict = {}  # output of a product of matrices -> its rows, and the shape they are read as
 
     def op(self, make: type[keras.layers.Layer], scope: str, inputs: Maps | Sequence[Maps], **options: object) -> Maps:
         """Returns the output of a layer without weights, in float32 whatever the policy is. Dropout is no operation."""
         if issubclass(make, keras.layers.Dropout):
             return inputs
-        return super().op(make, scope, inputs, **{"dtype": "float32", **options})
+        options = {"dtype": "float32", **options}
+        if issubclass(make, keras.layers.ReLU) and cast(tf.Tensor, inputs).ref() in self._rows:
+            rows, shape = self._rows[cast(tf.Tensor, inputs).ref()]  # of which and of the product TensorFlow makes one
+            return self._as_maps(super().op(make, scope, rows, **options), shape)
+        return super().op(make, scope, inputs, **options)
+
+    def _as_maps(self, rows: tf.Tensor, shape: Sequence[Any]) -> tf.Tensor:
+        """Returns rows [b * h * w, channels] as maps [b, h, w, channels]; `shape` is [b, h, w]."""
+        maps = tf.reshape(rows, [*shape, rows.shape[-1]])
+        self._rows[maps.ref()] = rows, shape
+        return maps
 
     def pad(self, x: Maps, scope: str, kernel: int, rate: int = 1) -> Maps:
         """Returns `x` with zeros around as `Graph.pad`; a convolution that follows takes them in."""
@@ -167,7 +181,7 @@ class InferenceGraph(Graph):
         norm: _FoldedNorm | None = None,
     ) -> tf.Tensor:
         """Emits a convolution with its bias, and with a batch norm folded into both."""
-        values = self._values(scope)
+        values, shape = self._values(scope), None
         x, geometry = self._with_padding_taken_in(x, geometry, values[kernels[0][0]].shape[0])
         bias = values.get("bias")
         with tf.name_scope(scope):
@@ -175,19 +189,27 @@ class InferenceGraph(Graph):
                 kernel = values[leaf]
                 if norm and number == len(kernels):
                     kernel = kernel * (norm.factor[:, None] if depthwise else norm.factor)
+                kernel = kernel.astype(np.float32, copy=False)
                 if depthwise and self._target == "tensorflow":
                     kernel = np.tile(kernel, (1, 1, geometry.rates[1], 1))
                 constant = self._constant(kernel, scope, leaf, norm is None)
-                convolve = depthwise_convolution if depthwise else full_convolution
-                x = convolve(x, constant, geometry, self._target)
+                if self._products and kernel.shape[:2] == (1, 1) and geometry.stride == 1 and is_large(kernel):
+                    shape = [tf.shape(x)[0], *sides_of(x)]
+                    x = tf.matmul(tf.reshape(x, (-1, kernel.shape[2])), tf.reshape(constant, kernel.shape[2:]))
+                else:
+                    convolve = depthwise_convolution if depthwise else full_convolution
+                    x = convolve(x, constant, geometry, self._target)
                 geometry = Geometry()  # stride and rate belong to the first of a separable convolution's two
             if norm:
                 bias = norm.offset + (0.0 if bias is None else bias * norm.factor)
-            return x if bias is None else tf.nn.bias_add(x, self._constant(bias, scope, "bias", norm is None))
+            x = x if bias is None else tf.nn.bias_add(x, self._constant(bias, scope, "bias", norm is None))
+            return x if shape is None else self._as_maps(x, shape)
 
     def _with_padding_taken_in(self, x: tf.Tensor, geometry: Geometry, kernel: int) -> tuple[tf.Tensor, Geometry]:
         """Returns what a convolution reads, and how, without the padding before it where it can do that itself."""
         if geometry.rates != (1, 1) or geometry.padding != "VALID" or x.ref() not in self._padded:
+            return x, geometry
+        if self._products:  # beside them TensorFlow's optimisers lose the margins of depthwise convolutions, and abort
             return x, geometry
         inner, margins = self._padded[x.ref()]
         padding = taken_in(inner, margins, kernel, geometry.stride, self._target)
@@ -220,6 +242,12 @@ class Segmentation:
         """What the graph gives."""
         assert self.options.outputs is not None, "expected options from ExportConfig.for_path"
         return self.options.outputs
+
+    @property
+    def has_variables(self) -> bool:
+        """Whether the large kernels of the graph become variables: those of a SavedModel of a large network."""
+        is_saved_model = self.target == "tensorflow" and self.options.format == "saved_model"
+        return is_saved_model and are_many(value for layer in self.weights.values() for value in layer.values())
 
     def __call__(self, images: tf.Tensor, apart: dict[str, np.ndarray] | None = None) -> dict[str, tf.Tensor]:
         """Returns the outputs that options.outputs says, by their names in `OUTPUTS`.
@@ -302,6 +330,7 @@ class Segmentation:
             quantized=config.quantized,
             as_file=config.quantize_as_file,
             aligned=config.align_corners,
+            products=self.has_variables,
             apart=apart,
         )
         size = sides_of(images)
@@ -366,7 +395,7 @@ def build_graph(segmentation: Segmentation, shape: Sequence[int | None], dtype: 
 
     Returns:
       A graph without variables or functions, whose input is "ImageTensor:0" and whose outputs are called as in OUTPUTS.
-      Its large kernels are apart from it.
+      Its large kernels are apart from it, unless TensorFlow runs it with constants.
     """
     # TensorFlow copies a constant several times on its way into a graph, and half of them are in dead ends: kernels
     # without the norm that is folded into them. So the weights come in last.
@@ -382,7 +411,9 @@ def build_graph(segmentation: Segmentation, shape: Sequence[int | None], dtype: 
             needed.add(name)
             waiting.extend(source.lstrip("^").partition(":")[0] for source in nodes[name].input)
     graph_def = GraphDef(versions=whole.versions)
-    kernels = {name: weight for name, weight in apart.items() if name in needed and is_large(weight)}
+    is_whole = segmentation.target == "tensorflow" and not segmentation.has_variables
+    large = {name: weight for name, weight in apart.items() if name in needed and is_large(weight)}
+    kernels = {} if is_whole else large
     for node in whole.node:
         if node.name in apart and node.name in needed and node.name not in kernels:
             add_constant(graph_def, node.name, tf.make_tensor_proto(apart[node.name]))

@@ -1,7 +1,7 @@
 """A graph apart from its large kernels: TensorFlow, its converters and tf2onnx copy every constant many times."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +12,8 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 # TensorFlow arranges constants once, and variables in every run.
 _AXES = 4
 _LEAST_BYTES = 1 << 16
+# TensorFlow takes 25 times the memory of the constants of a SavedModel: what is below this stays below a gigabyte.
+_MANY_BYTES = 1 << 25
 # What stand-ins are filled with, one after the other. Float32 holds these numbers exactly; no scale or offset of a
 # network comes near them.
 _FIRST_MARK = 3_000_017
@@ -20,6 +22,11 @@ _FIRST_MARK = 3_000_017
 def is_large(weight: np.ndarray) -> bool:
     """Returns whether a weight is a kernel that is kept apart."""
     return weight.ndim == _AXES and weight.nbytes >= _LEAST_BYTES
+
+
+def are_many(weights: Iterable[np.ndarray]) -> bool:
+    """Returns whether the weights of a network are so many that TensorFlow had better not copy them as constants."""
+    return sum(weight.nbytes for weight in weights) >= _MANY_BYTES
 
 
 def add_constant(graph_def: GraphDef, name: str, value: TensorProto) -> None:
