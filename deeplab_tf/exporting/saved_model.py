@@ -1,7 +1,7 @@
 """The SavedModel: how it is written, and the operations it holds.
 
-Its kernels are variables: TensorFlow copies constants into every function and every step of their optimisation, which
-took thirty times the memory of the weights.
+The kernels of a large network are variables: TensorFlow copies constants into every function and into every step of its
+optimisation, which took 25 times the memory of the weights.
 """
 
 import pathlib
@@ -55,7 +55,7 @@ def write_saved_model(graph: ApartGraph, outputs: tuple[Output, ...], path: path
     variables = {}
     for name in tuple(graph.kernels):
         variables[name] = tf.Variable(tf.convert_to_tensor(graph.kernels.pop(name)), trainable=False, name=name)
-    module.kernels = list(variables.values())  # a name in a graph is no name of an attribute
+    module.kernels = list(variables.values())  # not by their names, which attributes cannot have
     module.segment = as_function(graph.graph_def, outputs, variables)
     signatures = {"serving_default": module.segment}
     images = module.segment.input_signature[0]
