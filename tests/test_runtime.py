@@ -42,8 +42,8 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def conversions(monkeypatch) -> list:
     """Grows by one whenever something is converted."""
-    done, convert = [], tflite.convert
-    monkeypatch.setattr(tflite, "convert", lambda *args, **options: done.append(1) or convert(*args, **options))
+    done, convert = [], tflite.convert_graph
+    monkeypatch.setattr(tflite, "convert_graph", lambda *args, **options: done.append(1) or convert(*args, **options))
     return done
 
 
