@@ -209,8 +209,6 @@ class InferenceGraph(Graph):
         """Returns what a convolution reads, and how, without the padding before it where it can do that itself."""
         if geometry.rates != (1, 1) or geometry.padding != "VALID" or x.ref() not in self._padded:
             return x, geometry
-        if self._products:  # beside them TensorFlow's optimisers lose the margins of depthwise convolutions, and abort
-            return x, geometry
         inner, margins = self._padded[x.ref()]
         padding = taken_in(inner, margins, kernel, geometry.stride, self._target)
         return (x, geometry) if padding is None else (inner, dataclasses.replace(geometry, padding=padding))
