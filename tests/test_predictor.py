@@ -349,7 +349,8 @@ class _Counted:
     """A network that counts how often it is traced."""
 
     def __init__(self, network, traces: list):
-        self.network, self.traces, self.input_shape = network, traces, network.input_shape
+        self.network, self.traces = network, traces
+        self.input_shape, self.layers = network.input_shape, network.layers
 
     def __call__(self, images, training):
         self.traces.append(tuple(images.shape))
