@@ -88,6 +88,9 @@ def test_large_kernels_of_a_network_are_apart_from_its_graph(monkeypatch):
     assert {node.name for node in graph.graph_def.node if node.op == "Placeholder"} == {"ImageTensor", *graph.kernels}
     assert graph.kernels and min(kernel.nbytes for kernel in graph.kernels.values()) >= 1 << 12
     assert max(node.ByteSize() for node in constants.values()) < (1 << 12) + 200
+    kinds = {node.name: node.op for node in graph.graph_def.node}
+    before = {kinds[n.input[0].partition(":")[0]] for n in graph.graph_def.node if n.op == "Relu"}
+    assert "MatMul" in kinds.values() and "BiasAdd" in before and "Reshape" not in before  # which is after the ReLU
 
 
 def test_a_tflite_by_marks_is_the_one_without(monkeypatch):
