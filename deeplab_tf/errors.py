@@ -7,6 +7,18 @@ import difflib
 import re
 from collections.abc import Iterable
 
+# What moves a terminal's cursor, colours it, ends a line or turns the direction of writing; halves of characters.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    r"""Returns a text of a file or a user for a message: control characters are shown as \n, \x1b, \u202e."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def _in_lines(text: str) -> str:
+    return "\n  ".join(map(visible, text.split("\n  ")))
+
 
 class DeepLabError(ValueError):
     """A mistake that the user can mend.
@@ -17,7 +29,13 @@ class DeepLabError(ValueError):
     Traceback (most recent call last):
       ...
     deeplab_tf.errors.DeepLabError: output_stride=12: mobilenet_v2 takes a power of two from 1 to 32
+
+    Names of files and variables are in it, so that control characters are shown as escapes. A list of faults goes on in
+    indented lines.
     """
+
+    def __init__(self, *arguments: object):
+        super().__init__(*(_in_lines(part) if isinstance(part, str) else part for part in arguments))
 
 
 class OptionError(DeepLabError):

@@ -24,6 +24,7 @@ FLOORS = (
     ("registration",),  # what Keras is told at import
     ("filesystems",),  # gs:// and its like
     ("files",),  # paths, and the one way to write
+    ("documents",),  # JSON of our own, with the types of its fields
     ("arch", "catalog"),  # facts: backbones; data sets and palettes
     ("config",),  # every option
     ("ops", "zoo"),  # pure functions; released checkpoints and published rows

@@ -115,6 +115,38 @@ def test_damaged_archives_are_one_line(tmp_path, content, text):
     assert_refused(archive, tmp_path / "out", text)
 
 
+def test_what_a_member_says_of_itself_is_not_believed(tmp_path):
+    """Each took gigabytes, or ended in a traceback: sizes of headers, links to nothing, folders without end."""
+    long_name = tarfile.TarInfo("././@LongLink")
+    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 3 << 30
+    extended = tarfile.TarInfo("pax")
+    extended.type, extended.size = tarfile.XHDTYPE, 3 << 30
+    negative = bytearray(tarfile.TarInfo("a").tobuf())
+    negative[124:136] = b"\xff" * 12
+    negative[148:156] = b"%06o\0 " % (256 + sum(negative[:148]) + sum(negative[156:]))
+    whole = member("a", size=3)
+    heads = {
+        "a header of 3221225472 bytes": [long_name.tobuf(), extended.tobuf()],
+        "a header of -1 bytes": [bytes(negative)],
+        "lies too deep": [member("a/" * 60 + "b").tobuf(tarfile.GNU_FORMAT)],
+        "not a whole .tar.gz": [
+            member("b", kind=tarfile.LNKTYPE, link="nothing").tobuf(),
+            member("b", kind=tarfile.LNKTYPE, link="b").tobuf(),
+        ],
+    }
+    for text, contents in heads.items():
+        for number, head in enumerate(contents):
+            path = tmp_path / f"{text[:4]}{number}.tar.gz"
+            path.write_bytes(gzip.compress(head + whole.tobuf() + b"xxx".ljust(512, b"\0") + bytes(1024)))
+            assert_refused(path, tmp_path / "out", text)
+
+
+def test_members_without_end_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "_MOST_MEMBERS", 3)
+    path = write_tar(tmp_path / "many.tar.gz", *(member(f"f{number}") for number in range(4)))
+    assert_refused(path, tmp_path / "out", "more than 3 members")
+
+
 def test_a_missing_archive_is_one_line(tmp_path):
     assert_refused(tmp_path / "none.tar.gz", tmp_path / "out", "No such file")
 

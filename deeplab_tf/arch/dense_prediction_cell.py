@@ -1,13 +1,13 @@
 """Dense prediction cells (Chen et al., NeurIPS 2018) as data: parsing their JSON, and the cell the release ships."""
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from deeplab_tf import files
+from deeplab_tf.documents.json_files import JSONError, read_json
 from deeplab_tf.errors import DeepLabError
 
 
@@ -89,8 +89,8 @@ def parse(cell: str | os.PathLike[str] | Sequence[Branch | Mapping[str, Any]] | 
         if not path.is_file() and path.name in SHIPPED:
             return SHIPPED[path.name]
         try:
-            cell = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as error:
+            cell = cast("Sequence[Branch | Mapping[str, Any]]", read_json(path, object))
+        except (OSError, JSONError) as error:
             raise DeepLabError(f"dense_prediction_cell_json={str(path)!r}: expected a JSON file ({error})") from None
     if not isinstance(cell, list | tuple):
         raise DeepLabError(f"dense_prediction_cell_json: expected a list of branches, got {type(cell).__name__}")

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from deeplab_tf import files
 from deeplab_tf.catalog.image_facts import ImageFacts
@@ -18,6 +18,7 @@ from deeplab_tf.catalog.palettes import (
     Palette,
     pascal_palette,
 )
+from deeplab_tf.documents.json_files import JSONError, parse_json
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 DATASET_FILE = "dataset.json"
@@ -217,10 +218,10 @@ def read_dataset(source: str | os.PathLike[str]) -> Dataset:
 def parse_dataset(content: bytes, path: str | os.PathLike[str]) -> Dataset:
     """Returns the data set of the contents of the dataset.json at `path`, which must be as `read_dataset` says."""
     try:
-        values = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DeepLabError(f"{path}: not JSON ({error})") from None
-    return dataset_from_json(values, files.path(path))
+        values = parse_json(content, object)
+    except JSONError as error:
+        raise DeepLabError(f"{path}: {error}") from None
+    return dataset_from_json(cast("Mapping[str, Any]", values), files.path(path))
 
 
 def dataset_json(facts: Dataset) -> str:

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args, get_type_hints
 
 from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
 from deeplab_tf.arch.spec import band_pixel
 from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config.fields import Options, option
-from deeplab_tf.errors import unknown_name
+from deeplab_tf.documents.json_files import JSONError, typed
+from deeplab_tf.errors import DeepLabError, unknown_name
 
 MergeMethod = Literal["max", "avg"]
 MERGE_METHODS: tuple[MergeMethod, ...] = get_args(MergeMethod)
@@ -17,6 +18,8 @@ _COUNTS = (
     *("num_classes", "aspp_convs_filters", "nas_stem_output_num_conv_filters", "fc_kernel_size", "fc_filters"),
     *("decoder_filters", "decoder_projection_filters", "decoder_convs", "decoder_kernel_size"),
 )
+
+_LARGEST_COUNT = 1 << 15  # the largest vocabulary of classes, ImageNet-21K's, has 21,841
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +76,6 @@ class ModelConfig(Options):
     fc_filters: int = option(1024, "filters of VGG-16's fc6 and fc7; 4096 with the kernels 4 and 7")
     multi_scale_features: bool = option(False, "DeepLab-v1's MSc: the image and four poolings join VGG-16's fc7")
     cascade_blocks: int = option(0, "copies of a ResNet's block4 behind it: block5 to block7 in DeepLab-v3's cascade")
-    aspp_output_convs: int = option(
-        0, "3x3 convolutions of aspp_convs_filters behind ASPP, as torchvision has one; 0: none, as the release"
-    )
     decoder_projection_filters: int = option(48, "filters of the 1x1 convolution on the decoder's low-level features")
     decoder_convs: int = option(2, "convolutions of each decoder stage")
     decoder_kernel_size: int = option(3, "kernel of the decoder's convolutions")
@@ -123,10 +123,11 @@ class ModelConfig(Options):
 
     def _require_sizes(self) -> None:
         self._require_at_least(1, *_COUNTS)
+        for name in _COUNTS:  # a file that says more would take all memory before its weights are looked at
+            self._require(name, getattr(self, name) <= _LARGEST_COUNT, f"expected at most {_LARGEST_COUNT}")
         self._require("cascade_blocks", self.cascade_blocks >= 0, "expected 0 or more")
-        self._require("aspp_output_convs", self.aspp_output_convs >= 0, "expected 0 or more")
         self._require_size("crop_size", "image_pooling_crop_size", "image_pooling_stride")
-        self._require("depth_multiplier", self.depth_multiplier > 0, "expected a number above 0")
+        self._require("depth_multiplier", 0 < self.depth_multiplier <= 16, "expected a number above 0, up to 16")
         self._require("merge_method", self.merge_method in MERGE_METHODS, "expected max or avg")
         scales = self.image_pyramid
         self._require("image_pyramid", scales is None or min(scales) > 0, "expected scales above 0")
@@ -245,10 +246,20 @@ class ModelConfig(Options):
     @classmethod
     def from_json(cls, values: Mapping[str, Any], *, source: str = "deeplab.json") -> "ModelConfig":
         """Returns the configuration of `to_json`; an unknown field is an error that names `source`."""
-        for name in values:
+        kinds = get_type_hints(cls)
+        try:
+            given = typed(values, dict[str, Any])
+        except JSONError as error:
+            raise DeepLabError(f"{source}: the model's options: {error}") from None
+        for name, value in given.items():
             if name not in _DEFAULTS:
                 raise unknown_name(f"model option in {source}", name, _DEFAULTS)
-        return cls(**values)
+            try:
+                if name != "dense_prediction_cell_json":  # the field itself looks into it
+                    typed(value, kinds[name])
+            except JSONError as error:
+                raise DeepLabError(f"{source}: {name}={value!r}: {error}") from None
+        return cls(**given)
 
 
 def _as_json(value: Any) -> Any:

@@ -6,12 +6,13 @@ and read like those of build-data, and neither the builder's code nor the packag
 """
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypedDict
 
 from deeplab_tf import files
+from deeplab_tf.documents.json_files import JSONError, read_json, typed
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 PREFIX = "tfds:"
@@ -26,6 +27,20 @@ CATALOGUE = {
 _MASKS = ("segmentation_mask", "segmentation_label", "segmentation", "label", "annotation", "mask")
 _FILE_NAMES = ("file_name", "filename", "image_id", "id", "name")
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+
+
+class _Split(TypedDict, total=False):
+    name: str
+    filepathTemplate: str
+    shardLengths: list[str | int]
+
+
+class _Info(TypedDict, total=False):
+    """The fields of dataset_info.json."""
+
+    name: str
+    fileFormat: str
+    splits: list[_Split]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +163,10 @@ def read_prepared(
     data_dir = files.path(data_dir) if data_dir else _usual_folder()
     folder = _folder(dataset, data_dir)
     info = _read_json(folder / "dataset_info.json")
+    try:
+        typed(info, _Info)
+    except JSONError as error:
+        raise DeepLabError(f"{folder / 'dataset_info.json'}: {error}; prepare the data set again") from None
     features = _read_json(folder / "features.json")
     if info.get("fileFormat", "tfrecord") != "tfrecord":
         raise DeepLabError(
@@ -156,6 +175,20 @@ def read_prepared(
         )
     if "featuresDict" not in features:
         raise DeepLabError(f"{folder / 'features.json'}: no features; a recent tensorflow-datasets writes them")
+    try:
+        return _described(dataset, folder, info, features, keys)
+    except DeepLabError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise DeepLabError(
+            f"{folder}: its descriptions are not as TFDS writes them ({error!r}); prepare the data set again"
+        ) from None
+
+
+def _described(
+    dataset: str, folder: files.AnyPath, info: Mapping, features: Mapping, keys: Sequence[str] | None
+) -> Prepared:
+    """Returns the data set of the contents of dataset_info.json and features.json."""
     images = dict(_leaves(features, "image"))
     texts = dict(_leaves(features, "text"))
     image, mask = _image_and_mask(dataset, images, keys)
@@ -176,11 +209,11 @@ def read_prepared(
 
 def _read_json(file: files.AnyPath) -> dict:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_json(file, dict[str, Any])
     except OSError as error:
         raise DeepLabError(f"{file}: cannot be read ({error.strerror}); is the folder a prepared data set?") from None
-    except ValueError as error:
-        raise DeepLabError(f"{file}: not JSON ({error}); prepare the data set again") from None
+    except JSONError as error:
+        raise DeepLabError(f"{file}: {error}; prepare the data set again") from None
 
 
 # ---- the folder

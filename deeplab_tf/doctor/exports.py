@@ -3,19 +3,57 @@
 It says what they are, whether they are still the files that were certified, and whether they hold the newest weights.
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping
+from typing import Any, TypedDict
 
 from deeplab_tf import files
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.export import SUFFIXES
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
+from deeplab_tf.documents.json_files import JSONError, read_json, typed
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.certificate import CERTIFICATE
 from deeplab_tf.exporting.formats import FORMATS, files_of
 from deeplab_tf.weights.loading import weights_path
 from deeplab_tf.weights.sources import MODEL_FILE, open_source, sha256_of
+
+
+class _Options(TypedDict, total=False):
+    format: str
+    precision: str
+
+
+class _Model(TypedDict):
+    model_variant: str
+
+
+class _Scores(TypedDict):
+    keras: float
+    exported: float
+
+
+_Stride = TypedDict("_Stride", {"from": str, "exported": int, "trained": int | None})
+
+
+class _Certificate(TypedDict):
+    """The fields of a certificate that the findings tell of."""
+
+    options: _Options
+    checkpoint: str
+    checkpoint_sha256: str
+    sha256: str
+    model: _Model
+    input_shape: list[int | None]
+    class_names: list[str]
+    dataset: str | None
+    versions: dict[str, str]
+    bytes: int
+    output_stride: _Stride
+    agreement: float
+    miou: _Scores | None
+    images: int
+
 
 _LOST = 0.01  # of mean IoU
 _CURE = "export again: deeplab-tf export --checkpoint_path={} --export_path=..."
@@ -64,18 +102,18 @@ def check_exports(path: str | os.PathLike, *, checkpoint: str | None = None) -> 
 def _read(file: files.AnyPath) -> Mapping:
     """Returns the fields of a certificate; none if it cannot be read."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(file, dict[str, Any])
+    except (OSError, JSONError):
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _check_export(path: files.AnyPath, certificate: Mapping, checkpoint: str | None) -> Iterator[Finding]:
     """Yields the findings on the export at `path`; only one if a field of the certificate is missing or wrong."""
     try:
+        typed(certificate, _Certificate)
         inside = FORMATS[certificate["options"]["format"]].file if path.is_dir() else None
         yield from _findings(path / (inside or ""), certificate, checkpoint)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, DeepLabError) as error:
         lines = (f"{path.name}: its certificate is damaged, or not of deeplab-tf export ({error!r})",)
         yield Finding("unreadable-certificate", ERROR, lines, _CURE.format("..."))
 

@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from deeplab_tf.errors import visible
+
 Severity = Literal["error", "warning", "note"]
 ERROR: Severity = "error"
 WARNING: Severity = "warning"
@@ -27,6 +29,11 @@ class Finding:
     severity: Severity
     evidence: tuple[str, ...]
     cure: str = ""
+
+    def __post_init__(self) -> None:
+        # Names of files, classes and variables are in it.
+        object.__setattr__(self, "evidence", tuple(map(visible, self.evidence)))
+        object.__setattr__(self, "cure", visible(self.cure))
 
     def lines(self) -> Iterator[str]:
         """Yields the finding as it is printed."""

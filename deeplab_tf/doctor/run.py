@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from deeplab_tf.config import DERIVED, DataConfig, Experiment, ModelConfig, RunC
 from deeplab_tf.doctor.checkpoint import seen_findings
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
 from deeplab_tf.doctor.network import training_findings
+from deeplab_tf.documents.json_files import read_json
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import build_model
 from deeplab_tf.weights.model_directory import ModelCard
@@ -107,7 +109,7 @@ def _described(directory: RunDirectory, findings: list[Finding]) -> tuple[ModelC
 def _options(file: files.AnyPath) -> dict:
     """Returns the options of a run; raises DeepLabError if the file does not hold the options of a run."""
     try:
-        options = json.loads(file.read_text(encoding="utf-8"))
+        options = read_json(file, dict[str, Any])
         ModelConfig.from_json(options["model"], source=str(file))
         for part in (TrainConfig, DataConfig, RunConfig):
             names = {field.name for field in dataclasses.fields(part)} & options.keys()
@@ -147,7 +149,7 @@ def _log_lines(directory: RunDirectory) -> list[dict]:
     """Returns the lines of the log; none if it is not text."""
     try:
         return directory.lines()
-    except (OSError, ValueError):
+    except OSError:
         return []
 
 

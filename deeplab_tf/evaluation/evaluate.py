@@ -13,6 +13,7 @@ import numpy as np
 from deeplab_tf import files
 from deeplab_tf.config import EvalConfig, Inference
 from deeplab_tf.data.examples import named_batches
+from deeplab_tf.documents.json_files import JSONError, parse_json
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.following import passes
 from deeplab_tf.evaluation.passes import SILENT, Observer, Pass, ScoredImage
@@ -172,9 +173,9 @@ class ScoreLog:
     def stale(self, checkpoint: str) -> str | None:
         """Returns a warning if the folder holds scores of other weights than the checkpoint's run has, else None."""
         try:
-            lines = map(json.loads, (self._folder / METRICS_FILE).read_text(encoding="utf-8").splitlines())
-            before = {str(line["checkpoint"]) for line in lines}
-        except (OSError, ValueError, KeyError, TypeError):
+            lines = (self._folder / METRICS_FILE).read_bytes().splitlines()
+            before = {str(parse_json(line, dict[str, Any])["checkpoint"]) for line in lines}
+        except (OSError, JSONError, KeyError):
             return None
         others = sorted(path for path in before if _STEP.sub("", path) != _STEP.sub("", checkpoint))
         if not others:

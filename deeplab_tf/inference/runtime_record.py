@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from deeplab_tf import files
+from deeplab_tf.documents.json_files import JSONError, read_json
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.weights_seen import weight_array
 from deeplab_tf.network.model import config_of
@@ -133,10 +134,10 @@ class RuntimeRecord:
             file.write_text(json.dumps({"format": _FORMAT, "verdicts": entries}, indent=1), encoding="utf-8")
 
     def _read(self) -> dict[str, Any]:
-        with contextlib.suppress(OSError, ValueError, RecursionError):
+        with contextlib.suppress(OSError, JSONError):
             if self._file is not None and self._file.stat().st_size <= _MOST_FILE_BYTES:
-                content = json.loads(self._file.read_text(encoding="utf-8-sig"))
-                if isinstance(content, dict) and content.get("format") == _FORMAT:
+                content = read_json(self._file, dict[str, Any])
+                if content.get("format") == _FORMAT:
                     verdicts = content.get("verdicts")
                     return verdicts if isinstance(verdicts, dict) else {}
         return {}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from deeplab_tf import files
+from deeplab_tf.documents.json_files import read_json
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.training.loop import Updater, Updates
 from deeplab_tf.zoo.download import cache_folder
@@ -19,10 +20,9 @@ def times_file() -> files.AnyPath:
 def read_times() -> dict[str, Any]:
     """Returns the times of `times_file`; {} where there is none, or one that does not read."""
     try:
-        values = json.loads(times_file().read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, DeepLabError):
+        return read_json(times_file(), dict[str, Any])
+    except (OSError, DeepLabError):
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def keep_time(what: str, seconds: float) -> None:

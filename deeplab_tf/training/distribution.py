@@ -4,13 +4,14 @@ A process makes one strategy only: TensorFlow mixes up the collectives of two.
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import tensorflow as tf
 
 from deeplab_tf.config import RunConfig
+from deeplab_tf.documents.json_files import parse_json
 from deeplab_tf.errors import DeepLabError
 
 _CURE_ALONE = "--strategy=one_device trains without the others"
@@ -87,7 +88,7 @@ def _cluster() -> Mapping | None:
     if not text.strip():
         return None
     try:
-        values = json.loads(text)
+        values = parse_json(text, dict[str, Any])
         tasks = [(kind, i) for kind, hosts in values["cluster"].items() for i in range(len(hosts))]
         here = values["task"]["type"], int(values["task"]["index"])
     except (ValueError, KeyError, TypeError, AttributeError):

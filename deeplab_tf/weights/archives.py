@@ -15,8 +15,27 @@ from deeplab_tf.errors import DeepLabError
 
 MAX_UNPACKED = 4 << 30  # bytes; the largest released archive unpacks to about half a gigabyte
 _CHUNK = 1 << 18  # bytes
+_MOST_MEMBERS = 10_000
+_DEEPEST = 32  # folders; those of a released archive are one deep
+_LARGEST_HEADER = 1 << 20  # bytes of what describes a member, such as a long name; they are read into memory
+_DESCRIBING = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
 # Bytes of tar that even an empty member takes. They are counted, so that a bomb of empty files is noticed too.
 _HEADER = 512
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose sizes were looked at before anything is read by them."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
+        """Returns the member of a header's bytes; tarfile.ReadError where it says an absurd size."""
+        member = super().frombuf(buf, encoding, errors)
+        if member.size < 0 or (member.type in _DESCRIBING and member.size > _LARGEST_HEADER):
+            raise tarfile.ReadError(f"a header of {member.size} bytes")
+        return member
 
 
 def unpack(archive: str | os.PathLike[str], target: str | os.PathLike[str]) -> pathlib.Path:
@@ -50,7 +69,8 @@ def _extract_named(archive: files.AnyPath, folder: files.AnyPath) -> None:
         _extract(archive, folder)
     except tarfile.FilterError as error:
         raise DeepLabError(f"{archive}: refused member {error.tarinfo.name!r}: {error}") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error, tarfile.TarError) as error:
+    # A hard link to what is not there is a KeyError, one to itself a RecursionError.
+    except (gzip.BadGzipFile, EOFError, zlib.error, tarfile.TarError, LookupError, RecursionError) as error:
         raise DeepLabError(f"{archive} is not a whole .tar.gz archive ({error}); delete it and get it again") from None
 
 
@@ -65,8 +85,14 @@ def _extract(archive: files.AnyPath, folder: files.AnyPath) -> None:
     total = 0
     count = 0
     # Read as a stream, the archive tells a member's size before a byte of it is written.
-    with _opened(archive) as content, gzip.open(content) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-        for member in tar:
+    with (
+        _opened(archive) as content,
+        gzip.open(content) as stream,
+        tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar,
+    ):
+        for number, member in enumerate(tar):
+            if number >= _MOST_MEMBERS:
+                raise DeepLabError(f"{archive} has more than {_MOST_MEMBERS} members; expected a checkpoint archive")
             _require_inside(member, archive)
             total += _HEADER + member.size
             count += member.isfile()
@@ -91,6 +117,8 @@ def _require_inside(member: tarfile.TarInfo, archive: files.AnyPath) -> None:
     It is stricter than tarfile's data filter, which resolves links and has been outwitted: no ".." at all, and no
     absolute name.
     """
+    if member.name.count("/") >= _DEEPEST or "\0" in member.name + member.linkname:
+        raise DeepLabError(f"{archive}: member {member.name[:80]!r} lies too deep, or has a zero in its name")
     names = [("name", member.name)]
     if member.islnk() or member.issym():
         names.append(("link", member.linkname))

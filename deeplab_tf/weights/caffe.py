@@ -21,6 +21,7 @@ _FIXED32 = 5
 # V1LayerParameter.
 _LAYERS = {100: (1, 7), 2: (4, 6)}
 # Field numbers of BlobProto.
+_MOST_DIMENSIONS = 8
 _LEGACY_SHAPE = (1, 2, 3, 4)  # num, channels, height, width
 _DATA = 5
 _SHAPE = 7
@@ -148,7 +149,7 @@ def _blob(data: memoryview) -> np.ndarray:
     else:
         # Of a field that is repeated by mistake the last counts, as for protobuf; one that is absent is 0.
         shape = tuple(sum(_numbers(pieces.get(number, []))[-1:]) for number in _LEGACY_SHAPE)
-    if math.prod(shape) != len(values):
+    if len(shape) > _MOST_DIMENSIONS or 0 in shape or math.prod(shape) != len(values):
         raise ValueError(f"{len(values)} weights for the shape {list(shape)}")
     return values.reshape(shape)
 

@@ -22,8 +22,7 @@ from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DamagedError, DeepLabError, is_out_of_memory
 from deeplab_tf.network.model import Network, as_network, build_model
 
-HDF5 = (".h5", ".hdf5")
-EXTENSIONS = (".keras", *HDF5)
+EXTENSIONS = (".keras", ".h5", ".hdf5")
 WEIGHTS_ALONE = ".weights.h5"
 _CONFIG = "config.json"
 _MEMBERS = {_CONFIG, "metadata.json", "model.weights.h5"}
@@ -47,7 +46,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def here(path: files.AnyPath) -> Iterator[str]:
+def _here(path: files.AnyPath) -> Iterator[str]:
     """Gives the name of a file of this machine with the content of `path`, and the ending that Keras goes by."""
     suffix = WEIGHTS_ALONE if is_weights_alone(path) else path.suffix.lower()
     if isinstance(path, pathlib.Path) and str(path).endswith(suffix):
@@ -91,14 +90,14 @@ def _check_description(path: files.AnyPath, text: str | bytes) -> None:
         )
 
 
-def check_links(path: files.AnyPath, group: Any) -> None:
+def _check_links(path: files.AnyPath, group: Any) -> None:
     """Raises DeepLabError where HDF5 data lie in another file, or are links."""
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise DeepLabError(f"{path}: {name} is a link of HDF5; expected the weights themselves")
         entry = group[name]
         if isinstance(entry, h5py.Group):
-            check_links(path, entry)
+            _check_links(path, entry)
         elif isinstance(entry, h5py.Dataset) and (entry.external or entry.is_virtual):
             raise DeepLabError(f"{path}: the values of {name} lie in another file; expected them in this one")
 
@@ -133,12 +132,12 @@ def _check_archive(path: files.AnyPath, local: str) -> None:
         if weights.file_size > 2 * weights.compress_size + (1 << 20):  # Keras does not compress
             raise DeepLabError(f"{path}: its weights unpack to {weights.file_size} bytes; expected an archive of Keras")
         with h5py.File(io.BytesIO(archive.read(weights)), "r") as content:
-            check_links(path, content)
+            _check_links(path, content)
 
 
 def _check_hdf5(path: files.AnyPath, local: str) -> None:
     with h5py.File(local, "r") as content:
-        check_links(path, content)
+        _check_links(path, content)
         description = content.attrs.get("model_config")
         if description is None:
             raise DeepLabError(
@@ -149,7 +148,7 @@ def _check_hdf5(path: files.AnyPath, local: str) -> None:
 
 
 @contextlib.contextmanager
-def opening(path: files.AnyPath) -> Iterator[None]:
+def _opening(path: files.AnyPath) -> Iterator[None]:
     """Turns what Keras and HDF5 raise of a file into one line."""
     try:
         yield
@@ -173,7 +172,7 @@ def read_keras_file(path: files.AnyPath) -> Network:
     Raises:
       DeepLabError: it is damaged, is not a network of ours, holds code, or refers to other files.
     """
-    with opening(path), here(path) as local:
+    with _opening(path), _here(path) as local:
         if path.suffix.lower() == ".keras":
             _check_archive(path, local)
         else:
@@ -192,9 +191,9 @@ def read_weights_alone(path: files.AnyPath, config: ModelConfig) -> Network:
       DeepLabError: it is damaged, refers to other files, or is that of another network.
     """
     model = build_model(config, zeros=True)
-    with opening(path), here(path) as local:
+    with _opening(path), _here(path) as local:
         with h5py.File(local, "r") as content:
-            check_links(path, content)
+            _check_links(path, content)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # Keras warns of layers that the file lacks, and leaves them as they are

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import keras
 import numpy as np
@@ -12,12 +12,30 @@ import numpy as np
 from deeplab_tf import files
 from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config import ModelConfig
+from deeplab_tf.documents.json_files import JSONError, read_json, typed
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.version import __version__
 from deeplab_tf.weights.recognize import Kind
 from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX
 from deeplab_tf.weights.tf1 import Receipt, save_tf1_checkpoint
 from deeplab_tf.zoo.contamination import contamination
+
+
+class _Fields(TypedDict, total=False):
+    """The fields of deeplab.json but `config` and `image`."""
+
+    version: str
+    kind: Kind
+    dataset: str | None
+    class_names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    ignore_label: int
+    train_split: str | None
+    source_checkpoint: str | None
+    source_sha256: str | None
+    output_stride: int | None
+    averages: bool
+    letterbox: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,18 +117,19 @@ class ModelCard:
         """
         path = files.path(folder) / MODEL_FILE
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            values.pop("version", None)
-            values["config"] = ModelConfig.from_json(values["config"], source=str(path))
-            values["class_names"] = tuple(values.get("class_names", ()))
-            values["palette"] = tuple(tuple(colour) for colour in values.get("palette", ()))
-            if "image" in values:
-                values["image"] = ImageFacts.from_json(values["image"], path)
-            return cls(**values)
-        except DeepLabError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            values = read_json(path, dict[str, Any])
+            config, image = values.pop("config", None), values.pop("image", None)
+            unknown = sorted(values.keys() - _Fields.__annotations__.keys())
+            if unknown:
+                raise JSONError(f"unknown field {unknown[0]!r}")
+            fields: dict[str, Any] = {**typed(values, _Fields)}
+            fields.pop("version", None)
+            described = typed(config, dict[str, Any])
+        except (OSError, JSONError) as error:
             raise DeepLabError(f"{path}: not a model directory's description ({error}); convert again") from None
+        model = ModelConfig.from_json(described, source=str(path))
+        facts = ImageFacts.from_json(image, path) if image is not None else None
+        return cls(config=model, image=facts, **fields)
 
 
 _FILES = (f"{MODEL_PREFIX}.data-00000-of-00001", f"{MODEL_PREFIX}.index", "checkpoint", "receipt.json", MODEL_FILE)

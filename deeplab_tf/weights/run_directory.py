@@ -6,12 +6,13 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
 from deeplab_tf import files
 from deeplab_tf.config import RunConfig
+from deeplab_tf.documents.json_files import JSONError, parse_json, typed
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.run_options import RUN_FILE, merged, plain, read_run
@@ -295,16 +296,27 @@ class RunDirectory:
         path = self.path / file
         if not path.exists():
             return []
-        lines = map(_parsed, path.read_text(encoding="utf-8").splitlines())
+        kind = _Score if file == SCORES else _Line
+        lines = (_parsed(line, kind) for line in path.read_bytes().split(b"\n"))
         return [line for line in lines if line]
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+class _Line(TypedDict):
+    step: int
+
+
+class _Score(_Line):
+    miou: float
+
+
+def _parsed(line: bytes, kind: type[_Line]) -> dict[str, Any] | None:
+    """Returns the fields of a line of a log; None of one that was cut off, or is something else."""
     try:
-        values = json.loads(line)
-        return values if isinstance(values["step"], int) else None
-    except (ValueError, KeyError, TypeError):
+        values = parse_json(line, dict[str, Any])
+        typed(values, kind)
+    except JSONError:
         return None
+    return values
 
 
 def _write(path: files.AnyPath, text: str) -> None:

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from deeplab_tf import files
 from deeplab_tf.config.resuming import changeable, flag_of
+from deeplab_tf.documents.json_files import JSONError, read_json, typed
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.weights.sources import MODEL_FILE
 
@@ -20,6 +21,25 @@ _NOT_COMPARED = (EVALUATION, PLACES, CHANGES)
 _STEPS = "training_number_of_steps"  # may change without a word, and is recorded
 
 
+class _Split(TypedDict):
+    records: int
+    digest: str
+
+
+class _Records(TypedDict, total=False):
+    classes: list[str] | None
+    ignore_label: int | None
+    splits: dict[str, _Split] | None
+
+
+class _Run(TypedDict, total=False):
+    """Of run.json what is looked into; other fields are compared as they are."""
+
+    places: dict[str, Any]
+    changes: list[dict[str, Any]]
+    records: _Records | None
+
+
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `values` as JSON has them, with lists for tuples."""
     return json.loads(json.dumps(values))
@@ -31,11 +51,10 @@ def read_run(folder: files.AnyPath) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise ValueError("not an object")
+        values = read_json(file, dict[str, Any])
+        typed(values, _Run)
         return values
-    except ValueError as error:
+    except (OSError, JSONError) as error:
         raise DeepLabError(f"{file}: damaged ({error}); expected the run's options; choose another folder") from None
 
 
@@ -103,8 +122,8 @@ def _other_data(folder: files.AnyPath, before: Mapping, now: Mapping) -> dict[st
 def _described_dataset(folder: files.AnyPath) -> str | None:
     """Returns the name of the data set in deeplab.json; run.json had the path where the user gave one."""
     try:
-        return json.loads((folder / MODEL_FILE).read_text(encoding="utf-8")).get("dataset")
-    except (OSError, ValueError, AttributeError):
+        return read_json(folder / MODEL_FILE, dict[str, Any]).get("dataset")
+    except (OSError, JSONError):
         return None
 
 

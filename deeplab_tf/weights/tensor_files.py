@@ -123,6 +123,5 @@ def read_tensors(path: files.AnyPath) -> NamedTensors:
     except DeepLabError as error:
         raise DeepLabError(f"{path}: {error}") from None
     left_out = {name: (tensors.shapes[name], reason) for name, reason in found.left_out.items()}
-    told = (f"names and layout are those of {system.name}", *((system.note,) if system.note else ()))
-    notes = (*told, *tensors.notes)
+    notes = (f"names and layout are those of {system.name}", *tensors.notes)
     return NamedTensors(found.shapes, found.read, notes, system.model_variant, found.origins, left_out)

@@ -236,6 +236,18 @@ def metrics_of(evaluation: Evaluation, collected: Collector, *, command: str = "
     return _plain(values)
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # begins what a spreadsheet computes, or takes for such
+
+
+def harmless_cell(value: object) -> object:
+    """Returns a value for a cell of a CSV file; a spreadsheet shows a text as it is, whatever it begins with.
+
+    The name of an image or a class is anybody's: =HYPERLINK(...) would be run when the file is opened. The cure is that
+    of OWASP's page on CSV injection: an apostrophe in front.
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
 def _per_image(images: Sequence[ImageScores], names: Sequence[str]) -> str:
     """Returns the contents of per_image.csv; a score that is undefined is empty."""
     stream = io.StringIO()
@@ -245,7 +257,8 @@ def _per_image(images: Sequence[ImageScores], names: Sequence[str]) -> str:
     for image in images:
         values = [getattr(image, column) for column in columns]
         pair = [names[index] for index in image.confused or ()] or ["", ""]
-        writer.writerow([*("" if isinstance(v, float) and math.isnan(v) else v for v in values), *pair])
+        cells = [*("" if isinstance(v, float) and math.isnan(v) else v for v in values), *pair]
+        writer.writerow(map(harmless_cell, cells))
     return stream.getvalue()
 
 
