@@ -93,6 +93,9 @@ def test_own_pictures_and_labels(folders):
     assert first.label.shape == (40, 50) and set(np.unique(first.label)) == set(range(6))
     (shrunk, _) = compared_images(options, CARD, (20, 50))
     assert shrunk.label.shape == shrunk.size == (20, 25)
+    of_ranges = ExportConfig(representative_images=(str(folders / "images" / "1.png"),))
+    (only,) = compared_images(of_ranges, CARD, None)
+    assert np.array_equal(only.image, second.image)
 
 
 def test_wrong_labels(folders):

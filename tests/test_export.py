@@ -117,11 +117,14 @@ def test_where_a_tflite_ends(upsample, shape, tmp_path):
 
 @pytest.mark.heavy
 def test_onnx(tmp_path):
+    onnx = pytest.importorskip("onnx")
     pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
     path = exported(tmp_path, "folder", "--format=onnx")
     assert {entry.name for entry in path.iterdir()} == {"model.onnx", "certificate.json"}
     found = certificate_of(path)
     assert found["agreement"] >= 0.9999 and {"onnx", "onnxruntime", "tf2onnx"} <= set(found["versions"])
+    (named,) = onnx.load_from_string((path / "model.onnx").read_bytes()).metadata_props
+    assert named.key == "class_names" and json.loads(named.value) == found["class_names"]
     assert found["input_shape"] == [None, None, None, 3]
 
 

@@ -78,7 +78,7 @@ class ExportConfig(Options):
         "network of quantised training has its own",
     )
     images: tuple[str, ...] | None = path_option(
-        None, "files, folders or globs of images for the certificate; unset: pictures of drawn shapes"
+        None, "files, folders or globs of images for the certificate; unset: representative_images, else drawn shapes"
     )
     labels: str | None = path_option(
         None, "folder of labels, <stem>.png for each of these images, to score both models by"

@@ -110,22 +110,23 @@ def read_compared(file: str, card: ModelCard) -> np.ndarray:
 
 
 def compared_images(options: ExportConfig, card: ModelCard, size: tuple[int, int] | None) -> Iterator[ComparedImage]:
-    """Yields the pictures of the certificate: the user's, or drawn shapes.
+    """Yields the pictures of the certificate: the user's, those of the ranges, or drawn shapes.
 
     Args:
-      options: its images, labels and num_images are used.
+      options: its images, or else its representative_images, labels and num_images are used.
       card: of the model.
       size: height and width that the file takes; None if it takes any.
 
     Raises:
       DeepLabError: an image or a label is missing or damaged, or their sizes differ.
     """
-    if not options.images:
+    given = options.images or options.representative_images
+    if not given:
         yield from _drawn(card, size, options.num_images)
         return
     palette = card.palette or pascal_palette(card.config.num_classes)
     rules = LabelRules(num_classes=card.config.num_classes, ignore_label=card.ignore_label, palette=palette)
-    for file in expand_inputs(options.images)[: options.num_images]:
+    for file in expand_inputs(given)[: options.num_images]:
         image = read_compared(file, card)
         compared = fitted(image, card, size)
         if options.labels:

@@ -32,6 +32,7 @@ from deeplab_tf.exporting.certificate import (
     write_certificate,
 )
 from deeplab_tf.exporting.formats import FORMATS, Format, RunExport, files_of, open_with_scores, write_graph_text
+from deeplab_tf.exporting.onnx_file import name_classes
 from deeplab_tf.inference.files import expand_inputs
 from deeplab_tf.inference.graph import Segmentation, build_graph, build_graph_def, read_weights
 from deeplab_tf.network.model import build_model
@@ -297,6 +298,8 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
     with target.growing(options) as folder:
         path = folder / target.export
         with _written(segmentation, (shape, dtype), path, _representative(options, card)) as open_scoring:
+            if options.format == "onnx" and card.class_names:
+                name_classes(path, card.class_names)
             operations = target.format.operations(path)
             require_portable(operations, export_path)
             figures = compare(model, open_scoring(), pictures, card, options)

@@ -1,6 +1,7 @@
 """The ONNX file: conversion by tf2onnx, which gets a graph without kernels; they are put into what it makes."""
 
 import contextlib
+import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -108,6 +109,15 @@ def write_onnx(graph: ApartGraph, outputs: Sequence[str], path: pathlib.Path) ->
         model, _ = tf2onnx.convert.from_graph_def(graph.graph_def, **names, opset=_OPSET)
     _raise_scales(model)
     _put_in(model, graph.kernels)
+    path.write_bytes(model.SerializeToString())
+
+
+def name_classes(path: pathlib.Path, names: Sequence[str]) -> None:
+    """Adds the names of the classes, a JSON list, to an ONNX file as its metadata `class_names`."""
+    import onnx
+
+    model = onnx.load_from_string(path.read_bytes())
+    onnx.helper.set_model_props(model, {"class_names": json.dumps(list(names))})
     path.write_bytes(model.SerializeToString())
 
 
