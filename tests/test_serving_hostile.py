@@ -11,18 +11,22 @@ import json
 import logging
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
+import zlib
 
 import numpy as np
 import PIL.Image
 import pytest
 from commands import finished
 from golden import golden_image
+from loads import tiled_tiff
 from networks import SMALL, lively
 from record_files import encoded
 
+from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config import ServeConfig
 from deeplab_tf.tools import serve as serve_tool
 from deeplab_tf.weights.model_directory import ModelCard
@@ -138,6 +142,29 @@ def test_limits_count_what_the_network_gets():
     with pytest.raises(Refused) as error:  # turned by 90 degrees
         decode_picture(drawn((1, 400)), fixed)
     assert error.value.status == 413
+
+
+def short_png(height: int, written: int) -> bytes:
+    """A PNG of 30 columns that announces so many rows and holds fewer."""
+    head = struct.pack(">IIBBBBB", 30, height, 8, 0, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in ((b"IHDR", head), (b"IDAT", zlib.compress(bytes(31 * written))), (b"IEND", b"")):
+        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return content
+
+
+def test_row_7_a_png_with_fewer_rows_than_it_announces_is_refused():
+    assert decode_picture(short_png(20, 20), Limits(600)).pixels.shape == (20, 30, 3)
+    for written in (0, 1, 19):
+        with pytest.raises(Refused, match="image: damaged or truncated image"):
+            decode_picture(short_png(20, written), Limits(600))
+    assert decode_picture(short_png(20, 1_000_000), Limits(600)).pixels.shape == (20, 30, 3)  # more is left out
+
+
+def test_row_5_tiles_larger_than_the_picture_are_refused():
+    bands = ImageFacts(1, "uint8", ((0.0, 255.0),), (127.5,))
+    with pytest.raises(Refused, match=r"image: too large to be a photograph .1600000000 pixels, more than 100000"):
+        decode_picture(tiled_tiff(), Limits(100_000), image=bands)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF"])

@@ -36,9 +36,10 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         position += length + 12
 
 
-def _rows(content: bytes) -> bytes:
-    """Returns the filtered rows, as many as the file holds."""
-    return zlib.decompressobj().decompress(b"".join(data for kind, data in _chunks(content) if kind == b"IDAT"))
+def _rows(content: bytes, most: int) -> bytes:
+    """Returns the bytes of the filtered rows that the file holds, at most so many: a small file may hold very many."""
+    data = b"".join(data for kind, data in _chunks(content) if kind == b"IDAT")
+    return zlib.decompressobj().decompress(data, max(most, 1))
 
 
 def is_short(content: bytes) -> bool:
@@ -52,7 +53,7 @@ def is_short(content: bytes) -> bool:
     expected = size(height, width)
     if content[28]:  # interlaced: seven pictures of every so many rows and columns
         expected = sum(size(-(-(height - y) // dy), -(-(width - x) // dx)) for y, x, dy, dx in _PASSES)
-    return len(_rows(content)) < expected
+    return expected > 0 and len(_rows(content, expected)) < expected
 
 
 def decode_deep_png(content: bytes) -> np.ndarray:
@@ -65,10 +66,11 @@ def decode_deep_png(content: bytes) -> np.ndarray:
     samples = sample_count(content)
     if content[28]:
         raise DeepLabError("an interlaced PNG of 16 bits; save it without interlacing")
-    raw = _rows(content)
-    if len(raw) < height * (1 + 2 * samples * width):
+    expected = height * (1 + 2 * samples * width)
+    raw = _rows(content, expected)
+    if len(raw) < expected:
         raise DeepLabError("the PNG announces more rows than it holds")
-    lines = np.frombuffer(raw, np.uint8)[: height * (1 + 2 * samples * width)].reshape(height, -1)
+    lines = np.frombuffer(raw, np.uint8).reshape(height, -1)
     filters = lines[:, 0]
     if filters.max(initial=0) > 4:
         raise DeepLabError(f"PNG filter {filters.max()}: expected 0 to 4")

@@ -22,6 +22,7 @@ NPY = b"\x93NUMPY"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATION = 0x0112  # tag of the orientation in EXIF data and in a TIFF
 _BITS, _SAMPLES, _EXTRA, _PHOTOMETRIC = 258, 277, 338, 262  # tags of a TIFF
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
 _CMYK = 5
 _TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
 
@@ -207,6 +208,7 @@ def _open_tiff(content: bytes, reading: Reading) -> Photograph:
     except PIL.UnidentifiedImageError:
         return _open_bands(content, reading)
     tags = getattr(image, "tag_v2", {})
+    _require_tiles(tags.get(_TILE_WIDTH), tags.get(_TILE_LENGTH), reading)
     samples = tags.get(_SAMPLES, 1)
     extra = tags.get(_EXTRA, ())
     is_alpha = samples == 4 and bool(extra) and set(extra) <= {1, 2}
@@ -230,6 +232,12 @@ def _open_tiff(content: bytes, reading: Reading) -> Photograph:
     return dataclasses.replace(opened, size=size, orientation=orientation, pixels=pixels, image=None)
 
 
+def _require_tiles(width: object, length: object, reading: Reading) -> None:
+    """Raises DeepLabError for tiles of too many pixels, each of which is decoded whole, however small the picture."""
+    if isinstance(width, int) and isinstance(length, int):
+        _require_pixels((length, width), reading)
+
+
 def _tifffile():
     try:
         with _turn:
@@ -251,6 +259,8 @@ def _open_bands(content: bytes, reading: Reading) -> Photograph:
             shaped = len(tiff.pages) > 1 and tiff.is_shaped and len(series.shape) == 3
             shape, axes = (series.shape, "") if shaped else (page.shape, page.axes)
             _require_pixels(shape, reading)
+            if page.is_tiled:
+                _require_tiles(page.tilewidth, page.tilelength, reading)
             array = series.asarray() if shaped else page.asarray()
             tag = page.tags.get(_ORIENTATION)
             pages = 1 if shaped else len(tiff.pages)

@@ -3,12 +3,14 @@
 import io
 import math
 import warnings
+import zlib
 
 import numpy as np
 import PIL.Image
 
 from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.ops.deep_png import is_short
 from deeplab_tf.ops.images import LARGEST_IMAGE, PILLOW_ERRORS
 from deeplab_tf.ops.network_pictures import Picture, read_photograph
 from deeplab_tf.ops.photographs import NPY, TIFF
@@ -25,6 +27,7 @@ _PHOTOGRAPHS = {
     b"RIFF": "WEBP",
 }
 _BANDS = (*TIFF, NPY)  # what else a model of other bands than RGB is sent
+_PNG_HEADER = 33  # bytes of a PNG's signature and header
 _HEADER = 10_000  # characters of a .npy's header, at most, as NumPy allows
 
 
@@ -73,6 +76,16 @@ def _require_size(content: bytes, kind: str | None, limits: Limits, name: str) -
     limits.require(width, height, name)  # it may be turned
 
 
+def _require_rows(content: bytes, kind: str | None, name: str) -> None:
+    """Raises Refused for a PNG that announces more rows than it holds, which would be black in silence."""
+    try:
+        short = kind == "PNG" and len(content) > _PNG_HEADER and is_short(content)
+    except zlib.error:
+        return  # the decoder tells what is wrong with it
+    if short:
+        raise Refused(400, f"{name}: damaged or truncated image (a PNG that announces more rows than it holds)")
+
+
 def decode_picture(content: bytes, limits: Limits, *, name: str = "image", image: ImageFacts | None = None) -> Picture:
     """Returns a picture as the network reads it: RGB, uint8 [h, w, 3], or what `image` says, upright.
 
@@ -84,6 +97,7 @@ def decode_picture(content: bytes, limits: Limits, *, name: str = "image", image
         _require_array(content, name)
     else:
         _require_size(content, kind, limits, name)
+    _require_rows(content, kind, name)
     try:
         picture = read_photograph(content, image, name=name, max_pixels=max(limits.max_pixels, 0))
     except DeepLabError as error:
