@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pathlib
+import subprocess
 import sys
 import tarfile
 import uuid
@@ -122,6 +123,10 @@ def sources(tmp_path_factory) -> pathlib.Path:
         (root / "labels" / f"{name}.png").write_bytes(encoded(np.zeros((40, 50), np.uint8)))
     for split in ("train", "val"):
         write_shapes(root / "records", split, 4, (33, 33))
+    (root / "access").mkdir()
+    (root / "access" / "tokens").write_text("a-token-of-more-than-sixteen\n")
+    made = ["-out", f"{root}/access/certificate.pem", "-keyout", f"{root}/access/key.pem", "-subj", "/CN=localhost"]
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *made], check=True, capture_output=True)
     (root / "facts").mkdir()
     shapes = datasets.DATASETS["shapes"]
     (root / "facts" / datasets.DATASET_FILE).write_text(datasets.dataset_json(shapes))
@@ -300,14 +305,16 @@ def test_export_in_eight_bits(place, sources):
 
 
 @spelled(heavy=("a*b {}/", "{}"))
-@covers("serve", "checkpoint", "examples")
+@covers("serve", "checkpoint", "examples", "token_file", "tls_certificate", "tls_key")
 def test_serve(place, sources, monkeypatch):
     # The socket is another test's (test_ending, test_serving): here the command ends where it would listen.
     seen = []
     server = importlib.import_module("deeplab_tf.serving.server")
     monkeypatch.setattr(server, "serving", lambda engine: seen.append(engine.info()["examples"]) or sys.exit(0))
     model, examples = place("model", sources / "model"), place("photos", sources / "photos")
-    ran("serve", f"--checkpoint={model}", f"--examples={examples}", "--port=0", "--runtime=tf")
+    files_of_access = {"token_file": "tokens", "tls_certificate": "certificate.pem", "tls_key": "key.pem"}
+    access = [f"--{flag}={place(name, sources / 'access' / name)}" for flag, name in files_of_access.items()]
+    ran("serve", f"--checkpoint={model}", f"--examples={examples}", *access, "--port=0", "--runtime=tf")
     assert len(seen[0]) == 2, "the photographs were found"
 
 

@@ -465,7 +465,7 @@ def test_a_file_of_tokens_that_is_none(case, tmp_path, capsys):
         (["--tls_key={0}/x"], "needs tls_certificate too"),
         (["--tls_certificate={0}/none"], "not a certificate with its key, in PEM (No such file or directory)"),
         (["--tls_certificate={0}/text"], "not a certificate with its key, in PEM"),
-        (["--tls_certificate=ram://x"], "the library of TLS reads it itself"),
+        (["--tls_certificate=ram://x"], "not a certificate with its key, in PEM"),
         (["--allow_origin=example.org"], "expected * or origins such as https://example.org"),
         (["--max_images=0"], "expected a number of at least 1"),
     ],

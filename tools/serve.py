@@ -9,11 +9,12 @@ It listens on this machine alone (with --host=0.0.0.0 on all its addresses, for 
 Ctrl-C at once. /healthz, /readyz and /metrics are for those who look after it.
 """
 
+import contextlib
 import logging
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from absl import flags
 
@@ -61,14 +62,22 @@ class _WithIdentity(logging.Formatter):
         return super().format(record)
 
 
-def _log(requests: bool) -> None:
-    """Writes the server's log to standard error; with `requests` a line for each of them."""
+@contextlib.contextmanager
+def _logged(requests: bool) -> Iterator[None]:
+    """Writes the server's log to standard error for the duration of the context; `requests`: a line for each too."""
     log = logging.getLogger("deeplab_tf.serving")
+    before = log.level, log.propagate
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_WithIdentity("%(asctime)s %(levelname)s %(identity)s %(message)s"))
-    log.handlers[:] = [handler]
+    log.addHandler(handler)
     log.setLevel(logging.INFO if requests else logging.WARNING)
     log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
 
 
 def main(values: flags.FlagValues) -> int:
@@ -100,7 +109,6 @@ def main(values: flags.FlagValues) -> int:
     warning = exposure(choice)
     if warning is not None:
         print(f"Warning: {warning}", file=sys.stderr)
-    _log(choice.log_requests)
     ended = threading.Event()
     received: list[int] = []
 
@@ -112,7 +120,7 @@ def main(values: flags.FlagValues) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    with serving(engine) as address:
+    with _logged(choice.log_requests), serving(engine) as address:
         print(f"Page: {address}/\nREST: {address}/v1/models/{choice.model_name}:predict\nCtrl-C ends it.", flush=True)
         ended.wait()
         print("Stopped")

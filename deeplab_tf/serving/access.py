@@ -2,10 +2,13 @@
 
 import base64
 import binascii
+import contextlib
 import hmac
+import pathlib
 import re
 import ssl
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 from deeplab_tf import files
@@ -45,6 +48,19 @@ def read_tokens(place: str) -> tuple[bytes, ...]:
     return tuple(tokens)
 
 
+@contextlib.contextmanager
+def _here(place: str) -> Iterator[pathlib.Path]:
+    """Gives a file of this machine with what is in `place`: the library of TLS opens its files itself."""
+    found = files.path(place)
+    if isinstance(found, pathlib.Path):
+        yield found
+        return
+    with tempfile.NamedTemporaryFile(prefix="deeplab_tf-") as copy:  # which nobody else may read
+        copy.write(found.read_bytes())
+        copy.flush()
+        yield pathlib.Path(copy.name)
+
+
 def tls_context(options: ServeConfig) -> ssl.SSLContext | None:
     """Returns what a server shows who it is with; None: without --tls_certificate.
 
@@ -53,10 +69,8 @@ def tls_context(options: ServeConfig) -> ssl.SSLContext | None:
     """
     if options.tls_certificate is None:
         return None
-    why = "the library of TLS reads it itself"
-    certificate = files.local_path(options.tls_certificate, flag="--tls_certificate", why=why)
-    key = files.local_path(options.tls_key, flag="--tls_key", why=why) if options.tls_key else certificate
-    where = f"--tls_certificate={certificate}" + (f" --tls_key={key}" if options.tls_key else "")
+    key = options.tls_key or options.tls_certificate
+    where = f"--tls_certificate={options.tls_certificate}" + (f" --tls_key={key}" if options.tls_key else "")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
 
@@ -64,7 +78,8 @@ def tls_context(options: ServeConfig) -> ssl.SSLContext | None:
         raise DeepLabError(f"{where}: the key is encrypted; expected one without a password")
 
     try:
-        context.load_cert_chain(certificate, key, password=no_password)
+        with _here(options.tls_certificate) as certificate_file, _here(key) as key_file:
+            context.load_cert_chain(certificate_file, key_file, password=no_password)
     except OSError as error:  # ssl.SSLError is one
         reason = getattr(error, "reason", None) or error.strerror or error
         raise DeepLabError(f"{where}: not a certificate with its key, in PEM ({reason})") from None
