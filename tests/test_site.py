@@ -8,6 +8,7 @@ import sys
 
 import pages
 import pytest
+from chromium import chromium, find_chromium
 
 import deeplab_tf
 from deeplab_tf.tools import cli
@@ -21,25 +22,48 @@ from test_release_command_lines import FLAGS, RETIRED
 RELEASE = pages.ROOT / "docs" / "coming-from" / "research_deeplab.md"
 
 
-@pytest.mark.heavy
-def test_the_site_builds_without_a_warning_and_needs_no_network(tmp_path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> pathlib.Path:
+    """The built site."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     # A new major version of MkDocs is announced on the terminal, which is no warning of this build.
     environment = {**os.environ, "PYTHONPATH": str(pages.ROOT), "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=pages.ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    built = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.html")}
+    return folder
+
+
+@pytest.mark.heavy
+def test_the_site_is_whole_and_needs_no_network(site):
+    built = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
     docs = pages.ROOT / "docs"
     written = {path.relative_to(docs).with_suffix(".html").as_posix() for path in docs.rglob("*.md")}
     assert written | {"index.html", "changelog.html", "reference/flags/train.html", "reference/api/use.html"} <= built
-    navigation = (tmp_path / "reference/zoo.html").read_text(encoding="utf-8")
+    navigation = (site / "reference/zoo.html").read_text(encoding="utf-8")
     assert all(f"flags/{command}.html" in navigation for command in cli.COMMANDS)
     for name in built:
-        text = (tmp_path / name).read_text(encoding="utf-8")
+        text = (site / name).read_text(encoding="utf-8")
         fetched = re.findall(r'<(?:script|link|img|iframe)\b[^>]*(?:src|href)="((?:https?:)?//[^"]*)"', text)
         assert not fetched, f"{name}: {fetched[:3]}"
         if not name.startswith("404"):
-            check_links(tmp_path, tmp_path / name, text)
+            check_links(site, site / name, text)
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(find_chromium() is None, reason="no chromium: apt-get install chromium-headless-shell")
+def test_the_site_works_as_files_in_a_browser(site, tmp_path):
+    with chromium(tmp_path) as page:
+        page.size(390, 844)
+        for name in ("index", "faq", "reference/flags/train", "how-to/own_data", "coming-from/research_deeplab"):
+            page.open((site / f"{name}.html").as_uri())
+            assert page.run("document.documentElement.scrollWidth") == 390, name
+        page.size(1280, 900, dark=True)
+        page.open((site / "faq.html").as_uri() + "?q=stride")
+        found = page.wait("document.querySelector('.md-search-result__item h1')?.textContent")
+        assert found == "Why stride and rate belong together"
+        assert page.run("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+        assert page.complaints() == []
 
 
 def check_links(site: pathlib.Path, page: pathlib.Path, text: str):
@@ -55,7 +79,13 @@ def test_every_page_is_in_the_navigation():
     assert len(listed) == len(set(listed))
     docs = pages.ROOT / "docs"
     written = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
-    assert set(listed) == written | {"index.md", "changelog.md", "contributing.md", "reference/flags/index.md"}
+    assert set(listed) == written | {
+        "index.md",
+        "changelog.md",
+        "contributing.md",
+        "security.md",
+        "reference/flags/index.md",
+    }
 
 
 def test_every_public_name_has_its_place():

@@ -12,7 +12,12 @@ from deeplab_tf.tools import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Files beside docs -> their pages.
-OUTSIDE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+OUTSIDE = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+}
 
 _FLAGS = "reference/flags/index.md"
 _CODE = re.compile(r"(<code>)([^<]*)</code>")
