@@ -54,15 +54,15 @@ def test_the_site_is_whole_and_needs_no_network(site):
 @pytest.mark.skipif(find_chromium() is None, reason="no chromium: apt-get install chromium-headless-shell")
 def test_the_site_works_as_files_in_a_browser(site, tmp_path):
     with chromium(tmp_path) as page:
-        page.size(390, 844)
-        for name in ("index", "faq", "reference/flags/train", "how-to/own_data", "coming-from/research_deeplab"):
-            page.open((site / f"{name}.html").as_uri())
-            assert page.run("document.documentElement.scrollWidth") == 390, name
         page.size(1280, 900, dark=True)
         page.open((site / "faq.html").as_uri() + "?q=stride")
         found = page.wait("document.querySelector('.md-search-result__item h1')?.textContent")
         assert found == "Why stride and rate belong together"
-        assert page.run("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+        assert page.run("document.body.dataset.mdColorScheme") == "slate"
+        page.size(390, 844)
+        for name in ("index", "faq", "reference/flags/train", "how-to/own_data", "coming-from/research_deeplab"):
+            page.open((site / f"{name}.html").as_uri())
+            assert page.run("document.documentElement.scrollWidth") == 390, name
         assert page.complaints() == []
 
 

@@ -57,7 +57,7 @@ def _fields(name: str) -> str:
     for field in dataclasses.fields(options):
         if "help" in field.metadata:
             kind = field.type.__name__ if isinstance(field.type, type) else str(field.type).replace("typing.", "")
-            cells = (f"`{field.name}`", f"`{kind}`", f"`{field.default!r}`")
+            cells = (f"`{field.name}`", _cell(kind).replace("[", "\\["), f"`{field.default!r}`")
             rows.append(f"| {' | '.join(cells)} | {_cell(field.metadata['help'])} |\n")
     head = "| field | type | default | |\n| --- | --- | --- | --- |\n"
     return f"\n{head}{''.join(rows)}\n" if rows else ""
