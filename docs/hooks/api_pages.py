@@ -1,6 +1,7 @@
 """The pages of the Python API: the public names in groups; mkdocstrings fills in their docstrings."""
 
 import dataclasses
+import re
 
 from deeplab_tf import config
 
@@ -56,7 +57,9 @@ def _fields(name: str) -> str:
     rows: list[str] = []
     for field in dataclasses.fields(options):
         if "help" in field.metadata:
-            kind = field.type.__name__ if isinstance(field.type, type) else str(field.type).replace("typing.", "")
+            kind = (
+                field.type.__name__ if isinstance(field.type, type) else re.sub(r"[\w.]+\.(\w)", r"\1", str(field.type))
+            )
             cells = (f"`{field.name}`", _cell(kind).replace("[", "\\["), f"`{field.default!r}`")
             rows.append(f"| {' | '.join(cells)} | {_cell(field.metadata['help'])} |\n")
     head = "| field | type | default | |\n| --- | --- | --- | --- |\n"
