@@ -1,5 +1,6 @@
 """Names and shapes tell the network: every golden case, reference list and multiplier; and what they cannot tell."""
 
+import contextlib
 import functools
 import json
 import re
@@ -13,6 +14,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import build_model
 from deeplab_tf.weights.recognize import recognize
 from deeplab_tf.weights.tf1 import variable_map
+from deeplab_tf.zoo import lookup
 
 V2 = {"aspp_with_batch_norm": False}
 RESNET_101 = ModelConfig(model_variant="resnet_v1_101", **V2)
@@ -165,3 +167,16 @@ def test_unknown_rates_and_cells_must_be_given():
     )
     other = recognize(shapes_of(ModelConfig(dense_prediction_cell_json=cell[:2])))
     assert other.assumed["dense_prediction_cell_json"] is None
+
+
+def test_shapes_with_too_few_sides_are_one_line():
+    """Whatever a file says of its variables: each of the head in turn is a scalar, or has a side less."""
+    shapes = {name: tuple(shape) for name, shape in lookup.manifest("xception65_ade20k_train").items()}
+    head = [name for name in shapes if not name.startswith("xception_65/") and "BatchNorm" not in name]
+    assert len(head) > 8
+    for name in head:
+        for shape in ((), shapes[name][1:]):
+            with contextlib.suppress(DeepLabError):
+                recognize({**shapes, name: shape})
+    with pytest.raises(DeepLabError, match="its names are those of a network, and its shapes are not"):
+        recognize({**shapes, "aspp0/weights": ()})

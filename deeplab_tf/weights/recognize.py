@@ -296,9 +296,19 @@ def recognize(shapes: Shapes, preferred: Mapping[str, Any] | None = None) -> Rec
       preferred: fields of ModelConfig that the user gave; they decide if several values give the same shapes.
 
     Raises:
-      DeepLabError: no backbone of the release fits, or the head is incomplete.
+      DeepLabError: no backbone of the release fits, the head is incomplete, or a shape has too few sides.
     """
-    architecture, options = _backbone(shapes, preferred or {})
+    try:
+        return _recognized(shapes, preferred or {})
+    except DeepLabError:
+        raise
+    except (LookupError, ValueError, TypeError, StopIteration) as error:
+        reason = " ".join(f"{type(error).__name__} {error}".split())
+        raise DeepLabError(f"its names are those of a network, and its shapes are not ({reason})") from None
+
+
+def _recognized(shapes: Shapes, preferred: Mapping[str, Any]) -> Recognized:
+    architecture, options = _backbone(shapes, preferred)
     known: Fields = {"model_variant": architecture.name, **options, **_bands(shapes, architecture, options)}
     if not any(name.startswith(head.BEGINNINGS) for name in shapes):
         return Recognized("backbone", known, _assumed(known, architecture, 0))

@@ -217,6 +217,8 @@ def _tflite(path: files.AnyPath) -> WeightSource:
         scope, _, leaf = name.rpartition("/")
         if leaf.endswith("_bias"):
             arrays |= _unfolded(scope, value, has_norm=biased.isdisjoint(scope.split("/")))
+        elif value.ndim != 4:
+            raise _damaged(path, ValueError(f"{name!r} has {value.ndim} dimensions; expected 4"))
         else:  # [cout, kh, kw, cin], depthwise [1, kh, kw, c]
             arrays[name] = np.ascontiguousarray(value.transpose(1, 2, 3, 0))
     return _arrays(path, arrays, ("batch norm is folded in a .tflite: statistics are 0 and 1, so keep them frozen",))
