@@ -285,11 +285,22 @@ def external_values(content: h5py.File, other: str) -> None:
     content["model_weights"].create_dataset("more", (4,), "u1", external=[(other, 0, 4)])
 
 
-@pytest.mark.parametrize("edit", [external_link, soft_link, external_values], ids=lambda edit: edit.__name__)
+def circle(content: h5py.File, other: str) -> None:
+    content["model_weights/more"] = content["model_weights"]
+
+
+def huge_shape(content: h5py.File, other: str) -> None:
+    content["model_weights"].create_dataset("more", (1 << 20, 1 << 20), "f4", chunks=(1, 1 << 10))
+
+
+EDITS = [external_link, soft_link, external_values, circle, huge_shape]
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
 def test_links_of_hdf5_are_not_followed(edit, saved, tmp_path):
     (tmp_path / "secret").write_bytes(b"1234")
     file = shutil.copy(saved / "model.h5", tmp_path / "model.h5")
     with h5py.File(file, "a") as content:
         edit(content, str(tmp_path / "secret"))
-    with pytest.raises(DeepLabError, match="is a link of HDF5|lie in another file"):
+    with pytest.raises(DeepLabError, match="link of HDF5|lie in another file|are larger than the file"):
         deeplab_tf.load(file)

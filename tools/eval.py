@@ -41,7 +41,8 @@ def _command(values: flags.FlagValues) -> str:
 def main(values: flags.FlagValues) -> None:
     """Scores checkpoints."""
     folders = [name for name in ("eval_logdir", "report") if values[name].value] or ["eval_logdir"]
-    options.require(values, "checkpoint_dir", *folders)
+    passes.name_checkpoint(values)
+    options.require(values, *folders)
     passes.require_records(values)
     config, _, _ = configurations(values)
     for name in folders:

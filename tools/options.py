@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from absl import flags
 
 from deeplab_tf import files
-from deeplab_tf.config.fields import Switch, auto_or_count
+from deeplab_tf.config.fields import EXPORTS, WEIGHTS, Switch, auto_or_count
 from deeplab_tf.errors import DeepLabError, is_out_of_memory, what_was_asked
 from deeplab_tf.tools.ending import ending
 from deeplab_tf.tools.option_kinds import (
@@ -25,11 +25,8 @@ from deeplab_tf.tools.option_kinds import (
     kind_of,
 )
 
-CHECKPOINT_HELP = (
-    "model directory, TF1 checkpoint (prefix, folder, .tar.gz), frozen .pb or .tflite of the release, "
-    ".caffemodel of DeepLab v1 or v2, .safetensors or .pth, folder of transformers', hf://owner/name[@revision], or a "
-    "name of the zoo"
-)
+CHECKPOINT_HELP = WEIGHTS
+RUNNABLE_HELP = f"{WEIGHTS}; or {EXPORTS}"
 
 
 def define_path(values: flags.FlagValues, name: str, default: str | None, text: str, *, named: bool = False) -> None:

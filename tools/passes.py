@@ -12,6 +12,7 @@ from absl import flags
 from deeplab_tf.config import DERIVED, DataConfig, EvalConfig, ModelConfig, VisConfig
 from deeplab_tf.config.crf import CrfConfig
 from deeplab_tf.data.tfds_folder import PREFIX
+from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import options, retired
 
 if typing.TYPE_CHECKING:
@@ -53,9 +54,22 @@ class Given:
 def define(values: flags.FlagValues, config_class: type[EvalConfig], names: Mapping[str, str | None]) -> None:
     """Defines the flags of a command whose options are `config_class`, with the flag `names` of some of its fields."""
     options.define_flags(values, config_class, names)
+    text = f"the one checkpoint to run, another name of --checkpoint_dir: {options.RUNNABLE_HELP}"
+    options.define_path(values, "checkpoint", None, text)
     options.define_flags(values, DataConfig, OF_DATA)
     options.define_flags(values, ModelConfig, OF_MODEL)
     options.define_retired(values, retired.PASSES)
+
+
+def name_checkpoint(values: flags.FlagValues) -> None:
+    """Takes --checkpoint for --checkpoint_dir; DeepLabError where both are given, or neither."""
+    if values.checkpoint and values.checkpoint_dir:
+        raise DeepLabError(
+            f"--checkpoint={values.checkpoint} is another name of --checkpoint_dir={values.checkpoint_dir}; give one"
+        )
+    if values.checkpoint:
+        values["checkpoint_dir"].parse(values.checkpoint)
+    options.require(values, "checkpoint_dir")
 
 
 def require_records(values: flags.FlagValues) -> None:
@@ -99,17 +113,19 @@ def notes(values: flags.FlagValues, config: EvalConfig) -> list[str]:
 
 def _described(work: "Pass") -> str:
     from deeplab_tf.network.cost import model_cost
+    from deeplab_tf.weights.loading import Loaded
 
     opened = work.opened
     card = opened.loaded.card
-    cost = model_cost(opened.loaded.model)
     rows = {"checkpoint": opened.path, "step": opened.step, **card.config.to_json()}
     rows |= {"output_stride": card.config.output_stride, "dataset": work.facts.name}
     rows |= {"split": work.records.split, "dataset_dir": work.records.config.dataset_dir}
     rows |= {"eval_scales": work.config.eval_scales, "add_flipped_images": work.config.add_flipped_images}
-    rows |= {"parameters": f"{cost.parameters:,}"}
-    if cost.multiply_adds:
-        rows |= {"multiply-adds": f"{cost.multiply_adds:,} an image of the crop's size"}
+    if isinstance(opened.loaded, Loaded):
+        cost = model_cost(opened.loaded.model)
+        rows |= {"parameters": f"{cost.parameters:,}"}
+        if cost.multiply_adds:
+            rows |= {"multiply-adds": f"{cost.multiply_adds:,} an image of the crop's size"}
     notes = list(opened.loaded.notes)
     if work.contaminated:
         notes.append(f"contaminated: {work.contaminated}")

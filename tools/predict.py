@@ -32,8 +32,8 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import options
 
 if TYPE_CHECKING:
+    from deeplab_tf.inference.exported import Runnable
     from deeplab_tf.inference.files import ImageResult
-    from deeplab_tf.weights.loading import Loaded
 
 
 _CRF = tuple(field.name for field in dataclasses.fields(CrfConfig) if field.name != "crf")
@@ -45,7 +45,7 @@ _USES: tuple[options.Use[PredictConfig], ...] = (
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
-    options.define_path(values, "checkpoint", None, options.CHECKPOINT_HELP)
+    options.define_path(values, "checkpoint", None, options.RUNNABLE_HELP)
     text = "image file, folder, glob, or - for standard input; several are allowed"
     options.define_paths(values, "input", None, text)
     options.define_path(values, "output_dir", "output", "folder to write (default: output)")
@@ -83,7 +83,7 @@ def _typed_names() -> Iterator[str]:
         yield name
 
 
-def _predict(loaded: "Loaded", files: Sequence[str], values: flags.FlagValues, choice: PredictConfig) -> list[str]:
+def _predict(loaded: "Runnable", files: Sequence[str], values: flags.FlagValues, choice: PredictConfig) -> list[str]:
     """Segments `files` and prints a line for each; returns the errors."""
     import rich.console
     import rich.progress
@@ -155,12 +155,12 @@ def main(values: flags.FlagValues) -> int:
         from deeplab_tf.data.beam import runner_flags
 
         runner_flags(values.beam_runner, values.beam_options)
+    from deeplab_tf.inference.exported import open_runnable, settled_options
     from deeplab_tf.inference.files import expand_inputs
-    from deeplab_tf.weights.loading import open_model
 
     files = expand_inputs(values.input) if values.input else []
-    loaded = open_model(values.checkpoint, changes)
-    choice = choice.for_model(loaded.card.letterbox, options.given(values, PredictConfig))
+    loaded = open_runnable(values.checkpoint, changes)
+    choice = settled_options(loaded, choice, options.given(values, PredictConfig))
     rows = {
         "checkpoint": values.checkpoint,
         **loaded.card.config.to_json(),
@@ -188,7 +188,7 @@ def main(values: flags.FlagValues) -> int:
     return 1 if failed else 0
 
 
-def _predict_typed(name: str, loaded: "Loaded", values: flags.FlagValues, choice: PredictConfig) -> list[str]:
+def _predict_typed(name: str, loaded: "Runnable", values: flags.FlagValues, choice: PredictConfig) -> list[str]:
     """Segments the images that the user typed, a file, a folder or a glob; returns the errors."""
     from deeplab_tf.inference.files import expand_inputs
 

@@ -38,7 +38,7 @@ _USES: tuple[options.Use[ServeConfig], ...] = (
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
-    options.define_path(values, "checkpoint", None, options.CHECKPOINT_HELP)
+    options.define_path(values, "checkpoint", None, options.RUNNABLE_HELP)
     options.define_flags(values, ServeConfig)
     options.define_flags(values, ModelConfig)
 
@@ -89,15 +89,15 @@ def main(values: flags.FlagValues) -> int:
     _require_packages()
     options.start_tensorflow()
     options.tell_exactness(choice.tf32)
+    from deeplab_tf.inference.exported import open_runnable
     from deeplab_tf.inference.measured import Surroundings
     from deeplab_tf.serving.access import Access, exposure, tls_context
     from deeplab_tf.serving.engine import Engine
     from deeplab_tf.serving.server import serving
-    from deeplab_tf.weights.loading import open_model
 
     Access(choice)  # mistakes in its files are told before the work
     tls_context(choice)
-    loaded = open_model(values.checkpoint, changes)
+    loaded = open_runnable(values.checkpoint, changes)
     engine = Engine(loaded.model, loaded.card, choice, Surroundings(tell=print))
     with options.silenced():
         engine.prepare()

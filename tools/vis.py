@@ -38,7 +38,8 @@ def configurations(values: flags.FlagValues) -> tuple[VisConfig, dict[str, Any],
 
 def main(values: flags.FlagValues) -> None:
     """Draws the predictions of checkpoints."""
-    options.require(values, "checkpoint_dir", "vis_logdir")
+    passes.name_checkpoint(values)
+    options.require(values, "vis_logdir")
     passes.require_records(values)
     config, _, _ = configurations(values)
     options.require_writable(values, "vis_logdir")

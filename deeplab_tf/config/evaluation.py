@@ -4,7 +4,7 @@ import dataclasses
 
 from deeplab_tf.catalog.palettes import colour_map
 from deeplab_tf.config.crf import CrfConfig
-from deeplab_tf.config.fields import option, path_option
+from deeplab_tf.config.fields import EXPORTS, WEIGHTS, option, path_option
 from deeplab_tf.config.inference import LARGE_IMAGES, Exactness, Inference, LargeImages
 from deeplab_tf.errors import unknown_name
 
@@ -37,8 +37,7 @@ class EvalConfig(Averaging, CrfConfig):
 
     checkpoint_dir: str | None = path_option(
         None,
-        "folder of a training run, whose new checkpoints are followed; or one checkpoint: model directory, TF1 prefix, "
-        ".tar.gz, frozen .pb, .tflite or a name of the zoo",
+        f"folder of a training run, whose new checkpoints are followed; or one checkpoint: {WEIGHTS}; or {EXPORTS}",
     )
     eval_logdir: str | None = path_option(None, "folder to write")
     report: str | None = path_option(None, "folder to write metrics.json, per_image.csv and report.html to")

@@ -13,6 +13,13 @@ from deeplab_tf.errors import DeepLabError
 # What an option is that may be left to the program: auto decides where it runs.
 Switch = Literal["auto", "true", "false"]
 SWITCHES: tuple[Switch, ...] = typing.get_args(Switch)
+# What a flag or an option for weights takes, in the words of its help.
+WEIGHTS = (
+    "model directory, TF1 checkpoint (prefix, folder, .tar.gz), .keras or .h5 of Keras, .weights.h5 (with the flags of "
+    "its network), .safetensors or .pth, folder of transformers', hf://owner/name[@revision], frozen .pb or .tflite of "
+    "the release, .caffemodel of DeepLab v1 or v2, or a name of the zoo"
+)
+EXPORTS = "what deeplab-tf export has written: a SavedModel, .tflite, .onnx or .pb with its certificate"
 LARGEST_SCALE = 16  # of the scales whose probabilities are averaged
 
 

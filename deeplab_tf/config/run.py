@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal, get_args
 
-from deeplab_tf.config.fields import Options, auto_or_count, option, path_option, split_names
+from deeplab_tf.config.fields import WEIGHTS, Options, auto_or_count, option, path_option, split_names
 from deeplab_tf.config.resuming import changeable
 from deeplab_tf.errors import DeepLabError, unknown_name
 
@@ -30,7 +30,7 @@ class RunConfig(Options):
         None, "folder of the run: checkpoints, logs and the description of the model"
     )
     train_split: str = option("train", "split to train on")
-    tf_initial_checkpoint: str | None = path_option(None, "weights to start from: anything `convert` reads")
+    tf_initial_checkpoint: str | None = path_option(None, f"weights to start from: {WEIGHTS}")
     initialize_last_layer: bool = option(True, "also start the head from these weights")
     initialize_extra_bands: ExtraBands = option(
         "mean",

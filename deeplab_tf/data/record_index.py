@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from deeplab_tf.data.records import find_shards
 
+_RECORD_HEAD = 12  # bytes before the content of a record: its length, and the checksum of that
 _READ_BYTES = 1 << 17  # the read buffer for one record; a larger record takes several reads
 
 
@@ -91,6 +92,14 @@ def _index_file(file: str) -> tuple[np.ndarray, np.ndarray, str | None]:
     start = offsets[good] if good < len(offsets) else position
     fault = reason and f"{file}: record {good} at byte {start}: {reason}"
     return np.array(offsets[:good], np.int64), np.frombuffer(b"".join(checksums[:good]), "<u4"), fault
+
+
+def is_record_file(head: bytes, size: int) -> bool:
+    """Returns whether a file of `size` bytes that begins with `head` is one of TFRecord: a length and its checksum."""
+    if len(head) < _RECORD_HEAD or struct.unpack_from("<Q", head)[0] + _RECORD_HEAD + 4 > size:
+        return False
+    header = np.frombuffer(head[:_RECORD_HEAD], np.uint8)[None]
+    return bool(_masked_crc32c(header[:, :8])[0] == struct.unpack_from("<I", head, 8)[0])
 
 
 def _crc32c_table() -> np.ndarray:

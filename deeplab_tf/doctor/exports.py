@@ -13,8 +13,9 @@ from deeplab_tf.config.export import SUFFIXES
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
 from deeplab_tf.documents.json_files import JSONError, read_json, typed
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.exporting.certificate import CERTIFICATE
-from deeplab_tf.exporting.formats import FORMATS, files_of
+from deeplab_tf.exporting.formats import FORMATS
+from deeplab_tf.weights.exported import files_of
+from deeplab_tf.weights.kinds import CERTIFICATE
 from deeplab_tf.weights.loading import weights_path
 from deeplab_tf.weights.sources import MODEL_FILE, open_source, sha256_of
 

@@ -19,9 +19,8 @@ from deeplab_tf.evaluation.following import passes
 from deeplab_tf.evaluation.passes import SILENT, Observer, Pass, ScoredImage
 from deeplab_tf.evaluation.summaries import Summaries
 from deeplab_tf.filesystems.remote import os_errors
-from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.inference.predictor import Predictor, predictor_of
 from deeplab_tf.inference.tiles import segment_batch
-from deeplab_tf.network.model import config_of
 from deeplab_tf.network.precision import is_rounded
 from deeplab_tf.ops.metrics import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
 
@@ -84,16 +83,19 @@ def evaluate(
 
 
 def score(
-    model: keras.Model,
+    model: keras.Model | Predictor,
     batches: Iterable[Batch],
     inference: Inference,
     *,
     ignore_label: int,
     observer: Observer = SILENT,
 ) -> dict[str, Any]:
-    """Returns the scores of `evaluate`, for any way from images to classes; `observer` is told of every batch."""
+    """Returns the scores of `evaluate`, for any way from images to classes; `observer` is told of every batch.
+
+    `model` may also be the predictor of an exported file.
+    """
     predictor = predictor_of(model)
-    classes = config_of(model).num_classes
+    classes = predictor.config.num_classes
     total = np.zeros((classes, classes), np.int64)
     examples = 0
     for batch in named_batches(batches):

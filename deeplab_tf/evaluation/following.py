@@ -16,7 +16,11 @@ from deeplab_tf.data.tfds_folder import PREFIX
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.evaluation.passes import SILENT, Observer, Opened, Pass
 from deeplab_tf.evaluation.settings import settled, settled_data
-from deeplab_tf.weights.loading import Loaded, open_model
+from deeplab_tf.inference.exported import Runnable, open_runnable
+from deeplab_tf.weights import keras_file, tensor_files
+from deeplab_tf.weights.exported import find_export
+from deeplab_tf.weights.hub import is_hub
+from deeplab_tf.weights.loading import Loaded
 from deeplab_tf.weights.names import GLOBAL_STEP
 from deeplab_tf.weights.run_directory import RUN_FILE, RunDirectory
 from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX, index_of, open_source, strip_checkpoint_suffix
@@ -25,19 +29,29 @@ from deeplab_tf.zoo import lookup
 
 _POLL_SECONDS = 1.0
 _LOOKS = 5  # at damaged checkpoints that stay as they are, after which no trainer is expected to finish them
-_WEIGHTS = (".gz", ".tgz", ".pb", ".tflite", ".index")
+# The endings of files that hold weights or a network, which no run writes but for .index.
+_WEIGHTS = (".gz", ".tgz", ".pb", ".pbtxt", ".tflite", ".onnx", ".index", ".caffemodel", ".mlmodel", ".engine")
+_WEIGHTS += (*keras_file.EXTENSIONS, *tensor_files.SUFFIXES, ".npz")
 _STATE_FILE = "checkpoint"  # what TensorFlow 1 writes beside the checkpoints of a run
 
 
-def _opened(path: str, loaded: Loaded, config: EvalConfig) -> Opened:
+def _opened(path: str, loaded: Runnable, config: EvalConfig) -> Opened:
     loaded.card.require_classes("score", path)
     return Opened(path, int(loaded.state.get(GLOBAL_STEP, 0)), loaded, config)
 
 
 def _open(
     path: str | files.AnyPath, config: EvalConfig, changes: Mapping[str, Any] | None, dataset: str | None
-) -> Loaded:
-    return open_model(path, {**(changes or {}), "crop_size": config.eval_crop_size}, dataset=dataset)
+) -> Runnable:
+    return open_runnable(path, {**(changes or {}), "crop_size": config.eval_crop_size}, dataset=dataset)
+
+
+def _fitting(config: EvalConfig, given: Collection[str] | None) -> EvalConfig:
+    """Returns `config` with the crop of an exported file that takes images of one size, where the user gives none."""
+    export = find_export(config.checkpoint_dir or "")
+    if export is None or export.size is None or given is None or "eval_crop_size" in given:
+        return config
+    return dataclasses.replace(config, eval_crop_size=export.size)
 
 
 def is_run(path: str) -> bool:
@@ -46,19 +60,22 @@ def is_run(path: str) -> bool:
     A model directory that was converted, an unpacked archive, a prefix and a name of the zoo are weights. The folder of
     a training run need not exist yet.
     """
+    if is_hub(path) or find_export(path) is not None:
+        return False
     folder = files.path(path)
     if folder.is_dir():
         settled = any((folder / name).is_file() for name in (MODEL_FILE, f"{MODEL_PREFIX}.index"))
         if (folder / RUN_FILE).is_file() or ((folder / _STATE_FILE).is_file() and not settled):
             return True
-        return not any(file.suffix in _WEIGHTS for file in folder.rglob("*"))
+        return not any(file.suffix.lower() in _WEIGHTS for file in folder.rglob("*"))
     prefix = strip_checkpoint_suffix(folder)
     named = folder.exists() or path in lookup.CHECKPOINTS or index_of(prefix).is_file()
-    return not named and not folder.name.startswith(MODEL_PREFIX) and not folder.name.endswith(_WEIGHTS)
+    return not named and not folder.name.startswith(MODEL_PREFIX) and not folder.name.lower().endswith(_WEIGHTS)
 
 
-def _again(loaded: Loaded, prefix: files.AnyPath) -> Loaded:
+def _again(loaded: Runnable, prefix: files.AnyPath) -> Loaded:
     """Gives the model of an earlier checkpoint the weights of another."""
+    assert isinstance(loaded, Loaded), "a run holds checkpoints"
     with open_source(prefix) as source:
         receipt = load_source(loaded.model, averaged(source) if loaded.card.averages else source)
         state = {GLOBAL_STEP: read_step(source)} if GLOBAL_STEP in source.shapes else {}
@@ -74,7 +91,7 @@ class _FollowedRun:
     def __init__(
         self,
         folder: str,
-        first: Callable[[files.AnyPath], tuple[Loaded, EvalConfig]],
+        first: Callable[[files.AnyPath], tuple[Runnable, EvalConfig]],
         observer: Observer,
         *,
         patient: bool,
@@ -83,7 +100,7 @@ class _FollowedRun:
         self._first = first
         self._patient = patient
         self._observer = observer
-        self._loaded: Loaded | None = None
+        self._loaded: Runnable | None = None
         self._read: files.AnyPath | None = None
         self._told: set[str] = set()
         self._config = EvalConfig()
@@ -179,12 +196,12 @@ def follow(
         raise DeepLabError("checkpoint_dir is missing; expected the folder of a training run, or a checkpoint")
     dataset = dataset if dataset in DATASETS else None
     if not is_run(config.checkpoint_dir):
-        config = settled(config, given)
+        config = _fitting(settled(config, given), given)
         path = config.checkpoint_dir or ""
         yield _opened(path, _open(path, config, changes, dataset), config)
         return
 
-    def first(prefix: files.AnyPath) -> tuple[Loaded, EvalConfig]:
+    def first(prefix: files.AnyPath) -> tuple[Runnable, EvalConfig]:
         own = settled(config, given)
         return _open(prefix, own, changes, dataset), own
 

@@ -10,7 +10,7 @@ from deeplab_tf.catalog.datasets import Dataset
 from deeplab_tf.config import EvalConfig
 from deeplab_tf.data.examples import ExampleSource
 from deeplab_tf.data.pipeline import evaluation_batches
-from deeplab_tf.weights.loading import Loaded
+from deeplab_tf.inference.exported import Runnable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Opened:
 
     path: str
     step: int
-    loaded: Loaded
+    loaded: Runnable
     config: EvalConfig = dataclasses.field(default_factory=EvalConfig)
 
 

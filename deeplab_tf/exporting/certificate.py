@@ -23,8 +23,9 @@ from deeplab_tf.data.masks import LabelRules, read_label
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.data.transforms import resize_to_range
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.exporting.formats import RunExport
 from deeplab_tf.exporting.logits_once import LogitsOnce
+from deeplab_tf.inference.exported import answer, takes_bytes
+from deeplab_tf.inference.exported_file import RunExport
 from deeplab_tf.inference.files import expand_inputs
 from deeplab_tf.inference.predictor import Predictor, predictor_of
 from deeplab_tf.network.precision import exact_float32
@@ -35,7 +36,6 @@ from deeplab_tf.ops.resizing import resize_bilinear
 from deeplab_tf.ops.value_range import scaled, stored
 from deeplab_tf.weights.model_directory import ModelCard
 
-CERTIFICATE = "certificate.json"
 _SHAPES_SIZE = (129, 129)
 # The runs that the latency is measured with: as many as _SECONDS allow, within these limits.
 _LEAST_RUNS = 3
@@ -98,11 +98,6 @@ def _as_stored(image: np.ndarray, card: ModelCard) -> np.ndarray:
     return image if takes_bytes(card) else stored(card.image, image) if card.image else image.astype(np.float32)
 
 
-def takes_bytes(card: ModelCard) -> bool:
-    """Returns whether an exported file takes uint8; for photographs with a value range it takes their stored values."""
-    return card.image is None or (card.image.dtype == "uint8" and card.image.is_byte)
-
-
 def read_compared(file: str, card: ModelCard) -> np.ndarray:
     """Returns a picture of the user's as an exported file takes it, [h, w, bands]: uint8, or float32 stored values."""
     pixels, _ = read_stored(file, card.image)
@@ -141,10 +136,6 @@ def compared_images(options: ExportConfig, card: ModelCard, size: tuple[int, int
 # ---- the classes and probabilities of model and file
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    return tf.nn.softmax(logits).numpy()
-
-
 def _resized(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Returns maps [b, h, w, c] at `size`."""
     return maps if maps.shape[1:3] == size else resize_bilinear(maps, size).numpy()
@@ -178,20 +169,7 @@ def file_answer(
       upsampled_logits: the model's prediction_with_upsampled_logits: whether logits of a low resolution are upsampled
         before their largest is taken.
     """
-    size = (image.shape[0], image.shape[1])
-    outputs = run(image[None])
-    predictions = outputs.get("predictions")
-    probabilities = outputs.get("probabilities")
-    if probabilities is None and "logits" in outputs:
-        logits = outputs["logits"]
-        probabilities = _softmax(_resized(logits, size)) if upsampled_logits else _resized(_softmax(logits), size)
-        if predictions is None:
-            scores = probabilities if upsampled_logits else logits
-            predictions = resize_labels(scores[0].argmax(-1), *size)[None]
-    if predictions is None:
-        assert probabilities is not None, "an exported file gives predictions, probabilities or logits"
-        predictions = probabilities.argmax(-1)
-    return predictions[0], None if probabilities is None else probabilities[0]
+    return answer(run(image[None]), (image.shape[0], image.shape[1]), upsampled_logits=upsampled_logits)
 
 
 # ---- the comparison

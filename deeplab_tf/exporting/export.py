@@ -18,7 +18,6 @@ from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.export import SUFFIXES
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.certificate import (
-    CERTIFICATE,
     compare,
     compared_images,
     fitted,
@@ -27,17 +26,20 @@ from deeplab_tf.exporting.certificate import (
     read_compared,
     require_agreement,
     require_portable,
-    takes_bytes,
     versions,
     write_certificate,
 )
-from deeplab_tf.exporting.formats import FORMATS, Format, RunExport, files_of, open_with_scores, write_graph_text
+from deeplab_tf.exporting.formats import FORMATS, Format, open_with_scores, write_graph_text
 from deeplab_tf.exporting.onnx_file import name_classes
+from deeplab_tf.inference.exported import takes_bytes
+from deeplab_tf.inference.exported_file import RunExport
 from deeplab_tf.inference.files import expand_inputs
 from deeplab_tf.inference.graph import Segmentation, build_graph, build_graph_def, read_weights
 from deeplab_tf.network.model import build_model
 from deeplab_tf.network.sizes import needs_fixed_size
 from deeplab_tf.weights import keras_file
+from deeplab_tf.weights.exported import files_of
+from deeplab_tf.weights.kinds import CERTIFICATE
 from deeplab_tf.weights.loading import Loaded, open_model, opened
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.sources import MODEL_FILE, index_of, sha256_of, strip_checkpoint_suffix
@@ -241,7 +243,11 @@ def _description(opened: ExportSource, card: ModelCard, options: ExportConfig) -
         "model": card.config.to_json(),
         "output_stride": stride,
         "dataset": card.dataset,
+        "train_split": card.train_split,
         "class_names": card.class_names,
+        "palette": card.palette,
+        "ignore_label": card.ignore_label,
+        **({"letterbox": card.letterbox} if card.letterbox else {}),
         "options": {name: value for name, value in values.items() if value != getattr(defaults, name)},
     }
 

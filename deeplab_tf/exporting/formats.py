@@ -18,19 +18,13 @@ from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.export import INPUT, OUTPUTS, Output
 from deeplab_tf.exporting.onnx_file import packages, without_outputs, write_onnx
 from deeplab_tf.exporting.saved_model import operations_of, write_saved_model
+from deeplab_tf.inference.exported_file import RunExport
 from deeplab_tf.inference.graph import tensor_names
 from deeplab_tf.inference.graph_weights import ApartGraph
 from deeplab_tf.inference.tflite import convert
+from deeplab_tf.weights.kinds import FILE_NAMES
 
-# Images uint8 [b, h, w, 3] -> {output: array}; the outputs are predictions, probabilities and logits.
-RunExport = Callable[[np.ndarray], dict[str, np.ndarray]]
 _LARGEST_SHOWN = 256  # bytes of the largest constant whose values stay in the text of a graph
-_SAVED_MODEL_FILES = ("saved_model.pb", "fingerprint.pb", "variables/*", "assets/*")
-
-
-def files_of(path: files.AnyPath) -> list[files.AnyPath]:
-    """Returns the files of the export at `path`: those of a SavedModel if it is a folder, else the file itself."""
-    return [file for part in _SAVED_MODEL_FILES for file in sorted(path.glob(part))] if path.is_dir() else [path]
 
 
 def _outputs(options: ExportConfig) -> tuple[Output, ...]:
@@ -183,12 +177,16 @@ class Format:
 
 
 FORMATS = {
-    "saved_model": Format("tensorflow", None, (), _write_saved_model, _open_saved_model, _saved_model_operations),
-    "frozen_pb": Format("tensorflow", "frozen_inference_graph.pb", (), _write_frozen, _open_frozen, _frozen_operations),
-    "tflite": Format("tflite", "model.tflite", ("ai-edge-litert",), _write_tflite, _open_tflite, convert.operations),
+    "saved_model": Format(
+        "tensorflow", FILE_NAMES["saved_model"], (), _write_saved_model, _open_saved_model, _saved_model_operations
+    ),
+    "frozen_pb": Format("tensorflow", FILE_NAMES["frozen_pb"], (), _write_frozen, _open_frozen, _frozen_operations),
+    "tflite": Format(
+        "tflite", FILE_NAMES["tflite"], ("ai-edge-litert",), _write_tflite, _open_tflite, convert.operations
+    ),
     "onnx": Format(
         "onnx",
-        "model.onnx",
+        FILE_NAMES["onnx"],
         ("tf2onnx", "onnx", "onnxruntime"),
         _write_onnx,
         _open_onnx,

@@ -19,9 +19,9 @@ from deeplab_tf.config import PredictConfig
 from deeplab_tf.data.beam import require_shared, run_pipeline, runner_flags
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.files import AnyPath, growing, path, written
+from deeplab_tf.inference.exported import open_runnable
 from deeplab_tf.inference.files import ImageResult, SegmentationPipeline, require_apart, stems
 from deeplab_tf.inference.runtime import runtime_predictor
-from deeplab_tf.weights.loading import open_model
 
 _LEAST_BATCH, _MOST_BATCH = 8, 64  # files: a worker reads and writes beside the network within a batch
 _RESULTS = "results"
@@ -49,7 +49,7 @@ class _Worker:
     """An opened model, ready for batches of files."""
 
     def __init__(self, job: Job):
-        loaded = open_model(job.checkpoint, job.changes)
+        loaded = open_runnable(job.checkpoint, job.changes)
         self._model = loaded.model  # which a predictor does not keep
         predictor = runtime_predictor(self._model, job.options.runtime, pixels=math.inf)
         self.line = SegmentationPipeline(predictor, loaded.card, job.output_dir, job.options)

@@ -247,7 +247,7 @@ class SegmentationPipeline:
         source = sys.stdin.buffer.read() if file == "-" else file
         limit = self._options.max_image_pixels
         picture = read_photograph(source, self._image, name=_name(file), max_pixels=limit)
-        return picture, network_size(picture.pixels, self._options)
+        return picture, network_size(picture.pixels, self._options, self._predictor.fixed_size)
 
     def _ahead(self, pool: ThreadPoolExecutor, files: Sequence[str]) -> Iterator[Future]:
         """Yields what `_read` gives of each file as a future; while one is worked on the next are read."""
@@ -327,7 +327,7 @@ def _caught(name: str, work: Callable[[], _Result], options: PredictConfig) -> _
 
 
 def predict_files(
-    model: keras.Model,
+    model: keras.Model | Predictor,
     card: ModelCard,
     files: Sequence[str],
     output_dir: str | os.PathLike,
@@ -341,7 +341,7 @@ def predict_files(
     the last ones.
 
     Args:
-      model: from `loading.open_model`.
+      model: from `loading.open_model`, or of an exported file from `exported.open_export`.
       card: of the model, from there too.
       files: from `expand_inputs`.
       output_dir: gets <stem>_mask.png, <stem>_overlay.jpg, <stem>_raw.png (palette PNG of class indices, at the

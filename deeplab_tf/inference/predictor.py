@@ -5,6 +5,7 @@ Source: the release's model.py (predict_labels, predict_labels_multi_scale) and 
 
 import dataclasses
 import weakref
+from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import keras
@@ -120,9 +121,28 @@ class Predictor:
     def __init__(self, config: ModelConfig, backend: Backend):
         self.config, self.backend = config, backend
 
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """Height and width that images are padded to and must not exceed; None: it takes images of any size."""
+        return None
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether `probabilities` can be asked for."""
+        return True
+
+    def in_squares(self, side: int) -> "Predictor":
+        """Returns the predictor of the same network for images that fill squares of this side."""
+        return Predictor(dataclasses.replace(self.config, crop_size=(side, side)), self.backend)
+
     def prepare(self) -> None:
         """Does what can be done before the first image comes."""
         self.backend.prepare()
+
+    def batch_labels(self, images: np.ndarray, sizes: Sequence[tuple[int, int]], inference: Inference) -> np.ndarray:
+        """Returns `labels` of a batch that fits the crop, whose pictures are padded bottom right from their `sizes`."""
+        del sizes  # the padding is what the network would get of the pictures alone
+        return self.labels(images, inference)
 
     def _logits(self, images: np.ndarray | tf.Tensor, scale: float = 1.0, pyramid: tuple[float, ...] | None = None):
         """Logits at the size of the network's output; `scale` is that of the images."""
@@ -230,7 +250,12 @@ class Predictor:
             return result[:, : images.shape[1], : images.shape[2]].numpy()
 
 
-def predictor_of(model: keras.Model) -> Predictor:
-    """Returns the one Predictor of `model` that runs in TensorFlow, so that its graphs are compiled once."""
+def predictor_of(model: keras.Model | Predictor) -> Predictor:
+    """Returns the one Predictor of `model` that runs in TensorFlow, so that its graphs are compiled once.
+
+    An exported file is a predictor itself, and returned.
+    """
+    if isinstance(model, Predictor):
+        return model
     network = as_network(model)
     return network.derived.get(Predictor, lambda: Predictor(network.config, TensorFlowBackend(network)))

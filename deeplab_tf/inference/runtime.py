@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from deeplab_tf.inference.candidates import FROZEN, Candidates, Surroundings
+from deeplab_tf.inference.exported import ExportedPredictor, require_runtime
 from deeplab_tf.inference.frozen import FrozenBackend
 from deeplab_tf.inference.libraries import LIBRARIES
 from deeplab_tf.inference.litert import LiteBackend, LiteFiles, LiteNetwork
@@ -79,12 +80,12 @@ class _Use:
 
 
 def runtime_predictor(
-    model: keras.Model, runtime: str = "auto", *, pixels: float = 0, surroundings: Surroundings = _QUIETLY
+    model: keras.Model | Predictor, runtime: str = "auto", *, pixels: float = 0, surroundings: Surroundings = _QUIETLY
 ) -> Predictor:
     """Returns the predictor of a model for the next `pixels` pixels.
 
     Args:
-      model: from `build_model` or `load`.
+      model: from `build_model` or `load`; an exported file, which is its own predictor, by `exported.open_export`.
       runtime: tf; tf_frozen (TensorFlow with constant weights and folded batch norms), tflite (LiteRT), onnx (ONNX
         Runtime) or openvino, for all sizes; auto: on a processor the fastest of those installed, as measured on this
         machine and kept in its cache, for what needs no conversion of its own;
@@ -95,12 +96,17 @@ def runtime_predictor(
     Raises:
       DeepLabError: a library is asked for and not installed. It cannot run the network: when the first image comes.
     """
+    if isinstance(model, ExportedPredictor):
+        require_runtime(model, runtime)
+        return model
     if runtime in LIBRARIES:
         LIBRARIES[runtime].require(runtime)
     if runtime == "tf":
         return predictor_of(model)
     if runtime == "auto" and not _on_cpu():
         return predictor_of(model)
+    if isinstance(model, Predictor):
+        return model
     network = as_network(model)
     config = network.config
     if runtime == "auto" and (needs_fixed_size(config) or config.image_pyramid or not config.align_corners):

@@ -11,13 +11,14 @@ import PIL.Image
 from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.inference.exported import Runnable, open_runnable, settled_options, with_classes_of
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.segmented import SegmentedBatch, SegmentedImage
 from deeplab_tf.inference.tiles import segment, segment_probabilities
 from deeplab_tf.ops.given_pictures import ValueRange, batch_range, picture_of_array, picture_of_pillow
 from deeplab_tf.ops.network_pictures import Picture, read_photograph
 from deeplab_tf.ops.pictures import Colour
-from deeplab_tf.weights.loading import open_model, opened, renamed
+from deeplab_tf.weights.loading import opened
 
 _LARGEST_DOWNLOAD = 1 << 28  # bytes
 _SECONDS = 300  # until all of it has come
@@ -61,7 +62,8 @@ class Segmenter:
     ['image_mask.png', 'image_coco.json']
 
     Args:
-      model: anything that `load` takes: a name of the zoo, a file, a folder; or a model that is at hand.
+      model: anything that `load` takes: a name of the zoo, a file, a folder; what `deeplab-tf export` has written; or a
+        model that is at hand.
       options: resize rule, scales, flips, CRF, runtime, as for `deeplab-tf predict`; None: its defaults, which resize
         the longest side to 513.
       dataset: the catalog's name of the data set whose classes the model tells apart; by default what the weights
@@ -85,13 +87,14 @@ class Segmenter:
         dataset: str | None = None,
         **changes: Any,
     ):
+        loaded: Runnable
         if isinstance(model, keras.Model):
             loaded = opened(model, changes, dataset=dataset)
         else:
-            loaded = renamed(open_model(model, changes, dataset=dataset), dataset)
+            loaded = with_classes_of(open_runnable(model, changes, dataset=dataset), dataset)
             loaded.card.require_classes("segment with", model)
         self.model, self.config, self.notes = loaded.model, loaded.card.config, loaded.notes
-        self.options = options or PredictConfig().for_model(loaded.card.letterbox, ())
+        self.options = options or settled_options(loaded, PredictConfig(), ())
         self._image = loaded.card.image
         number = self.config.num_classes
         self.class_names = tuple(loaded.card.class_names) or tuple(f"class {i}" for i in range(number))

@@ -27,12 +27,23 @@ def tiles(size: int, tile: int, stride: int = 1) -> Iterator[tuple[int, int, int
 
     Tiles start at multiples of `stride`, the network's, so that it samples the picture where it would sample the whole.
     """
-    step = (tile - tile // _OVERLAP) // stride * stride
+    step = max((tile - tile // _OVERLAP) // stride, 1) * stride
     last = -(-(size - tile) // stride) * stride
     starts = [0] if size <= tile else [*range(0, last, step), last]
     # Between neighbours the border lies in the middle of what they share.
     borders = [0, *((a + tile + b) // 2 for a, b in zip(starts, starts[1:], strict=False)), size]
     yield from zip(starts, borders[:-1], borders[1:], strict=True)
+
+
+def _tile(predictor: Predictor, size: Sequence[int], options: PredictConfig) -> tuple[int, int] | None:
+    """Returns the size of the tiles that an image of `size` is cut into; None: it is run whole.
+
+    An exported file for images of one size has tiles of that size.
+    """
+    fixed = predictor.fixed_size
+    if fixed is not None:
+        return None if size[0] <= fixed[0] and size[1] <= fixed[1] else fixed
+    return None if size[0] * size[1] <= options.max_pixels else _square(predictor, options)
 
 
 def _square(predictor: Predictor, options: PredictConfig) -> tuple[int, int]:
@@ -65,16 +76,28 @@ def parts(predictor: Predictor, size: tuple[int, int], options: PredictConfig) -
     It is the whole of an image that has at most `max_pixels` as it is padded, else `network_labels`' tiles. (That one
     counts them before padding: of a picture of one row and many columns, padding makes many rows.)
     """
-    if math.prod(counted_size(predictor.config, *size)) <= options.max_pixels:
+    tile = _tile(predictor, size, options)
+    if tile is None and math.prod(counted_size(predictor.config, *size)) > options.max_pixels:
+        tile = None if predictor.fixed_size else _square(predictor, options)
+    if tile is None:
         whole = slice(0, size[0]), slice(0, size[1])
         yield whole, whole, whole
     else:
-        yield from _windows(size, _square(predictor, options), predictor.config.output_stride)
+        yield from _windows(size, tile, predictor.config.output_stride)
 
 
-def network_size(image: np.ndarray, options: PredictConfig) -> np.ndarray:
-    """Returns a photograph, uint8 [h, w, 3], at the size at which `options` have the network run on it."""
-    return image if options.resize == "none" else resize_longest(image, options.longest_side)
+def network_size(image: np.ndarray, options: PredictConfig, within: tuple[int, int] | None = None) -> np.ndarray:
+    """Returns a photograph, uint8 [h, w, 3], at the size at which `options` have the network run on it.
+
+    within: the one size (`Predictor.fixed_size`) that it must fit into where it is resized to its longest side.
+    """
+    if options.resize == "none":
+        return image
+    height, width = image.shape[:2]
+    longest = options.longest_side
+    if within is not None and options.resize == "longest":
+        longest = min(longest, int(min(within[0] / height, within[1] / width) * max(height, width)))
+    return resize_longest(image, max(1, longest))
 
 
 def _boxed(predictor: Predictor, options: PredictConfig, run: Callable[[Predictor, np.ndarray], np.ndarray]) -> _Run:
@@ -82,7 +105,7 @@ def _boxed(predictor: Predictor, options: PredictConfig, run: Callable[[Predicto
     if options.resize != "letterbox":
         return lambda image: run(predictor, image)
     side = options.longest_side
-    square = Predictor(dataclasses.replace(predictor.config, crop_size=(side, side)), predictor.backend)
+    square = predictor.in_squares(side)
 
     def in_square(image: np.ndarray) -> np.ndarray:
         top, left = ((side - length) // 2 for length in image.shape[:2])
@@ -111,10 +134,10 @@ def network_labels(predictor: Predictor, image: np.ndarray, options: PredictConf
     without_crf = dataclasses.replace(options.inference, crf=None)
 
     run = _boxed(predictor, options, lambda runner, part: runner.labels(part[None], without_crf)[0])
-    if image.shape[0] * image.shape[1] <= options.max_pixels:
+    tile = _tile(predictor, image.shape, options)
+    if tile is None:
         return run(image)
-    stride, labels = predictor.config.output_stride, np.empty(image.shape[:2], np.int32)
-    return _tiled(run, image, _square(predictor, options), stride, labels)
+    return _tiled(run, image, tile, predictor.config.output_stride, np.empty(image.shape[:2], np.int32))
 
 
 def segment(predictor: Predictor, image: np.ndarray, options: PredictConfig) -> np.ndarray:
@@ -137,7 +160,8 @@ def segment(predictor: Predictor, image: np.ndarray, options: PredictConfig) -> 
             image, probabilities, options, np.empty(image.shape[:2], np.int32), lambda part: part.argmax(-1)
         )
 
-    return resize_labels(network_labels(predictor, network_size(image, options), options), *image.shape[:2])
+    sized = network_size(image, options, predictor.fixed_size)
+    return resize_labels(network_labels(predictor, sized, options), *image.shape[:2])
 
 
 def segment_batch(
@@ -178,7 +202,7 @@ def segment_batch(
     labels = np.zeros(images.shape[:3], np.int32)
     try:
         if inference.crf is None and (fits(whole) or (set(own) == {whole} and tile is None)):
-            return predictor.labels(images, inference)
+            return predictor.batch_labels(images, own, inference)
         for image, size, result in zip(images, own, labels, strict=True):
             image, result = image[: size[0], : size[1]], result[: size[0], : size[1]]
             if tile is not None and not fits(size):
@@ -213,16 +237,20 @@ def _shape(predictor: Predictor, image: np.ndarray) -> tuple[int, ...]:
 def _probabilities(predictor: Predictor, image: np.ndarray, options: PredictConfig, result: np.ndarray) -> np.ndarray:
     """Fills `result` [h, w, classes] with the network's probabilities at the picture's own size, class by class."""
     run = _boxed(predictor, options, lambda runner, part: runner.probabilities(part[None], options.inference)[0])
-    sized = network_size(image, options)
-    if sized.shape[0] * sized.shape[1] > options.max_pixels:
-        _tiled(run, sized, _square(predictor, options), predictor.config.output_stride, result)
-    elif sized is image:
-        result[:] = run(image)
+    sized = network_size(image, options, predictor.fixed_size)
+    tile = _tile(predictor, sized.shape, options)
+    if tile is not None:
+        target = result if sized is image else np.empty((*sized.shape[:2], result.shape[-1]), np.float32)
+        small = _tiled(run, sized, tile, predictor.config.output_stride, target)
     else:
         small = run(sized)
-        for index in range(result.shape[-1]):
-            resized = resize_bilinear(small[None, ..., index, None], image.shape[:2])
-            result[..., index] = resized.numpy()[0, ..., 0]
+    if sized is image:
+        if small is not result:
+            result[:] = small
+        return result
+    for index in range(result.shape[-1]):
+        resized = resize_bilinear(small[None, ..., index, None], image.shape[:2])
+        result[..., index] = resized.numpy()[0, ..., 0]
     return result
 
 

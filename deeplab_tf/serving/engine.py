@@ -25,7 +25,7 @@ from deeplab_tf.config.padding import counted_size
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError, is_out_of_memory
 from deeplab_tf.inference.measured import Surroundings
-from deeplab_tf.inference.predictor import predictor_of
+from deeplab_tf.inference.predictor import Predictor, predictor_of
 from deeplab_tf.inference.processor import available_cores
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tiles import network_labels, network_size, parts
@@ -64,7 +64,11 @@ class Engine:
     """
 
     def __init__(
-        self, model: keras.Model, card: ModelCard, options: ServeConfig, surroundings: Surroundings = _SURROUNDINGS
+        self,
+        model: keras.Model | Predictor,
+        card: ModelCard,
+        options: ServeConfig,
+        surroundings: Surroundings = _SURROUNDINGS,
     ) -> None:
         card.require_classes("serve")
         self._card = card
@@ -72,7 +76,9 @@ class Engine:
         self._predictor = runtime_predictor(model, options.runtime, pixels=math.inf, surroundings=surroundings)
         self._model = model  # which a predictor does not keep
         self._backend = self._predictor.backend
-        self._page_options = PredictConfig(longest_side=options.longest_side)
+        # The page's pictures are shrunk until a file of one size takes them whole.
+        longest = min([options.longest_side, *(self._predictor.fixed_size or ())])
+        self._page_options = PredictConfig(longest_side=longest)
         self._rest_options = PredictConfig(resize="none", tf32=options.tf32)
         self._names = card.class_names or tuple(f"class {i}" for i in range(card.config.num_classes))
         self._palette = card.palette or pascal_palette(card.config.num_classes)
@@ -215,12 +221,19 @@ class Engine:
     def _run(self, images: np.ndarray) -> list[tuple[np.ndarray, float]]:
         """Returns for each image (uint8 [b, h, w, 3]) its label map and the seconds that the whole batch took."""
         start = time.perf_counter()
-        if images.shape[1] * images.shape[2] > self._rest_options.max_pixels:
+        if self._in_tiles(images.shape[1], images.shape[2]):
             labels = [network_labels(self._predictor, image, self._rest_options) for image in images]
         else:
             labels = self._labels(images)
         seconds = time.perf_counter() - start
         return [(label, seconds) for label in labels]
+
+    def _in_tiles(self, height: int, width: int) -> bool:
+        """Returns whether images are too large to be run whole: for the memory, or for a file of one size."""
+        fixed = self._predictor.fixed_size
+        if fixed is not None:
+            return height > fixed[0] or width > fixed[1]
+        return height * width > self._rest_options.max_pixels
 
     def _labels(self, images: np.ndarray) -> list[np.ndarray]:
         """Returns the label maps of images that run together, or one by one where the memory does not suffice."""

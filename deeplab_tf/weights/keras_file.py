@@ -90,16 +90,38 @@ def _check_description(path: files.AnyPath, text: str | bytes) -> None:
         )
 
 
-def _check_links(path: files.AnyPath, group: Any) -> None:
-    """Raises DeepLabError where HDF5 data lie in another file, or are links."""
+def _datasets(path: files.AnyPath, group: Any, seen: set[int]) -> Iterator[Any]:
+    """Yields the data sets of an HDF5 file, whose groups `seen` holds.
+
+    Raises:
+      DeepLabError: data lie in another file, or are links.
+    """
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise DeepLabError(f"{path}: {name} is a link of HDF5; expected the weights themselves")
         entry = group[name]
+        address = h5py.h5o.get_info(entry.id).addr
+        if address in seen:
+            raise DeepLabError(f"{path}: {name} is a second link of HDF5 to the same; expected the weights themselves")
+        seen.add(address)
         if isinstance(entry, h5py.Group):
-            _check_links(path, entry)
-        elif isinstance(entry, h5py.Dataset) and (entry.external or entry.is_virtual):
-            raise DeepLabError(f"{path}: the values of {name} lie in another file; expected them in this one")
+            yield from _datasets(path, entry, seen)
+        elif isinstance(entry, h5py.Dataset):
+            if entry.external or entry.is_virtual:
+                raise DeepLabError(f"{path}: the values of {name} lie in another file; expected them in this one")
+            yield entry
+
+
+def _check_content(path: files.AnyPath, content: Any, size: int) -> None:
+    """Raises DeepLabError where an HDF5 file of `size` bytes has links, data elsewhere, or more of them than bytes."""
+    declared = 0
+    for entry in _datasets(path, content, {h5py.h5o.get_info(content.id).addr}):
+        declared += (entry.size or 0) * entry.dtype.itemsize
+        if declared > size:
+            raise DeepLabError(
+                f"{path}: {entry.name} is of shape {entry.shape}, and with it the data are larger than the file, which "
+                "those of Keras never are; expected a file of model.save(...)"
+            )
 
 
 def _check_member(path: files.AnyPath, member: zipfile.ZipInfo) -> None:
@@ -132,12 +154,12 @@ def _check_archive(path: files.AnyPath, local: str) -> None:
         if weights.file_size > 2 * weights.compress_size + (1 << 20):  # Keras does not compress
             raise DeepLabError(f"{path}: its weights unpack to {weights.file_size} bytes; expected an archive of Keras")
         with h5py.File(io.BytesIO(archive.read(weights)), "r") as content:
-            _check_links(path, content)
+            _check_content(path, content, weights.file_size)
 
 
 def _check_hdf5(path: files.AnyPath, local: str) -> None:
     with h5py.File(local, "r") as content:
-        _check_links(path, content)
+        _check_content(path, content, pathlib.Path(local).stat().st_size)
         description = content.attrs.get("model_config")
         if description is None:
             raise DeepLabError(
@@ -193,7 +215,7 @@ def read_weights_alone(path: files.AnyPath, config: ModelConfig) -> Network:
     model = build_model(config, zeros=True)
     with _opening(path), _here(path) as local:
         with h5py.File(local, "r") as content:
-            _check_links(path, content)
+            _check_content(path, content, pathlib.Path(local).stat().st_size)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # Keras warns of layers that the file lacks, and leaves them as they are

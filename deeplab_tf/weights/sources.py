@@ -21,9 +21,10 @@ from deeplab_tf import files
 from deeplab_tf.arch import ARCHITECTURES, head
 from deeplab_tf.arch.spec import HEAD_BATCH_NORM
 from deeplab_tf.config import ModelConfig
+from deeplab_tf.config.fields import WEIGHTS
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.network.model import Network
-from deeplab_tf.weights import archives, caffe, caffe_names, keras_file, tensor_files
+from deeplab_tf.weights import archives, caffe, caffe_names, keras_file, kinds, tensor_files
 from deeplab_tf.weights.checkpoint_index import read_index
 from deeplab_tf.weights.frozen_graph import read_frozen
 from deeplab_tf.weights.lite_format import schema
@@ -269,30 +270,6 @@ def _named_tensors(path: files.AnyPath) -> WeightSource:
     )
 
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
-_GIVE = "give the model directory that it was exported from, or its checkpoint"
-# Kinds of files that hold a network but no weights by name, and the way to go.
-_UNREADABLE = {
-    ".onnx": f"an ONNX model, a graph whose weights have no names of the release; {_GIVE}",
-    ".engine": f"a TensorRT engine, compiled for one GPU; {_GIVE}",
-    ".mlmodel": f"a Core ML model; {_GIVE}",
-}
-
-
-def _unreadable(path: files.AnyPath) -> str | None:
-    """Returns what a file or folder is that holds a network and cannot be read, and the way to go; None: it is none."""
-    if path.is_dir():
-        saved = (path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file()
-        return f"a SavedModel, a graph whose weights have no names of the release; {_GIVE}" if saved else None
-    with path.open("rb") as stream:
-        head = stream.read(16)
-    if head.startswith(_HDF5):
-        return "an HDF5 file; give it the ending .h5 if it is a model of Keras's"
-    if head.startswith(b"PK"):
-        return "a ZIP archive; give it the ending .keras if it is a model of Keras's"
-    return _UNREADABLE.get(path.suffix.lower())
-
-
 _FORMATS = {
     ".pb": _frozen_graph,
     ".tflite": _tflite,
@@ -324,33 +301,60 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[WeightSource]:
     shown = os.fspath(path)
     path = files.path(path)
     prefix = strip_checkpoint_suffix(path)
-    if path.is_dir() and not any(path.glob("*.index")) and (whole := tensor_files.find(path)):
-        yield dataclasses.replace(_named_tensors(whole), path=shown)
-    elif path.is_dir():
-        if not any(path.glob("*.index")) and (kind := _unreadable(path)):
-            raise DeepLabError(f"{shown}: {kind}")
-        with _checkpoint(files.path(archives.find_prefix(path)), shown) as source:
+    if path.is_dir():
+        with _folder(path, shown) as source:
             yield source
     elif index_of(prefix).is_file():
         with _checkpoint(prefix, shown) as source:
             yield source
     elif not path.is_file():
-        raise DeepLabError(
-            f"checkpoint {shown!r}: no such file; expected a model directory, a checkpoint prefix (model.ckpt for "
-            "model.ckpt.index), a folder, a .tar.gz, a frozen .pb, a .tflite, a .caffemodel, a .safetensors, a "
-            ".pth, a .keras, a .h5 or a name from `deeplab-tf zoo`"
-        )
-    elif path.name.endswith((".tar.gz", ".tgz")):
+        raise DeepLabError(f"checkpoint {shown!r}: no such file; expected a {WEIGHTS}")
+    elif path.name.endswith(kinds.ARCHIVES):
+        kinds.require_weights(shown, path)
         with tempfile.TemporaryDirectory(prefix="deeplab_tf-") as folder:
             unpacked = archives.unpack(path, pathlib.Path(folder) / "archive")
-            with _checkpoint(files.path(archives.find_prefix(unpacked)), shown) as source:
+            with _checkpoint(files.path(_prefix_in(unpacked, shown)), shown) as source:
                 yield dataclasses.replace(source, sha256=sha256_of(path))
-    elif path.suffix.lower() in _FORMATS:
-        yield _FORMATS[path.suffix.lower()](path)
-    elif tensor_files.looks_like_one(path):
-        yield _named_tensors(path)
-    elif kind := _unreadable(path):
-        raise DeepLabError(f"{shown}: {kind}")
     else:
-        with _checkpoint(path, shown) as source:
-            yield source
+        kinds.require_weights(shown, path)
+        if path.suffix.lower() in _FORMATS:
+            yield _file(path, shown)
+        elif tensor_files.looks_like_one(path):
+            yield _named_tensors(path)
+        else:
+            kinds.require_checkpoint(shown, path)
+            with _checkpoint(path, shown) as source:
+                yield source
+
+
+def _prefix_in(unpacked: pathlib.Path, shown: str) -> str:
+    """Returns the prefix of the checkpoint in an unpacked archive, which the user knows as `shown`."""
+    try:
+        return archives.find_prefix(unpacked)
+    except DeepLabError as error:
+        raise DeepLabError(str(error).replace(str(unpacked), shown)) from None
+
+
+@contextlib.contextmanager
+def _folder(path: files.AnyPath, shown: str) -> Iterator[WeightSource]:
+    """Opens a folder with a checkpoint, or with weights as the Hugging Face Hub has them."""
+    if not any(path.glob("*.index")):
+        if error := kinds.as_export(shown, path):
+            raise error
+        if whole := tensor_files.find(path):
+            yield dataclasses.replace(_named_tensors(whole), path=shown)
+            return
+        if not any(path.rglob("*.index")) and (kind := kinds.what_folder(path)):
+            raise DeepLabError(f"{shown}: {kind}")
+    with _checkpoint(files.path(archives.find_prefix(path)), shown) as source:
+        yield source
+
+
+def _file(path: files.AnyPath, shown: str) -> WeightSource:
+    """Opens a file by its ending. One of our exports whose weights cannot be had back is named as that."""
+    try:
+        return _FORMATS[path.suffix.lower()](path)
+    except DamagedError:
+        raise
+    except DeepLabError as error:
+        raise kinds.as_export(shown, path) or error from None

@@ -88,6 +88,7 @@ class Collector:
         )
         self._thumbnails = Thumbnails(self.facts.palette, self.facts.ignore_label)
         self._every = max(1, -(-work.records.count // _CALIBRATED))
+        self._predictor = predictor_of(work.opened.loaded.model)
         self._calibration = np.zeros((3, _BINS))
         self._calibrated = 0
 
@@ -96,13 +97,18 @@ class Collector:
         scores = self.tally.add(example.label, example.prediction, example.name)
         self._thumbnails.add(example.image, example.label, example.prediction)
         # The CRF has probabilities of its own, and tiles are asked for where the whole image does not fit the memory.
-        if scores.index % self._every == 0 and not self.config.crf and self.config.large_images != "tile":
+        tiled = self.config.large_images == "tile"
+        if (
+            scores.index % self._every == 0
+            and not self.config.crf
+            and not tiled
+            and self._predictor.gives_probabilities
+        ):
             self._calibrate(example)
 
     def _calibrate(self, example: ScoredImage) -> None:
-        predictor = predictor_of(self.work.opened.loaded.model)
         seen = example.label != self.facts.ignore_label
-        probabilities = predictor.probabilities(example.image[None].astype(np.float32), self.config.inference)[0]
+        probabilities = self._predictor.probabilities(example.image[None].astype(np.float32), self.config.inference)[0]
         confidence = np.take_along_axis(probabilities, example.prediction[..., None], axis=-1)[..., 0]
         right = example.prediction == example.label
         self._calibration += calibration_counts(confidence[seen], right[seen], bins=_BINS)

@@ -1,0 +1,152 @@
+"""Exported files by their certificates: which file, in which format, of which network, with which classes."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any, cast
+
+from deeplab_tf import files
+from deeplab_tf.catalog.datasets import DATASETS
+from deeplab_tf.catalog.image_facts import ImageFacts
+from deeplab_tf.config import ExportConfig, ModelConfig
+from deeplab_tf.config.export import SUFFIXES, Format
+from deeplab_tf.errors import DamagedError, DeepLabError
+from deeplab_tf.weights.kinds import EXPORTED, FILE_NAMES, certificate_of
+from deeplab_tf.weights.model_directory import ModelCard
+from deeplab_tf.weights.sources import sha256_of
+
+_SAVED_MODEL_FILES = ("saved_model.pb", "fingerprint.pb", "variables/*", "assets/*")
+_INPUT_RANK = 4
+
+
+def files_of(path: files.AnyPath) -> list[files.AnyPath]:
+    """Returns the files of the export at `path`: those of a SavedModel if it is a folder, else the file itself."""
+    return [file for part in _SAVED_MODEL_FILES for file in sorted(path.glob(part))] if path.is_dir() else [path]
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """An exported file, or the folder of a SavedModel, as its certificate describes it.
+
+    Attributes:
+      path: of the file, or of the folder of a SavedModel.
+      options: it was exported with; format and outputs are set.
+      card: of the model that it computes; its config has the crop of the export.
+      shape: the images [b, h, w, channels] that it takes; None for any number and any size.
+      checkpoint: what it was exported from.
+      sha256: of the file, or of all files of a SavedModel.
+    """
+
+    path: files.AnyPath
+    options: ExportConfig
+    card: ModelCard
+    shape: tuple[int | None, ...]
+    checkpoint: str
+    sha256: str
+
+    @property
+    def kind(self) -> str:
+        """What its format is called."""
+        return EXPORTED[cast(Format, self.options.format)]
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the images that it takes; None: any."""
+        _, height, width, _ = self.shape
+        return (height, width) if height and width else None
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether probabilities can be had from what it gives."""
+        return self.options.outputs != ("predictions",)
+
+    def require_unchanged(self) -> None:
+        """Raises DamagedError where the file is not the one that was certified."""
+        if not self.path.exists():
+            raise DeepLabError(f"{self.path}: is missing, and its certificate is there; export again")
+        if sha256_of(*files_of(self.path)) != self.sha256:
+            raise DamagedError(
+                f"{self.path}: is not the file that its certificate describes: damaged, truncated or replaced (its "
+                "SHA-256 differs); copy both again, or export again"
+            )
+
+
+def find_export(path: str | os.PathLike[str]) -> Export | None:
+    """Returns the export at `path`, as its certificate describes it; None: no certificate is there.
+
+    Args:
+      path: an exported file, the folder that it was exported to, or the folder or the saved_model.pb of a SavedModel.
+
+    Raises:
+      DeepLabError: the certificate is damaged.
+    """
+    found = certificate_of(files.path(path))
+    if found is None:
+        return None
+    place, certificate = found
+    try:
+        values = json.loads(certificate.read_bytes().decode("utf-8-sig"))
+        export = _described(place, values, certificate)
+    except DeepLabError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DeepLabError(
+            f"{certificate}: is damaged, or not a certificate of deeplab-tf export ({reason}); export again"
+        ) from None
+    return export
+
+
+def _described(place: files.AnyPath, values: Mapping[str, Any], certificate: files.AnyPath) -> Export:
+    """Returns the export that the fields of a certificate describe; raises anything where they are damaged."""
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in values["options"].items()}
+    options = ExportConfig(**given)
+    if options.format not in FILE_NAMES or not options.outputs:
+        raise DeepLabError(f"{certificate}: its options lack format or outputs; export again")
+    if place.is_dir():
+        place = place / (FILE_NAMES[options.format] or "")
+    elif SUFFIXES.get(place.suffix.lower(), options.format) != options.format:
+        raise DeepLabError(f"{certificate}: is that of a {EXPORTED[options.format]}, not of {place.name}; export again")
+    shape = values["input_shape"]
+    sides = [side for side in shape if side is not None]
+    if len(shape) != _INPUT_RANK or not all(type(side) is int and 0 < side < 1 << 20 for side in sides):
+        raise DeepLabError(f"{certificate}: input_shape={shape!r}; expected images [b, h, w, channels]")
+    return Export(
+        path=place,
+        options=options,
+        card=_card(values, certificate),
+        shape=tuple(shape),
+        checkpoint=str(values["checkpoint"]),
+        sha256=str(values["sha256"]),
+    )
+
+
+def _card(values: Mapping[str, Any], certificate: files.AnyPath) -> ModelCard:
+    """Returns the description of the model of an export; palettes of earlier versions follow from the data set."""
+    config = ModelConfig.from_json(values["model"], source=str(certificate))
+    facts = DATASETS.get(values["dataset"] or "")
+    names = tuple(map(str, values["class_names"]))
+    colours = values.get("palette", facts.palette if facts and facts.class_names == names else ())
+    palette = tuple((int(red), int(green), int(blue)) for red, green, blue in colours)
+    if names and len(names) != config.num_classes:
+        raise DeepLabError(f"{certificate}: names {len(names)} classes of {config.num_classes}; export again")
+    if not all(0 <= part <= 255 for colour in palette for part in colour):
+        raise DeepLabError(f"{certificate}: palette: expected colours of 0..255; export again")
+    letterbox = values.get("letterbox")
+    if letterbox is not None and not (type(letterbox) is int and 0 < letterbox < math.inf):
+        raise DeepLabError(f"{certificate}: letterbox={letterbox!r}; expected pixels")
+    return ModelCard(
+        config=config,
+        dataset=values["dataset"],
+        class_names=names,
+        palette=palette,
+        ignore_label=int(values.get("ignore_label", facts.ignore_label if facts else ModelCard.ignore_label)),
+        train_split=values.get("train_split"),
+        source_checkpoint=values["source_checkpoint"],
+        source_sha256=values["source_sha256"],
+        output_stride=values["output_stride"]["trained"],
+        letterbox=letterbox,
+        image=ImageFacts.from_json(values["image"], certificate) if values.get("image") else None,
+    )
