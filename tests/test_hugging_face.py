@@ -6,16 +6,26 @@ import shutil
 import numpy as np
 import pytest
 import safetensors.numpy
+from absl import flags
+from commands import finished
 from conftest import GOLDENS
+from exports import certificate_of
 from golden import golden_image
 from golden_torch import golden_torch_tensor
 
+import deeplab_tf
 from deeplab_tf import files
 from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.config import ModelConfig
+from deeplab_tf.config import ModelConfig, ServeConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.evaluation.following import is_run
+from deeplab_tf.inference.exported import open_runnable
 from deeplab_tf.network.model import build_model
+from deeplab_tf.serving.engine import Engine
+from deeplab_tf.tools import export_model as export_tool
+from deeplab_tf.tools import options
 from deeplab_tf.weights import hugging_face
+from deeplab_tf.weights.exported import find_export
 from deeplab_tf.weights.loading import describe_weights, open_model
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.renaming import their_name
@@ -207,6 +217,37 @@ def test_weights_must_all_be_there_and_be_the_configs(half, tmp_path):
         open_model(tmp_path / "other")
     described = describe_weights(half)
     assert (described.config.depth_multiplier, described.kind, described.folded) == (0.5, "segmentation", False)
+
+
+@pytest.mark.heavy
+def test_from_a_folder_to_saved_model_tflite_and_a_server(half, tmp_path, capsys):
+    for name, *more in (("saved",), ("model.tflite", "--crop_size=65,65")):
+        path = tmp_path / name
+        where = (f"--checkpoint_path={half}", f"--export_path={path}", "--num_images=1")
+        assert finished(export_tool, *where, *more) == 0, capsys.readouterr().err
+        assert certificate_of(path)["output_stride"] == {"exported": 16, "from": "the model's own", "trained": 16}
+    loaded = open_model(half)
+    image = golden_image("served", 65, 65)
+    expected = deeplab_tf.predict(loaded.model, image[None], runtime="tf")[0]
+    for opened in (loaded, open_runnable(tmp_path / "saved"), open_runnable(tmp_path / "model.tflite")):
+        engine = Engine(opened.model, opened.card, ServeConfig(runtime="tf" if opened is loaded else "auto"))
+        assert engine.info()["classes"][0]["name"] == loaded.card.class_names[0]
+        ((labels, _),) = engine._run(image[None])
+        assert np.mean(labels == expected) >= 0.999
+
+
+@pytest.mark.parametrize("flag", ["checkpoint", "checkpoint_path", "checkpoint_dir", "tf_initial_checkpoint", "input"])
+def test_names_of_the_hub_are_no_paths(flag):
+    values = flags.FlagValues()
+    options.define_path(values, flag, None, "")
+    values(["tool", f"--{flag}=hf://owner/name@main"])
+    if flag != "input":
+        options._require_file_systems(values)
+        assert values[flag].value == "hf://owner/name@main" and not is_run("hf://owner/name@main")
+        assert find_export("hf://owner/name@main") is None
+    else:
+        with pytest.raises(DeepLabError, match="--input=hf://owner/name@main: hf:// is no file system"):
+            options._require_file_systems(values)
 
 
 def test_safetensors_that_are_made_to_do_harm(tmp_path):

@@ -29,7 +29,7 @@ _FLOAT = 4  # bytes
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
-    text = f"{options.CHECKPOINT_HELP}; or a recipe of train's --config; several are allowed"
+    text = f"{options.RUNNABLE_HELP}; or a recipe of train's --config; several are allowed"
     options.define_paths(values, "checkpoint", None, text)
     options.define_flags(values, ModelConfig)
 
@@ -39,8 +39,11 @@ def _config(name: str, changes: Mapping[str, Any]) -> tuple[ModelConfig, str]:
     if name in configs.names():
         config = configs.read(name).model
         return override(config, changes, remembered=(), source=f"the recipe {name}"), "segmentation"
+    from deeplab_tf.weights.exported import find_export
     from deeplab_tf.weights.loading import describe_weights
 
+    if export := find_export(name):
+        return override(export.card.config, changes, remembered=(), source=name), "segmentation"
     found = describe_weights(name, changes)
     return dataclasses.replace(found.config, **changes), found.kind
 

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from absl import flags
 
 from deeplab_tf import files
-from deeplab_tf.config.fields import EXPORTS, WEIGHTS, Switch, auto_or_count
+from deeplab_tf.config.fields import EXPORTS, HUB, WEIGHTS, Switch, auto_or_count
 from deeplab_tf.errors import DeepLabError, is_out_of_memory, what_was_asked
 from deeplab_tf.tools.ending import ending
 from deeplab_tf.tools.option_kinds import (
@@ -70,6 +70,8 @@ def _require_file_systems(values: flags.FlagValues) -> None:
         value = values[name].value
         for place in value if isinstance(value, list) else [value or ""]:
             for part in place.split(",") if isinstance(values[name].parser, PathListParser) else [place]:
+                if "checkpoint" in name and part.startswith(HUB):
+                    continue
                 if files.is_remote(part):
                     start_tensorflow()
                 try:

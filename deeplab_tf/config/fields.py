@@ -13,6 +13,7 @@ from deeplab_tf.errors import DeepLabError
 # What an option is that may be left to the program: auto decides where it runs.
 Switch = Literal["auto", "true", "false"]
 SWITCHES: tuple[Switch, ...] = typing.get_args(Switch)
+HUB = "hf://"  # begins the names of repositories of the Hugging Face Hub, which are no paths
 # What a flag or an option for weights takes, in the words of its help.
 WEIGHTS = (
     "model directory, TF1 checkpoint (prefix, folder, .tar.gz), .keras or .h5 of Keras, .weights.h5 (with the flags of "

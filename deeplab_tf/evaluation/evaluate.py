@@ -23,6 +23,7 @@ from deeplab_tf.inference.predictor import Predictor, predictor_of
 from deeplab_tf.inference.tiles import segment_batch
 from deeplab_tf.network.precision import is_rounded
 from deeplab_tf.ops.metrics import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
+from deeplab_tf.weights.hub import is_hub
 
 METRICS_FILE = "metrics.jsonl"
 _PLAIN = Inference()
@@ -258,7 +259,11 @@ def evaluate_checkpoints(
     Raises:
       DeepLabError: nothing to open or to read, something damaged or in contradiction, a folder that cannot be written.
     """
-    places = [files.path(place).resolve() for place in (config.eval_logdir, config.checkpoint_dir) if place]
+    places = [
+        files.path(place).resolve()
+        for place in (config.eval_logdir, config.checkpoint_dir)
+        if place and not is_hub(place)
+    ]
     if len(places) == 2 and places[0] == places[1]:
         raise DeepLabError(
             f"--eval_logdir={config.eval_logdir} is the folder of the checkpoints, which may hold a {METRICS_FILE} of "

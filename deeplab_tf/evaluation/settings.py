@@ -8,6 +8,7 @@ from deeplab_tf import files
 from deeplab_tf.config import DataConfig, EvalConfig
 from deeplab_tf.config.crf import CrfConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.weights.hub import is_hub
 from deeplab_tf.weights.run_directory import BEST
 from deeplab_tf.weights.run_options import EVALUATION, RUN_FILE, plain, read_run
 from deeplab_tf.weights.sources import index_of, strip_checkpoint_suffix
@@ -69,6 +70,8 @@ def settled_data(data: Mapping[str, Any], checkpoint_dir: str | None) -> dict[st
 
 def _run_of(checkpoint_dir: str | None) -> files.AnyPath | None:
     """Returns the folder of the run that a folder is, whose best weights it holds, or that a checkpoint lies in."""
+    if is_hub(checkpoint_dir or ""):
+        return None
     place = files.path(checkpoint_dir or "")
     if not place.is_dir():
         prefix = strip_checkpoint_suffix(place)

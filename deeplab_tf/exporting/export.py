@@ -37,7 +37,7 @@ from deeplab_tf.inference.files import expand_inputs
 from deeplab_tf.inference.graph import Segmentation, build_graph, build_graph_def, read_weights
 from deeplab_tf.network.model import build_model
 from deeplab_tf.network.sizes import needs_fixed_size
-from deeplab_tf.weights import keras_file
+from deeplab_tf.weights import hub, hugging_face, keras_file
 from deeplab_tf.weights.exported import files_of
 from deeplab_tf.weights.kinds import CERTIFICATE
 from deeplab_tf.weights.loading import Loaded, open_model, opened
@@ -57,11 +57,14 @@ _GRAPH_TEXT = "inference_graph.pbtxt"
 def _knows_trained_stride(path: str | os.PathLike) -> bool:
     """Returns whether `path` says at which output stride its weights were trained.
 
-    A name of the zoo does, a model directory or a checkpoint in one, and a file of Keras, which has the network.
+    A name of the zoo does, a model directory or a checkpoint in one, a file of Keras, which has the network, and a
+    folder of transformers' or a repository of the Hub, whose config.json has it.
     """
+    if hub.is_hub(path):
+        return True
     file = files.path(path)
     prefix = strip_checkpoint_suffix(file)
-    if keras_file.is_keras_file(file):
+    if keras_file.is_keras_file(file) or hugging_face.is_folder(file):
         return True
     inside = index_of(prefix).is_file() and (prefix.parent / MODEL_FILE).is_file()
     return inside or (file / MODEL_FILE).is_file() or (os.fspath(path) in lookup.CHECKPOINTS and not file.exists())

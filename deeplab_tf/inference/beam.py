@@ -22,6 +22,7 @@ from deeplab_tf.files import AnyPath, growing, path, written
 from deeplab_tf.inference.exported import open_runnable
 from deeplab_tf.inference.files import ImageResult, SegmentationPipeline, require_apart, stems
 from deeplab_tf.inference.runtime import runtime_predictor
+from deeplab_tf.weights.hub import is_hub
 
 _LEAST_BATCH, _MOST_BATCH = 8, 64  # files: a worker reads and writes beside the network within a batch
 _RESULTS = "results"
@@ -128,7 +129,7 @@ def predict_with_beam(files: Sequence[str], job: Job, runner: str, beam_options:
     output = path(job.output_dir).absolute()
     require_shared(output, runner)
     require_apart(files, output, job.options)
-    there = path(job.checkpoint).exists()
+    there = not is_hub(job.checkpoint) and path(job.checkpoint).exists()
     checkpoint = _absolute(job.checkpoint) if there else job.checkpoint
     job = dataclasses.replace(job, output_dir=str(output), checkpoint=checkpoint)
     output.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.config.export import SUFFIXES, Format
 from deeplab_tf.errors import DamagedError, DeepLabError
+from deeplab_tf.weights.hub import is_hub
 from deeplab_tf.weights.kinds import EXPORTED, FILE_NAMES, certificate_of
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.sources import sha256_of
@@ -82,6 +83,8 @@ def find_export(path: str | os.PathLike[str]) -> Export | None:
     Raises:
       DeepLabError: the certificate is damaged.
     """
+    if is_hub(path):
+        return None
     found = certificate_of(files.path(path))
     if found is None:
         return None

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from deeplab_tf.config.fields import HUB
 from deeplab_tf.errors import DeepLabError
 
-SCHEME = "hf://"
+SCHEME = HUB
 _NAME = re.compile(r"hf://(?P<repository>\w[\w.-]{0,95}/\w[\w.-]{0,95})(@(?P<revision>[\w./-]{1,200}))?", re.ASCII)
 # What is read of a repository: no code, and none of the weights in other formats.
 _READ = (
