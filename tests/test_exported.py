@@ -175,7 +175,7 @@ def test_names_colours_and_server_are_the_certificates(place):
             "pads images to 65 x 65, those of other scales too; .*inference_scal",
         ),
         ("net.onnx", ["--output_stride=8"], r"--output_stride=8: .* is exported with output_stride=\d+; leave"),
-        ("net.onnx", ["--runtime=tflite"], r"--runtime=tflite: .* a ONNX model, .*\(--runtime=onnx\)"),
+        ("net.onnx", ["--runtime=tflite"], r"--runtime=tflite: .* an ONNX model, .*\(--runtime=onnx\)"),
         ("saved", ["--num_classes=5"], "num_classes"),
     ],
 )
@@ -205,7 +205,9 @@ def test_no_trainable_weights_are_in_a_file(name, place, tmp_path, capsys):
 def test_a_missing_package_is_one_line(name, runtime, place, monkeypatch):
     gone = dataclasses.replace(libraries.LIBRARIES[runtime], packages={"no_such_package": "no-such-package"})
     monkeypatch.setitem(libraries.LIBRARIES, runtime, gone)
-    with pytest.raises(DeepLabError, match=rf"{name}: to run a .* needs .*: pip install 'deeplab_tf\[{gone.extra}\]'"):
+    with pytest.raises(
+        DeepLabError, match=rf"{name}: to run an? .* needs .*: pip install 'deeplab_tf\[{gone.extra}\]'"
+    ):
         open_runnable(place / name)
 
 

@@ -279,7 +279,7 @@ def _notes(export: Export, config: ModelConfig) -> tuple[str, ...]:
     """Returns what to know of a file beyond its configuration."""
     size = "images of any size" if export.size is None else f"images of {export.size[0]} x {export.size[1]}"
     outputs = ", ".join(export.options.outputs or ())
-    notes = [f"a {export.kind} of deeplab-tf export, from {export.checkpoint}: {size}, gives {outputs}"]
+    notes = [f"{export.kind} of deeplab-tf export, from {export.checkpoint}: {size}, gives {outputs}"]
     own, asked = export.card.config.crop_size, config.crop_size
     if own and asked and asked != own and asked[0] <= own[0] and asked[1] <= own[1]:
         notes.append(
@@ -354,7 +354,7 @@ def require_runtime(predictor: ExportedPredictor, runtime: str) -> None:
     own = RUNTIME_OF[cast(Format, predictor.export.options.format)]
     if runtime not in ("auto", own):
         raise OptionError(
-            f"--runtime={runtime}: {predictor.export.path} is a {predictor.export.kind}, which "
+            f"--runtime={runtime}: {predictor.export.path} is {predictor.export.kind}, which "
             f"{predictor.backend.name} runs (--runtime={own}); leave the flag out"
         )
 

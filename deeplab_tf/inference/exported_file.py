@@ -240,8 +240,7 @@ def open_file(export: Export) -> OpenFile:
     library = LIBRARIES.get(RUNTIME_OF[chosen])
     if library and library.missing:
         raise DeepLabError(
-            f"{export.path}: to run a {EXPORTED[chosen]} needs {library.name}: pip install "
-            f"'deeplab_tf[{library.extra}]'"
+            f"{export.path}: to run {EXPORTED[chosen]} needs {library.name}: pip install 'deeplab_tf[{library.extra}]'"
         )
     export.require_unchanged()
     try:
@@ -253,5 +252,5 @@ def open_file(export: Export) -> OpenFile:
             raise
         reason = " ".join((str(error) or type(error).__name__).split())[:200]
         raise DamagedError(
-            f"{export.path}: cannot be opened as the {EXPORTED[chosen]} of its certificate ({reason}); export again"
+            f"{export.path}: cannot be opened as what its certificate says, {EXPORTED[chosen]} ({reason}); export again"
         ) from None

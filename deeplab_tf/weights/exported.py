@@ -49,7 +49,7 @@ class Export:
 
     @property
     def kind(self) -> str:
-        """What its format is called."""
+        """What it is, by its format: a SavedModel."""
         return EXPORTED[cast(Format, self.options.format)]
 
     @property
@@ -111,7 +111,7 @@ def _described(place: files.AnyPath, values: Mapping[str, Any], certificate: fil
     if place.is_dir():
         place = place / (FILE_NAMES[options.format] or "")
     elif SUFFIXES.get(place.suffix.lower(), options.format) != options.format:
-        raise DeepLabError(f"{certificate}: is that of a {EXPORTED[options.format]}, not of {place.name}; export again")
+        raise DeepLabError(f"{certificate}: is that of {EXPORTED[options.format]}, not of {place.name}; export again")
     shape = values["input_shape"]
     sides = [side for side in shape if side is not None]
     if len(shape) != _INPUT_RANK or not all(type(side) is int and 0 < side < 1 << 20 for side in sides):

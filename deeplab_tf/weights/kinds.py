@@ -20,11 +20,12 @@ FILE_NAMES: Mapping[Format, str | None] = {
     "tflite": "model.tflite",
     "onnx": "model.onnx",
 }
+# What a file of a format is.
 EXPORTED: Mapping[Format, str] = {
-    "saved_model": "SavedModel",
-    "frozen_pb": "frozen graph",
-    "tflite": "TFLite model",
-    "onnx": "ONNX model",
+    "saved_model": "a SavedModel",
+    "frozen_pb": "a frozen graph",
+    "tflite": "a TFLite model",
+    "onnx": "an ONNX model",
 }
 ARCHIVES = (".tar.gz", ".tgz")  # of checkpoints
 SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
@@ -122,9 +123,8 @@ def as_export(shown: str, path: files.AnyPath) -> DeepLabError | None:
         origin = " ".join(str(values["checkpoint"]).split())[:200]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return DeepLabError(f"{found[1]}: is damaged, or not a certificate of deeplab-tf export; export again")
-    article = "an" if kind == "ONNX model" else "a"
     return DeepLabError(
-        f"{shown}: {article} {kind} that deeplab-tf export wrote, which holds no trainable weights; give what it was "
+        f"{shown}: {kind} that deeplab-tf export wrote, which holds no trainable weights; give what it was "
         f"exported from, {origin} (predict, eval, vis, serve and Segmenter run the file itself)"
     )
 
