@@ -92,8 +92,8 @@ def find_export(path: str | os.PathLike[str]) -> Export | None:
     try:
         values = json.loads(certificate.read_bytes().decode("utf-8-sig"))
         export = _described(place, values, certificate)
-    except DeepLabError:
-        raise
+    except DeepLabError as error:
+        raise error if str(certificate) in str(error) else DeepLabError(f"{certificate}: {error}") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DeepLabError(
