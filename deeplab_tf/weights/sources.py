@@ -344,7 +344,8 @@ def _folder(path: files.AnyPath, shown: str) -> Iterator[WeightSource]:
         if whole := tensor_files.find(path):
             yield dataclasses.replace(_named_tensors(whole), path=shown)
             return
-        if not any(path.rglob("*.index")) and (kind := kinds.what_folder(path)):
+        saved = any((path / name).is_file() for name in kinds.SAVED_MODEL)  # its variables.index is no checkpoint
+        if (saved or not any(path.rglob("*.index"))) and (kind := kinds.what_folder(path)):
             raise DeepLabError(f"{shown}: {kind}")
     with _checkpoint(files.path(archives.find_prefix(path)), shown) as source:
         yield source
