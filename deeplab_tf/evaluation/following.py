@@ -16,11 +16,11 @@ from deeplab_tf.data.tfds_folder import PREFIX
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.evaluation.passes import SILENT, Observer, Opened, Pass
 from deeplab_tf.evaluation.settings import settled, settled_data
-from deeplab_tf.inference.exported import Runnable, open_runnable
+from deeplab_tf.inference.exported import Runnable, open_export
 from deeplab_tf.weights import keras_file, tensor_files
 from deeplab_tf.weights.exported import find_export
 from deeplab_tf.weights.hub import is_hub
-from deeplab_tf.weights.loading import Loaded
+from deeplab_tf.weights.loading import Loaded, open_model
 from deeplab_tf.weights.names import GLOBAL_STEP
 from deeplab_tf.weights.run_directory import RUN_FILE, RunDirectory
 from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX, index_of, open_source, strip_checkpoint_suffix
@@ -43,7 +43,9 @@ def _opened(path: str, loaded: Runnable, config: EvalConfig) -> Opened:
 def _open(
     path: str | files.AnyPath, config: EvalConfig, changes: Mapping[str, Any] | None, dataset: str | None
 ) -> Runnable:
-    return open_runnable(path, {**(changes or {}), "crop_size": config.eval_crop_size}, dataset=dataset)
+    changes = {**(changes or {}), "crop_size": config.eval_crop_size}
+    export = find_export(path)
+    return open_model(path, changes, dataset=dataset) if export is None else open_export(export, changes)
 
 
 def _fitting(config: EvalConfig, given: Collection[str] | None) -> EvalConfig:

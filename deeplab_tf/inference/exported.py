@@ -20,8 +20,9 @@ from deeplab_tf.network.sizes import logits_stride
 from deeplab_tf.ops.images import resize_labels
 from deeplab_tf.ops.resizing import resize_bilinear, resize_unaligned
 from deeplab_tf.ops.value_range import stored
+from deeplab_tf.weights import loading
 from deeplab_tf.weights.exported import Export, find_export
-from deeplab_tf.weights.loading import Loaded, open_model, renamed
+from deeplab_tf.weights.loading import Loaded, renamed
 from deeplab_tf.weights.model_directory import ModelCard
 
 _PLAIN = Inference()
@@ -337,7 +338,7 @@ def open_runnable(
       DeepLabError: as `open_export` and `open_model` raise it.
     """
     export = find_export(path)
-    return open_model(path, changes, dataset=dataset) if export is None else open_export(export, changes)
+    return loading.open_model(path, changes, dataset=dataset) if export is None else open_export(export, changes)
 
 
 def with_classes_of(opened: Runnable, dataset: str | None) -> Runnable:
