@@ -1,17 +1,15 @@
 """Exported files by their certificates: which file, in which format, of which network, with which classes."""
 
 import dataclasses
-import json
-import math
 import os
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from deeplab_tf import files
 from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.config.export import SUFFIXES, Format
+from deeplab_tf.documents.json_files import read_json
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.weights.hub import is_hub
 from deeplab_tf.weights.kinds import EXPORTED, FILE_NAMES, certificate_of
@@ -25,6 +23,30 @@ _INPUT_RANK = 4
 def files_of(path: files.AnyPath) -> list[files.AnyPath]:
     """Returns the files of the export at `path`: those of a SavedModel if it is a folder, else the file itself."""
     return [file for part in _SAVED_MODEL_FILES for file in sorted(path.glob(part))] if path.is_dir() else [path]
+
+
+class _Stride(TypedDict):
+    trained: int | None
+
+
+class _Certificate(TypedDict):
+    """The fields of a certificate that running the file needs."""
+
+    options: ExportConfig
+    model: dict[str, Any]
+    dataset: str | None
+    class_names: tuple[str, ...]
+    output_stride: _Stride
+    input_shape: tuple[int | None, ...]
+    checkpoint: str
+    source_checkpoint: str | None
+    source_sha256: str | None
+    sha256: str
+    palette: NotRequired[tuple[tuple[int, int, int], ...]]
+    ignore_label: NotRequired[int]
+    train_split: NotRequired[str | None]
+    letterbox: NotRequired[int | None]
+    image: NotRequired[dict[str, Any] | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,23 +112,19 @@ def find_export(path: str | os.PathLike[str]) -> Export | None:
         return None
     place, certificate = found
     try:
-        values = json.loads(certificate.read_bytes().decode("utf-8-sig"))
-        export = _described(place, values, certificate)
-    except DeepLabError as error:
-        raise error if str(certificate) in str(error) else DeepLabError(f"{certificate}: {error}") from None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return _described(place, read_json(certificate, _Certificate), certificate)
+    except (OSError, DeepLabError) as error:
+        if str(certificate) in str(error) and isinstance(error, DeepLabError):
+            raise
         raise DeepLabError(
-            f"{certificate}: is damaged, or not a certificate of deeplab-tf export ({reason}); export again"
+            f"{certificate}: is damaged, or not a certificate of deeplab-tf export ({error}); export again"
         ) from None
-    return export
 
 
-def _described(place: files.AnyPath, values: Mapping[str, Any], certificate: files.AnyPath) -> Export:
-    """Returns the export that the fields of a certificate describe; raises anything where they are damaged."""
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in values["options"].items()}
-    options = ExportConfig(**given)
-    if options.format not in FILE_NAMES or not options.outputs:
+def _described(place: files.AnyPath, values: _Certificate, certificate: files.AnyPath) -> Export:
+    """Returns the export that the fields of a certificate describe."""
+    options = values["options"]
+    if options.format is None or not options.outputs:
         raise DeepLabError(f"{certificate}: its options lack format or outputs; export again")
     if place.is_dir():
         place = place / (FILE_NAMES[options.format] or "")
@@ -114,42 +132,41 @@ def _described(place: files.AnyPath, values: Mapping[str, Any], certificate: fil
         raise DeepLabError(f"{certificate}: is that of {EXPORTED[options.format]}, not of {place.name}; export again")
     shape = values["input_shape"]
     sides = [side for side in shape if side is not None]
-    if len(shape) != _INPUT_RANK or not all(type(side) is int and 0 < side < 1 << 20 for side in sides):
+    if len(shape) != _INPUT_RANK or not all(0 < side < 1 << 20 for side in sides):
         raise DeepLabError(f"{certificate}: input_shape={shape!r}; expected images [b, h, w, channels]")
     return Export(
         path=place,
         options=options,
         card=_card(values, certificate),
-        shape=tuple(shape),
-        checkpoint=str(values["checkpoint"]),
-        sha256=str(values["sha256"]),
+        shape=shape,
+        checkpoint=" ".join(values["checkpoint"].split()),
+        sha256=values["sha256"],
     )
 
 
-def _card(values: Mapping[str, Any], certificate: files.AnyPath) -> ModelCard:
+def _card(values: _Certificate, certificate: files.AnyPath) -> ModelCard:
     """Returns the description of the model of an export; palettes of earlier versions follow from the data set."""
     config = ModelConfig.from_json(values["model"], source=str(certificate))
     facts = DATASETS.get(values["dataset"] or "")
-    names = tuple(map(str, values["class_names"]))
-    colours = values.get("palette", facts.palette if facts and facts.class_names == names else ())
-    palette = tuple((int(red), int(green), int(blue)) for red, green, blue in colours)
+    names = values["class_names"]
+    palette = values.get("palette", facts.palette if facts and facts.class_names == names else ())
     if names and len(names) != config.num_classes:
         raise DeepLabError(f"{certificate}: names {len(names)} classes of {config.num_classes}; export again")
     if not all(0 <= part <= 255 for colour in palette for part in colour):
         raise DeepLabError(f"{certificate}: palette: expected colours of 0..255; export again")
-    letterbox = values.get("letterbox")
-    if letterbox is not None and not (type(letterbox) is int and 0 < letterbox < math.inf):
+    letterbox, image = values.get("letterbox"), values.get("image")
+    if letterbox is not None and letterbox < 1:
         raise DeepLabError(f"{certificate}: letterbox={letterbox!r}; expected pixels")
     return ModelCard(
         config=config,
         dataset=values["dataset"],
         class_names=names,
         palette=palette,
-        ignore_label=int(values.get("ignore_label", facts.ignore_label if facts else ModelCard.ignore_label)),
+        ignore_label=values.get("ignore_label", facts.ignore_label if facts else ModelCard.ignore_label),
         train_split=values.get("train_split"),
         source_checkpoint=values["source_checkpoint"],
         source_sha256=values["source_sha256"],
         output_stride=values["output_stride"]["trained"],
         letterbox=letterbox,
-        image=ImageFacts.from_json(values["image"], certificate) if values.get("image") else None,
+        image=ImageFacts.from_json(image, certificate) if image else None,
     )

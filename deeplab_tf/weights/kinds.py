@@ -1,15 +1,15 @@
 """What a file or folder is that is given for weights and holds none that can be read, and the way to go."""
 
 import contextlib
-import json
 import zipfile
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TypedDict
 
 from deeplab_tf import files
 from deeplab_tf.config.export import Format
 from deeplab_tf.data.pairs import IMAGE_EXTENSIONS
 from deeplab_tf.data.record_index import is_record_file
+from deeplab_tf.documents.json_files import JSONError, read_json
 from deeplab_tf.errors import DamagedError, DeepLabError
 
 CERTIFICATE = "certificate.json"
@@ -107,6 +107,17 @@ def certificate_of(path: files.AnyPath) -> tuple[files.AnyPath, files.AnyPath] |
     return (path, inside) if path.name in FILE_NAMES.values() and inside.is_file() else None
 
 
+class _Options(TypedDict):
+    format: Format
+
+
+class _Origin(TypedDict):
+    """The fields of a certificate that say what an export is, and of what."""
+
+    options: _Options
+    checkpoint: str
+
+
 def as_export(shown: str, path: files.AnyPath) -> DeepLabError | None:
     """Returns the error for an exported file, given where weights are wanted; None: it has no certificate.
 
@@ -118,11 +129,11 @@ def as_export(shown: str, path: files.AnyPath) -> DeepLabError | None:
     if found is None:
         return None
     try:
-        values: Any = json.loads(found[1].read_bytes().decode("utf-8-sig"))
+        values = read_json(found[1], _Origin)
         kind = EXPORTED[values["options"]["format"]]
-        origin = " ".join(str(values["checkpoint"]).split())[:200]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, JSONError):
         return DeepLabError(f"{found[1]}: is damaged, or not a certificate of deeplab-tf export; export again")
+    origin = " ".join(values["checkpoint"].split())[:200]
     return DeepLabError(
         f"{shown}: {kind} that deeplab-tf export wrote, which holds no trainable weights; give what it was "
         f"exported from, {origin} (predict, eval, vis, serve and Segmenter run the file itself)"
