@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, TypedDict, cast
 
 from deeplab_tf import files
 from deeplab_tf.catalog.datasets import DATASETS
@@ -29,7 +29,17 @@ class _Stride(TypedDict):
     trained: int | None
 
 
-class _Certificate(TypedDict):
+class _OfLaterVersions(TypedDict, total=False):
+    """The fields that certificates of earlier versions lack."""
+
+    palette: tuple[tuple[int, int, int], ...]
+    ignore_label: int
+    train_split: str | None
+    letterbox: int | None
+    image: dict[str, Any] | None
+
+
+class _Certificate(_OfLaterVersions):
     """The fields of a certificate that running the file needs."""
 
     options: ExportConfig
@@ -42,11 +52,6 @@ class _Certificate(TypedDict):
     source_checkpoint: str | None
     source_sha256: str | None
     sha256: str
-    palette: NotRequired[tuple[tuple[int, int, int], ...]]
-    ignore_label: NotRequired[int]
-    train_split: NotRequired[str | None]
-    letterbox: NotRequired[int | None]
-    image: NotRequired[dict[str, Any] | None]
 
 
 @dataclasses.dataclass(frozen=True)
