@@ -37,6 +37,11 @@ def is_remote(place: str | os.PathLike[str]) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", os.fspath(place)) is not None
 
 
+def is_address(text: str) -> bool:
+    """Returns whether a text names what is not in a file system: http(s)://..., rtsp(s)://... or camera:N."""
+    return re.match(r"(https?|rtsps?)://[^/]|camera:\d+$", text, re.IGNORECASE) is not None
+
+
 def clean(text: str) -> str:
     """Returns a path that a user typed as everything else expects it: `~` expanded, no slash at its end."""
     if is_remote(text):

@@ -36,6 +36,7 @@ NOT_PATHS = {
     ),
     **dict.fromkeys(("max_number_of_evaluations", "max_number_of_iterations", "num_shards"), "a number"),
     **dict.fromkeys(("drop_path_keep_prob", "min_agreement", "num_images", "save_summaries_secs"), "a number"),
+    "fps": "a number",
     **dict.fromkeys(("skip_corrupt_records", "to_tf1", "keep_best", "save_inference_graph"), "yes or no"),
     **dict.fromkeys(("quantize_as_file", "align_corners"), "yes or no"),
     **dict.fromkeys(("beam_runner", "mode", "resume", "format", "image_format", "label_format"), "one of a few words"),

@@ -70,11 +70,17 @@ class PathParser(flags.ArgumentParser):
     """Parses a path as the user types it (`files.clean`); a flag with this parser holds paths.
 
     Every path flag of every command has it, so that `~` and a slash at the end mean the same in all of them.
+
+    Args:
+      addresses: whether the flag takes an address or a camera too, `files.is_address`, which stays as it is typed.
     """
+
+    def __init__(self, *, addresses: bool = False) -> None:
+        self.addresses = addresses
 
     def parse(self, argument: str) -> str:
         """Returns the path."""
-        return files.clean(argument)
+        return argument if self.addresses and files.is_address(argument) else files.clean(argument)
 
 
 class NamedPathParser(PathParser):

@@ -40,9 +40,11 @@ def define_path_list(values: flags.FlagValues, name: str, default: Sequence[str]
     flags.DEFINE(PathsParser(), name, list(default), text, values, flags.ListSerializer(","))
 
 
-def define_paths(values: flags.FlagValues, name: str, default: Sequence[str] | None, text: str) -> None:
-    """Defines a flag that holds a path and may be given several times."""
-    flags.DEFINE_multi(PathParser(), flags.ArgumentSerializer(), name, default, text, values)
+def define_paths(
+    values: flags.FlagValues, name: str, default: Sequence[str] | None, text: str, *, addresses: bool = False
+) -> None:
+    """Defines a flag that holds a path, or where it takes `addresses` one of those, and may be given several times."""
+    flags.DEFINE_multi(PathParser(addresses=addresses), flags.ArgumentSerializer(), name, default, text, values)
 
 
 def _define_field(values: flags.FlagValues, name: str, field: dataclasses.Field, text: str) -> None:
@@ -69,6 +71,8 @@ def _require_file_systems(values: flags.FlagValues) -> None:
     for name in path_flags(values):
         value = values[name].value
         for place in value if isinstance(value, list) else [value or ""]:
+            if getattr(values[name].parser, "addresses", False) and files.is_address(place):
+                continue
             for part in place.split(",") if isinstance(values[name].parser, PathListParser) else [place]:
                 if "checkpoint" in name and part.startswith(HUB):
                     continue

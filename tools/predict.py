@@ -11,6 +11,10 @@ Images that one machine cannot segment, Apache Beam can (pip install 'deeplab_tf
   deeplab-tf predict --checkpoint=/net/model --input="/net/photos/**/*.jpg" --output_dir=/net/out --save=raw \
     --beam_runner=FlinkRunner --beam_options="--flink_master=host:8081 --parallelism=64"
 
+Clips (pip install 'deeplab_tf[video]') become <stem>_overlay.mp4; see docs/how-to/predict.md:
+
+  deeplab-tf predict --checkpoint=models/xception65 --input=clip.mp4 --output_dir=out --save=overlay,npz --every=2
+
 Writes <stem>_mask.png (colours), <stem>_overlay.jpg (with a legend), <stem>_raw.png (class indices), with --save=cutout
 <stem>_cutout.png (the picture without its background, class 0) and with --save=probabilities <stem>_probabilities.npy,
 all at the picture's own size.
@@ -29,7 +33,7 @@ from absl import flags
 from deeplab_tf.config import ModelConfig, PredictConfig
 from deeplab_tf.config.crf import CrfConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.tools import options
+from deeplab_tf.tools import options, predict_clips
 
 if TYPE_CHECKING:
     from deeplab_tf.inference.exported import Runnable
@@ -46,8 +50,11 @@ _USES: tuple[options.Use[PredictConfig], ...] = (
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     options.define_path(values, "checkpoint", None, options.RUNNABLE_HELP)
-    text = "image file, folder, glob, or - for standard input; several are allowed"
-    options.define_paths(values, "input", None, text)
+    text = (
+        "image file, folder, glob, or - for standard input; or a clip: a video file, an animated GIF, https://..., "
+        "rtsp://..., camera:0, a folder of frames with --fps; several are allowed"
+    )
+    options.define_paths(values, "input", None, text, addresses=True)
     options.define_path(values, "output_dir", "output", "folder to write (default: output)")
     text = (
         "segment as an Apache Beam pipeline: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner (default: without)"
@@ -158,7 +165,8 @@ def main(values: flags.FlagValues) -> int:
     from deeplab_tf.inference.exported import open_runnable, settled_options
     from deeplab_tf.inference.files import expand_inputs
 
-    files = expand_inputs(values.input) if values.input else []
+    clips, pictures = predict_clips.split_inputs(values, choice)
+    files = expand_inputs(pictures)
     loaded = open_runnable(values.checkpoint, changes)
     choice = settled_options(loaded, choice, options.given(values, PredictConfig))
     rows = {
@@ -180,11 +188,17 @@ def main(values: flags.FlagValues) -> int:
     if values.beam_runner:
         return _predict_with_beam(files, changes, values, choice)
     if values.input:
-        failed = _predict(loaded, files, values, choice)
+        failed = _predict(loaded, files, values, choice) if files else []
+        failed += predict_clips.predict_clips(loaded, clips, values, choice)
     else:
         failed = [error for name in _typed_names() for error in _predict_typed(name, loaded, values, choice)]
     if failed:
-        print(f"{len(failed)} of {len(files) or 'the'} images failed:", *failed, sep="\n  ", file=sys.stderr)
+        print(
+            f"{len(failed)} of {len(files) + len(clips) or 'the'} {'inputs' if clips else 'images'} failed:",
+            *failed,
+            sep="\n  ",
+            file=sys.stderr,
+        )
     return 1 if failed else 0
 
 

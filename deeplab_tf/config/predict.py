@@ -11,7 +11,7 @@ from deeplab_tf.config.inference import LONGEST_SIDE, Inference
 from deeplab_tf.config.serve import RUNTIMES, Runtime
 from deeplab_tf.errors import unknown_name
 
-Save = Literal["mask", "overlay", "raw", "cutout", "probabilities"]
+Save = Literal["mask", "overlay", "raw", "cutout", "probabilities", "npz"]
 Resize = Literal["longest", "letterbox", "none"]
 SAVE_CHOICES: tuple[Save, ...] = get_args(Save)
 RESIZE_CHOICES: tuple[Resize, ...] = get_args(Resize)
@@ -31,7 +31,15 @@ class PredictConfig(CrfConfig, Averaging):
         "middle, as models of deeplabv3-plus-pytorch expect (for them the default); none: keep the size",
     )
     longest_side: int = option(LONGEST_SIDE, "longest side in pixels for --resize=longest and letterbox")
-    save: tuple[Save, ...] = option(("mask", "overlay", "raw"), "what to write: " + ", ".join(SAVE_CHOICES))
+    save: tuple[Save, ...] = option(
+        ("mask", "overlay", "raw"),
+        f"what to write: {', '.join(SAVE_CHOICES)}; of a clip overlay (alone where --save is not given), mask, raw "
+        "and npz (all class maps in one compressed array)",
+    )
+    every: int = option(1, "of a clip, segment each n-th frame only; the times of those stay")
+    fps: float | None = option(
+        None, "take a folder of pictures for the frames of a clip, in the order of their names, at so many a second"
+    )
     max_pixels: int = option(4_200_000, "an image with more pixels (after resizing) is run in overlapping tiles")
     max_image_pixels: int = option(
         178_956_970, "most pixels of an image as it is stored; beyond the default it is taken for damaged"
@@ -53,6 +61,8 @@ class PredictConfig(CrfConfig, Averaging):
             if choice not in SAVE_CHOICES:
                 raise unknown_name("value of save", choice, SAVE_CHOICES)
         self._require_at_least(1, "max_image_pixels")
+        self._require_at_least(1, "every")
+        self._require("fps", self.fps is None or 0.01 <= self.fps <= 1000, "expected 0.01 to 1000 frames a second")
         self._require("longest_side", self.longest_side > 0, "expected a number of pixels")
         self._require("max_pixels", self.max_pixels >= LEAST_PIXELS, f"expected at least {LEAST_PIXELS} (257 x 257)")
 

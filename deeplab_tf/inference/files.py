@@ -82,7 +82,7 @@ def _is_photograph(name: str) -> bool:
     return name.lower().endswith(IMAGE_EXTENSIONS) and not name.endswith(f"_{_SUFFIXES['probabilities']}")
 
 
-def _matching(item: str) -> list[str]:
+def matching(item: str) -> list[str]:
     """Returns the files that match a glob; its folders that are there mean themselves, run [2]/*.jpg for instance."""
     place = path(item)
     folder = next((parent for parent in place.parents if parent.is_dir()), place.parent)
@@ -112,7 +112,7 @@ def expand_inputs(inputs: Sequence[str]) -> list[str]:
             if not found:
                 raise DeepLabError(f"{item}: no images in this folder; expected {', '.join(IMAGE_EXTENSIONS)}")
         else:
-            found = _matching(item)
+            found = matching(item)
             if not found:
                 raise DeepLabError(f"{item}: no such file, and nothing matches it; expected image files or a folder")
         files |= dict.fromkeys(found)
@@ -171,6 +171,8 @@ class _Writer:
             self._folder.mkdir(parents=True, exist_ok=True)
             with growing(self._folder, names=[]):
                 pass  # it can be written
+        if "npz" in options.save:
+            raise OptionError("--save=npz: for a clip; of pictures, --save=raw has the class maps")
         if "raw" in options.save and card.config.num_classes > 256:
             raise OptionError(f"--save=raw: {card.config.num_classes} classes do not fit a PNG of 8 bits; leave it out")
 

@@ -1,0 +1,221 @@
+"""Clips to videos with an overlay, masks and class maps: decoding, the network, and encoding go on side by side.
+
+What is done is kept in pieces in a folder beside the outputs, so that a run that was killed goes on where it was.
+"""
+
+import collections
+import dataclasses
+import os
+import pathlib
+import re
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from deeplab_tf.catalog.palettes import pascal_palette
+from deeplab_tf.config import PredictConfig
+from deeplab_tf.errors import DeepLabError, OptionError
+from deeplab_tf.files import AnyPath, is_address, path, writing
+from deeplab_tf.inference.clip_pieces import Drawn, Outputs, Pieces
+from deeplab_tf.inference.predictor import Predictor
+from deeplab_tf.inference.tiles import network_labels, network_size, segment
+from deeplab_tf.inference.video import Clip, ClipFacts, Frame, open_clip
+from deeplab_tf.inference.video_files import versions
+from deeplab_tf.ops.images import png_bytes, resize_labels
+from deeplab_tf.ops.pictures import ClassShare, blend, colour_mask, palette_png
+from deeplab_tf.weights.model_directory import ModelCard
+
+# Frames that are decoded before their turn and encoded after it: enough for the network never to wait, and bounded.
+_READ_AHEAD, _WRITE_BEHIND, _DRAWERS = 3, 6, 2
+CLIP_CHOICES = ("overlay", "mask", "raw", "npz")
+# What does not change the outputs, so that a run may go on with another value.
+_HOW = ("runtime", "max_image_pixels")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipResult:
+    """What became of a clip.
+
+    Attributes:
+      name: of the source.
+      size: height and width of its frames in pixels.
+      frames: how many are in the outputs.
+      earlier: how many of those an earlier run had done, which was ended.
+      seconds: in the network, for the others.
+      files: the outputs.
+      shares: of the classes found: (index, name, share of the pixels).
+      notes: a line for each thing to know of the clip.
+      stopped: whether the user stopped a source that has no end.
+    """
+
+    name: str
+    size: tuple[int, int]
+    frames: int
+    earlier: int
+    seconds: float
+    files: tuple[AnyPath, ...]
+    shares: tuple[ClassShare, ...]
+    notes: tuple[str, ...]
+    stopped: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipModel:
+    """What segments clips.
+
+    Attributes:
+      predictor: runs the network.
+      card: of the model, for classes and colours.
+      identity: of the weights, any text: with other weights an unfinished run does not go on.
+    """
+
+    predictor: Predictor
+    card: ModelCard
+    identity: str
+
+
+def clip_stems(sources: Sequence[str]) -> Iterator[str]:
+    """Yields the beginning of the outputs' names for each clip; the second of a name gets -2."""
+    counts: collections.Counter[str] = collections.Counter()
+    for source in sources:
+        parts = urllib.parse.urlsplit(source)
+        name = parts.path.strip("/") or parts.hostname or "" if is_address(source) and parts.hostname else source
+        stem = pathlib.PurePath(name).stem if name != parts.hostname else name
+        stem = re.sub(r"[^\w.-]+", "_", stem).strip("_") or "clip" if is_address(source) else stem
+        counts[stem] += 1
+        yield stem if counts[stem] == 1 else f"{stem}-{counts[stem]}"
+
+
+def require_clip_choices(model: ClipModel, options: PredictConfig) -> None:
+    """Raises DeepLabError where clips cannot be segmented by a model, or not written as `options.save` says."""
+    card = model.card
+    card.require_classes("predict with")
+    for choice in options.save:
+        if choice not in CLIP_CHOICES:
+            raise OptionError(f"--save={choice}: not for a clip; expected {', '.join(CLIP_CHOICES)}")
+    if card.image is not None:
+        raise OptionError(f"the model reads {card.image.describe()}; a clip has 8-bit RGB, choose another model")
+    if card.config.num_classes > 256 and "raw" in options.save:
+        raise OptionError(f"--save=raw: {card.config.num_classes} classes do not fit a PNG of 8 bits; leave it out")
+
+
+class _Job:
+    """One clip on its way through the threads."""
+
+    def __init__(self, model: ClipModel, clip: Clip, pieces: Pieces, options: PredictConfig):
+        self._model, self._clip, self._pieces, self._options = model, clip, pieces, options
+        self._palette = model.card.palette or pascal_palette(model.card.config.num_classes)
+        self._kind = np.uint8 if model.card.config.num_classes <= 256 else np.int32
+        self.seconds = 0.0
+
+    def _read(self, frames: Iterator[Frame]) -> tuple[Frame, np.ndarray] | None:
+        frame = next(frames, None)
+        return None if frame is None else (frame, network_size(frame.pixels, self._options))
+
+    def _labels(self, frame: Frame, sized: np.ndarray) -> np.ndarray:
+        if self._options.crf:
+            return segment(self._model.predictor, frame.pixels, self._options)
+        return network_labels(self._model.predictor, sized, self._options)
+
+    def _drawn(self, frame: Frame, labels: np.ndarray) -> Drawn:
+        labels = resize_labels(labels.astype(self._kind), *frame.pixels.shape[:2])
+        save = self._options.save
+        counts = np.bincount(labels.ravel(), minlength=self._model.card.config.num_classes)
+        return Drawn(
+            overlay=blend(frame.pixels, labels, self._palette) if "overlay" in save else None,
+            mask=png_bytes(colour_mask(labels, self._palette)) if "mask" in save else None,
+            raw=palette_png(labels, self._palette) if "raw" in save else None,
+            labels=labels if "npz" in save else None,
+            counts=counts,
+        )
+
+    def _kept(self, frame: Frame, drawn: Future) -> None:
+        self._pieces.add(frame, drawn.result())
+
+    def run(self, told: Callable[[int], None]) -> None:
+        """Segments the frames that are not done yet; `told` is called with the number of those that are."""
+        frames = self._clip.frames(self._options.every, self._pieces.last_index)
+        done = self._pieces.frames
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(_DRAWERS) as drawers, ThreadPoolExecutor(1) as writer:
+            ahead = collections.deque(reader.submit(self._read, frames) for _ in range(_READ_AHEAD))
+            behind: collections.deque[Future] = collections.deque()
+            try:
+                while (read := ahead.popleft().result()) is not None:
+                    ahead.append(reader.submit(self._read, frames))
+                    start = time.perf_counter()
+                    labels = self._labels(*read)
+                    self.seconds += time.perf_counter() - start
+                    drawn = drawers.submit(self._drawn, read[0], labels)
+                    behind.append(writer.submit(self._kept, read[0], drawn))
+                    if len(behind) > _WRITE_BEHIND:
+                        behind.popleft().result()
+                    done += 1
+                    told(done)
+                while behind:
+                    behind.popleft().result()
+            finally:  # after an error, or when the user has stopped it, what is segmented is still kept
+                reader.shutdown(cancel_futures=True)
+
+
+def _settings(model: ClipModel, facts: ClipFacts, options: PredictConfig) -> dict[str, str]:
+    """Returns what has to be the same for a run to go on, as text by name."""
+    choices = {name: value for name, value in dataclasses.asdict(options).items() if name not in _HOW}
+    return {
+        **{f"--{name}": str(value) for name, value in choices.items()},
+        "the clip": str(facts.identity),
+        "the weights": model.identity,
+        "the network": str(model.card.config.to_json()),
+        "PyAV": str(versions()),
+    }
+
+
+def segment_clip(
+    model: ClipModel,
+    source: str,
+    outputs: tuple[str | os.PathLike[str], str],
+    options: PredictConfig,
+    told: Callable[[ClipFacts, int], None] | None = None,
+) -> ClipResult:
+    """Segments a clip and writes its video, <stem>_overlay.mp4, and what else `options.save` says.
+
+    The overlay has the times of the source's frames, stands upright and keeps the sound where MP4 holds it. A source
+    without an end goes on until KeyboardInterrupt, and what there is by then is written.
+
+    Args:
+      model: what segments it.
+      source: a file, an animated GIF, a folder of pictures (with `options.fps`), http(s)://, rtsp(s)://, camera:N.
+      outputs: the folder, which is made, and the stem of the names in it.
+      options: resize rule, scales, flips, CRF, `every`, and what to save: overlay, mask and raw (<stem>_mask/000000.png
+        and <stem>_raw/000000.png, by the number of the frame) and npz (<stem>_masks.npz, see `write_labels`).
+      told: called with the clip's facts and the number of frames that are done, after each.
+
+    Raises:
+      DeepLabError: the clip cannot be read, or the outputs cannot be written.
+    """
+    require_clip_choices(model, options)
+    with open_clip(source, fps=options.fps, max_pixels=options.max_image_pixels) as clip:
+        facts, folder, stopped = clip.facts, path(outputs[0]), False
+        with writing(folder, flag="--output_dir", cure="make room, or choose another folder"):
+            places = Outputs(folder, outputs[1], options.save)
+            pieces = Pieces(places, facts, _settings(model, facts, options))
+            earlier, job = pieces.frames, _Job(model, clip, pieces, options)
+            try:
+                job.run(lambda done: told(facts, done) if told else None)
+            except BaseException as error:
+                if not (facts.live and isinstance(error, KeyboardInterrupt)):
+                    pieces.abandon()
+                    raise
+                stopped = True
+            pieces.finish()
+            if not pieces.frames:
+                raise DeepLabError(f"{facts.name}: no frame was read; expected at least one")
+            notes = [*pieces.notes, *clip.notes, *pieces.publish()]
+    names = model.card.class_names or tuple(f"class {i}" for i in range(model.card.config.num_classes))
+    counts = pieces.counts
+    order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
+    shares = tuple((i, names[i], float(counts[i] / counts.sum())) for i in order)
+    files = tuple(places.targets.values())
+    return ClipResult(facts.name, facts.size, pieces.frames, earlier, job.seconds, files, shares, tuple(notes), stopped)
