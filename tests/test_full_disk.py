@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow as tf
 from commands import finished, one_line
 from full_disk import FullDisk
 from golden import golden_image
@@ -24,6 +25,7 @@ from deeplab_tf.data.shapes import write_shapes
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.pack import make_plan, pack
 from deeplab_tf.exporting.export import export
+from deeplab_tf.filesystems.remote import os_errors
 from deeplab_tf.inference.files import predict_files
 from deeplab_tf.ops.images import png_bytes
 from deeplab_tf.tools import convert, predict
@@ -198,3 +200,11 @@ def test_converting_and_exporting_on_a_full_disk(model, sources, tmp_path, monke
         export(model, place / "model.pb", ExportConfig(num_images=1), crop_size=(33, 33))
 
     assert fails_at_every_write(monkeypatch, tmp_path / "exports", exported)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_what_tensorflow_tells_of_a_disk_is_told_in_few_words(number):
+    told = f"{{{{function_node x}}}} /run/.partial-1/model.ckpt.tempstate1; {os.strerror(number)} [Op:SaveV2]"
+    with pytest.raises(OSError) as error, os_errors("/run"):
+        raise tf.errors.ResourceExhaustedError(None, None, told)
+    assert (error.value.errno, str(error.value)) == (number, f"[Errno {number}] {os.strerror(number)}: '/run'")

@@ -4,6 +4,7 @@ It is an epath.Path over tf.io.gfile. TensorFlow is imported when a file system 
 """
 
 import contextlib
+import errno
 import fnmatch
 import functools
 import io
@@ -20,6 +21,8 @@ from etils import epath
 from deeplab_tf.errors import DeepLabError
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*"
+# What TensorFlow tells of a disk under codes of its own, in the words of the operating system.
+_SHORTAGES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _Remote = TypeVar("_Remote", bound="RemotePath")
 # To a type checker epath, which imports lazily, says nothing.
 _Path = pathlib.PurePosixPath if TYPE_CHECKING else epath.Path
@@ -80,6 +83,9 @@ def os_errors(place: object = None) -> Iterator[None]:
     except tf.errors.PermissionDeniedError as error:
         raise PermissionError(13, "Permission denied", *named) from error
     except tf.errors.OpError as error:
+        for number in _SHORTAGES:
+            if os.strerror(number) in error.message:  # its own text names the operation and a temporary file
+                raise OSError(number, os.strerror(number), *named) from error
         reason = (error.message.strip() or type(error).__name__).splitlines()[0]
         raise RemoteError(": ".join([*named, reason])) from error
 
