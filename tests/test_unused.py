@@ -15,8 +15,8 @@ FILES = [path for folder in ("deeplab_tf", "tools", "configs") for path in sorte
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 # tensorflow-datasets registers the builders of data sets by their names.
 CALLED_BY_NAME = {"DeeplabVoc", "DeeplabCityscapes", "DeeplabAde20k", "DeeplabShapes"}
-# Of the public module deeplab_tf.crf.
-PUBLIC_IN_MODULES = {"crf_search", "SEARCH_V1"}
+# Of the public modules deeplab_tf.crf and deeplab_tf.evaluation.panoptic.
+PUBLIC_IN_MODULES = {"crf_search", "SEARCH_V1", "write_panoptic"}
 
 
 def uses() -> collections.Counter[str]:
