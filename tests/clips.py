@@ -8,6 +8,7 @@ import numpy as np
 
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.inference.clips import ClipModel
+from deeplab_tf.inference.predictor import Predictor
 from deeplab_tf.weights.model_directory import ModelCard
 
 SIZE = (48, 64)
@@ -62,19 +63,23 @@ def turned(content: bytes) -> bytes:
     return content[:at] + b"".join(value.to_bytes(4, "big", signed=True) for value in matrix) + content[at + 36 :]
 
 
-class ByColour:
-    """Stands for a `Predictor`: the class of a pixel is that of the nearest of COLOURS.
+class ByColour(Predictor):
+    """A `Predictor` without a network: the class of a pixel is that of the nearest of COLOURS.
 
     Args:
       stop: a frame at whose turn it raises this.
+      noise: draws what it sees besides, anew in each frame.
     """
 
-    def __init__(self, stop: tuple[int, BaseException] | None = None):
-        self.config = ModelConfig(model_variant="mobilenet_v2", num_classes=CLASSES)
-        self.frames, self._stop = 0, stop
+    def __init__(self, stop: tuple[int, BaseException] | None = None, noise: np.random.Generator | None = None):
+        super().__init__(ModelConfig(model_variant="mobilenet_v2", num_classes=CLASSES), backend=None)
+        self.frames, self._stop, self.noise = 0, stop, noise
 
     def probabilities(self, images, inference=None) -> np.ndarray:
-        distances = np.linalg.norm(images[..., None, :].astype(np.float32) - np.array(COLOURS, np.float32), axis=-1)
+        images = images + (self.noise.normal(0, 45, images.shape) if self.noise else 0)
+        distances = np.linalg.norm(
+            np.asarray(images)[..., None, :].astype(np.float32) - np.array(COLOURS, np.float32), axis=-1
+        )
         scores = np.exp(-distances / 40)
         return scores / scores.sum(-1, keepdims=True)
 

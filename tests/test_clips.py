@@ -17,7 +17,7 @@ from conftest import ROOT
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.files import is_address
-from deeplab_tf.inference import clip_pieces, video
+from deeplab_tf.inference import clip_pieces, clips, video
 from deeplab_tf.inference.clips import clip_stems, segment_clip
 from deeplab_tf.inference.video import is_clip, open_clip
 from deeplab_tf.ops.pictures import blend
@@ -145,11 +145,62 @@ def test_an_unfinished_run_of_other_settings_is_begun_anew(clip, tmp_path):
     assert note.endswith("of a run with another --every; begun anew")
 
 
+def test_stabilised_classes_flicker_less_and_are_no_worse(tmp_path, monkeypatch):
+    monkeypatch.setattr(clip_pieces, "FRAMES_IN_A_PIECE", 8)
+    monkeypatch.setattr(
+        clips, "segment_probabilities", lambda predictor, image, _: predictor.probabilities(image[None])[0]
+    )
+    write_clip(tmp_path / "x.mp4", [40 * number for number in range(20)])
+    truth, right, scores = np.stack([scene(number) for number in range(20)]), {}, {}
+    for weight in (0.0, 0.6):
+        model = by_colour()
+        model.predictor.noise = np.random.default_rng(1)
+        options = PredictConfig(resize="none", save=("npz",), stabilize=weight)
+        scores[weight] = segment_clip(model, str(tmp_path / "x.mp4"), (tmp_path, f"{weight}"), options).flicker
+        with np.load(tmp_path / f"{weight}_masks.npz") as stored:
+            labels = stored["labels"]
+        right[weight] = [
+            ((labels == index) & (truth == index)).sum() / ((labels == index) | (truth == index)).sum()
+            for index in range(3)
+        ]
+    plain, stable = scores[0.0], scores[0.6]
+    assert plain.before == plain.after == stable.before and plain.still == stable.still > 19 * 48 * 64 / 3
+    assert stable.after <= stable.before / 2
+    assert all(after >= before for before, after in zip(right[0.0], right[0.6], strict=True))
+
+
+def test_a_killed_run_that_is_stabilised_gives_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        clips, "segment_probabilities", lambda predictor, image, _: predictor.probabilities(image[None])[0]
+    )
+    write_clip(tmp_path / "x.mp4", [40 * number for number in range(10)])
+    options = PredictConfig(resize="none", save=("npz",), stabilize=0.6)
+    whole = segment_clip(by_colour(), str(tmp_path / "x.mp4"), (tmp_path, "whole"), options)
+    file, times = str(tmp_path / "x.mp4"), iter(range(99))
+    stopped = by_colour()
+    original = stopped.predictor.probabilities
+
+    def until_the_ninth(images, inference=None):
+        if next(times) == 8:
+            raise Killed
+        return original(images)
+
+    stopped.predictor.probabilities = until_the_ninth
+    with pytest.raises(Killed):
+        segment_clip(stopped, file, (tmp_path, "again"), options)
+    assert [name for name in everything(tmp_path) if name.endswith("state.npz")] == [
+        ".unfinished-again/000001/state.npz"
+    ]
+    again = segment_clip(by_colour(), file, (tmp_path, "again"), options)
+    assert (again.earlier, again.flicker) == (8, whole.flicker)
+    assert (tmp_path / "again_masks.npz").read_bytes() == (tmp_path / "whole_masks.npz").read_bytes()
+
+
 def test_a_damaged_piece_is_one_line(clip, tmp_path):
     with pytest.raises(Killed):
         segment_clip(by_colour((9, Killed())), str(clip), (tmp_path, "x"), PLAIN)
     piece = tmp_path / ".unfinished-x/000001/piece.json"
-    for content in ("", "[]", '{"indices": [1], "times": [], "counts": []}', '{"indices": ["a"]}'):
+    for content in ("", "[]", '{"indices": [1], "times": [], "counts": [], "flicker": {}}', '{"indices": ["a"]}'):
         piece.write_text(content)
         with pytest.raises(DeepLabError, match=r"piece.json: damaged \(.*\); remove .*000001 and begin anew"):
             segment_clip(by_colour(), str(clip), (tmp_path, "x"), PLAIN)
@@ -278,6 +329,8 @@ def test_names_of_outputs():
         ("--input=photo.jpg --every=2", "--every=2 would do nothing: it needs a clip as --input, or a folder of its"),
         ("--input=x.mp4 --fps=25", "--fps=25.0 would do nothing: it needs a folder of the frames of a clip as --input"),
         ("--input=x.mp4 --every=0", "every=0: expected a number of at least 1"),
+        ("--input=photo.jpg --stabilize=0.5", "--stabilize=0.5 would do nothing: it needs a clip as --input, or a"),
+        ("--input=x.mp4 --stabilize=1", "stabilize=1.0: expected 0 to below 1, as 0.6"),
         ("--input=. --fps=0", "fps=0.0: expected 0.01 to 1000 frames a second"),
         ("--input=x.mp4 --beam_runner=DirectRunner", "--beam_runner takes pictures, and x.mp4 is a clip; leave one"),
     ],

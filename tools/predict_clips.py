@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deeplab_tf.inference.video import ClipFacts
 
 _USES: tuple[options.Use[Sequence[str]], ...] = (
-    options.Use(("every",), "a clip as --input, or a folder of its frames with --fps", bool),
+    options.Use(("every", "stabilize"), "a clip as --input, or a folder of its frames with --fps", bool),
 )
 _FPS: tuple[options.Use[Sequence[str]], ...] = (
     options.Use(("fps",), "a folder of the frames of a clip as --input", bool),
@@ -78,6 +78,7 @@ def _line(result: "ClipResult", whole: float) -> str:
     rate = f"{new} in {whole:.1f} s ({new / whole:.1f} frames/s, {100 * result.seconds / whole:.0f} % in the network)"
     shares = ", ".join(f"{name} {100 * share:.1f} %" for _, name, share in result.shares)
     lines = [f"{result.name}  {width} x {height}  {result.frames} frames{earlier}; {rate}", f"  {shares}"]
+    lines += [f"  {result.flicker.describe()}"] if result.flicker is not None else []
     lines += [f"  wrote {file}" for file in result.files]
     return "\n".join([*lines, *(f"  Note: {note}" for note in result.notes)])
 

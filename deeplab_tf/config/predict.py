@@ -37,6 +37,11 @@ class PredictConfig(CrfConfig, Averaging):
         "and npz (all class maps in one compressed array)",
     )
     every: int = option(1, "of a clip, segment each n-th frame only; the times of those stay")
+    stabilize: float | None = option(
+        None,
+        "of a clip, the weight of the frame before, whose class probabilities are carried along the optical flow: 0.6 "
+        "for instance, below 1",
+    )
     fps: float | None = option(
         None, "take a folder of pictures for the frames of a clip, in the order of their names, at so many a second"
     )
@@ -62,6 +67,7 @@ class PredictConfig(CrfConfig, Averaging):
                 raise unknown_name("value of save", choice, SAVE_CHOICES)
         self._require_at_least(1, "max_image_pixels")
         self._require_at_least(1, "every")
+        self._require("stabilize", self.stabilize is None or 0 <= self.stabilize < 1, "expected 0 to below 1, as 0.6")
         self._require("fps", self.fps is None or 0.01 <= self.fps <= 1000, "expected 0.01 to 1000 frames a second")
         self._require("longest_side", self.longest_side > 0, "expected a number of pixels")
         self._require("max_pixels", self.max_pixels >= LEAST_PIXELS, f"expected at least {LEAST_PIXELS} (257 x 257)")

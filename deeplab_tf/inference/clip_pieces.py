@@ -5,17 +5,19 @@ import dataclasses
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from deeplab_tf.documents.json_files import JSONError, read_json
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.files import AnyPath, copy, growing, move, remove, written
+from deeplab_tf.inference.stabilizing import Flicker
 from deeplab_tf.inference.video import ClipFacts, Frame
 from deeplab_tf.inference.video_files import VideoWriter, join, write_labels
 
 FRAMES_IN_A_PIECE = 50  # that a killed run does again at most
+_STATE = "state.npz"
 _FOLDER = ".unfinished-"  # begins the name of the folder of the pieces
 _ENDINGS = {"raw": "_raw", "mask": "_mask", "npz": "_masks.npz", "overlay": "_overlay.mp4"}
 _PICTURES = ("raw", "mask")
@@ -33,6 +35,8 @@ class Drawn:
       raw: a PNG of class indices.
       labels: uint8 or int32 [h, w].
       counts: pixels of each class.
+      flicker: from the frame before.
+      state: of a `Stabilizer`, for the next frame; kept where the frame is the last of a piece.
     """
 
     overlay: np.ndarray | None
@@ -40,15 +44,18 @@ class Drawn:
     raw: bytes | None
     labels: np.ndarray | None
     counts: np.ndarray
+    flicker: Flicker
+    state: Mapping[str, np.ndarray] | None
 
 
 @dataclasses.dataclass(frozen=True)
 class _Piece:
-    """What is kept of a piece beside its files: by frame its number and its time, pixels of each class together."""
+    """What is kept of a piece beside its files: number and time by frame, pixels of each class and flicker of all."""
 
     indices: tuple[int, ...]
     times: tuple[int, ...]
     counts: tuple[int, ...]
+    flicker: Flicker
 
     def __post_init__(self) -> None:
         if not self.indices or len(self.indices) != len(self.times):
@@ -153,6 +160,9 @@ class Pieces:
                 (self._place / choice / f"{frame.index:06d}.png").write_bytes(content)
         kept = dataclasses.replace(frame, pixels=frame.pixels[:0])
         self._entries.append((kept, dataclasses.replace(drawn, overlay=None, mask=None, raw=None)))
+        if len(self._entries) > 1:
+            earlier, before = self._entries[-2]
+            self._entries[-2] = earlier, dataclasses.replace(before, state=None)
         if len(self._entries) == FRAMES_IN_A_PIECE:
             self.finish()
 
@@ -173,9 +183,29 @@ class Pieces:
                 tuple(frame.index for frame, _ in entries),
                 tuple(frame.time for frame, _ in entries),
                 tuple(np.sum([drawn.counts for _, drawn in entries], axis=0).tolist()),
+                sum((drawn.flicker for _, drawn in entries), start=Flicker()),
             )
+            if entries[-1][1].state is not None:
+                with (self._place / _STATE).open("wb") as file:
+                    np.savez(file, **cast(Any, entries[-1][1].state))
             (self._place / "piece.json").write_text(json.dumps(dataclasses.asdict(record)), encoding="utf-8")
+        if self._done:
+            remove(self._piece(len(self._done) - 1) / _STATE)
         self._done.append(record)
+
+    @property
+    def state(self) -> dict[str, np.ndarray] | None:
+        """The state of the `Stabilizer` behind the last frame that is done, or None."""
+        file = self._piece(len(self._done) - 1) / _STATE
+        if not self._done or not file.is_file():
+            return None
+        with file.open("rb") as stream, np.load(stream) as stored:
+            return dict(stored)
+
+    @property
+    def flicker(self) -> Flicker:
+        """That of all pieces."""
+        return sum((piece.flicker for piece in self._done), start=Flicker())
 
     def abandon(self) -> None:
         """Removes the piece that is being written; those that are done stay, for the next run."""

@@ -21,7 +21,8 @@ from deeplab_tf.errors import DeepLabError, OptionError
 from deeplab_tf.files import AnyPath, is_address, path, writing
 from deeplab_tf.inference.clip_pieces import Drawn, Outputs, Pieces
 from deeplab_tf.inference.predictor import Predictor
-from deeplab_tf.inference.tiles import network_labels, network_size, segment
+from deeplab_tf.inference.stabilizing import Flicker, Stabilizer, require_flow
+from deeplab_tf.inference.tiles import network_labels, network_size, segment, segment_probabilities
 from deeplab_tf.inference.video import Clip, ClipFacts, Frame, open_clip
 from deeplab_tf.inference.video_files import versions
 from deeplab_tf.ops.images import png_bytes, resize_labels
@@ -49,6 +50,7 @@ class ClipResult:
       shares: of the classes found: (index, name, share of the pixels).
       notes: a line for each thing to know of the clip.
       stopped: whether the user stopped a source that has no end.
+      flicker: of a clip that was stabilised.
     """
 
     name: str
@@ -60,6 +62,7 @@ class ClipResult:
     shares: tuple[ClassShare, ...]
     notes: tuple[str, ...]
     stopped: bool
+    flicker: Flicker | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +94,8 @@ def clip_stems(sources: Sequence[str]) -> Iterator[str]:
 
 def require_clip_choices(model: ClipModel, options: PredictConfig) -> None:
     """Raises DeepLabError where clips cannot be segmented by a model, or not written as `options.save` says."""
+    if options.stabilize is not None:
+        require_flow()
     card = model.card
     card.require_classes("predict with")
     for choice in options.save:
@@ -109,18 +114,30 @@ class _Job:
         self._model, self._clip, self._pieces, self._options = model, clip, pieces, options
         self._palette = model.card.palette or pascal_palette(model.card.config.num_classes)
         self._kind = np.uint8 if model.card.config.num_classes <= 256 else np.int32
+        self._stabilizer = None if options.stabilize is None else Stabilizer(options.stabilize, pieces.state)
         self.seconds = 0.0
 
     def _read(self, frames: Iterator[Frame]) -> tuple[Frame, np.ndarray] | None:
         frame = next(frames, None)
-        return None if frame is None else (frame, network_size(frame.pixels, self._options))
+        return (
+            None
+            if frame is None
+            else (frame, network_size(frame.pixels, self._options, self._model.predictor.fixed_size))
+        )
 
-    def _labels(self, frame: Frame, sized: np.ndarray) -> np.ndarray:
+    def _labels(self, frame: Frame, sized: np.ndarray) -> tuple[np.ndarray, Flicker, dict[str, np.ndarray] | None]:
+        """Returns a frame's classes, how they flicker, and what the next frame needs of it."""
+        if self._stabilizer is not None:
+            probabilities = segment_probabilities(self._model.predictor, frame.pixels, self._options)
+            return *self._stabilizer(frame.pixels, probabilities), self._stabilizer.state
+        return self._own_labels(frame, sized), Flicker(), None
+
+    def _own_labels(self, frame: Frame, sized: np.ndarray) -> np.ndarray:
         if self._options.crf:
             return segment(self._model.predictor, frame.pixels, self._options)
         return network_labels(self._model.predictor, sized, self._options)
 
-    def _drawn(self, frame: Frame, labels: np.ndarray) -> Drawn:
+    def _drawn(self, frame: Frame, labels: np.ndarray, flicker: Flicker, state: dict[str, np.ndarray] | None) -> Drawn:
         labels = resize_labels(labels.astype(self._kind), *frame.pixels.shape[:2])
         save = self._options.save
         counts = np.bincount(labels.ravel(), minlength=self._model.card.config.num_classes)
@@ -130,6 +147,8 @@ class _Job:
             raw=palette_png(labels, self._palette) if "raw" in save else None,
             labels=labels if "npz" in save else None,
             counts=counts,
+            flicker=flicker,
+            state=state,
         )
 
     def _kept(self, frame: Frame, drawn: Future) -> None:
@@ -148,7 +167,7 @@ class _Job:
                     start = time.perf_counter()
                     labels = self._labels(*read)
                     self.seconds += time.perf_counter() - start
-                    drawn = drawers.submit(self._drawn, read[0], labels)
+                    drawn = drawers.submit(self._drawn, read[0], *labels)
                     behind.append(writer.submit(self._kept, read[0], drawn))
                     if len(behind) > _WRITE_BEHIND:
                         behind.popleft().result()
@@ -217,5 +236,8 @@ def segment_clip(
     counts = pieces.counts
     order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     shares = tuple((i, names[i], float(counts[i] / counts.sum())) for i in order)
+    flicker = None if options.stabilize is None else pieces.flicker
     files = tuple(places.targets.values())
-    return ClipResult(facts.name, facts.size, pieces.frames, earlier, job.seconds, files, shares, tuple(notes), stopped)
+    return ClipResult(
+        facts.name, facts.size, pieces.frames, earlier, job.seconds, files, shares, tuple(notes), stopped, flicker
+    )
