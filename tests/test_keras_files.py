@@ -1,5 +1,7 @@
 """Keras's own files and wrappers: what Keras saves, clones and wraps is a model of ours again, and nothing is run."""
 
+import dataclasses
+import json
 import pathlib
 import shutil
 import subprocess
@@ -9,15 +11,23 @@ import zipfile
 import h5py
 import keras
 import numpy as np
+import PIL.Image
 import pytest
+from commands import finished
 from golden import golden_image
+from record_files import example_of, write_records
 
 import deeplab_tf
+from deeplab_tf.catalog.datasets import Dataset, dataset_json
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import as_network, build_model
+from deeplab_tf.ops.images import resize_labels, resize_longest
 from deeplab_tf.registration.deferred import CLASSES
-from deeplab_tf.weights.loading import open_model
+from deeplab_tf.tools import eval as eval_tool
+from deeplab_tf.tools import export_model as export_tool
+from deeplab_tf.tools import predict as predict_tool
+from deeplab_tf.weights.loading import describe_weights, open_model
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ModelConfig(model_variant="tiny", num_classes=3, crop_size=(33, 33))
@@ -149,6 +159,47 @@ def test_a_wrapper_that_changes_pixels_or_classes_is_refused(model):
         as_network(keras.Model(model.input, model.layers[-3].output))
 
 
+class Holder(keras.Model):
+    """A wrapper by a class of its own."""
+
+    def __init__(self, net, **kwargs):
+        super().__init__(**kwargs)
+        self.net = net
+
+    def call(self, inputs):
+        return self.net(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "net": keras.saving.serialize_keras_object(self.net)}
+
+
+class Functional(keras.Model):
+    """One that has layers, and another call than theirs."""
+
+    def call(self, inputs, training=None, mask=None):
+        return -super().call(inputs)
+
+
+class Plain(keras.Model):
+    """One that Keras runs as any functional model."""
+
+
+def test_a_class_with_a_call_of_its_own_is_refused_with_the_way_to_go(model, tmp_path):
+    holder = Holder(model)
+    with pytest.raises(DeepLabError, match=r"its class Holder has a call of its own, .*; give that one, model\.net$"):
+        as_network(holder)
+    with pytest.raises(DeepLabError, match=r"class Functional has a call of its own, .*build_model or load$"):
+        as_network(Functional(model.inputs, model.outputs))
+    with pytest.raises(DeepLabError, match="expected one made by deeplab_tf.build_model"):
+        as_network(Holder(keras.layers.ReLU()))
+    images = keras.Input((33, 33, 3))
+    assert same(model, Plain(images, model(images)))
+    holder(IMAGES)
+    holder.save(tmp_path / "held.keras")
+    with pytest.raises(DeepLabError, match="needs the class Holder of another program, which is not run; there, save"):
+        deeplab_tf.load(tmp_path / "held.keras")
+
+
 def test_logits_at_the_size_of_the_images(model):
     upsampled = build_model(TINY, share_with=model, upsample_logits=True)
     assert upsampled.output_shape == (None, 33, 33, 3) and upsampled.config == TINY
@@ -214,6 +265,142 @@ def test_the_backbone_alone(model, saved):
     for layer in backbone.layers:
         for mine, theirs in zip(layer.get_weights(), model.get_layer(layer.name).get_weights(), strict=True):
             np.testing.assert_array_equal(mine, theirs)
+
+
+# ---- names of classes, and what is known of pictures
+
+NAMES = ("ground", "tree", "road")
+
+
+@pytest.fixture(scope="module")
+def named(model, tmp_path_factory) -> pathlib.Path:
+    """A folder with a model that has names, in every format that keeps them."""
+    folder = tmp_path_factory.mktemp("named")
+    network = keras.models.clone_model(model)
+    network.set_weights(model.get_weights())
+    network.card = {"class_names": NAMES, "palette": [[1, 2, 3], [4, 5, 6], [7, 8, 9]], "letterbox": 64}
+    images = keras.Input((33, 33, 3))
+    for name, saved in {
+        "model.keras": network,
+        "model.h5": network,
+        "sequential.keras": keras.Sequential([network, keras.layers.Softmax()]),
+        "around.keras": keras.Model(images, keras.layers.Softmax()(network(images))),
+        "through.keras": keras.Model(network.input, keras.layers.Softmax()(network.output)),
+        "clone.keras": keras.models.clone_model(network),
+    }.items():
+        saved.save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5", "sequential.keras", "around.keras", "through.keras"])
+def test_names_and_colours_travel(name, named):
+    loaded = open_model(named / name)
+    assert (loaded.card.class_names, loaded.card.letterbox, loaded.card.dataset) == (NAMES, 64, None)
+    assert loaded.card.palette == ((1, 2, 3), (4, 5, 6), (7, 8, 9))
+    assert loaded.model.class_names == NAMES and not any("assumed" in note for note in loaded.notes)
+    assert describe_weights(named / name).class_names == NAMES
+    segmenter = deeplab_tf.Segmenter(keras.saving.load_model(named / name, compile=False))
+    assert (segmenter.class_names, segmenter.options.resize) == (NAMES, "letterbox")
+
+
+def test_names_are_kept_by_clones_and_given_by_the_user(named, tmp_path):
+    assert keras.saving.load_model(named / "clone.keras").class_names == NAMES
+    _, network = deeplab_tf.load(named / "model.keras", class_names=["a", "b", "c", "d"])
+    assert network.class_names == ("a", "b", "c", "d") and network.output_shape[-1] == 4
+    assert network.receipt.new
+    _, network = deeplab_tf.load(named / "model.keras", class_names=["a", "b", "c"])
+    assert not network.receipt.new
+    network.save(tmp_path / "again.keras")
+    assert deeplab_tf.load(tmp_path / "again.keras")[1].class_names == ("a", "b", "c")
+    for wrong, message in ((["a"], "1 names for a network of 3"), ("abc", "expected 3 names"), ([1, 2, 3], "3 names")):
+        with pytest.raises(DeepLabError, match=message):
+            network.class_names = wrong
+    with pytest.raises(DeepLabError, match="--dataset=pascal_voc_seg has 21 classes"):
+        open_model(named / "model.keras", dataset="pascal_voc_seg")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("class_names", ["a"]),
+        ("class_names", [1, 2, 3]),
+        ("palette", [[0, 0]] * 3),
+        ("palette", [[0, 0, 256]] * 3),
+        ("palette", 7),
+        ("letterbox", -1),
+        ("letterbox", "x"),
+        ("ignore_label", None),
+        ("dataset", {}),
+        ("colour", 1),
+        ("image", {"channels": "x"}),
+    ],
+)
+def test_a_damaged_card_ends_in_one_line(key, value, named, tmp_path):
+    config = json.loads(config_of_file(named))
+    for layer in config["config"]["layers"]:
+        if "card" in layer["config"]:
+            layer["config"]["card"][key] = value
+    file = changed(named, tmp_path / "model.keras", config=json.dumps(config).encode())
+    with pytest.raises(DeepLabError, match=key) as error:
+        deeplab_tf.load(file)
+    assert "\n" not in str(error.value) and str(file) in str(error.value)
+
+
+# ---- what evaluates, exports and runs as a command
+
+
+def test_evaluate_and_export_take_what_carries_its_configuration(model, saved, named, tmp_path):
+    batch = [{"image": IMAGES, "label": np.zeros((2, 33, 33), np.int32)}]
+    expected = deeplab_tf.evaluate(model, batch)
+    for other in (
+        keras.saving.load_model(saved / "model.h5"),
+        keras.saving.load_model(named / "clone.keras"),
+        keras.saving.load_model(named / "sequential.keras"),
+        keras.Model(model.input, keras.layers.Softmax()(model.output)),
+    ):
+        if not np.array_equal(as_network(other)(IMAGES), model(IMAGES)):  # a clone draws its own weights
+            other.set_weights(model.get_weights())
+        found = deeplab_tf.evaluate(other, batch)
+        np.testing.assert_array_equal(found["confusion_matrix"], expected["confusion_matrix"])
+    through = keras.saving.load_model(named / "through.keras")
+    certificate = deeplab_tf.export(through, tmp_path / "net.pb")
+    assert certificate["file"] == str(tmp_path / "net.pb") and (tmp_path / "net.pb").is_file()
+
+
+def test_commands_take_them_as_checkpoints(model, named, tmp_path, capsys):
+    image = IMAGES[0].astype(np.uint8)
+    PIL.Image.fromarray(image).save(tmp_path / "photo.png")
+    own = Dataset("mine", 3, 255, NAMES, ((0, 0, 0), (1, 1, 1), (2, 2, 2)), {"val": 1}, "pascal")
+    records = write_records(tmp_path / "records", "val", [example_of("photo", image, np.zeros((33, 33), np.uint8))])
+    (tmp_path / "records" / "dataset.json").write_text(dataset_json(own))
+    plain = ("--runtime=tf", "--resize=none", "--save=raw")
+    for name in ("model.keras", "model.h5"):
+        out = tmp_path / name
+        flags = (f"--checkpoint={named / name}", f"--output_dir={out}", *plain)
+        assert finished(predict_tool, *flags, tmp_path / "photo.png") == 0
+        with PIL.Image.open(out / "photo_raw.png") as raw:
+            np.testing.assert_array_equal(np.array(raw), deeplab_tf.predict(model, image[None], runtime="tf")[0])
+        flags = (f"--checkpoint_dir={named / name}", f"--dataset_dir={records}", f"--eval_logdir={out}/eval")
+        assert finished(eval_tool, *flags) == 0
+        assert "ground" in capsys.readouterr().out
+    wide = golden_image("wide", 20, 40)
+    PIL.Image.fromarray(wide).save(tmp_path / "wide.png")
+    # The model's own rule: into the middle of a grey square of 64 pixels.
+    flags = (f"--checkpoint={named / 'model.keras'}", f"--output_dir={tmp_path}/box", "--runtime=tf")
+    assert finished(predict_tool, *flags, "--save=raw,cutout", tmp_path / "wide.png") == 0
+    square = np.empty((64, 64, 3), np.uint8)
+    square[:] = model.config.pad_pixel
+    square[16:48] = resize_longest(wide, 64)
+    large = build_model(dataclasses.replace(TINY, crop_size=(64, 64)), share_with=model)
+    classes = resize_labels(deeplab_tf.predict(large, square[None], runtime="tf")[0][16:48], 20, 40)
+    with PIL.Image.open(tmp_path / "box" / "wide_raw.png") as raw:
+        np.testing.assert_array_equal(np.array(raw), classes)
+    kept = (classes != 0)[..., None]
+    with PIL.Image.open(tmp_path / "box" / "wide_cutout.png") as cut:
+        np.testing.assert_array_equal(np.array(cut), np.concatenate([wide * kept, kept * np.uint8(255)], axis=-1))
+    exported = tmp_path / "net.pb"
+    assert finished(export_tool, f"--checkpoint_path={named / 'model.h5'}", f"--export_path={exported}") == 0
+    assert exported.is_file()
 
 
 # ---- hostile files

@@ -79,6 +79,19 @@ def test_a_batch(segmenter, expected):
     assert batch.probabilities.shape == (2, 50, 70, 6) and len(batch.shares) == 2
 
 
+def test_a_list_of_pictures_and_open_files(segmenter, expected, tmp_path):
+    (tmp_path / "a.png").write_bytes(png(IMAGE))
+    with (tmp_path / "a.png").open("rb") as stream:
+        batch = segmenter([tmp_path / "a.png", IMAGE / 255, PIL.Image.fromarray(IMAGE), stream, IMAGE[:33, :34]])
+    for result in batch[:4]:
+        np.testing.assert_array_equal(result.classes, expected)
+    assert batch[4].classes.shape == (33, 34)
+    with pytest.raises(DeepLabError, match=r"several sizes, 33 x 34 and 50 x 70 among them; take \[image\.colours"):
+        _ = batch.colours
+    with pytest.raises(DeepLabError, match=r"shape \(0, 9, 9, 3\): holds no images"):
+        segmenter(np.zeros((0, 9, 9, 3), np.uint8))
+
+
 def test_an_address(segmenter, expected):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):  # noqa: N802 (the name is the standard library's)
@@ -108,6 +121,7 @@ REFUSED = {
     "channels first": (np.moveaxis(IMAGE, -1, 0), r"np\.moveaxis\(image, 0, -1\)"),
     "transparency": (np.zeros((9, 9, 4), np.uint8), r"image\[\.\.\., :3\]"),
     "grey": (np.zeros((9, 9), np.uint8), r"np\.stack"),
+    "grey with an axis": (np.zeros((9, 9, 1), np.uint8), r"np\.repeat\(image, 3, -1\)"),
     "no pixels": (np.zeros((0, 9, 3), np.uint8), r"shape \(0, 9, 3\)"),
     "text": (np.full((9, 9, 3), "a"), "expected uint8 or floats"),
     "truths": (np.ones((9, 9, 3), bool), "expected uint8 or floats"),

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from deeplab_tf import files
-from deeplab_tf.errors import unknown_name
+from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.ops.images import jpeg_bytes, png_bytes
 from deeplab_tf.ops.pictures import Colour, blend, class_shares, colour_mask, palette_png
 from deeplab_tf.ops.polygons import rings
@@ -168,22 +168,32 @@ class SegmentedImage:
 
 
 class SegmentedBatch(list[SegmentedImage]):
-    """The pictures of a batch: a list, which also gives what all have in one array."""
+    """The pictures of a batch: a list, which also gives what all have in one array; DeepLabError where sizes differ."""
+
+    def _stacked(self, name: str) -> np.ndarray:
+        sizes = sorted({image.classes.shape for image in self})
+        if len(sizes) > 1:
+            (height, width), (other, another) = sizes[:2]
+            raise DeepLabError(
+                f"{name}: the pictures have several sizes, {height} x {width} and {other} x {another} among them; take "
+                f"[image.{name} for image in batch]"
+            )
+        return np.stack([getattr(image, name) for image in self])
 
     @property
     def classes(self) -> np.ndarray:
         """The classes, int32 [b, h, w]."""
-        return np.stack([image.classes for image in self])
+        return self._stacked("classes")
 
     @property
     def probabilities(self) -> np.ndarray:
         """The probabilities, float32 [b, h, w, classes]."""
-        return np.stack([image.probabilities for image in self])
+        return self._stacked("probabilities")
 
     @property
     def colours(self) -> np.ndarray:
         """The classes in their colours, uint8 [b, h, w, 3]."""
-        return np.stack([image.colours for image in self])
+        return self._stacked("colours")
 
     @property
     def shares(self) -> list[dict[str, float]]:

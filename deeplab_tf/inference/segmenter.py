@@ -1,5 +1,6 @@
 """Segmenter: a model by its name or file, called with a picture of any kind."""
 
+import io
 import os
 import time
 from typing import Any, overload
@@ -45,6 +46,11 @@ def _downloaded(address: str) -> bytes:
         reason = type(error).__name__
         raise DeepLabError(f"{address}: cannot be fetched ({reason}); download it, and give the file") from None
     return content
+
+
+def _is_picture(value: Any) -> bool:
+    """Returns whether an entry of a list is a picture, and not a row of pixels."""
+    return isinstance(value, str | os.PathLike | bytes | PIL.Image.Image | io.IOBase) or np.ndim(value) >= 3
 
 
 class Segmenter:
@@ -108,17 +114,22 @@ class Segmenter:
         """Returns the classes of a picture, at its own size.
 
         Args:
-          image: a path (of any file system), an address (https://...), the bytes of a file, an image of Pillow's, or an
-            array [h, w, 3] or [b, h, w, 3], RGB, or as many bands as the model reads. Integers are 0..255. Floats up to
-            1 are 0..1, those that reach 16 or more 0..255; others need `value_range`.
+          image: a path (of any file system), an address (https://...), the bytes of a file or a file that is open in
+            binary mode, an image of Pillow's, or an array [h, w, 3] or [b, h, w, 3], RGB, or as many bands as the model
+            reads. Integers are 0..255. Floats up to 1 are 0..1, those that reach 16 or more 0..255; others need
+            `value_range`. Or a list of any of these, each of its own size.
           value_range: of an array, the values of black and white, for instance (-1, 1).
 
         Returns:
-          A `SegmentedImage`; of a batch a list of them, a `SegmentedBatch`.
+          A `SegmentedImage`; of a batch or a list a list of them, a `SegmentedBatch`.
 
         Raises:
           DeepLabError: the picture cannot be read, is not what the model reads, or its range cannot be told.
         """
+        if isinstance(image, list | tuple) and image and _is_picture(image[0]):
+            return SegmentedBatch(self(one, value_range=value_range) for one in image)
+        if isinstance(image, io.IOBase):
+            image = image.read()
         if isinstance(image, str | os.PathLike | bytes | PIL.Image.Image):
             if value_range is not None:
                 raise DeepLabError(
@@ -129,6 +140,8 @@ class Segmenter:
         bands = self.config.input_channels
         if array.ndim != 4:
             return self._segmented(picture_of_array(array, self._image, bands=bands, value_range=value_range))
+        if not len(array):
+            raise DeepLabError(f"a batch of shape {array.shape}: holds no images; expected one or more")
         names = [f"image {number} of the batch" for number in range(len(array))]
         # The range is told by the whole batch: a black picture in it does not tell.
         if value_range is None and self._image is None and array.size:

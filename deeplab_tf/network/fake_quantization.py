@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.config import TrainConfig
+from deeplab_tf.network.carrier import Carrier
 from deeplab_tf.network.stepped import StepBatch, Stepped, replaced
 
 _register = keras.saving.register_keras_serializable(package="deeplab_tf")
@@ -136,7 +137,7 @@ class FakeQuantize(_FakeQuantised, keras.layers.Layer):
 
 
 @_register
-class InputLevels(FakeQuantize):
+class InputLevels(Carrier, FakeQuantize):
     """Maps pixels to the levels of a range, as a file of eight bits reads them: 0 to `min`, and 255 to `max`.
 
     A file's own levels are not quite the network's scale: MobileNetV2's read (x - 128) / 128 where training had

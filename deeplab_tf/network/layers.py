@@ -1,7 +1,7 @@
 """The operations of the release as Keras layers."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import keras
@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.arch.spec import RGB_MEAN
-from deeplab_tf.config import ModelConfig, TrainConfig
+from deeplab_tf.config import TrainConfig
+from deeplab_tf.network.carrier import Carrier
 from deeplab_tf.network.stepped import StepBatch, Stepped, replaced, replica_seed
 from deeplab_tf.ops.resizing import (
     resize_bilinear,
@@ -30,26 +31,13 @@ class _Elementwise(keras.layers.Layer):
         return input_shape
 
 
-class _Pixels(Stepped, _Elementwise):
-    """A layer on pixels, which keep float32: bfloat16 has eight bits, which a resized or shifted pixel does not fit.
-
-    Every network has one, so that it carries the configuration: Keras copies and saves layers in ways in which it does
-    not ask a model for more than its layers.
-
-    Attributes:
-      network: the configuration of the network that the layer belongs to; None: it belongs to a backbone alone.
-    """
+class _Pixels(Stepped, Carrier, _Elementwise):
+    """A layer on pixels, which keep float32: bfloat16 has eight bits, which a resized or shifted pixel does not fit."""
 
     keeps_float32 = True
 
-    def __init__(self, *, network: Mapping[str, Any] | None = None, **kwargs: Any):
+    def __init__(self, **kwargs: Any):
         super().__init__(**{"dtype": "float32", **kwargs})
-        source = f"the saved layer {self.name!r}"
-        self.network = None if network is None else ModelConfig.from_json(dict(network), source=source)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of the constructor."""
-        return {**super().get_config(), **({"network": self.network.to_json()} if self.network else {})}
 
 
 PIXEL_SCALE = np.float32(2.0 / 255.0)
@@ -88,18 +76,6 @@ class SubtractMean(_Pixels):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         return {**super().get_config(), "mean": self.mean}
-
-
-def carry(layers: Iterable[keras.layers.Layer], config: ModelConfig) -> None:
-    """Has the layers on pixels among `layers` carry the configuration of their network."""
-    for layer in layers:
-        if isinstance(layer, _Pixels):
-            layer.network = config
-
-
-def carried(layers: Iterable[keras.layers.Layer]) -> list[ModelConfig]:
-    """Returns the configurations, each once, of the networks that the layers on pixels among `layers` belong to."""
-    return list(dict.fromkeys(layer.network for layer in layers if isinstance(layer, _Pixels) and layer.network))
 
 
 @_register

@@ -3,7 +3,7 @@
 import dataclasses
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import keras
@@ -11,9 +11,10 @@ import keras
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.backbone import backbone
+from deeplab_tf.network.carrier import carried, carried_card, carry, carry_card
 from deeplab_tf.network.graph import Graph, Maps
 from deeplab_tf.network.head import head_logits
-from deeplab_tf.network.layers import ResizeBilinear, carried, carry
+from deeplab_tf.network.layers import ResizeBilinear
 from deeplab_tf.network.sizes import at_size, logits_stride
 from deeplab_tf.ops.resizing import scale_dimension
 
@@ -72,6 +73,33 @@ class Network(keras.Model):
         if self._config is None:
             raise _foreign(self)
         return self._config
+
+    @property
+    def card(self) -> dict[str, Any] | None:
+        """What is known of the weights, a `weights.model_directory.ModelCard` as JSON; None: nothing is.
+
+        It travels in Keras's files, clones and wrappers.
+        """
+        return carried_card(self.layers)
+
+    @card.setter
+    def card(self, card: Mapping[str, Any] | None) -> None:
+        carry_card(self.layers, card)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, by their index; () where nobody has said them. They can be set."""
+        return tuple((self.card or {}).get("class_names", ()))
+
+    @class_names.setter
+    def class_names(self, names: Sequence[str]) -> None:
+        count = self.config.num_classes
+        if isinstance(names, str) or not all(isinstance(name, str) and name.strip() for name in names):
+            raise DeepLabError(f"class_names={names!r}: expected {count} names")
+        if len(names) != count:
+            raise DeepLabError(f"class_names: {len(names)} names for a network of {count} classes; give one for each")
+        # The data set that the weights are from has other classes.
+        self.card = {**(self.card or {}), "class_names": list(names), "dataset": None, "train_split": None}
 
     def compute_loss(self, *args: Any, training: bool = True, **kwargs: Any) -> Any:
         """Returns the loss as `keras.Model.compute_loss` does; one that depends on the step follows the optimizer."""
@@ -243,8 +271,32 @@ def _require_alone(model: keras.Model, before: list[Any], after: list[Any]) -> N
         )
 
 
+def _has_own_call(model: keras.Model) -> bool:
+    """Returns whether what runs is code of a class that is neither Keras's nor ours."""
+    module = getattr(type(model).call, "__module__", None) or ""
+    return module.partition(".")[0] not in ("keras", "deeplab_tf")
+
+
+def _holds_network(model: keras.Model) -> bool:
+    inner = (layer for layer in model.layers if isinstance(layer, keras.Model))
+    return bool(carried(model.layers)) or any(_holds_network(layer) for layer in inner)
+
+
+def _own_call(model: keras.Model) -> DeepLabError:
+    """Returns the error for a model whose class has a call of its own; it names the network in it, if there is one."""
+    if not _holds_network(model):
+        return _foreign(model)
+    held = (name for name, value in vars(model).items() if isinstance(value, keras.Model) and _holds_network(value))
+    attribute = next(held, None)
+    cure = f"give that one, model.{attribute}" if attribute else "give one from deeplab_tf.build_model or load"
+    return DeepLabError(
+        f"model {model.name!r}: its class {type(model).__name__} has a call of its own, which may do more than the "
+        f"network in it; {cure}"
+    )
+
+
 def _operations(model: keras.Model) -> list[Any]:
-    """Returns the operations of a functional or sequential model in their order; [] where a class has its own call."""
+    """Returns the operations of a functional or sequential model in their order; [] of another."""
     if isinstance(model, keras.Sequential):
         return list(model.layers)
     return list(getattr(model, "operations", ()))
@@ -271,6 +323,7 @@ def _unwrapped(model: keras.Model) -> Network:
             f"model {model.name!r}: lacks {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''} of its "
             f"{config.model_variant} network; expected all of its layers"
         )
+    network.card = carried_card(model.layers)
     names = {layer.name for layer in network.layers}
     _require_alone(model, [], [operation for operation in operations if operation.name not in names])
     return network
@@ -280,11 +333,13 @@ def as_network(model: keras.Model) -> Network:
     """Returns the network that a model is, as built, loaded, copied or cloned, or that it wraps.
 
     A wrapper may be a functional or sequential model of Keras that has the network for a layer, or shares its layers,
-    and adds softmax and upsampling at most: what runs is the network.
+    and adds softmax and upsampling at most: what runs is the network. One whose class has a call of its own is refused.
 
     Raises:
       DeepLabError: the model was not made here, or does more to pixels or classes than its network.
     """
+    if _has_own_call(model):
+        raise _own_call(model)
     if isinstance(model, Network):
         _ = model.config
         return model

@@ -88,6 +88,8 @@ def _check_shape(array: np.ndarray, bands: int, name: str) -> None:
         cure = "; move the channels to the end: np.moveaxis(image, 0, -1)"
     elif array.ndim == 3 and array.shape[-1] == 4 and bands == RGB:
         cure = "; leave transparency out: image[..., :3]"
+    elif array.ndim == 3 and array.shape[-1] == 1 and bands == RGB:
+        cure = "; repeat grey three times: np.repeat(image, 3, -1)"
     elif array.ndim == 2 and bands == RGB:
         cure = "; repeat grey three times: np.stack([image] * 3, -1)"
     raise DeepLabError(f"{name}: an array of shape {array.shape}; expected [h, w, {bands}] or [b, h, w, {bands}]{cure}")

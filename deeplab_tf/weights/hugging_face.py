@@ -283,7 +283,7 @@ def _hub_rules(config: ModelConfig) -> dict[str, Any]:
             return {"depth_divisible_by": divisor, "min_depth": smallest}
     raise DeepLabError(
         f"depth_multiplier={config.depth_multiplier}: transformers rounds the channels otherwise at every "
-        "depth_divisible_by and min_depth; write a repository of ours instead (--to_hub)"
+        "depth_divisible_by and min_depth"
     )
 
 

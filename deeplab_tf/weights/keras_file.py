@@ -71,6 +71,16 @@ def _described(values: object) -> Iterator[Mapping[str, Any]]:
             waiting += value
 
 
+def _own_class(value: Mapping[str, Any]) -> str | None:
+    """Returns the name of a described object's class where it is neither Keras's nor ours nor known to Keras here."""
+    name, module = value.get("registered_name"), value.get("module")
+    if not isinstance(name, str) or not isinstance(module, str):
+        return None
+    foreign = not module.startswith(("keras.", "deeplab_tf.")) and module not in ("keras", "builtins")
+    known = name.startswith("deeplab_tf>") or keras.saving.get_registered_object(name) is not None
+    return " ".join(name.split())[:60] if foreign and not known else None
+
+
 def _check_description(path: files.AnyPath, text: str | bytes) -> None:
     """Raises DeepLabError unless a saved configuration, JSON, is that of a network of ours, without code."""
     try:
@@ -82,6 +92,12 @@ def _check_description(path: files.AnyPath, text: str | bytes) -> None:
     code = next((name for name in classes if name.rpartition(">")[2] in _WITH_CODE), None)
     if code:
         raise DeepLabError(f"{path}: holds a {code}, which is code, and is not run; expected layers alone")
+    own = next((name for value in _described(values) if (name := _own_class(value))), None)
+    if own:
+        raise DeepLabError(
+            f"{path}: needs the class {own} of another program, which is not run; there, save the network that it is "
+            "made of: model.network.save('model.keras') where the attribute is called network"
+        )
     if not any(name.startswith("deeplab_tf>") for name in classes):
         kind = classes[0] if classes else "nothing"
         raise DeepLabError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -42,10 +43,13 @@ def with_new_head(loaded: Loaded, num_classes: int) -> Loaded:
     card = dataclasses.replace(
         loaded.card, config=config, kind="segmentation", dataset=None, class_names=names, palette=(), train_split=None
     )
+    card.attach(model)
     return Loaded(card, model, receipt, {}, loaded.notes)
 
 
-def load(path: str | os.PathLike[str], **changes: Any) -> tuple[ModelConfig, keras.Model]:
+def load(
+    path: str | os.PathLike[str], *, class_names: Sequence[str] | None = None, **changes: Any
+) -> tuple[ModelConfig, keras.Model]:
     """Returns the configuration and the model, with its weights, of any file or folder that holds weights.
 
     The checkpoint that ships with the package needs no network:
@@ -62,10 +66,18 @@ def load(path: str | os.PathLike[str], **changes: Any) -> tuple[ModelConfig, ker
     >>> print(model.receipt.summary())
     115 variables loaded, 2 new: logits/semantic/weights, logits/semantic/biases; ...
 
+    Names of classes travel with a model, also in the files that Keras saves:
+
+    >>> _, model = deeplab_tf.load("shapes_resnet", class_names=["sky", "tree", "road"])
+    >>> model.class_names
+    ('sky', 'tree', 'road')
+
     Args:
       path: a model directory, a TF1 checkpoint (prefix, folder or .tar.gz), a frozen .pb or .tflite of the
         release, a .caffemodel of DeepLab v1 or v2, a .keras or .h5 that Keras saved of a whole model, a .weights.h5, or
         a name that `deeplab-tf zoo` lists (downloaded once).
+      class_names: the names of the classes, by their index. Where they are more or fewer than the classes of the
+        weights, the head is new, as with `num_classes`; else they only replace the names.
       **changes: fields of ModelConfig that the weights do not tell, such as `crop_size=(513, 513)`, or that may differ
         from training, such as `output_stride=8`. With another `num_classes` than the weights' the head is new, and
         weights of a backbone alone get a whole head.
@@ -77,6 +89,8 @@ def load(path: str | os.PathLike[str], **changes: Any) -> tuple[ModelConfig, ker
       DeepLabError: nothing is there, it is damaged or not recognised, or it contradicts `changes`.
     """
     changes = dict(changes)
+    if class_names is not None and not keras_file.is_weights_alone(files.path(path)):
+        changes.setdefault("num_classes", len(class_names))
     num_classes = None if keras_file.is_weights_alone(files.path(path)) else changes.pop("num_classes", None)
     loaded = open_model(path, changes)
     backbone = loaded.card.kind == "backbone"
@@ -84,6 +98,8 @@ def load(path: str | os.PathLike[str], **changes: Any) -> tuple[ModelConfig, ker
         loaded = with_new_head(loaded, num_classes)
     if isinstance(loaded.model, Network):
         loaded.model.receipt = loaded.receipt
+        if class_names is not None:
+            loaded.model.class_names = class_names
     return loaded.card.config, loaded.model
 
 

@@ -255,6 +255,15 @@ def _bare_source(path: files.AnyPath, changes: Mapping[str, Any]) -> Iterator[We
         )
 
 
+def _carried(source: WeightSource, config: ModelConfig) -> ModelCard | None:
+    """Returns the card that a network of Keras carries, or None: it carries none."""
+    if source.card is None:
+        return None
+    card = ModelCard.carried(source.card, config, source.path)
+    origin = {} if card.source_checkpoint else {"source_checkpoint": source.path, "source_sha256": source.sha256}
+    return dataclasses.replace(card, output_stride=card.output_stride or config.output_stride, **origin)
+
+
 def _open_weights(
     path: files.AnyPath,
     changes: Mapping[str, Any],
@@ -270,7 +279,7 @@ def _open_weights(
             config, kind, notes = said.config, said.kind, list(said.notes)
         else:
             config, kind, notes = _inferred(source, changes, entry)
-        card = ModelCard(
+        card = _carried(source, config) or ModelCard(
             config=config,
             kind=kind,
             train_split=entry.train_split if entry else None,
@@ -279,13 +288,14 @@ def _open_weights(
             output_stride=config.output_stride,
             letterbox=ARCHITECTURES[config.model_variant].letterbox,
         )
-        if kind == "segmentation":
+        if kind == "segmentation" and (dataset or not card.class_names):
             card, more = _with_names(card, said, dataset) if said else _with_classes(card, dataset, entry)
             notes += more
         model, skip = _build(config, kind)
         receipt = load_source(model, source, skip=skip)
         state = _kept_state(source, everything=keep_state, as_file=config.quantize_as_file)
     notes = (*receipt.notes, *notes)
+    card.attach(model)
     return Loaded(card, model, dataclasses.replace(receipt, notes=notes), state, (*notes, *_box_notes(card)))
 
 
@@ -300,7 +310,9 @@ def _open_directory(
         receipt = load_source(model, averaged(source) if card.averages else source, skip=skip)
         state = _kept_state(source, everything=keep_state, as_file=config.quantize_as_file)
     notes = (*receipt.notes, *notes, *_box_notes(card))
-    return Loaded(dataclasses.replace(card, config=config), model, receipt, state, notes)
+    card = dataclasses.replace(card, config=config)
+    card.attach(model)
+    return Loaded(card, model, receipt, state, notes)
 
 
 def _zoo_directory(entry: ReleasedCheckpoint) -> pathlib.Path:
@@ -398,7 +410,9 @@ def renamed(loaded: Loaded, dataset: str | None) -> Loaded:
     """
     if dataset is None or loaded.card.kind != "segmentation":
         return loaded
-    return dataclasses.replace(loaded, card=_named(loaded.card, dataset))
+    card = _named(loaded.card, dataset)
+    card.attach(loaded.model)
+    return dataclasses.replace(loaded, card=card)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -446,6 +460,8 @@ def describe_weights(path: str | os.PathLike[str], changes: Mapping[str, Any] | 
             return Described(said.config, said.kind, said.class_names, folded)
         entry = lookup.CHECKPOINTS[name] if zoo else lookup.find_by_file(local)
         config, kind, _ = _inferred(source, changes or {}, entry)
+        if card := _carried(source, config):
+            return Described(config, kind, card.class_names, folded)
     facts = DATASETS.get(entry.dataset or "") if entry else None
     known = facts.class_names if facts and kind == "segmentation" and facts.num_classes == config.num_classes else ()
     return Described(config, kind, known, folded)
@@ -471,7 +487,13 @@ def opened(model: keras.Model, changes: Mapping[str, Any] | None = None, *, data
     shown = f"the model {model.name!r}"
     config, notes = _remembered(network.config, changes or {}, shown)
     source = of_network(shown, network)
-    if config != network.config:
+    anew = config != network.config
+    if anew:
         network = build_model(config, zeros=True)
-    card, more = _with_classes(ModelCard(config=config, source_checkpoint=shown), dataset, None)
-    return Loaded(card, network, load_source(network, source), {}, (*notes, *more))
+    card, more = _carried(source, config) or ModelCard(config=config, source_checkpoint=shown), []
+    if dataset or not card.class_names:
+        card, more = _with_classes(card, dataset, None)
+    receipt = load_source(network, source)
+    if anew:
+        card.attach(network)
+    return Loaded(card, network, receipt, {}, (*notes, *more, *_box_notes(card)))

@@ -14,6 +14,7 @@ from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.documents.json_files import JSONError, read_json, typed
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.network.model import Network
 from deeplab_tf.version import __version__
 from deeplab_tf.weights.recognize import Kind
 from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX
@@ -107,6 +108,56 @@ class ModelCard:
         values |= {"letterbox": self.letterbox} if self.letterbox else {}
         image = {"image": self.image.to_json()} if self.image else {}
         return {"version": __version__, **values, "config": self.config.to_json(), **image}
+
+    @classmethod
+    def carried(cls, values: Mapping[str, Any], config: ModelConfig, source: object) -> "ModelCard":
+        """Returns the card that a network carries (`Network.card`).
+
+        Raises:
+          DeepLabError: the values are not those of a card for the network of `config`; it names `source`.
+        """
+        image = values.get("image")
+        known = {**values, "kind": "segmentation", "config": config, "averages": False}
+        known.pop("version", None)
+        known["image"] = None if image is None else ImageFacts.from_json(image, source)
+        try:
+            for name in ("class_names", "palette"):
+                if not isinstance(values.get(name, []), list | tuple):
+                    raise ValueError(f"{name}={str(values[name])[:60]}")
+            known["class_names"] = tuple(values.get("class_names", ()))
+            known["palette"] = tuple(tuple(colour) for colour in values.get("palette", ()))
+            card = cls(**known)
+            card.require_types()
+        except (TypeError, ValueError) as error:
+            raise DeepLabError(f"{source}: what it says of its classes is damaged ({error}); save it again") from None
+        return card
+
+    def require_types(self) -> None:
+        """ValueError where a field is not what the network needs, or not of its type."""
+
+        def require(name: str, good: bool) -> None:
+            if not good:
+                raise ValueError(f"{name}={str(getattr(self, name))[:60]}")
+
+        names, letterbox = self.class_names, self.letterbox
+        require("class_names", len(names) in (0, self.config.num_classes) and all(isinstance(n, str) for n in names))
+        levels = [level for colour in self.palette for level in colour]
+        require("palette", all(type(level) is int and 0 <= level <= 255 for level in levels))
+        require("palette", all(len(colour) == 3 for colour in self.palette))
+        require("palette", len(self.palette) in (0, *range(len(names), 257)))
+        for name in ("dataset", "train_split", "source_checkpoint", "source_sha256"):
+            require(name, isinstance(getattr(self, name), str | None))
+        require("ignore_label", type(self.ignore_label) is int)
+        require("output_stride", self.output_stride is None or type(self.output_stride) is int)
+        require("letterbox", letterbox is None or (type(letterbox) is int and letterbox > 0))
+
+    def attach(self, model: keras.Model) -> None:
+        """Has a network carry the card in Keras's files; a backbone, which is a plain model of Keras, carries none."""
+        if isinstance(model, Network):
+            values = self.to_json()
+            model.card = {
+                name: values[name] for name in values if name not in ("version", "config", "kind", "averages")
+            }
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> "ModelCard":

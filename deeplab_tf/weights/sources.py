@@ -51,6 +51,7 @@ class WeightSource:
       notes: what a user should know about how the file was read.
       model_variant: the backbone, if the format tells it from others with the same variables.
       config: the network, if the format tells all of it.
+      card: what the format tells of the classes and pictures, as `Network.card`.
       known: fields of ModelConfig that the file tells and its shapes do not.
       origins: TF1 name -> the name in the file, where that is another.
       left_out: names in the file that have no place here -> (shape, reason).
@@ -63,6 +64,7 @@ class WeightSource:
     notes: tuple[str, ...] = ()
     model_variant: str | None = None
     config: ModelConfig | None = None
+    card: Mapping[str, typing.Any] | None = None
     known: Mapping[str, typing.Any] = dataclasses.field(default_factory=dict)
     origins: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
     left_out: Mapping[str, tuple[tuple[int, ...], str]] = dataclasses.field(
@@ -240,7 +242,7 @@ def of_network(shown: str, network: Network) -> WeightSource:
     """Returns the weights of a network that is at hand, as the user knows it; they have no file, and no hash."""
     values = {name: np.asarray(variable, np.float32) for name, variable in variable_map(network).items()}
     shapes = {name: value.shape for name, value in sorted(values.items())}
-    return WeightSource(shown, "", shapes, values.__getitem__, config=network.config)
+    return WeightSource(shown, "", shapes, values.__getitem__, config=network.config, card=network.card)
 
 
 def _keras_file(path: files.AnyPath) -> WeightSource:
