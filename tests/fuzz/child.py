@@ -44,7 +44,7 @@ def main() -> None:
 
     for kind, seed in targets.seeds_in(pathlib.Path(sys.argv[1])):
         outcome, text = _outcome(targets.READERS[kind], seed)
-        if outcome != "read":
+        if outcome not in ("read", "refused"):  # a photograph is no label, and a label no photograph
             answers.write(json.dumps(["seed", f"{kind}: {seed.name}: {outcome}: {text}"]) + "\n")
             answers.flush()
             return

@@ -51,7 +51,7 @@ class Child:
         outcome, text = self._answer(600.0, 600.0)
         if outcome != "ready":
             self.close()
-            raise RuntimeError(f"the child did not start: {outcome} {text}")
+            raise RuntimeError(f"the child did not start: {outcome} {text[-3000:]}")
 
     def _answer(self, seconds: float, wall: float) -> tuple[str, str]:
         assert self._process.stdout
