@@ -19,6 +19,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.files import is_address
 from deeplab_tf.inference import clip_pieces, clips, video
 from deeplab_tf.inference.clips import clip_stems, segment_clip
+from deeplab_tf.inference.stabilizing import Flicker
 from deeplab_tf.inference.video import is_clip, open_clip
 from deeplab_tf.ops.pictures import blend
 from deeplab_tf.tools import predict
@@ -167,6 +168,11 @@ def test_stabilised_classes_flicker_less_and_are_no_worse(tmp_path, monkeypatch)
     assert plain.before == plain.after == stable.before and plain.still == stable.still > 19 * 48 * 64 / 3
     assert stable.after <= stable.before / 2
     assert all(after >= before for before, after in zip(right[0.0], right[0.6], strict=True))
+
+
+def test_flicker_in_words():
+    assert Flicker(200, 10, 1).describe() == "flicker 5.00 % of the pixels that stand still, 0.50 % when stabilised"
+    assert Flicker().describe() == "flicker: no pixel stands still from one frame to the next"
 
 
 def test_a_killed_run_that_is_stabilised_gives_the_same(tmp_path, monkeypatch):

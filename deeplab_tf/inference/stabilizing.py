@@ -35,7 +35,9 @@ class Flicker:
 
     def describe(self) -> str:
         """Returns the scores in percent."""
-        shares = [100 * changed / max(1, self.still) for changed in (self.before, self.after)]
+        if not self.still:
+            return "flicker: no pixel stands still from one frame to the next"
+        shares = [100 * changed / self.still for changed in (self.before, self.after)]
         return f"flicker {shares[0]:.2f} % of the pixels that stand still, {shares[1]:.2f} % when stabilised"
 
 
