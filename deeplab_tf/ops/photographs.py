@@ -329,6 +329,8 @@ def _bands_last(array: np.ndarray, reading: Reading) -> np.ndarray:
 
 def _of_array(array: np.ndarray, orientation: int, notes: list[str]) -> Photograph:
     """Returns the photograph of an array [h, w, bands], in the first of the three dtypes that holds its own."""
+    if array.ndim != 3 or not array.size:  # a damaged TIFF may say that its page has no rows
+        raise DeepLabError(f"pixels of shape {list(array.shape)}; expected [height, width, bands]")
     kind, bits = array.dtype.kind, 8 * array.dtype.itemsize
     if kind not in "biuf":
         raise DeepLabError(f"values of {array.dtype}; expected uint8, uint16 or float32")
