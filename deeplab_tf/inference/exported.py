@@ -218,9 +218,9 @@ class ExportedPredictor(Predictor):
 
     def probabilities(self, images: np.ndarray, inference: Inference = _PLAIN) -> np.ndarray:
         """Returns the class probabilities of images that are run whole; see `Predictor.probabilities`."""
+        self.require(inference)
         if not self.gives_probabilities:
             raise self._needs_scores("--save=probabilities")
-        self.require(inference)
         if inference.averages:
             return super().probabilities(images, inference)
         self._require_bands(images)
