@@ -13,15 +13,15 @@ import os
 import shutil
 import struct
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 
-import google_crc32c
 import numpy as np
 import tensorflow as tf
 
 from deeplab_tf import files
 
-# Height and width of the image; those stored in the record; length of the name after it; CRC-32C of what precedes, the
+# Height and width of the image; those stored in the record; length of the name after it; CRC-32 of what precedes, the
 # name and the pixels.
 _HEAD = struct.Struct("<4qiI")
 _START = 4096  # byte at which the image begins
@@ -30,12 +30,10 @@ _RESERVE = 1 << 30  # bytes of the disk that stay free: on a full disk the next 
 
 
 def _checksum(*parts: bytes | memoryview) -> int:
-    """Returns the CRC-32C of bytes that follow one another."""
+    """Returns the CRC-32 of bytes that follow one another."""
     value = 0
     for part in parts:
-        view = memoryview(part)
-        if view.nbytes:  # an empty view has no byte to be cast
-            value = google_crc32c.extend(value, view.cast("B").toreadonly())
+        value = zlib.crc32(part, value)
     return value
 
 
