@@ -11,7 +11,7 @@ from record_files import write_shapes
 
 import deeplab_tf
 from deeplab_tf.config import EvalConfig, ModelConfig
-from deeplab_tf.data import record_index, records
+from deeplab_tf.data import record_index
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation import following
 from deeplab_tf.evaluation.following import follow, is_run, passes
@@ -352,7 +352,7 @@ def test_records_are_located_and_indexed_once(weights, tmp_path, monkeypatch):
     run.save(1, at(weights, 1))
     (tmp_path / "records").mkdir()
     data = {"dataset_dir": write_shapes(tmp_path / "records", "val", 3, (33, 49))}
-    monkeypatch.setattr(records, "index_shards", lambda shards: indexed.append(shards) or original(shards))
+    monkeypatch.setattr(record_index, "index_shards", lambda shards: indexed.append(shards) or original(shards))
     config = EvalConfig(checkpoint_dir=str(run.path), max_number_of_evaluations=2, **EVERY)
     found = list(passes(config, data, pause=lambda seconds: run.save(5, at(weights, 5))))
     assert [work.opened.step for work in found] == [1, 5]

@@ -30,7 +30,7 @@ from deeplab_tf.zoo import lookup
 _POLL_SECONDS = 1.0
 _LOOKS = 5  # at damaged checkpoints that stay as they are, after which no trainer is expected to finish them
 # The endings of files that hold weights or a network, which no run writes but for .index.
-_WEIGHTS = (".gz", ".tgz", ".pb", ".pbtxt", ".tflite", ".onnx", ".index", ".caffemodel", ".mlmodel", ".engine")
+_WEIGHTS = (".gz", ".tgz", ".pb", ".tflite", ".onnx", ".index", ".caffemodel", ".mlmodel", ".engine")
 _WEIGHTS += (*keras_file.EXTENSIONS, *tensor_files.SUFFIXES, ".npz")
 _STATE_FILE = "checkpoint"  # what TensorFlow 1 writes beside the checkpoints of a run
 
@@ -69,10 +69,15 @@ def is_run(path: str) -> bool:
         settled = any((folder / name).is_file() for name in (MODEL_FILE, f"{MODEL_PREFIX}.index"))
         if (folder / RUN_FILE).is_file() or ((folder / _STATE_FILE).is_file() and not settled):
             return True
+        # A graph.pbtxt is what a run of TensorFlow 1 begins with.
         return not any(file.suffix.lower() in _WEIGHTS for file in folder.rglob("*"))
     prefix = strip_checkpoint_suffix(folder)
     named = folder.exists() or path in lookup.CHECKPOINTS or index_of(prefix).is_file()
-    return not named and not folder.name.startswith(MODEL_PREFIX) and not folder.name.lower().endswith(_WEIGHTS)
+    return (
+        not named
+        and not folder.name.startswith(MODEL_PREFIX)
+        and not folder.name.lower().endswith((*_WEIGHTS, ".pbtxt"))
+    )
 
 
 def _again(loaded: Runnable, prefix: files.AnyPath) -> Loaded:
