@@ -33,6 +33,7 @@ NOT_PATHS = {
     "KERAS_BACKEND": "a word",
     "KERAS_HOME": "Keras's own folder, which Keras reads as a folder of this machine and so does registration",
     "VARIABLE": "flags of XLA",
+    "_CATCH_ERRORS": "a word, of tf2onnx",
 }
 PATHS = {"CACHE_VARIABLE", "TFDS_DATA_DIR"}
 
