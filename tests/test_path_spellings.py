@@ -240,8 +240,8 @@ def test_train(place, sources, capsys):
 
 
 @spelled(heavy=("a*b {}/", "{}"))
-@covers("eval", "checkpoint_dir", "eval_logdir", "report", "dataset", "dataset_dir")
-@covers("vis", "checkpoint_dir", "vis_logdir", "dataset", "dataset_dir")
+@covers("eval", "checkpoint_dir", "checkpoint", "eval_logdir", "report", "dataset", "dataset_dir")
+@covers("vis", "checkpoint_dir", "checkpoint", "vis_logdir", "dataset", "dataset_dir")
 def test_eval_and_vis(place, sources):
     given = (
         f"--checkpoint_dir={place('model', sources / 'model')}",
@@ -251,6 +251,7 @@ def test_eval_and_vis(place, sources):
     ran("eval", *given, f"--eval_logdir={place('eval')}", f"--report={place('report')}", "--eval_crop_size=33,33")
     assert "metrics.jsonl" in place.names("eval") and place.names("eval", "events.out.*")
     assert place.names("report") == {"metrics.json", "per_image.csv", "report.html"}
+    given = (given[0].replace("--checkpoint_dir=", "--checkpoint="), *given[1:])  # another name of it
     ran("vis", *given, f"--vis_logdir={place('vis')}", "--vis_crop_size=33,33", "--also_save_raw_predictions")
     assert len(place.names("vis", "segmentation_results/*")) == 8
     assert place.names("vis", "raw_segmentation_results/*") == {

@@ -41,6 +41,7 @@ class _Pointwise:
     """Stands in for a Predictor: the class of a pixel follows from its neighbourhood of 2 * reach + 1 pixels."""
 
     config = SMALL
+    fixed_size = None
 
     def __init__(self, reach: int):
         self.reach, self.largest = reach, 0

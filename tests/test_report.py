@@ -24,7 +24,7 @@ from record_files import example_of, write_records
 import deeplab_tf
 from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import EvalConfig
-from deeplab_tf.data import find, records
+from deeplab_tf.data import find, record_index, records
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.report import report
@@ -182,7 +182,7 @@ def test_data_and_records_are_opened_once(tmp_path, monkeypatch):
 
         monkeypatch.setattr(module, name, counting)
 
-    counted(records, "index_shards")
+    counted(record_index, "index_shards")
     counted(records, "find_shards")
     counted(find, "find_dataset")
     assert finished(eval_tool, *options(tmp_path, "train", 2)) == 0

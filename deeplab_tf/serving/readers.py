@@ -42,6 +42,7 @@ class _Reader:
         """Starts the process if it does not run, and waits until it is ready."""
         if self._process is not None and self._process.poll() is None:
             return
+        self.end()
         arguments = [json.dumps([entry or os.getcwd() for entry in sys.path]), json.dumps(self._settings.to_json())]
         # One thread is enough, and each more takes address space, which is limited.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -153,13 +154,28 @@ class Readers:
         reader = await self._idle.get()
         loop = asyncio.get_running_loop()
         watchdogs: list[asyncio.TimerHandle] = []
+        lock = threading.Lock()
+        answered, expired = threading.Event(), threading.Event()
+
+        def expire() -> None:
+            with lock:
+                if not answered.is_set():
+                    expired.set()
+                    reader.kill()
 
         def work(reader: _Reader) -> PredictRequest | PageRequest:
             reader.start()
-            loop.call_soon_threadsafe(lambda: watchdogs.append(loop.call_later(self._seconds, reader.kill)))
+            loop.call_soon_threadsafe(lambda: watchdogs.append(loop.call_later(self._seconds, expire)))
             try:
                 return reader.ask(kind, content)
+            except _Gone:
+                reader.end()
+                raise
             finally:
+                with lock:
+                    answered.set()
+                if expired.is_set():
+                    reader.end()  # it may have answered and been killed after that: the next request needs another
                 loop.call_soon_threadsafe(lambda: watchdogs.pop().cancel())
 
         answer = self._occupy(reader, work)

@@ -177,7 +177,7 @@ def _by_content(path: files.AnyPath, head: bytes) -> str | None:
     for beginning, kind in _TEXTS:
         if text.startswith(beginning):
             return kind
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _archive(path)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return f"a WebP image; {_INPUT}"
