@@ -142,3 +142,10 @@ def test_the_built_files_hold_everything_and_run(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(installed), "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-m", "deeplab_tf.tools.cli", "describe", "shapes_resnet"]
     assert "small_resnet" in run(command, env=environment).stdout
+
+
+def test_the_tests_install_every_extra():
+    extras = dict(SETUP["options.extras_require"])
+    (ours,) = re.findall(r"^deeplab_tf\[(.*)\]$", extras.pop("test"), re.MULTILINE)
+    # A compiler and a GPU are not everywhere.
+    assert set(ours.split(",")) == set(extras) - {"crf-benchmark", "cuda"}
