@@ -248,6 +248,7 @@ FAMILIES = {
     "mobilenet_v1": {"depth_multiplier": 0.25},
     "mobilenet_v2": {"depth_multiplier": 0.25, "output_stride": 8, "decoder_output_stride": (4,)},
     "mobilenet_v2_pytorch": {"atrous_rates": (6, 12), "decoder_output_stride": (4,)},
+    "mobilenet_v2_tf2": {"atrous_rates": (6, 12), "aspp_output_convs": 1},
     "mobilenet_v3_small_seg": {**V3, "depth_multiplier": 0.5},
     "mobilenet_v3_large_seg": {**V3, "depth_multiplier": 0.5, "output_stride": 32},
     "mobilenet_edgetpu": {"depth_multiplier": 0.5},

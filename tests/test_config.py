@@ -66,9 +66,11 @@ PAPER_DEFAULTS = {
     "expand_first_block": False,
     "fixed_padding": False,
     "batch_norm_epsilon": None,
+    "aspp_output_convs": 0,
 }
 OWN_VARIANTS = {"mobilenet_v1", "vgg16", "resnet_v1_101_caffe", "tiny", "small_resnet"}
-OWN_VARIANTS |= {"mobilenet_v2_pytorch", "xception_65_pytorch"}
+OWN_VARIANTS |= {"mobilenet_v2_pytorch", "xception_65_pytorch", "mobilenet_v2_tf2", "xception_65_tf2"}
+OWN_VARIANTS |= {"resnet_v1_50_pytorch", "resnet_v1_101_pytorch"}
 V2 = {"aspp_with_batch_norm": False}
 
 

@@ -30,6 +30,7 @@ V1 = {"aspp_with_batch_norm": False, "output_stride": 8}
 WIDE = {"atrous_rates": (4,), "fc_filters": 4096}
 V2 = {**V1, "atrous_rates": (6, 12, 18, 24), "logits_kernel_size": 3}
 PLAIN_ASPP = {"atrous_rates": (6, 12, 18), "aspp_with_separable_conv": False}
+TORCHVISION = {**PLAIN_ASPP, "output_stride": 8, "aspp_output_convs": 1}
 CASCADE = {"aspp_with_batch_norm": False, "cascade_blocks": 3, "output_stride": 256}
 
 
@@ -125,6 +126,11 @@ ROWS = (
     # bubbliiiing/deeplabv3-plus-pytorch's backbones have the variables of the release's, here with the release's head.
     Row("mobilenet_v2_pytorch", {}, *MNV2),
     Row("xception_65_pytorch", V3PLUS, *XCEPTION_65),
+    Row("mobilenet_v2_tf2", {}, *MNV2),
+    Row("xception_65_tf2", V3PLUS, *XCEPTION_65),
+    # torchvision's weights say 42,004,074 and 60,996,202, with 2,365,205 of an auxiliary classifier.
+    Row("resnet_v1_50_pytorch", TORCHVISION, 302, 182, 42_004_074 - 2_365_205, (265, 23_508_032), 61),
+    Row("resnet_v1_101_pytorch", TORCHVISION, 557, 335, 60_996_202 - 2_365_205, (520, 42_500_160), 112),
     # Counted by hand: the stem has 464, the five units 2,592, 4,440, 5,032, 9,024 and 18,128.
     Row("tiny", {}, 97, 59, 39_680 + 170_773, (80, 39_680), 15),
     # By hand too: the stem has 696, the blocks 93,792, 374,208 and 701,696. Two kernels of the head are twice as large.

@@ -50,6 +50,7 @@ OTHERS = {
     "fc_kernel_size": 4,
     "fc_filters": 8,
     "decoder_projection_filters": 7,
+    "aspp_output_convs": 1,
     "decoder_convs": 1,
     "decoder_kernel_size": 5,
     "dense_prediction_cell_json": CELL,

@@ -161,8 +161,10 @@ def test_padding_pixel_of_every_variant(variant):
     expected = RGB_MEAN if variant in ("resnet_v1_50", "resnet_v1_101") else (127.5, 127.5, 127.5)
     if variant in ("vgg16", "resnet_v1_101_caffe"):
         expected = (122.675, 116.669, 104.008)  # Caffe's mean, blue last
-    if variant.endswith("_pytorch"):
+    if variant.endswith(("_pytorch", "_tf2")):
         expected = (128.0, 128.0, 128.0)  # of the letterbox
+    if variant in ("resnet_v1_50_pytorch", "resnet_v1_101_pytorch"):
+        expected = (123.675, 116.28, 103.53)  # 0.485, 0.456, 0.406 of torchvision's transforms, times 255
     assert ARCHITECTURES[variant].pad_pixel == expected
 
 

@@ -86,7 +86,27 @@ def test_xception():
     assert _difference(model, name) <= 1e-5
 
 
-@pytest.mark.parametrize("name", [*CASES, "hf_mnv2_dm10_os16"])
+@pytest.mark.heavy
+def test_torchvision(tmp_path):
+    name = "torchvision_resnet50_64x97"
+    loaded = open_model(save(tmp_path / "deeplabv3_resnet50_coco.pth", _tensors(name)))
+    config = loaded.card.config
+    assert (config.model_variant, config.output_stride, config.atrous_rates) == (
+        *("resnet_v1_50_pytorch", 8),
+        (12, 24, 36),
+    )
+    case = _case(name)
+    image = golden_image(name, case["height"], case["width"]).astype(np.float32)[None]
+    with np.load(GOLDENS / "torch" / f"{name}.npz") as arrays:
+        logits = loaded.model(image, training=False).numpy()[0]
+        assert np.abs(logits - arrays["logits"]).max() / arrays["largest"] <= 1e-5
+    reasons = {entry["reason"].partition(",")[0] for entry in loaded.receipt.skipped.values()}
+    assert reasons == {"counter of the training", "belongs to the auxiliary classifier"}
+    assert len(loaded.receipt.loaded) + len(loaded.receipt.skipped) == len(case["variables"])
+    assert any("without aligned corners" in note for note in loaded.notes)
+
+
+@pytest.mark.parametrize("name", [*CASES, "hf_mnv2_dm10_os16", "torchvision_resnet101_65x64"])
 def test_every_name_has_a_rule_and_every_rule_an_inverse(name):
     case = _case(name)
     system = system_of(case["variables"])
@@ -113,8 +133,8 @@ def test_a_name_without_a_rule_has_no_place(tmp_path):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("classifier.0.convs.0.0.weight", "torchvision's DeepLabV3: a 3x3 convolution"),
-        ("segmentation_head.0.weight", "segmentation_models_pytorch"),
+        ("classifier.0.convs.0.0.weight", "torchvision's DeepLabV3 on another backbone"),
+        ("segmentation_head.0.weight", "segmentation_models_pytorch: .* the first unit has the rate of the others"),
         ("layer.weight\nx", r"weights of an unknown network \(layer.weight x, ...\)"),
     ],
 )

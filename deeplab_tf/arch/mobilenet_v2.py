@@ -100,4 +100,17 @@ ARCHITECTURES = (
         decoder_end_points={4: "layer_4/output"},
         letterbox=512,
     ),
+    # That of the same author's Keras implementation (bubbliiiing/deeplabv3-plus-keras and -tf2), which follows the
+    # release but for what its decoder reads.
+    Architecture(
+        name="mobilenet_v2_tf2",
+        scope="MobilenetV2",
+        units=units,
+        batch_norm=BatchNorm(decay=0.999, epsilon=1e-3),
+        pad_pixel=LETTERBOX_PIXEL,
+        bare_end_points=True,
+        decoder_end_points={4: "layer_4/output"},
+        smallest_output_stride=8,
+        letterbox=512,
+    ),
 )

@@ -13,6 +13,9 @@ LETTERBOX_PIXEL: Pixel = (128.0, 128.0, 128.0)
 RGB_MEAN: Pixel = (123.15, 115.90, 103.06)
 # What the Caffe models of DeepLab-v1 and v2 subtract (there in the order blue, green, red).
 CAFFE_MEAN: Pixel = (122.675, 116.669, 104.008)
+# ImageNet's mean and standard deviation on the scale 0..255, as torchvision and timm give them.
+TORCH_MEAN: Pixel = (123.675, 116.28, 103.53)
+TORCH_DEVIATION: Pixel = (58.395, 57.12, 57.375)
 
 ActivationName = Literal["relu", "relu6", "hard_swish"]
 Skip = Literal["conv", "sum", "rectified_sum", "none"]

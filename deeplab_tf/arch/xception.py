@@ -38,10 +38,14 @@ def _blocks(
     )
 
 
-def units(blocks: tuple[_Block, ...], config: BackboneOptions) -> tuple[Unit, ...]:
-    """Returns the rows of `blocks`; the last block takes `config.multi_grid` and activates inside."""
+def units(blocks: tuple[_Block, ...], config: BackboneOptions, *, explicit_padding: bool = True) -> tuple[Unit, ...]:
+    """Returns the rows of `blocks`; the last block takes `config.multi_grid` and activates inside.
+
+    The first convolution pads as `explicit_padding` says.
+    """
+    first = "entry_flow/conv1_1"
     rows: list[Unit] = [
-        Conv("entry_flow/conv1_1", 32, stride=2, explicit_padding=True, end_point="entry_flow/conv1_1"),
+        Conv(first, 32, stride=2, explicit_padding=explicit_padding, end_point=first),
         Conv("entry_flow/conv1_2", 64, end_point="entry_flow/conv1_2"),
     ]
     for block, filters, skip, stride, count in blocks:
@@ -93,6 +97,18 @@ _XCEPTION_65_PYTORCH = Architecture(
     nominal_output_stride=16,
     letterbox=512,
 )
+# That of the same author's Keras implementation (bubbliiiing/deeplabv3-plus-keras and -tf2), which follows the release
+# but for the padding of its first convolution, SAME, and so reads other pixels of a map of even sides.
+_XCEPTION_65_TF2 = Architecture(
+    name="xception_65_tf2",
+    scope="xception_65",
+    units=lambda config: units(_blocks(_ENTRY_41, 16), config, explicit_padding=False),
+    batch_norm=BatchNorm(decay=0.99, epsilon=1e-3),
+    pad_pixel=LETTERBOX_PIXEL,
+    decoder_end_points=_XCEPTION_65_PYTORCH.decoder_end_points,
+    smallest_output_stride=8,
+    letterbox=512,
+)
 
 _TAPS_71 = ("entry_flow/block3", "entry_flow/block5", "exit_flow/block1")
 
@@ -101,4 +117,5 @@ ARCHITECTURES = (
     _architecture("xception_65", _blocks(_ENTRY_41, 16), _TAPS_41),
     _architecture("xception_71", _blocks(_ENTRY_71, 16), _TAPS_71),
     _XCEPTION_65_PYTORCH,
+    _XCEPTION_65_TF2,
 )

@@ -58,7 +58,11 @@ _DEFAULTS = {field.name: field.default for field in dataclasses.fields(ModelConf
 
 # What network/head.py and the rows of arch/ read.
 _RULES = (
-    _Rule(("add_image_level_feature", "aspp_with_concat_projection", "aspp_convs_filters"), _ASPP, _has_aspp),
+    _Rule(
+        ("add_image_level_feature", "aspp_with_concat_projection", "aspp_convs_filters", "aspp_output_convs"),
+        _ASPP,
+        _has_aspp,
+    ),
     _Rule(("image_pooling_stride",), _POOLED, _pools),
     _Rule(
         ("image_pooling_crop_size",),

@@ -76,6 +76,9 @@ class ModelConfig(Options):
     fc_filters: int = option(1024, "filters of VGG-16's fc6 and fc7; 4096 with the kernels 4 and 7")
     multi_scale_features: bool = option(False, "DeepLab-v1's MSc: the image and four poolings join VGG-16's fc7")
     cascade_blocks: int = option(0, "copies of a ResNet's block4 behind it: block5 to block7 in DeepLab-v3's cascade")
+    aspp_output_convs: int = option(
+        0, "3x3 convolutions of aspp_convs_filters behind ASPP, as torchvision has one; 0: none, as the release"
+    )
     decoder_projection_filters: int = option(48, "filters of the 1x1 convolution on the decoder's low-level features")
     decoder_convs: int = option(2, "convolutions of each decoder stage")
     decoder_kernel_size: int = option(3, "kernel of the decoder's convolutions")
@@ -126,6 +129,7 @@ class ModelConfig(Options):
         for name in _COUNTS:  # a file that says more would take all memory before its weights are looked at
             self._require(name, getattr(self, name) <= _LARGEST_COUNT, f"expected at most {_LARGEST_COUNT}")
         self._require("cascade_blocks", self.cascade_blocks >= 0, "expected 0 or more")
+        self._require("aspp_output_convs", self.aspp_output_convs >= 0, "expected 0 or more")
         self._require_size("crop_size", "image_pooling_crop_size", "image_pooling_stride")
         self._require("depth_multiplier", 0 < self.depth_multiplier <= 16, "expected a number above 0, up to 16")
         self._require("merge_method", self.merge_method in MERGE_METHODS, "expected max or avg")

@@ -130,6 +130,8 @@ def _aspp(head: _Head, features: Maps) -> Maps:
                 "aspp_with_concat_projection, or leave atrous_rates out"
             )
         x = head.graph.op(keras.layers.Multiply, "aspp/gate", [x, gate])
+    for n in range(config.aspp_output_convs):
+        x = head.conv(x, f"aspp_conv{n}", depth, _SQUARE)
     return x
 
 

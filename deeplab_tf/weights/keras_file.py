@@ -22,7 +22,8 @@ from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DamagedError, DeepLabError, is_out_of_memory
 from deeplab_tf.network.model import Network, as_network, build_model
 
-EXTENSIONS = (".keras", ".h5", ".hdf5")
+HDF5 = (".h5", ".hdf5")
+EXTENSIONS = (".keras", *HDF5)
 WEIGHTS_ALONE = ".weights.h5"
 _CONFIG = "config.json"
 _MEMBERS = {_CONFIG, "metadata.json", "model.weights.h5"}
@@ -46,7 +47,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _here(path: files.AnyPath) -> Iterator[str]:
+def here(path: files.AnyPath) -> Iterator[str]:
     """Gives the name of a file of this machine with the content of `path`, and the ending that Keras goes by."""
     suffix = WEIGHTS_ALONE if is_weights_alone(path) else path.suffix.lower()
     if isinstance(path, pathlib.Path) and str(path).endswith(suffix):
@@ -128,7 +129,7 @@ def _datasets(path: files.AnyPath, group: Any, seen: set[int]) -> Iterator[Any]:
             yield entry
 
 
-def _check_content(path: files.AnyPath, content: Any, size: int) -> None:
+def check_content(path: files.AnyPath, content: Any, size: int) -> None:
     """Raises DeepLabError where an HDF5 file of `size` bytes has links, data elsewhere, or more of them than bytes."""
     declared = 0
     for entry in _datasets(path, content, {h5py.h5o.get_info(content.id).addr}):
@@ -170,12 +171,12 @@ def _check_archive(path: files.AnyPath, local: str) -> None:
         if weights.file_size > 2 * weights.compress_size + (1 << 20):  # Keras does not compress
             raise DeepLabError(f"{path}: its weights unpack to {weights.file_size} bytes; expected an archive of Keras")
         with h5py.File(io.BytesIO(archive.read(weights)), "r") as content:
-            _check_content(path, content, weights.file_size)
+            check_content(path, content, weights.file_size)
 
 
 def _check_hdf5(path: files.AnyPath, local: str) -> None:
     with h5py.File(local, "r") as content:
-        _check_content(path, content, pathlib.Path(local).stat().st_size)
+        check_content(path, content, pathlib.Path(local).stat().st_size)
         description = content.attrs.get("model_config")
         if description is None:
             raise DeepLabError(
@@ -186,7 +187,7 @@ def _check_hdf5(path: files.AnyPath, local: str) -> None:
 
 
 @contextlib.contextmanager
-def _opening(path: files.AnyPath) -> Iterator[None]:
+def opening(path: files.AnyPath) -> Iterator[None]:
     """Turns what Keras and HDF5 raise of a file into one line."""
     try:
         yield
@@ -210,7 +211,7 @@ def read_keras_file(path: files.AnyPath) -> Network:
     Raises:
       DeepLabError: it is damaged, is not a network of ours, holds code, or refers to other files.
     """
-    with _opening(path), _here(path) as local:
+    with opening(path), here(path) as local:
         if path.suffix.lower() == ".keras":
             _check_archive(path, local)
         else:
@@ -229,9 +230,9 @@ def read_weights_alone(path: files.AnyPath, config: ModelConfig) -> Network:
       DeepLabError: it is damaged, refers to other files, or is that of another network.
     """
     model = build_model(config, zeros=True)
-    with _opening(path), _here(path) as local:
+    with opening(path), here(path) as local:
         with h5py.File(local, "r") as content:
-            _check_content(path, content, pathlib.Path(local).stat().st_size)
+            check_content(path, content, pathlib.Path(local).stat().st_size)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # Keras warns of layers that the file lacks, and leaves them as they are

@@ -18,7 +18,7 @@ from deeplab_tf.data.find import find_dataset
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.network.backbone import build_backbone
 from deeplab_tf.network.model import as_network, build_model
-from deeplab_tf.weights import hub, hugging_face, keras_file
+from deeplab_tf.weights import hub, hugging_face, keras_file, keras_layers
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.names import GLOBAL_STEP
 from deeplab_tf.weights.recognize import Kind, Recognized, recognize
@@ -243,7 +243,7 @@ def manifest_of(entry: ReleasedCheckpoint) -> dict[str, list[int]]:
 @contextlib.contextmanager
 def _bare_source(path: files.AnyPath, changes: Mapping[str, Any]) -> Iterator[WeightSource]:
     """Opens weights; of a .weights.h5 the network is that of `changes`."""
-    if not (keras_file.is_weights_alone(path) and path.is_file()):
+    if not (keras_file.is_weights_alone(path) and path.is_file()) or keras_layers.read_layers(path):
         with open_source(path) as source:
             yield source
     elif "model_variant" in changes:

@@ -187,6 +187,10 @@ def _aspp(shapes: Shapes) -> tuple[Fields, int]:
         count += 1
     if count:
         known["aspp_with_separable_conv"] = "aspp1_depthwise/depthwise_weights" in shapes
+    behind = 0
+    while f"aspp_conv{behind}/weights" in shapes:
+        behind += 1
+    known |= {"aspp_output_convs": behind} if behind else {}
     return known, count
 
 

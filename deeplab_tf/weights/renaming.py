@@ -51,6 +51,10 @@ class System:
       rows: the rules; the first that fits counts.
       model_variant: the backbone, where the names tell it.
       pooling_last: ASPP's pooled feature is concatenated last there, and first here.
+      first_kernel: of a system that divides pixels of 0..255, less their mean, by numbers, those of each band: the name
+        here of the kernel that is divided instead.
+      deviation: these numbers.
+      note: what a user should know of the system.
     """
 
     name: str
@@ -58,6 +62,9 @@ class System:
     rows: tuple[Row, ...]
     model_variant: str | None = None
     pooling_last: bool = False
+    first_kernel: str | None = None
+    deviation: tuple[float, ...] = ()
+    note: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +216,8 @@ def renamed(system: System, shapes: Mapping[str, Shape], read: Callable[[str], n
             array = (array.astype(np.float64) - read(folded[name])).astype(np.float32)
         if system.pooling_last and name == "concat_projection/weights":
             array = np.roll(array, array.shape[-1], axis=2)
+        if name == system.first_kernel and array.shape[2] == len(system.deviation):
+            array = (array / np.array(system.deviation)[:, None]).astype(np.float32)
         return array
 
     return Renamed({n: _shape(n, shapes[there]) for n, there in origins.items()}, value, origins, left_out)

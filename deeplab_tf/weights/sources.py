@@ -24,7 +24,7 @@ from deeplab_tf.config import ModelConfig
 from deeplab_tf.config.fields import WEIGHTS
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.network.model import Network
-from deeplab_tf.weights import archives, caffe, caffe_names, keras_file, kinds, tensor_files
+from deeplab_tf.weights import archives, caffe, caffe_names, keras_file, keras_layers, kinds, tensor_files
 from deeplab_tf.weights.checkpoint_index import read_index
 from deeplab_tf.weights.frozen_graph import read_frozen
 from deeplab_tf.weights.lite_format import schema
@@ -246,7 +246,10 @@ def of_network(shown: str, network: Network) -> WeightSource:
 
 
 def _keras_file(path: files.AnyPath) -> WeightSource:
-    """Opens a whole model of Keras; `open_weights_alone` opens a .weights.h5, which lacks the network."""
+    """Opens a whole model of Keras, or a .h5 of another system; `open_weights_alone` opens a .weights.h5."""
+    theirs = keras_layers.read_layers(path) if path.suffix.lower() in keras_file.HDF5 else None
+    if theirs:
+        return dataclasses.replace(_of_tensors(path, theirs.tensors), known=theirs.known)
     network = keras_file.read_keras_file(path)
     return dataclasses.replace(of_network(str(path), network), sha256=sha256_of(path))
 
@@ -259,7 +262,10 @@ def open_weights_alone(path: files.AnyPath, config: ModelConfig) -> WeightSource
 
 def _named_tensors(path: files.AnyPath) -> WeightSource:
     """Opens a file of PyTorch's or a .safetensors, whose tensors have TF1's names or those of a system known here."""
-    tensors = tensor_files.read_tensors(path)
+    return _of_tensors(path, tensor_files.read_tensors(path))
+
+
+def _of_tensors(path: files.AnyPath, tensors: tensor_files.NamedTensors) -> WeightSource:
     return WeightSource(
         str(path),
         sha256_of(path),

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from deeplab_tf.arch.spec import TORCH_DEVIATION
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.weights.renaming import NORM, Row, System
 
@@ -91,16 +92,47 @@ PYTORCH_XCEPTION = System(
     pooling_last=True,
 )
 
-SYSTEMS = (HUGGING_FACE, PYTORCH_MOBILENET, PYTORCH_XCEPTION)
+
+def _torchvision(depth: int, last: int) -> System:
+    """Returns torchvision's deeplabv3_resnet50 or 101, whose third stage ends in block `last`."""
+    unit = f"resnet_v1_{depth}/block{{}}/unit_{{+1}}/bottleneck_v1"
+    return System(
+        name=f"torchvision (deeplabv3_resnet{depth})",
+        marks=("classifier.0.convs.0.0.weight", f"backbone.layer3.{last}.conv3.weight"),
+        rows=(
+            Row("backbone.conv1", f"resnet_v1_{depth}/conv1"),
+            Row("backbone.bn1", f"resnet_v1_{depth}/conv1", NORM),
+            Row("backbone.layer{1-4}.{}.conv{1-3}", f"{unit}/conv{{}}"),
+            Row("backbone.layer{1-4}.{}.bn{1-3}", f"{unit}/conv{{}}", NORM),
+            Row("backbone.layer{1-4}.{}.downsample", f"{unit}/shortcut", _CONV_NORM),
+            Row("classifier.0.convs.0", "aspp0", _CONV_NORM),
+            Row("classifier.0.convs.{1-3}", "aspp{}", _CONV_NORM),
+            Row("classifier.0.convs.4", "image_pooling", {"1": "", "2": "/BatchNorm"}),
+            Row("classifier.0.project", "concat_projection", _CONV_NORM),
+            Row("classifier", "aspp_conv0", {"1": "", "2": "/BatchNorm"}),
+            Row("classifier.4", "logits/semantic"),
+            Row("aux_classifier.{}", None, reason="belongs to the auxiliary classifier, which only training runs"),
+        ),
+        model_variant=f"resnet_v1_{depth}_pytorch",
+        pooling_last=True,
+        first_kernel=f"resnet_v1_{depth}/conv1/weights",
+        deviation=TORCH_DEVIATION,
+        note="torchvision enlarges logits without aligned corners, and here corners are aligned: classes may differ at "
+        "borders",
+    )
+
+
+TORCHVISION = (_torchvision(101, 22), _torchvision(50, 5))
+SYSTEMS = (HUGGING_FACE, PYTORCH_MOBILENET, PYTORCH_XCEPTION, *TORCHVISION)
 # A variable that the files of a system have which no option here builds, and what is missing.
 _OTHERS = {
     "classifier.0.convs.0.0.weight": (
-        "torchvision's DeepLabV3: a 3x3 convolution lies between its ASPP and its logits (classifier.1), and it "
-        "resizes logits without aligned corners; no option here builds that"
+        "torchvision's DeepLabV3 on another backbone than ResNet-50 and ResNet-101: its MobileNetV3 has variables that "
+        "no rows here have"
     ),
     "segmentation_head.0.weight": (
-        "segmentation_models_pytorch: its encoders and the separable ASPP of its decoder are other networks than the "
-        "release's; no option here builds them"
+        "segmentation_models_pytorch: where its encoder has no stride, the first unit has the rate of the others too, "
+        "and the separable convolutions of its head have no batch norm between their halves; no option here builds that"
     ),
 }
 

@@ -123,5 +123,6 @@ def read_tensors(path: files.AnyPath) -> NamedTensors:
     except DeepLabError as error:
         raise DeepLabError(f"{path}: {error}") from None
     left_out = {name: (tensors.shapes[name], reason) for name, reason in found.left_out.items()}
-    notes = (f"names and layout are those of {system.name}", *tensors.notes)
+    told = (f"names and layout are those of {system.name}", *((system.note,) if system.note else ()))
+    notes = (*told, *tensors.notes)
     return NamedTensors(found.shapes, found.read, notes, system.model_variant, found.origins, left_out)
