@@ -11,7 +11,7 @@ from conftest import V3_HEAD
 from golden import golden_tensor
 
 from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.arch.spec import InvertedResidual
+from deeplab_tf.arch.units import InvertedResidual
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network import graph

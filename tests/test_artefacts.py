@@ -21,7 +21,8 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.certificate import require_portable
 from deeplab_tf.exporting.formats import FORMATS, write_graph_text
 from deeplab_tf.inference import graph_weights
-from deeplab_tf.inference.graph import Segmentation, as_function, build_graph, read_weights
+from deeplab_tf.inference.folded_graph import read_weights
+from deeplab_tf.inference.graph import Segmentation, as_function, build_graph
 from deeplab_tf.inference.graph_weights import ApartGraph
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.ops.resizing import resize_bilinear

@@ -8,17 +8,8 @@ import pytest
 from conftest import fill
 
 from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell, nas
-from deeplab_tf.arch.spec import (
-    Activation,
-    Architecture,
-    BatchNorm,
-    Conv,
-    MaxPool,
-    ResNetUnit,
-    XceptionUnit,
-    make_divisible,
-    strides_and_rates,
-)
+from deeplab_tf.arch.spec import Architecture, make_divisible, strides_and_rates
+from deeplab_tf.arch.units import Activation, BatchNorm, Conv, MaxPool, ResNetUnit, XceptionUnit
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.backbone import backbone, build_backbone

@@ -17,7 +17,7 @@ import deeplab_tf
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting import formats
-from deeplab_tf.inference import convolutions, graph
+from deeplab_tf.inference import convolutions, folded_graph
 from deeplab_tf.tools import export_model as tool
 from deeplab_tf.weights import loading
 from deeplab_tf.weights.model_directory import ModelCard, save_model
@@ -40,7 +40,7 @@ def assert_refused(capsys, tmp_path, name: str, *flags: object, texts: tuple[str
     ("name", "flags"), [("saved", ()), ("a.pb", ()), ("new/folder/a.tflite", ("--crop_size=65,65",))]
 )
 def test_wrong_weights_never_come_out(name, flags, tmp_path, monkeypatch, capsys):
-    read = graph.read_weights
+    read = folded_graph.read_weights
 
     def corrupt(model):
         weights = {layer: dict(values) for layer, values in read(model).items()}

@@ -10,11 +10,12 @@ from conftest import case_config, fill, golden_cases, read_case
 from golden import golden_image, golden_tensor
 from networks import DECODER, SMALL, V3, lively
 
-from deeplab_tf.arch.spec import BatchNorm
+from deeplab_tf.arch.units import BatchNorm
 from deeplab_tf.config import ExportConfig, Inference
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.convolutions import _neighbours_by_reshaping
-from deeplab_tf.inference.graph import InferenceGraph, Segmentation, as_function, build_graph, read_weights
+from deeplab_tf.inference.folded_graph import InferenceGraph, read_weights
+from deeplab_tf.inference.graph import Segmentation, as_function, build_graph
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.network.graph import POINTWISE, After, Window
 from deeplab_tf.network.model import build_model, config_of

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab_tf.arch.spec import BatchNorm
+from deeplab_tf.arch.units import BatchNorm
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.network.graph import POINTWISE, After, Graph, Window
 from deeplab_tf.network.layers import Bound, FusedBatchNorm, HardSwish, QSigmoid, ScalePixels, SubtractMean

@@ -29,7 +29,8 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from deeplab_tf.config import ExportConfig, PredictConfig, ServeConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.formats import FORMATS
-from deeplab_tf.inference.graph import Segmentation, build_graph, read_weights
+from deeplab_tf.inference.folded_graph import read_weights
+from deeplab_tf.inference.graph import Segmentation, build_graph
 from deeplab_tf.inference.predict import predict
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.inference.tiles import segment

@@ -81,9 +81,10 @@ def main(values: flags.FlagValues) -> None:
     changes = options.given(values, ModelConfig)
     options.start_tensorflow()
     options.tell_exactness(optional=False)
-    from deeplab_tf.exporting.export import check_export_path, export_opened, open_for_export
+    from deeplab_tf.exporting.export import export_opened, open_for_export
+    from deeplab_tf.exporting.target import target_of
 
-    check_export_path(values.export_path, choice)
+    target_of(values.export_path, choice).check()
     opened = open_for_export(values.checkpoint_path, changes)
     card = opened.loaded.card
     rows = {"checkpoint": values.checkpoint_path, **card.config.to_json(), "num_classes": card.config.num_classes}

@@ -1,7 +1,8 @@
 """MobileNet EdgeTPU: fused inverted residuals first, ReLU throughout, the last 1x1 kept (slim's mobilenet_v3.py)."""
 
 from deeplab_tf.arch.mobilenet_v2 import block_scope
-from deeplab_tf.arch.spec import Architecture, BackboneOptions, BatchNorm, Conv, InvertedResidual, Unit, make_divisible
+from deeplab_tf.arch.spec import Architecture, BackboneOptions, make_divisible
+from deeplab_tf.arch.units import BatchNorm, Conv, InvertedResidual, Unit
 
 # (fused, kernel, expansion factor, output, stride, residual allowed) at depth multiplier 1.
 _BLOCKS = (

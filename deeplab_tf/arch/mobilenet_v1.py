@@ -1,6 +1,7 @@
 """MobileNetV1 without its classifier, a row of MobileNetV2's table (arXiv 1704.04861; slim's mobilenet_v1.py)."""
 
-from deeplab_tf.arch.spec import Architecture, BackboneOptions, BatchNorm, Conv, SeparableUnit, Unit
+from deeplab_tf.arch.spec import Architecture, BackboneOptions
+from deeplab_tf.arch.units import BatchNorm, Conv, SeparableUnit, Unit
 
 # (output channels, stride) of the separable convolutions at depth multiplier 1.
 _BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))

@@ -2,16 +2,8 @@
 
 import functools
 
-from deeplab_tf.arch.spec import (
-    LETTERBOX_PIXEL,
-    Architecture,
-    BackboneOptions,
-    BatchNorm,
-    Conv,
-    InvertedResidual,
-    Unit,
-    make_divisible,
-)
+from deeplab_tf.arch.spec import LETTERBOX_PIXEL, Architecture, BackboneOptions, make_divisible
+from deeplab_tf.arch.units import BatchNorm, Conv, InvertedResidual, Unit
 
 # (output channels, stride) of layers 2 to 18 at depth multiplier 1; every block but the first expands six times.
 _BLOCKS = (

@@ -1,16 +1,8 @@
 """MobileNetV3 large and small for segmentation: the last block halved (arXiv 1905.02244; slim's mobilenet_v3.py)."""
 
 from deeplab_tf.arch.mobilenet_v2 import block_scope
-from deeplab_tf.arch.spec import (
-    ActivationName,
-    Architecture,
-    BackboneOptions,
-    BatchNorm,
-    Conv,
-    InvertedResidual,
-    Unit,
-    make_divisible,
-)
+from deeplab_tf.arch.spec import Architecture, BackboneOptions, make_divisible
+from deeplab_tf.arch.units import ActivationName, BatchNorm, Conv, InvertedResidual, Unit
 
 # (kernel, expanded, output, squeeze-and-excite, activation, stride) at depth multiplier 1.
 _Block = tuple[int, int, int, bool, ActivationName, int]

@@ -2,17 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from deeplab_tf.arch.spec import (
-    Activation,
-    Architecture,
-    BackboneOptions,
-    BatchNorm,
-    Combination,
-    Conv,
-    NasCell,
-    Unit,
-    strides_and_rates,
-)
+from deeplab_tf.arch.spec import Architecture, BackboneOptions, strides_and_rates
+from deeplab_tf.arch.units import Activation, BatchNorm, Combination, Conv, NasCell, Unit
 
 _PNAS: tuple[Combination, ...] = (
     ((1, "separable_5x5"), (1, "max_3x3")),

@@ -5,19 +5,8 @@
 
 from typing import Literal
 
-from deeplab_tf.arch.spec import (
-    CAFFE_MEAN,
-    RGB_MEAN,
-    SCALE_PIXEL,
-    TORCH_MEAN,
-    Architecture,
-    BackboneOptions,
-    BatchNorm,
-    Conv,
-    MaxPool,
-    ResNetUnit,
-    Unit,
-)
+from deeplab_tf.arch.spec import CAFFE_MEAN, RGB_MEAN, SCALE_PIXEL, TORCH_MEAN, Architecture, BackboneOptions
+from deeplab_tf.arch.units import BatchNorm, Conv, MaxPool, ResNetUnit, Unit
 
 # Units in each block; the last unit of every block but the last one has stride 2. In PyTorch the first unit of every
 # block but the first one has.

@@ -4,7 +4,8 @@ ResNet's lite units behind a strided 3x3 convolution a block. On a CPU its plain
 set in half the time of MobileNetV2's depthwise ones, which wait for memory.
 """
 
-from deeplab_tf.arch.spec import Architecture, BackboneOptions, BatchNorm, Conv, ResNetUnit, Unit
+from deeplab_tf.arch.spec import Architecture, BackboneOptions
+from deeplab_tf.arch.units import BatchNorm, Conv, ResNetUnit, Unit
 
 _STEM = 24
 # Channels of the three blocks, each a strided convolution and two units.

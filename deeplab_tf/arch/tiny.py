@@ -4,7 +4,8 @@ It learns the `shapes` data set in minutes on a CPU, and shallow as it is, round
 runs on one device and on several can be compared digit by digit.
 """
 
-from deeplab_tf.arch.spec import Architecture, BackboneOptions, BatchNorm, Conv, InvertedResidual, Unit
+from deeplab_tf.arch.spec import Architecture, BackboneOptions
+from deeplab_tf.arch.units import BatchNorm, Conv, InvertedResidual, Unit
 
 # (output channels, stride) of layers 2 to 6; every block expands three times.
 _BLOCKS = ((24, 2), (24, 1), (32, 2), (48, 2), (64, 2))

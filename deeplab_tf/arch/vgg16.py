@@ -4,7 +4,8 @@ Their networks pool over 3x3 instead of 2x2 pixels, so that the maps of images o
 fc7 are in the head (deeplab_tf/network/head.py), which knows their rates.
 """
 
-from deeplab_tf.arch.spec import CAFFE_MEAN, Architecture, BackboneOptions, Conv, MaxPool, Unit, make_divisible
+from deeplab_tf.arch.spec import CAFFE_MEAN, Architecture, BackboneOptions, make_divisible
+from deeplab_tf.arch.units import Conv, MaxPool, Unit
 
 # (number of convolutions, channels) of the five blocks at depth multiplier 1; each ends in a max pooling of stride 2.
 _BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))

@@ -1,15 +1,7 @@
 """The modified aligned Xception: 41, 65 and 71 layers (arXiv 1802.02611, section 3.2; release: core/xception.py)."""
 
-from deeplab_tf.arch.spec import (
-    LETTERBOX_PIXEL,
-    Architecture,
-    BackboneOptions,
-    BatchNorm,
-    Conv,
-    Skip,
-    Unit,
-    XceptionUnit,
-)
+from deeplab_tf.arch.spec import LETTERBOX_PIXEL, Architecture, BackboneOptions
+from deeplab_tf.arch.units import BatchNorm, Conv, Skip, Unit, XceptionUnit
 
 # (scope, widths of the three separable convolutions, skip, stride, number of units)
 _Block = tuple[str, tuple[int, int, int], Skip, int, int]

@@ -25,7 +25,8 @@ from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.export import INPUT, OUTPUTS, Format, Precision
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.exporting.formats import FORMATS
-from deeplab_tf.inference.graph import GraphDef, Segmentation, build_graph, read_weights
+from deeplab_tf.inference.folded_graph import read_weights
+from deeplab_tf.inference.graph import GraphDef, Segmentation, build_graph
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tflite.convert import LiteModel
 from deeplab_tf.network.cost import model_cost

@@ -7,7 +7,6 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import cast
 
 import keras
 import numpy as np
@@ -15,7 +14,6 @@ import tensorflow as tf
 
 from deeplab_tf import files
 from deeplab_tf.config import ExportConfig
-from deeplab_tf.config.export import SUFFIXES
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.certificate import (
     compare,
@@ -29,17 +27,18 @@ from deeplab_tf.exporting.certificate import (
     versions,
     write_certificate,
 )
-from deeplab_tf.exporting.formats import FORMATS, Format, open_with_scores, write_graph_text
+from deeplab_tf.exporting.formats import open_with_scores, write_graph_text
 from deeplab_tf.exporting.onnx_file import name_classes
-from deeplab_tf.inference.exported import takes_bytes
+from deeplab_tf.exporting.target import GRAPH_TEXT, format_of, target_of
 from deeplab_tf.inference.exported_file import RunExport
+from deeplab_tf.inference.exported_predictor import takes_bytes
 from deeplab_tf.inference.files import expand_inputs
-from deeplab_tf.inference.graph import Segmentation, build_graph, build_graph_def, read_weights
+from deeplab_tf.inference.folded_graph import read_weights
+from deeplab_tf.inference.graph import Segmentation, build_graph, build_graph_def
 from deeplab_tf.network.model import build_model
 from deeplab_tf.network.sizes import needs_fixed_size
 from deeplab_tf.weights import hub, hugging_face, keras_file
 from deeplab_tf.weights.exported import files_of
-from deeplab_tf.weights.kinds import CERTIFICATE
 from deeplab_tf.weights.loading import Loaded, open_model, opened
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.sources import MODEL_FILE, index_of, sha256_of, strip_checkpoint_suffix
@@ -48,7 +47,6 @@ from deeplab_tf.zoo import lookup
 # The release's defaults of export_model.py, for weights that do not say what they were trained at.
 RELEASE_STRIDE = 8
 RELEASE_CROP = (513, 513)
-_GRAPH_TEXT = "inference_graph.pbtxt"
 
 
 # ---- what is exported
@@ -158,78 +156,6 @@ def _representative(options: ExportConfig, card: ModelCard) -> Iterator[np.ndarr
         yield fitted(read_compared(file, card), card, card.config.crop_size).image[None].astype(np.float32)
 
 
-# ---- where it is written
-
-
-@dataclasses.dataclass(frozen=True)
-class _Target:
-    """The place of an export: a folder of its own, or a file with its certificate beside it."""
-
-    path: files.AnyPath
-    format: Format
-    is_folder: bool
-
-    @property
-    def export(self) -> str:
-        """The name of the export in its folder, "" where it is the folder, or beside its certificate."""
-        return (self.format.file or "") if self.is_folder else self.path.name
-
-    @property
-    def certificate(self) -> str:
-        """The name of the certificate, in the folder or beside the file."""
-        return CERTIFICATE if self.is_folder else f"{self.path.name}.{CERTIFICATE}"
-
-    def check(self) -> None:
-        """Raises DeepLabError if the place is taken, or cannot be written."""
-        with self._writing():  # for instance a name that is too long
-            if self.is_folder:
-                taken = self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
-                present = [self.path] if taken else []
-            else:
-                places = [self.path.parent / name for name in (self.export, self.certificate, _GRAPH_TEXT)]
-                present = [place for place in places if place.exists()]
-            if present:
-                what = f"{present[0]} is there already"
-                raise DeepLabError(f"--export_path={self.path}: {what}; choose another, or delete it")
-            if isinstance(self.path, pathlib.Path):
-                parent = next(parent for parent in self.path.absolute().parents if parent.exists())
-                if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
-                    raise OSError(f"{parent} is not a folder that can be written")
-
-    def _writing(self) -> contextlib.AbstractContextManager[None]:
-        return files.writing(self.path, flag="--export_path", cure="choose another folder")
-
-    @contextlib.contextmanager
-    def growing(self, options: ExportConfig) -> Iterator[pathlib.Path]:
-        """Yields a folder of this machine to fill; its contents take their place if no error occurs."""
-        place, names = self.path, None
-        if not self.is_folder:
-            graph = [_GRAPH_TEXT] if options.save_inference_graph else []
-            place, names = self.path.parent, [self.export, self.certificate, *graph]
-        with self._writing(), files.growing(place, names, local=True) as folder:
-            yield pathlib.Path(folder)
-
-
-def check_export_path(export_path: str | os.PathLike, options: ExportConfig) -> None:
-    """Raises DeepLabError if an export cannot be written to `export_path`.
-
-    options: as `ExportConfig.for_path` returns them.
-    """
-    _target(export_path, options).check()
-
-
-def _target(export_path: str | os.PathLike, options: ExportConfig) -> _Target:
-    path = files.path(export_path)
-    target_format = _format(options)
-    is_folder = target_format.file is None or path.suffix.lower() not in SUFFIXES
-    return _Target(path, target_format, is_folder)
-
-
-def _format(options: ExportConfig) -> Format:
-    """Returns the format, which `ExportConfig.for_path` has set."""
-    return FORMATS[cast(str, options.format)]
-
-
 # ---- the export
 
 
@@ -264,7 +190,7 @@ def _written(
 ) -> Iterator[Callable[[], RunExport]]:
     """Writes the file at `path`; yields what opens it so that it also gives scores, to compare probabilities."""
     options = segmentation.options
-    form = _format(options)
+    form = format_of(options)
 
     def write(choice: ExportConfig, place: pathlib.Path) -> None:
         graph = build_graph(dataclasses.replace(segmentation, options=choice), *inputs)
@@ -292,7 +218,7 @@ def _written(
 def export_opened(opened: ExportSource, export_path: str | os.PathLike, options: ExportConfig) -> dict:
     """Writes opened weights in a format for use elsewhere, as `export` does, and returns the certificate."""
     options = options.for_path(export_path)
-    target = _target(export_path, options)
+    target = target_of(export_path, options)
     target.check()
     if target.format.needs:
         target.format.needs()
@@ -330,7 +256,7 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
         }
         write_certificate(certificate, folder / target.certificate)
         if options.save_inference_graph:
-            write_graph_text(build_graph_def(segmentation, shape, dtype), folder / _GRAPH_TEXT)
+            write_graph_text(build_graph_def(segmentation, shape, dtype), folder / GRAPH_TEXT)
     return certificate
 
 
@@ -372,5 +298,5 @@ def export(
       (1, True)
     """
     options = (options or ExportConfig()).for_path(export_path)
-    check_export_path(export_path, options)
+    target_of(export_path, options).check()
     return export_opened(open_for_export(checkpoint, changes), export_path, options)

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.config import ExportConfig, ModelConfig
-from deeplab_tf.inference.graph import Segmentation, as_function, build_graph_def, read_weights
+from deeplab_tf.inference.folded_graph import read_weights
+from deeplab_tf.inference.graph import Segmentation, as_function, build_graph_def
 from deeplab_tf.inference.libraries import told
 from deeplab_tf.inference.predictor import TensorFlowBackend
 from deeplab_tf.network.sizes import needs_fixed_size

@@ -18,7 +18,8 @@ import tensorflow as tf
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.class_upsampling import ClassUpsampling
-from deeplab_tf.inference.graph import Segmentation, build_graph, read_weights
+from deeplab_tf.inference.folded_graph import read_weights
+from deeplab_tf.inference.graph import Segmentation, build_graph
 from deeplab_tf.inference.libraries import LITERT, Library, Run, told
 from deeplab_tf.inference.predictor import Backend
 from deeplab_tf.inference.tflite import convert

@@ -6,7 +6,8 @@ import keras
 import tensorflow as tf
 
 from deeplab_tf.inference.candidates import FROZEN, Candidates, Surroundings
-from deeplab_tf.inference.exported import ExportedPredictor, require_runtime
+from deeplab_tf.inference.exported import require_runtime
+from deeplab_tf.inference.exported_predictor import ExportedPredictor
 from deeplab_tf.inference.frozen import FrozenBackend
 from deeplab_tf.inference.libraries import LIBRARIES
 from deeplab_tf.inference.litert import LiteBackend, LiteFiles, LiteNetwork

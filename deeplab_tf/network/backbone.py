@@ -6,9 +6,9 @@ from collections.abc import Callable
 import keras
 
 from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.arch.spec import (
+from deeplab_tf.arch.spec import Architecture, strides_and_rates
+from deeplab_tf.arch.units import (
     Activation,
-    Architecture,
     Conv,
     InvertedResidual,
     MaxPool,
@@ -16,7 +16,6 @@ from deeplab_tf.arch.spec import (
     ResNetUnit,
     SeparableUnit,
     XceptionUnit,
-    strides_and_rates,
 )
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.network.graph import POINTWISE, After, Graph, Maps, Window

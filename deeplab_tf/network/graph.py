@@ -8,7 +8,8 @@ from typing import TypeAlias
 import keras
 import tensorflow as tf
 
-from deeplab_tf.arch.spec import Architecture, BatchNorm
+from deeplab_tf.arch.spec import Architecture
+from deeplab_tf.arch.units import BatchNorm
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.fake_quantization import FAKE_QUANTISED, FakeQuantize, InputLevels
 from deeplab_tf.network.layers import (

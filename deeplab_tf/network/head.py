@@ -10,7 +10,8 @@ import keras
 
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.arch.dense_prediction_cell import Branch
-from deeplab_tf.arch.spec import HEAD_BATCH_NORM, Architecture
+from deeplab_tf.arch.spec import Architecture
+from deeplab_tf.arch.units import HEAD_BATCH_NORM
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.graph import POINTWISE, After, Graph, Maps, Window

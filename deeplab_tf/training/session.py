@@ -29,6 +29,7 @@ from deeplab_tf.training.loop import Pace, SingleSteps, StepLoop, Updater
 from deeplab_tf.training.optimizers import begin_late, in_backbone, last_layer_scopes
 from deeplab_tf.training.precision import Hardware, precision_line, settled, shown
 from deeplab_tf.training.progress import TrainingObserver
+from deeplab_tf.training.restoring import restore_newest
 from deeplab_tf.training.step import TrainStep, make_train_step
 from deeplab_tf.training.validation import averages_in_place
 from deeplab_tf.weights.initialize import Initialized, initialize
@@ -275,40 +276,6 @@ class Session:
         part = self.dataset((0, self.devices.replicas), 1, start=step - 1, steps=1)
         return next(named_batches(part))
 
-    def _restore(self, observer: TrainingObserver) -> tuple[str | None, list[int]]:
-        """Restores the newest checkpoint that is whole; returns its prefix, and the steps of those that are not.
-
-        Raises:
-          DeepLabError: all are damaged, or with resume=strict the newest.
-        """
-        directory = self.directory
-        for prefix in directory.odd():
-            observer.tell(f"Passed over: {prefix}: its number is not one of a step")
-        damaged = directory.halves()
-        reasons = {step: f"{directory.prefix(step)}: one of its two files is missing" for step in damaged}
-        for step in (None, *reversed(directory.steps())):
-            if reasons and self.options.resume == "strict":
-                reason = next(iter(reasons.values()))
-                raise DeepLabError(f"resume=strict: {reason}; newest_whole goes on from the newest that is whole")
-            if step is None:
-                continue
-            try:
-                self.resume(str(directory.prefix(step)))
-            except DamagedError as error:
-                reasons[step] = str(error)
-                continue
-            _tell_passed_over(reasons, observer)
-            return str(directory.prefix(step)), list(reasons)
-        # Of step 0 nothing is lost: it is made again.
-        if reasons and max(reasons) > 0:
-            lines = "; ".join(reasons.values())
-            raise DeepLabError(
-                f"--train_logdir={directory.path}: there is no checkpoint that is whole ({lines}); copy one of them "
-                "again, or train in another folder"
-            )
-        _tell_passed_over(reasons, observer)
-        return None, list(reasons)
-
     def begin(self, changes: Mapping[str, Any], observer: TrainingObserver) -> Updater:
         """Brings the run to where it begins: its last checkpoint, or initial weights, which become the first one.
 
@@ -322,7 +289,7 @@ class Session:
         Returns:
           What does the updates that follow.
         """
-        latest, damaged = self._restore(observer)
+        latest, damaged = restore_newest(self.directory, self.options.resume, self.resume, observer)
         if latest:
             observer.tell(f"Going on from {latest}")
         else:
@@ -364,8 +331,3 @@ class Session:
             batches = self.devices.iterate(functools.partial(self.dataset, as_bytes=True))
             first = next(batches)
         return SingleSteps(self.step, itertools.chain([first], batches))
-
-
-def _tell_passed_over(reasons: Mapping[int, str], observer: TrainingObserver) -> None:
-    for reason in reasons.values():
-        observer.tell(f"Passed over: {reason}")

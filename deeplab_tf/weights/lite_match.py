@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from deeplab_tf.arch.spec import BatchNorm
+from deeplab_tf.arch.units import BatchNorm
 from deeplab_tf.network.layers import Dropout, ResizeBilinear
 from deeplab_tf.weights.lite_graph import MOVES, RECTIFIERS, LiteGraph, Operation
 from deeplab_tf.weights.traced import RANGES, Traced

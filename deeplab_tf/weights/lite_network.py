@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from deeplab_tf.arch import ARCHITECTURES, head
-from deeplab_tf.arch.spec import Activation, Architecture, MaxPool
+from deeplab_tf.arch.spec import Architecture
+from deeplab_tf.arch.units import Activation, MaxPool
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.weights.lite_graph import LiteGraph, Operation

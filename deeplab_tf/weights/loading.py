@@ -14,14 +14,15 @@ from deeplab_tf import files
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import ModelConfig, override
-from deeplab_tf.data.find import find_dataset
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.network.backbone import build_backbone
 from deeplab_tf.network.model import as_network, build_model
 from deeplab_tf.weights import hub, hugging_face, keras_file, keras_layers
+from deeplab_tf.weights.card_classes import with_class_names, with_classes, with_dataset
+from deeplab_tf.weights.inferred_config import FIELDS, infer_config, remembered_config
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.names import GLOBAL_STEP
-from deeplab_tf.weights.recognize import Kind, Recognized, recognize
+from deeplab_tf.weights.recognize import Kind
 from deeplab_tf.weights.sources import (
     MODEL_FILE,
     WeightSource,
@@ -34,9 +35,6 @@ from deeplab_tf.weights.sources import (
 from deeplab_tf.weights.tf1 import Receipt, averaged, load_source, read_step, training_state, variable_map
 from deeplab_tf.zoo import download, lookup
 from deeplab_tf.zoo.entry import ReleasedCheckpoint
-
-_FIELDS = tuple(field.name for field in dataclasses.fields(ModelConfig))
-_LARGEST_PALETTE = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,150 +56,13 @@ class Loaded:
     notes: tuple[str, ...]
 
 
-def _agrees(entry: ReleasedCheckpoint, recognized: Recognized) -> bool:
-    """Returns whether a released checkpoint has everything that was recognised."""
-    same_fields = all(getattr(entry.config, field) == value for field, value in recognized.known.items())
-    same_kind = (entry.kind == "backbone") == (recognized.kind == "backbone")
-    return same_fields and same_kind and len(entry.config.atrous_rates or ()) == recognized.branches
-
-
-def _same_network(recognized: Recognized) -> ReleasedCheckpoint | None:
-    """Returns the first released segmentation checkpoint that has everything that was recognised, or None."""
-    entries = (entry for entry in lookup.CHECKPOINTS.values() if entry.kind == "segmentation")
-    return next((entry for entry in entries if _agrees(entry, recognized)), None)
-
-
-def _notes(
-    config: ModelConfig, recognized: Recognized, changes: Mapping[str, Any], entry: ReleasedCheckpoint | None
-) -> list[str]:
-    """Returns a line for each option that neither the shapes nor the user told."""
-    origin = f"as {entry.name}" if entry else "by convention"
-    notes: list[str] = []
-    for name in recognized.assumed:
-        value = getattr(config, name)
-        if name in changes or value is None:
-            continue
-        shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-        notes.append(f"--{name}={shown} assumed {origin}: shapes cannot tell")
-    return notes
-
-
-def _remembered(config: ModelConfig, changes: Mapping[str, Any], source: str) -> tuple[ModelConfig, tuple[str, ...]]:
-    """Returns the configuration that a file or folder, `source`, holds, with the user's `changes`, and notes."""
-    notes: tuple[str, ...] = ()
-    if "output_stride" in changes and "atrous_rates" not in changes and config.atrous_rates:
-        stride = dataclasses.replace(config, output_stride=changes["output_stride"]).output_stride
-        changes = {**changes, "atrous_rates": config.at_output_stride(stride).atrous_rates}
-        notes = (f"--atrous_rates={changes['atrous_rates']} follow --output_stride={stride}",)
-    return override(config, changes, remembered=_FIELDS, source=source), notes
-
-
-def _inferred(
-    source: WeightSource, changes: Mapping[str, Any], entry: ReleasedCheckpoint | None
-) -> tuple[ModelConfig, Kind, list[str]]:
-    """Returns the configuration of bare weights, their kind, and notes of what was assumed.
-
-    What the shapes do not decide is taken from the user's `changes`, else from the released checkpoint `entry` (or one
-    of the same shapes), else from convention.
-    """
-    if source.config is not None:
-        config, notes = _remembered(source.config, changes, source.path)
-        return config, "segmentation", list(notes)
-    state = training_state(list(source.shapes))
-    shapes = {name: shape for name, shape in source.shapes.items() if name not in state}
-    try:
-        recognized = recognize(shapes, {"model_variant": source.model_variant, **changes})
-    except DeepLabError as error:
-        raise DeepLabError(f"{source.path}: {error}") from None
-    entry = entry if entry and _agrees(entry, recognized) else _same_network(recognized)
-    recognized = dataclasses.replace(
-        recognized, assumed={name: value for name, value in recognized.assumed.items() if name not in source.known}
-    )
-    known = {**recognized.known, **source.known}
-    fields = {**recognized.assumed, **known}
-    if entry:
-        fields = {**{name: getattr(entry.config, name) for name in _FIELDS}, **known}
-    given = {name: value for name, value in changes.items() if name in recognized.assumed}
-    if "output_stride" in changes and "output_stride" in known:
-        given["output_stride"] = changes["output_stride"]
-    if "output_stride" in given and "atrous_rates" not in changes and fields.get("atrous_rates"):
-        stride = ModelConfig(model_variant=fields["model_variant"], output_stride=given["output_stride"]).output_stride
-        given["atrous_rates"] = ModelConfig(**fields).at_output_stride(stride).atrous_rates
-    fields |= given
-    for name in recognized.assumed:
-        if fields[name] is None and not entry:
-            raise DeepLabError(f"{source.path}: its shapes do not tell {name}; give --{name}")
-    config = override(ModelConfig(**fields), changes, remembered=known, source=source.path)
-    return config, recognized.kind, _notes(config, recognized, changes, entry)
-
-
-def _with_classes(
-    card: ModelCard, dataset: str | None, entry: ReleasedCheckpoint | None
-) -> tuple[ModelCard, list[str]]:
-    """Returns `card` with its data set, class names and colours, and a note if the data set is a guess."""
-    num_classes = card.config.num_classes
-    if dataset is not None:
-        return _named(card, dataset), []
-    if entry and entry.dataset:
-        return _named(card, entry.dataset), []
-    name = next((facts.name for facts in DATASETS.values() if facts.num_classes == num_classes), None)
-    if name:
-        return _named(card, name), [f"--dataset={name} assumed: {num_classes} classes"]
-    return dataclasses.replace(card, class_names=tuple(f"class {i}" for i in range(num_classes))), []
-
-
-def _named(card: ModelCard, dataset: str) -> ModelCard:
-    """Returns `card` with the classes, colours and photographs of a data set that `find_dataset` finds.
-
-    Raises:
-      DeepLabError: there is no such data set, it has other classes or bands than the model, or the card says already
-        which classes the model tells apart, and they are others.
-    """
-    facts = find_dataset(dataset)
-    config = card.config
-    if facts.num_classes != config.num_classes:
-        raise DeepLabError(
-            f"--dataset={dataset} has {facts.num_classes} classes, the model {config.num_classes}; leave the flag out"
-        )
-    if card.dataset and facts.class_names != card.class_names:
-        pairs = enumerate(zip(facts.class_names, card.class_names, strict=False))
-        number, (one, other) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
-        raise DeepLabError(
-            f"--dataset={dataset} calls class {number} {one!r}, the model, trained on {card.dataset}, {other!r}; leave "
-            "the flag out"
-        )
-    if facts.image and facts.image.channels != config.input_channels:
-        raise DeepLabError(
-            f"--dataset={dataset} has photographs of {facts.image.describe()}, the model reads "
-            f"{config.input_channels} bands; leave the flag out"
-        )
-    return dataclasses.replace(
-        card,
-        dataset=facts.name,
-        class_names=facts.class_names,
-        palette=facts.palette[:_LARGEST_PALETTE],
-        ignore_label=facts.ignore_label,
-        image=facts.image or card.image,
-    )
-
-
 def _said(folder: files.AnyPath, changes: Mapping[str, Any]) -> hugging_face.Folder | None:
     """Returns what the config.json of transformers' in a folder says, with the user's changes; None: there is none."""
     if not hugging_face.is_folder(folder):
         return None
     said = hugging_face.read_folder(folder)
     path = str(folder / hugging_face.CONFIG)
-    return dataclasses.replace(said, config=override(said.config, changes, remembered=_FIELDS, source=path))
-
-
-def _with_names(card: ModelCard, said: hugging_face.Folder, dataset: str | None) -> tuple[ModelCard, list[str]]:
-    """Returns `card` with the classes that a config.json names: those of a data set of the catalog, or its own."""
-    plain = [name.casefold().replace(" ", "") for name in said.class_names]
-    same = (f for f in DATASETS.values() if [n.casefold().replace(" ", "") for n in f.class_names] == plain)
-    known = next(same, None)
-    if dataset or known or not said.class_names:
-        return _with_classes(card, dataset or (known.name if known else None), None)
-    return dataclasses.replace(card, class_names=said.class_names, ignore_label=said.ignore_label), []
+    return dataclasses.replace(said, config=override(said.config, changes, remembered=FIELDS, source=path))
 
 
 def _kept_state(source: WeightSource, *, everything: bool, as_file: bool) -> dict[str, np.ndarray]:
@@ -278,7 +139,7 @@ def _open_weights(
         if said:
             config, kind, notes = said.config, said.kind, list(said.notes)
         else:
-            config, kind, notes = _inferred(source, changes, entry)
+            config, kind, notes = infer_config(source, changes, entry)
         card = _carried(source, config) or ModelCard(
             config=config,
             kind=kind,
@@ -289,7 +150,7 @@ def _open_weights(
             letterbox=ARCHITECTURES[config.model_variant].letterbox,
         )
         if kind == "segmentation" and (dataset or not card.class_names):
-            card, more = _with_names(card, said, dataset) if said else _with_classes(card, dataset, entry)
+            card, more = with_class_names(card, said, dataset) if said else with_classes(card, dataset, entry)
             notes += more
         model, skip = _build(config, kind)
         receipt = load_source(model, source, skip=skip)
@@ -304,7 +165,7 @@ def _open_directory(
 ) -> Loaded:
     """Opens a model directory, by default with its newest weights."""
     card = ModelCard.read(path)
-    config, notes = _remembered(card.config, changes, str(path / MODEL_FILE))
+    config, notes = remembered_config(card.config, changes, str(path / MODEL_FILE))
     with open_source(weights or path) as source:
         model, skip = _build(config, card.kind)
         receipt = load_source(model, averaged(source) if card.averages else source, skip=skip)
@@ -410,7 +271,7 @@ def renamed(loaded: Loaded, dataset: str | None) -> Loaded:
     """
     if dataset is None or loaded.card.kind != "segmentation":
         return loaded
-    card = _named(loaded.card, dataset)
+    card = with_dataset(loaded.card, dataset)
     card.attach(loaded.model)
     return dataclasses.replace(loaded, card=card)
 
@@ -459,7 +320,7 @@ def describe_weights(path: str | os.PathLike[str], changes: Mapping[str, Any] | 
         if said := _said(folder, changes or {}):
             return Described(said.config, said.kind, said.class_names, folded)
         entry = lookup.CHECKPOINTS[name] if zoo else lookup.find_by_file(local)
-        config, kind, _ = _inferred(source, changes or {}, entry)
+        config, kind, _ = infer_config(source, changes or {}, entry)
         if card := _carried(source, config):
             return Described(config, kind, card.class_names, folded)
     facts = DATASETS.get(entry.dataset or "") if entry else None
@@ -485,14 +346,14 @@ def opened(model: keras.Model, changes: Mapping[str, Any] | None = None, *, data
     """
     network = as_network(model)
     shown = f"the model {model.name!r}"
-    config, notes = _remembered(network.config, changes or {}, shown)
+    config, notes = remembered_config(network.config, changes or {}, shown)
     source = of_network(shown, network)
     anew = config != network.config
     if anew:
         network = build_model(config, zeros=True)
     card, more = _carried(source, config) or ModelCard(config=config, source_checkpoint=shown), []
     if dataset or not card.class_names:
-        card, more = _with_classes(card, dataset, None)
+        card, more = with_classes(card, dataset, None)
     receipt = load_source(network, source)
     if anew:
         card.attach(network)

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell, head
-from deeplab_tf.arch.spec import Activation, Architecture, Conv, MaxPool, NasCell, SeparableUnit
+from deeplab_tf.arch.spec import Architecture
+from deeplab_tf.arch.units import Activation, Conv, MaxPool, NasCell, SeparableUnit
 from deeplab_tf.errors import DeepLabError
 
 # TF1 variable name -> shape.

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 
 from deeplab_tf import files
 from deeplab_tf.arch import ARCHITECTURES, head
-from deeplab_tf.arch.spec import HEAD_BATCH_NORM
+from deeplab_tf.arch.units import HEAD_BATCH_NORM
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.config.fields import WEIGHTS
 from deeplab_tf.errors import DamagedError, DeepLabError

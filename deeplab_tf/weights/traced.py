@@ -6,7 +6,8 @@ from typing import Any, Literal, cast
 
 import keras
 
-from deeplab_tf.arch.spec import Architecture, BatchNorm
+from deeplab_tf.arch.spec import Architecture
+from deeplab_tf.arch.units import BatchNorm
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.network.backbone import backbone
 from deeplab_tf.network.fake_quantization import FakeQuantize, InputLevels

@@ -1,0 +1,79 @@
+"""The place that an export is written to: checked before the work, filled in one step."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import cast
+
+from deeplab_tf import files
+from deeplab_tf.config import ExportConfig
+from deeplab_tf.config.export import SUFFIXES
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.exporting.formats import FORMATS, Format
+from deeplab_tf.weights.kinds import CERTIFICATE
+
+GRAPH_TEXT = "inference_graph.pbtxt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """The place of an export: a folder of its own, or a file with its certificate beside it."""
+
+    path: files.AnyPath
+    format: Format
+    is_folder: bool
+
+    @property
+    def export(self) -> str:
+        """The name of the export in its folder, "" where it is the folder, or beside its certificate."""
+        return (self.format.file or "") if self.is_folder else self.path.name
+
+    @property
+    def certificate(self) -> str:
+        """The name of the certificate, in the folder or beside the file."""
+        return CERTIFICATE if self.is_folder else f"{self.path.name}.{CERTIFICATE}"
+
+    def check(self) -> None:
+        """Raises DeepLabError if the place is taken, or cannot be written."""
+        with self._writing():  # for instance a name that is too long
+            if self.is_folder:
+                taken = self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
+                present = [self.path] if taken else []
+            else:
+                places = [self.path.parent / name for name in (self.export, self.certificate, GRAPH_TEXT)]
+                present = [place for place in places if place.exists()]
+            if present:
+                what = f"{present[0]} is there already"
+                raise DeepLabError(f"--export_path={self.path}: {what}; choose another, or delete it")
+            if isinstance(self.path, pathlib.Path):
+                parent = next(parent for parent in self.path.absolute().parents if parent.exists())
+                if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+                    raise OSError(f"{parent} is not a folder that can be written")
+
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return files.writing(self.path, flag="--export_path", cure="choose another folder")
+
+    @contextlib.contextmanager
+    def growing(self, options: ExportConfig) -> Iterator[pathlib.Path]:
+        """Yields a folder of this machine to fill; its contents take their place if no error occurs."""
+        place, names = self.path, None
+        if not self.is_folder:
+            graph = [GRAPH_TEXT] if options.save_inference_graph else []
+            place, names = self.path.parent, [self.export, self.certificate, *graph]
+        with self._writing(), files.growing(place, names, local=True) as folder:
+            yield pathlib.Path(folder)
+
+
+def target_of(export_path: str | os.PathLike, options: ExportConfig) -> Target:
+    """Returns the place of an export; options: as `ExportConfig.for_path` returns them."""
+    path = files.path(export_path)
+    target_format = format_of(options)
+    is_folder = target_format.file is None or path.suffix.lower() not in SUFFIXES
+    return Target(path, target_format, is_folder)
+
+
+def format_of(options: ExportConfig) -> Format:
+    """Returns the format, which `ExportConfig.for_path` has set."""
+    return FORMATS[cast(str, options.format)]
