@@ -7,14 +7,12 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from networks import SMALL
 
 from deeplab_tf.config import RUNTIMES, PredictConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.inference import class_upsampling, libraries, processor, runtime_record
+from deeplab_tf.inference import libraries, processor, runtime_record
 from deeplab_tf.inference import runtime as runtime_module
-from deeplab_tf.inference.class_upsampling import ClassUpsampling
 from deeplab_tf.inference.libraries import LIBRARIES, Library
 from deeplab_tf.inference.measured import Candidates, MeasuredBackend, Surroundings, size_class
 from deeplab_tf.inference.predict import predict
@@ -560,103 +558,3 @@ def test_auto_with_what_is_installed(model, cache):
     assert "crop_size" not in entry["facts"]["network"]["config"]
     assert not installed or len(list((cache / "converted").iterdir())) == 1
     model.derived.clear()
-
-
-# ---- the processor
-
-
-def test_the_cores_that_may_be_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(processor, "_CGROUP", tmp_path)
-    monkeypatch.setattr(processor.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert processor.available_cores() == 8
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert processor.available_cores() == 8
-    (tmp_path / "cpu.max").write_text("250000 100000\n")
-    assert processor.available_cores() == 3
-    (tmp_path / "cpu.max").write_text("1 100000\n")
-    assert processor.available_cores() == 1
-    (tmp_path / "cpu.max").write_text("nonsense")
-    assert processor.available_cores() == 8
-    (tmp_path / "cpu.max").unlink()
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("-1\n")
-    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
-    assert processor.available_cores() == 8
-    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("200000\n")
-    assert processor.available_cores() == 2
-
-
-def test_what_tells_processors_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
-    found = []
-    for name, flags in (("Xeon", "avx2 fma"), ("Xeon", "fma avx2"), ("Xeon", "fma avx2 amx"), ("Epyc", "fma avx2")):
-        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: {name}\nflags\t\t: {flags}\n\nprocessor: 1\n")
-        found.append(processor.processor())
-    assert found[0] == found[1] and found[0]["model"] == "Xeon"
-    assert len({json.dumps(facts) for facts in found}) == 3
-    (tmp_path / "cpuinfo").unlink()
-    assert processor.processor()["model"]
-
-
-# ---- the ways of upsampling
-
-
-class Ways:
-    """Ways that take a number of seconds each, and note their names."""
-
-    def __init__(self, monkeypatch, **seconds):
-        self.clock, self.seconds, self.calls = Clock(), seconds, []
-        monkeypatch.setattr(class_upsampling, "_WAYS", {name: self.way(name) for name in ("sparse", "plain")})
-        monkeypatch.setattr(class_upsampling, "compile_classes", lambda shape, size: self.way("compiled"))
-
-    def way(self, name):
-        def run(logits, size):
-            self.clock.now += self.seconds[name]
-            self.calls.append(name)
-
-        return run
-
-
-def test_the_fastest_way_is_found(monkeypatch):
-    ways = Ways(monkeypatch, sparse=0.004, plain=0.006, compiled=0.001)
-    classes = ClassUpsampling(ways.clock)
-    for _ in range(60):
-        classes(LOGITS, (65, 97))
-    assert ways.calls[:6] == ["sparse", "sparse", "plain", "plain", "sparse", "sparse"]
-    # 0.02 s for the trials and 33 times 0.004 s are more than 0.15 s.
-    assert set(ways.calls[4:37]) == {"sparse"} and set(ways.calls[37:]) == {"compiled"}
-
-
-def test_without_xla(monkeypatch):
-    ways = Ways(monkeypatch, sparse=0.04, plain=0.06, compiled=0.001)
-
-    def refuse(logits, size):
-        ways.calls.append("refused")
-        raise tf.errors.UnimplementedError(None, None, "no XLA")
-
-    monkeypatch.setattr(class_upsampling, "compile_classes", lambda shape, size: refuse)
-    monkeypatch.setattr(class_upsampling, "plain_classes", ways.way("plain"))
-    classes = ClassUpsampling(ways.clock)
-    for _ in range(60):
-        classes(LOGITS, (65, 97))
-    assert ways.calls.count("refused") == 2 and ways.calls[-1] == "sparse"
-
-
-def test_few_pictures_of_a_size_are_not_compiled_for(monkeypatch):
-    ways = Ways(monkeypatch, sparse=0.004, plain=0.006, compiled=0.001)
-    classes = ClassUpsampling(ways.clock)
-    for number in range(60):
-        classes(np.zeros((1, 5, 3 + number % 6, 6), np.float32), (65, 16 * (2 + number % 6) + 1))
-    assert "compiled" not in ways.calls
-
-
-def test_pictures_may_change(monkeypatch):
-    ways = Ways(monkeypatch, sparse=0.02, plain=0.03, compiled=0.09)
-    classes = ClassUpsampling(ways.clock)
-    for _ in range(40):
-        classes(LOGITS, (65, 97))
-    assert ways.calls.count("compiled") == 3 and ways.calls[-1] == "sparse"
-    ways.seconds["sparse"] = 0.08
-    for _ in range(10):
-        classes(LOGITS, (65, 97))
-    assert ways.calls[-1] == "plain"
