@@ -16,11 +16,12 @@ from networks import lively
 from record_files import example_of, write_records
 
 import deeplab_tf
+from deeplab_tf.benchmarks.inference import _original
 from deeplab_tf.config import ExportConfig, Inference, ModelConfig, PredictConfig, ServeConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.export import export_opened, open_for_export
 from deeplab_tf.inference import libraries
-from deeplab_tf.inference.exported import open_runnable, settled_options
+from deeplab_tf.inference.exported import open_export, open_runnable, settled_options
 from deeplab_tf.inference.predictor import Predictor, predictor_of
 from deeplab_tf.inference.tiles import network_size, segment
 from deeplab_tf.serving.engine import Engine
@@ -121,6 +122,17 @@ def test_scales_flips_and_probabilities_are_the_models(place):
     np.testing.assert_allclose(
         small.probabilities(image, Inference(flip=True)), model.probabilities(image, Inference(flip=True)), atol=1e-4
     )
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_files_are_set_beside_in_a_benchmark(name, place):
+    """They get pictures of the sizes that they take, and give their classes."""
+    export = find_export(place / name)
+    run = _original(str(place / name), (65, 65))
+    assert (_original(str(place / name), (49, 65)) is None) == (export.size is not None)
+    if export.size in (None, (65, 65)):
+        image = picture(0, 65, 65)[None]
+        assert np.array_equal(run(image), open_export(export).model.labels(image))
 
 
 def test_a_file_of_one_size_takes_any_picture(place):

@@ -6,10 +6,16 @@ import json
 import re
 import threading
 
+import numpy as np
 import pytest
+from networks import SMALL, lively
 
+from deeplab_tf import Segmenter
+from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.weights import hub
+from deeplab_tf.weights.model_directory import ModelCard, save_model
+from deeplab_tf.weights.tf1 import Receipt
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONTENTS = {"config.json": b'{"model_type": "mobilenet_v2"}', "README.md": b"text", "evil.py": b"raise"}
@@ -41,7 +47,7 @@ class _Hub(http.server.BaseHTTPRequestHandler):
                 for name, body in CONTENTS.items()
             ]
             return self._answer(json.dumps(entries).encode(), headers={"Content-Type": "application/json"})
-        match = re.fullmatch(rf"/me/net/resolve/{COMMIT}/([\w.]+)", self.path)
+        match = re.fullmatch(rf"/me/net/resolve/{COMMIT}/([\w.-]+)", self.path)
         if match and match[1] in CONTENTS:
             body = CONTENTS[match[1]]
             return self._answer(body, headers={"ETag": hashlib.sha1(body).hexdigest(), "X-Repo-Commit": COMMIT})
@@ -70,6 +76,19 @@ def test_a_repository_is_fetched_once_and_without_code(server):
     assert sorted(path.name for path in folder.iterdir()) == ["config.json"]
     assert (folder / "config.json").read_bytes() == CONTENTS["config.json"]
     assert hub.fetch("hf://me/net@v1") == folder
+
+
+def test_a_repository_is_segmented_with(server, tmp_path, monkeypatch):
+    """A model directory in a repository; its classes are those of the same folder on the disk."""
+    model = lively(SMALL)
+    card = ModelCard(model.config, class_names=tuple(f"c{i}" for i in range(SMALL.num_classes)))
+    save_model(tmp_path / "model", model, Receipt("weights", {}, {}, ""), card=card)
+    contents = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir() if path.is_file()}
+    monkeypatch.setattr(f"{__name__}.CONTENTS", contents)
+    options = PredictConfig(runtime="tf")
+    image = np.full((40, 60, 3), 90, np.uint8)
+    found, expected = Segmenter("hf://me/net", options), Segmenter(tmp_path / "model", options)
+    assert found.class_names == card.class_names and np.array_equal(found(image).classes, expected(image).classes)
 
 
 def test_what_is_not_there(server):

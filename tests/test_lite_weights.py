@@ -8,7 +8,8 @@ from golden import golden_image
 from networks import lively
 from test_inference_graph import graph_of
 
-from deeplab_tf.config import ModelConfig
+from deeplab_tf import Segmenter, predict
+from deeplab_tf.config import ModelConfig, PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.graph import as_function
 from deeplab_tf.inference.tflite.convert import LiteModel, convert
@@ -65,6 +66,8 @@ def test_eight_bits_become_a_model(names, content, images, tmp_path):
         step = max(step, spread / 255)
         assert np.abs(model(image, training=False) - expected).mean() < 0.05 * spread
         assert np.abs(rounded(image, training=False) - expected).mean() < 0.015 * spread
+    segmenter = Segmenter(path, PredictConfig(runtime="tf", resize="none"))
+    assert np.array_equal(segmenter(images[0][0].astype(np.uint8)).classes, predict(model, images[0], runtime="tf")[0])
 
 
 def test_corners_that_are_not_aligned(content, images, tmp_path):

@@ -119,7 +119,7 @@ def define(values: flags.FlagValues) -> None:
     options.define_path_list(values, "checkpoints", ["shapes_resnet"], text)
     for name, default, text in _PREDICTING:
         flags.DEFINE_list(name, list(default), f"inference: {text} (default: {','.join(default)})", flag_values=values)
-    text = "inference: files of the release, .pb or .tflite, or other .tflite, to set beside (default: none)"
+    text = "inference: exports with their certificates, or .pb and .tflite of others, to set beside (default: none)"
     options.define_path_list(values, "originals", [], text)
     text = "inference: output stride of the models (default: their own)"
     flags.DEFINE_integer("output_stride", None, text, flag_values=values)

@@ -25,6 +25,7 @@ from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.export import INPUT, OUTPUTS, Format, Precision
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.exporting.formats import FORMATS
+from deeplab_tf.inference.exported import open_export
 from deeplab_tf.inference.folded_graph import read_weights
 from deeplab_tf.inference.graph import GraphDef, Segmentation, build_graph
 from deeplab_tf.inference.runtime import runtime_predictor
@@ -33,6 +34,7 @@ from deeplab_tf.network.cost import model_cost
 from deeplab_tf.network.model import config_of
 from deeplab_tf.network.sizes import at_size, padded_size
 from deeplab_tf.ops.resizing import resize_bilinear
+from deeplab_tf.weights.exported import find_export
 from deeplab_tf.weights.loading import open_model
 
 Segment = Callable[[np.ndarray], object]  # images uint8 [b, h, w, 3] -> labels
@@ -167,11 +169,14 @@ RUNTIMES = tuple(_RUNTIMES)
 
 
 def _original(path: str, size: tuple[int, int]) -> Segment | None:
-    """Returns a function that runs a frozen graph or a .tflite; None if it does not take images of `size`.
+    """Returns a function that runs a file of others, or one of ours; None if it does not take images of `size`.
 
-    A .tflite that takes floats gets them from -1 to 1, like the release's; one that takes pixels gets those. If it
-    gives scores, their classes are taken by TensorFlow's fastest operation for that.
+    An export of ours is run as `predict` runs it. A .tflite of others that takes floats gets them from -1 to 1, like
+    the release's; one that takes pixels gets those. If it gives scores, their classes are taken by TensorFlow's fastest
+    operation for that.
     """
+    if export := find_export(path):
+        return open_export(export).model.labels if export.size in (None, size) else None
     if path.endswith(".tflite"):
         model = LiteModel(files.path(path).read_bytes())
         if model.size != size:
@@ -230,7 +235,7 @@ def _makers(
     for name in plan.runtimes:
         makers[f"{name}, logits"] = functools.partial(_RUNTIMES[name], model, size, whole=False)
     for path in plan.originals:
-        makers[os.path.basename(path)] = functools.partial(_original, path, size)
+        makers[os.path.normpath(path)] = functools.partial(_original, path, size)
     return makers
 
 
@@ -267,7 +272,7 @@ class InferenceBenchmark:
       runtimes: some of RUNTIMES.
       sizes: (height, width) of the images.
       batches: numbers of images at a time.
-      originals: files of the release to compare with, .pb or .tflite.
+      originals: files to compare with: exports with their certificates, or frozen .pb and .tflite of others.
       output_stride: of the models; None: their own.
       rounds: measurements of each combination.
     """
@@ -285,8 +290,11 @@ class InferenceBenchmark:
             if name not in _RUNTIMES:
                 raise unknown_name("value of runtimes", name, _RUNTIMES)
         for path in self.originals:
-            if not files.path(path).is_file():
-                raise DeepLabError(f"--originals={path}: no such file; expected a frozen .pb or a .tflite")
+            if find_export(path) is None and not files.path(path).is_file():
+                raise DeepLabError(
+                    f"--originals={path}: no such file; expected an export with its certificate, a frozen .pb or a "
+                    ".tflite"
+                )
 
 
 def measure(plan: InferenceBenchmark, *, announce: Callable[[str], None] | None = None) -> list[dict]:
