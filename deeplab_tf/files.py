@@ -73,6 +73,8 @@ def path(place: str | os.PathLike[str]) -> AnyPath:
     makes gs:/x of gs://x, and a folder called gs: is not what is meant.
     """
     text = os.fspath(place)
+    if "\0" in text:
+        raise DeepLabError(f"{text}: has a character 0, which no file's name has; the list that it is from is damaged")
     if is_remote(text):
         from deeplab_tf.filesystems import remote
 

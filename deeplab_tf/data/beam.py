@@ -13,7 +13,7 @@ import os
 import shlex
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from deeplab_tf.data.faults import Fault
 from deeplab_tf.data.label_survey import LabelSurvey
 from deeplab_tf.data.packing import PackingRules, pack
 from deeplab_tf.data.pairs import Pair
+from deeplab_tf.documents.json_files import parse_json, read_json
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 if TYPE_CHECKING:
@@ -32,6 +33,24 @@ RUNNERS = ("DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner")
 _OWN_OPTIONS = ("FlinkRunner", "SparkRunner")  # their job servers accept options that the Python side does not know
 _WORK = "work"
 _PLAN = "plan.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+    """A line of the plan: the number of a shard, its file, and what goes into it."""
+
+    number: int
+    file: str
+    pairs: tuple[Pair, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Result:
+    """What is noted of a shard: pixels of each label, its faults (message, kind, amounts), and its survey."""
+
+    counts: tuple[int, ...]
+    faults: tuple[tuple[str, str, tuple[tuple[int, int], ...]], ...]
+    survey: dict[str, Any]
 
 
 def beam_writer(runner: str, beam_options: Sequence[str] = ()) -> Writer:
@@ -57,8 +76,8 @@ def beam_writer(runner: str, beam_options: Sequence[str] = ()) -> Writer:
         files.path(work).mkdir(parents=True)
         with files.path(os.path.join(work, _PLAN)).open("w", encoding="utf-8") as plan:
             for number, shard in enumerate(shards):
-                pairs = [dataclasses.asdict(_with_absolute_paths(pair)) for pair in shard.pairs]
-                plan.write(json.dumps({"number": number, "file": shard.file, "pairs": pairs}) + "\n")
+                pairs = tuple(map(_with_absolute_paths, shard.pairs))
+                plan.write(json.dumps(dataclasses.asdict(_Shard(number, shard.file, pairs))) + "\n")
         _run(runner, flags, work, rules)
         for number in range(len(shards)):
             yield _read_result(runner, work, number)
@@ -179,22 +198,21 @@ def _read_plan(plan: str) -> Iterator[str]:
 
 def _write(line: str, work: str, rules: PackingRules) -> None:
     """Writes the shard that a line of the plan describes, and its counts and faults to a file in `work`."""
-    values = json.loads(line)
-    pairs = (Pair(**pair) for pair in values["pairs"])
-    attempt = os.path.join(work, f"{values['number']}.{uuid.uuid4().hex}")
-    written = write_shard(attempt, (pack(pair, rules.labels, rules.photographs) for pair in pairs))
-    files.move(files.path(attempt), files.path(values["file"]))
-    with files.written(os.path.join(work, f"{values['number']}.json"), durable=False) as note:
-        faults = [[fault, fault.kind, fault.amounts] for fault in written.faults]
-        result = {"counts": written.counts.tolist(), "faults": faults, "survey": written.survey.to_json()}
-        note.write_text(json.dumps(result), encoding="utf-8")
+    shard = parse_json(line, _Shard)
+    attempt = os.path.join(work, f"{shard.number}.{uuid.uuid4().hex}")
+    written = write_shard(attempt, (pack(pair, rules.labels, rules.photographs) for pair in shard.pairs))
+    files.move(files.path(attempt), files.path(shard.file))
+    with files.written(os.path.join(work, f"{shard.number}.json"), durable=False) as note:
+        faults = tuple((str(fault), fault.kind, fault.amounts) for fault in written.faults)
+        result = _Result(tuple(written.counts.tolist()), faults, written.survey.to_json())
+        note.write_text(json.dumps(dataclasses.asdict(result)), encoding="utf-8")
 
 
 def _read_result(runner: str, work: str, number: int) -> Written:
     """Returns the counts and faults that `_write` noted for a shard."""
     try:
-        values = json.loads(files.path(os.path.join(work, f"{number}.json")).read_text(encoding="utf-8"))
+        values = read_json(files.path(os.path.join(work, f"{number}.json")), _Result)
     except FileNotFoundError:
         raise DeepLabError(f"--beam_runner={runner}: the pipeline ended before shard {number} was written") from None
-    faults = [Fault(*fault) for fault in values["faults"]]
-    return Written(np.array(values["counts"], np.int64), faults, LabelSurvey.from_json(values["survey"]))
+    faults = [Fault(*fault) for fault in values.faults]
+    return Written(np.array(values.counts, np.int64), faults, LabelSurvey.from_json(values.survey))

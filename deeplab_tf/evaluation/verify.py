@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import importlib.resources
 import io
-import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from deeplab_tf.data.find import find_dataset, is_described
 from deeplab_tf.data.pipeline import make_dataset
 from deeplab_tf.data.record_index import count_examples
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
+from deeplab_tf.documents.json_files import parse_json
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.evaluate import score
 from deeplab_tf.evaluation.passes import SILENT, Observer
@@ -249,7 +249,7 @@ def _prediction(model: keras.Model, reference: Mapping[str, Any]) -> Check:
 def recorded_reference(name: str) -> dict[str, Any]:
     """Returns the reference that `record` has made of a checkpoint; {} where there is none."""
     file = importlib.resources.files("deeplab_tf.checkpoints") / f"{name}.reference.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return parse_json(file.read_bytes(), dict[str, Any]) if file.is_file() else {}
 
 
 def record(entry: ReleasedCheckpoint, *, cache: str | os.PathLike[str] | None = None) -> dict[str, Any]:

@@ -23,7 +23,8 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from typing import Any
+
+import msgspec
 
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.filesystems.remote import RemotePath
@@ -34,6 +35,7 @@ _RENEWED = 30.0  # seconds from one renewal to the next
 _SETTLED = 1.0  # seconds within which a file that is being written is whole
 _LOOKS = 3
 _LISTINGS = 20  # a lease is renewed once in 30 seconds: the second sees what the first missed
+_LARGEST = 1 << 16  # bytes of a lease's file; what is longer is none
 _FARTHEST = 86_400.0  # seconds from now: an end that is later is a mistake
 
 
@@ -89,14 +91,12 @@ def _lives(process: int) -> bool:
     return True
 
 
-def _parsed(text: str) -> Holder | None:
+def _parsed(content: bytes) -> Holder | None:
     try:
-        values: dict[str, Any] = json.loads(text)
-        found = Holder(**{field.name: values[field.name] for field in dataclasses.fields(Holder)})
-    except (ValueError, TypeError, KeyError, RecursionError):
+        found = msgspec.json.decode(content, type=Holder)
+    except (ValueError, RecursionError):
         return None
-    sound = isinstance(found.host, str) and isinstance(found.machine, str) and isinstance(found.until, float)
-    return found if sound and type(found.process) is int and found.process > 0 else None
+    return found if found.process > 0 else None
 
 
 def holder_of(folder: RemotePath) -> Holder | None:
@@ -115,8 +115,8 @@ def _claims(folder: RemotePath) -> dict[RemotePath, Holder | None]:
         listed = list(folder.glob(f"{_PREFIX}*.json"))
         found = {}
         for file in listed:
-            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-                found[file] = _parsed(file.read_text(encoding="utf-8", errors="replace"))
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError), file.open("rb") as stream:
+                found[file] = _parsed(stream.read(_LARGEST))
         if all(file in found or file.is_dir() for file in listed):
             break
     return found

@@ -17,7 +17,8 @@ from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInf
 
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.data.beam import require_shared, run_pipeline, runner_flags
-from deeplab_tf.errors import DeepLabError
+from deeplab_tf.documents.json_files import JSONError, parse_json
+from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.files import AnyPath, growing, path, written
 from deeplab_tf.inference.exported import open_runnable
 from deeplab_tf.inference.files import ImageResult, SegmentationPipeline, require_apart, stems
@@ -82,7 +83,7 @@ def _as_json(result: ImageResult) -> str:
 def _pairs(plan: str) -> Iterator[tuple[str, str]]:
     with path(plan).open(encoding="utf-8") as lines:
         for line in lines:
-            yield tuple(json.loads(line))
+            yield parse_json(line, tuple[str, str])
 
 
 def _keyed(line: str, shards: int) -> tuple[int, str]:
@@ -157,11 +158,18 @@ def _results(folder: AnyPath) -> list[AnyPath]:
     return sorted(folder.glob(f"{_RESULTS}-*.jsonl"))
 
 
+def _result(line: str, file: AnyPath) -> dict[str, Any]:
+    try:
+        return parse_json(line, dict[str, Any])
+    except JSONError as error:
+        raise DamagedError(f"{file}: damaged ({error}); predict again") from None
+
+
 def read_results(output_dir: str | os.PathLike) -> Iterator[dict]:
-    """Yields the lines of results-*.jsonl."""
+    """Yields the lines of results-*.jsonl. DamagedError: one of them is not what was written."""
     for file in _results(path(output_dir)):
         with file.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
+            yield from (_result(line, file) for line in lines)
 
 
 def _counted(output: AnyPath) -> dict[str, int]:

@@ -14,10 +14,11 @@ from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.files import AnyPath, copy, growing, move, remove, written
 from deeplab_tf.inference.stabilizing import Flicker
 from deeplab_tf.inference.video import ClipFacts, Frame
-from deeplab_tf.inference.video_files import VideoWriter, join, write_labels
+from deeplab_tf.inference.video_files import VideoWriter, join, stored_arrays, write_labels
 
 FRAMES_IN_A_PIECE = 50  # that a killed run does again at most
 _STATE = "state.npz"
+_STATE_KINDS = {"grey": "u", "own": "i", "labels": "i", "probabilities": "f"}  # NumPy's kinds of dtypes
 _FOLDER = ".unfinished-"  # begins the name of the folder of the pieces
 _ENDINGS = {"raw": "_raw", "mask": "_mask", "npz": "_masks.npz", "overlay": "_overlay.mp4"}
 _PICTURES = ("raw", "mask")
@@ -197,10 +198,7 @@ class Pieces:
     def state(self) -> dict[str, np.ndarray] | None:
         """The state of the `Stabilizer` behind the last frame that is done, or None."""
         file = self._piece(len(self._done) - 1) / _STATE
-        if not self._done or not file.is_file():
-            return None
-        with file.open("rb") as stream, np.load(stream) as stored:
-            return dict(stored)
+        return read_state(file, self._facts.size) if self._done and file.is_file() else None
 
     @property
     def flicker(self) -> Flicker:
@@ -259,6 +257,16 @@ class Pieces:
                     notes += join(parts, file, self._facts)
         remove(self._work)
         return notes
+
+
+def read_state(file: AnyPath, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Returns the state of a `Stabilizer` behind a frame of this height and width. DamagedError: it is not that."""
+    state = stored_arrays(file, *_STATE_KINDS)
+    if any((state[name].dtype.kind, state[name].shape[:2]) != (kind, size) for name, kind in _STATE_KINDS.items()) or [
+        state[name].ndim for name in _STATE_KINDS
+    ] != [2, 2, 2, 3]:
+        raise DamagedError(f"{file}: damaged (not of {size[0]} x {size[1]}); remove {file.parent} and begin anew")
+    return state
 
 
 def _read(file: AnyPath, kind: type[_Kind]) -> _Kind | None:

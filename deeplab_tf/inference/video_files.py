@@ -4,7 +4,10 @@ import contextlib
 import fractions
 import heapq
 import pathlib
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -167,6 +170,23 @@ def join(pieces: Iterable[tuple[AnyPath, int, int]], target: pathlib.Path, facts
     return notes
 
 
+# What NumPy and the archive raise of a damaged file; a header may announce more than the memory holds.
+_ARRAY_ERRORS = (
+    *(ValueError, TypeError, LookupError, EOFError, OSError, MemoryError, RuntimeError, NotImplementedError),
+    *(struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError),
+)
+
+
+def stored_arrays(file: AnyPath, *names: str) -> dict[str, np.ndarray]:
+    """Returns arrays of an .npz by their names. DamagedError: it lacks one of them, or is damaged."""
+    try:
+        with file.open("rb") as stream, contextlib.closing(np.lib.npyio.NpzFile(stream, allow_pickle=False)) as stored:
+            return {name: stored[name] for name in names}
+    except _ARRAY_ERRORS as error:
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise DamagedError(f"{file}: damaged ({reason}); remove {file.parent} and begin anew") from None
+
+
 def write_labels(
     parts: Iterable[AnyPath], target: pathlib.Path, times: np.ndarray, indices: np.ndarray, shape: tuple[int, ...]
 ) -> None:
@@ -187,8 +207,7 @@ def write_labels(
                 np.save(entry, array)
         with archive.open("labels.npy", "w", force_zip64=True) as entry:
             for number, part in enumerate(parts):
-                with part.open("rb") as stream, np.load(stream) as stored:
-                    labels = stored["labels"]
+                labels = stored_arrays(part, "labels")["labels"]
                 if not number:
                     header = {"descr": labels.dtype.str, "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(entry, header)

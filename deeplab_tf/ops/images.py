@@ -19,11 +19,15 @@ from deeplab_tf.errors import DeepLabError
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 LARGEST_IMAGE = 178_956_970  # pixels, Pillow's limit: a small file can announce more than the memory holds
-# What Pillow raises for files that are not pictures, or damaged.
+# What Pillow raises for files that are not pictures, or damaged; its open takes the same for "another format", but what
+# decodes later (the pages of a TIFF) lets them pass.
 PILLOW_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
     EOFError,
     struct.error,
     zlib.error,

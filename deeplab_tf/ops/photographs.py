@@ -6,7 +6,9 @@ not import TensorFlow, so that worker processes start fast.
 
 import dataclasses
 import io
+import lzma
 import threading
+import tokenize
 import warnings
 from collections.abc import Callable
 
@@ -20,6 +22,13 @@ from deeplab_tf.ops.images import LARGEST_IMAGE, PILLOW_ERRORS, opened_image, to
 
 NPY = b"\x93NUMPY"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# What tifffile and its codecs raise for damaged files; a header may announce more than the memory holds.
+_TIFFFILE_ERRORS = (*PILLOW_ERRORS, RuntimeError, AttributeError, ZeroDivisionError, MemoryError, lzma.LZMAError)
+# What NumPy raises for a damaged .npy, whose header is Python's text.
+NPY_ERRORS = (
+    *(ValueError, TypeError, LookupError, OSError, EOFError, SyntaxError, RecursionError, MemoryError),
+    *(OverflowError, tokenize.TokenError),
+)
 _ORIENTATION = 0x0112  # tag of the orientation in EXIF data and in a TIFF
 _BITS, _SAMPLES, _EXTRA, _PHOTOMETRIC = 258, 277, 338, 262  # tags of a TIFF
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
@@ -125,7 +134,7 @@ def open_photograph(content: bytes, reading: Reading = ANY) -> Photograph:
 def _orientation_of(image: PIL.Image.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except PILLOW_ERRORS + (TypeError, KeyError, AttributeError):
+    except (*PILLOW_ERRORS, AttributeError):
         return 1  # the EXIF block is damaged, the pixels are not
     return value if value in range(1, 9) else 1
 
@@ -268,7 +277,7 @@ def _open_bands(content: bytes, reading: Reading) -> Photograph:
             alone = page.photometric.name == "RGB" and len(alpha) == 1 and alpha[0] in (1, 2)
     except DeepLabError:
         raise
-    except Exception as error:  # tifffile and its codecs raise many kinds for damaged files
+    except _TIFFFILE_ERRORS as error:
         raise DeepLabError(f"a TIFF that cannot be decoded ({error})") from None
     notes = [FRAMES] if pages > 1 else []
     if axes == "SYX":
@@ -296,7 +305,7 @@ def _require_pixels(shape: tuple[int, ...], reading: Reading) -> None:
 def _open_array(content: bytes, reading: Reading) -> Photograph:
     try:
         array = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, OSError, EOFError, MemoryError) as error:
+    except NPY_ERRORS as error:
         raise DeepLabError(f"a .npy that cannot be read ({error})") from None
     if array.ndim not in (2, 3) or not array.size:
         raise DeepLabError(f"an array of shape {list(array.shape)}; expected [height, width, bands]")

@@ -19,7 +19,7 @@ def _configured() -> tuple[str, str]:
     folder = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path("~/.keras").expanduser())
     try:
         backend = json.loads((folder / "keras.json").read_text(encoding="utf-8"))["backend"]
-    except (OSError, ValueError, KeyError, TypeError):  # Keras makes it anew
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # Keras makes it anew
         return "tensorflow", ""
     return str(backend), f"{folder / 'keras.json'}: backend={backend}"
 

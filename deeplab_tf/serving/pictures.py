@@ -13,7 +13,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.ops.deep_png import is_short
 from deeplab_tf.ops.images import LARGEST_IMAGE, PILLOW_ERRORS
 from deeplab_tf.ops.network_pictures import Picture, read_photograph
-from deeplab_tf.ops.photographs import NPY, TIFF
+from deeplab_tf.ops.photographs import NPY, NPY_ERRORS, TIFF
 from deeplab_tf.serving.limits import Limits
 from deeplab_tf.serving.refusal import Refused
 
@@ -53,7 +53,7 @@ def _require_array(content: bytes, name: str) -> None:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(stream, max_header_size=_HEADER)
-    except Exception as error:
+    except NPY_ERRORS as error:
         raise Refused(400, f"{name}: a .npy that cannot be read ({str(error)[:100]})") from None
     rest = len(content) - stream.tell()
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != rest:

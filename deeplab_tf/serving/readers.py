@@ -14,8 +14,20 @@ from typing import IO, Any, cast
 
 import numpy as np
 
+from deeplab_tf.documents.json_files import parse_json
 from deeplab_tf.serving.protocol import PredictRequest
-from deeplab_tf.serving.reading import ASKED, PICTURE, READY, REQUEST, TOLD, PageRequest, Settings, understood
+from deeplab_tf.serving.reading import (
+    ASKED,
+    PICTURE,
+    READY,
+    REQUEST,
+    TOLD,
+    PageRequest,
+    Settings,
+    Told,
+    ToldArray,
+    understood,
+)
 from deeplab_tf.serving.refusal import Refused
 
 _LOG = logging.getLogger(__name__)
@@ -101,19 +113,20 @@ class _Reader:
             (length,) = TOLD.unpack(self._exactly(TOLD.size))
             if length > _LARGEST_HEAD:
                 raise _Gone
-            told = json.loads(self._exactly(length))
-            arrays = [self._array(entry) for entry in told["arrays"]]
+            told = parse_json(bytes(self._exactly(length)), Told)
+            arrays = [self._array(entry) for entry in told.arrays]
+            answer = None if told.fields is None else understood(kind, told.fields, arrays)
         except (OSError, ValueError, KeyError, TypeError):
             self.kill()
             raise _Gone from None
-        if "failed" in told:
-            raise RuntimeError(f"a request could not be read ({told['failed']})")
-        if "status" in told:
-            raise Refused(int(told["status"]), str(told["reason"]))
-        return understood(kind, told["fields"], arrays)
+        if answer is None and told.status:
+            raise Refused(told.status, told.reason)
+        if answer is None:
+            raise RuntimeError(f"a request could not be read ({told.reason})")
+        return answer
 
-    def _array(self, entry: dict[str, Any]) -> np.ndarray:
-        dtype, shape = np.dtype(str(entry["dtype"])), tuple(map(int, entry["shape"]))
+    def _array(self, entry: ToldArray) -> np.ndarray:
+        dtype, shape = np.dtype(entry.dtype), entry.shape
         count = math.prod(shape) * dtype.itemsize
         if dtype.hasobject or min(shape, default=0) < 0 or count > self._settings.memory:
             raise ValueError(shape)

@@ -132,9 +132,34 @@ def understood(kind: int, fields: dict[str, Any], arrays: list[np.ndarray]) -> P
     return PageRequest(resized, (height, width), notes, shown.tobytes())
 
 
-def _send(stream: IO[bytes], answer: dict[str, Any], arrays: list[np.ndarray]) -> None:
-    shapes = [{"shape": array.shape, "dtype": str(array.dtype)} for array in arrays]
-    head = json.dumps({**answer, "arrays": shapes}).encode()
+@dataclasses.dataclass(frozen=True)
+class ToldArray:
+    """An array whose bytes follow."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What a process tells of a request.
+
+    Attributes:
+      fields: of what it read; None: it did not.
+      status: of HTTP, for a request that is refused; 0 where its reading failed.
+      reason: why it is refused, or failed.
+      arrays: that follow.
+    """
+
+    fields: dict[str, Any] | None = None
+    status: int = 0
+    reason: str = ""
+    arrays: tuple[ToldArray, ...] = ()
+
+
+def _send(stream: IO[bytes], answer: Told, arrays: list[np.ndarray]) -> None:
+    shapes = tuple(ToldArray(array.shape, str(array.dtype)) for array in arrays)
+    head = json.dumps(dataclasses.asdict(dataclasses.replace(answer, arrays=shapes))).encode()
     stream.write(TOLD.pack(len(head)) + head)
     for array in arrays:
         stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
@@ -178,12 +203,12 @@ def main(settings: str) -> None:
         try:
             read = read_request if kind == REQUEST else read_picture
             fields, arrays = _told(read(content, chosen))
-            answer = {"fields": fields}
+            answer = Told(fields)
         except Refused as error:
-            answer, arrays = {"status": error.status, "reason": error.reason}, []
+            answer, arrays = Told(status=error.status, reason=error.reason), []
         except MemoryError:
-            answer, arrays = {"status": 413, "reason": "takes more memory to be read than is allowed"}, []
+            answer, arrays = Told(status=413, reason="takes more memory to be read than is allowed"), []
         except Exception as error:
-            answer, arrays = {"failed": f"{type(error).__name__}: {error}"}, []
+            answer, arrays = Told(reason=f"{type(error).__name__}: {error}"), []
         del content
         _send(told, answer, arrays)

@@ -12,6 +12,7 @@ from deeplab_tf import files
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.config.inference import LONGEST_SIDE
+from deeplab_tf.documents import json_files
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.weights.recognize import Kind
 
@@ -99,15 +100,11 @@ class _Values:
 def read_json(path: files.AnyPath) -> dict[str, Any]:
     """Returns the fields of a JSON file; DeepLabError where it is none."""
     try:
-        values = json.loads(path.read_bytes().decode("utf-8-sig"))
+        return json_files.read_json(path, dict[str, Any])
     except OSError as error:
         raise DeepLabError(f"{path}: cannot be read ({error.strerror or error}); expected a JSON file") from None
-    except (ValueError, RecursionError) as error:
-        reason = " ".join((str(error) or type(error).__name__).split())
-        raise DeepLabError(f"{path}: not a JSON file ({reason[:100]}); fetch or copy it again") from None
-    if not isinstance(values, dict):
-        raise DeepLabError(f"{path}: holds a {type(values).__name__}; expected fields by name")
-    return cast("dict[str, Any]", values)
+    except json_files.JSONError as error:
+        raise DeepLabError(f"{path}: not a JSON file of fields ({error}); fetch or copy it again") from None
 
 
 def is_folder(folder: files.AnyPath) -> bool:

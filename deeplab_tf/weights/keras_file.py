@@ -5,20 +5,23 @@ A file is looked at before Keras opens it: what could run code, or reach beyond 
 
 import contextlib
 import io
-import json
 import pathlib
 import stat
+import struct
 import tempfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import h5py
 import keras
+import tensorflow as tf
 
 from deeplab_tf import files
 from deeplab_tf.config import ModelConfig
+from deeplab_tf.documents.json_files import JSONError, parse_json
 from deeplab_tf.errors import DamagedError, DeepLabError, is_out_of_memory
 from deeplab_tf.network.model import Network, as_network, build_model
 
@@ -28,6 +31,11 @@ WEIGHTS_ALONE = ".weights.h5"
 _CONFIG = "config.json"
 _MEMBERS = {_CONFIG, "metadata.json", "model.weights.h5"}
 _LARGEST_CONFIG = 1 << 26  # bytes; that of Xception-71 has about a thousandth of it
+# What Keras and HDF5 raise of a file: a description is executed layer by layer, and any of them may refuse it.
+_KERAS_ERRORS = (
+    *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, ImportError),
+    *(OSError, EOFError, RuntimeError, MemoryError, struct.error, zlib.error, tf.errors.OpError),
+)
 # Layers whose description holds code, or names a file with code.
 _WITH_CODE = {"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
 
@@ -85,8 +93,8 @@ def _own_class(value: Mapping[str, Any]) -> str | None:
 def _check_description(path: files.AnyPath, text: str | bytes) -> None:
     """Raises DeepLabError unless a saved configuration, JSON, is that of a network of ours, without code."""
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        values = parse_json(text, object)
+    except JSONError as error:
         raise DamagedError(f"{path}: its configuration is damaged ({_reason(error)}); save the model again") from None
     classes = [str(value.get("registered_name") or value["class_name"]) for value in _described(values)]
     classes += [str(value["class_name"]) for value in _described(values)]
@@ -197,7 +205,7 @@ def opening(path: files.AnyPath) -> Iterator[None]:
         raise DamagedError(
             f"{path}: not an archive of Keras, or a damaged one ({_reason(error)}); copy it again"
         ) from None
-    except Exception as error:
+    except _KERAS_ERRORS as error:
         if is_out_of_memory(error):
             raise
         raise DamagedError(

@@ -6,7 +6,6 @@ Xception.py), and bonlime/keras-deeplab-v3-plus (model.py), which they follow an
 
 import dataclasses
 import functools
-import json
 import pathlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -16,6 +15,7 @@ import h5py
 import numpy as np
 
 from deeplab_tf import files
+from deeplab_tf.documents.json_files import parse_json
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.weights import keras_file
 from deeplab_tf.weights.tensor_files import NamedTensors
@@ -98,10 +98,10 @@ def _datasets(group: Any) -> Iterator[tuple[str, str, Any]]:
 def _rates(content: Any) -> dict[str, Any]:
     """Returns the atrous rates and the output stride that the description of a whole model tells; {}: there is none."""
     try:
-        layers = json.loads(content.attrs["model_config"])["config"]["layers"]
+        layers = parse_json(content.attrs["model_config"], dict[str, Any])["config"]["layers"]
         configs = {layer["config"]["name"]: layer["config"] for layer in layers}
         rates = [int(configs[f"aspp{n}_depthwise"]["dilation_rate"][0]) for n in (1, 2, 3)]
-    except (KeyError, ValueError, TypeError, IndexError, RecursionError):
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError):
         return {}
     stride = 96 // max(1, rates[0])
     known = stride in (8, 16) and rates == [n * 96 // stride for n in (1, 2, 3)]

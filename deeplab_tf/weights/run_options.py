@@ -1,5 +1,6 @@
 """run.json: the options of a run, what of them may change when it goes on, and what has changed."""
 
+import contextlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypedDict
@@ -24,6 +25,11 @@ _STEPS = "training_number_of_steps"  # may change without a word, and is recorde
 class _Split(TypedDict):
     records: int
     digest: str
+
+
+class _Facts(TypedDict):
+    classes: list[str] | None
+    ignore_label: int | None
 
 
 class _Records(TypedDict, total=False):
@@ -128,11 +134,13 @@ def _described_dataset(folder: files.AnyPath) -> str | None:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, dict) and "classes" in value:
-        names = value["classes"] or []
-        return f"{len(names)} classes ({', '.join(names)}), ignore label {value['ignore_label']}"
-    if isinstance(value, dict):
-        return ", ".join(f"{of['records']} records of {split} ({of['digest'][:8]})" for split, of in value.items())
+    with contextlib.suppress(JSONError):
+        facts = typed(value, _Facts)
+        names = facts["classes"] or []
+        return f"{len(names)} classes ({', '.join(names)}), ignore label {facts['ignore_label']}"
+    with contextlib.suppress(JSONError):
+        splits = typed(value, dict[str, _Split])
+        return ", ".join(f"{of['records']} records of {split} ({of['digest'][:8]})" for split, of in splits.items())
     return str(value)
 
 

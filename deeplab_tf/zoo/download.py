@@ -17,6 +17,7 @@ import rich.progress
 import urllib3
 
 from deeplab_tf import files
+from deeplab_tf.documents.json_files import JSONError, read_json
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.zoo import transfer
 
@@ -318,14 +319,12 @@ def _state_path(part: pathlib.Path) -> pathlib.Path:
 def _resumable(url: str, part: pathlib.Path) -> _PartState | None:
     """Returns the state of a part that was begun from the same `url`, or None: it cannot be continued safely."""
     try:
-        state = json.loads(_state_path(part).read_text(encoding="utf-8"))
-        validator, length = state["validator"], state["length"]
-        good = state["url"] == url and isinstance(validator, str) and type(length) is int
+        state = read_json(_state_path(part), _PartState)
         # What a header cannot hold was not one of the server's.
-        good = good and re.fullmatch("[ -~]{1,300}", validator) and part.stat().st_size <= length
-    except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
+        good = state["url"] == url and re.fullmatch("[ -~]{1,300}", state["validator"])
+        return state if good and part.stat().st_size <= state["length"] else None
+    except (FileNotFoundError, JSONError):
         return None
-    return state if good else None
 
 
 def _discard(part: pathlib.Path):

@@ -1,10 +1,10 @@
 """Look-ups in the zoo: a released checkpoint by name or file, its archive, its manifest, and the table of all."""
 
 import importlib.resources
-import json
 import os
 import pathlib
 
+from deeplab_tf.documents.json_files import parse_json
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.zoo import download
 from deeplab_tf.zoo.entry import ReleasedCheckpoint
@@ -60,7 +60,7 @@ def embedded_folder(entry: ReleasedCheckpoint) -> pathlib.Path:
 def manifest(name: str) -> dict[str, list[int]]:
     """Returns the TF1 variable names and shapes that the archive called `name` must have (checkpoints/<name>.json)."""
     file = importlib.resources.files("deeplab_tf.checkpoints") / f"{find(name).name}.json"
-    return json.loads(file.read_text(encoding="utf-8"))
+    return parse_json(file.read_bytes(), dict[str, list[int]])
 
 
 def zoo_table(*, cache: str | os.PathLike | None = None) -> list[dict[str, str]]:

@@ -92,7 +92,8 @@ def outcomes(
       kinds: those to take; all by default.
       keep: a folder for the inputs that ended badly.
     """
-    sys.path[:0] = [path for path in (str(FOLDER), str(FOLDER.parent)) if path not in sys.path]
+    own = (str(FOLDER), str(FOLDER.parent), str(FOLDER.parent / "goldens"))
+    sys.path[:0] = [path for path in own if path not in sys.path]
     import seeds as seed_files
 
     draw = random.Random(seed)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import other_seeds
 import PIL.Image
 from mutations import damaged, damaged_json
 
@@ -271,6 +272,7 @@ MAKERS: dict[str, Callable[[pathlib.Path], None]] = {
     "records": _records,
     "list": _list,
     "json": _json,
+    **other_seeds.MAKERS,
 }
 
 
@@ -326,7 +328,7 @@ def _damaged_file(kind: str, file: pathlib.Path, draw: random.Random) -> bytes:
         return _forged_index(content, draw)
     if forged and file.suffix == ".gz":
         return gzip.compress(damaged(gzip.decompress(content), draw), 1)
-    if forged and file.suffix in (".keras", ".pth"):
+    if forged and file.suffix in (".keras", ".pth", ".npz"):
         return _inner(content, draw)
     if file.suffix in (".json", ".jsonl"):
         return damaged_json(content, draw)

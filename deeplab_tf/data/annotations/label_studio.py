@@ -131,7 +131,7 @@ def _annotated(file: str, name: str, results: list[dict[str, Any]], where: str) 
     if len(sizes) > 1:
         raise DeepLabError(f"{where}: results of pictures of {sorted(sizes)} (height, width); expected one size")
     kinds = {*_DRAWN, *_WITHOUT_AREA}
-    shapes = [_shape(one, f"{where}: result {n}") for n, one in enumerate(results, 1) if one.get("type") in kinds]
+    shapes = [_shape(one, f"{where}: result {n}") for n, one in enumerate(results, 1) if str(one.get("type")) in kinds]
     here = os.path.dirname(file)
     base = os.path.basename(name)
     # An upload gets eight digits before its name.
