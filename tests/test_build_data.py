@@ -459,7 +459,7 @@ def test_dataset_json_and_names(tmp_path):
     for source in (tmp_path, str(tmp_path), tmp_path / "dataset.json"):
         found = datasets.read_dataset(source)
         assert (found.name, found.num_classes, found.ignore_label) == (tmp_path.name, 2, 255)
-        assert found.palette == ((0, 0, 0), (128, 0, 0))
+        assert found.palette == ((86, 180, 233), (213, 94, 0))
         assert found.splits["train"] == 3
         assert hash(found)
     assert datasets.read_dataset("cityscapes") is datasets.DATASETS["cityscapes"]

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from deeplab_tf.catalog import datasets, palettes
@@ -115,3 +116,91 @@ def test_import_is_cheap():
     code = "import sys, deeplab_tf.catalog.datasets; print(sorted({'tensorflow', 'keras', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# ---- colours of sets that bring none
+
+# What protanopes and deuteranopes see of linear sRGB (Machado, Oliveira and Fernandes 2009, severity 1).
+DICHROMATS = {
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+}
+NO_CLASS = (224, 224, 192)
+
+
+def cielab(colours, seen_by=None) -> np.ndarray:
+    """Returns L*a*b* (D65) of sRGB colours of 0..255, [n, 3]."""
+    values = np.asarray(colours, float) / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    if seen_by:
+        linear = np.clip(linear @ np.transpose(DICHROMATS[seen_by]), 0, 1)
+    primaries = [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+    xyz = linear @ np.transpose(primaries) / (0.95047, 1, 1.08883)
+    x, y, z = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29).T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+
+
+def ciede2000(one, other) -> np.ndarray:
+    """Returns the distances of L*a*b* colours [..., 3] (Sharma, Wu and Dalal 2005)."""
+    (light, a, b), (light2, a2, b2) = np.moveaxis(one, -1, 0), np.moveaxis(other, -1, 0)
+    mean = (np.hypot(a, b) + np.hypot(a2, b2)) / 2
+    grey = 1.5 - 0.5 * np.sqrt(mean**7 / (mean**7 + 25.0**7))
+    chroma, chroma2 = np.hypot(a * grey, b), np.hypot(a2 * grey, b2)
+    hue, hue2 = np.degrees(np.arctan2(b, a * grey)) % 360, np.degrees(np.arctan2(b2, a2 * grey)) % 360
+    turn = np.where(chroma * chroma2 == 0, 0, (hue2 - hue + 180) % 360 - 180)
+    middle = np.where(chroma * chroma2 == 0, hue + hue2, hue + turn / 2)
+    lightness, strength = (light + light2) / 2, (chroma + chroma2) / 2
+    waves = ((-0.17, 1, -30), (0.24, 2, 0), (0.32, 3, 6), (-0.2, 4, -63))
+    weight = 1 + sum(height * np.cos(np.radians(n * middle + shift)) for height, n, shift in waves)
+    far = (light2 - light) / (1 + 0.015 * (lightness - 50) ** 2 / np.sqrt(20 + (lightness - 50) ** 2))
+    strong = (chroma2 - chroma) / (1 + 0.045 * strength)
+    tinted = 2 * np.sqrt(chroma * chroma2) * np.sin(np.radians(turn / 2)) / (1 + 0.015 * strength * weight)
+    bent = np.sin(np.radians(60 * np.exp(-(((middle - 275) / 25) ** 2))))
+    rotation = -2 * np.sqrt(strength**7 / (strength**7 + 25.0**7)) * bent
+    return np.sqrt(far**2 + strong**2 + tinted**2 + rotation * strong * tinted)
+
+
+def nearest(colours, seen_by=None) -> float:
+    """Returns the smallest distance between two of some colours."""
+    lab = cielab(colours, seen_by)
+    return ciede2000(lab[:, None], lab[None])[~np.eye(len(lab), dtype=bool)].min()
+
+
+def test_ciede2000_against_published_pairs():
+    """Of the supplement of Sharma, Wu and Dalal 2005."""
+    one = np.array([[50, 2.6772, -79.7751], [50, 2.5, 0], [2.0776, 0.0795, -1.1350], [50, 0, 0]])
+    other = np.array([[50, 0, -82.7485], [58, 24, 15], [0.9033, -0.0636, -0.5514], [50, -1, 2]])
+    np.testing.assert_allclose(ciede2000(one, other), [2.0425, 19.4535, 0.9082, 2.3669], atol=1e-4)
+
+
+@pytest.mark.parametrize("first", ["background", "sky"])
+def test_colours_of_ones_own_classes_differ(first):
+    colours = palettes.default_palette([first, *map(str, range(255))])
+    assert len(set(colours)) == 256 and NO_CLASS not in colours
+    assert colours[0] == ((0, 0, 0) if first == "background" else (86, 180, 233))
+    for seen_by in DICHROMATS:
+        assert nearest(colours[:8], seen_by) > 11 and nearest(colours[:16], seen_by) > 9
+    assert [nearest(colours[:n]) > bound for n, bound in ((8, 21), (16, 19), (64, 11.9), (255, 6.8))] == [True] * 4
+    lab = cielab(colours)
+    neighbours = ciede2000(lab[1:], lab[:-1])
+    assert neighbours[:63].min() > 15 and neighbours.min() > 8
+    drawn = lab[1:] if first == "background" else lab
+    assert drawn[:, 0].min() > 40  # none is nearly black
+    assert ciede2000(drawn, cielab([NO_CLASS])).min() > 8
+
+
+@pytest.mark.parametrize("name", ["background", "_background_", "Void", "REST", "__unlabeled__", "bg"])
+def test_a_background_is_black(name):
+    assert palettes.default_palette([name, "a"]) == ((0, 0, 0), (86, 180, 233))
+    assert palettes.default_palette(["a", name]) == ((86, 180, 233), (213, 94, 0))
+
+
+def test_colours_of_no_and_of_many_classes():
+    assert palettes.default_palette([]) == () == palettes.default_palette(["a"] * 257)
+    pascal = palettes.pascal_palette(3)
+    assert palettes.is_default(pascal) and palettes.is_default(palettes.default_palette("abc"))
+    assert not palettes.is_default([*pascal[:2], (1, 2, 3)])

@@ -358,11 +358,8 @@ def test_labels_are_needed_for_training(own):
 def test_files_of_class_names(tmp_path, name, text):
     (tmp_path / name).write_bytes(text.encode())
     facts = folder_facts(tmp_path)
-    assert (facts.class_names, facts.palette, facts.ignore_label) == (
-        ("road", "sky"),
-        palettes.pascal_palette(2),
-        255,
-    )
+    colours = ((0, 0, 0), (128, 0, 0)) if name == "labelmap.txt" else palettes.default_palette(("road", "sky"))
+    assert (facts.class_names, facts.palette, facts.ignore_label) == (("road", "sky"), colours, 255)
     assert facts.name == tmp_path.name
 
 

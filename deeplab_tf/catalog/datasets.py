@@ -16,6 +16,7 @@ from deeplab_tf.catalog.palettes import (
     CITYSCAPES_COLOURS,
     SHAPES_COLOURS,
     Palette,
+    default_palette,
     pascal_palette,
 )
 from deeplab_tf.documents.json_files import JSONError, parse_json
@@ -194,10 +195,10 @@ def read_dataset(source: str | os.PathLike[str]) -> Dataset:
     A text is a name unless it says that it is a place (see `is_place`); a pathlib.Path is a place.
 
     dataset.json is an object with `class_names` (in label order) and, optionally, `name` (default: the folder's),
-    `palette` (a colour [red, green, blue] for each class; default: the PASCAL rule), `ignore_label` (255), `splits`
-    (name -> number of images), `homepage`, `terms`, `label_map` (pairs [old, new] that were renamed in building it),
-    `unlabelled` (splits without labels), `built` (an object of the options that its records were built with) and
-    `image` (photographs that are not 8-bit RGB, see `ImageFacts`).
+    `palette` (a colour [red, green, blue] for each class; default: `palettes.default_palette`), `ignore_label` (255),
+    `splits` (name -> number of images), `homepage`, `terms`, `label_map` (pairs [old, new] that were renamed in
+    building it), `unlabelled` (splits without labels), `built` (an object of the options that its records were built
+    with) and `image` (photographs that are not 8-bit RGB, see `ImageFacts`).
 
     Raises:
       DeepLabError: the name is unknown, or the file is missing or is not such an object.
@@ -248,7 +249,7 @@ def dataset_from_json(values: Mapping[str, Any], path: files.AnyPath) -> Dataset
     names = values.get("class_names", [])
     require(all(isinstance(name, str) and name for name in names), "class_names: expected strings")
     require(0 < len(set(names)) == len(names) <= 256, "class_names: expected 1 to 256 different names, in label order")
-    colours = values.get("palette", pascal_palette(len(names)))
+    colours = values.get("palette", default_palette(names))
     require(len(colours) == len(names), f"palette has {len(colours)} colours for {len(names)} classes")
     require(_are_bytes(colours, 3), "palette: expected [red, green, blue] of 0..255 each")
     ignore_label = values.get("ignore_label", 255)

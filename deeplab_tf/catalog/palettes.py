@@ -1,4 +1,6 @@
-"""The colour maps of the release, as facts (its utils/get_dataset_colormap.py)."""
+"""The colour maps of the release, as facts (its utils/get_dataset_colormap.py), and that of sets that bring none."""
+
+from collections.abc import Sequence
 
 from deeplab_tf.errors import DeepLabError, unknown_name
 
@@ -65,6 +67,61 @@ CITYSCAPES_COLOURS = _colours(
 
 
 SHAPES_COLOURS = _colours("000000 e6484d 3fa34d f2c12e 3d7be0 a44ac2 19b5c9 a0744a ff8fc0")
+
+
+# Seven of Okabe and Ito's eight (jfly.uni-koeln.de/color), without black; each further one is that of a grid of sRGB,
+# of L* 40 to 93, which is the farthest (CIEDE2000) from all before it, from black and from the colour of void: of the
+# first sixteen also as protanopes and deuteranopes see them (Machado, Oliveira and Fernandes 2009, severity 1).
+DISTINCT_COLOURS = _colours(
+    """
+    56b4e9 d55e00 009e73 f0e442 0072b2 cc79a7 e69f00 78ffff c3003c 695a69 8778ff c3b4b4 69695a c30f96 87d278
+    780fff 878700 ff8778 0f7800 f0c3ff 875a00 1e6969 789696 a58769 ff00ff 8787a5 ffc396 d2e1f0 5a5aa5 a56969
+    ff001e 00ffc3 2da500 ff0078 a5ff00 a5a578 ffb4c3 964b2d a5b4f0 78c3b4 96b400 9669b4 4b785a ff87f0 b4780f
+    e1c378 877878 ff870f 3c87ff 0087a5 96d2e1 964b69 5a6900 c3f0d2 00b4c3 ffe1f0 b496d2 005aff 697887 00ff69
+    ff7896 789678 c3785a 96a5b4 c30000 878778 b4963c c300e1 c39696 ffe1d2 a5b4a5 e1f096 69873c 785a4b ff3cb4
+    d2965a 87784b 2dc387 008778 00d200 c378ff e14b5a f0b4a5 967896 5a7878 c3b400 c3b4d2 874b87 6978b4 a5ffb4
+    ff693c 873cb4 a5d2ff a5c396 c35a78 785ae1 ffc300 d2f0f0 ffe1b4 78a55a 00d2ff e1e1ff 006987 a5693c 964b4b
+    d20069 b45a96 c34b3c a596a5 c3b496 d27878 0f874b 0096e1 967800 00e1d2 f09669 696987 3ca596 5a693c c35ad2
+    c3c369 f0a5d2 b44b00 78a5e1 969696 a596ff c3e13c 87e1b4 c3c3d2 c396b4 ffb45a 78690f a55aff d2a587 87d200
+    5a96b4 87b4b4 e13c00 4b6987 b4f078 00e1f0 699600 2de187 5a8778 a5a54b b47887 b4d2c3 87694b 87ffe1 3ca55a
+    d2a5ff 876978 e10fc3 2dc35a 697869 b4c3c3 78b487 ff78c3 967869 c3c396 8796c3 d2781e f0e187 ff5a5a b48778
+    00c3a5 78a596 d2d2d2 c3c3b4 f0c3e1 d278d2 a59687 c3e1a5 e196a5 4b783c 0f5ac3 007887 696969 e1c3a5 0096a5
+    ff6900 87874b a54bb4 c3d2ff 9687d2 6987a5 a55a00 96e1e1 e12d96 5af00f a5a5c3 695a87 69b400 ffd2d2 96a5a5
+    f069ff a5c369 7869b4 4b695a f05a96 78785a 787887 3c8787 e1002d d2c3ff f0e1e1 785a5a 69a5b4 a58787 7887e1
+    b42d2d 963cf0 00785a c33c5a a51ea5 e15a3c 785a2d c3a569 d2b4c3 785a78 5a69d2 a5a596 b4874b d25ab4 8778a5
+    5a8796 3c3cff d28700 a56987 879687 f05a78 ffa5a5 965a4b d2a500 00962d e1d2c3 d296d2 4b8700 b4c3d2 3c78d2
+    78695a b4b4b4 87963c c35a2d b43c78 5a875a e19687 00a5d2 b4695a 5aa5a5 694bb4 b4f0ff b478b4 96a587 5a6969
+    3c7896"""
+)
+_BACKGROUNDS = ("background", "bg", "other", "others", "rest", "unlabeled", "unlabelled", "void")
+
+
+def default_palette(class_names: Sequence[str]) -> Palette:
+    """Returns the colours of classes that have none: made for telling apart, also by the colour-blind.
+
+    A first class that is called background or the like is black. Of more than 256 classes, which no label of 8 bits
+    has, there are none.
+
+    >>> from deeplab_tf.catalog.palettes import default_palette
+    >>> default_palette(["background", "cat", "dog"])
+    ((0, 0, 0), (86, 180, 233), (213, 94, 0))
+    """
+    if len(class_names) > 256:
+        return ()
+    behind = any(name.strip("_ ").lower() in _BACKGROUNDS for name in class_names[:1])
+    return (*(((0, 0, 0),) if behind else ()), *DISTINCT_COLOURS)[: len(class_names)]
+
+
+def is_default(palette: Sequence[Colour]) -> bool:
+    """Returns whether a palette is one that sets get which bring none: `default_palette`, or before it PASCAL's."""
+    colours = tuple(palette)
+    made = (DISTINCT_COLOURS[: len(colours)], ((0, 0, 0), *DISTINCT_COLOURS)[: len(colours)])
+    return colours in (*made, pascal_palette(min(len(colours), 512)))
+
+
+def label_palette(palette: Palette) -> Palette:
+    """Returns the colours that labels are drawn in by other programs: PASCAL's where a set brings none of its own."""
+    return pascal_palette(len(palette)) if is_default(palette) else palette
 
 
 # As long as the release's, whose vis draws any label below the length: VOC's 255 comes out as (224, 224, 192).

@@ -49,8 +49,7 @@ def named_classes(root: str | os.PathLike) -> datasets.Dataset | None:
     if datasets.DATASET_FILE in there:
         file = os.path.join(root, datasets.DATASET_FILE)
         facts = datasets.parse_dataset(files.path(there[datasets.DATASET_FILE]).read_bytes(), file)
-        default = facts.palette == palettes.pascal_palette(facts.num_classes)
-        colours = {} if default else dict(zip(facts.class_names, facts.palette, strict=True))
+        colours = {} if palettes.is_default(facts.palette) else dict(zip(facts.class_names, facts.palette, strict=True))
         found.append(_Named(file, facts.class_names, colours))
     found += [
         _Named(there[name], _checked(there[name], _names_of_text(there[name]))) for name in _TEXTS if name in there
@@ -64,9 +63,9 @@ def named_classes(root: str | os.PathLike) -> datasets.Dataset | None:
         _require_agreement(found[0], other)
     names = next((one.names for one in found if one.in_order), None) or _background_first(found[0].names)
     colours = next((one.colours for one in found if one.colours), {})
-    palette = tuple(colours[name] for name in names) if colours else palettes.pascal_palette(len(names))
+    palette = tuple(colours[name] for name in names) if colours else palettes.default_palette(names)
     if facts:
-        return dataclasses.replace(facts, palette=palette)
+        return dataclasses.replace(facts, palette=palette) if colours else facts
     return datasets.Dataset(
         name=files.path(root).resolve().name,
         num_classes=len(names),

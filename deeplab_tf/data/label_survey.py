@@ -10,6 +10,7 @@ import numpy as np
 
 from deeplab_tf.catalog.datasets import Dataset
 from deeplab_tf.catalog.image_facts import ImageFacts
+from deeplab_tf.catalog.palettes import label_palette
 from deeplab_tf.data.faults import Fault, fault_lines
 from deeplab_tf.data.masks import BY_COLOURS, LabelRules, label_cure
 from deeplab_tf.data.packing import Packed
@@ -149,8 +150,9 @@ def colour_lines(pixels: collections.Counter[int], counts: np.ndarray, facts: Da
       counts: int64 [256], pixels of each label in the others.
       facts: the data set.
     """
+    palette = label_palette(facts.palette)
     total = pixels.total() + int(counts.sum())
-    codes = {(r << 16) + (g << 8) + b for r, g, b in facts.palette}
+    codes = {(r << 16) + (g << 8) + b for r, g, b in palette}
     unknown = [(code, n) for code, n in pixels.most_common() if code not in codes]
     shares = [f"{_colour(code)} {n / total:.2%}" for code, n in unknown[:_LISTED]]
     more = f" and {len(unknown) - _LISTED} others" if len(unknown) > _LISTED else ""
@@ -158,11 +160,11 @@ def colour_lines(pixels: collections.Counter[int], counts: np.ndarray, facts: Da
     if len(unknown) > _MOST_CLASSES:
         return [*lines, f"{len(unknown)} colours: smoothed edges or photographs? Export labels without anti-aliasing"]
     seen = {code for code in pixels if code in codes} | {
-        (r << 16) + (g << 8) + b for (r, g, b), n in zip(facts.palette, counts, strict=False) if n
+        (r << 16) + (g << 8) + b for (r, g, b), n in zip(palette, counts, strict=False) if n
     }
     known = [
         (name, list(colour))
-        for name, colour in zip(facts.class_names, facts.palette, strict=True)
+        for name, colour in zip(facts.class_names, palette, strict=True)
         if (colour[0] << 16) + (colour[1] << 8) + colour[2] in seen
     ]
     named = [*known, *((f"class_{'_'.join(map(str, _colour(code)))}", list(_colour(code))) for code, _ in unknown)]

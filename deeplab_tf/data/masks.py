@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from deeplab_tf.catalog.palettes import Colour, pascal_palette
+from deeplab_tf.catalog.palettes import Colour, is_default, label_palette
 from deeplab_tf.data.encoded_files import read_file
 from deeplab_tf.data.faults import FileError
 from deeplab_tf.data.label_samples import Samples, colour_codes, read_samples
@@ -154,8 +154,9 @@ def _grey_levels(file: str, samples: Samples) -> np.ndarray:
 def _classes_of(rules: LabelRules) -> Mapping[Colour, tuple[int, ...]]:
     """Returns the classes of each colour, or the ignore label."""
     classes: dict[Colour, tuple[int, ...]] = {}
-    for index, colour in enumerate(rules.palette):
-        classes[colour] = (*classes.get(colour, ()), index)
+    for palette in {rules.palette: None, label_palette(rules.palette): None}:
+        for index, colour in enumerate(palette):
+            classes[colour] = (*(i for i in classes.get(colour, ()) if i != index), index)
     return {VOID: (rules.ignore_label,), **classes}
 
 
@@ -215,7 +216,7 @@ def _from_palette(file: str, samples: Samples, rules: LabelRules, table: np.ndar
     if unknown and (levels := _grey_classes(palette, [*unknown, *contradicting], rules, table)) is not None:
         same = (levels[indices] == indices).all()
         return _Reading(levels[indices], samples.encoding if same else f"{samples.encoding} {BY_COLOURS}")
-    if contradicting and _is_grey_ramp(palette) and rules.palette == pascal_palette(rules.num_classes):
+    if contradicting and _is_grey_ramp(palette) and is_default(rules.palette):
         return _Reading(indices, samples.encoding)
     if not contradicting:
         strange = tuple((i, _code(palette[i])) for i in unknown if i < len(palette))

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from deeplab_tf.catalog.datasets import Dataset
+from deeplab_tf.catalog.palettes import label_palette
 from deeplab_tf.data.masks import LabelRules, label_cure
 from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Finding
 from deeplab_tf.doctor.labels import explain_values, wrong_values
@@ -62,7 +63,7 @@ def _values(tallies: Mapping[str, SplitTally], facts: Dataset, rules: LabelRules
     expected = f"0 to {facts.num_classes - 1}, or {facts.ignore_label} for what is ignored"
     first = f"{where} have labels out of range: {values or 'beyond 255'}; {facts.name} has {expected}"
     shown = [line for tally in parts.values() for line in tally.faults.names[code]]
-    found, cure = explain_values(total, facts.palette, facts.evaluation_ids)
+    found, cure = explain_values(total, label_palette(facts.palette), facts.evaluation_ids)
     if found == code and facts.num_classes == 2:  # of masks more can be said
         cure = label_cure(np.flatnonzero(total).tolist(), rules).removeprefix("; ") or cure
     yield Finding(found, ERROR, (first, *shown[:SHOWN]), cure)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import keras
 
+from deeplab_tf.catalog.palettes import default_palette
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.backbone import backbone
@@ -98,8 +99,9 @@ class Network(keras.Model):
             raise DeepLabError(f"class_names={names!r}: expected {count} names")
         if len(names) != count:
             raise DeepLabError(f"class_names: {len(names)} names for a network of {count} classes; give one for each")
-        # The data set that the weights are from has other classes.
-        self.card = {**(self.card or {}), "class_names": list(names), "dataset": None, "train_split": None}
+        # The data set that the weights are from has other classes, of other colours.
+        own = {"class_names": list(names), "palette": [list(colour) for colour in default_palette(names)]}
+        self.card = {**(self.card or {}), **own, "dataset": None, "train_split": None}
 
     def compute_loss(self, *args: Any, training: bool = True, **kwargs: Any) -> Any:
         """Returns the loss as `keras.Model.compute_loss` does; one that depends on the step follows the optimizer."""

@@ -183,10 +183,10 @@ def _facts(
 
 def _palette(facts: Dataset | None, table: ClassTable) -> palettes.Palette:
     """Returns the colours: of classes with their own, a black background is put before them."""
-    own = facts.palette if facts and facts.palette != palettes.pascal_palette(facts.num_classes) else ()
+    own = facts.palette if facts and not palettes.is_default(facts.palette) else ()
     if own and (0, 0, 0) not in own and len(own) + 1 == len(table.names) and table.background == 0:
         return ((0, 0, 0), *own)
-    return palettes.pascal_palette(len(table.names))
+    return palettes.default_palette(table.names)
 
 
 def _raise_faults(faults: list[str]) -> None:
