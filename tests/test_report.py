@@ -27,8 +27,9 @@ from deeplab_tf.config import EvalConfig
 from deeplab_tf.data import find, record_index, records
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.evaluation.report import report
-from deeplab_tf.evaluation.report.report import chosen, comparable
+from deeplab_tf.evaluation.report import writing
+from deeplab_tf.evaluation.report.collecting import chosen, conventions_for, void_is_between
+from deeplab_tf.evaluation.report.published import comparable
 from deeplab_tf.evaluation.report.tally import Tally
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.ops.metrics import confusion_matrix, iou_per_class, mean_iou
@@ -308,7 +309,7 @@ def test_in_a_browser(browser, folder, width, dark):
 @pytest.fixture
 def written(monkeypatch, metrics):
     """What has been collected of no image at all, and figures to write."""
-    monkeypatch.setattr(report, "metrics_of", lambda *_, **__: metrics)
+    monkeypatch.setattr(writing, "metrics_of", lambda *_, **__: metrics)
     return types.SimpleNamespace(tally=Tally(9), shown=list, facts=DATASETS["shapes"])
 
 
@@ -321,9 +322,9 @@ def test_a_report_is_replaced_whole_or_not_at_all(written, folder, tmp_path, mon
 
     with monkeypatch.context() as patch, pytest.raises(DeepLabError, match="--report=.*out: cannot be written.*space"):
         patch.setattr(os, "replace", full)
-        report.write_report(tmp_path / "out", None, written)
+        writing.write_report(tmp_path / "out", None, written)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
-    report.write_report(tmp_path / "out", None, written)
+    writing.write_report(tmp_path / "out", None, written)
     assert (tmp_path / "out" / "per_image.csv").read_text().count("\n") == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(before)
 
@@ -331,7 +332,7 @@ def test_a_report_is_replaced_whole_or_not_at_all(written, folder, tmp_path, mon
 def test_a_folder_that_cannot_be_written_names_the_flag(written, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DeepLabError, match="--report=.*file.*cannot be written"):
-        report.write_report(tmp_path / "file", None, written)
+        writing.write_report(tmp_path / "file", None, written)
 
 
 def test_a_folder_that_cannot_be_made_is_known_before_the_work(tmp_path, capsys):
@@ -391,8 +392,8 @@ def test_every_published_score_of_the_zoo_is_found(name):
 def test_conventions_are_those_of_the_data_set():
     """Nineteen classes alone do not make Cityscapes' categories."""
     own = types.SimpleNamespace(class_names=tuple(map(str, range(19))))
-    assert report.conventions_for(own) == ["release"]
-    found = {name: report.conventions_for(facts) for name, facts in DATASETS.items()}
+    assert conventions_for(own) == ["release"]
+    found = {name: conventions_for(facts) for name, facts in DATASETS.items()}
     assert found["cityscapes"] == ["release", "cityscapes"] and found["ade20k"] == ["release", "ade"]
     assert found["pascal_voc_seg"] == ["release", "voc"] and found["shapes"] == ["release"]
 
@@ -401,6 +402,6 @@ def test_void_between_objects_is_voc_s_alone():
     """The papers' bands lie around void; where void means something else, they lie around class boundaries."""
     for name, expected in (("pascal_voc_seg", True), ("shapes", False)):
         facts = DATASETS[name]
-        assert report.void_is_between(facts) == expected
+        assert void_is_between(facts) == expected
         renamed = types.SimpleNamespace(**{**vars(facts), "name": "mine"})
-        assert report.void_is_between(renamed) == expected
+        assert void_is_between(renamed) == expected

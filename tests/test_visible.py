@@ -9,7 +9,7 @@ import pytest
 from deeplab_tf import files
 from deeplab_tf.doctor.findings import ERROR, Finding
 from deeplab_tf.errors import DeepLabError, OptionError, visible
-from deeplab_tf.evaluation.report.report import harmless_cell
+from deeplab_tf.evaluation.report.writing import harmless_cell
 
 HOSTILE = "a\x1b[31mred\x07\r\nnext\x9b2J\u202egnp.exe\udcff"
 SHOWN = r"a\x1b[31mred\x07\r\nnext\x9b2J\u202egnp.exe\udcff"

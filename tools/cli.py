@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": "segment images",
     "train": "train or fine-tune with the release's flags, or go on with a run",
     "eval": "score a checkpoint, or the checkpoints of a training run as they appear",
+    "compare": "two reports of eval: differences by score, class and image, with intervals",
     "vis": "draw the predictions for the images of a data set",
     "export": "SavedModel, frozen graph, TFLite or ONNX, each with a certificate",
     "serve": "answer TensorFlow Serving's REST requests, with a page to try the model on",

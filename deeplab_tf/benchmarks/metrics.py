@@ -18,7 +18,8 @@ from deeplab_tf.config import DataConfig, EvalConfig, ModelConfig
 from deeplab_tf.data.examples import open_records
 from deeplab_tf.evaluation.evaluate import Evaluation
 from deeplab_tf.evaluation.passes import Opened, Pass, ScoredImage
-from deeplab_tf.evaluation.report.report import Collector, write_report
+from deeplab_tf.evaluation.report.collecting import Collector
+from deeplab_tf.evaluation.report.writing import write_report
 from deeplab_tf.network.model import build_model
 from deeplab_tf.ops.boundary import boundary_counts, contour_f_scores, trimap_matrices
 from deeplab_tf.ops.metrics import confusion_matrix

@@ -179,6 +179,30 @@ def pixel_accuracy(matrix: np.ndarray) -> float:
     return float(_ratio(np.trace(matrix), matrix.sum()))
 
 
+def bootstrap_sums(counts: Counts, *, resamples: int = 1000, seed: int = 0) -> Counts:
+    """Returns the sums [resamples, classes] of the counts of images drawn anew, with replacement.
+
+    Counts of the same number of images with the same `seed` are of the same draws, as a paired bootstrap needs.
+
+    Args:
+      counts: of each image, [images, classes]; of at least one image.
+      resamples: number of draws, each of as many images as there are.
+      seed: of the draws.
+    """
+    random = np.random.default_rng(seed)
+    images = len(counts.hits)
+    table = np.concatenate(counts, axis=-1).astype(np.float64)
+    draws = (np.bincount(random.integers(0, images, images), minlength=images) for _ in range(resamples))
+    return Counts(*np.split(np.stack([draw @ table for draw in draws]), 3, axis=-1))
+
+
+def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Returns (low, high), between which a share `level` of some values [n] lies; those that are NaN are left out."""
+    values = values[~np.isnan(values)]
+    low, high = np.quantile(values, (0.5 - level / 2, 0.5 + level / 2)) if len(values) else (math.nan, math.nan)
+    return float(low), float(high)
+
+
 def bootstrap_intervals(
     counts: Counts, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
@@ -195,20 +219,10 @@ def bootstrap_intervals(
     Returns:
       name -> (low, high); both are NaN for fewer than two images.
     """
-    random = np.random.default_rng(seed)
-    images = len(counts.hits)
-    if images < 2:
+    if len(counts.hits) < 2:
         return dict.fromkeys(overall_scores(counts), (math.nan, math.nan))
-    table = np.concatenate(counts, axis=-1).astype(np.float64)
-    draws = (np.bincount(random.integers(0, images, images), minlength=images) for _ in range(resamples))
-    sums = np.stack([draw @ table for draw in draws])
-    ends = (0.5 - level / 2, 0.5 + level / 2)
-    intervals: dict[str, tuple[float, float]] = {}
-    for name, values in overall_scores(Counts(*np.split(sums, 3, axis=-1))).items():
-        values = values[~np.isnan(values)]
-        low, high = np.quantile(values, ends) if len(values) else (math.nan, math.nan)
-        intervals[name] = (float(low), float(high))
-    return intervals
+    sums = bootstrap_sums(counts, resamples=resamples, seed=seed)
+    return {name: percentile_interval(values, level) for name, values in overall_scores(sums).items()}
 
 
 def calibration_counts(confidence: np.ndarray, right: np.ndarray, *, bins: int = 15) -> np.ndarray:

@@ -3,6 +3,7 @@
 import dataclasses
 
 from deeplab_tf.catalog.datasets import DATASETS
+from deeplab_tf.catalog.palettes import default_palette
 from deeplab_tf.data.find import find_dataset
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.weights import hugging_face
@@ -67,4 +68,5 @@ def with_class_names(card: ModelCard, said: hugging_face.Folder, dataset: str | 
     known = next(same, None)
     if dataset or known or not said.class_names:
         return with_classes(card, dataset or (known.name if known else None), None)
-    return dataclasses.replace(card, class_names=said.class_names, ignore_label=said.ignore_label), []
+    names, palette = said.class_names, default_palette(said.class_names)
+    return dataclasses.replace(card, class_names=names, palette=palette, ignore_label=said.ignore_label), []

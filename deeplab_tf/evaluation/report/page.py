@@ -5,13 +5,13 @@
 
 import base64
 import dataclasses
-import importlib.resources
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from deeplab_tf.evaluation.report.charts import calibration_chart, line_chart
+from deeplab_tf.evaluation.report.elements import bar, cell, document, percent, swatch, table
 from deeplab_tf.evaluation.report.tally import ImageScores
 from deeplab_tf.ops.pictures import IGNORE_COLOUR, Colour
 
@@ -64,40 +64,12 @@ class Shown:
     classes: Sequence[tuple[int, float, float]]
 
 
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "&ndash;" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}&nbsp;%"
-
-
-def _swatch(colour: Colour) -> str:
-    return f'<i class="swatch" style="background:rgb{tuple(colour)}"></i>'
-
-
-def _cell(value: float | None, digits: int = 1) -> str:
-    number = math.nan if value is None else value
-    return f'<td class="n" data-v="{number:.6g}">{_percent(value, digits)}</td>'
-
-
-def _bar(value: float | None, kind: str = "") -> str:
-    if value is None or math.isnan(value):
-        return f'<td class="bar {kind}" data-v="nan">&ndash;</td>'
-    return f'<td class="bar {kind}" data-v="{value:.6g}">{_percent(value)}<i style="--v:{value:.4f}"></i></td>'
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "") -> str:
-    """Returns a table of cells with their tags, which sorts by its columns and scrolls where it is too wide."""
-    head = "".join(f'<th scope="col"><button type="button">{column}</button></th>' for column in columns)
-    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    title = f"<caption>{caption}</caption>" if caption else ""
-    table = f'<table class="sortable">{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="wide">{table}</div>'
-
-
 def _cards(metrics: Mapping[str, Any]) -> str:
     parts: list[str] = []
     ends = metrics["intervals"]["scores"]
     for name, (title, meaning) in _CARDS.items():
         value = metrics["scores"][name]
-        shown = _percent(value, 2) if name != "kappa" else ("&ndash;" if value is None else f"{value:.4f}")
+        shown = percent(value, 2) if name != "kappa" else ("&ndash;" if value is None else f"{value:.4f}")
         low, high = ends.get(name, (None, None))
         between = "" if low is None else f"<span>{100 * low:.1f} to {100 * high:.1f}</span>"
         if low is not None and name == "kappa":
@@ -110,7 +82,7 @@ def _overview(metrics: Mapping[str, Any]) -> str:
     level = metrics["intervals"]["level"]
     resamples = metrics["intervals"]["resamples"]
     alarm = f'<p class="alarm">Contaminated: {escape(metrics["contaminated"])}</p>' if metrics["contaminated"] else ""
-    others = [f"{escape(name)} {_percent(value, 2)}" for name, value in metrics["conventions"].items()]
+    others = [f"{escape(name)} {percent(value, 2)}" for name, value in metrics["conventions"].items()]
     conventions = f"<p>Mean IoU by convention: {', '.join(others)}.</p>" if others[1:] else ""
     intervals = f"""Below a score: its {100 * level:.0f} % interval, from {resamples:,} draws of as many images with
 replacement. It tells how far other images like these would move the score; training again moves it besides."""
@@ -137,29 +109,29 @@ def _published(metrics: Mapping[str, Any]) -> str:
     cells = [
         (
             f'<td class="wrap">{escape(row["name"])}</td>',
-            _cell(row["miou"], 2),
+            cell(row["miou"], 2),
             f'<td class="n" data-v="{ours - row["miou"]:.6g}">{100 * (ours - row["miou"]):+.2f}</td>',
             f'<td class="wrap">{escape(row["settings"])}; {escape(row["source"])}</td>',
         )
         for row in rows
     ]
-    return f"<p>{heading}</p>{_table(('result', 'published', 'this one, points', 'settings and source'), cells)}"
+    return f"<p>{heading}</p>{table(('result', 'published', 'this one, points', 'settings and source'), cells)}"
 
 
 def _classes(metrics: Mapping[str, Any], palette: Sequence[Colour]) -> str:
     total = sum(row["labelled"] for row in metrics["classes"]) or 1
     rows = [
         (
-            f"<td>{_swatch(palette[row['index']])}{escape(row['name'])}</td>",
-            _bar(row["iou"]),
-            _bar(row["accuracy"], "second"),
-            *(_cell(row[name]) for name in ("precision", "dice", "boundary_iou", "boundary_f")),
-            _cell(row["labelled"] / total, 2),
+            f"<td>{swatch(palette[row['index']])}{escape(row['name'])}</td>",
+            bar(row["iou"]),
+            bar(row["accuracy"], "second"),
+            *(cell(row[name]) for name in ("precision", "dice", "boundary_iou", "boundary_f")),
+            cell(row["labelled"] / total, 2),
         )
         for row in metrics["classes"]
     ]
     columns = ("class", "IoU", "accuracy", "precision", "Dice", "boundary IoU", "boundary F", "labelled")
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def _confusion(metrics: Mapping[str, Any]) -> str:
@@ -169,12 +141,12 @@ def _confusion(metrics: Mapping[str, Any]) -> str:
     rows = [
         (
             f"<td>{escape(names[pair['class']])}</td><td>{escape(names[pair['prediction']])}</td>",
-            _cell(pair["pixels"] / total, 2),
-            _cell(pair["pixels"] / sum(matrix[pair["class"]])),
+            cell(pair["pixels"] / total, 2),
+            cell(pair["pixels"] / sum(matrix[pair["class"]])),
         )
         for pair in metrics["most_confused"]
     ]
-    pairs = _table(("class", "taken for", "of all pixels", "of the class"), rows)
+    pairs = table(("class", "taken for", "of all pixels", "of the class"), rows)
     if len(names) > _MOST_CLASSES:
         return f"{pairs}<p>metrics.json has the matrix of all {len(names)} classes.</p>"
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
@@ -184,9 +156,11 @@ def _confusion(metrics: Mapping[str, Any]) -> str:
         cells = [_shaded(share, index == column, name, names[column]) for column, share in enumerate(shares)]
         body.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>')
     corner = '<th class="corner">is &darr; &nbsp; taken for &rarr;</th>'
-    table = f"<thead><tr>{corner}{head}</tr></thead><tbody>{''.join(body)}</tbody>"
+    grid = f"<thead><tr>{corner}{head}</tr></thead><tbody>{''.join(body)}</tbody>"
+    label = "What is taken for what, of each class"
     note = "<p>Percent of the pixels of each class, row by row; the diagonal, framed, is the class's accuracy.</p>"
-    return f'{pairs}{note}<div class="wide"><table class="matrix">{table}</table></div>'
+    scrolled = f'<div class="wide" tabindex="0" role="region" aria-label="{label}">'
+    return f'{pairs}{note}{scrolled}<table class="matrix">{grid}</table></div>'
 
 
 def _shaded(share: float, hit: bool, name: str, prediction: str) -> str:
@@ -211,7 +185,7 @@ def _curves(metrics: Mapping[str, Any]) -> str:
         chart = calibration_chart("Accuracy by confidence", *bins)
         text = (
             "The share of right pixels among those of one confidence; on the dotted line the two are equal. Expected "
-            f"calibration error {_percent(calibration['ece'], 2)}, of {calibration['images']:,} images."
+            f"calibration error {percent(calibration['ece'], 2)}, of {calibration['images']:,} images."
         )
         parts.append(f"<div><h2>Calibration</h2><p>{text}</p>{chart}</div>")
     return f'<div class="pair">{"".join(parts)}</div>'
@@ -228,11 +202,11 @@ def _pictures(shown: Sequence[Shown], names: Sequence[str], palette: Sequence[Co
         parts.append(f'<h3 id="image-{scores.index}">{escape(_name(scores))}</h3>{_summary(scores, names)}')
         figures = [_figure(picture, _name(scores), names) for picture in one.pictures]
         entries = [
-            f"<li>{_swatch(palette[index])}{escape(names[index])} {_percent(truth)} &rarr; {_percent(predicted)}</li>"
+            f"<li>{swatch(palette[index])}{escape(names[index])} {percent(truth)} &rarr; {percent(predicted)}</li>"
             for index, truth, predicted in one.classes
         ]
         if scores.ignored:
-            entries.append(f"<li>{_swatch(IGNORE_COLOUR)}not scored {_percent(scores.ignored)} of the image</li>")
+            entries.append(f"<li>{swatch(IGNORE_COLOUR)}not scored {percent(scores.ignored)} of the image</li>")
         parts.append(f'<div class="four">{"".join(figures)}</div><ul class="legend">{"".join(entries)}</ul>')
     return "".join(parts)
 
@@ -255,10 +229,10 @@ def _name(scores: ImageScores) -> str:
 
 def _summary(scores: ImageScores, names: Sequence[str]) -> str:
     numbers = {"mean IoU": scores.miou, "pixel accuracy": scores.pixel_accuracy, "boundary F": scores.boundary_f}
-    text = ", ".join(f"{name} {_percent(value)}" for name, value in numbers.items())
+    text = ", ".join(f"{name} {percent(value)}" for name, value in numbers.items())
     if scores.confused:
         truth, prediction = (escape(names[index]) for index in scores.confused)
-        text += f"; most of all {truth} taken for {prediction}, {_percent(scores.confused_share)} of the pixels"
+        text += f"; most of all {truth} taken for {prediction}, {percent(scores.confused_share)} of the pixels"
     return f'<p class="faint">{text}</p>'
 
 
@@ -271,15 +245,11 @@ def _images(images: Sequence[ImageScores], shown: Sequence[Shown], names: Sequen
         name = f'<a href="#image-{image.index}">{name}</a>' if image.index in linked else name
         pair = "" if image.confused is None else " &rarr; ".join(escape(names[index]) for index in image.confused)
         numbers = (image.miou, image.pixel_accuracy, image.boundary_iou, image.boundary_f, image.ignored)
-        rows.append((f"<td>{name}</td>", *map(_cell, numbers), f"<td>{pair}</td>", _cell(image.confused_share)))
+        rows.append((f"<td>{name}</td>", *map(cell, numbers), f"<td>{pair}</td>", cell(image.confused_share)))
     columns = ("image", "mean IoU", "pixel accuracy", "boundary IoU", "boundary F", "not scored", "worst mistake")
     left = f" The {_MOST_ROWS:,} worst of {len(images):,}; per_image.csv has all." if len(images) > len(rows) else ""
     note = f"<p>Each image by itself: the mean is over the classes in it, or predicted in it.{left}</p>"
-    return note + _table((*columns, "its share"), rows)
-
-
-def _asset(name: str) -> str:
-    return (importlib.resources.files("deeplab_tf.evaluation.report") / "assets" / name).read_text(encoding="utf-8")
+    return note + table((*columns, "its share"), rows)
 
 
 def render(
@@ -296,18 +266,7 @@ def render(
     names = [row["name"] for row in metrics["classes"]]
     subject = escape(f"{metrics['dataset']} {metrics['split']}")
     options = "\n".join(f"{name}: {value}" for name, value in metrics["configuration"].items() if value is not None)
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{subject} - deeplab_tf report</title>
-<style>{_asset("report.css")}</style>
-</head>
-<body>
-<h1>{subject}: mean IoU {_percent(metrics["scores"]["miou"], 2)}</h1>{_overview(metrics)}
+    content = f"""<h1>{subject}: mean IoU {percent(metrics["scores"]["miou"], 2)}</h1>{_overview(metrics)}
 <h2>Beside the published score</h2>{_published(metrics)}
 <h2>Classes</h2>{_classes(metrics, palette)}
 <h2>What is taken for what</h2>{_confusion(metrics)}
@@ -317,8 +276,5 @@ def render(
 <h2>How this was measured</h2>
 <pre>{escape(metrics["command"] or "from Python")}</pre>
 <pre>{escape(options)}</pre>
-<p class="faint">deeplab_tf {escape(metrics["version"])}; metrics.json and per_image.csv have the numbers.</p>
-<script>{_asset("report.js")}</script>
-</body>
-</html>
-"""
+<p class="faint">deeplab_tf {escape(metrics["version"])}; metrics.json and per_image.csv have the numbers.</p>"""
+    return document(f"{metrics['dataset']} {metrics['split']} - deeplab_tf report", content)

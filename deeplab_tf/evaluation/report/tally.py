@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from deeplab_tf.evaluation.report.counts import ImageCounts
 from deeplab_tf.ops.boundary import TRIMAP_WIDTHS, boundary_counts, contour_f_scores, trimap_matrices
 from deeplab_tf.ops.metrics import (
     CITYSCAPES_CATEGORIES,
@@ -144,6 +145,13 @@ class Tally:
         self._counts += other._counts
         self._boundary += other._boundary
         self._f_scores += other._f_scores
+
+    def image_counts(self) -> Iterator[ImageCounts]:
+        """Yields the counts of each image, for other scores of it."""
+        for image, counts in zip(self.images, self._counts, strict=True):
+            table = np.stack(counts, axis=1)
+            rows = ((int(i), *map(int, table[i])) for i in np.flatnonzero(table.any(1)))
+            yield ImageCounts(image.name, tuple((i, right, labelled, found) for i, right, labelled, found in rows))
 
     def shares(self, index: int) -> list[tuple[int, float, float]]:
         """Returns (class, share labelled, share predicted) of the classes in an image, the largest first.
