@@ -90,16 +90,18 @@ def _subject(folder: str | os.PathLike[str], counts: ReportCounts) -> dict[str, 
     return {"report": str(folder), **{name: getattr(counts, name) for name in names}}
 
 
-def _pair(one: float, other: float) -> dict[str, Any]:
+def _pair(one: float | np.ndarray, other: float | np.ndarray) -> dict[str, Any]:
     """Returns "a", "b" and "difference" as JSON has them."""
     values = {"a": float(one), "b": float(other), "difference": float(other - one)}
     return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
-def _difference(one: float, other: float, ones: np.ndarray | None, others: np.ndarray | None) -> dict[str, Any]:
+def _difference(
+    one: np.ndarray, other: np.ndarray, ones: np.ndarray | None, others: np.ndarray | None
+) -> dict[str, Any]:
     """Returns the pair with "low" and "high", the ends of the interval of the difference between the draws."""
-    unknown = ones is None or others is None
-    ends = (math.nan, math.nan) if unknown else percentile_interval(others - ones, _LEVEL)
+    known = ones is not None and others is not None
+    ends = percentile_interval(others - ones, _LEVEL) if known else (math.nan, math.nan)
     low, high = (None if math.isnan(end) else end for end in ends)
     return {**_pair(one, other), "low": low, "high": high}
 
