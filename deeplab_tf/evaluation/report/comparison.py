@@ -100,8 +100,7 @@ def _difference(
     one: np.ndarray, other: np.ndarray, ones: np.ndarray | None, others: np.ndarray | None
 ) -> dict[str, Any]:
     """Returns the pair with "low" and "high", the ends of the interval of the difference between the draws."""
-    known = ones is not None and others is not None
-    ends = percentile_interval(others - ones, _LEVEL) if known else (math.nan, math.nan)
+    ends = (math.nan, math.nan) if ones is None or others is None else percentile_interval(others - ones, _LEVEL)
     low, high = (None if math.isnan(end) else end for end in ends)
     return {**_pair(one, other), "low": low, "high": high}
 
