@@ -31,6 +31,7 @@ class Batcher(Generic[T]):
       wait: seconds that the oldest image waits for others, if there are fewer.
       seconds: that a batch may take; another thread replaces one that takes longer.
       replaced: is called when that happens.
+      cost: of an image of a shape, by which turns are counted; by default its pixels.
     """
 
     def __init__(
@@ -41,10 +42,12 @@ class Batcher(Generic[T]):
         wait: float,
         seconds: float = math.inf,
         replaced: Callable[[], None] | None = None,
+        cost: Callable[[tuple[int, ...]], float] = lambda shape: shape[0] * shape[1],
     ) -> None:
         self._run = run
         self._most = max_batch if callable(max_batch) else lambda shape: max_batch
         self._wait = wait
+        self._cost = cost
         # The queue and the event belong to the event loop, which alone touches them: so they need no lock. Only _run
         # leaves the loop, for the one thread, so that the loop goes on taking requests while the network runs.
         self._jobs: Turns[_Job[T]] = Turns()
@@ -71,7 +74,7 @@ class Batcher(Generic[T]):
     async def submit(self, image: np.ndarray, client: Client = SOMEBODY) -> T:
         """Returns the result of `run` for an image, uint8 [h, w, 3]; a caller that is cancelled first takes it back."""
         job = _Job(image, asyncio.get_running_loop().create_future())
-        self._jobs.push(client, job)
+        self._jobs.push(client, job, self._cost(image.shape))
         self._arrived.set()
         return await job.future
 

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
@@ -29,86 +30,122 @@ class Client:
 
 
 SOMEBODY = Client()
+_REMEMBERED = 256  # of those who do not wait any more, at most
+
+
+class _Shares(Generic[K]):
+    """The order of those who wait, by which each gets an equal share of what is given, whatever the sizes of the pieces.
+
+    Each has a mark, to which the size of what it takes is added; the one with the least mark is the next, of several the
+    one that has waited for longest. The clock goes on by what is taken, divided by the number of those who wait; whoever
+    comes begins at it. So nobody saves up turns, and whoever has taken much waits until the others have had as much,
+    also those who come and go. (It approximates the generalised processor sharing of Parekh and Gallager, 1993.)
+    """
+
+    def __init__(self) -> None:
+        self._clock = 0.0
+        self._waiting: collections.OrderedDict[K, float] = collections.OrderedDict()
+        self._left: collections.OrderedDict[K, float] = collections.OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(sorted(self._waiting, key=self._waiting.__getitem__))
+
+    def join(self, key: K) -> None:
+        """Puts somebody among those who wait."""
+        if key not in self._waiting:
+            self._waiting[key] = max(self._clock, self._left.pop(key, self._clock))
+
+    def take(self, key: K, size: float) -> None:
+        """Counts what somebody has taken."""
+        self._clock += size / len(self._waiting)
+        self._waiting[key] += size
+        self._waiting.move_to_end(key)
+
+    def leave(self, key: K) -> K | None:
+        """Removes somebody, and returns whom this makes it forget, or None."""
+        self._left[key] = self._waiting.pop(key)
+        return self._left.popitem(last=False)[0] if len(self._left) > _REMEMBERED else None
 
 
 class Turns(Generic[T]):
     """A queue whose clients take turns, and within a client its connections, each with its oldest item.
 
-    So a client that sends much waits for its own, and the others do not.
+    So a client that sends much waits for its own, and the others do not. Turns count by the size of the items: one whose
+    items are large has fewer of them.
     """
 
     def __init__(self) -> None:
-        self._owners: collections.OrderedDict[Hashable, collections.OrderedDict[Client, collections.deque[T]]] = (
-            collections.OrderedDict()
-        )
-        self._count = 0
+        self._owners: _Shares[Hashable] = _Shares()
+        self._connections: dict[Hashable, _Shares[Client]] = {}
+        self._items: dict[Client, collections.deque[tuple[T, float]]] = {}
 
     def __len__(self) -> int:
-        return self._count
+        return sum(map(len, self._items.values()))
 
-    def push(self, client: Client, item: T) -> None:
+    def push(self, client: Client, item: T, size: float = 1.0) -> None:
         """Adds the last item of a client."""
-        connections = self._owners.setdefault(client.owner, collections.OrderedDict())
-        connections.setdefault(client, collections.deque()).append(item)
-        self._count += 1
+        self._owners.join(client.owner)
+        self._connections.setdefault(client.owner, _Shares()).join(client)
+        self._items.setdefault(client, collections.deque()).append((item, size))
 
-    def _in_turn(self) -> Iterator[tuple[Client, collections.deque[T]]]:
-        """Yields each connection with its items: the first of each client, then the second of each, and so on."""
-        rows = [iter(list(connections.items())) for connections in self._owners.values()]
-        while rows:
-            heads = [(row, next(row, None)) for row in rows]
-            rows = [row for row, head in heads if head is not None]
-            yield from (head for _, head in heads if head is not None)
+    def _in_turn(self) -> Iterator[Client]:
+        """Yields the connections of the client whose turn it is, then those of the next."""
+        for owner in self._owners:
+            yield from self._connections[owner]
 
     def pop(self) -> T:
         """Removes and returns the item whose turn it is. IndexError where there is none."""
-        if not self._count:
+        client = next(self._in_turn(), None)
+        if client is None:
             raise IndexError("nobody waits")
-        client, items = next(self._in_turn())
-        item = items.popleft()
-        self._took(client)
-        return item
+        return self._take(client, 0)
 
     def take(self, fits: Callable[[T], bool], most: int) -> list[T]:
         """Removes and returns up to `most` items that fit: in turn one of each connection, until none fits."""
         taken: list[T] = []
-        found = True
-        while found and len(taken) < most:
-            found = False
-            for client, items in list(self._in_turn()):
-                place = next((index for index, item in enumerate(items) if fits(item)), None)
-                if len(taken) < most and place is not None:
-                    taken.append(items[place])
-                    del items[place]
-                    self._took(client)
-                    found = True
+        without: set[Client] = set()  # connections that have none
+        while len(taken) < most:
+            for client in self._in_turn():
+                if client in without:
+                    continue
+                place = next((index for index, (item, _) in enumerate(self._items[client]) if fits(item)), None)
+                if place is not None:
+                    taken.append(self._take(client, place))
+                    break
+                without.add(client)
+            else:
+                break
+            without &= self._items.keys()
         return taken
 
     def drop(self, gone: Callable[[T], bool]) -> None:
         """Removes the items that nobody waits for any more."""
-        for connections in self._owners.values():
-            for client, items in connections.items():
-                kept = [item for item in items if not gone(item)]
-                self._count -= len(items) - len(kept)
-                connections[client] = collections.deque(kept)
-        for owner in list(self._owners):
-            self._tidy(owner)
+        for client, items in list(self._items.items()):
+            self._items[client] = collections.deque(entry for entry in items if not gone(entry[0]))
+            self._tidy(client)
 
     def __iter__(self) -> Iterator[T]:
-        for connections in self._owners.values():
-            for items in connections.values():
-                yield from items
+        for client in self._in_turn():
+            yield from (item for item, _ in self._items[client])
 
-    def _took(self, client: Client) -> None:
-        """Puts a connection, and its client, behind the others."""
-        self._count -= 1
-        self._owners[client.owner].move_to_end(client)
-        self._owners.move_to_end(client.owner)
-        self._tidy(client.owner)
+    def _take(self, client: Client, place: int) -> T:
+        """Removes and returns an item of a connection, and counts it."""
+        items = self._items[client]
+        item, size = items[place]
+        del items[place]
+        self._owners.take(client.owner, size)
+        self._connections[client.owner].take(client, size)
+        self._tidy(client)
+        return item
 
-    def _tidy(self, owner: Hashable) -> None:
-        connections = self._owners[owner]
-        for client in [client for client, items in connections.items() if not items]:
-            del connections[client]
-        if not connections:
-            del self._owners[owner]
+    def _tidy(self, client: Client) -> None:
+        if self._items[client]:
+            return
+        del self._items[client]
+        self._connections[client.owner].leave(client)
+        if not self._connections[client.owner]:
+            forgotten = self._owners.leave(client.owner)
+            self._connections.pop(forgotten, None)

@@ -120,7 +120,14 @@ class Engine:
         wait = self.options.batch_wait_ms / 1000 if self._backend.batches else 0.0
         # Half of what a request may take: one that comes when a job does not return is still answered in time.
         seconds = max(1.0, self.options.timeout_secs / 2)
-        batcher = Batcher(self._run, max_batch=self._most_together, wait=wait, seconds=seconds, replaced=self._go_on)
+        batcher = Batcher(
+            self._run,
+            max_batch=self._most_together,
+            wait=wait,
+            seconds=seconds,
+            replaced=self._go_on,
+            cost=self._cost,
+        )
         readers = Readers(self._settings, count=max(2, min(4, available_cores())), seconds=self.options.timeout_secs)
         self._batcher, self._readers = batcher, readers
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="answers")
@@ -162,8 +169,11 @@ class Engine:
         """Returns how many images of a shape run together: what is more takes the memory of a larger image."""
         if not self._backend.batches:
             return 1
-        pixels = math.prod(counted_size(self._card.config, shape[0], shape[1]))
-        return max(1, min(self.options.max_batch_size, self._rest_options.max_pixels // pixels))
+        return max(1, min(self.options.max_batch_size, self._rest_options.max_pixels // self._cost(shape)))
+
+    def _cost(self, shape: tuple[int, ...]) -> int:
+        """Returns the pixels of an image of a shape, as it is padded for the network."""
+        return math.prod(counted_size(self._card.config, shape[0], shape[1]))
 
     @contextlib.contextmanager
     def admitted(self, client: Client = SOMEBODY) -> Iterator[Callable[[int], None]]:
