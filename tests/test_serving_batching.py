@@ -9,7 +9,6 @@ import pytest
 from deeplab_tf.serving.batching import Batcher
 from deeplab_tf.serving.clients import Client, Turns
 
-
 LARGE, SMALL, OTHER = (Client(f"10.0.0.{number}") for number in range(3))
 
 

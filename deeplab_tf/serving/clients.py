@@ -34,12 +34,12 @@ _REMEMBERED = 256  # of those who do not wait any more, at most
 
 
 class _Shares(Generic[K]):
-    """The order of those who wait, by which each gets an equal share of what is given, whatever the sizes of the pieces.
+    """The order of those who wait, by which each gets an equal share of what is given, of whatever sizes the pieces are.
 
-    Each has a mark, to which the size of what it takes is added; the one with the least mark is the next, of several the
-    one that has waited for longest. The clock goes on by what is taken, divided by the number of those who wait; whoever
-    comes begins at it. So nobody saves up turns, and whoever has taken much waits until the others have had as much,
-    also those who come and go. (It approximates the generalised processor sharing of Parekh and Gallager, 1993.)
+    Each has a mark, to which the size of what it takes is added; the one with the least mark is the next, of several
+    the one that has waited for longest. The clock goes on by what is taken, divided by the number of those who wait;
+    whoever comes begins at it. So nobody saves up turns, and whoever has taken much waits until the others have had as
+    much, also those who come and go. (It approximates the generalised processor sharing of Parekh and Gallager, 1993.)
     """
 
     def __init__(self) -> None:
@@ -73,8 +73,8 @@ class _Shares(Generic[K]):
 class Turns(Generic[T]):
     """A queue whose clients take turns, and within a client its connections, each with its oldest item.
 
-    So a client that sends much waits for its own, and the others do not. Turns count by the size of the items: one whose
-    items are large has fewer of them.
+    So a client that sends much waits for its own, and the others do not. Turns count by the size of the items: one
+    whose items are large has fewer of them.
     """
 
     def __init__(self) -> None:
