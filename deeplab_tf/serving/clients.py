@@ -34,7 +34,7 @@ _REMEMBERED = 256  # of those who do not wait any more, at most
 
 
 class _Shares(Generic[K]):
-    """The order of those who wait, by which each gets an equal share of what is given, of whatever sizes the pieces are.
+    """The order of those who wait: each gets an equal share of what is given, of whatever sizes the pieces are.
 
     Each has a mark, to which the size of what it takes is added; the one with the least mark is the next, of several
     the one that has waited for longest. The clock goes on by what is taken, divided by the number of those who wait;
