@@ -1,5 +1,6 @@
 """Shared by the tests: quiet TensorFlow, the golden figures, the folder of real weights and images."""
 
+import ctypes
 import gc
 import importlib.util
 import json
@@ -49,6 +50,35 @@ def _golden_module(name: str) -> types.ModuleType:
 
 _golden_module("golden")
 _golden_module("golden_torch")
+
+
+def _resident() -> int:
+    """The memory of this process in bytes; 0 where the system does not tell."""
+    try:
+        return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+_GROWTH = 2**29
+_seen = [2**30]
+
+
+@pytest.fixture(autouse=True)
+def _memory_is_given_back():
+    """Where a test has left much, what TensorFlow keeps of eager operations goes: their kernels, with their weights.
+
+    Two processes of six gigabytes each would be too many for a small machine.
+    """
+    yield
+    if _resident() > _seen[0] + _GROWTH:
+        from tensorflow.python.eager import context
+
+        gc.collect()
+        context.context().clear_kernel_cache()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)
+        _seen[0] = _resident()
 
 
 @pytest.fixture(scope="session", autouse=True)
