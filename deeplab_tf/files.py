@@ -7,6 +7,7 @@ paths with a scheme alone.
 
 import contextlib
 import errno
+import functools
 import os
 import pathlib
 import re
@@ -14,10 +15,12 @@ import shutil
 import tempfile
 import time
 import uuid
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, TypeAlias, Union
 
 from deeplab_tf.errors import DeepLabError, OptionError
+from deeplab_tf.filesystems.processes import lives, this_machine
 
 if TYPE_CHECKING:
     from deeplab_tf.filesystems.remote import RemotePath
@@ -165,9 +168,28 @@ def writing(place: str | os.PathLike[str], *, flag: str | None = None, cure: str
         raise unwritable(place, error, flag=flag, cure=cure) from None
 
 
+@functools.lru_cache(maxsize=1)
+def _machine() -> str:
+    return f"{zlib.crc32(this_machine().encode('utf-8', 'surrogateescape')):08x}"
+
+
 def _partial(folder: AnyPath, end: str = "") -> AnyPath:
-    """Returns the name of something to be written in a folder: short, as a name as long as can be may follow."""
-    return folder / f"{PARTIAL}{uuid.uuid4().hex[:12]}{end}"
+    """Returns the name of something to be written in a folder: short, as a name as long as can be may follow.
+
+    It tells the process, so that what a killed one had begun goes when the next writes there.
+    """
+    if isinstance(folder, pathlib.Path):
+        _remove_forsaken(folder)
+    return folder / f"{PARTIAL}{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:12]}{end}"
+
+
+@functools.lru_cache(maxsize=1024)  # a look for each folder that this process writes to
+def _remove_forsaken(folder: pathlib.Path) -> None:
+    """Removes what processes of this machine that do not live any more had begun to write in a folder."""
+    for left_over in folder.glob(f"{PARTIAL}{_machine()}-*"):
+        process = left_over.name.split("-")[2]
+        if process.isdecimal() and not lives(int(process)):
+            remove(left_over)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ class Mortal:
         self._changes = changes
         monkeypatch.setattr(remote, "_gfile", lambda: self)
         monkeypatch.setattr(tf.raw_ops, "SaveV2", self.save)
-        monkeypatch.setattr(lease, "_lives", lambda process: False)  # this one is, whose leases look like another's
+        monkeypatch.setattr(lease, "lives", lambda process: False)  # this one is, whose leases look like another's
 
     def revive(self) -> None:
         """Begins another process, which is not killed."""

@@ -57,13 +57,17 @@ def test_a_second_trainer_is_refused_and_told_who_has_the_folder(folder):
 
 def test_a_lease_that_is_over_is_passed_by(folder, monkeypatch):
     (folder / "mine").write_text("x")
-    for changes in ({"until": time.time() - 1}, {"until": 1e300}, {"machine": lease._machine(), "process": 2**22 + 1}):
+    for changes in (
+        {"until": time.time() - 1},
+        {"until": 1e300},
+        {"machine": lease.this_machine(), "process": 2**22 + 1},
+    ):
         claim(folder, **changes)
         assert holder_of(folder) is None
         with RunDirectory(folder).locked():
             assert holder_of(folder).process == os.getpid()
         assert names(folder) == ["mine"]
-    claim(folder, machine=lease._machine(), process=os.getppid())
+    claim(folder, machine=lease.this_machine(), process=os.getppid())
     with pytest.raises(HeldError, match=f"process {os.getppid()} on tpu-vm-3"):
         Lease(folder).take()
 

@@ -17,7 +17,6 @@ import dataclasses
 import datetime
 import json
 import os
-import pathlib
 import socket
 import threading
 import time
@@ -27,6 +26,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.filesystems.processes import lives, this_machine
 from deeplab_tf.filesystems.remote import RemotePath
 
 _PREFIX = ".lease-"
@@ -63,32 +63,11 @@ class Holder:
     def is_over(self) -> bool:
         """Whether it has the folder no longer: its time is over, or it is a dead process of this machine."""
         now = time.time()
-        return not now < self.until < now + _FARTHEST or (self.machine == _machine() and not _lives(self.process))
+        return not now < self.until < now + _FARTHEST or (self.machine == this_machine() and not lives(self.process))
 
     def __str__(self) -> str:
         end = datetime.datetime.fromtimestamp(self.until, datetime.timezone.utc)
         return f"process {self.process} on {self.host}, whose lease ends at {end:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _machine() -> str:
-    """Returns what is equal for processes that see one another's numbers: a container is a machine of its own."""
-    parts = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        parts.append(pathlib.Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
-
-
-def _lives(process: int) -> bool:
-    if os.name != "posix":
-        return True  # os.kill would end it
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
 
 
 def _parsed(content: bytes) -> Holder | None:
@@ -201,7 +180,7 @@ class Lease:
 
     def _renew(self) -> None:
         with self._writing:
-            mine = Holder(socket.gethostname(), os.getpid(), _machine(), time.time() + _SECONDS)
+            mine = Holder(socket.gethostname(), os.getpid(), this_machine(), time.time() + _SECONDS)
             file = self._folder / f"{self._begin}{self._number}.json"
             self._number += 1
             file.write_text(json.dumps(dataclasses.asdict(mine)), encoding="utf-8")
