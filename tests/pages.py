@@ -7,14 +7,14 @@ import shlex
 
 from absl import flags
 
-from deeplab_tf.tools import cli
+from deeplab_tf.tools import cli, topics
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCE = re.compile(r"^( *)```(\w*).*?\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 _ENDS = {"&&", "||", "|", ";", ">", "#", "\n"}
 # Commands that take values without the name of a flag.
-_TAKES_NAMES = {"predict", "describe", "verify", "published", "compare"}
+_TAKES_NAMES = {"predict", "describe", "verify", "published", "compare", "completion"}
 
 
 def text(page: pathlib.Path) -> str:
@@ -77,6 +77,9 @@ def flags_of(command: str) -> flags.FlagValues:
 def require_parsed(command: list[str]) -> None:
     """Fails where the command line does not parse, or where words are left over."""
     name, *given = command
+    if name == "help":
+        assert not given or given[0] == "TOPIC" or "-".join(given) in {*cli.COMMANDS, *topics.TOPICS}, command
+        return
     assert name in cli.COMMANDS, command
-    rest = flags_of(name)(["deeplab-tf", *(word for word in given if word != "--help")])[1:]
+    rest = flags_of(name)(["deeplab-tf", *(word for word in given if not word.startswith("--help"))])[1:]
     assert not rest or name in _TAKES_NAMES, f"{command}: {rest}"

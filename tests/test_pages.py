@@ -38,7 +38,7 @@ def test_what_is_parsed_are_the_command_lines():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("docs/coming-from/")])
 def test_flags_in_the_text_exist(name):
-    known = {flag for command in cli.COMMANDS for flag in pages.flags_of(command)} | {"help", "version"}
+    known = {flag for command in cli.COMMANDS for flag in pages.flags_of(command)} | {"help", "helpfull", "version"}
     text = re.sub(r"(?s)```.*?```", "", pages.text(pages.ROOT / name))
     # What is not the command line's: flags of docker, gcloud and TensorFlow, which the pages name beside ours.
     other = {"tf_xla_persistent_cache_directory", "flink_master", "zone", "server", "target"}

@@ -30,7 +30,7 @@ from absl import flags
 
 from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError, unknown_name
-from deeplab_tf.tools import options
+from deeplab_tf.tools import help_pages, options
 
 _Figures: TypeAlias = Mapping[str, float | list[float]]  # a number, or a number for each round
 
@@ -104,17 +104,28 @@ _USES = (
 )
 
 
+_FIRST = ("what", "small", "checkpoints", "sizes", "runtimes", "networks", "device", "precision", "json")
+
+
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     text = f"what to measure: {', '.join(_WHAT)} (default: all)"
     flags.DEFINE_list("what", list(_WHAT), text, flag_values=values)
-    flags.DEFINE_integer("repeats", 5, "processes a figure of convert and help (default: 5)", flag_values=values)
-    flags.DEFINE_integer("rounds", 9, f"turns of {', '.join(_IN_TURNS)} (default: 9)", flag_values=values)
     text = (
         "tiny pictures and networks, and with --networks batches, to try the command; what is given stays, and the "
         "figures mean nothing"
     )
     flags.DEFINE_boolean("small", False, text, flag_values=values)
+    options.define_path(values, "json", None, "also write the figures to this file")
+    with help_pages.grouped(values, "measuring"):
+        _define_measurements(values)
+        _define_steps(values)
+    help_pages.put_first(values, _FIRST)
+
+
+def _define_measurements(values: flags.FlagValues) -> None:
+    flags.DEFINE_integer("repeats", 5, "processes a figure of convert and help (default: 5)", flag_values=values)
+    flags.DEFINE_integer("rounds", 9, f"turns of {', '.join(_IN_TURNS)} (default: 9)", flag_values=values)
     text = "inference: models, as --checkpoint of predict; serve takes the first (default: shapes_resnet)"
     options.define_path_list(values, "checkpoints", ["shapes_resnet"], text)
     for name, default, text in _PREDICTING:
@@ -127,8 +138,6 @@ def define(values: flags.FlagValues) -> None:
     options.define_path(values, "chart", None, text)
     flags.DEFINE_integer("clients", 200, "serve: clients at a time (default: 200)", flag_values=values)
     flags.DEFINE_float("seconds", 60.0, "serve: how long they ask (default: 60)", flag_values=values)
-    _define_steps(values)
-    options.define_path(values, "json", None, "also write the figures to this file")
 
 
 def _define_steps(values: flags.FlagValues) -> None:

@@ -36,7 +36,7 @@ from absl import flags
 
 from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError, unknown_name
-from deeplab_tf.tools import options, own_data
+from deeplab_tf.tools import help_pages, options, own_data
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +64,6 @@ _FOLDERS = {
     "train_image_label_folder": "ADE20K (default: annotations/training)",
     "val_image_folder": "ADE20K (default: images/validation)",
     "val_image_label_folder": "ADE20K (default: annotations/validation)",
-    "root": "folder: the folder of your own data",
 }
 
 
@@ -106,31 +105,55 @@ _USES: tuple[options.Use[flags.FlagValues], ...] = (
 )
 
 
+_FIRST = (
+    "dataset",
+    "root",
+    "output_dir",
+    "annotations",
+    "splits",
+    "val_share",
+    "group_by",
+    "label_map",
+    "voc_root",
+    "cityscapes_root",
+    "ade20k_root",
+)
+
+
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     flags.DEFINE_string("dataset", None, f"what to build: {', '.join(_DATASETS)}", flag_values=values)
     text = "folder to write; it must not exist, or be empty (default: ./tfrecord)"
     options.define_path(values, "output_dir", "./tfrecord", text)
-    for name, text in _FOLDERS.items():
-        options.define_path(values, name, None, text)
-    text = "extension of the photographs (default: jpg for PASCAL VOC); the format is recognised by the bytes"
-    flags.DEFINE_enum("image_format", "jpg", ["jpg", "jpeg", "png"], text, flag_values=values)
-    flags.DEFINE_enum("label_format", "png", ["png"], "extension of the labels (default: png)", flag_values=values)
+    with help_pages.grouped(values, "folders"):
+        for name, text in _FOLDERS.items():
+            options.define_path(values, name, None, text)
+        text = "extension of the photographs (default: jpg for PASCAL VOC); the format is recognised by the bytes"
+        flags.DEFINE_enum("image_format", "jpg", ["jpg", "jpeg", "png"], text, flag_values=values)
+        flags.DEFINE_enum("label_format", "png", ["png"], "extension of the labels (default: png)", flag_values=values)
+    options.define_path(values, "root", None, "folder: the folder of your own data")
     flags.DEFINE_list("splits", [], "only these splits (default: all there are)", flag_values=values)
     text = "files a split (default: 10 for cityscapes, else 4, as the release)"
     flags.DEFINE_integer("num_shards", None, text, flag_values=values)
     flags.DEFINE_integer("num_processes", os.cpu_count(), "processes (default: one a core)", flag_values=values)
-    text = "build as an Apache Beam pipeline: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner (default: without)"
-    flags.DEFINE_string("beam_runner", None, text, flag_values=values)
-    text = 'for --beam_runner: the options of the runner, as in "--region=europe-west1 --job_name=voc"'
-    flags.DEFINE_multi_string("beam_options", [], text, flag_values=values)
-    text = "labels to rename, old:new, for instance 255:1 for masks of 0 and 255"
-    flags.DEFINE_list("label_map", [], text, flag_values=values)
-    text = "of two classes, grey levels from this one on become class 1, others class 0 (default: labels are indices)"
-    flags.DEFINE_integer("threshold", None, text, flag_values=values)
+    with help_pages.grouped(values, "cluster"):
+        text = "build as an Apache Beam pipeline: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner "
+        text += "(default: without)"
+        flags.DEFINE_string("beam_runner", None, text, flag_values=values)
+        text = 'for --beam_runner: the options of the runner, as in "--region=europe-west1 --job_name=voc"'
+        flags.DEFINE_multi_string("beam_options", [], text, flag_values=values)
+    with help_pages.grouped(values, "annotations"):
+        text = "labels to rename, old:new, for instance 255:1 for masks of 0 and 255"
+        flags.DEFINE_list("label_map", [], text, flag_values=values)
+        text = (
+            "of two classes, grey levels from this one on become class 1, others class 0 (default: labels are indices)"
+        )
+        flags.DEFINE_integer("threshold", None, text, flag_values=values)
     own_data.define_flags(values)
-    text = "images that train_aug must have; 0: any number (default: 10582)"
-    flags.DEFINE_integer("train_aug_size", 10582, text, flag_values=values)
+    with help_pages.grouped(values, "folders"):
+        text = "images that train_aug must have; 0: any number (default: 10582)"
+        flags.DEFINE_integer("train_aug_size", 10582, text, flag_values=values)
+    help_pages.put_first(values, _FIRST)
 
 
 def _folder(values: flags.FlagValues, flag: str, root: str, *names: str) -> str:

@@ -1,13 +1,15 @@
 """deeplab-tf: DeepLab v1 to v3+ for TensorFlow 2, faithful to Google's release.
 
-Usage: deeplab-tf COMMAND [flags]; `deeplab-tf COMMAND --help` lists the flags of one.
+Usage: deeplab-tf COMMAND [flags]; `deeplab-tf COMMAND --help` describes one, `deeplab-tf help TOPIC` a subject.
 """
 
 import importlib
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 
-from deeplab_tf.errors import unknown_name
+from deeplab_tf.errors import DeepLabError, unknown_name
+from deeplab_tf.tools import help_pages
 from deeplab_tf.tools.ending import ending
 from deeplab_tf.version import __version__
 
@@ -30,6 +32,7 @@ COMMANDS = {
     "published": "list every published result, or build the networks and compare their costs",
     "demo": "convert, segment and score the embedded checkpoint; needs no data and no network",
     "benchmark": "measure this machine",
+    "completion": "a script by which bash or zsh completes commands and flags",
 }
 # Commands whose file has another name: the release's export_model.py keeps its name.
 _FILES = {"export": "export_model"}
@@ -40,9 +43,36 @@ def file_of(command: str) -> str:
     return _FILES.get(command, command.replace("-", "_"))
 
 
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    """Returns names with what they are about, in lines that fit the terminal."""
+    return "\n".join(
+        textwrap.fill(text, help_pages.width(), initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
+        for name, text in rows
+    )
+
+
 def _usage() -> str:
-    rows = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
-    return f"{(__doc__ or '').strip()}\n\nCommands:\n{rows}"
+    from deeplab_tf.tools.topics import TOPICS
+
+    topics = [(name, about) for name, (about, _) in TOPICS.items()]
+    return (
+        f"{help_pages.text(__doc__ or '', help_pages.width())}\n\nCommands:\n{_table(COMMANDS.items())}\n\n"
+        f"Topics:\n{_table(topics)}"
+    )
+
+
+def _explain(words: Sequence[str]) -> str:
+    """Returns the text of a topic; of a command, the page of its flags or of one group of them."""
+    from deeplab_tf.tools.topics import TOPICS
+
+    if not words:
+        return _usage()
+    topic = "-".join(words).lower()
+    if topic not in TOPICS:
+        raise unknown_name("topic", " ".join(words), [*COMMANDS, *TOPICS])
+    about, text = TOPICS[topic]
+    columns = help_pages.width()
+    return help_pages.text(f"{topic}: {about}\n\n{text}", columns)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,9 +82,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(argv: list[str]) -> None:
-    if len(argv) < 2 or argv[1] in ("--help", "-h", "help"):
+    if len(argv) < 2 or argv[1] in ("--help", "-h", "--helpfull"):
         print(_usage())
         sys.exit(0 if len(argv) > 1 else 1)
+    if argv[1] == "help" and argv[2:3] and argv[2] in COMMANDS:
+        argv = [argv[0], argv[2], "=".join(["--help", *argv[3:4]])]
+    if argv[1] == "help":
+        try:
+            print(_explain(argv[2:]))
+        except DeepLabError as error:
+            print(f"deeplab-tf: {error}", file=sys.stderr)
+            sys.exit(1)
+        sys.exit(0)
     if argv[1] == "--version":
         print(f"deeplab_tf {__version__}")
         sys.exit(0)

@@ -16,7 +16,7 @@ from absl import flags
 
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.tools import options
+from deeplab_tf.tools import help_pages, options
 
 _USES: tuple[options.Use[flags.FlagValues], ...] = (
     options.Use(("dataset",), "a model directory, which --to_tf1 does not write", lambda values: not values.to_tf1),
@@ -24,6 +24,18 @@ _USES: tuple[options.Use[flags.FlagValues], ...] = (
     options.Use(
         ("keep_training_state",), "a checkpoint, which --to_hf does not write", lambda values: not values.to_hf
     ),
+)
+
+
+_FIRST = (
+    "checkpoint",
+    "output_dir",
+    "to_tf1",
+    "to_hf",
+    "dataset",
+    "output_stride",
+    "atrous_rates",
+    "keep_training_state",
 )
 
 
@@ -52,6 +64,7 @@ def define(values: flags.FlagValues) -> None:
     )
     options.define_path(values, "dataset", None, text, named=True)
     options.define_flags(values, ModelConfig)
+    help_pages.put_first(values, _FIRST)
 
 
 def main(values: flags.FlagValues) -> None:

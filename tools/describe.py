@@ -22,9 +22,12 @@ from deeplab_tf import configs
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.config import ModelConfig, override
 from deeplab_tf.config.inference import LONGEST_SIDE
-from deeplab_tf.tools import options
+from deeplab_tf.tools import help_pages, options
 
 _FLOAT = 4  # bytes
+
+
+_FIRST = ("checkpoint", "model_variant", "crop_size", "output_stride", "atrous_rates", "decoder_output_stride")
 
 
 def define(values: flags.FlagValues) -> None:
@@ -32,6 +35,7 @@ def define(values: flags.FlagValues) -> None:
     text = f"{options.RUNNABLE_HELP}; or a recipe of train's --config; several are allowed"
     options.define_paths(values, "checkpoint", None, text)
     options.define_flags(values, ModelConfig)
+    help_pages.put_first(values, _FIRST)
 
 
 def _config(name: str, changes: Mapping[str, Any]) -> tuple[ModelConfig, str]:

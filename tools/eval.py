@@ -18,14 +18,29 @@ from typing import Any
 from absl import flags
 
 from deeplab_tf.config import EvalConfig
-from deeplab_tf.tools import options, passes
+from deeplab_tf.tools import help_pages, options, passes
 
 _NAMES: dict[str, str | None] = {}
+
+
+_FIRST = (
+    "checkpoint_dir",
+    "dataset_dir",
+    "dataset",
+    "eval_split",
+    "eval_logdir",
+    "report",
+    "eval_crop_size",
+    "eval_scales",
+    "add_flipped_images",
+    "max_number_of_evaluations",
+)
 
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     passes.define(values, EvalConfig, _NAMES)
+    help_pages.put_first(values, _FIRST)
 
 
 def configurations(values: flags.FlagValues) -> tuple[EvalConfig, dict[str, Any], dict[str, Any]]:

@@ -16,11 +16,24 @@ from absl import flags
 
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import ShortageError, is_out_of_memory, what_was_asked
-from deeplab_tf.tools import options, retired
+from deeplab_tf.tools import help_pages, options, retired
 
 _LITE = ("precision", "export_upsample", "uint8_io")
 _USES: tuple[options.Use[ExportConfig], ...] = (
     options.Use(_LITE, "--format=tflite", lambda choice: choice.format == "tflite"),
+)
+
+
+_FIRST = (
+    "checkpoint_path",
+    "export_path",
+    "format",
+    "precision",
+    "crop_size",
+    "output_stride",
+    "representative_images",
+    "images",
+    "min_agreement",
 )
 
 
@@ -33,6 +46,7 @@ def define(values: flags.FlagValues) -> None:
     options.define_flags(values, ExportConfig)
     options.define_flags(values, ModelConfig)
     options.define_retired(values, retired.EXPORT)
+    help_pages.put_first(values, _FIRST)
 
 
 def _percent(share: float) -> str:

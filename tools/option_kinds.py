@@ -28,6 +28,14 @@ def kind_of(annotation: typing.Any) -> type:
     return kinds[0] if kinds[0] in (bool, int, float) else str
 
 
+def choices_of(annotation: typing.Any) -> tuple[str, ...]:
+    """Returns the words of the Literal that a field, or each element of its list, is; empty: it is none."""
+    for kind in (item_type(annotation), annotation, *typing.get_args(annotation)):
+        if typing.get_origin(kind) is typing.Literal:
+            return typing.get_args(kind)
+    return ()
+
+
 class SwitchParser(flags.ArgumentParser):
     """Parses auto, or what a boolean flag takes, to a Switch."""
 

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -13,6 +12,7 @@ from absl import flags
 from deeplab_tf import files
 from deeplab_tf.config.fields import EXPORTS, HUB, WEIGHTS, Switch, auto_or_count
 from deeplab_tf.errors import DeepLabError, is_out_of_memory, what_was_asked
+from deeplab_tf.tools import help_pages
 from deeplab_tf.tools.ending import ending
 from deeplab_tf.tools.option_kinds import (
     DEFINE,
@@ -22,6 +22,7 @@ from deeplab_tf.tools.option_kinds import (
     PathParser,
     PathsParser,
     SwitchFlag,
+    choices_of,
     kind_of,
 )
 
@@ -105,7 +106,9 @@ def define_flags(values: flags.FlagValues, config_class: type, names: Mapping[st
         field = fields[name]
         default = "unset" if field.default is None else _shown(field.default)
         text = f"{field.metadata['help']} (default: {default})"
-        _define_field(values, flag, field, text)
+        with help_pages.grouped(values, field.metadata["group"]):
+            _define_field(values, flag, field, text)
+        vars(values[flag])["choices"] = choices_of(field.type)
 
 
 def given(values: flags.FlagValues, config_class: type, names: Mapping[str, str | None] | None = None) -> dict:
@@ -125,12 +128,13 @@ def define_retired(values: flags.FlagValues, retired: Mapping[str, tuple[object,
 
     They are accepted, so that old command lines run; `retired_notes` says so where one is given.
     """
-    for name, (default, reason) in retired.items():
-        shown = "unset" if default == () else _shown(default)
-        text = f"accepted without effect: {reason} (default: {shown})"
-        DEFINE[type(default)](name, None, text, flag_values=values)
-    for name in _LOGGING:
-        flags.DEFINE_boolean(name, None, "accepted: messages go to the terminal anyway", flag_values=values)
+    with help_pages.grouped(values, "retired"):
+        for name, (default, reason) in retired.items():
+            shown = "unset" if default == () else _shown(default)
+            text = f"accepted without effect: {reason} (default: {shown})"
+            DEFINE[type(default)](name, None, text, flag_values=values)
+        for name in _LOGGING:
+            flags.DEFINE_boolean(name, None, "accepted: messages go to the terminal anyway", flag_values=values)
 
 
 def retired_notes(values: flags.FlagValues, retired: Mapping[str, tuple[object, str]]) -> list[str]:
@@ -144,7 +148,7 @@ def require(values: flags.FlagValues, *names: str) -> None:
     """Raises DeepLabError for the first of the flags `names` that was not given."""
     for name in names:
         if not values[name].value:
-            raise DeepLabError(f"--{name} is missing; expected {values[name].help}")
+            raise DeepLabError(f"--{name} is missing; expected {help_pages.text_of(values[name])}")
 
 
 _Subject = TypeVar("_Subject")
@@ -269,17 +273,6 @@ def tell_exactness(allowed: bool = False, *, optional: bool = True) -> None:
         print(line)
 
 
-def _help(doc: str, values: flags.FlagValues) -> str:
-    lines = [doc.strip(), "", "Flags:"]
-    for name in values:
-        head = f"--[no]{name}" if values[name].boolean else f"--{name}"
-        lines += [
-            f"  {head}",
-            *textwrap.wrap(values[name].help, 100, initial_indent=" " * 6, subsequent_indent=" " * 6),
-        ]
-    return "\n".join(lines)
-
-
 def run(
     main: Callable[[flags.FlagValues], int | None],
     define: Callable[[flags.FlagValues], None],
@@ -294,8 +287,8 @@ def run(
     flags before TensorFlow can have started, for what it reads once.
 
     A mistake of the user (DeepLabError, a flag that does not parse) is one line on standard error and status 1.
-    `--help` prints the tool's text and flags, with status 0 and without importing TensorFlow. Control-C ends it with
-    status 130.
+    `--help` prints the tool's text and flags, `--helpfull` all of them, `--help=GROUP` those of a group, with status 0
+    and without importing TensorFlow. Control-C ends it with status 130.
     """
     argv = list(sys.argv if argv is None else argv)
     name = os.path.basename(argv[0]).removesuffix(".py")
@@ -303,16 +296,20 @@ def run(
         values = flags.FlagValues()
         values.set_gnu_getopt(True)
         define(values)
-        if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
-            print(_help(sys.modules[main.__module__].__doc__ or "", values))
-            sys.exit(0)
+        asked = help_pages.asked_for(argv[1:])
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         try:
+            if asked:
+                print(help_pages.answer(name, sys.modules[main.__module__].__doc__ or "", values, asked))
+                sys.exit(0)
             _parse(values, argv, rest_is)
             if prepare:
                 prepare(values)
             _require_file_systems(values)
             status = main(values)
+        except flags.UnrecognizedFlagError as error:
+            print(f"{name}: {help_pages.unknown_flag(values, error.flagname)}", file=sys.stderr)
+            status = 1
         except flags.Error as error:
             print(f"{name}: {str(error).splitlines()[0]} (--help lists the flags)", file=sys.stderr)
             status = 1

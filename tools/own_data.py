@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.tools import options
+from deeplab_tf.tools import help_pages, options
 
 if TYPE_CHECKING:
     from deeplab_tf.data.folder import FolderData
@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags of divisions, photographs and annotations."""
-    _define_division(values)
-    _define_photographs(values)
-    _define_annotations(values)
+    with help_pages.grouped(values, "division"):
+        _define_division(values)
+    with help_pages.grouped(values, "photographs"):
+        _define_photographs(values)
+    with help_pages.grouped(values, "annotations"):
+        _define_annotations(values)
 
 
 def _define_division(values: flags.FlagValues) -> None:

@@ -11,6 +11,7 @@ from absl import flags
 
 from deeplab_tf.config import DERIVED, DataConfig, EvalConfig, ModelConfig, VisConfig
 from deeplab_tf.config.crf import CrfConfig
+from deeplab_tf.config.groups import TRAINING
 from deeplab_tf.data.tfds_folder import PREFIX
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import options, retired
@@ -22,7 +23,7 @@ if typing.TYPE_CHECKING:
 # The data set has the number of classes, the checkpoint its backbone; crop and batch are the command's own.
 OF_MODEL = dict.fromkeys(DERIVED[ModelConfig])
 OF_DATA = dict.fromkeys(DERIVED[DataConfig])
-OF_DATA |= {field.name: None for field in dataclasses.fields(DataConfig) if field.metadata["training"]}
+OF_DATA |= {field.name: None for field in dataclasses.fields(DataConfig) if field.metadata["group"] == TRAINING}
 
 
 # The CRF's parameters do something where there is a CRF.

@@ -33,7 +33,7 @@ from absl import flags
 from deeplab_tf.config import ModelConfig, PredictConfig
 from deeplab_tf.config.crf import CrfConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.tools import options, predict_clips
+from deeplab_tf.tools import help_pages, options, predict_clips
 
 if TYPE_CHECKING:
     from deeplab_tf.inference.exported import Runnable
@@ -47,6 +47,21 @@ _USES: tuple[options.Use[PredictConfig], ...] = (
 )
 
 
+_FIRST = (
+    "checkpoint",
+    "input",
+    "output_dir",
+    "save",
+    "resize",
+    "longest_side",
+    "output_stride",
+    "eval_scales",
+    "add_flipped_images",
+    "runtime",
+    "crf",
+)
+
+
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     options.define_path(values, "checkpoint", None, options.RUNNABLE_HELP)
@@ -56,14 +71,15 @@ def define(values: flags.FlagValues) -> None:
     )
     options.define_paths(values, "input", None, text, addresses=True)
     options.define_path(values, "output_dir", "output", "folder to write (default: output)")
-    text = (
-        "segment as an Apache Beam pipeline: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner (default: without)"
-    )
-    flags.DEFINE_string("beam_runner", None, text, flag_values=values)
-    text = 'for --beam_runner: the options of the runner, as in "--flink_master=host:8081 --parallelism=64"'
-    flags.DEFINE_multi_string("beam_options", [], text, flag_values=values)
+    with help_pages.grouped(values, "cluster"):
+        text = "segment as an Apache Beam pipeline: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner "
+        text += "(default: without)"
+        flags.DEFINE_string("beam_runner", None, text, flag_values=values)
+        text = 'for --beam_runner: the options of the runner, as in "--flink_master=host:8081 --parallelism=64"'
+        flags.DEFINE_multi_string("beam_options", [], text, flag_values=values)
     options.define_flags(values, PredictConfig)
     options.define_flags(values, ModelConfig)
+    help_pages.put_first(values, _FIRST)
 
 
 def _shares(result: "ImageResult") -> str:

@@ -20,7 +20,7 @@ from absl import flags
 
 from deeplab_tf.config import ModelConfig, ServeConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.tools import options
+from deeplab_tf.tools import help_pages, options
 from deeplab_tf.tools.ending import INTERRUPTED
 
 # Of the engine's facts these are for the page alone; of the options these are printed.
@@ -36,11 +36,15 @@ _USES: tuple[options.Use[ServeConfig], ...] = (
 )
 
 
+_FIRST = ("checkpoint", "port", "host", "examples", "runtime", "token_file", "max_body_mb")
+
+
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     options.define_path(values, "checkpoint", None, options.RUNNABLE_HELP)
     options.define_flags(values, ServeConfig)
     options.define_flags(values, ModelConfig)
+    help_pages.put_first(values, _FIRST)
 
 
 def _require_packages() -> None:

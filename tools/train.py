@@ -32,7 +32,7 @@ from deeplab_tf.data.find import find_dataset
 from deeplab_tf.data.tfds_folder import PREFIX
 from deeplab_tf.doctor.findings import WARNING
 from deeplab_tf.doctor.network import training_findings
-from deeplab_tf.tools import options, passes, retired
+from deeplab_tf.tools import help_pages, options, passes, retired
 from deeplab_tf.tools.ending import INTERRUPTED
 from deeplab_tf.tools.option_kinds import AUTO
 from deeplab_tf.zoo.contamination import contamination
@@ -149,6 +149,22 @@ _USES: tuple[options.Use[Experiment], ...] = (
 )
 
 
+_FIRST = (
+    "train_logdir",
+    "config",
+    "dataset_dir",
+    "dataset",
+    "train_split",
+    "tf_initial_checkpoint",
+    "model_variant",
+    "train_crop_size",
+    "train_batch_size",
+    "base_learning_rate",
+    "training_number_of_steps",
+    "mode",
+)
+
+
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     text = "recipe of configs/ to start from, by its name; the other flags change it"
@@ -156,6 +172,7 @@ def define(values: flags.FlagValues) -> None:
     for part, names in _NAMES.items():
         options.define_flags(values, part, names)
     options.define_retired(values, retired.TRAIN)
+    help_pages.put_first(values, _FIRST)
 
 
 def experiment(values: flags.FlagValues, tell: Callable[[str], object] = lambda line: None) -> Experiment:

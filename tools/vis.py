@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags
 
 from deeplab_tf.config import VisConfig
-from deeplab_tf.tools import options, passes
+from deeplab_tf.tools import help_pages, options, passes
 
 _NAMES: dict[str, str | None] = {
     "report": None,  # eval's
@@ -26,9 +26,23 @@ _NAMES: dict[str, str | None] = {
 }
 
 
+_FIRST = (
+    "checkpoint_dir",
+    "dataset_dir",
+    "dataset",
+    "vis_split",
+    "vis_logdir",
+    "vis_crop_size",
+    "colormap_type",
+    "also_save_raw_predictions",
+    "max_number_of_iterations",
+)
+
+
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     passes.define(values, VisConfig, _NAMES)
+    help_pages.put_first(values, _FIRST)
 
 
 def configurations(values: flags.FlagValues) -> tuple[VisConfig, dict[str, Any], dict[str, Any]]:

@@ -7,7 +7,7 @@ from deeplab_tf.config.fields import Options, option
 
 
 @dataclasses.dataclass(frozen=True)
-class CrfConfig(Options):
+class CrfConfig(Options, group="crf"):
     """The arguments of `crf.densecrf`. The defaults are those of DeepLab v2's ResNet-101 on PASCAL VOC 2012."""
 
     crf: bool = option(False, "end with a fully connected CRF at the picture's own size, as DeepLab v1 and v2")

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.config.fields import Options, auto_or_count, option, path_option, split_names
+from deeplab_tf.config.groups import TRAINING
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 LabelPolicy = Literal["error", "ignore", "map"]
@@ -14,7 +15,7 @@ LABEL_POLICIES: tuple[LabelPolicy, ...] = get_args(LabelPolicy)
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig(Options):
+class DataConfig(Options, group="data"):
     """Which records are read and what becomes of them before the network: the release's data flags.
 
     `crop_size` and `batch_size` are its train_crop_size and train_batch_size. Sizes are (height, width) in pixels.
@@ -43,36 +44,42 @@ class DataConfig(Options):
         (513, 513),
         "height,width that training crops to and smaller images are padded to; unset: evaluation only",
         flag="train_crop_size",
-        training=True,
+        group=TRAINING,
     )
     batch_size: int = option(
         8,
         "examples in a batch, over all devices; auto: as many as the memory holds, with the rate for them",
         flag="train_batch_size",
-        training=True,
         parse=auto_or_count,
+        group=TRAINING,
     )
-    min_resize_value: int | None = option(None, "resize images so that their shorter side has this many pixels")
-    max_resize_value: int | None = option(None, "but their longer side at most this many; needs min_resize_value")
-    resize_factor: int | None = option(None, "and both sides a multiple of this, plus one; needs min_resize_value")
-    min_scale_factor: float = option(0.5, "smallest random scale of training", training=True)
-    max_scale_factor: float = option(2.0, "largest random scale of training", training=True)
+    min_resize_value: int | None = option(
+        None, "resize images so that their shorter side has this many pixels", group="sizes"
+    )
+    max_resize_value: int | None = option(
+        None, "but their longer side at most this many; needs min_resize_value", group="sizes"
+    )
+    resize_factor: int | None = option(
+        None, "and both sides a multiple of this, plus one; needs min_resize_value", group="sizes"
+    )
+    min_scale_factor: float = option(0.5, "smallest random scale of training", group=TRAINING)
+    max_scale_factor: float = option(2.0, "largest random scale of training", group=TRAINING)
     scale_factor_step_size: float = option(
-        0.25, "distance of the random scales; 0: any between smallest and largest", training=True
+        0.25, "distance of the random scales; 0: any between smallest and largest", group=TRAINING
     )
     color_jitter: tuple[float, ...] | None = option(
         None,
         "largest random change of brightness, contrast, saturation (shares) and hue (of a turn): 0.2,0.2,0.2,0.05",
-        training=True,
+        group=TRAINING,
     )
     gaussian_blur: float | None = option(
-        None, "largest random blur: the width sigma of the bell in pixels", training=True
+        None, "largest random blur: the width sigma of the bell in pixels", group=TRAINING
     )
     grid_mask: float | None = option(
-        None, "hide squares of a random grid: their largest side as a share of its spacing", training=True
+        None, "hide squares of a random grid: their largest side as a share of its spacing", group=TRAINING
     )
     cut_mix: float | None = option(
-        None, "share of the pictures that get a rectangle of another one of their batch", training=True
+        None, "share of the pictures that get a rectangle of another one of their batch", group=TRAINING
     )
     model_variant: str = option("mobilenet_v2", "backbone, whose mean pixel fills the image's padding")
     label_policy: LabelPolicy = option(
@@ -86,6 +93,7 @@ class DataConfig(Options):
         None,
         "folder on a fast disk of this machine that keeps training's pictures decoded: later epochs read only the "
         "window that they crop. Takes 4 bytes a pixel: 8 MB a picture of Cityscapes, 25 GB for its train_fine",
+        group="devices",
     )
 
     def __post_init__(self) -> None:

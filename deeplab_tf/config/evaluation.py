@@ -12,7 +12,7 @@ DATASET_COLOURS = "dataset"
 
 
 @dataclasses.dataclass(frozen=True)
-class Averaging(Exactness):
+class Averaging(Exactness, group="averaging"):
     """The scales and flips whose probabilities are averaged, and how exactly."""
 
     eval_scales: tuple[float, ...] = option((1.0,), "scales whose probabilities are averaged")
@@ -24,7 +24,7 @@ class Averaging(Exactness):
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalConfig(Averaging, CrfConfig):
+class EvalConfig(Averaging, CrfConfig, group="evaluation"):
     """Which checkpoints are run on which split, and where the results go: the flags of the release's eval.py.
 
     vis.py has the same flags under its own names (vis_logdir for eval_logdir and so on). Sizes are (height, width) in
@@ -38,18 +38,24 @@ class EvalConfig(Averaging, CrfConfig):
     checkpoint_dir: str | None = path_option(
         None,
         f"folder of a training run, whose new checkpoints are followed; or one checkpoint: {WEIGHTS}; or {EXPORTS}",
+        group="what",
     )
-    eval_logdir: str | None = path_option(None, "folder to write")
-    report: str | None = path_option(None, "folder to write metrics.json, per_image.csv and report.html to")
-    eval_split: str = option("val", "split of the data set")
+    eval_logdir: str | None = path_option(None, "folder to write", group="what")
+    report: str | None = path_option(
+        None, "folder to write metrics.json, per_image.csv and report.html to", group="what"
+    )
+    eval_split: str = option("val", "split of the data set", group="data")
     eval_batch_size: int = option(1, "images run together")
     eval_crop_size: tuple[int, int] | None = option(
         (513, 513),
         "height,width that images are padded to, as the release does; empty: each as little as it needs. This "
         "and the split, batch, scales, flips, resizing and CRF of a run are its own unless they are given",
+        group="sizes",
     )
     large_images: LargeImages = option(
-        "pad", "images larger than the crop: pad runs them whole; tile in overlapping pieces of the crop's size"
+        "pad",
+        "images larger than the crop: pad runs them whole; tile in overlapping pieces of the crop's size",
+        group="sizes",
     )
     eval_interval_secs: int = option(300, "a followed run: seconds from one checkpoint to the next, at least")
     max_number_of_evaluations: int = option(0, "a followed run: checkpoints to end after; 0 or less: never")
@@ -71,7 +77,7 @@ class EvalConfig(Averaging, CrfConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class VisConfig(EvalConfig):
+class VisConfig(EvalConfig, group="what"):
     """Which pictures are drawn: `EvalConfig` and the release's vis flags."""
 
     colormap_type: str = option(

@@ -34,7 +34,7 @@ _AGREEMENT: Mapping[Precision, float] = {"float32": 0.9999, "float16": 0.999, "d
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportConfig(Options):
+class ExportConfig(Options, group="export"):
     """How a model is exported.
 
     The flags of the release's export_model.py that are not model flags, and those that TFLite and the certificate need
@@ -48,46 +48,62 @@ class ExportConfig(Options):
         None,
         "saved_model, frozen_pb (the release's frozen graph), tflite or onnx; unset: by the ending of the path (.pb, "
         ".tflite, .onnx), else saved_model",
+        group="what",
     )
     outputs: tuple[Output, ...] | None = option(
         None,
         "outputs of the graph: predictions, probabilities, logits; unset: predictions, and for frozen_pb probabilities "
         "too, as in the release; for tflite see export_upsample",
     )
-    inference_scales: tuple[float, ...] = option((1.0,), "scales whose probabilities are averaged inside the graph")
-    add_flipped_images: bool = option(False, "also average over the horizontally flipped image inside the graph")
-    min_resize_value: int | None = option(
-        None, "the graph first resizes images so that their shorter side has this many pixels"
+    inference_scales: tuple[float, ...] = option(
+        (1.0,), "scales whose probabilities are averaged inside the graph", group="averaging"
     )
-    max_resize_value: int | None = option(None, "but their longer side at most this many; needs min_resize_value")
-    resize_factor: int | None = option(None, "and both sides a multiple of this, plus one; needs min_resize_value")
+    add_flipped_images: bool = option(
+        False, "also average over the horizontally flipped image inside the graph", group="averaging"
+    )
+    min_resize_value: int | None = option(
+        None, "the graph first resizes images so that their shorter side has this many pixels", group="sizes"
+    )
+    max_resize_value: int | None = option(
+        None, "but their longer side at most this many; needs min_resize_value", group="sizes"
+    )
+    resize_factor: int | None = option(
+        None, "and both sides a multiple of this, plus one; needs min_resize_value", group="sizes"
+    )
     save_inference_graph: bool = option(
-        False, "also write the graph, without its weights, as inference_graph.pbtxt beside the export"
+        False, "also write the graph, without its weights, as inference_graph.pbtxt beside the export", group="what"
     )
     precision: Precision = option(
-        "float32", "of a tflite: float32, float16 or dynamic (weights only), int8 (everything)"
+        "float32", "of a tflite: float32, float16 or dynamic (weights only), int8 (everything)", group="tflite"
     )
     export_upsample: Upsampling = option(
         "argmax",
         "end of a tflite: none: logits at the network's stride; logits: at the size of the image; argmax: classes",
+        group="tflite",
     )
-    uint8_io: bool = option(True, "a tflite takes uint8 pixels, and an int8 one gives uint8 logits; false: float32")
+    uint8_io: bool = option(
+        True, "a tflite takes uint8 pixels, and an int8 one gives uint8 logits; false: float32", group="tflite"
+    )
     representative_images: tuple[str, ...] | None = path_option(
         None,
         "files, folders or globs of images like those to come, about a hundred, from which int8 takes its ranges; a "
         "network of quantised training has its own",
+        group="tflite",
     )
     images: tuple[str, ...] | None = path_option(
-        None, "files, folders or globs of images for the certificate; unset: representative_images, else drawn shapes"
+        None,
+        "files, folders or globs of images for the certificate; unset: representative_images, else drawn shapes",
+        group="certificate",
     )
     labels: str | None = path_option(
-        None, "folder of labels, <stem>.png for each of these images, to score both models by"
+        None, "folder of labels, <stem>.png for each of these images, to score both models by", group="certificate"
     )
-    num_images: int = option(8, "images that the certificate is made from, at most")
+    num_images: int = option(8, "images that the certificate is made from, at most", group="certificate")
     min_agreement: float | None = option(
         None,
         "share of pixels in which the exported file must give the Keras model's class; unset: "
         + ", ".join(f"{share} for {precision}" for precision, share in _AGREEMENT.items()),
+        group="certificate",
     )
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ A configuration is a frozen dataclass below `Options`. Each field holds an optio
 """
 
 import dataclasses
+import types
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -31,7 +32,7 @@ def option(
     flag: str | None = None,
     parse: Callable[[Any], object] | None = None,
     path: bool | Literal["named"] = False,
-    training: bool = False,
+    group: str | None = None,
 ) -> Any:
     """Returns a field with its default and the help of its flag.
 
@@ -42,15 +43,15 @@ def option(
       parse: makes the field's value from what is given; unset: lists are parsed by the field's type.
       path: whether it holds a path, or several of them, so that its flag expands `~`; "named": a path or a name, so
         that its flag also keeps the separator that tells the one from the other.
-      training: whether training alone reads it.
+      group: the heading of `GROUPS` that help lists it under; unset: that of its class.
     """
-    metadata = {"help": help_text, "flag": flag, "parse": parse, "path": path, "training": training}
+    metadata = {"help": help_text, "flag": flag, "parse": parse, "path": path, "group": group}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def path_option(default: Any, help_text: str, *, named: bool = False) -> Any:
+def path_option(default: Any, help_text: str, *, named: bool = False, group: str | None = None) -> Any:
     """Returns a field that holds a path, or several of them, or where it is `named` a path or a name; see `option`."""
-    return option(default, help_text, path="named" if named else True)
+    return option(default, help_text, path="named" if named else True, group=group)
 
 
 def switch(value: Any) -> Any:
@@ -101,8 +102,15 @@ class Options:
     """A configuration: values are parsed and checked on construction.
 
     Lists may be given in every spelling, as (6, 12), "6,12" or ("6", "12"), and become tuples. Sub-classes check their
-    values in __post_init__; a DeepLabError names field, value and cure.
+    values in __post_init__; a DeepLabError names field, value and cure. A sub-class says the `group` of those of its
+    options that name none.
     """
+
+    def __init_subclass__(cls, *, group: str = "what") -> None:
+        for field in vars(cls).values():
+            if isinstance(field, dataclasses.Field):
+                own = field.metadata["group"] or group
+                field.metadata = types.MappingProxyType({**field.metadata, "group": own})
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -14,7 +14,7 @@ LARGE_IMAGES: tuple[LargeImages, ...] = get_args(LargeImages)
 
 
 @dataclasses.dataclass(frozen=True)
-class Exactness(Options):
+class Exactness(Options, group="devices"):
     """How exactly a GPU or TPU computes."""
 
     tf32: bool = option(

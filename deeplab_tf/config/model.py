@@ -23,7 +23,7 @@ _LARGEST_COUNT = 1 << 15  # the largest vocabulary of classes, ImageNet-21K's, h
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(Options):
+class ModelConfig(Options, group="network"):
     """The network: every model flag of the release, and after `image_se_uses_qsigmoid` what the papers have beyond it.
 
     The flags are those of the release's common.py, train.py and export_model.py. Sizes are (height, width) in pixels.
@@ -40,48 +40,78 @@ class ModelConfig(Options):
     output_stride: int = option(16, "input size over size of the backbone's last feature map: 32, 16, 8 or lower")
     atrous_rates: tuple[int, ...] | None = option(None, "ASPP rates; 6,12,18 at output stride 16, doubled at 8")
     crop_size: tuple[int, int] | None = option(None, "input height,width the graph is built for; unset: any size")
-    logits_kernel_size: int = option(1, "kernel of the last convolution; other than 1 only without ASPP")
+    logits_kernel_size: int = option(1, "kernel of the last convolution; other than 1 only without ASPP", group="head")
     image_pyramid: tuple[float, ...] | None = option(None, "scales the network runs at inside one graph")
-    add_image_level_feature: bool = option(True, "add the globally pooled feature to ASPP")
-    image_pooling_crop_size: tuple[int, int] | None = option(None, "height,width that sets the pooling window")
-    image_pooling_stride: tuple[int, int] = option((1, 1), "stride of the image pooling, vertical,horizontal")
-    aspp_with_batch_norm: bool = option(True, "run ASPP (or the dense prediction cell); false is DeepLab-v2 style")
-    aspp_with_separable_conv: bool = option(True, "separable atrous convolutions in ASPP")
+    add_image_level_feature: bool = option(True, "add the globally pooled feature to ASPP", group="head")
+    image_pooling_crop_size: tuple[int, int] | None = option(
+        None, "height,width that sets the pooling window", group="head"
+    )
+    image_pooling_stride: tuple[int, int] = option(
+        (1, 1), "stride of the image pooling, vertical,horizontal", group="head"
+    )
+    aspp_with_batch_norm: bool = option(
+        True, "run ASPP (or the dense prediction cell); false is DeepLab-v2 style", group="head"
+    )
+    aspp_with_separable_conv: bool = option(True, "separable atrous convolutions in ASPP", group="head")
     multi_grid: tuple[int, ...] | None = option(
-        None, "unit rates of the last block (Xception), or of block4 and its copies (ResNet)"
+        None, "unit rates of the last block (Xception), or of block4 and its copies (ResNet)", group="details"
     )
-    depth_multiplier: float = option(1.0, "scales the channels of a MobileNet or of VGG-16")
-    divisible_by: int | None = option(None, "MobileNetV2 channels become a multiple of this")
+    depth_multiplier: float = option(1.0, "scales the channels of a MobileNet or of VGG-16", group="details")
+    divisible_by: int | None = option(None, "MobileNetV2 channels become a multiple of this", group="details")
     decoder_output_stride: tuple[int, ...] | None = option(
-        None, "strides of the decoder, descending; unset: no decoder"
+        None, "strides of the decoder, descending; unset: no decoder", group="decoder"
     )
-    decoder_use_separable_conv: bool = option(True, "separable convolutions in the decoder")
+    decoder_use_separable_conv: bool = option(True, "separable convolutions in the decoder", group="decoder")
     merge_method: MergeMethod = option("max", "how an image pyramid's logits are merged: max or avg")
     prediction_with_upsampled_logits: bool = option(True, "upsample logits, then argmax; false: the other way round")
     dense_prediction_cell_json: tuple[dense_prediction_cell.Branch, ...] | None = option(
-        None, "JSON file of a dense prediction cell, instead of ASPP", parse=dense_prediction_cell.parse, path=True
+        None,
+        "JSON file of a dense prediction cell, instead of ASPP",
+        parse=dense_prediction_cell.parse,
+        path=True,
+        group="head",
     )
-    nas_stem_output_num_conv_filters: int = option(20, "filters of the first NAS cell")
-    nas_use_classification_head: bool = option(False, "append the classification head to a NAS backbone")
-    nas_remove_os32_stride: bool = option(False, "no stride on a NAS step to output stride 32")
-    use_bounded_activation: bool = option(False, "bound activations to [-6, 6] (Xception, ASPP, decoder)")
-    aspp_with_concat_projection: bool = option(True, "project the concatenated ASPP branches with a 1x1 convolution")
-    aspp_with_squeeze_and_excitation: bool = option(False, "multiply ASPP by a gate from the pooled feature")
-    aspp_convs_filters: int = option(256, "filters of the ASPP convolutions")
-    decoder_use_sum_merge: bool = option(False, "the decoder adds instead of concatenating")
-    decoder_filters: int = option(256, "filters of the decoder convolutions")
-    decoder_output_is_logits: bool = option(False, "the decoder's output is the logits")
-    image_se_uses_qsigmoid: bool = option(False, "the squeeze-and-excitation gate is relu6(x + 3) * 0.16667")
-    fc_kernel_size: int = option(3, "kernel of VGG-16's fc6: 3, or 4 or 7 (DeepLab-v1's other fields of view)")
-    fc_filters: int = option(1024, "filters of VGG-16's fc6 and fc7; 4096 with the kernels 4 and 7")
-    multi_scale_features: bool = option(False, "DeepLab-v1's MSc: the image and four poolings join VGG-16's fc7")
-    cascade_blocks: int = option(0, "copies of a ResNet's block4 behind it: block5 to block7 in DeepLab-v3's cascade")
+    nas_stem_output_num_conv_filters: int = option(20, "filters of the first NAS cell", group="details")
+    nas_use_classification_head: bool = option(
+        False, "append the classification head to a NAS backbone", group="details"
+    )
+    nas_remove_os32_stride: bool = option(False, "no stride on a NAS step to output stride 32", group="details")
+    use_bounded_activation: bool = option(
+        False, "bound activations to [-6, 6] (Xception, ASPP, decoder)", group="details"
+    )
+    aspp_with_concat_projection: bool = option(
+        True, "project the concatenated ASPP branches with a 1x1 convolution", group="head"
+    )
+    aspp_with_squeeze_and_excitation: bool = option(
+        False, "multiply ASPP by a gate from the pooled feature", group="head"
+    )
+    aspp_convs_filters: int = option(256, "filters of the ASPP convolutions", group="head")
+    decoder_use_sum_merge: bool = option(False, "the decoder adds instead of concatenating", group="decoder")
+    decoder_filters: int = option(256, "filters of the decoder convolutions", group="decoder")
+    decoder_output_is_logits: bool = option(False, "the decoder's output is the logits", group="decoder")
+    image_se_uses_qsigmoid: bool = option(
+        False, "the squeeze-and-excitation gate is relu6(x + 3) * 0.16667", group="head"
+    )
+    fc_kernel_size: int = option(
+        3, "kernel of VGG-16's fc6: 3, or 4 or 7 (DeepLab-v1's other fields of view)", group="details"
+    )
+    fc_filters: int = option(1024, "filters of VGG-16's fc6 and fc7; 4096 with the kernels 4 and 7", group="details")
+    multi_scale_features: bool = option(
+        False, "DeepLab-v1's MSc: the image and four poolings join VGG-16's fc7", group="details"
+    )
+    cascade_blocks: int = option(
+        0, "copies of a ResNet's block4 behind it: block5 to block7 in DeepLab-v3's cascade", group="details"
+    )
     aspp_output_convs: int = option(
-        0, "3x3 convolutions of aspp_convs_filters behind ASPP, as torchvision has one; 0: none, as the release"
+        0,
+        "3x3 convolutions of aspp_convs_filters behind ASPP, as torchvision has one; 0: none, as the release",
+        group="head",
     )
-    decoder_projection_filters: int = option(48, "filters of the 1x1 convolution on the decoder's low-level features")
-    decoder_convs: int = option(2, "convolutions of each decoder stage")
-    decoder_kernel_size: int = option(3, "kernel of the decoder's convolutions")
+    decoder_projection_filters: int = option(
+        48, "filters of the 1x1 convolution on the decoder's low-level features", group="decoder"
+    )
+    decoder_convs: int = option(2, "convolutions of each decoder stage", group="decoder")
+    decoder_kernel_size: int = option(3, "kernel of the decoder's convolutions", group="decoder")
     quantize_delay_step: int = option(
         -1,
         "quantised training: the step from which on, and afterwards always, kernels and maps are rounded to what eight "
@@ -106,13 +136,22 @@ class ModelConfig(Options):
         None,
         "MobileNetV2 channels are rounded as Hugging Face's: to whole numbers, then to a multiple of divisible_by, "
         "expansions too, and are at least this; unset: the release's rule",
+        group="details",
     )
-    expand_ratio: float = option(6.0, "channels inside MobileNetV2's inverted residuals over those that they read")
-    expand_first_block: bool = option(False, "MobileNetV2's first inverted residual has an expansion too, of ratio 1")
+    expand_ratio: float = option(
+        6.0, "channels inside MobileNetV2's inverted residuals over those that they read", group="details"
+    )
+    expand_first_block: bool = option(
+        False, "MobileNetV2's first inverted residual has an expansion too, of ratio 1", group="details"
+    )
     fixed_padding: bool = option(
-        False, "MobileNetV2's strided convolutions pad alike on all sides, as PyTorch's; false: TensorFlow's SAME"
+        False,
+        "MobileNetV2's strided convolutions pad alike on all sides, as PyTorch's; false: TensorFlow's SAME",
+        group="details",
     )
-    batch_norm_epsilon: float | None = option(None, "epsilon of the backbone's batch norms; unset: the release's")
+    batch_norm_epsilon: float | None = option(
+        None, "epsilon of the backbone's batch norms; unset: the release's", group="details"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

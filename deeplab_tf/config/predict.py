@@ -19,7 +19,7 @@ LEAST_PIXELS = 66_049  # 257 x 257, of a tile
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictConfig(CrfConfig, Averaging):
+class PredictConfig(CrfConfig, Averaging, group="sizes"):
     """How `predict` segments images, and which files it writes of each.
 
     The release's eval_scales and add_flipped_images, the resize rule of its demo, and the CRF of DeepLab v1 and v2.
@@ -35,15 +35,19 @@ class PredictConfig(CrfConfig, Averaging):
         ("mask", "overlay", "raw"),
         f"what to write: {', '.join(SAVE_CHOICES)}; of a clip overlay (alone where --save is not given), mask, raw "
         "and npz (all class maps in one compressed array)",
+        group="what",
     )
-    every: int = option(1, "of a clip, segment each n-th frame only; the times of those stay")
+    every: int = option(1, "of a clip, segment each n-th frame only; the times of those stay", group="clips")
     stabilize: float | None = option(
         None,
         "of a clip, the weight of the frame before, whose class probabilities are carried along the optical flow: 0.6 "
         "for instance, below 1",
+        group="clips",
     )
     fps: float | None = option(
-        None, "take a folder of pictures for the frames of a clip, in the order of their names, at so many a second"
+        None,
+        "take a folder of pictures for the frames of a clip, in the order of their names, at so many a second",
+        group="clips",
     )
     max_pixels: int = option(4_200_000, "an image with more pixels (after resizing) is run in overlapping tiles")
     max_image_pixels: int = option(
@@ -55,6 +59,7 @@ class PredictConfig(CrfConfig, Averaging):
         "in); tflite (LiteRT with XNNPACK, the extra litert); onnx (ONNX Runtime, the extra "
         "onnx); openvino (the extra openvino); auto: on a processor the fastest of those that are installed, measured "
         "once on each machine, for a number of images that repays it; else tf",
+        group="devices",
     )
 
     def __post_init__(self) -> None:

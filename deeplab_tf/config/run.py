@@ -18,7 +18,7 @@ RESUMES: tuple[Resume, ...] = get_args(Resume)
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig(Options):
+class RunConfig(Options, group="what"):
     """The surroundings of the update: the release's train flags for folders, initial weights, log and devices.
 
     >>> config = deeplab_tf.RunConfig(train_logdir="runs/voc", tf_initial_checkpoint="xception_65_imagenet_coco")
@@ -29,54 +29,80 @@ class RunConfig(Options):
     train_logdir: str | None = path_option(
         None, "folder of the run: checkpoints, logs and the description of the model"
     )
-    train_split: str = option("train", "split to train on")
-    tf_initial_checkpoint: str | None = path_option(None, f"weights to start from: {WEIGHTS}")
-    initialize_last_layer: bool = option(True, "also start the head from these weights")
+    train_split: str = option("train", "split to train on", group="data")
+    tf_initial_checkpoint: str | None = path_option(None, f"weights to start from: {WEIGHTS}", group="weights")
+    initialize_last_layer: bool = option(True, "also start the head from these weights", group="weights")
     initialize_extra_bands: ExtraBands = option(
         "mean",
         "weights of bands that the initial weights do not read: mean: those of the others, all scaled so that the "
         "response keeps its size; zero",
+        group="weights",
     )
     unfold_batch_norm: int = option(
         0,
         "batches that statistics of folded initial weights are measured on; the network stays the same function",
+        group="weights",
     )
     recalibrate_batch_norm: int = option(
-        0, "batches that batch norm's statistics are measured on again after the last step"
+        0, "batches that batch norm's statistics are measured on again after the last step", group="learning"
     )
     resume: Resume = option(
-        "newest_whole", "where the newest checkpoint is damaged: newest_whole takes the one before, strict refuses"
+        "newest_whole",
+        "where the newest checkpoint is damaged: newest_whole takes the one before, strict refuses",
+        group="checkpoints",
     )
     allow_change: tuple[str, ...] | None = option(
         None,
         "options in which a run may differ from how it began, as in train_batch_size,base_learning_rate,dataset_dir "
         "(other records of the same classes); run.json records each change with its step",
         parse=split_names,
+        group="checkpoints",
     )
     steps_per_loop: str | int = option(
         "auto",
         "steps that the host starts at a time, as a loop on the devices, or auto: 1 on CPUs, about a second of steps "
         "on GPUs and TPUs, at most log_steps; the results are the same",
         parse=auto_or_count,
+        group="devices",
     )
-    log_steps: int = option(10, "steps between two lines of the log")
-    save_interval_secs: int = option(1200, "seconds between two checkpoints")
-    keep_checkpoints: int = option(5, "number of the newest checkpoints that are kept")
-    save_summaries_secs: int = option(600, "seconds between two sets of TensorBoard histograms, and images")
-    save_summaries_images: bool = option(False, "show TensorBoard images, labels and predictions of a batch")
-    profile_logdir: str | None = path_option(None, "folder for a TensorBoard profile of steps 10 to 20 after the start")
-    deterministic: bool = option(False, "use deterministic operations only: equal runs give equal bits")
+    log_steps: int = option(10, "steps between two lines of the log", group="logging")
+    save_interval_secs: int = option(1200, "seconds between two checkpoints", group="checkpoints")
+    keep_checkpoints: int = option(5, "number of the newest checkpoints that are kept", group="checkpoints")
+    save_summaries_secs: int = option(
+        600, "seconds between two sets of TensorBoard histograms, and images", group="logging"
+    )
+    save_summaries_images: bool = option(
+        False, "show TensorBoard images, labels and predictions of a batch", group="logging"
+    )
+    profile_logdir: str | None = path_option(
+        None, "folder for a TensorBoard profile of steps 10 to 20 after the start", group="logging"
+    )
+    deterministic: bool = option(
+        False, "use deterministic operations only: equal runs give equal bits", group="devices"
+    )
     tf32: bool = option(
-        True, "let GPUs and TPUs round float32 to TensorFloat-32 or bfloat16 in updates; scores are computed without"
+        True,
+        "let GPUs and TPUs round float32 to TensorFloat-32 or bfloat16 in updates; scores are computed without",
+        group="devices",
     )
-    strategy: Strategy = option("auto", "devices: auto, one_device, mirrored, multi_worker (TF_CONFIG) or tpu")
-    num_clones: int = option(1, "devices of this machine that share the batch (today --strategy=mirrored)")
-    clone_on_cpu: bool = option(False, "put the clones on the CPU")
-    tpu: str | None = option(None, "name or address of the TPU; local on a TPU machine itself")
+    strategy: Strategy = option(
+        "auto", "devices: auto, one_device, mirrored, multi_worker (TF_CONFIG) or tpu", group="devices"
+    )
+    num_clones: int = option(
+        1, "devices of this machine that share the batch (today --strategy=mirrored)", group="devices"
+    )
+    clone_on_cpu: bool = option(False, "put the clones on the CPU", group="devices")
+    tpu: str | None = option(None, "name or address of the TPU; local on a TPU machine itself", group="devices")
     mode: Mode = option("train", "train, train_and_eval, eval (of the newest checkpoint) or continuous_eval (of each)")
-    eval_interval_steps: int = option(0, "steps between two scores of train_and_eval; 0: one at each checkpoint")
-    early_stop_patience: int = option(0, "scores in a row without an improvement to end after; 0: never")
-    keep_best: bool = option(False, "keep the weights of the best score in the folder best of the run")
+    eval_interval_steps: int = option(
+        0, "steps between two scores of train_and_eval; 0: one at each checkpoint", group="evaluation"
+    )
+    early_stop_patience: int = option(
+        0, "scores in a row without an improvement to end after; 0: never", group="evaluation"
+    )
+    keep_best: bool = option(
+        False, "keep the weights of the best score in the folder best of the run", group="evaluation"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,38 +14,57 @@ _LARGEST_PORT = 65535
 
 
 @dataclasses.dataclass(frozen=True)
-class ServeConfig(Exactness):
+class ServeConfig(Exactness, group="what"):
     """How a model is served over HTTP, and the limits of a client's requests."""
 
     host: str = option("127.0.0.1", "address to listen on; the default is for this machine alone, 0.0.0.0 for all")
     port: int = option(8501, "port to listen on, TensorFlow Serving's for REST; 0: any that is free")
     model_name: str = option("deeplab", "the model's name in /v1/models/<name>")
     runtime: Runtime = option(
-        "auto", "what runs the network: tf, tf_frozen, tflite (LiteRT), onnx, openvino, or auto: the fastest"
+        "auto",
+        "what runs the network: tf, tf_frozen, tflite (LiteRT), onnx, openvino, or auto: the fastest",
+        group="devices",
     )
     longest_side: int = option(LONGEST_SIDE, "the page's photographs are shrunk or enlarged to this longest side first")
-    max_body_mb: float = option(16.0, "largest body of a request in megabytes; larger ones get status 413")
-    max_pixels: int = option(
-        25_000_000, "most pixels of a request's images, decoded and padded for the network; more get status 413"
+    max_body_mb: float = option(
+        16.0, "largest body of a request in megabytes; larger ones get status 413", group="limits"
     )
-    max_images: int = option(64, "most images of a request; more get status 413")
-    timeout_secs: float = option(60.0, "seconds from a whole request to its answer; longer gets status 504")
-    read_timeout_secs: float = option(10.0, "seconds in which a request must arrive; slower ones get status 408")
-    max_requests: int = option(256, "requests at a time; more get status 503, to come back later")
-    max_batch_size: int = option(8, "images of one size that run together where that is faster (in TensorFlow)")
-    batch_wait_ms: float = option(2.0, "milliseconds that an image waits for others of its size to come")
+    max_pixels: int = option(
+        25_000_000,
+        "most pixels of a request's images, decoded and padded for the network; more get status 413",
+        group="limits",
+    )
+    max_images: int = option(64, "most images of a request; more get status 413", group="limits")
+    timeout_secs: float = option(
+        60.0, "seconds from a whole request to its answer; longer gets status 504", group="limits"
+    )
+    read_timeout_secs: float = option(
+        10.0, "seconds in which a request must arrive; slower ones get status 408", group="limits"
+    )
+    max_requests: int = option(256, "requests at a time; more get status 503, to come back later", group="limits")
+    max_batch_size: int = option(
+        8, "images of one size that run together where that is faster (in TensorFlow)", group="devices"
+    )
+    batch_wait_ms: float = option(
+        2.0, "milliseconds that an image waits for others of its size to come", group="devices"
+    )
     allow_origin: tuple[str, ...] | None = option(
         None,
         "origins whose pages may send requests too, as https://example.org; * for all; unset: the page's own alone",
+        group="access",
     )
     token_file: str | None = path_option(
-        None, "file with a token a line, one of which a request has to bring; unset: requests need none"
+        None, "file with a token a line, one of which a request has to bring; unset: requests need none", group="access"
     )
     tls_certificate: str | None = path_option(
-        None, "PEM file with the certificate, and those between it and its authority, for https; unset: http"
+        None,
+        "PEM file with the certificate, and those between it and its authority, for https; unset: http",
+        group="access",
     )
-    tls_key: str | None = path_option(None, "PEM file with the key of --tls_certificate; unset: it is in that file")
-    log_requests: bool = option(True, "a line for each request on standard error, with its id")
+    tls_key: str | None = path_option(
+        None, "PEM file with the key of --tls_certificate; unset: it is in that file", group="access"
+    )
+    log_requests: bool = option(True, "a line for each request on standard error, with its id", group="logging")
     examples: str | None = path_option(
         None, "folder of photographs that the page offers, the first six; unset: drawn shapes"
     )

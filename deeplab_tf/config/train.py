@@ -21,7 +21,7 @@ LEAST_BATCH = 12  # images for training batch norm, by the DeepLab-v3 paper (arX
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig(Options):
+class TrainConfig(Options, group="schedule"):
     """How a network learns: the release's train flags about losses, schedule and update, and what it has no flag for.
 
     An `Experiment` sets `ignore_label` to its data set's.
@@ -46,25 +46,41 @@ class TrainConfig(Options):
     momentum: float = option(0.9, "momentum of the momentum optimizer")
     adam_learning_rate: float = option(0.001, "constant rate of the adam optimizer; 0: the policy's rate")
     adam_epsilon: float = option(1e-8, "epsilon of the adam optimizer")
-    weight_decay: float = option(0.00004, "L2 of the convolution kernels, with a half; 0.0001 for ResNet")
-    last_layer_gradient_multiplier: float = option(1.0, "multiplies the gradients of the head's variables")
-    last_layers_contain_logits_only: bool = option(False, "only the logits count as the head (else ASPP and decoder)")
-    fine_tune_batch_norm: bool = option(True, "train with batch statistics and update the moving ones")
-    freeze_batch_norm: bool = option(False, "keep gamma, beta and the moving statistics as they are")
-    freeze: Freeze = option(
-        "none", "backbone: its variables and batch statistics stay as they are, and only the head learns; needs weights"
+    weight_decay: float = option(0.00004, "L2 of the convolution kernels, with a half; 0.0001 for ResNet", group="loss")
+    last_layer_gradient_multiplier: float = option(
+        1.0, "multiplies the gradients of the head's variables", group="learning"
     )
-    freeze_steps: int = option(0, "steps for which freeze holds, after which all variables learn; 0: the whole run")
-    sync_batch_norm: bool = option(False, "batch statistics over all replicas instead of each one's own")
-    upsample_logits: bool = option(True, "loss at the labels' size; false: labels shrink to the logits' size")
-    label_weights: tuple[float, ...] | None = option(None, "loss weight of each class; unset: 1 for all")
-    hard_example_mining_step: int = option(0, "steps in which mining narrows from all pixels to top_k_percent_pixels")
-    top_k_percent_pixels: float = option(1.0, "share of the pixels, the hardest, that count in the loss")
-    loss: Loss = option("cross_entropy", "cross_entropy, focal, dice or lovasz")
-    focal_gamma: float = option(2.0, "exponent of the focal loss")
-    ignore_label: int = option(255, "label whose pixels do not count; 0 for ADE20K")
-    dropout: bool = option(True, "drop features in the head, as the release always does")
-    drop_path_keep_prob: float = option(1.0, "how likely a path of a NAS cell is kept")
+    last_layers_contain_logits_only: bool = option(
+        False, "only the logits count as the head (else ASPP and decoder)", group="learning"
+    )
+    fine_tune_batch_norm: bool = option(
+        True, "train with batch statistics and update the moving ones", group="learning"
+    )
+    freeze_batch_norm: bool = option(False, "keep gamma, beta and the moving statistics as they are", group="learning")
+    freeze: Freeze = option(
+        "none",
+        "backbone: its variables and batch statistics stay as they are, and only the head learns; needs weights",
+        group="learning",
+    )
+    freeze_steps: int = option(
+        0, "steps for which freeze holds, after which all variables learn; 0: the whole run", group="learning"
+    )
+    sync_batch_norm: bool = option(
+        False, "batch statistics over all replicas instead of each one's own", group="learning"
+    )
+    upsample_logits: bool = option(
+        True, "loss at the labels' size; false: labels shrink to the logits' size", group="loss"
+    )
+    label_weights: tuple[float, ...] | None = option(None, "loss weight of each class; unset: 1 for all", group="loss")
+    hard_example_mining_step: int = option(
+        0, "steps in which mining narrows from all pixels to top_k_percent_pixels", group="loss"
+    )
+    top_k_percent_pixels: float = option(1.0, "share of the pixels, the hardest, that count in the loss", group="loss")
+    loss: Loss = option("cross_entropy", "cross_entropy, focal, dice or lovasz", group="loss")
+    focal_gamma: float = option(2.0, "exponent of the focal loss", group="loss")
+    ignore_label: int = option(255, "label whose pixels do not count; 0 for ADE20K", group="loss")
+    dropout: bool = option(True, "drop features in the head, as the release always does", group="learning")
+    drop_path_keep_prob: float = option(1.0, "how likely a path of a NAS cell is kept", group="learning")
     seed: int = option(0, "dropout is a function of this seed, the step and the layer")
     gradient_accumulation_steps: int = option(1, "parts that the batch of one update is run in, one after the other")
     ema_decay: float = option(0.0, "decay of an exponential moving average of the weights; 0: none is kept")
@@ -72,11 +88,13 @@ class TrainConfig(Options):
         "none",
         "compute in bfloat16 or float16, with weights in float32; none: all float32; auto: bfloat16 on TPUs and "
         "GPUs of compute capability 8.0 or more, else none",
+        group="devices",
     )
     jit_compile: Switch = option(
         "auto",
         "compile the step with XLA; auto: on GPUs and TPUs, where it wins and can, not on CPUs",
         parse=switch,
+        group="devices",
     )
 
     def __post_init__(self) -> None:

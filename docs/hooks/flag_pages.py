@@ -6,7 +6,8 @@ import re
 from absl import flags
 from release_flags import defined, released
 
-from deeplab_tf.tools import cli
+from deeplab_tf.config.groups import GROUPS
+from deeplab_tf.tools import cli, help_pages
 
 _DEFAULT = re.compile(r"^(.*?)(?:[;,.]? ?\(default: (.*)\))?$", re.DOTALL)
 
@@ -18,7 +19,7 @@ def _cell(text: str) -> str:
 
 
 def _row(name: str, flag: flags.Flag, known: set[str]) -> str:
-    told = re.sub(r";\s+repeat this option to specify a list of values$", "", flag.help or "")
+    told = help_pages.text_of(flag)
     found = _DEFAULT.match(told)
     text, default = found.groups() if found else (told, None)
     if default is None and flag.default not in (None, "", []):
@@ -49,12 +50,14 @@ def page(command: str) -> str:
     """Returns the page of a command as Markdown."""
     values = defined(command)
     known = released(command)
-    rows = [_row(name, values[name], known) for name in sorted(values)]
+    tables: list[str] = []
+    groups = help_pages.by_group(values)
+    for group, names in groups.items():
+        rows = [_row(name, values[name], known) for name in sorted(names)]
+        heading = f"\n### {GROUPS[group]}\n" if len(groups) > 1 else ""
+        tables.append(f"{heading}\n| flag | what it does | default | |\n| --- | --- | --- | --- |\n{''.join(rows)}")
     remark = "\nFlags of the release's script are marked.\n" if known & set(values) else ""
-    return (
-        f"---\nhide: [toc]\n---\n# {command}\n\n{_usage(command)}\n\n## Flags\n{remark}\n"
-        "| flag | what it does | default | |\n| --- | --- | --- | --- |\n" + "".join(rows)
-    )
+    return f"# {command}\n\n{_usage(command)}\n\n## Flags\n{remark}{''.join(tables)}"
 
 
 def overview() -> str:
