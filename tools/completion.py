@@ -185,7 +185,7 @@ def zsh() -> str:
 def main(values: flags.FlagValues) -> None:
     """Prints the script of a shell."""
     options.require(values, "shell")
-    shell = values["shell"].value[-1]
+    shell = values.shell[-1]
     if shell not in SHELLS:
         raise unknown_name("shell", shell, SHELLS)
     print(bash() if shell == "bash" else zsh())

@@ -121,7 +121,7 @@ def page(command: str, doc: str, values: flags.FlagValues, *, full: bool) -> str
     rest = {group: [name for name in names if name not in first] for group, names in rest.items()}
     rest = {group: names for group, names in rest.items() if names}
     if not first and len(rest) == 1:
-        return "\n".join([*lines, *_described(values, *rest.values(), columns)])
+        return "\n".join([*lines, *_described(values, next(iter(rest.values())), columns)])
     if first and not full:
         more = f"More flags. --helpfull describes all, `{command} --help=GROUP` those of a group, named in parentheses:"
         lines += ["", *_filled(more, columns)]
