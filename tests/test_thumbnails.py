@@ -39,6 +39,34 @@ def test_pictures_show_what_was_added():
     assert stripes.max() - stripes.min() > 40, "striped where it is not scored, wrong or not"
 
 
+def test_frames_of_one_street_are_alike():
+    """Three streets of three frames each, which differ by noise and a shift of a few pixels."""
+    found, label = thumbnails.Thumbnails(PALETTE, 255), np.zeros((96, 128), int)
+    for street in range(3):
+        fields = np.random.default_rng(street).integers(0, 256, (6, 8, 3))
+        for frame in range(3):
+            photo = np.roll(np.kron(fields, np.ones((16, 16, 1))), frame, axis=1)
+            photo = photo + np.random.default_rng(frame).integers(-9, 10, photo.shape)
+            found.add(np.clip(photo, 0, 255).astype(np.uint8), label, label)
+    same = [[found.alike(one, other) for other in range(9)] for one in range(9)]
+    np.testing.assert_array_equal(same, np.kron(np.eye(3), np.ones((3, 3))).astype(bool))
+
+
+def test_the_picture_of_a_class():
+    label, prediction = np.zeros((2, 40, 60), int)
+    label[:, :40], prediction[:, 20:] = 2, 2
+    label[:10] = 255
+    found = thumbnails.Thumbnails(PALETTE, 255)
+    found.add(np.full((40, 60, 3), 100, np.uint8), label, prediction)
+    shown = decoded(found.of_class(0, 2))
+    assert shown.shape == (40, 60, 3)
+    missed, right, (wrong, nothing) = shown[30, 10], shown[30, 30], (shown[15:40, 44:], shown[4, 50])
+    assert missed[0] > missed[2] + 80 and right[2] > right[0] + 80
+    assert np.ptp(nothing) < 30, "what is not scored is not found wrongly"
+    redness = (wrong[..., 0] - wrong[..., 2]).ravel()
+    assert (redness > 60).mean() > 0.3 and (redness < 40).mean() > 0.2, "striped"
+
+
 def test_what_is_added_goes_to_the_disk(monkeypatch):
     found = thumbnails.Thumbnails(PALETTE, 255)
 

@@ -1,5 +1,6 @@
 """Charts as SVG text for a page. They take their colours from the page's CSS classes and need nothing else."""
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -77,6 +78,36 @@ def _mark(number: int, x: float, y: float) -> str:
     if number % 2:
         return f'<rect class="mark c{number}" x="{x - 3.5:.1f}" y="{y - 3.5:.1f}" width="7" height="7"/>'
     return f'<circle class="mark c{number}" cx="{x}" cy="{y}" r="4"/>'
+
+
+def amount_chart(title: str, x: Sequence[float], values: Sequence[float]) -> str:
+    """Returns the curve of an amount of 0 and more, such as a loss, over steps.
+
+    Args:
+      title: for readers of the screen.
+      x: the steps, rising.
+      values: of each step.
+    """
+    top = _round_up(max(values))
+    axes = _Axes(max(x) or 1)
+    right = _WIDTH - _RIGHT
+    heights = [(axes.y(part / 4), f"{top * part / 4:g}") for part in range(5)]
+    parts = [f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y}" y2="{y}"/>' for y, _ in heights]
+    parts += [f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{text}</text>' for y, text in heights]
+    end = _round_up(max(x)) / 2
+    low = axes.y(0) + 17
+    parts += [f'<text x="{axes.x(v)}" y="{low}" text-anchor="middle">{v:,.0f}</text>' for v in (0, end) if v <= max(x)]
+    parts.append(f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">step</text>')
+    points = " ".join(f"{axes.x(a)},{axes.y(v / top)}" for a, v in zip(x, values, strict=True))
+    return _figure(title, f'{"".join(parts)}<polyline class="curve c0" points="{points}"/>')
+
+
+def _round_up(value: float) -> float:
+    """Returns the next of 1, 2, 4, 8, 10 times a power of ten; 1 for what is not above 0."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 4, 8, 10) if step * power >= value * (1 - 1e-9))
 
 
 def calibration_chart(

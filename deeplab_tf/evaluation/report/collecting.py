@@ -5,7 +5,7 @@ which ones the page shows.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,30 +13,47 @@ import numpy as np
 from deeplab_tf.catalog.datasets import DATASETS, Dataset
 from deeplab_tf.config import EvalConfig
 from deeplab_tf.evaluation.passes import Pass, ScoredImage
-from deeplab_tf.evaluation.report.page import Shown
+from deeplab_tf.evaluation.report.page import Gallery, Shown
 from deeplab_tf.evaluation.report.tally import ImageScores, Tally
 from deeplab_tf.evaluation.report.thumbnails import Thumbnails
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.ops.metrics import ConventionName, calibration_counts, expected_calibration_error
 
 _EACH_GROUP = 4  # images of each group that the page shows
+_MOST_GALLERIES = 40  # classes that have pictures of their own
+_EACH_CLASS = 3  # of them where the class costs most
 _CALIBRATED = 100  # images whose probabilities are computed once more, at most
 _BINS = 15  # classes of confidence
 
 
-def chosen(images: Sequence[ImageScores], most: int = _EACH_GROUP) -> dict[str, list[ImageScores]]:
+def _differing(order: Sequence[ImageScores], most: int, alike: Callable[[int, int], bool]) -> list[ImageScores]:
+    """Returns the first images of `order` that look different, and where those are too few the first of the others."""
+    found: list[ImageScores] = []
+    for image in order:
+        if len(found) < most and not any(alike(image.index, other.index) for other in found):
+            found.append(image)
+    return found + [image for image in order if image not in found][: most - len(found)]
+
+
+def chosen(
+    images: Sequence[ImageScores],
+    most: int = _EACH_GROUP,
+    alike: Callable[[int, int], bool] = lambda _one, _other: False,
+) -> dict[str, list[ImageScores]]:
     """Returns the worst, the middle and the best images by their own mean IoU, each once; those without one are not in.
 
     Args:
       images: all of them.
       most: the number of images of a group, at most.
+      alike: whether two images, by their indices, look so alike that one of them is enough in a group.
     """
     order = sorted((image for image in images if not math.isnan(image.miou)), key=lambda image: image.miou)
     each = min(most, max(1, len(order) // 3))
-    worst = order[:each]
-    best = order[each:][::-1][:each]
-    start = max(each, (len(order) - each) // 2)
-    middle = order[start : max(start, min(start + each, len(order) - each))]
+    worst = _differing(order, each, alike)
+    order = [image for image in order if image not in worst]
+    best = _differing(order[::-1], each, alike)
+    order = [image for image in order if image not in best]
+    middle = _differing(order[max(0, (len(order) - each) // 2) :], each, alike)
     groups = {"The worst images": worst, "Images in the middle": middle, "The best images": best}
     return {name: group for name, group in groups.items() if group}
 
@@ -114,6 +131,19 @@ class Collector:
         """Returns the images worth showing, with their pictures."""
         return [
             Shown(group, image, self._thumbnails.pictures(image.index), self.tally.shares(image.index))
-            for group, images in chosen(self.tally.images).items()
+            for group, images in chosen(self.tally.images, alike=self._thumbnails.alike).items()
             for image in images
         ]
+
+    def galleries(self) -> list[Gallery]:
+        """Returns pictures of each class, the most labelled first: where it costs most pixels, and where it is best."""
+        labelled = self.tally.matrix.sum(1)
+        found: list[Gallery] = []
+        for number in np.argsort(-labelled, kind="stable")[:_MOST_GALLERIES].tolist():
+            costly, best = self.tally.extremes(number)
+            images = _differing([self.tally.images[i] for i in costly], _EACH_CLASS, self._thumbnails.alike)
+            chosen_best = [self.tally.images[i] for i in best if self.tally.images[i] not in images][:1]
+            shown = [(one, self._thumbnails.of_class(one.index, number)) for one in (*images, *chosen_best)]
+            if shown:
+                found.append(Gallery(number, [*shown]))
+        return found

@@ -12,6 +12,7 @@ from typing import Any
 
 from deeplab_tf.evaluation.report.charts import calibration_chart, line_chart
 from deeplab_tf.evaluation.report.elements import bar, cell, document, percent, swatch, table
+from deeplab_tf.evaluation.report.learning import Learning, learning_charts
 from deeplab_tf.evaluation.report.tally import ImageScores
 from deeplab_tf.ops.pictures import IGNORE_COLOUR, Colour
 
@@ -45,6 +46,19 @@ class Picture:
     kind: str
     content: bytes
     marks: Sequence[tuple[int, float, float]] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+    """The pictures of one class.
+
+    Attributes:
+      number: the class.
+      pictures: images, each with the picture of the class in it.
+    """
+
+    number: int
+    pictures: Sequence[tuple[ImageScores, Picture]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,6 +237,25 @@ def _figure(picture: Picture, name: str, names: Sequence[str]) -> str:
     return f'<figure><div class="named">{image}{"".join(marks)}</div>{caption}</figure>'
 
 
+def _galleries(galleries: Sequence[Gallery], metrics: Mapping[str, Any], palette: Sequence[Colour]) -> str:
+    if not galleries:
+        return ""
+    parts = [
+        "<h2>Class by class</h2><p>The images where a class costs most pixels, and the one where it is best: blue is "
+        "right, orange is missed, orange stripes are other things taken for it.</p>"
+    ]
+    for gallery in galleries:
+        row = metrics["classes"][gallery.number]
+        figures = [
+            _figure(dataclasses.replace(picture, caption=_name(scores)), row["name"], ())
+            for scores, picture in gallery.pictures
+        ]
+        head = f"{swatch(palette[gallery.number])}{escape(row['name'])}: IoU {percent(row['iou'])}"
+        parts.append(f'<details><summary>{head}</summary><div class="four">{"".join(figures)}</div></details>')
+    left = len(metrics["classes"]) - len(galleries)
+    return "".join(parts) + (f'<p class="faint">{left} other classes have no pictures here.</p>' if left else "")
+
+
 def _name(scores: ImageScores) -> str:
     return scores.name or f"image {scores.index}"
 
@@ -253,7 +286,13 @@ def _images(images: Sequence[ImageScores], shown: Sequence[Shown], names: Sequen
 
 
 def render(
-    metrics: Mapping[str, Any], images: Sequence[ImageScores], shown: Sequence[Shown], palette: Sequence[Colour]
+    metrics: Mapping[str, Any],
+    images: Sequence[ImageScores],
+    shown: Sequence[Shown],
+    palette: Sequence[Colour],
+    *,
+    galleries: Sequence[Gallery] = (),
+    learning: Learning | None = None,
 ) -> str:
     """Returns the page, as HTML.
 
@@ -262,6 +301,8 @@ def render(
       images: every image, for the table.
       shown: the images with pictures, in groups.
       palette: the colour of each class.
+      galleries: the pictures of each class.
+      learning: how the weights were learned, where that is known.
     """
     names = [row["name"] for row in metrics["classes"]]
     subject = escape(f"{metrics['dataset']} {metrics['split']}")
@@ -271,7 +312,9 @@ def render(
 <h2>Classes</h2>{_classes(metrics, palette)}
 <h2>What is taken for what</h2>{_confusion(metrics)}
 {_curves(metrics)}
+{learning_charts(learning)}
 {_pictures(shown, names, palette)}
+{_galleries(galleries, metrics, palette)}
 <h2>All images</h2>{_images(images, shown, names)}
 <h2>How this was measured</h2>
 <pre>{escape(metrics["command"] or "from Python")}</pre>

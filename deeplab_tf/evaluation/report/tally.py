@@ -153,6 +153,15 @@ class Tally:
             rows = ((int(i), *map(int, table[i])) for i in np.flatnonzero(table.any(1)))
             yield ImageCounts(image.name, tuple((i, right, labelled, found) for i, right, labelled, found in rows))
 
+    def extremes(self, number: int, most: int = 30) -> tuple[list[int], list[int]]:
+        """Returns the images, by index, of the most wrong pixels of a class, and of its best IoU, `most` at most."""
+        hits, labelled, predicted = (np.array([counts[i][number] for counts in self._counts]) for i in range(3))
+        wrong = labelled + predicted - 2 * hits
+        costly = [int(i) for i in np.argsort(-wrong, kind="stable")[:most] if wrong[i]]
+        iou = np.where(labelled > 0, hits / np.maximum(1, labelled + predicted - hits), 0)
+        best = [int(i) for i in np.argsort(-iou, kind="stable")[:most] if iou[i]]
+        return costly, best
+
     def shares(self, index: int) -> list[tuple[int, float, float]]:
         """Returns (class, share labelled, share predicted) of the classes in an image, the largest first.
 

@@ -1,5 +1,6 @@
 """Thumbnails: small pictures of many images, of which a report shows a few, in a temporary file and not in memory."""
 
+import functools
 import io
 import itertools
 import tempfile
@@ -14,11 +15,15 @@ from deeplab_tf.evaluation.report.page import Picture
 from deeplab_tf.ops.images import jpeg_bytes, resize_labels
 from deeplab_tf.ops.pictures import IGNORE_COLOUR, Colour, palette_png
 
+_SMALL_SIDE = 300  # of the picture of one class
+_LOOK = 8  # fields of a side, by which images are compared
+_COMPARED = 50  # images whose distances tell what is usual, at most
 _SIDE = 480  # pixels of a picture's longer side
 _QUALITY = 85  # of a JPEG
 _MOST_MARKS = 6  # names written into a picture of classes, at most
 _LEAST_MARKED = 0.02  # the share of a picture from which a class gets its name
 _DIFFERENCE = "difference: solid is wrong, striped is not scored"
+_RIGHT = np.array((0, 114, 178))  # blue, as far from it as can be
 _WRONG = np.array((213, 94, 0))  # vermilion, which every colour vision tells from greys
 
 
@@ -29,6 +34,7 @@ class Thumbnails:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as this object)
         self._ends = [0]
         self._ignore = ignore_label
+        self._looks: list[np.ndarray] = []
         self._palette = list(palette)
         if ignore_label < len(palette):
             self._palette[ignore_label] = IGNORE_COLOUR
@@ -40,6 +46,7 @@ class Thumbnails:
         rows = max(1, round(height * scale))
         columns = max(1, round(width * scale))
         photo = np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BOX))
+        self._looks.append(np.asarray(Image.fromarray(photo).resize((_LOOK, _LOOK), Image.Resampling.BOX)).ravel())
         maps = [palette_png(resize_labels(values, rows, columns), self._palette) for values in (label, prediction)]
         for content in (jpeg_bytes(photo, quality=_QUALITY), *maps):
             try:
@@ -48,6 +55,23 @@ class Thumbnails:
                 place = tempfile.gettempdir()
                 raise files.unwritable(place, error, cure="make room, or set TMPDIR") from None
             self._ends.append(self._ends[-1] + len(content))
+
+    def alike(self, one: int, other: int) -> bool:
+        """Returns whether two images look nearly the same, as frames of one street do.
+
+        They do where their colours, in 8 x 8 fields, differ by less than half of what two images of this data set do.
+        """
+        return self._distance(one, other) < self._usual / 2
+
+    def _distance(self, one: int, other: int) -> float:
+        return float(np.abs(self._looks[one].astype(int) - self._looks[other]).mean())
+
+    @functools.cached_property
+    def _usual(self) -> float:
+        """The median distance between two images; of all pairs of some, spread over the data set."""
+        some = np.unique(np.linspace(0, len(self._looks) - 1, _COMPARED).astype(int)).tolist()
+        distances = [self._distance(one, other) for one, other in itertools.combinations(some, 2)]
+        return float(np.median(distances)) if distances else 0.0
 
     def _read(self, index: int) -> Iterator[bytes]:
         for start, end in itertools.pairwise(self._ends[3 * index : 3 * index + 4]):
@@ -64,6 +88,20 @@ class Thumbnails:
             Picture("prediction", "png", prediction, _marks(predicted, self._ignore)),
             Picture(_DIFFERENCE, "jpeg", self._difference(photo, classes, predicted)),
         ]
+
+    def of_class(self, index: int, number: int) -> Picture:
+        """Returns the small picture of one class in an image: right, missed, and found where it is not."""
+        photo, label, prediction = self._read(index)
+        classes, predicted = (np.array(Image.open(io.BytesIO(content))) for content in (label, prediction))
+        picture = np.repeat(96 + np.array(Image.open(io.BytesIO(photo)).convert("L"))[..., None] // 2, 3, axis=2)
+        scored = classes != self._ignore
+        there, found = (classes == number), (predicted == number) & scored
+        stripes = np.add.outer(*map(np.arange, classes.shape)) % 8 < 4
+        for part, colour in ((there & found, _RIGHT), (there & ~found, _WRONG), (found & ~there & stripes, _WRONG)):
+            picture[part] = 0.25 * picture[part] + 0.75 * colour
+        small = Image.fromarray(picture.astype(np.uint8))
+        small.thumbnail((_SMALL_SIDE, _SMALL_SIDE))
+        return Picture("", "jpeg", jpeg_bytes(np.asarray(small), quality=_QUALITY))
 
     def _difference(self, photo: bytes, classes: np.ndarray, predicted: np.ndarray) -> bytes:
         """Returns a pale photo with the wrong pixels in one colour, and stripes where nothing is scored."""

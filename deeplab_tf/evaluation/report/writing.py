@@ -16,6 +16,7 @@ from deeplab_tf.config.fields import Options
 from deeplab_tf.evaluation.evaluate import Evaluation
 from deeplab_tf.evaluation.report.collecting import Collector
 from deeplab_tf.evaluation.report.counts import COUNTS_FILE, ReportCounts
+from deeplab_tf.evaluation.report.learning import read_learning
 from deeplab_tf.evaluation.report.page import render
 from deeplab_tf.evaluation.report.published import comparable
 from deeplab_tf.evaluation.report.tally import ImageScores, confused_pairs
@@ -128,6 +129,17 @@ def _counts(metrics: Mapping[str, Any], collected: Collector) -> ReportCounts:
     )
 
 
+def _page(metrics: Mapping[str, Any], collected: Collector) -> str:
+    return render(
+        metrics,
+        collected.tally.images,
+        collected.shown(),
+        collected.facts.palette,
+        galleries=collected.galleries(),
+        learning=read_learning(metrics["checkpoint"]),
+    )
+
+
 def write_report(
     folder: str | os.PathLike[str], evaluation: Evaluation, collected: Collector, *, command: str = ""
 ) -> None:
@@ -143,12 +155,11 @@ def write_report(
       DeepLabError: the folder cannot be written.
     """
     metrics = metrics_of(evaluation, collected, command=command)
-    images = collected.tally.images
     contents = {
         "metrics.json": json.dumps(metrics, indent=1),
-        "per_image.csv": _per_image(images, collected.facts.class_names),
+        "per_image.csv": _per_image(collected.tally.images, collected.facts.class_names),
         COUNTS_FILE: _counts(metrics, collected).to_json(),
-        "report.html": render(metrics, images, collected.shown(), collected.facts.palette),
+        "report.html": _page(metrics, collected),
     }
     with files.growing(folder, list(contents), flag="--report", cure="choose another folder") as partial:
         for name, content in contents.items():
