@@ -5,6 +5,8 @@ import pathlib
 
 import numpy as np
 import pytest
+from axe import violations
+from chromium import chromium, find_chromium
 from commands import finished
 from test_report import Page
 
@@ -178,6 +180,19 @@ def test_the_table_and_the_files(two, tmp_path, capsys):
     assert "<i>tree</i>" in page.text
     assert "does not hold 0: B is better" in page.text.replace("\n", " ")
     assert not page.of("img") and len(page.of("script")) == 1
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)])
+def test_in_a_browser(two, tmp_path, width, dark):
+    if find_chromium() is None:
+        pytest.skip("no chromium: apt-get install chromium-headless-shell")
+    written(two, tmp_path / "out")
+    with chromium(tmp_path) as page:
+        page.size(width, 900, dark=dark)
+        page.open((tmp_path / "out/compare.html").as_uri())
+        assert page.complaints() == [] and violations(page) == []
+        assert page.run("document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.parametrize(

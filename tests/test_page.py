@@ -2,11 +2,13 @@
 
 import base64
 import json
+import subprocess
 import time
 
 import numpy as np
 import PIL.Image
 import pytest
+from axe import violations
 from chromium import chromium, find_chromium
 from golden import golden_image
 from networks import SMALL, lively
@@ -172,6 +174,44 @@ def test_a_large_photograph_is_shrunk_before_it_is_sent(page):
     drop(page, encoded(np.repeat(np.repeat(IMAGE, 20, 0), 4, 1), "JPEG"), "tall.jpg", "image/jpeg")
     page.wait(DONE)
     assert page.run("[document.getElementById('photo').height, document.getElementById('photo').width]") == [2048, 410]
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, True), (940, False)])
+def test_axe_finds_nothing(page, width, dark):
+    page.size(width, 900, dark=dark)
+    drop(page, encoded(IMAGE))
+    page.wait(DONE)
+    assert violations(page) == []
+    assert page.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_before_and_after_by_keyboard(page):
+    drop(page, encoded(IMAGE))
+    page.wait(DONE)
+    page.run("document.getElementById('divide').focus()")
+    page.press("ArrowRight", 39)
+    clipped = "[document.getElementById('mask').style.clipPath, document.getElementById('line').hidden]"
+    assert page.run(clipped) == ["inset(0px 0px 0px 1%)", False]
+    page.press("End", 35)
+    assert page.run(clipped) == ["inset(0px 0px 0px 100%)", True]
+
+
+def test_the_command_of_the_shell_gets_the_classes(page, model, address, tmp_path):
+    name = 'it\'s a "photo" $(touch x).png'
+    (tmp_path / name).write_bytes(encoded(IMAGE))
+    drop(page, encoded(IMAGE), name)
+    page.wait(DONE)
+    command = page.run("document.getElementById('command').textContent")
+    assert address in command and "YOUR_TOKEN" not in command
+    page.run(
+        "Object.defineProperty(navigator, 'clipboard', { value: { writeText: async (t) => { window.got = t; } } })"
+    )
+    page.run("document.getElementById('curl').click()")
+    assert page.wait("window.got") == command
+    answer = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, check=True, timeout=60).stdout
+    assert list(json.loads(answer)) == ["predictions"] and not (tmp_path / "x").exists()
+    page.run("state.info.needs_token = true")
+    assert "-H 'authorization: Bearer YOUR_TOKEN'" in page.run("command()")
 
 
 def test_a_bad_file_is_told(browser, address):

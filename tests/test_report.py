@@ -17,6 +17,7 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
+from axe import violations
 from chromium import chromium, find_chromium
 from commands import finished
 from record_files import example_of, write_records
@@ -291,6 +292,7 @@ def test_in_a_browser(browser, folder, width, dark):
     found = browser.run(USED)
     assert browser.complaints() == []
     assert len(found["pictures"]) > 24
+    assert violations(browser) == []
     assert all(complete and natural > 90 and shown > 90 for complete, natural, shown in found["pictures"])
 
     def number(text):

@@ -229,6 +229,8 @@ def test_the_page_and_its_files(ask, address):
 def test_examples_of_one_s_own(model, tmp_path):
     with pytest.raises(DeepLabError, match="no images in this folder"):
         Engine(model, CARD, dataclasses.replace(OPTIONS, examples=str(tmp_path)))
+    street = dataclasses.replace(CARD, dataset="streets")
+    assert Engine(model, street, OPTIONS).info()["examples"] == [], "it knows no shapes"
     (tmp_path / "mine.png").write_bytes(encoded(PICTURE))
     assert Engine(model, CARD, dataclasses.replace(OPTIONS, examples=str(tmp_path))).info()["examples"] == ["mine"]
 

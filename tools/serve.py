@@ -24,7 +24,7 @@ from deeplab_tf.tools import help_pages, options
 from deeplab_tf.tools.ending import INTERRUPTED
 
 # Of the engine's facts these are for the page alone; of the options these are printed.
-_HIDDEN = ("classes", "examples", "max_body_bytes", "name")
+_HIDDEN = ("classes", "examples", "max_body_bytes", "name", "needs_token")
 _LIMITS = ("max_body_mb", "max_pixels", "max_images", "timeout_secs", "max_requests")
 
 

@@ -66,7 +66,7 @@ class ServeConfig(Exactness, group="what"):
     )
     log_requests: bool = option(True, "a line for each request on standard error, with its id", group="logging")
     examples: str | None = path_option(
-        None, "folder of photographs that the page offers, the first six; unset: drawn shapes"
+        None, "folder of photographs that the page offers, the first six; unset: none, for a model of shapes drawn ones"
     )
 
     def __post_init__(self) -> None:

@@ -96,7 +96,9 @@ class Engine:
                 f"--examples={options.examples}: the model reads {card.image.describe()}, which a page cannot show; "
                 "leave it out"
             )
-        self.examples: tuple[tuple[str, bytes], ...] = tuple(_examples(options)) if card.image is None else ()
+        self.examples: tuple[tuple[str, bytes], ...] = (
+            tuple(_examples(options, card.dataset)) if card.image is None else ()
+        )
         self.draining = False
         self._prepared = False
         self._batcher: Batcher[tuple[np.ndarray, float]] | None = None
@@ -223,6 +225,7 @@ class Engine:
                 for name, colour in zip(self._names, self._palette, strict=False)
             ],
             "examples": [name for name, _ in self.examples],
+            "needs_token": self.options.token_file is not None,
             "max_body_bytes": int(self.options.max_body_mb * 1e6),
         }
 
@@ -341,8 +344,13 @@ class Engine:
         }
 
 
-def _examples(options: ServeConfig) -> Iterator[tuple[str, bytes]]:
-    """Yields (name, PNG or JPEG) of the pictures that the page offers."""
+def _examples(options: ServeConfig, dataset: str | None) -> Iterator[tuple[str, bytes]]:
+    """Yields (name, PNG or JPEG) of the pictures that the page offers.
+
+    They are the user's. Shapes are drawn only for a model that may know them: of shapes, or that names no data set.
+    """
+    if options.examples is None and dataset not in (None, "shapes"):
+        return
     if options.examples is None:
         for number, (height, width) in enumerate(((257, 385), (321, 321), (385, 257))):
             image, _ = shapes_example(0, FIRST_INDEX["test"] + number, height=height, width=width)

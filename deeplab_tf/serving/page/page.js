@@ -4,7 +4,7 @@
 const LARGEST_SIDE = 2048;
 
 const byId = (id) => document.getElementById(id);
-const state = { info: null, found: null, labels: null, visible: new Set(), name: "photo", turn: 0 };
+const state = { info: null, found: null, labels: null, visible: new Set(), file: "photo.jpg", name: "photo", turn: 0 };
 
 function say(text, kind = "") {
   const message = byId("message");
@@ -60,6 +60,7 @@ async function segment(blob, name) {
     if (!response.ok) throw new Error(answer.error.replace(/^the picture:/, `${name || "The picture"}:`));
     const bitmap = answer.shown_jpeg ? await createImageBitmap(jpeg(answer.shown_jpeg)) : photo.bitmap;
     if (!bitmap) throw new Error("This browser cannot show the picture.");
+    state.file = name || "photo.jpg";
     state.name = (name || "photo").replace(/\.[^.]*$/, "");
     show(bitmap, answer, performance.now() - start);
     for (const note of answer.notes || []) say(note, "bad");
@@ -92,6 +93,7 @@ function show(bitmap, found, milliseconds) {
     `${found.width} × ${found.height} pixels; network ${found.network_ms.toFixed(0)} ms, ` +
     `with sending and decoding ${milliseconds.toFixed(0)} ms`;
   byId("save-raw").hidden = !found.raw_png;
+  byId("command").textContent = command();
   byId("result").hidden = false;
   paint();
   say(`Found ${found.classes.length} ${found.classes.length === 1 ? "class" : "classes"}.`);
@@ -161,6 +163,14 @@ function paint() {
   fade();
 }
 
+// Shows the photograph alone left of the place that the slider says.
+function divide() {
+  const share = Number(byId("divide").value);
+  byId("mask").style.clipPath = `inset(0 0 0 ${share}%)`;
+  byId("line").style.left = `${share}%`;
+  byId("line").hidden = share === 0 || share === 100;
+}
+
 function fade() {
   byId("mask").style.opacity = byId("opacity").value / 100;
 }
@@ -181,6 +191,31 @@ function point(event) {
   const entry = state.found.classes.find((known) => known.index === index);
   byId("pointed").hidden = !entry;
   byId("pointed").textContent = entry ? entry.name : "";
+}
+
+// ---- the REST interface
+
+function quoted(text) {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+// The file goes through a pipe: as an argument a photograph would be too long.
+function command() {
+  const token = state.info.needs_token ? "-H 'authorization: Bearer YOUR_TOKEN' " : "";
+  const address = quoted(`${location.origin}/v1/models/${state.info.name}:predict`);
+  const [start, end] = [quoted('{"instances": [{"b64": "'), quoted('"}]}')];
+  const content = `printf ${start}; base64 < ${quoted(state.file)} | tr -d '\\n'; printf ${end}`;
+  return `(${content}) | curl ${token}-d @- ${address}`;
+}
+
+async function copyCommand() {
+  try {
+    await navigator.clipboard.writeText(command());
+    say("Copied.");
+  } catch { // a browser gives its clipboard to https and to this machine alone
+    getSelection().selectAllChildren(byId("command"));
+    say("This browser does not let the page copy; the command is selected.");
+  }
 }
 
 // ---- downloads
@@ -239,7 +274,8 @@ function offerExamples() {
     button.addEventListener("click", async () => {
       try {
         const response = await fetch(image.src);
-        segment(await response.blob(), name.replaceAll(" ", "_"));
+        const blob = await response.blob();
+        segment(blob, `${name.replaceAll(" ", "_")}.${blob.type === "image/png" ? "png" : "jpg"}`);
       } catch {
         say("The server cannot be reached.", "bad");
       }
@@ -262,6 +298,8 @@ function listen() {
   }
   document.addEventListener("paste", (event) => take(event.clipboardData.files));
   byId("opacity").addEventListener("input", fade);
+  byId("divide").addEventListener("input", divide);
+  byId("curl").addEventListener("click", copyCommand);
   byId("all").addEventListener("click", () => chooseAll(true));
   byId("none").addEventListener("click", () => chooseAll(false));
   byId("stage").addEventListener("pointermove", point);
