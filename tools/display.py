@@ -2,7 +2,7 @@
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import rich.console
 import rich.progress
@@ -10,6 +10,8 @@ import rich.progress
 from deeplab_tf.evaluation.passes import Pass
 from deeplab_tf.training.progress import Progress, TrainingObserver
 
+_BAR = 10  # columns of the bar of a training run, which narrower terminals than the next do without
+_WITH_BAR = 72
 _SECONDS_A_LINE = 60  # of a pass, where there is no bar
 
 
@@ -20,6 +22,30 @@ def _line(progress: Progress) -> str:
         f"{progress.images_per_second:.1f} images/s  waiting {100 * progress.waiting:.0f} %  "
         f"left {datetime.timedelta(seconds=round(progress.seconds_left))}"
     )
+
+
+def _fitting(progress: Progress, score: float | None, columns: int) -> str:
+    """Returns the line of a training run in a terminal, of whole parts only.
+
+    Where it is too long, parts go in this order: cross entropy, waiting, rate, images/s, mIoU, time left, loss.
+    """
+    parts = {
+        "step": f"step {progress.step}/{progress.steps}",
+        "loss": f"loss {progress.total_loss:.4f}",
+        "entropy": f"cross entropy {progress.cross_entropy:.4f}",
+        "rate": f"rate {progress.learning_rate:.2e}",
+        "speed": f"{progress.images_per_second:.1f} images/s",
+        "waiting": f"waiting {100 * progress.waiting:.0f} %",
+        "score": f"mIoU {score or 0:.4f}",
+        "left": f"left {datetime.timedelta(seconds=round(progress.seconds_left))}",
+    }
+    if score is None:
+        del parts["score"]
+    for name in ("entropy", "waiting", "rate", "speed", "score", "left", "loss"):
+        if len("  ".join(parts.values())) <= columns:
+            break
+        parts.pop(name, None)
+    return "  ".join(parts.values())
 
 
 class Display(TrainingObserver):
@@ -34,6 +60,8 @@ class Display(TrainingObserver):
         self._total = 0
         self._done = 0
         self._told = 0.0
+        self._score: float | None = None
+        self._room = 1
 
     def __enter__(self) -> "Display":
         return self
@@ -86,12 +114,26 @@ class Display(TrainingObserver):
 
     def expect(self, steps: int) -> None:
         """Shows the bar of a training run of `steps` updates."""
-        columns = (rich.progress.BarColumn(), rich.progress.TextColumn("{task.description}", markup=False))
-        self._start("starting", steps, *columns, transient=False)
+        bar = [rich.progress.BarColumn(bar_width=_BAR)] if self._console.width >= _WITH_BAR else []
+        text = rich.progress.TextColumn("{task.description}", markup=False)
+        self._room = _BAR + 2 if bar else 1  # columns that the text beside it may not have
+        self._start("starting", steps, *bar, text, transient=False)
+
+    def described(self, lines: Iterable[str]) -> None:
+        """Prints what the run is."""
+        for line in lines:
+            self.tell(line)
+
+    def scored(self, miou: float) -> None:
+        """Keeps the score for the bar."""
+        self._score = miou
 
     def progressed(self, progress: Progress) -> None:
-        """Moves the bar of a training run; without a terminal, prints the line of the log."""
+        """Prints the line of the log, and moves the bar of a training run; a terminal's lines are no wider than it."""
         if self._bar and self._console.is_terminal:
-            self._bar.update(self._task, completed=progress.step, description=_line(progress))
+            columns = self._console.width
+            line = _fitting(progress, self._score, columns - self._room)
+            self._bar.update(self._task, completed=progress.step, description=line)
+            self.tell(_fitting(progress, None, columns - 1))
         else:
             self.tell(_line(progress))

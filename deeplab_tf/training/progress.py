@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,12 @@ class TrainingObserver(Observer):
 
     def progressed(self, progress: Progress) -> None:
         """Called with each line of the log, every log_steps."""
+
+    def described(self, lines: Iterable[str]) -> None:
+        """Called at the start with what the run is: data, devices, folder."""
+
+    def scored(self, miou: float) -> None:
+        """Called with each score of run.mode=train_and_eval, 0..1."""
 
 
 _WAITING = 0.1  # of the time between two lines of the log: from there on data is worth a line

@@ -87,6 +87,16 @@ class Session:
         if line:
             yield line
 
+    def overview(self) -> Iterator[str]:
+        """Yields what the run is: its data, a CPU that `first_lines` does not tell of, its folder."""
+        yield (
+            f"Data: {self.card.dataset}, {self.options.train_split}: {self.config.num_classes} classes, "
+            f"{len(self._located.index)} images, {self.epoch_steps} steps an epoch, batch {self.data.batch_size}"
+        )
+        if self.hardware.kind == "CPU":
+            yield f"Devices: {self.hardware.described()}, {shown(self.train)}"
+        yield f"Run: {self.directory.path} (curves: tensorboard --logdir={self.directory.path})"
+
     def started(self) -> dict[str, Any]:
         """Returns what metrics.jsonl keeps of how the run was started, each time that it is."""
         return {

@@ -131,6 +131,7 @@ class _Watch:
         self.patience = scores["patience"]
         self._summaries.scalars(step, scores["tags"])
         best = "  the best so far" if scores["best"] else ""
+        self._observer.scored(scores["miou"])
         self._observer.tell(f"step {step}: mIoU {scores['miou']:.4f} on {scores['examples']} images{best}")
 
     def _show(self, step: int) -> None:
@@ -234,6 +235,7 @@ def train(experiment: Experiment, *, observer: TrainingObserver | None = None) -
         observer.tell(f"Note: {run.directory.path} cannot be locked; see to it that no other trainer works there")
     lock = run.directory.locked() if is_chief else contextlib.nullcontext()
     with lock, exact_float32(unless=run.options.tf32), named_shortage(run):
+        observer.described(run.overview())
         for line in run.first_lines():
             observer.tell(line)
         changes = run.changes()

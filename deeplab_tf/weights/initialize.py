@@ -11,12 +11,13 @@ import tensorflow as tf
 from deeplab_tf.catalog.image_facts import RGB
 from deeplab_tf.config.run import ExtraBands
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.weights.names import SLOTS
+from deeplab_tf.weights.names import AVERAGE, GLOBAL_STEP, SLOTS
 from deeplab_tf.weights.recognize import recognize
 from deeplab_tf.weights.sources import WeightSource, open_source
 from deeplab_tf.weights.tf1 import training_state
 
 _SLOT_LEAVES = {slot for slots in SLOTS.values() for slot in slots}
+_STATE_LEAVES = {*_SLOT_LEAVES, AVERAGE, GLOBAL_STEP}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +39,15 @@ class Initialized:
     widened: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """Returns a line for each group, with its first three names."""
-        rows = [(name, names) for name, names in dataclasses.asdict(self).items() if names or name != "widened"]
-        return "\n".join(f"  {name:<8} {len(names):5d}  {_listed(names)}" for name, names in rows)
+        """Returns a line for each group, with its first three names; what the optimizer has of its own is counted."""
+        groups = dataclasses.asdict(self)
+        state = [name for name in self.missing if name.rsplit("/", 1)[-1] in _STATE_LEAVES]
+        groups["missing"] = [name for name in self.missing if name not in state]
+        rows = [(name, names) for name, names in groups.items() if names or name != "widened"]
+        lines = [f"  {name:<8} {len(names):5d}  {_listed(names)}" for name, names in rows]
+        if state:
+            lines.append(f"  new      {len(state):5d}  variables of the optimizer, which every new run begins with")
+        return "\n".join(lines)
 
 
 def _listed(names: Sequence[str]) -> str:
