@@ -21,7 +21,7 @@ SCRIPT = textwrap.dedent("""
             display.expect(30000)
             for step in (10, 20):
                 display.progressed(Progress(12000 + step, 30000, 0.1234, 0.1, 0.02, 7e-3, 123.4, 0.03, 83523.0))
-                display.scored(0.7123)
+                display.validated(0.7123)
             display.progressed(Progress(12030, 30000, 0.1234, 0.1, 0.02, 7e-3, 123.4, 0.03, 83523.0))
 """)
 STEP = "step 12030/30000  loss 0.1234"

@@ -124,7 +124,7 @@ class Display(TrainingObserver):
         for line in lines:
             self.tell(line)
 
-    def scored(self, miou: float) -> None:
+    def validated(self, miou: float) -> None:
         """Keeps the score for the bar."""
         self._score = miou
 

@@ -61,7 +61,7 @@ class TrainingObserver(Observer):
     def described(self, lines: Iterable[str]) -> None:
         """Called at the start with what the run is: data, devices, folder."""
 
-    def scored(self, miou: float) -> None:
+    def validated(self, miou: float) -> None:
         """Called with each score of run.mode=train_and_eval, 0..1."""
 
 

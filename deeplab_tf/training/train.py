@@ -131,7 +131,7 @@ class _Watch:
         self.patience = scores["patience"]
         self._summaries.scalars(step, scores["tags"])
         best = "  the best so far" if scores["best"] else ""
-        self._observer.scored(scores["miou"])
+        self._observer.validated(scores["miou"])
         self._observer.tell(f"step {step}: mIoU {scores['miou']:.4f} on {scores['examples']} images{best}")
 
     def _show(self, step: int) -> None:
