@@ -48,7 +48,7 @@ class FullDisk:
     def open(self, file: Any, mode: str = "r", *arguments: Any, **options: Any):
         """Opens a file as `io.open` does; one to be written is refused at its writes."""
         stream = io.TextIOWrapper if "b" not in mode else None
-        if isinstance(file, int) or not set(mode) & set("wax+"):
+        if isinstance(file, int) or options.get("opener") or not set(mode) & set("wax+"):
             return _OPEN(file, mode, *arguments, **options)
         raw = _Raw(self, file, mode.replace("b", "").replace("t", ""))
         if "b" in mode and (options.get("buffering") == 0 or arguments[:1] == (0,)):

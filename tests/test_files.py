@@ -479,3 +479,17 @@ def test_a_checkpoint_is_read_wherever_it_lies(folder, name):
     with files.plain(place) as readable:
         assert sorted(tf.io.gfile.listdir(readable)) == names(place)
     assert pathlib.Path(readable).exists() == (name == "plain" and not files.is_remote(folder)) or name == "plain"
+
+
+def test_what_a_killed_process_had_begun_goes_when_the_next_writes_there(tmp_path):
+    machine = files._machine()
+    dead, alive, elsewhere = (
+        tmp_path / f".partial-{place}-{process}-0123456789ab.png"
+        for place, process in ((machine, 2**22 + 1), (machine, os.getppid()), ("00000000", 2**22 + 1))
+    )
+    for place in (dead, alive, elsewhere):
+        place.mkdir()
+    (dead / "half").write_text("x")
+    with files.written(tmp_path / "a") as file:
+        file.write_text("whole")
+    assert {place.name for place in tmp_path.iterdir()} == {"a", alive.name, elsewhere.name}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import PIL.Image
 import pytest
+import record_files
 import tensorflow as tf
 from commands import finished, one_line
 from full_disk import FullDisk
@@ -28,7 +29,8 @@ from deeplab_tf.exporting.export import export
 from deeplab_tf.filesystems.remote import os_errors
 from deeplab_tf.inference.files import predict_files
 from deeplab_tf.ops.images import png_bytes
-from deeplab_tf.tools import convert, predict
+from deeplab_tf.tools import convert, predict, train, vis
+from deeplab_tf.tools import eval as evaluation
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.tf1 import Receipt
 
@@ -208,3 +210,40 @@ def test_what_tensorflow_tells_of_a_disk_is_told_in_few_words(number):
     with pytest.raises(OSError) as error, os_errors("/run"):
         raise tf.errors.ResourceExhaustedError(None, None, told)
     assert (error.value.errno, str(error.value)) == (number, f"[Errno {number}] {os.strerror(number)}: '/run'")
+
+
+@pytest.mark.heavy
+def test_training_scoring_and_drawing_on_a_full_disk(tmp_path, monkeypatch, capsys):
+    """What a training run has saved before stays; of a report and of pictures nothing is half there."""
+    data = [f"--dataset_dir={tmp_path}/records", "--dataset=shapes"]
+    for split in ("train", "val"):
+        record_files.write_shapes(tmp_path / "records", split, 2, (33, 33))
+    begun = ["--train_split=train", "--train_crop_size=33,33", "--model_variant=tiny", "--train_batch_size=2"]
+    assert finished(train, f"--train_logdir={tmp_path}/run", "--training_number_of_steps=1", *begun, *data) == 0
+    scored = [f"--checkpoint_dir={tmp_path}/run", "--eval_split=val", "--eval_crop_size=33,33"]
+    drawn = [f"--checkpoint_dir={tmp_path}/run", "--vis_split=val", "--vis_crop_size=33,33"]
+    place = tmp_path / "place"
+    for tool, flags, least in (
+        (train, [f"--train_logdir={place}/run", "--training_number_of_steps=1", *begun], 5),
+        (
+            evaluation,
+            [f"--eval_logdir={place}/log", f"--report={place}/report", "--max_number_of_evaluations=1", *scored],
+            4,
+        ),
+        (vis, [f"--vis_logdir={place}/vis", "--max_number_of_iterations=1", *drawn], 4),
+    ):
+        room = 0
+        while True:
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            (place / "mine").write_text("x")
+            capsys.readouterr()
+            with monkeypatch.context() as patch:
+                FullDisk(patch, place, room)
+                if finished(tool, *flags, *data) == 0:
+                    break
+            message = one_line(capsys.readouterr().err)
+            assert "cannot be written" in message and "No space left" in message, (room, message)
+            assert (place / "mine").read_text() == "x" and not list(place.rglob(".partial-*")), room
+            room += 1
+        assert room >= least, tool

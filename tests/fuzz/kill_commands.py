@@ -74,6 +74,7 @@ def prepare(root: pathlib.Path) -> None:
     import numpy as np
     from networks import SMALL, lively
 
+    from deeplab_tf.catalog.datasets import DATASETS
     from deeplab_tf.data.shapes import write_shapes
     from deeplab_tf.network.model import build_model
     from deeplab_tf.weights.model_directory import ModelCard, save_model
@@ -83,6 +84,7 @@ def prepare(root: pathlib.Path) -> None:
 
     save_model(root / "model", lively(SMALL), Receipt("tests", "0" * 64, {}, {}), card=ModelCard(SMALL))
     write_shapes(folder=root / "shapes", splits={"train": 30, "val": 10}, height=65, width=65)
+    (root / "shapes" / "class_names.txt").write_text("\n".join(DATASETS["shapes"].class_names or ()))
     entry = lookup.CHECKPOINTS[NAME]
     values = {name: np.asarray(value) for name, value in variable_map(build_model(entry.config)).items()}
     write_tensors(root / "deeplabv3" / "model.ckpt-30000", values)
@@ -106,7 +108,7 @@ def export(root: pathlib.Path, place: pathlib.Path) -> None:
 
 
 def build_data(root: pathlib.Path, place: pathlib.Path) -> None:
-    run("build-data", "--dataset=folder", f"--root={root}/shapes", f"--output_dir={place}/records", "--num_workers=1")
+    run("build-data", "--dataset=folder", f"--root={root}/shapes", f"--output_dir={place}/records", "--num_processes=1")
 
 
 def predict(root: pathlib.Path, place: pathlib.Path) -> None:
@@ -147,7 +149,8 @@ def tried(command: str, root: pathlib.Path, count: int, draw: random.Random) -> 
             os.kill(process, signal.SIGKILL)
         killed = [ended(process) for process in processes]
         there = left(place) - whole
-        again = ended(begun())
+        # What was whole at that instant may refuse to be written again.
+        again = 0 if left(place) == whole else ended(begun())
         stray = left(place) ^ whole
         if again or stray:
             faults.append(
