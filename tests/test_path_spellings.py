@@ -241,6 +241,7 @@ def test_train(place, sources, capsys):
 
 @spelled(heavy=("a*b {}/", "{}"))
 @covers("eval", "checkpoint_dir", "eval_logdir", "report", "dataset", "dataset_dir")
+@covers("compare", "reports", "output_dir")
 @covers("vis", "checkpoint", "vis_logdir", "dataset", "dataset_dir")
 def test_eval_and_vis(place, sources):
     given = (
@@ -250,7 +251,9 @@ def test_eval_and_vis(place, sources):
     given += (f"--dataset_dir={place('records', sources / 'records')}",)
     ran("eval", *given, f"--eval_logdir={place('eval')}", f"--report={place('report')}", "--eval_crop_size=33,33")
     assert "metrics.jsonl" in place.names("eval") and place.names("eval", "events.out.*")
-    assert place.names("report") == {"metrics.json", "per_image.csv", "report.html"}
+    assert place.names("report") == {"counts.json", "metrics.json", "per_image.csv", "report.html"}
+    ran("compare", *[f"--reports={place('report')}"] * 2, f"--output_dir={place('compared')}")
+    assert place.names("compared") == {"compare.html", "compare.json"}
     given = (given[0].replace("--checkpoint_dir=", "--checkpoint="), *given[1:])  # another name of it
     ran("vis", *given, f"--vis_logdir={place('vis')}", "--vis_crop_size=33,33", "--also_save_raw_predictions")
     assert len(place.names("vis", "segmentation_results/*")) == 8
