@@ -181,7 +181,7 @@ def stored_arrays(file: AnyPath, *names: str) -> dict[str, np.ndarray]:
     """Returns arrays of an .npz by their names. DamagedError: it lacks one of them, or is damaged."""
     try:
         with file.open("rb") as stream, contextlib.closing(np.lib.npyio.NpzFile(stream, allow_pickle=False)) as stored:
-            return {name: stored[name] for name in names}
+            return {name: np.asarray(stored[name]) for name in names}  # bytes, where an entry is not an array
     except _ARRAY_ERRORS as error:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise DamagedError(f"{file}: damaged ({reason}); remove {file.parent} and begin anew") from None
