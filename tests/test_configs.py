@@ -21,7 +21,7 @@ from deeplab_tf.data.shapes import shapes_example
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network import graph
 from deeplab_tf.network.model import build_model
-from deeplab_tf.tools import options, train
+from deeplab_tf.tools import extend, options, train
 from deeplab_tf.training.step import make_train_step
 from deeplab_tf.zoo.lookup import CHECKPOINTS
 from deeplab_tf.zoo.published import LINEAGE, RESULTS
@@ -84,19 +84,19 @@ def test_a_docstring_tells_command_hardware_and_published_scores(name):
 
 
 def command(module) -> list[str]:
-    """Returns the arguments of the command in a recipe's docstring."""
+    """Returns the arguments of the command in a recipe's docstring, beginning with its name."""
     text = module.__doc__.replace("\\\n", " ")
-    (line,) = [line for line in text.splitlines() if line.startswith("  deeplab-tf train ")]
-    return shlex.split(line)[2:]
+    (line,) = [line for line in text.splitlines() if line.startswith(("  deeplab-tf train ", "  deeplab-tf extend "))]
+    return shlex.split(line)[1:]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_says_what_the_recipe_configures(name):
-    experiment, arguments = configs.read(name), command(recipe(name))
+    experiment, (tool, *arguments) = configs.read(name), command(recipe(name))
     assert arguments[0] == f"--config={name}"
     values = flags.FlagValues()
-    train.define(values)
-    values(["train", *(a for a in arguments if not a.startswith("--config="))])
+    {"train": train, "extend": extend}[tool].define(values)
+    values([tool, *(a for a in arguments if not a.startswith("--config="))])
     given = {}
     for part, kind in PARTS.items():
         given |= {(part, field): value for field, value in options.given(values, kind, train._NAMES[kind]).items()}
@@ -109,7 +109,7 @@ def test_the_command_says_what_the_recipe_configures(name):
             assert configured == getattr(PARTS[part](**{field: value}), field), field
     assert {"train_logdir", "dataset_dir"} <= places.keys()
     started = experiment.run.tf_initial_checkpoint or places.get("tf_initial_checkpoint")
-    assert started or "from scratch" in recipe(name).__doc__
+    assert started or tool == "extend" or "from scratch" in recipe(name).__doc__
 
 
 def configured(*arguments: str) -> Experiment:

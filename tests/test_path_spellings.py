@@ -239,6 +239,35 @@ def test_train(place, sources, capsys):
     ran("doctor", f"--train_logdir={place('run')}")
 
 
+@spelled(heavy=SPELLINGS)
+@covers("extend", "checkpoint", "dataset_dir", "old_dataset_dir", "train_logdir")
+@covers("train", "teacher", "classes_of")
+@covers("eval", "classes_of")
+@covers("vis", "classes_of")
+def test_more_classes(place, sources, tmp_path):
+    shapes = datasets.DATASETS["shapes"].class_names
+    facts = {"name": "more", "class_names": [*shapes[:-1], "moon"]}
+    files.copy(sources / "records", tmp_path / "more")
+    (tmp_path / "more" / datasets.DATASET_FILE).write_text(json.dumps(facts))
+    model, records, run = place("model", sources / "model"), place("more", tmp_path / "more"), place("run")
+    steps = (
+        "--training_number_of_steps=1",
+        "--train_crop_size=33,33",
+        "--train_batch_size=2",
+        "--eval_crop_size=33,33",
+    )
+    given = (f"--checkpoint={model}", f"--dataset_dir={records}", f"--old_dataset_dir={records}")
+    ran("extend", *given, f"--train_logdir={run}", "--add=moon", *steps)
+    assert {"extended.json", "grown", "run.json"} <= place.names("run")
+    grown = f"{run.rstrip('/')}/grown"
+    named = (f"--dataset_dir={records}", f"--classes_of={grown}")
+    ran("eval", *named, f"--checkpoint_dir={run}", f"--eval_logdir={place('eval')}", "--eval_crop_size=33,33")
+    ran("vis", *named, f"--checkpoint={run}", f"--vis_logdir={place('vis')}", "--vis_crop_size=33,33")
+    taught = (*named, f"--tf_initial_checkpoint={grown}", f"--teacher={run}", "--config=extend_shapes")
+    ran("train", *taught, f"--train_logdir={place('taught')}", "--slow_start_step=0", *steps)
+    assert RunDirectory(place("taught")).steps()[-1] == 1
+
+
 @spelled(heavy=("a*b {}/", "{}"))
 @covers("eval", "checkpoint_dir", "eval_logdir", "report", "dataset", "dataset_dir")
 @covers("compare", "reports", "output_dir")
@@ -527,5 +556,7 @@ def test_every_path_flag_is_run():
     """A flag of a network's cell has tests of its own in test_path_flags; the cache of pictures is training's."""
     others = {(command, "dense_prediction_cell_json") for command in CELL_COMMANDS}
     others |= {(command, "decoded_cache") for command in ("train", "eval", "vis")}
+    # Of extend those that train has: some follow from its own, and the others it hands on.
+    others |= {("extend", name) for command, name in PATH_FLAGS if command == "train"} - COVERED
     others |= {("eval", "checkpoint"), ("vis", "checkpoint_dir")}  # two names of one flag: each command is run with one
     assert set(PATH_FLAGS) - others == COVERED

@@ -17,6 +17,7 @@ COMMANDS = {
     "convert": "weights of the release -> model directory, or back to a TF1 checkpoint",
     "predict": "segment images",
     "train": "train or fine-tune with the release's flags, or go on with a run",
+    "extend": "add classes to a trained network without losing the old ones",
     "eval": "score a checkpoint, or the checkpoints of a training run as they appear",
     "compare": "two reports of eval: differences by score, class and image, with intervals",
     "vis": "draw the predictions for the images of a data set",

@@ -12,6 +12,7 @@ a second trainer is refused there as well, by a lease that a killed trainer of a
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -28,7 +29,7 @@ from deeplab_tf.config import (
     require_effect,
 )
 from deeplab_tf.config.fields import Options
-from deeplab_tf.data.find import find_dataset
+from deeplab_tf.data.find import dataset_of
 from deeplab_tf.data.tfds_folder import PREFIX
 from deeplab_tf.doctor.findings import WARNING
 from deeplab_tf.doctor.network import training_findings
@@ -36,6 +37,9 @@ from deeplab_tf.tools import help_pages, options, passes, retired
 from deeplab_tf.tools.ending import INTERRUPTED
 from deeplab_tf.tools.option_kinds import AUTO
 from deeplab_tf.zoo.contamination import contamination
+
+if TYPE_CHECKING:
+    from deeplab_tf.training.train import Outcome
 
 # What follows from another part of the experiment has no flag, and reports are written by eval.
 _NAMES: dict[type, dict[str, None]] = {part: dict.fromkeys(fields) for part, fields in DERIVED.items()}
@@ -89,6 +93,7 @@ _USES: tuple[options.Use[Experiment], ...] = (
         "--top_k_percent_pixels",
         lambda asked: asked.train.top_k_percent_pixels < 1,
     ),
+    options.Use(("distillation_weight",), "--teacher", lambda asked: asked.run.teacher),
     options.Use(("initialize_last_layer",), "--tf_initial_checkpoint", lambda asked: asked.run.tf_initial_checkpoint),
     options.Use(("freeze_steps",), "--freeze=backbone", lambda asked: asked.train.freeze != "none"),
     options.Use(_DECODER, "--decoder_output_stride", lambda asked: asked.model.decoder_output_stride),
@@ -192,7 +197,7 @@ def experiment(values: flags.FlagValues, tell: Callable[[str], object] = lambda 
         return _planned(recipe, {**{part: given(part) for part in _NAMES}, DataConfig: of_data}, tell, fit=fit)
 
     data = dataclasses.replace(recipe.data, **of_data)
-    facts = find_dataset(data.dataset, data.dataset_dir, data.tfds_features)
+    facts = dataset_of(data)
     # With the classes in the same step: some flags of the network must fit their number.
     model = dataclasses.replace(recipe.model, num_classes=facts.num_classes, **given(ModelConfig))
     asked = Experiment(
@@ -240,7 +245,7 @@ def concerns(asked: Experiment) -> list[str]:
     found = training_findings(asked.model, update)
     lines = [f"{finding.evidence[0]}; {finding.cure}" for finding in found if finding.severity == WARNING]
     if asked.run.mode == "train_and_eval":
-        name = find_dataset(asked.data.dataset, asked.data.dataset_dir, asked.data.tfds_features).name
+        name = dataset_of(asked.data).name
         contaminated = contamination(
             name,
             asked.evaluation.eval_split,
@@ -252,24 +257,16 @@ def concerns(asked: Experiment) -> list[str]:
     return lines
 
 
-def main(values: flags.FlagValues) -> int | None:
-    """Trains a network, or scores its checkpoints where --mode says so; returns 130 where control-C ended the run."""
-    if not (values["config"].value and configs.follows_data(values["config"].value)):
-        options.require(values, "train_logdir")
-    passes.require_records(values)
-    scores = values["mode"].value in ("eval", "continuous_eval")
-    asked = experiment(values, tell=(lambda line: None) if scores else print)
+def require_use(values: flags.FlagValues, asked: Experiment) -> None:
+    """Raises DeepLabError for a flag that would do nothing; prints a note for each that the release has no use for."""
     options.require_use(values, _USES, asked)
     require_effect(asked.model, options.given(values, ModelConfig, _NAMES[ModelConfig]))
     for note in options.retired_notes(values, retired.TRAIN):
         print(f"Note: {note}")
-    options.start_tensorflow()
-    if asked.run.mode in ("eval", "continuous_eval"):
-        given = passes.given(values, EvalConfig, _NAMES[EvalConfig])
-        # What a recipe says is given too: it differs from the defaults, or there is nothing to tell apart.
-        said = {name for name, value in vars(asked.evaluation).items() if value != getattr(EvalConfig(), name)}
-        passes.run_passes(asked.evaluation_of_run, dataclasses.replace(given, names={*given.names, *said}))
-        return None
+
+
+def run_experiment(asked: Experiment) -> "Outcome":
+    """Trains with the progress on the screen, and prints how it ended."""
     from deeplab_tf.tools.display import Display
     from deeplab_tf.training.train import train
 
@@ -280,7 +277,25 @@ def main(values: flags.FlagValues) -> int | None:
         outcome = train(asked, observer=display)
     end = "Stopped by a signal; the same command goes on" if outcome.stopped else "Done"
     print(f"{end}: step {outcome.step}, {outcome.checkpoint}")
-    return INTERRUPTED if outcome.reason == "interrupt" else None
+    return outcome
+
+
+def main(values: flags.FlagValues) -> int | None:
+    """Trains a network, or scores its checkpoints where --mode says so; returns 130 where control-C ended the run."""
+    if not (values["config"].value and configs.follows_data(values["config"].value)):
+        options.require(values, "train_logdir")
+    passes.require_records(values)
+    scores = values["mode"].value in ("eval", "continuous_eval")
+    asked = experiment(values, tell=(lambda line: None) if scores else print)
+    require_use(values, asked)
+    options.start_tensorflow()
+    if asked.run.mode in ("eval", "continuous_eval"):
+        given = passes.given(values, EvalConfig, _NAMES[EvalConfig])
+        # What a recipe says is given too: it differs from the defaults, or there is nothing to tell apart.
+        said = {name for name, value in vars(asked.evaluation).items() if value != getattr(EvalConfig(), name)}
+        passes.run_passes(asked.evaluation_of_run, dataclasses.replace(given, names={*given.names, *said}))
+        return None
+    return INTERRUPTED if run_experiment(asked).reason == "interrupt" else None
 
 
 def prepare(values: flags.FlagValues) -> None:

@@ -40,6 +40,11 @@ class DataConfig(Options, group="data"):
         "for tfds:name: the features of image and mask, image,segmentation_mask; unset: found by kind and name",
         parse=split_names,
     )
+    classes_of: str | None = path_option(
+        None,
+        "dataset.json, or the folder that holds it, whose classes the labels have after label_map; unset: those of "
+        "the records",
+    )
     crop_size: tuple[int, int] | None = option(
         (513, 513),
         "height,width that training crops to and smaller images are padded to; unset: evaluation only",

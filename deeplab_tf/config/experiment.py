@@ -50,7 +50,7 @@ class Experiment:
     evaluation: EvalConfig = dataclasses.field(default_factory=EvalConfig)
 
     def __post_init__(self) -> None:
-        facts = DATASETS.get(self.data.dataset or "")
+        facts = None if self.data.classes_of else DATASETS.get(self.data.dataset or "")
         classes = facts.num_classes if facts else self.model.num_classes
         ignored = facts.ignore_label if facts else self.train.ignore_label
         model = dataclasses.replace(self.model, num_classes=classes, crop_size=self.data.crop_size)

@@ -11,7 +11,7 @@ from deeplab_tf.config.train import TrainConfig
 IDENTITY = ("train_split", "initialize_last_layer", "unfold_batch_norm", "recalibrate_batch_norm", "deterministic")
 # May change at any time: where files are, when the run ends, and what compiles its step. That the files hold the same
 # records is compared.
-FREE = ("dataset_dir", "decoded_cache", "training_number_of_steps", "jit_compile")
+FREE = ("dataset_dir", "classes_of", "decoded_cache", "training_number_of_steps", "jit_compile")
 _FIXED = frozenset(
     {
         *("optimizer", "ema_decay", "mixed_precision"),  # the checkpoint holds their variables

@@ -31,6 +31,12 @@ class RunConfig(Options, group="what"):
     )
     train_split: str = option("train", "split to train on", group="data")
     tf_initial_checkpoint: str | None = path_option(None, f"weights to start from: {WEIGHTS}", group="weights")
+    teacher: str | None = path_option(
+        None,
+        "network whose probabilities are learned too, of the same classes or, with loss=unbiased, of the old ones: "
+        f"{WEIGHTS}",
+        group="loss",
+    )
     initialize_last_layer: bool = option(True, "also start the head from these weights", group="weights")
     initialize_extra_bands: ExtraBands = option(
         "mean",

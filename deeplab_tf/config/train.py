@@ -8,7 +8,7 @@ from deeplab_tf.config.fields import SWITCHES, Options, Switch, option, switch
 Optimizer = Literal["momentum", "adam"]
 LearningPolicy = Literal["poly", "step", "cosine"]
 BurnIn = Literal["none", "linear"]
-Loss = Literal["cross_entropy", "focal", "dice", "lovasz"]
+Loss = Literal["cross_entropy", "focal", "dice", "lovasz", "unbiased"]
 Freeze = Literal["none", "backbone"]
 MixedPrecision = Literal["none", "bfloat16", "float16", "auto"]
 OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
@@ -76,8 +76,20 @@ class TrainConfig(Options, group="schedule"):
         0, "steps in which mining narrows from all pixels to top_k_percent_pixels", group="loss"
     )
     top_k_percent_pixels: float = option(1.0, "share of the pixels, the hardest, that count in the loss", group="loss")
-    loss: Loss = option("cross_entropy", "cross_entropy, focal, dice or lovasz", group="loss")
+    loss: Loss = option(
+        "cross_entropy",
+        "cross_entropy, focal, dice, lovasz, or unbiased: cross entropy of a network that has got more classes, on "
+        "labels that call all of its old ones background (deeplab-tf extend)",
+        group="loss",
+    )
     focal_gamma: float = option(2.0, "exponent of the focal loss", group="loss")
+    old_classes: int = option(0, "for loss=unbiased: the number of old classes, which are the first ones", group="loss")
+    background_class: int = option(
+        0, "for loss=unbiased: the old class that all pixels of the new ones belonged to", group="loss"
+    )
+    distillation_weight: float = option(
+        1.0, "weight of the loss against the teacher's probabilities, in that of all", group="loss"
+    )
     ignore_label: int = option(255, "label whose pixels do not count; 0 for ADE20K", group="loss")
     dropout: bool = option(True, "drop features in the head, as the release always does", group="learning")
     drop_path_keep_prob: float = option(1.0, "how likely a path of a NAS cell is kept", group="learning")
@@ -128,11 +140,17 @@ class TrainConfig(Options, group="schedule"):
         self._require_at_least(0, "hard_example_mining_step", "focal_gamma")
         share = self.top_k_percent_pixels
         self._require("top_k_percent_pixels", 0 < share <= 1, "expected a share above 0 and at most 1")
-        by_pixel = self.loss in ("cross_entropy", "focal")
+        by_pixel = self.loss not in ("dice", "lovasz")
         expected = f"expected 1 with loss={self.loss}, which is not a sum over pixels; cross_entropy and focal can mine"
         self._require("top_k_percent_pixels", by_pixel or share == 1, expected)
         weights = self.label_weights
         self._require("label_weights", weights is None or min(weights) >= 0, "expected weights of at least 0")
+        self._require_at_least(0, "distillation_weight", "background_class")
+        grown = self.loss == "unbiased"
+        expected = "expected the number of classes before the network grew with loss=unbiased, 0 with another loss"
+        self._require("old_classes", self.old_classes >= 1 if grown else self.old_classes == 0, expected)
+        expected = f"expected one of the old classes, 0..{self.old_classes - 1}" if grown else "needs loss=unbiased"
+        self._require("background_class", self.background_class < max(self.old_classes, 1), expected)
 
     def _require_update(self) -> None:
         for name in ("momentum", "ema_decay"):

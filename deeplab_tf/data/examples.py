@@ -56,7 +56,7 @@ def named_batches(batches: Iterable[T]) -> Iterator[T]:
 
 def dataset_of(config: DataConfig) -> datasets.Dataset:
     """Returns the facts of `config.dataset`; raises DeepLabError like `data.find.find_dataset`."""
-    return find.find_dataset(config.dataset, config.dataset_dir, config.tfds_features)
+    return find.dataset_of(config)
 
 
 # ---- records

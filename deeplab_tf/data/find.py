@@ -13,6 +13,7 @@ from deeplab_tf.catalog.datasets import (
     is_place,
     read_dataset,
 )
+from deeplab_tf.config import DataConfig
 from deeplab_tf.data import tfds_folder
 from deeplab_tf.errors import DeepLabError
 
@@ -60,6 +61,19 @@ def find_dataset(
     # How the records are stored they alone know: the name and the colours are what can be asked for.
     asked_for = {key: getattr(asked, key) for key in ("name", "palette", "colour_map", "homepage", "terms")}
     return dataclasses.replace(facts, **asked_for, evaluation_ids=asked.evaluation_ids)
+
+
+def dataset_of(config: DataConfig) -> Dataset:
+    """Returns the facts of `config.dataset`, with the classes of `config.classes_of`.
+
+    Raises:
+      DeepLabError: as `find_dataset` raises it; or what classes_of names cannot be read.
+    """
+    facts = find_dataset(config.dataset, config.dataset_dir, config.tfds_features)
+    if not config.classes_of:
+        return facts
+    named = _own(read_dataset(files.path(config.classes_of)))
+    return dataclasses.replace(named, splits=facts.splits, unlabelled=facts.unlabelled, image=facts.image)
 
 
 def is_described(dataset_dir: str | None) -> bool:

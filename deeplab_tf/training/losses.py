@@ -81,6 +81,25 @@ def focal(logits: tf.Tensor, labels: tf.Tensor, *, gamma: float) -> tf.Tensor:
     return tf.pow(tf.maximum(-tf.math.expm1(-losses), 1e-7), gamma) * losses
 
 
+def unbiased_cross_entropy(logits: tf.Tensor, labels: tf.Tensor, *, old: int, background: int) -> tf.Tensor:
+    """Returns the cross entropy of each pixel, float32 [n], where the label `background` stands for every old class.
+
+    Pictures that are labelled for new classes alone call an old one background, and its probability there is that of
+    all old classes together (Cermelli et al. 2020, Modeling the Background, arXiv 2002.00718, section 3.2).
+
+    Args:
+      logits: float32 [n, classes].
+      labels: int32 [n]; as for `cross_entropy`, one that is not a class costs 0.
+      old: the number of old classes, the first ones.
+      background: one of these.
+    """
+    known, is_class = _in_range(labels, _classes(logits))
+    of_label = tf.gather(logits, known, batch_dims=1)
+    of_old = tf.reduce_logsumexp(logits[:, :old], axis=1)
+    chosen = tf.where(tf.equal(known, background), of_old, of_label)
+    return is_class * (tf.reduce_logsumexp(logits, axis=1) - chosen)
+
+
 def _pixel_weights(config: TrainConfig, labels: tf.Tensor, classes: int) -> tf.Tensor:
     """Returns the weight of each pixel's loss, float32 [n]."""
     weights = class_weights(config.label_weights, classes)
@@ -180,7 +199,7 @@ def lovasz(logits: tf.Tensor, labels: tf.Tensor, kept: tf.Tensor, *, weights: np
 
 def counts_pixels(config: TrainConfig) -> bool:
     """Returns whether the loss is a sum over pixels divided by the number of those that are not ignored."""
-    return config.loss in ("cross_entropy", "focal") and config.top_k_percent_pixels == 1
+    return config.loss not in ("dice", "lovasz") and config.top_k_percent_pixels == 1
 
 
 def loss_terms(
@@ -198,7 +217,7 @@ def loss_terms(
     of its parts' losses.
 
     Args:
-      config: loss, focal_gamma, label_weights, ignore_label, top_k_percent_pixels and hard_example_mining_step.
+      config: loss and its options, label_weights, ignore_label, top_k_percent_pixels and hard_example_mining_step.
       logits: [b, h, w, classes], any float type, of static shape.
       labels: [b, h, w] integers. Those outside 0..classes-1 cost nothing; unless they are ignored, they are counted.
       step: the step counter before its increment.
@@ -217,6 +236,9 @@ def loss_terms(
         return region(logits, labels, kept, weights=weights), tf.constant(1.0)
     if config.loss == "focal":
         losses = focal(logits, labels, gamma=config.focal_gamma)
+    elif config.loss == "unbiased":
+        old, background = config.old_classes, config.background_class
+        losses = unbiased_cross_entropy(logits, labels, old=old, background=background)
     else:
         losses = cross_entropy(logits, labels)
     losses *= _pixel_weights(config, labels, classes)

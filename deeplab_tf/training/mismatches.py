@@ -18,6 +18,11 @@ def require_fit(model: keras.Model, config: TrainConfig, *, several: bool) -> No
     """
     built_from = config_of(model)
     losses.class_weights(config.label_weights, built_from.num_classes)
+    if config.old_classes >= built_from.num_classes:
+        raise DeepLabError(
+            f"old_classes={config.old_classes}: expected fewer than the {built_from.num_classes} classes of the "
+            "network, the others being the new ones"
+        )
     scales = built_from.image_pyramid or (1.0,)
     if len(scales) > 1 and not isinstance(model.output, dict):
         raise DeepLabError(
@@ -25,6 +30,22 @@ def require_fit(model: keras.Model, config: TrainConfig, *, several: bool) -> No
         )
     if built_from.quantized:
         _require_fit_quantized(built_from, config, several=several)
+
+
+def require_teacher(teacher: keras.Model, model: keras.Model, config: TrainConfig) -> None:
+    """Raises DeepLabError for a teacher that does not fit the network, or the loss."""
+    theirs, ours = config_of(teacher), config_of(model)
+    if not losses.counts_pixels(config):
+        raise DeepLabError(
+            f"loss={config.loss} with top_k_percent_pixels={config.top_k_percent_pixels:g}: a teacher's loss is a sum "
+            "over all pixels; expected cross_entropy, focal or unbiased, and 1"
+        )
+    classes = config.old_classes or ours.num_classes
+    if theirs.num_classes != classes:
+        which = "the old classes" if config.old_classes else "the classes of the network"
+        raise DeepLabError(f"teacher: has {theirs.num_classes} classes; expected {classes}, {which}")
+    if theirs.input_channels != ours.input_channels:
+        raise DeepLabError(f"teacher: reads {theirs.input_channels} bands; expected {ours.input_channels}")
 
 
 def _require_fit_quantized(built_from: ModelConfig, config: TrainConfig, *, several: bool) -> None:

@@ -15,6 +15,7 @@ from deeplab_tf.network.stepped import StepBatch, begin_batch
 from deeplab_tf.ops.resizing import resize_bilinear, resize_bilinear_by_matrix, resize_nearest, resize_unaligned
 from deeplab_tf.training import losses, optimizers
 from deeplab_tf.training.mismatches import fitted_labels, sizes
+from deeplab_tf.training.teaching import teaching_sum
 
 LOSS_SCALE = "loss_scale"
 GOOD_STEPS = "loss_scale_good_steps"
@@ -51,12 +52,20 @@ class Replica:
       config: the options, none of which is auto any more.
       state: that of the step.
       several: whether other replicas share the batch.
+      teacher: a network whose probabilities are learned too.
     """
 
     def __init__(
-        self, model: keras.Model, config: TrainConfig, state: Mapping[str, tf.Variable], *, several: bool
+        self,
+        model: keras.Model,
+        config: TrainConfig,
+        state: Mapping[str, tf.Variable],
+        *,
+        several: bool,
+        teacher: keras.Model | None = None,
     ) -> None:
         self.model = model
+        self.teacher = teacher
         self.config = config
         self.state = state
         self.learning: Mapping[str, tf.Variable] = {}
@@ -100,19 +109,30 @@ class Replica:
         number = step * self.config.gradient_accumulation_steps + part
         begin_batch(self.model, StepBatch(step, number, config_of(self.model).quantize_delay_step))
 
-    def _loss(self, logits: Mapping[str, tf.Tensor], labels: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns sum and count over all scales: each has a loss of weight 1, and all count the same pixels."""
+    def _resized(self, logits: tf.Tensor, size: list[int]) -> tf.Tensor:
+        """Returns logits, float32, at the height and width `size`."""
+        logits = tf.cast(logits, tf.float32)
+        if sizes(logits)[1:3] == size:
+            return logits
+        resize = resize_bilinear_by_matrix if self.config.jit_compile == "true" else resize_bilinear
+        return (resize if config_of(self.model).align_corners else resize_unaligned)(logits, size)
+
+    def _loss(
+        self, logits: Mapping[str, tf.Tensor], labels: tf.Tensor, step: tf.Tensor, taught: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns sum and count over all scales: each has a loss of weight 1, and all count the same pixels.
+
+        taught: the teacher's logits.
+        """
         terms = []
         for output in logits.values():
-            output = tf.cast(output, tf.float32)
-            fitted = labels
-            if not self.config.upsample_logits:
-                fitted = resize_nearest(labels, sizes(output)[1:3])
-            elif sizes(output)[1:3] != sizes(labels)[1:3]:
-                resize = resize_bilinear_by_matrix if self.config.jit_compile == "true" else resize_bilinear
-                resize = resize if config_of(self.model).align_corners else resize_unaligned
-                output = resize(output, sizes(labels)[1:3])
-            terms.append(losses.loss_terms(self.config, output, fitted, step))
+            size = sizes(labels if self.config.upsample_logits else output)[1:3]
+            output = self._resized(output, size)
+            fitted = labels if self.config.upsample_logits else resize_nearest(labels, size)
+            total, count = losses.loss_terms(self.config, output, fitted, step)
+            if taught is not None:
+                total += teaching_sum(self.config, output, self._resized(taught, size), fitted)
+            terms.append((total, count))
         return tf.add_n([total for total, _ in terms]), terms[0][1]
 
     def _unit(self, labels: tf.Tensor) -> float:
@@ -122,9 +142,11 @@ class Replica:
 
     def _part(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor, unit: float) -> list[Any]:
         """Returns sum, count and the gradients of (sum / unit, times the loss scale) of a part of the batch."""
+        taught = None if self.teacher is None else self.teacher(images, training=False)
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
-            total, count = self._loss(logits if isinstance(logits, dict) else {MERGED: logits}, labels, step)
+            logits = logits if isinstance(logits, dict) else {MERGED: logits}
+            total, count = self._loss(logits, labels, step, taught)
             target = losses.divided(total, count) if self._in_one_piece else total / unit
             if LOSS_SCALE in self.state:
                 target *= self.state[LOSS_SCALE]

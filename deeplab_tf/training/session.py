@@ -33,12 +33,12 @@ from deeplab_tf.training.restoring import restore_newest
 from deeplab_tf.training.step import TrainStep, make_train_step
 from deeplab_tf.training.validation import averages_in_place
 from deeplab_tf.weights.initialize import Initialized, initialize
-from deeplab_tf.weights.loading import weights_path
+from deeplab_tf.weights.loading import open_model, weights_path
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.names import AVERAGE, GLOBAL_STEP, SLOTS
 from deeplab_tf.weights.run_directory import RunDirectory
 from deeplab_tf.weights.run_options import EVALUATION, PLACES, RECORDS, changes_of, read_run
-from deeplab_tf.weights.sources import checkpoint_reader, reading
+from deeplab_tf.weights.sources import checkpoint_reader, open_source, reading
 from deeplab_tf.weights.tf1 import variable_map
 
 
@@ -68,6 +68,7 @@ class Session:
                 f"unfold_batch_norm={run.unfold_batch_norm}: needs tf_initial_checkpoint, to unfold its own"
             )
         self.directory = RunDirectory.of(run)
+        self._teacher = _digest(run.teacher) if run.teacher else None
         self._located = locate_records(self.data, run.train_split)
         self._identity = records_identity(facts, run.train_split, self._located)
         self.devices = make_devices(run)
@@ -125,6 +126,7 @@ class Session:
             "dataset": self.card.dataset,
             **{name: getattr(self.options, name) for name in IDENTITY},
             RECORDS: self._identity,
+            "teacher": self._teacher,
             EVALUATION: settings_of(self.asked.evaluation),
             PLACES: {name: given[name] for name in FREE},
         }
@@ -141,8 +143,18 @@ class Session:
         several = len(self.config.image_pyramid or ()) > 1
         with self.devices.scope():
             self.model: keras.Model = build_model(self.config, all_scales=several)
-            self.step: TrainStep = make_train_step(self.model, self.train, strategy=self.devices.strategy)
+            teacher = self._opened_teacher()
+            strategy = self.devices.strategy
+            self.step: TrainStep = make_train_step(self.model, self.train, strategy=strategy, teacher=teacher)
         self._set_pace()
+
+    def _opened_teacher(self) -> keras.Model | None:
+        """Returns the network of `teacher` for pictures of this run's crop."""
+        if not self.options.teacher:
+            return None
+        loaded = open_model(self.options.teacher, {"crop_size": self.config.crop_size})
+        loaded.card.require_classes("learn from", self.options.teacher)
+        return loaded.model
 
     def _set_pace(self) -> None:
         options = self.options
@@ -341,3 +353,9 @@ class Session:
             batches = self.devices.iterate(functools.partial(self.dataset, as_bytes=True))
             first = next(batches)
         return SingleSteps(self.step, itertools.chain([first], batches))
+
+
+def _digest(teacher: str) -> str:
+    """Returns a digest of a teacher's weights, which have to stay the same while a run goes on."""
+    with open_source(weights_path(teacher)) as source:
+        return source.sha256[:32]

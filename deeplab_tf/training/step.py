@@ -17,7 +17,7 @@ from deeplab_tf.network.model import config_of
 from deeplab_tf.network.stepped import as_trained, replaced
 from deeplab_tf.training import optimizers
 from deeplab_tf.training.compilation import compiler_of, refusal
-from deeplab_tf.training.mismatches import require_fit
+from deeplab_tf.training.mismatches import require_fit, require_teacher
 from deeplab_tf.training.precision import Hardware, settled
 from deeplab_tf.training.replica import FIRST_LOSS_SCALE, GOOD_STEPS, LOSS_SCALE, Place, Replica
 from deeplab_tf.training.schedules import learning_rate
@@ -64,7 +64,12 @@ class TrainStep:
     """
 
     def __init__(
-        self, model: keras.Model, config: TrainConfig, *, strategy: tf.distribute.Strategy | None = None
+        self,
+        model: keras.Model,
+        config: TrainConfig,
+        *,
+        strategy: tf.distribute.Strategy | None = None,
+        teacher: keras.Model | None = None,
     ) -> None:
         hardware = Hardware.of(strategy)
         config, _ = settled(config, config_of(model), hardware)
@@ -80,6 +85,9 @@ class TrainStep:
         self._several = replicas > 1
         self._workers = replicas // hardware.count
         require_fit(model, config, several=self._several)
+        if teacher is not None:
+            require_teacher(teacher, model, config)
+        self._teacher = teacher
         self.variables = trained_variables(model, config)
         self.state = optimizers.initial_state(config, self.variables)
         self._all_learn = not config.freeze_steps
@@ -90,7 +98,8 @@ class TrainStep:
         self._set_functions()
 
     def _set_functions(self) -> None:
-        self._replica = Replica(self.model, self.config, self.state, several=self._several)
+        several = self._several
+        self._replica = Replica(self.model, self.config, self.state, several=several, teacher=self._teacher)
         self._replica.learning = self.variables
         # What XLA compiles is a function in the graph of the update, since a loop around it, with its input, is not.
         self._of_replica = self.replica_step
@@ -264,7 +273,11 @@ class TrainStep:
 
 
 def make_train_step(
-    model: keras.Model, config: TrainConfig, *, strategy: tf.distribute.Strategy | None = None
+    model: keras.Model,
+    config: TrainConfig,
+    *,
+    strategy: tf.distribute.Strategy | None = None,
+    teacher: keras.Model | None = None,
 ) -> TrainStep:
     """Returns a compiled step that trains `model`, in place, as the release does.
 
@@ -284,6 +297,8 @@ def make_train_step(
       config: the options of the update.
       strategy: trains on its replicas; build the model and call this function in its scope. The losses are then those
         of the batch of all replicas.
+      teacher: a network, itself not changed, whose probabilities the model learns with config.distillation_weight: with
+        config.loss="unbiased" that of the old classes, from before the model grew.
 
     Raises:
       DeepLabError: options that do not fit the model; the step raises it for a batch that does not fit.
@@ -303,4 +318,4 @@ def make_train_step(
       >>> int(step(images, labels)["step"])
       1
     """
-    return TrainStep(model, config, strategy=strategy)
+    return TrainStep(model, config, strategy=strategy, teacher=teacher)

@@ -1,0 +1,39 @@
+"""Losses against the probabilities of a teacher, a network that is not trained: distillation, and pseudo-labels."""
+
+import tensorflow as tf
+
+from deeplab_tf.config import TrainConfig
+from deeplab_tf.training.losses import kept_pixels
+
+
+def unbiased_distillation(logits: tf.Tensor, teacher: tf.Tensor, *, background: int) -> tf.Tensor:
+    """Returns the cross entropy of each pixel, float32 [n], against the probabilities of the network before it grew.
+
+    To that network the new classes were background: its probability of background is compared with that of background
+    and all new classes together (Cermelli et al. 2020, Modeling the Background, arXiv 2002.00718, section 3.2).
+
+    Args:
+      logits: float32 [n, classes], of which the first ones are the old classes.
+      teacher: logits float32 [n, old classes].
+      background: one of the old classes.
+    """
+    old = teacher.shape[-1]
+    new_and_background = tf.concat([logits[:, background : background + 1], logits[:, old:]], axis=1)
+    merged = tf.reduce_logsumexp(new_and_background, axis=1, keepdims=True)
+    ours = tf.concat([logits[:, :background], merged, logits[:, background + 1 : old]], axis=1)
+    return tf.nn.softmax_cross_entropy_with_logits(labels=tf.nn.softmax(teacher), logits=ours)
+
+
+def teaching_sum(config: TrainConfig, logits: tf.Tensor, teacher: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns the sum over the pixels that count of the loss against a teacher, float32 scalar, times its weight.
+
+    Args:
+      config: background_class, distillation_weight and ignore_label.
+      logits: [b, h, w, classes].
+      teacher: logits [b, h, w, old classes].
+      labels: [b, h, w] integers; what they ignore (padding, too) does not count.
+    """
+    flat = [tf.cast(tf.reshape(part, [-1, part.shape[-1]]), tf.float32) for part in (logits, teacher)]
+    costs = unbiased_distillation(*flat, background=config.background_class)
+    kept = kept_pixels(tf.reshape(labels, [-1]), config.ignore_label)
+    return config.distillation_weight * tf.reduce_sum(kept * costs)
