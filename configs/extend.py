@@ -1,16 +1,18 @@
 r"""More classes for a network, from pictures labelled for these alone (deeplab-tf extend).
 
-  deeplab-tf extend --checkpoint=exp/street --add=curb,manhole --background=sidewalk --dataset_dir=RECORDS \
-    --train_logdir=exp/street_curb
+  deeplab-tf extend --config=extend --checkpoint=exp/street --add=curb,manhole --background=sidewalk \
+    --dataset_dir=RECORDS --train_logdir=exp/street_curb
 
 Published: none.
 Hardware: what is there; crop and batch follow from its memory.
 
 As `finetune`, but for the loss, which is unbiased cross entropy, and unbiased distillation from the network before
-(Cermelli et al. 2020, Modeling the Background, arXiv 2002.00718).
+(Cermelli et al. 2020, Modeling the Background, arXiv 2002.00718). The recipe is the one that the
+command takes where none is given.
 """
 
 from deeplab_tf.config import Experiment, TrainConfig
 
 FOLLOWS_DATA = True
+# A weight of 10 let two new shapes learn nothing: see configs/extend_shapes.py.
 EXPERIMENT = Experiment(train=TrainConfig(distillation_weight=1.0))
