@@ -14,5 +14,5 @@ command takes where none is given.
 from deeplab_tf.config import Experiment, TrainConfig
 
 FOLLOWS_DATA = True
-# A weight of 10 let two new shapes learn nothing: see configs/extend_shapes.py.
+# See docs/how-to/train.md for what was measured.
 EXPERIMENT = Experiment(train=TrainConfig(distillation_weight=1.0))
