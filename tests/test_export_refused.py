@@ -1,7 +1,9 @@
 """`deeplab-tf export` with what is wrong, damaged or in the way: one line that says so, and nothing left behind."""
 
+import contextlib
 import dataclasses
 import importlib
+import json
 import pathlib
 import subprocess
 import sys
@@ -14,9 +16,11 @@ from exports import EMBEDDED, exported
 from networks import SMALL, lively
 
 import deeplab_tf
+from deeplab_tf import files
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting import formats
+from deeplab_tf.exporting.target import target_of
 from deeplab_tf.inference import convolutions, folded_graph
 from deeplab_tf.tools import export_model as tool
 from deeplab_tf.weights import loading
@@ -134,6 +138,22 @@ def test_what_is_there_stays(tmp_path, capsys):
     assert_refused(capsys, tmp_path, "saved", texts=("is there already; choose another, or delete it",))
     (tmp_path / "file").write_text("mine")
     assert_refused(capsys, tmp_path, "file", texts=("is there already",))
+
+
+def test_a_killed_export_is_repeated(tmp_path, monkeypatch):
+    """The file comes last: a certificate of the same path without it is what is left."""
+    certificate = tmp_path / "a.tflite.certificate.json"
+    for file, is_left in ((tmp_path / "a.tflite", True), (tmp_path / "b.tflite", False)):
+        certificate.write_text(json.dumps({"file": str(file)}))
+        target = target_of(tmp_path / "a.tflite", ExportConfig().for_path("a.tflite"))
+        with contextlib.nullcontext() if is_left else pytest.raises(DeepLabError, match="is there already"):
+            target.check()
+    moved = []
+    with target.growing(ExportConfig()) as folder:
+        for name in (target.export, target.certificate):
+            (folder / name).write_text("whole")
+        monkeypatch.setattr(files, "move", lambda source, place: moved.append(place.name))
+    assert moved == [target.certificate, target.export]
 
 
 def test_an_empty_folder_is_filled(tmp_path):

@@ -5,16 +5,21 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import cast
+from typing import TypedDict, cast
 
 from deeplab_tf import files
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.export import SUFFIXES
+from deeplab_tf.documents.json_files import read_json
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.formats import FORMATS, Format
 from deeplab_tf.weights.kinds import CERTIFICATE
 
 GRAPH_TEXT = "inference_graph.pbtxt"
+
+
+class _Named(TypedDict):
+    file: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Target:
             else:
                 places = [self.path.parent / name for name in (self.export, self.certificate, GRAPH_TEXT)]
                 present = [place for place in places if place.exists()]
+                if places[0] not in present and places[1] in present and self._is_left(places[1]):
+                    present = []
             if present:
                 what = f"{present[0]} is there already"
                 raise DeepLabError(f"--export_path={self.path}: {what}; choose another, or delete it")
@@ -51,6 +58,13 @@ class Target:
                 parent = next(parent for parent in self.path.absolute().parents if parent.exists())
                 if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
                     raise OSError(f"{parent} is not a folder that can be written")
+
+    def _is_left(self, certificate: files.AnyPath) -> bool:
+        """Returns whether a certificate without its file is what an export to here that was killed has left."""
+        try:
+            return files.path(read_json(certificate, _Named)["file"]) == self.path
+        except DeepLabError:
+            return False
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:
         return files.writing(self.path, flag="--export_path", cure="choose another folder")
@@ -61,7 +75,7 @@ class Target:
         place, names = self.path, None
         if not self.is_folder:
             graph = [GRAPH_TEXT] if options.save_inference_graph else []
-            place, names = self.path.parent, [self.export, self.certificate, *graph]
+            place, names = self.path.parent, [self.certificate, *graph, self.export]
         with self._writing(), files.growing(place, names, local=True) as folder:
             yield pathlib.Path(folder)
 
