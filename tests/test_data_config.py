@@ -28,7 +28,7 @@ def test_names_and_defaults_are_the_releases():
     assert {name: found[name] for name in RELEASE_DEFAULTS} == RELEASE_DEFAULTS
     own = {"label_policy", "label_map", "skip_corrupt_records", "tfds_features", "decoded_cache"}
     own |= {"dataset"}  # the release's default holds for records that do not say what they are
-    own |= {"color_jitter", "gaussian_blur", "grid_mask", "cut_mix"}
+    own |= {"color_jitter", "gaussian_blur", "grid_mask", "cut_mix", "classes_of"}
     assert set(found) - set(RELEASE_DEFAULTS) == own
     assert all(found[name] is None for name in own if name not in ("label_policy", "skip_corrupt_records"))
     assert all(field.metadata["help"] for field in dataclasses.fields(DataConfig))

@@ -37,6 +37,9 @@ RELEASE_DEFAULTS = {
 }
 # What the release has no flag for; the defaults are what it does.
 ADDITIONS = {
+    "old_classes": 0,
+    "background_class": 0,
+    "distillation_weight": 1.0,
     "slow_start_burnin_type": "none",
     "freeze_batch_norm": False,
     "freeze": "none",
