@@ -15,7 +15,9 @@ from google.protobuf import text_format
 from networks import DECODER, lively
 from test_inference_graph import ALL, ANY_SIZE, apart_graph_of, graph_of
 
-from deeplab_tf.arch import ARCHITECTURES, spec
+from deeplab_tf.arch import ARCHITECTURES
+from deeplab_tf.arch.spec import Architecture
+from deeplab_tf.arch.units import ResNetUnit, XceptionUnit
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.certificate import require_portable
@@ -268,14 +270,14 @@ FAMILIES = {
 
 def an_eighth(unit):
     """A unit of a backbone with an eighth of its channels. MobileNets, VGG-16 and cells have options for that."""
-    if isinstance(unit, spec.XceptionUnit):
+    if isinstance(unit, XceptionUnit):
         return dataclasses.replace(unit, filters=tuple(filters // 8 for filters in unit.filters))
-    if isinstance(unit, spec.ResNetUnit):
+    if isinstance(unit, ResNetUnit):
         return dataclasses.replace(unit, filters=unit.filters // 8, bottleneck=unit.bottleneck and unit.bottleneck // 8)
     return unit
 
 
-def reduced(architecture: spec.Architecture) -> spec.Architecture:
+def reduced(architecture: Architecture) -> Architecture:
     """The backbone narrow, and without the units that do what the one before does."""
 
     def units(config):
