@@ -59,9 +59,8 @@ def test_differences_are_those_computed_apart(two):
     miou = found["scores"][0]
     assert (miou["a"], miou["b"]) == pytest.approx((mean_iou(one), mean_iou(other)))
     assert miou["difference"] == pytest.approx(mean_iou(other) - mean_iou(one))
-    assert [row["difference"] for row in found["classes"]] == pytest.approx(
-        [*(iou_per_class(other) - iou_per_class(one))]
-    )
+    changes = iou_per_class(other) - iou_per_class(one)
+    assert [row["difference"] for row in found["classes"]] == pytest.approx(changes.tolist())
     assert [image["name"] for image in found["images"]] == IMAGES
     assert found["images"][3]["b"] == pytest.approx(mean_iou(matrix(maps(0.2)[3:4])))
 
@@ -198,8 +197,8 @@ def test_in_a_browser(two, tmp_path, width, dark):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "0 reports; expected two folders"),
-        (("a", "b", "c"), "3 reports; expected two folders"),
+        ((), "--reports: none; expected the two folders that eval --report wrote"),
+        (("a", "b", "c"), "--reports: a, b, c; expected the two folders that eval --report wrote"),
         (("nowhere", "neither"), "nowhere: is not the folder of a report"),
     ],
 )

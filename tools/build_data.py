@@ -137,8 +137,10 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("num_shards", None, text, flag_values=values)
     flags.DEFINE_integer("num_processes", os.cpu_count(), "processes (default: one a core)", flag_values=values)
     with help_pages.grouped(values, "cluster"):
-        text = "build as an Apache Beam pipeline: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner "
-        text += "(default: without)"
+        text = (
+            "build as an Apache Beam pipeline: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner "
+            "(default: without)"
+        )
         flags.DEFINE_string("beam_runner", None, text, flag_values=values)
         text = 'for --beam_runner: the options of the runner, as in "--region=europe-west1 --job_name=voc"'
         flags.DEFINE_multi_string("beam_options", [], text, flag_values=values)

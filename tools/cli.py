@@ -63,7 +63,7 @@ def _usage() -> str:
 
 
 def _explain(words: Sequence[str]) -> str:
-    """Returns the text of a topic; of a command, the page of its flags or of one group of them."""
+    """Returns the text of a topic, whose words `-` joins, or without words the list of commands and topics."""
     from deeplab_tf.tools.topics import TOPICS
 
     if not words:
@@ -72,8 +72,7 @@ def _explain(words: Sequence[str]) -> str:
     if topic not in TOPICS:
         raise unknown_name("topic", " ".join(words), [*COMMANDS, *TOPICS])
     about, text = TOPICS[topic]
-    columns = help_pages.width()
-    return help_pages.text(f"{topic}: {about}\n\n{text}", columns)
+    return help_pages.text(f"{topic}: {about}\n\n{text}", help_pages.width())
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -27,7 +27,8 @@ def define(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     """Prints the table, and writes the page where a folder is given."""
     if len(values.reports) != 2:
-        raise DeepLabError(f"{len(values.reports)} reports; expected two folders that eval --report wrote: A B")
+        given = ", ".join(values.reports) or "none"
+        raise DeepLabError(f"--reports: {given}; expected the two folders that eval --report wrote: A B")
     if values.output_dir:
         options.require_writable(values, "output_dir")
     from deeplab_tf.evaluation.report.comparison import compare, comparison_table, write_comparison

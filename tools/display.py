@@ -1,6 +1,7 @@
 """What a command shows while it works: a bar on a terminal, lines elsewhere. Imports TensorFlow: start it before."""
 
 import datetime
+import math
 import time
 from collections.abc import Callable, Iterable
 
@@ -15,20 +16,12 @@ _WITH_BAR = 72
 _SECONDS_A_LINE = 60  # of a pass, where there is no bar
 
 
-def _line(progress: Progress) -> str:
-    return (
-        f"step {progress.step}/{progress.steps}  loss {progress.total_loss:.4f}  "
-        f"cross entropy {progress.cross_entropy:.4f}  rate {progress.learning_rate:.2e}  "
-        f"{progress.images_per_second:.1f} images/s  waiting {100 * progress.waiting:.0f} %  "
-        f"left {datetime.timedelta(seconds=round(progress.seconds_left))}"
-    )
+# What a line that is too long goes without, in this order.
+_DISPENSABLE = ("entropy", "waiting", "rate", "speed", "score", "left", "loss")
 
 
-def _fitting(progress: Progress, score: float | None, columns: int) -> str:
-    """Returns the line of a training run in a terminal, of whole parts only.
-
-    Where it is too long, parts go in this order: cross entropy, waiting, rate, images/s, mIoU, time left, loss.
-    """
+def _line(progress: Progress, score: float | None = None, columns: float = math.inf) -> str:
+    """Returns the line of a training run, of whole parts only: as many as so many columns have room for."""
     parts = {
         "step": f"step {progress.step}/{progress.steps}",
         "loss": f"loss {progress.total_loss:.4f}",
@@ -36,12 +29,10 @@ def _fitting(progress: Progress, score: float | None, columns: int) -> str:
         "rate": f"rate {progress.learning_rate:.2e}",
         "speed": f"{progress.images_per_second:.1f} images/s",
         "waiting": f"waiting {100 * progress.waiting:.0f} %",
-        "score": f"mIoU {score or 0:.4f}",
+        **({} if score is None else {"score": f"mIoU {score:.4f}"}),
         "left": f"left {datetime.timedelta(seconds=round(progress.seconds_left))}",
     }
-    if score is None:
-        del parts["score"]
-    for name in ("entropy", "waiting", "rate", "speed", "score", "left", "loss"):
+    for name in _DISPENSABLE:
         if len("  ".join(parts.values())) <= columns:
             break
         parts.pop(name, None)
@@ -132,8 +123,8 @@ class Display(TrainingObserver):
         """Prints the line of the log, and moves the bar of a training run; a terminal's lines are no wider than it."""
         if self._bar and self._console.is_terminal:
             columns = self._console.width
-            line = _fitting(progress, self._score, columns - self._room)
+            line = _line(progress, self._score, columns - self._room)
             self._bar.update(self._task, completed=progress.step, description=line)
-            self.tell(_fitting(progress, None, columns - 1))
+            self.tell(_line(progress, columns=columns - 1))
         else:
             self.tell(_line(progress))

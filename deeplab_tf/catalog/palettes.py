@@ -93,6 +93,7 @@ DISTINCT_COLOURS = _colours(
     78695a b4b4b4 87963c c35a2d b43c78 5a875a e19687 00a5d2 b4695a 5aa5a5 694bb4 b4f0ff b478b4 96a587 5a6969
     3c7896"""
 )
+_DISTINCT_BEHIND_BLACK = ((0, 0, 0), *DISTINCT_COLOURS)
 _BACKGROUNDS = ("background", "bg", "other", "others", "rest", "unlabeled", "unlabelled", "void")
 
 
@@ -106,17 +107,16 @@ def default_palette(class_names: Sequence[str]) -> Palette:
     >>> default_palette(["background", "cat", "dog"])
     ((0, 0, 0), (86, 180, 233), (213, 94, 0))
     """
-    if len(class_names) > 256:
+    if not 0 < len(class_names) <= 256:
         return ()
-    behind = any(name.strip("_ ").lower() in _BACKGROUNDS for name in class_names[:1])
-    return (*(((0, 0, 0),) if behind else ()), *DISTINCT_COLOURS)[: len(class_names)]
+    behind = class_names[0].strip("_ ").lower() in _BACKGROUNDS
+    return (_DISTINCT_BEHIND_BLACK if behind else DISTINCT_COLOURS)[: len(class_names)]
 
 
 def is_default(palette: Sequence[Colour]) -> bool:
     """Returns whether a palette is one that sets get which bring none: `default_palette`, or before it PASCAL's."""
-    colours = tuple(palette)
-    made = (DISTINCT_COLOURS[: len(colours)], ((0, 0, 0), *DISTINCT_COLOURS)[: len(colours)])
-    return colours in (*made, pascal_palette(min(len(colours), 512)))
+    known = (DISTINCT_COLOURS, _DISTINCT_BEHIND_BLACK, pascal_palette(min(len(palette), 512)))
+    return tuple(palette) in [colours[: len(palette)] for colours in known]
 
 
 def label_palette(palette: Palette) -> Palette:

@@ -154,7 +154,7 @@ def _grey_levels(file: str, samples: Samples) -> np.ndarray:
 def _classes_of(rules: LabelRules) -> Mapping[Colour, tuple[int, ...]]:
     """Returns the classes of each colour, or the ignore label."""
     classes: dict[Colour, tuple[int, ...]] = {}
-    for palette in {rules.palette: None, label_palette(rules.palette): None}:
+    for palette in dict.fromkeys((rules.palette, label_palette(rules.palette))):
         for index, colour in enumerate(palette):
             classes[colour] = (*(i for i in classes.get(colour, ()) if i != index), index)
     return {VOID: (rules.ignore_label,), **classes}

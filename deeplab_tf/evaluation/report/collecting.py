@@ -145,5 +145,5 @@ class Collector:
             chosen_best = [self.tally.images[i] for i in best if self.tally.images[i] not in images][:1]
             shown = [(one, self._thumbnails.of_class(one.index, number)) for one in (*images, *chosen_best)]
             if shown:
-                found.append(Gallery(number, [*shown]))
+                found.append(Gallery(number, shown))
         return found

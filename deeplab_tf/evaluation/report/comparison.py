@@ -44,7 +44,7 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> di
       the pixels; "images": "name", "a", "b", "difference" of the mean IoU of each image.
 
     Raises:
-      DeepLabError: one is no report, or they are of other images, other labels or other classes.
+      DeepLabError: one is not a report, or the two are not of the same images, labels and classes.
     """
     one, other = read_counts(first), read_counts(second)
     _require_same_classes((str(first), one), (str(second), other))

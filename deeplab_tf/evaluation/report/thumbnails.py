@@ -93,24 +93,35 @@ class Thumbnails:
         """Returns the small picture of one class in an image: right, missed, and found where it is not."""
         photo, label, prediction = self._read(index)
         classes, predicted = (np.array(Image.open(io.BytesIO(content))) for content in (label, prediction))
-        picture = np.repeat(96 + np.array(Image.open(io.BytesIO(photo)).convert("L"))[..., None] // 2, 3, axis=2)
-        scored = classes != self._ignore
-        there, found = (classes == number), (predicted == number) & scored
-        stripes = np.add.outer(*map(np.arange, classes.shape)) % 8 < 4
-        for part, colour in ((there & found, _RIGHT), (there & ~found, _WRONG), (found & ~there & stripes, _WRONG)):
-            picture[part] = 0.25 * picture[part] + 0.75 * colour
-        small = Image.fromarray(picture.astype(np.uint8))
+        picture = _pale(photo)
+        there, found = classes == number, (predicted == number) & (classes != self._ignore)
+        elsewhere = found & ~there & _stripes(classes.shape, 4)
+        for part, colour in ((there & found, _RIGHT), (there & ~found, _WRONG), (elsewhere, _WRONG)):
+            _tint(picture, part, colour)
+        small = Image.fromarray(picture)
         small.thumbnail((_SMALL_SIDE, _SMALL_SIDE))
         return Picture("", "jpeg", jpeg_bytes(np.asarray(small), quality=_QUALITY))
 
     def _difference(self, photo: bytes, classes: np.ndarray, predicted: np.ndarray) -> bytes:
         """Returns a pale photo with the wrong pixels in one colour, and stripes where nothing is scored."""
-        picture = np.repeat(96 + np.array(Image.open(io.BytesIO(photo)).convert("L"))[..., None] // 2, 3, axis=2)
-        wrong = (classes != predicted) & (classes != self._ignore)
-        picture[wrong] = 0.25 * picture[wrong] + 0.75 * _WRONG
-        stripes = np.add.outer(*map(np.arange, classes.shape)) % 8 < 3
-        picture[(classes == self._ignore) & stripes] = IGNORE_COLOUR
+        picture = _pale(photo)
+        _tint(picture, (classes != predicted) & (classes != self._ignore), _WRONG)
+        picture[(classes == self._ignore) & _stripes(classes.shape, 3)] = IGNORE_COLOUR
         return jpeg_bytes(picture, quality=_QUALITY)
+
+
+def _pale(photo: bytes) -> np.ndarray:
+    """Returns the greys of a photo, uint8 [h, w, 3], between 96 and 223, on which colours stand out."""
+    return np.repeat(96 + np.array(Image.open(io.BytesIO(photo)).convert("L"))[..., None] // 2, 3, axis=2)
+
+
+def _tint(picture: np.ndarray, part: np.ndarray, colour: np.ndarray) -> None:
+    picture[part] = 0.25 * picture[part] + 0.75 * colour
+
+
+def _stripes(shape: tuple[int, ...], width: int) -> np.ndarray:
+    """Returns where diagonal stripes lie, bool of `shape`: `width` of every 8 pixels."""
+    return np.add.outer(*map(np.arange, shape)) % 8 < width
 
 
 def _marks(labels: np.ndarray, ignore_label: int) -> list[tuple[int, float, float]]:
