@@ -136,14 +136,7 @@ def define(values: flags.FlagValues) -> None:
     text = "files a split (default: 10 for cityscapes, else 4, as the release)"
     flags.DEFINE_integer("num_shards", None, text, flag_values=values)
     flags.DEFINE_integer("num_processes", os.cpu_count(), "processes (default: one a core)", flag_values=values)
-    with help_pages.grouped(values, "cluster"):
-        text = (
-            "build as an Apache Beam pipeline: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner "
-            "(default: without)"
-        )
-        flags.DEFINE_string("beam_runner", None, text, flag_values=values)
-        text = 'for --beam_runner: the options of the runner, as in "--region=europe-west1 --job_name=voc"'
-        flags.DEFINE_multi_string("beam_options", [], text, flag_values=values)
+    options.define_beam(values, "build", example="--region=europe-west1 --job_name=voc")
     with help_pages.grouped(values, "annotations"):
         text = "labels to rename, old:new, for instance 255:1 for masks of 0 and 255"
         flags.DEFINE_list("label_map", [], text, flag_values=values)

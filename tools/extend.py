@@ -22,9 +22,23 @@ from deeplab_tf.tools.ending import INTERRUPTED
 
 # Flags of train whose values follow from the checkpoint and --add.
 _FOLLOWING = (
-    *("tf_initial_checkpoint", "initialize_last_layer", "initialize_extra_bands", "unfold_batch_norm", "teacher"),
-    *("loss", "focal_gamma", "old_classes", "background_class", "label_weights", "top_k_percent_pixels"),
-    *("dataset", "tfds_features", "classes_of", "label_policy", "label_map", "mode"),
+    "tf_initial_checkpoint",
+    "initialize_last_layer",
+    "initialize_extra_bands",
+    "unfold_batch_norm",
+    "teacher",
+    "loss",
+    "focal_gamma",
+    "old_classes",
+    "background_class",
+    "label_weights",
+    "top_k_percent_pixels",
+    "dataset",
+    "tfds_features",
+    "classes_of",
+    "label_policy",
+    "label_map",
+    "mode",
 )
 _SCORES = "extended.json"
 
@@ -49,19 +63,19 @@ def _mean(scores: Mapping[str, float]) -> float:
 
 
 def _plain(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
-    """Returns scores as JSON has them, without numbers that are none."""
+    """Returns scores as JSON has them: NaN is null."""
     return {group: {name: None if math.isnan(v) else v for name, v in of.items()} for group, of in scores.items()}
 
 
 def _lines(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Returns the table of the scores."""
-    lines = []
+    lines: list[str] = []
     for group, scores in after.items():
-        was = before.get(group, {})
-        lines.append(
-            f"{group} classes: mean IoU {f'{_mean(was):.4f} before, ' if was else ''}{_mean(scores):.4f} after"
-        )
-        lines += [f"  {name}: {f'{was[name]:.4f}, ' if was else ''}{value:.4f}" for name, value in scores.items()]
+        was = before.get(group)
+        earlier = f"{_mean(was):.4f} before, " if was else ""
+        lines.append(f"{group} classes: mean IoU {earlier}{_mean(scores):.4f} after")
+        for name, value in scores.items():
+            lines.append(f"  {name}: {f'{was[name]:.4f}, ' if was else ''}{value:.4f}")
     return lines
 
 

@@ -123,6 +123,16 @@ def given(values: flags.FlagValues, config_class: type, names: Mapping[str, str 
 _LOGGING = ("logtostderr", "alsologtostderr")
 
 
+def define_beam(values: flags.FlagValues, what: str, *, example: str) -> None:
+    """Defines the flags of a command that can do `what`, a verb, in a pipeline of Apache Beam; help shows `example`."""
+    with help_pages.grouped(values, "cluster"):
+        runners = "DirectRunner, DataflowRunner, FlinkRunner, SparkRunner"
+        text = f"{what} as an Apache Beam pipeline: {runners} (default: without)"
+        flags.DEFINE_string("beam_runner", None, text, flag_values=values)
+        text = f'for --beam_runner: the options of the runner, as in "{example}"'
+        flags.DEFINE_multi_string("beam_options", [], text, flag_values=values)
+
+
 def define_retired(values: flags.FlagValues, retired: Mapping[str, tuple[object, str]]) -> None:
     """Defines flags of the release that have lost their meaning: name -> (the release's default, reason).
 

@@ -71,12 +71,7 @@ def define(values: flags.FlagValues) -> None:
     )
     options.define_paths(values, "input", None, text, addresses=True)
     options.define_path(values, "output_dir", "output", "folder to write (default: output)")
-    with help_pages.grouped(values, "cluster"):
-        text = "segment as an Apache Beam pipeline: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner "
-        text += "(default: without)"
-        flags.DEFINE_string("beam_runner", None, text, flag_values=values)
-        text = 'for --beam_runner: the options of the runner, as in "--flink_master=host:8081 --parallelism=64"'
-        flags.DEFINE_multi_string("beam_options", [], text, flag_values=values)
+    options.define_beam(values, "segment", example="--flink_master=host:8081 --parallelism=64")
     options.define_flags(values, PredictConfig)
     options.define_flags(values, ModelConfig)
     help_pages.put_first(values, _FIRST)

@@ -66,7 +66,9 @@ class ServeConfig(Exactness, group="what"):
     )
     log_requests: bool = option(True, "a line for each request on standard error, with its id", group="logging")
     examples: str | None = path_option(
-        None, "folder of photographs that the page offers, the first six; unset: none, for a model of shapes drawn ones"
+        None,
+        "folder of photographs that the page offers, the first six; unset: drawn shapes, or none for a model that is "
+        "known to be of other data",
     )
 
     def __post_init__(self) -> None:

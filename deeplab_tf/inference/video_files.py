@@ -4,10 +4,7 @@ import contextlib
 import fractions
 import heapq
 import pathlib
-import struct
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +13,7 @@ import numpy as np
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.files import AnyPath, is_address, path
 from deeplab_tf.inference.video import ClipFacts, Frame, require_av
+from deeplab_tf.ops.photographs import NPY_ERRORS
 
 if TYPE_CHECKING:
     import av.packet
@@ -170,11 +168,8 @@ def join(pieces: Iterable[tuple[AnyPath, int, int]], target: pathlib.Path, facts
     return notes
 
 
-# What NumPy and the archive raise of a damaged file; a header may announce more than the memory holds.
-_ARRAY_ERRORS = (
-    *(ValueError, TypeError, LookupError, EOFError, OSError, MemoryError, RuntimeError, NotImplementedError),
-    *(struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError),
-)
+# What NumPy and the archive raise of a damaged file.
+_ARRAY_ERRORS = (*NPY_ERRORS, RuntimeError, zipfile.BadZipFile)
 
 
 def stored_arrays(file: AnyPath, *names: str) -> dict[str, np.ndarray]:

@@ -33,8 +33,20 @@ _MEMBERS = {_CONFIG, "metadata.json", "model.weights.h5"}
 _LARGEST_CONFIG = 1 << 26  # bytes; that of Xception-71 has about a thousandth of it
 # What Keras and HDF5 raise of a file: a description is executed layer by layer, and any of them may refuse it.
 _KERAS_ERRORS = (
-    *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, ImportError),
-    *(OSError, EOFError, RuntimeError, MemoryError, struct.error, zlib.error, tf.errors.OpError),
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    ImportError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    tf.errors.OpError,
 )
 # Layers whose description holds code, or names a file with code.
 _WITH_CODE = {"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
