@@ -7,20 +7,16 @@ paths with a scheme alone.
 
 import contextlib
 import errno
-import functools
 import os
 import pathlib
 import re
 import shutil
 import tempfile
-import time
-import uuid
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, TypeAlias, Union
 
 from deeplab_tf.errors import DeepLabError, OptionError
-from deeplab_tf.filesystems.processes import lives, this_machine
+from deeplab_tf.filesystems.leftovers import partial_path, remove
 
 if TYPE_CHECKING:
     from deeplab_tf.filesystems.remote import RemotePath
@@ -28,7 +24,6 @@ if TYPE_CHECKING:
 AnyPath: TypeAlias = Union[pathlib.Path, "RemotePath"]
 
 _BLOCK = 1 << 24  # bytes
-PARTIAL = ".partial-"  # begins the name of what is being written
 _PATTERN = frozenset("*?[\\")  # what TensorFlow takes for a pattern where it looks for the files of a checkpoint
 _CURE = "make room, check its rights or choose another"
 
@@ -168,30 +163,6 @@ def writing(place: str | os.PathLike[str], *, flag: str | None = None, cure: str
         raise unwritable(place, error, flag=flag, cure=cure) from None
 
 
-@functools.lru_cache(maxsize=1)
-def _machine() -> str:
-    return f"{zlib.crc32(this_machine().encode('utf-8', 'surrogateescape')):08x}"
-
-
-def _partial(folder: AnyPath, end: str = "") -> AnyPath:
-    """Returns the name of something to be written in a folder: short, as a name as long as can be may follow.
-
-    It tells the process, so that what a killed one had begun goes when the next writes there.
-    """
-    if isinstance(folder, pathlib.Path):
-        _remove_forsaken(folder)
-    return folder / f"{PARTIAL}{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:12]}{end}"
-
-
-@functools.lru_cache(maxsize=1024)  # a look for each folder that this process writes to
-def _remove_forsaken(folder: pathlib.Path) -> None:
-    """Removes what processes of this machine that do not live any more had begun to write in a folder."""
-    for left_over in folder.glob(f"{PARTIAL}{_machine()}-*"):
-        process = left_over.name.split("-")[2]
-        if process.isdecimal() and not lives(int(process)):
-            remove(left_over)
-
-
 @contextlib.contextmanager
 def made(folder: AnyPath) -> Iterator[None]:
     """Makes a folder and those above it; afterwards those that it made and that are empty go again."""
@@ -226,7 +197,7 @@ def written(
     target = path(place)
     with writing(target, flag=flag, cure=cure), contextlib.ExitStack() as stack:
         stack.enter_context(made(target.parent))
-        near = _partial(target.parent, target.suffix)
+        near = partial_path(target.parent, target.suffix)
         stack.callback(remove, near)
         # What forbids it is told before the work: a folder there, a name that is too long, no right.
         with contextlib.suppress(FileNotFoundError):
@@ -274,7 +245,7 @@ def growing(
     with writing(target, flag=flag, cure=cure), contextlib.ExitStack() as stack:
         home = target.parent if names is None else target
         stack.enter_context(made(home))
-        partial = _partial(home)
+        partial = partial_path(home)
         stack.callback(remove, partial)
         partial.mkdir()
         if local and not isinstance(partial, pathlib.Path):
@@ -339,28 +310,3 @@ def flush(file: pathlib.Path) -> None:
     if file.is_file():
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
-
-
-def remove(place: AnyPath) -> None:
-    """Removes a file or a folder, if it is there."""
-    with contextlib.suppress(OSError):
-        if not place.is_dir():
-            place.unlink(missing_ok=True)
-        elif isinstance(place, pathlib.Path):
-            shutil.rmtree(place)
-        else:
-            place.rmtree()
-
-
-def remove_partial(folder: AnyPath) -> None:
-    """Removes what a process that was killed had been writing in `folder`, for the one process that writes there."""
-    for left_over in folder.glob(f"{PARTIAL}*"):
-        remove(left_over)
-
-
-def sweep(folder: pathlib.Path, seconds: float) -> None:
-    """Removes what somebody had been writing in a folder that many may write to, and has not touched for so long."""
-    for left_over in folder.glob(f"{PARTIAL}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - left_over.stat().st_mtime > seconds:
-                remove(left_over)

@@ -14,6 +14,7 @@ from etils import epath
 
 from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.filesystems import leftovers
 from deeplab_tf.filesystems.remote import RemotePath, os_errors
 
 
@@ -458,7 +459,7 @@ def test_what_a_killed_process_left_is_removed(folder):
     (folder / ".partial-0123" / "a").write_text("a")
     (folder / ".partial-4567.json").write_text("b")
     (folder / "mine").write_text("mine")
-    files.remove_partial(folder)
+    leftovers.remove_partial(folder)
     assert names(folder) == ["mine"]
 
 
@@ -482,7 +483,7 @@ def test_a_checkpoint_is_read_wherever_it_lies(folder, name):
 
 
 def test_what_a_killed_process_had_begun_goes_when_the_next_writes_there(tmp_path):
-    machine = files._machine()
+    machine = leftovers.partial_path(tmp_path / "another").name.split("-")[1]
     dead, alive, elsewhere = (
         tmp_path / f".partial-{place}-{process}-0123456789ab.png"
         for place, process in ((machine, 2**22 + 1), (machine, os.getppid()), ("00000000", 2**22 + 1))

@@ -15,6 +15,7 @@ from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import ModelConfig, override
 from deeplab_tf.errors import DeepLabError, unknown_name
+from deeplab_tf.filesystems import leftovers
 from deeplab_tf.network.backbone import build_backbone
 from deeplab_tf.network.model import as_network, build_model
 from deeplab_tf.weights import hub, hugging_face, keras_file, keras_layers
@@ -191,7 +192,7 @@ def _zoo_directory(entry: ReleasedCheckpoint) -> pathlib.Path:
 
 def _convert(entry: ReleasedCheckpoint, archive: pathlib.Path, folder: pathlib.Path) -> None:
     """Converts an archive into the cache, where the folder appears in one step: a process may be killed at any time."""
-    files.sweep(folder.parent, download.STALE)
+    leftovers.sweep(folder.parent, download.STALE)
     loaded = _open_weights(archive, {}, entry.dataset, entry, keep_state=False)
     loaded.receipt.require_sound()
     files.remove(folder)  # what an earlier version, which was killed, has left of it

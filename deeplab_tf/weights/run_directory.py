@@ -14,6 +14,7 @@ from deeplab_tf import files
 from deeplab_tf.config import RunConfig
 from deeplab_tf.documents.json_files import JSONError, parse_json, typed
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.filesystems import leftovers
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.run_options import RUN_FILE, merged, plain, read_run
 from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX
@@ -77,7 +78,7 @@ class RunDirectory:
                 else:
                     self._take_lease(self.path, stack)
                 for folder in (self.path, self.path / BEST) if self.lockable else ():
-                    files.remove_partial(folder)
+                    leftovers.remove_partial(folder)
             yield
 
     def _lock(self, folder: pathlib.Path, stack: contextlib.ExitStack) -> None:

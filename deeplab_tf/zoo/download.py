@@ -19,6 +19,7 @@ import urllib3
 from deeplab_tf import files
 from deeplab_tf.documents.json_files import JSONError, read_json
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.filesystems import leftovers
 from deeplab_tf.zoo import transfer
 
 try:
@@ -86,7 +87,7 @@ def fetch(
             path.parent.mkdir(parents=True, exist_ok=True)
             with locked(path):
                 if not path.is_file():
-                    files.sweep(path.parent, STALE)
+                    leftovers.sweep(path.parent, STALE)
                     _download(url, path, sha256, most_bytes)
                     return path
     try:
