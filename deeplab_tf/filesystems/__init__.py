@@ -1,1 +1,1 @@
-"""TensorFlow's file systems, gs:// and its like, behind the methods of pathlib; and what is left by processes that end."""
+"""TensorFlow's file systems, gs:// and its like, behind pathlib's methods and Python's errors; and unfinished files."""

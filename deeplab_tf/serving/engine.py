@@ -18,11 +18,9 @@ from typing import TypeVar
 import keras
 import numpy as np
 
-from deeplab_tf import files
 from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig, ServeConfig
 from deeplab_tf.config.padding import counted_size
-from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.errors import DeepLabError, is_out_of_memory
 from deeplab_tf.inference.measured import Surroundings
 from deeplab_tf.inference.predictor import Predictor, predictor_of
@@ -30,12 +28,13 @@ from deeplab_tf.inference.processor import available_cores
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tiles import network_labels, network_size, parts
 from deeplab_tf.network.sizes import halved
-from deeplab_tf.ops.images import EXTENSIONS, jpeg_bytes, png_bytes, read_image, resize_labels, resize_longest
+from deeplab_tf.ops.images import resize_labels
 from deeplab_tf.ops.pictures import class_shares, palette_png
 from deeplab_tf.serving import protocol
 from deeplab_tf.serving.answers import json_numbers
 from deeplab_tf.serving.batching import Batcher
 from deeplab_tf.serving.clients import SOMEBODY, Client
+from deeplab_tf.serving.examples import page_examples
 from deeplab_tf.serving.gate import Gate
 from deeplab_tf.serving.readers import Readers
 from deeplab_tf.serving.reading import PageRequest, Settings, read_picture
@@ -47,8 +46,6 @@ T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
 _SURROUNDINGS = Surroundings()
-_EXAMPLES = 6  # of the user's pictures that the page offers, at most
-_EXAMPLE_SIDE = 1024  # pixels of their longer side, at most
 _MOST_BODIES = 16  # all request bodies together take at most the memory of this many of the largest size
 _OTHERS = 8  # of the requests at a time, one client leaves the others one in so many
 
@@ -97,7 +94,7 @@ class Engine:
                 "leave it out"
             )
         self.examples: tuple[tuple[str, bytes], ...] = (
-            tuple(_examples(options, card.dataset)) if card.image is None else ()
+            tuple(page_examples(options.examples, card.dataset)) if card.image is None else ()
         )
         self.draining = False
         self._prepared = False
@@ -342,25 +339,3 @@ class Engine:
             **({"notes": list(picture.notes)} if picture.notes else {}),
             **({} if self.image is None else {"shown_jpeg": base64.b64encode(picture.shown).decode()}),
         }
-
-
-def _examples(options: ServeConfig, dataset: str | None) -> Iterator[tuple[str, bytes]]:
-    """Yields (name, PNG or JPEG) of the pictures that the page offers.
-
-    They are the user's. Shapes are drawn only for a model that may know them: of shapes, or that names no data set.
-    """
-    if options.examples is None and dataset not in (None, "shapes"):
-        return
-    if options.examples is None:
-        for number, (height, width) in enumerate(((257, 385), (321, 321), (385, 257))):
-            image, _ = shapes_example(0, FIRST_INDEX["test"] + number, height=height, width=width)
-            yield f"drawn shapes {number + 1}", png_bytes(image)
-        return
-    folder = files.path(options.examples)
-    photographs = sorted(path for path in folder.glob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    if not photographs:
-        raise DeepLabError(f"--examples={folder}: no images in this folder; expected {', '.join(EXTENSIONS)}")
-    for file in photographs[:_EXAMPLES]:
-        image = read_image(file)
-        image = resize_longest(image, _EXAMPLE_SIDE) if max(image.shape) > _EXAMPLE_SIDE else image
-        yield file.stem, jpeg_bytes(image)
