@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 
 from deeplab_tf import files
+from deeplab_tf.documents.json_files import plain
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import options, train
 from deeplab_tf.tools.ending import INTERRUPTED
@@ -62,11 +63,6 @@ def _mean(scores: Mapping[str, float]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
-def _plain(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
-    """Returns scores as JSON has them: NaN is null."""
-    return {group: {name: None if math.isnan(v) else v for name, v in of.items()} for group, of in scores.items()}
-
-
 def _lines(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Returns the table of the scores."""
     lines: list[str] = []
@@ -104,7 +100,7 @@ def main(values: flags.FlagValues) -> int | None:
     print("\n".join(_lines(before, after)))
     file = files.path(values.train_logdir) / _SCORES
     with files.written(file, flag="--train_logdir") as partial:
-        partial.write_text(json.dumps({"before": _plain(before), "after": _plain(after)}, indent=1) + "\n", "utf-8")
+        partial.write_text(json.dumps(plain({"before": before, "after": after}), indent=1) + "\n", "utf-8")
     return None
 
 

@@ -128,6 +128,11 @@ class TrainConfig(Options, group="schedule"):
         ):
             self._require(name, getattr(self, name) in known, f"expected one of {', '.join(known)}")
 
+    @property
+    def by_pixel(self) -> bool:
+        """Whether the loss is a sum over pixels."""
+        return self.loss not in ("dice", "lovasz")
+
     def _require_schedule(self) -> None:
         rates = ("base_learning_rate", "end_learning_rate", "slow_start_learning_rate", "learning_rate_decay_factor")
         self._require_at_least(0, *rates, "learning_power", "slow_start_step", "decay_steps")
@@ -140,9 +145,9 @@ class TrainConfig(Options, group="schedule"):
         self._require_at_least(0, "hard_example_mining_step", "focal_gamma")
         share = self.top_k_percent_pixels
         self._require("top_k_percent_pixels", 0 < share <= 1, "expected a share above 0 and at most 1")
-        by_pixel = self.loss not in ("dice", "lovasz")
-        expected = f"expected 1 with loss={self.loss}, which is not a sum over pixels; cross_entropy and focal can mine"
-        self._require("top_k_percent_pixels", by_pixel or share == 1, expected)
+        minable = "cross_entropy, focal and unbiased can mine"
+        expected = f"expected 1 with loss={self.loss}, which is not a sum over pixels; {minable}"
+        self._require("top_k_percent_pixels", self.by_pixel or share == 1, expected)
         weights = self.label_weights
         self._require("label_weights", weights is None or min(weights) >= 0, "expected weights of at least 0")
         self._require_at_least(0, "distillation_weight", "background_class")

@@ -1,9 +1,11 @@
-"""Reads JSON that the project writes, with limits of size and depth, and the types of its fields.
+"""JSON that the project writes: read with limits of size and depth and the types of its fields; `plain`, to write it.
 
 Whatever is wrong with a file, from bytes that are not text to a word where a number is expected, is one error.
 """
 
 import json
+import math
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -80,3 +82,14 @@ def read_json(path: files.AnyPath, kind: type[_Kind]) -> _Kind:
     """
     with path.open("rb") as stream:
         return parse_json(stream.read(MOST_BYTES + 1), kind)
+
+
+def plain(value: Any) -> Any:
+    """Returns a value as JSON has it: null for NaN, lists for tuples and arrays, texts for the keys of mappings."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -199,7 +199,7 @@ def lovasz(logits: tf.Tensor, labels: tf.Tensor, kept: tf.Tensor, *, weights: np
 
 def counts_pixels(config: TrainConfig) -> bool:
     """Returns whether the loss is a sum over pixels divided by the number of those that are not ignored."""
-    return config.loss not in ("dice", "lovasz") and config.top_k_percent_pixels == 1
+    return config.by_pixel and config.top_k_percent_pixels == 1
 
 
 def loss_terms(
@@ -211,8 +211,8 @@ def loss_terms(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns sum and count, float32 scalars, of the loss that `config` asks for; `divided(sum, count)` is the loss.
 
-    Of cross entropy and focal loss these are the sum of the weighted losses of all pixels that are not ignored, and the
-    number of these pixels (not the sum of their weights). Mining (the mean over the hardest pixels that cost
+    Of a sum over pixels (`config.by_pixel`) these are the weighted losses of all that are not ignored, and the number
+    of these pixels (not the sum of their weights). Mining (the mean over the hardest pixels that cost
     something), dice and lovasz cannot be summed over parts: the count is 1, and a batch in several parts has the mean
     of its parts' losses.
 
@@ -229,7 +229,7 @@ def loss_terms(
     classes = _classes(logits)
     logits = tf.cast(tf.reshape(logits, [-1, classes]), tf.float32)
     labels = tf.cast(tf.reshape(labels, [-1]), tf.int32)
-    if config.loss in ("dice", "lovasz"):
+    if not config.by_pixel:
         region = {"dice": dice, "lovasz": lovasz}[config.loss]
         weights = class_weights(config.label_weights, classes)
         kept = kept_pixels(labels, config.ignore_label)

@@ -122,7 +122,7 @@ class Replica:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns sum and count over all scales: each has a loss of weight 1, and all count the same pixels.
 
-        taught: the teacher's logits.
+        The loss against `taught`, the teacher's logits, is in the sum.
         """
         terms = []
         for output in logits.values():

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from deeplab_tf import files
+from deeplab_tf.documents.json_files import plain
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.report.comparison_page import render
 from deeplab_tf.evaluation.report.counts import ReportCounts, read_counts
@@ -92,8 +93,7 @@ def _subject(folder: str | os.PathLike[str], counts: ReportCounts) -> dict[str, 
 
 def _pair(one: float | np.ndarray, other: float | np.ndarray) -> dict[str, Any]:
     """Returns "a", "b" and "difference" as JSON has them."""
-    values = {"a": float(one), "b": float(other), "difference": float(other - one)}
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+    return plain({"a": float(one), "b": float(other), "difference": float(other - one)})
 
 
 def _difference(
@@ -101,8 +101,7 @@ def _difference(
 ) -> dict[str, Any]:
     """Returns the pair with "low" and "high", the ends of the interval of the difference between the draws."""
     ends = (math.nan, math.nan) if ones is None or others is None else percentile_interval(others - ones, _LEVEL)
-    low, high = (None if math.isnan(end) else end for end in ends)
-    return {**_pair(one, other), "low": low, "high": high}
+    return {**_pair(one, other), **plain(dict(zip(("low", "high"), ends, strict=True)))}
 
 
 def _require_same_classes(first: tuple[str, ReportCounts], second: tuple[str, ReportCounts]) -> None:

@@ -9,10 +9,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from deeplab_tf import files
 from deeplab_tf.config.fields import Options
+from deeplab_tf.documents.json_files import plain
 from deeplab_tf.evaluation.evaluate import Evaluation
 from deeplab_tf.evaluation.report.collecting import Collector
 from deeplab_tf.evaluation.report.counts import COUNTS_FILE, ReportCounts
@@ -24,17 +23,6 @@ from deeplab_tf.version import __version__
 
 _RESAMPLES = 1000  # of the intervals
 _LEVEL = 0.95
-
-
-def _plain(value: Any) -> Any:
-    """Returns `value` as JSON has it: NaN is null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _changed(options: Options) -> dict[str, Any]:
@@ -85,7 +73,7 @@ def metrics_of(evaluation: Evaluation, collected: Collector, *, command: str = "
         "command": command,
         "version": __version__,
     }
-    return _plain(values)
+    return plain(values)
 
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # begins what a spreadsheet computes, or takes for such
