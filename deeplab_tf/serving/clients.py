@@ -30,16 +30,16 @@ class Client:
 
 
 SOMEBODY = Client()
-_REMEMBERED = 256  # of those who do not wait any more, at most
+_REMEMBERED = 256  # clients, or connections, that do not wait any more, at most
 
 
 class _Shares(Generic[K]):
-    """The order of those who wait: each gets an equal share of what is given, of whatever sizes the pieces are.
+    """The order of waiting clients, or connections: equal shares of what is given, of whatever sizes the pieces are.
 
     Each has a mark, to which the size of what it takes is added; the one with the least mark is the next, of several
-    the one that has waited for longest. The clock goes on by what is taken, divided by the number of those who wait;
-    whoever comes begins at it. So nobody saves up turns, and whoever has taken much waits until the others have had as
-    much, also those who come and go. (It approximates the generalised processor sharing of Parekh and Gallager, 1993.)
+    the one that has waited for longest. The clock goes on by what is taken, divided by the number that wait; a new one
+    begins at it. So none saves up turns, and one that has taken much waits until the others have had as much, also if
+    it leaves and comes again. (This approximates the generalised processor sharing of Parekh and Gallager, 1993.)
     """
 
     def __init__(self) -> None:
@@ -54,18 +54,18 @@ class _Shares(Generic[K]):
         return iter(sorted(self._waiting, key=self._waiting.__getitem__))
 
     def join(self, key: K) -> None:
-        """Puts somebody among those who wait."""
+        """Puts a client among those that wait."""
         if key not in self._waiting:
             self._waiting[key] = max(self._clock, self._left.pop(key, self._clock))
 
     def take(self, key: K, size: float) -> None:
-        """Counts what somebody has taken."""
+        """Counts what a client has taken."""
         self._clock += size / len(self._waiting)
         self._waiting[key] += size
         self._waiting.move_to_end(key)
 
     def leave(self, key: K) -> K | None:
-        """Removes somebody, and returns whom this makes it forget, or None."""
+        """Removes a client, and returns the one that is forgotten for it, or None."""
         self._left[key] = self._waiting.pop(key)
         return self._left.popitem(last=False)[0] if len(self._left) > _REMEMBERED else None
 

@@ -33,7 +33,7 @@ def require_fit(model: keras.Model, config: TrainConfig, *, several: bool) -> No
 
 
 def require_teacher(teacher: keras.Model, model: keras.Model, config: TrainConfig) -> None:
-    """Raises DeepLabError for a teacher that does not fit the network, or the loss."""
+    """Raises DeepLabError for a teacher that does not fit the network or the loss."""
     theirs, ours = config_of(teacher), config_of(model)
     if not losses.counts_pixels(config):
         raise DeepLabError(
@@ -43,9 +43,13 @@ def require_teacher(teacher: keras.Model, model: keras.Model, config: TrainConfi
     classes = config.old_classes or ours.num_classes
     if theirs.num_classes != classes:
         which = "the old classes" if config.old_classes else "the classes of the network"
-        raise DeepLabError(f"teacher: has {theirs.num_classes} classes; expected {classes}, {which}")
+        raise DeepLabError(
+            f"teacher: has {theirs.num_classes} classes; expected {classes}, {which}; give another network"
+        )
     if theirs.input_channels != ours.input_channels:
-        raise DeepLabError(f"teacher: reads {theirs.input_channels} bands; expected {ours.input_channels}")
+        raise DeepLabError(
+            f"teacher: reads {theirs.input_channels} bands; expected {ours.input_channels}; give another network"
+        )
 
 
 def _require_fit_quantized(built_from: ModelConfig, config: TrainConfig, *, several: bool) -> None:

@@ -1,4 +1,4 @@
-"""Losses against the probabilities of a teacher, a network that is not trained: distillation, and pseudo-labels."""
+"""Losses against the probabilities of a teacher, a network that is not trained: distillation."""
 
 import tensorflow as tf
 

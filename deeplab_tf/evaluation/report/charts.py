@@ -24,14 +24,17 @@ class _Axes:
         share = (value - self._y_start) / (1 - self._y_start)
         return round(_HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * share, 1)
 
-    def drawn(self, x_ticks: Sequence[tuple[float, str]], x_label: str) -> str:
-        """Returns the lines of the grid, the numbers beside them, and the name of x."""
+    def drawn(
+        self, x_ticks: Sequence[tuple[float, str]], x_label: str, levels: Sequence[tuple[float, str]] = ()
+    ) -> str:
+        """Returns the lines of the grid, by default of tenths or fifths, the numbers beside them, and the name of x."""
         low = self.y(self._y_start)
         right = _WIDTH - _RIGHT
         step = 0.2 if self._y_start < 0.5 else 0.1
-        levels = [round(1 - step * i, 6) for i in range(6) if 1 - step * i > self._y_start - 1e-9]
-        parts = [f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{self.y(v)}" y2="{self.y(v)}"/>' for v in levels]
-        parts += [f'<text x="{_LEFT - 6}" y="{self.y(v) + 4}" text-anchor="end">{100 * v:.0f} %</text>' for v in levels]
+        shares = [round(1 - step * i, 6) for i in range(6) if 1 - step * i > self._y_start - 1e-9]
+        heights = [(self.y(v), text) for v, text in levels or [(v, f"{100 * v:.0f} %") for v in shares]]
+        parts = [f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y}" y2="{y}"/>' for y, _ in heights]
+        parts += [f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{text}</text>' for y, text in heights]
         parts += [f'<text x="{self.x(v)}" y="{low + 17}" text-anchor="middle">{escape(t)}</text>' for v, t in x_ticks]
         middle = (_LEFT + right) / 2
         return "".join(parts) + f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
@@ -90,16 +93,10 @@ def amount_chart(title: str, x: Sequence[float], values: Sequence[float]) -> str
     """
     top = _round_up(max(values))
     axes = _Axes(max(x) or 1)
-    right = _WIDTH - _RIGHT
-    heights = [(axes.y(part / 4), f"{top * part / 4:g}") for part in range(5)]
-    parts = [f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y}" y2="{y}"/>' for y, _ in heights]
-    parts += [f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{text}</text>' for y, text in heights]
-    end = _round_up(max(x)) / 2
-    low = axes.y(0) + 17
-    parts += [f'<text x="{axes.x(v)}" y="{low}" text-anchor="middle">{v:,.0f}</text>' for v in (0, end) if v <= max(x)]
-    parts.append(f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">step</text>')
+    levels = [(part / 4, f"{top * part / 4:g}") for part in range(5)]
+    ticks = [(v, f"{v:,.0f}") for v in (0, _round_up(max(x)) / 2) if v <= max(x)]
     points = " ".join(f"{axes.x(a)},{axes.y(v / top)}" for a, v in zip(x, values, strict=True))
-    return _figure(title, f'{"".join(parts)}<polyline class="curve c0" points="{points}"/>')
+    return _figure(title, f'{axes.drawn(ticks, "step", levels)}<polyline class="curve c0" points="{points}"/>')
 
 
 def _round_up(value: float) -> float:
