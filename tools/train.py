@@ -110,7 +110,7 @@ _USES: tuple[options.Use[Experiment], ...] = (
         "--mode=continuous_eval",
         lambda asked: asked.run.mode == "continuous_eval",
     ),
-    options.Use(("tf32",), "--mode=train or train_and_eval", lambda asked: asked.run.mode.startswith("train")),
+    options.Use(("log_to", "tf32"), "--mode=train or train_and_eval", lambda asked: asked.run.mode.startswith("train")),
     options.Use(("tpu",), "--strategy=tpu or auto", lambda asked: asked.run.strategy in ("tpu", "auto")),
     options.Use(
         ("num_clones", "clone_on_cpu"),

@@ -15,6 +15,7 @@ EXTRA_BANDS: tuple[ExtraBands, ...] = get_args(ExtraBands)
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 MODES: tuple[Mode, ...] = get_args(Mode)
 RESUMES: tuple[Resume, ...] = get_args(Resume)
+TRACKERS = ("wandb", "mlflow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +81,13 @@ class RunConfig(Options, group="what"):
     save_summaries_images: bool = option(
         False, "show TensorBoard images, labels and predictions of a batch", group="logging"
     )
+    log_to: tuple[str, ...] | None = option(
+        None,
+        "trackers that get the options, the log and the scores too, by their own libraries: wandb (Weights & Biases), "
+        "mlflow, or wandb,mlflow",
+        parse=split_names,
+        group="logging",
+    )
     profile_logdir: str | None = path_option(
         None, "folder for a TensorBoard profile of steps 10 to 20 after the start", group="logging"
     )
@@ -127,6 +135,10 @@ class RunConfig(Options, group="what"):
             raise unknown_name("mode", self.mode, MODES)
         if self.resume not in RESUMES:
             raise unknown_name("resume", self.resume, RESUMES)
+        for name in self.log_to or ():
+            if name not in TRACKERS:
+                raise unknown_name("log_to", name, TRACKERS)
+        object.__setattr__(self, "log_to", tuple(dict.fromkeys(self.log_to or ())) or None)
         self._require_changeable()
         scores = self.mode == "train_and_eval"
         for name in ("early_stop_patience", "keep_best"):

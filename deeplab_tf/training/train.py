@@ -21,6 +21,7 @@ from deeplab_tf.training.loop import Updater, Updates
 from deeplab_tf.training.progress import InputAdvice, Meter, Progress, StopSignals, TrainingObserver
 from deeplab_tf.training.session import Session
 from deeplab_tf.training.shortage import named_shortage
+from deeplab_tf.training.trackers import Trackers
 from deeplab_tf.training.validation import Validation
 from deeplab_tf.weights.run_directory import RunDirectory
 from deeplab_tf.weights.tf1 import variable_map
@@ -52,10 +53,13 @@ class Outcome:
 class _Watch:
     """The duties of a run besides updates, each when it is due: log, TensorBoard, checkpoints and scores."""
 
-    def __init__(self, run: Session, validation: Validation | None, observer: TrainingObserver) -> None:
+    def __init__(
+        self, run: Session, validation: Validation | None, observer: TrainingObserver, trackers: Trackers
+    ) -> None:
         self._run = run
         self._validation = validation
         self._observer = observer
+        self._trackers = trackers
         self._is_chief = run.devices.is_chief
         self._steps = run.train.training_number_of_steps
         self._summaries = Summaries(run.directory.path, write=self._is_chief)
@@ -120,6 +124,7 @@ class _Watch:
         if self._is_chief:
             directory.log(dataclasses.asdict(progress))
             self._summaries.scalars(step, progress.tags())
+            self._trackers.log(step, progress.tags())
             self._observer.progressed(progress)
             # A loop's estimate takes every hesitation for a wait, and processors that others share hesitate.
             if self._run.steps_per_loop == 1 or self._run.hardware.kind != "CPU":
@@ -130,6 +135,7 @@ class _Watch:
         scores = validation.score(step, self._run.model, self._run.step.state)
         self.patience = scores["patience"]
         self._summaries.scalars(step, scores["tags"])
+        self._trackers.log(step, scores["tags"])
         best = "  the best so far" if scores["best"] else ""
         self._observer.validated(scores["miou"])
         self._observer.tell(f"step {step}: mIoU {scores['miou']:.4f} on {scores['examples']} images{best}")
@@ -241,6 +247,7 @@ def train(experiment: Experiment, *, observer: TrainingObserver | None = None) -
         changes = run.changes()
         for flag, (then, now) in changes.items():
             observer.tell(f"Changed: {flag} from {then} to {now}")
+        trackers = Trackers(run, observer.tell)
         validation = None
         if run.options.mode == "train_and_eval" and is_chief:
             validation = Validation(run.asked, run.card)
@@ -254,5 +261,9 @@ def train(experiment: Experiment, *, observer: TrainingObserver | None = None) -
             run.directory.log(run.started())
         if run.step.compiled_by_xla:
             update = FirstTimed(update, run.compiled(), observer.tell, compiled=lambda: run.step.compiled_by_xla)
-        reason = _loop(run, _Watch(run, validation, observer), update)
-        return Outcome(run.done(), str(run.directory.latest()), reason)
+        scored = validation is None or validation.has_scored(run.done())
+        with trackers if run.done() < run.train.training_number_of_steps or not scored else contextlib.nullcontext():
+            reason = _loop(run, _Watch(run, validation, observer, trackers), update)
+            outcome = Outcome(run.done(), str(run.directory.latest()), reason)
+            trackers.end("KILLED" if outcome.stopped else "FINISHED")
+        return outcome
