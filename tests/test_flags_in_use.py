@@ -61,6 +61,7 @@ IDLE = [
     (train, f"{RUN} --eval_interval_steps=9", "eval_interval_steps=9", "--mode=train_and_eval"),
     (train, f"{RUN} --eval_logdir=x", "eval_logdir=x", "--mode=eval or continuous_eval"),
     (train, f"{RUN} --mode=eval --max_number_of_evaluations=1", "max_number_of_evaluations=1", "--mode=continuous"),
+    (train, f"{RUN} --mode=eval --log_to=wandb", "log_to=wandb", "--mode=train or train_and_eval"),
     (train, f"{RUN} --strategy=one_device --num_clones=2", "num_clones=2", "--strategy=mirrored or auto"),
     (train, f"{RUN} --strategy=mirrored --tpu=local", "tpu=local", "--strategy=tpu or auto"),
     (train, f"{RUN} --noaspp_with_batch_norm --aspp_convs_filters=128", "aspp_convs_filters=128", "ASPP: "),

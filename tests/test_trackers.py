@@ -1,8 +1,10 @@
 """Trackers of a training run, without a network: what they get, in which of their runs, and what they must not do."""
 
 import json
+import struct
 import sys
 import types
+from collections.abc import Iterator
 
 import pytest
 from observers import Recorder
@@ -12,6 +14,7 @@ from deeplab_tf.config import DataConfig, Experiment, ModelConfig, RunConfig, Tr
 from deeplab_tf.config.run import TRACKERS
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.training import trackers
+from deeplab_tf.training.trackers import Trackers
 from deeplab_tf.training.train import train
 from deeplab_tf.weights.run_directory import SCORES, RunDirectory
 
@@ -46,23 +49,34 @@ def run(dataset_dir, folder, *, steps=2, **options):
     return observer.lines
 
 
+def records(file) -> Iterator[bytes]:
+    """Yields the records of a file of Weights & Biases, which is a log of LevelDB after a header of 7 bytes."""
+    content = file.read_bytes()
+    block, at, data = 32768, 7, b""
+    while at + 7 <= len(content):
+        if at % block > block - 7:
+            at += block - at % block
+            continue
+        length, kind = struct.unpack_from("<HB", content, at + 4)
+        data += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield data
+            data = b""
+
+
 def offline_runs(folder) -> list[tuple[str, dict, list[dict]]]:
     """Returns id, options and lines of the runs that Weights & Biases has kept in a folder, oldest first."""
     from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
 
     found = []
     for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        store = DataStore()
-        store.open_for_scan(str(file))
         name, options, lines = "", {}, []
-        while data := store.scan_data():
-            record = Record.FromString(data)
+        for record in map(Record.FromString, records(file)):
             name = record.run.run_id or name
-            options |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
             options |= {item.key: json.loads(item.value_json) for item in record.config.update}
             if record.history.item:
-                items = [("/".join(item.nested_key) or item.key, item.value_json) for item in record.history.item]
+                items = [(item.key or "/".join(item.nested_key), item.value_json) for item in record.history.item]
                 lines.append({key: json.loads(value) for key, value in items})
         found.append((name, options, lines))
     return found
@@ -78,7 +92,6 @@ def test_both_get_options_losses_and_scores_and_a_run_that_goes_on_goes_on_there
     assert [line for line in told if line.startswith("Track")] == [f"Tracked by {n}: run {kept[n]}" for n in TRACKERS]
     run(dataset_dir, tmp_path / "run", steps=4, **scored)
     assert json.loads((tmp_path / "run" / "trackers.json").read_text()) == kept
-    run(dataset_dir, tmp_path / "run", steps=4, **scored)  # is done, and opens nothing
 
     log = {line["step"]: line for line in RunDirectory(tmp_path / "run").lines()}
     scores = {line["step"]: line["miou"] for line in RunDirectory(tmp_path / "run").lines(SCORES)}
@@ -124,16 +137,71 @@ class _Failing:
         raise AssertionError("it has ended")
 
 
-@pytest.mark.heavy
-def test_a_tracker_that_fails_does_not_end_the_training_and_is_told_once(dataset_dir, tmp_path, monkeypatch):
+class _Failing:
+    """Takes the place of a tracker: fails from its second call on."""
+
+    run = "first"
+    steps = []
+
+    def __init__(self, library, kept, name, options):
+        self.steps.clear()
+
+    def log(self, step, values):
+        self.steps.append(step)
+        if step > 1:
+            raise ConnectionError("the server\nhas gone")
+
+    def end(self, how):
+        raise AssertionError("it has ended")
+
+
+def trackers_of(folder, tell=print) -> Trackers:
+    """Returns the trackers of a run that nobody trains."""
+    asked = Experiment(run=RunConfig(train_logdir=str(folder), log_to="mlflow"))
+    parts = {"config": asked.model, "train": asked.train, "data": asked.data, "options": asked.run, "asked": asked}
+    devices = types.SimpleNamespace(is_chief=True)
+    return Trackers(types.SimpleNamespace(directory=RunDirectory(folder), devices=devices, **parts), tell)
+
+
+def test_a_tracker_that_fails_is_left_alone_and_told_once(tmp_path, monkeypatch):
     monkeypatch.setitem(trackers._KINDS, "mlflow", _Failing)
-    told = run(dataset_dir, tmp_path / "run", steps=4, log_to="mlflow")
-    notes = [line for line in told if line.startswith("Note: mlflow")]
+    told = []
+    with trackers_of(tmp_path / "run", told.append) as made:
+        for step in (1, 2, 3):
+            made.log(step, {"total_loss": 1.0})
+    assert _Failing.steps == [1, 2]
     why = "(ConnectionError: the server)"
-    assert notes == [f"Note: mlflow gets nothing more of this start of the run {why}; {tmp_path}/run has the numbers of "
-                     "all steps"]  # fmt: skip
-    assert _Failing.made.calls == 2
-    assert [line["step"] for line in RunDirectory(tmp_path / "run").lines()] == [1, 2, 3, 4]
+    assert told == [
+        "Tracked by mlflow: run first",
+        f"Note: mlflow gets nothing more of this start of the run {why}; {tmp_path}/run has the numbers of all steps",
+    ]
+
+
+def test_a_run_ends_as_it_ended(tmp_path):
+    import mlflow
+
+    with pytest.raises(ZeroDivisionError), trackers_of(tmp_path / "run") as made:
+        made.log(1, {"eval/miou": float("nan"), "total_loss": 1.0})
+        raise ZeroDivisionError
+    with trackers_of(tmp_path / "other") as made:
+        made.end("KILLED")
+        made.log(2, {"total_loss": 1.0})
+    found = {run.info.run_name: run for run in mlflow.MlflowClient().search_runs(["0"])}
+    assert {name: run.info.status for name, run in found.items()} == {"run": "FAILED", "other": "KILLED"}
+    assert found["run"].data.metrics == {"total_loss": 1.0} and not found["other"].data.metrics
+    (tmp_path / "run" / "trackers.json").write_text('{"mlflow": "nowhere"}')
+    with pytest.raises(DeepLabError) as error, trackers_of(tmp_path / "run"):
+        pass
+    said = str(error.value)
+    assert said.startswith("--log_to=mlflow: no run nowhere: MlflowException: Run 'nowhere' not found")
+    assert said.endswith(f"; without {tmp_path}/run/trackers.json new runs are begun")
+
+
+def test_only_the_chief_has_trackers(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    asked = RunConfig(log_to="mlflow")
+    worker = types.SimpleNamespace(is_chief=False)
+    Trackers(types.SimpleNamespace(options=asked, devices=worker, directory=RunDirectory(tmp_path)), print)
 
 
 # ---- refused before anything is built
@@ -162,9 +230,7 @@ def test_no_login(dataset_dir, tmp_path, monkeypatch):
         raise PermissionError("No API key configured.")
 
     settings = types.SimpleNamespace(mode="online")
-    library = types.SimpleNamespace(
-        __file__="x", setup=lambda: types.SimpleNamespace(settings=settings), login=login
-    )
+    library = types.SimpleNamespace(__file__="x", setup=lambda: types.SimpleNamespace(settings=settings), login=login)
     monkeypatch.setitem(sys.modules, "wandb", library)
     expected = "--log_to=wandb: PermissionError: No API key configured. WANDB_MODE=offline needs no login"
     assert refused(dataset_dir, tmp_path / "run", "wandb") == expected
@@ -177,15 +243,6 @@ def test_names_of_runs_that_are_damaged(dataset_dir, tmp_path, text):
     (tmp_path / "run" / "trackers.json").write_text(text, encoding="latin-1")
     said = refused(dataset_dir, tmp_path / "run", "mlflow")
     assert said.startswith(f"{tmp_path}/run/trackers.json: damaged (") and "\n" not in said
-
-
-@pytest.mark.heavy
-def test_a_run_that_its_tracker_has_lost(dataset_dir, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "trackers.json").write_text('{"mlflow": "nowhere"}')
-    said = refused(dataset_dir, tmp_path / "run", "mlflow")
-    assert said.startswith("--log_to=mlflow: no run nowhere: MlflowException: Run 'nowhere' not found")
-    assert said.endswith(f"; without {tmp_path}/run/trackers.json new runs are begun")
 
 
 def test_names():

@@ -174,10 +174,13 @@ class Trackers:
         self._open.clear()
 
     def _each(self, act: Callable[[_Tracker], None]) -> None:
-        for name, tracker in list(self._open.items()):
-            try:
-                act(tracker)
-            except Exception as error:  # a tracker that fails, in whatever way, must not end the training
-                del self._open[name]
-                lost = f"{self._session.directory.path} has the numbers of all steps"
-                self._tell(f"Note: {name} gets nothing more of this start of the run ({_line(error)}); {lost}")
+        for name in list(self._open):
+            self._try(name, act)
+
+    def _try(self, name: str, act: Callable[[_Tracker], None]) -> None:
+        try:
+            act(self._open[name])
+        except Exception as error:  # a tracker that fails, in whatever way, must not end the training
+            del self._open[name]
+            lost = f"{self._file.parent} has the numbers of all steps"
+            self._tell(f"Note: {name} gets nothing more of this start of the run ({_line(error)}); {lost}")
