@@ -80,12 +80,10 @@ def _library(name: str) -> ModuleType:
     """Returns the library of a tracker, with a login where it wants one."""
     try:
         library = importlib.import_module(name)
-        # Beside the folder wandb or mlflow of earlier runs Python finds an empty package.
-        missing = None if library.__file__ else name
+        if not library.__file__:  # beside a folder wandb or mlflow of earlier runs Python finds an empty package
+            raise ImportError(name=name)
     except ImportError as error:
-        missing = error.name or name
-    if missing:
-        raise DeepLabError(f"--log_to={name} needs {missing}: pip install 'deeplab_tf[{name}]'") from None
+        raise DeepLabError(f"--log_to={name} needs {error.name or name}: pip install 'deeplab_tf[{name}]'") from None
     if name == "wandb" and library.setup().settings.mode in ("online", "shared"):
         try:
             library.login()
