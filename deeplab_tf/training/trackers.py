@@ -1,5 +1,6 @@
 """Trackers: Weights & Biases and MLflow, which get what metrics.jsonl and scores.jsonl get, by their own libraries."""
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -57,15 +58,21 @@ class _MLflow:
         flat = {f"{part}.{key}": value for part, values in options.items() for key, value in values.items()}
         shown = {key: str(value) for key, value in flat.items()}
         known = active.data.params if kept else {}
-        mlflow.log_params({key: value for key, value in shown.items() if key not in known}, run_id=self.run)
-        # A parameter keeps its first value for ever.
-        mlflow.set_tags({f"now.{key}": value for key, value in shown.items() if known.get(key, value) != value})
+        try:
+            mlflow.log_params({key: value for key, value in shown.items() if key not in known}, run_id=self.run)
+            # A parameter keeps its first value for ever.
+            mlflow.set_tags({f"now.{key}": value for key, value in shown.items() if known.get(key, value) != value})
+        except Exception:
+            self.end("FAILED")
+            raise
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._mlflow.log_metrics(values, step=step, run_id=self.run)
 
     def end(self, how: _End) -> None:
-        self._mlflow.end_run(how)
+        active = self._mlflow.active_run()
+        if active and active.info.run_id == self.run:  # and not one of the caller's own
+            self._mlflow.end_run(how)
 
 
 _KINDS: Mapping[str, Callable[[Any, str | None, str, Mapping[str, Any]], _Tracker]]
@@ -179,6 +186,7 @@ class Trackers:
         try:
             act(self._open[name])
         except Exception as error:  # a tracker that fails, in whatever way, must not end the training
-            del self._open[name]
+            with contextlib.suppress(Exception):
+                self._open.pop(name).end("FAILED")
             lost = f"{self._file.parent} has the numbers of all steps"
             self._tell(f"Note: {name} gets nothing more of this start of the run ({_line(error)}); {lost}")
