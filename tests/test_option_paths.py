@@ -32,6 +32,7 @@ NOT_PATHS = {
     "HF_ENDPOINT": "the address of a server",
     "KERAS_BACKEND": "a word",
     "KERAS_HOME": "Keras's own folder, which Keras reads as a folder of this machine and so does registration",
+    "WANDB_NAME": "the name of a run",
     "VARIABLE": "flags of XLA",
     "_CATCH_ERRORS": "a word, of tf2onnx",
 }
