@@ -261,8 +261,10 @@ def test_more_classes(place, sources, tmp_path):
     assert {"extended.json", "grown", "run.json"} <= place.names("run")
     grown = f"{run.rstrip('/')}/grown"
     named = (f"--dataset_dir={records}", f"--classes_of={grown}")
-    ran("eval", *named, f"--checkpoint_dir={run}", f"--eval_logdir={place('eval')}", "--eval_crop_size=33,33")
-    ran("vis", *named, f"--checkpoint={run}", f"--vis_logdir={place('vis')}", "--vis_crop_size=33,33")
+    once = ("--max_number_of_evaluations=1", "--eval_crop_size=33,33")
+    ran("eval", *named, f"--checkpoint_dir={run}", f"--eval_logdir={place('eval')}", *once)
+    once = ("--max_number_of_iterations=1", "--vis_crop_size=33,33")
+    ran("vis", *named, f"--checkpoint={run}", f"--vis_logdir={place('vis')}", *once)
     taught = (*named, f"--tf_initial_checkpoint={grown}", f"--teacher={run}", "--config=extend_shapes")
     ran("train", *taught, f"--train_logdir={place('taught')}", "--slow_start_step=0", *steps)
     assert RunDirectory(place("taught")).steps()[-1] == 1
