@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from commands import finished, one_line
 from conftest import fill
 from record_files import example_of, write_records
@@ -15,6 +18,7 @@ from deeplab_tf.data.shapes import shapes_example
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import build_model, config_of
 from deeplab_tf.tools import extend
+from deeplab_tf.tools.display import Display
 from deeplab_tf.training import extending
 from deeplab_tf.weights.growing import grown_classes, grown_network
 from deeplab_tf.weights.loading import open_model
@@ -142,22 +146,45 @@ def flags_of(folders, run, *more: str) -> list[str]:
     return [*places, *steps, "--base_learning_rate=0.001", *more]
 
 
+@pytest.fixture
+def deterministic():
+    """The flag for runs of equal bits, which switches deterministic operations on for the whole process."""
+    yield "--deterministic"
+    from tensorflow.python.framework import config
+
+    config.disable_op_determinism()
+
+
+def tensors(run) -> dict[str, bytes]:
+    reader = tf.train.load_checkpoint(str(run / "model.ckpt-4"))
+    return {name: reader.get_tensor(name).tobytes() for name in reader.get_variable_to_shape_map()}
+
+
 @pytest.mark.heavy
-def test_a_run_extends_the_network_and_goes_on(folders, tmp_path, capsys):
-    arguments = flags_of(folders, tmp_path / "run", "--add=star,ring")
-    assert finished(extend, *arguments) == 0
+def test_a_run_extends_the_network_and_goes_on(folders, tmp_path, capsys, monkeypatch, deterministic):
+    """A run that SIGTERM stops goes on bit for bit: what an uninterrupted one leaves is the same."""
+    whole = flags_of(folders, tmp_path / "whole", "--add=star,ring", deterministic)
+    assert finished(extend, *whole) == 0
     printed = capsys.readouterr().out
     assert "old classes: mean IoU" in printed and "new classes: mean IoU" in printed
-    scores = json.loads((tmp_path / "run" / "extended.json").read_text())
+    scores = json.loads((tmp_path / "whole" / "extended.json").read_text())
     assert list(scores["after"]["old"]) == list(NAMES) and list(scores["after"]["new"]) == ["star", "ring"]
     assert scores["before"].keys() == {"old"}
-    extended = open_model(tmp_path / "run")
+    extended = open_model(tmp_path / "whole")
     assert extended.card.class_names == (*NAMES, "star", "ring") and extended.card.palette[:3] == CARD.palette
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["old_classes"] == 3
+    assert json.loads((tmp_path / "whole" / "run.json").read_text())["old_classes"] == 3
+
+    arguments = flags_of(folders, tmp_path / "run", "--add=star,ring", deterministic)
+    with monkeypatch.context() as patched:
+        patched.setattr(Display, "progressed", lambda self, progress: os.kill(os.getpid(), signal.SIGTERM))
+        assert finished(extend, *arguments, "--log_steps=2") == 0
+    assert "Stopped by a signal" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "extended.json").exists() and (tmp_path / "run" / "model.ckpt-2.index").exists()
     assert finished(extend, *arguments) == 0
     assert "Going on from" in capsys.readouterr().out
+    assert tensors(tmp_path / "run") == tensors(tmp_path / "whole")
     assert json.loads((tmp_path / "run" / "extended.json").read_text()) == scores
-    assert finished(extend, *arguments[:-1], "--add=star") == 1
+    assert finished(extend, *arguments[:-2], "--add=star") == 1
     assert "extends to other classes (star, ring)" in one_line(capsys.readouterr().err)
 
 

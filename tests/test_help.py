@@ -30,13 +30,14 @@ def page(capsys, monkeypatch, columns, *words) -> str:
 @pytest.mark.parametrize("columns", [60, 80, 100])
 def test_pages_fit_the_terminal_and_cut_no_word(capsys, monkeypatch, command, columns):
     values = pages.flags_of(command)
-    first = {vars(values[name])["place"]: name for name in values if "place" in vars(values[name])}
+    listed = help_pages.listed(values)
+    first = {vars(values[name])["place"]: name for name in listed if "place" in vars(values[name])}
     full = page(capsys, monkeypatch, columns, command, "--helpfull")
     short = page(capsys, monkeypatch, columns, command, "--help")
     for text in (full, short):
         assert not [line for line in text.splitlines() if len(line) > columns and len(line.split()) > 2]
         assert "repeat this option" not in text
-    for name in values:
+    for name in listed:
         assert f"--[no]{name}\n" in full if values[name].boolean else f"--{name}\n" in full
         # All its words, in their order; a word that is cut is another one.
         assert " ".join(help_pages.text_of(values[name]).split()) in " ".join(full.split())
@@ -51,6 +52,21 @@ def test_pages_fit_the_terminal_and_cut_no_word(capsys, monkeypatch, command, co
 @pytest.mark.parametrize("part", CONFIGURATIONS)
 def test_every_option_has_a_group(part):
     assert {field.metadata["group"] for field in dataclasses.fields(part)} <= set(GROUPS)
+
+
+def test_flags_that_a_command_refuses_are_not_offered(capsys, monkeypatch):
+    """Those of train whose values follow from the checkpoint; extend says so where one is given."""
+    refused = {"mode", "teacher", "loss", "label_map", "tf_initial_checkpoint"}
+    full = page(capsys, monkeypatch, 80, "extend", "--helpfull")
+    told = {line.strip().removeprefix("--").removeprefix("[no]") for line in full.splitlines() if line[:4] == "  --"}
+    assert not told & refused and {"add", "checkpoint", "optimizer"} <= told
+    short = page(capsys, monkeypatch, 80, "extend", "--help")
+    described = [line.strip() for line in short.splitlines() if line[:4] == "  --"]
+    assert described[:3] == ["--checkpoint", "--add", "--background"]
+    line = next(line for line in completion.bash().splitlines() if line.startswith("    extend) echo"))
+    assert "--mode=" not in line and "--add=" in line
+    assert finished(cli.main, "extend", "--label_mop=1") == 1
+    assert "label_map" not in one_line(capsys.readouterr().err)
 
 
 def test_a_group_alone(capsys, monkeypatch):
@@ -155,9 +171,10 @@ def test_completion_knows_every_flag_and_choice():
     bash, zsh = completion.bash(), completion.zsh()
     for command in cli.COMMANDS:
         values = pages.flags_of(command)
+        listed = help_pages.listed(values)
         line = next(line for line in bash.splitlines() if line.startswith(f"    {command}) echo"))
-        assert {word.strip("'").rstrip("=") for word in line.split()} >= {f"--{name}" for name in values}
-        assert command == "completion" or all(f"--{name}" in zsh for name in values)
+        assert {word.strip("'").rstrip("=") for word in line.split()} >= {f"--{name}" for name in listed}
+        assert command == "completion" or all(f"--{name}" in zsh for name in listed)
     for shell, script in {"bash": bash, "zsh": zsh}.items():
         found = shutil.which(shell)
         assert not found or subprocess.run([found, "-n"], input=script, text=True, check=False).returncode == 0

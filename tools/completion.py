@@ -129,9 +129,9 @@ def bash() -> str:
     choices: list[str] = []
     for command in cli.COMMANDS:
         values = _flags_of(command)
-        spelled = [word for name in values for word in _spellings(values, name)]
+        spelled = [word for name in help_pages.listed(values) for word in _spellings(values, name)]
         known.append(f"    {command}) echo '--help --helpfull {' '.join(spelled)}' ;;")
-        found = {name: " ".join(_choices(values, name)) for name in values}
+        found = {name: " ".join(_choices(values, name)) for name in help_pages.listed(values)}
         choices += [f"    '{command} {name}') echo '{words}' ;;" for name, words in found.items() if words]
     return _BASH % {
         "flags": "\n".join(known),
@@ -170,7 +170,7 @@ def zsh() -> str:
         if command == "completion":
             continue
         values = _flags_of(command)
-        arguments = [argument for name in values for argument in _argument(values, name)]
+        arguments = [argument for name in help_pages.listed(values) for argument in _argument(values, name)]
         listed = " \\\n      ".join(["'--help[the flags that matter most]'", "'--helpfull[all flags]'", *arguments])
         cases.append(f"    {command}) _arguments \\\n      {listed} \\\n      '*:file:_files' ;;")
     commands = {**cli.COMMANDS, "help": "explain a command or a subject"}

@@ -18,7 +18,7 @@ from absl import flags
 from deeplab_tf import files
 from deeplab_tf.documents.json_files import plain
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.tools import options, train
+from deeplab_tf.tools import help_pages, options, train
 from deeplab_tf.tools.ending import INTERRUPTED
 
 # Flags of train whose values follow from the checkpoint and --add.
@@ -42,6 +42,8 @@ _FOLLOWING = (
     "mode",
 )
 _SCORES = "extended.json"
+_FIRST = ("checkpoint", "add", "background", "dataset_dir", "old_dataset_dir", "train_logdir", "config", "train_split")
+_FIRST += ("train_batch_size", "base_learning_rate", "training_number_of_steps", "distillation_weight")
 
 
 def define(values: flags.FlagValues) -> None:
@@ -56,6 +58,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("background", None, text, flag_values=values)
     text = "records labelled for the old classes, to score these on (default: they are not scored)"
     options.define_path(values, "old_dataset_dir", None, text)
+    help_pages.leave_out(values, _FOLLOWING)
+    help_pages.put_first(values, _FIRST)
 
 
 def _mean(scores: Mapping[str, float]) -> float:

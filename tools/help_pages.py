@@ -26,15 +26,28 @@ def grouped(values: flags.FlagValues, group: str) -> Iterator[None]:
 
 
 def put_first(values: flags.FlagValues, names: Sequence[str]) -> None:
-    """Makes `--help` describe these flags, those that matter most, in this order; the others it names."""
+    """Makes `--help` describe these flags alone, those that matter most, in this order; the others it names."""
+    for name in values:
+        vars(values[name]).pop("place", None)
     for place, name in enumerate(names):
         vars(values[name])["place"] = place
+
+
+def leave_out(values: flags.FlagValues, names: Iterable[str]) -> None:
+    """Leaves flags out of the pages, of what is meant and of completion: the command refuses them, and says why."""
+    for name in names:
+        vars(values[name])["left_out"] = True
+
+
+def listed(values: flags.FlagValues) -> list[str]:
+    """Returns the names of the flags as they were defined, without those of `leave_out`."""
+    return [name for name in values if not vars(values[name]).get("left_out")]
 
 
 def by_group(values: flags.FlagValues) -> dict[str, list[str]]:
     """Returns group -> its flags as they were defined; groups in the order of `GROUPS`, without empty ones."""
     found: dict[str, list[str]] = {group: [] for group in GROUPS}
-    for name in values:
+    for name in listed(values):
         found[vars(values[name]).get("group", "what")].append(name)
     return {group: names for group, names in found.items() if names}
 
@@ -113,9 +126,8 @@ def page(command: str, doc: str, values: flags.FlagValues, *, full: bool) -> str
       full: whether those that do not come first are described too, and not only named.
     """
     columns = width()
-    first = sorted(
-        (name for name in values if "place" in vars(values[name])), key=lambda name: vars(values[name])["place"]
-    )
+    placed = [name for name in listed(values) if "place" in vars(values[name])]
+    first = sorted(placed, key=lambda name: vars(values[name])["place"])
     lines = [text(doc, columns), "", "Flags:", *_described(values, first, columns)]
     rest = by_group(values)
     rest = {group: [name for name in names if name not in first] for group, names in rest.items()}
@@ -145,8 +157,9 @@ def group_page(values: flags.FlagValues, group: str) -> str:
 def _nearest(values: flags.FlagValues, name: str) -> list[str]:
     """Returns the flags that somebody may have meant, at most three: those that have all its words, then the alike."""
     asked = set(name.lower().replace("-", "_").split("_"))
-    whole = sorted((other for other in values if asked <= set(other.split("_"))), key=lambda other: other.count("_"))
-    alike = difflib.get_close_matches(name.lower(), list(values), n=3, cutoff=0.7)
+    known = listed(values)
+    whole = sorted((other for other in known if asked <= set(other.split("_"))), key=lambda other: other.count("_"))
+    alike = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.7)
     return list(dict.fromkeys([*whole, *alike]))[:3]
 
 
