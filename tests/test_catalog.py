@@ -1,5 +1,6 @@
 """The facts of the data sets: what the release's registry and its colour map test say."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -197,6 +198,27 @@ def test_colours_of_ones_own_classes_differ(first):
 def test_a_background_is_black(name):
     assert palettes.default_palette([name, "a"]) == ((0, 0, 0), (86, 180, 233))
     assert palettes.default_palette(["a", name]) == ((86, 180, 233), (213, 94, 0))
+
+
+@pytest.mark.parametrize("dataset", ALL, ids=lambda d: d.name)
+def test_further_colours_are_far_from_those_that_are_used(dataset):
+    further = palettes.further_colours(dataset.palette, 6)
+    assert ciede2000(cielab(further)[:, None], cielab(dataset.palette)[None]).min() > 10
+    assert nearest(further) > 10
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_further_colours_go_on_with_those_of_ones_own_classes(count):
+    names = ["background", *map(str, range(24))]
+    palette = palettes.default_palette(names)
+    assert palettes.further_colours(palette[:count], 4) == palette[count : count + 4]
+    assert len(set(palettes.further_colours(palette[:count], 230))) == 230
+
+
+def test_pascals_colours_are_for_its_own_pictures_and_for_labels_of_other_programs():
+    root = pathlib.Path(palettes.__file__).parents[1]
+    users = {file.parent.name + "/" + file.stem for file in root.rglob("*.py") if "pascal_palette" in file.read_text()}
+    assert users == {"catalog/palettes", "catalog/datasets", "weights/model_directory"}
 
 
 def test_colours_of_no_and_of_many_classes():

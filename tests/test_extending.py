@@ -13,6 +13,7 @@ from conftest import fill
 from record_files import example_of, write_records
 
 from deeplab_tf import configs
+from deeplab_tf.catalog.palettes import default_palette
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.data.shapes import shapes_example
 from deeplab_tf.errors import DeepLabError
@@ -104,6 +105,8 @@ def test_colours_and_names_of_the_classes():
     classes = grown_classes(CARD, ["star", "ring"])
     assert classes.class_names == (*NAMES, "star", "ring") and classes.num_classes == 5
     assert classes.palette[:3] == CARD.palette and len(set(classes.palette)) == 5
+    unsaid = dataclasses.replace(CARD, palette=())
+    assert grown_classes(unsaid, ["star", "ring"]).palette == default_palette(classes.class_names)
 
 
 @pytest.mark.parametrize(

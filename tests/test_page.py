@@ -15,7 +15,7 @@ from networks import SMALL, lively
 from record_files import encoded
 from test_serving import NAMES
 
-from deeplab_tf.catalog.palettes import pascal_palette
+from deeplab_tf.catalog.palettes import default_palette
 from deeplab_tf.config import PredictConfig, ServeConfig
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.inference.tiles import segment
@@ -104,7 +104,7 @@ def edges(labels: np.ndarray) -> np.ndarray:
 
 def test_drop_look_toggle_and_download(page, model):
     labels = segment(predictor_of(model), IMAGE, OPTIONS)
-    classes, palette = np.unique(labels), np.array(pascal_palette(6), np.uint8)
+    classes, palette = np.unique(labels), np.array(default_palette(NAMES), np.uint8)
     assert len(classes) >= 2
     drop(page, encoded(IMAGE))
     page.wait(DONE)

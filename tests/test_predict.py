@@ -19,7 +19,7 @@ from conftest import GOLDENS, ROOT
 from golden import golden_image
 from networks import SMALL, lively
 
-from deeplab_tf.catalog.palettes import pascal_palette
+from deeplab_tf.catalog.palettes import default_palette
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.files import expand_inputs, expected_pixels, predict_files
@@ -160,7 +160,7 @@ def test_outputs_show_the_classes(model, card, photos, tmp_path):
     np.testing.assert_array_equal(np.asarray(raw), expected)
     mask = np.asarray(PIL.Image.open(tmp_path / "a_mask.png"))
     np.testing.assert_array_equal(mask, np.asarray(raw.convert("RGB")))
-    palette = pascal_palette(6)
+    palette = default_palette(NAMES)
     drawn = with_legend(blend(image, expected, palette), class_shares(expected, NAMES), palette)
     written = np.asarray(PIL.Image.open(tmp_path / "a_overlay.jpg"))
     assert written.shape == drawn.shape and written.shape[0] > 40

@@ -12,6 +12,7 @@ import pytest
 from networks import SMALL, lively
 
 import deeplab_tf
+from deeplab_tf.catalog.palettes import default_palette
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.data.annotations.drawn import AnnotatedPicture
 from deeplab_tf.data.shapes import shapes_example
@@ -214,5 +215,6 @@ def test_it_takes_names_files_and_models(tmp_path):
     model = deeplab_tf.build_model(deeplab_tf.ModelConfig(model_variant="tiny", num_classes=3, crop_size=(33, 33)))
     model.save(tmp_path / "model.keras")
     by_file, by_model = Segmenter(tmp_path / "model.keras", OPTIONS), Segmenter(keras.Sequential([model]), OPTIONS)
-    assert by_file.class_names == ("class 0", "class 1", "class 2") and len(by_file.palette) == 3
+    assert by_file.class_names == ("class 0", "class 1", "class 2")
+    assert by_file.palette == default_palette(by_file.class_names)
     np.testing.assert_array_equal(by_file(IMAGE[:33, :33]).classes, by_model(IMAGE[:33, :33]).classes)

@@ -1,5 +1,7 @@
 """The colour maps of the release, as facts (its utils/get_dataset_colormap.py), and that of sets that bring none."""
 
+import math
+import operator
 from collections.abc import Sequence
 
 from deeplab_tf.errors import DeepLabError, unknown_name
@@ -111,6 +113,34 @@ def default_palette(class_names: Sequence[str]) -> Palette:
         return ()
     behind = class_names[0].strip("_ ").lower() in _BACKGROUNDS
     return (_DISTINCT_BEHIND_BLACK if behind else DISTINCT_COLOURS)[: len(class_names)]
+
+
+_NEAR = 25.0  # in CIELAB, where black and white are 100 apart
+
+
+def _lab(colour: Colour) -> tuple[float, float, float]:
+    """Returns the CIELAB value (L*a*b*, D65) of a colour of sRGB."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in colour)]
+    # To XYZ, of which white has 1 each.
+    rows = ((0.43395, 0.37622, 0.18983), (0.21267, 0.71516, 0.07218), (0.01776, 0.10947, 0.87277))
+    xyz = [sum(map(operator.mul, row, linear)) for row in rows]
+    x, y, z = (value ** (1 / 3) if value > (6 / 29) ** 3 else value * (29 / 6) ** 2 / 3 + 4 / 29 for value in xyz)
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+def further_colours(used: Sequence[Colour], count: int) -> Palette:
+    """Returns colours for `count` more classes, of those that are made for telling apart.
+
+    They are taken in their order, first those that are not near to a used one.
+
+    >>> from deeplab_tf.catalog.palettes import further_colours
+    >>> further_colours([(0, 0, 0), (90, 180, 230)], 2)
+    ((213, 94, 0), (0, 158, 115))
+    """
+    taken = [_lab(colour) for colour in used]
+    free = [colour for colour in DISTINCT_COLOURS if colour not in used]
+    near = {colour: any(math.dist(_lab(colour), other) < _NEAR for other in taken) for colour in free}
+    return tuple(sorted(free, key=near.__getitem__)[:count])
 
 
 def is_default(palette: Sequence[Colour]) -> bool:

@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf import files
-from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.inference import LONGEST_SIDE
 from deeplab_tf.data.masks import LabelRules, read_label
@@ -119,8 +118,7 @@ def compared_images(options: ExportConfig, card: ModelCard, size: tuple[int, int
     if not given:
         yield from _drawn(card, size, options.num_images)
         return
-    palette = card.palette or pascal_palette(card.config.num_classes)
-    rules = LabelRules(num_classes=card.config.num_classes, ignore_label=card.ignore_label, palette=palette)
+    rules = LabelRules(card.config.num_classes, card.ignore_label, card.shown_palette)
     for file in expand_inputs(given)[: options.num_images]:
         image = read_compared(file, card)
         compared = fitted(image, card, size)

@@ -15,7 +15,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError, OptionError
 from deeplab_tf.files import AnyPath, is_address, path, writing
@@ -112,7 +111,7 @@ class _Job:
 
     def __init__(self, model: ClipModel, clip: Clip, pieces: Pieces, options: PredictConfig):
         self._model, self._clip, self._pieces, self._options = model, clip, pieces, options
-        self._palette = model.card.palette or pascal_palette(model.card.config.num_classes)
+        self._palette = model.card.shown_palette
         self._kind = np.uint8 if model.card.config.num_classes <= 256 else np.int32
         self._stabilizer = None if options.stabilize is None else Stabilizer(options.stabilize, pieces.state)
         self.seconds = 0.0
@@ -232,7 +231,7 @@ def segment_clip(
             if not pieces.frames:
                 raise DeepLabError(f"{facts.name}: no frame was read; expected at least one")
             notes = [*pieces.notes, *clip.notes, *pieces.publish()]
-    names = model.card.class_names or tuple(f"class {i}" for i in range(model.card.config.num_classes))
+    names = model.card.shown_names
     counts = pieces.counts
     order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     shares = tuple((i, names[i], float(counts[i] / counts.sum())) for i in order)

@@ -17,7 +17,6 @@ from typing import TypeVar
 import keras
 import numpy as np
 
-from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.config.predict import LEAST_PIXELS
 from deeplab_tf.data.pairs import IMAGE_EXTENSIONS
@@ -163,8 +162,7 @@ class _Writer:
     def __init__(self, predictor: Predictor, card: ModelCard, output_dir: str | os.PathLike, options: PredictConfig):
         self._predictor, self._options = predictor, options
         self._choices = tuple(dict.fromkeys(options.save))
-        self._names = card.class_names or tuple(f"class {i}" for i in range(card.config.num_classes))
-        self._palette = card.palette or pascal_palette(card.config.num_classes)
+        self._names, self._palette = card.shown_names, card.shown_palette
         self._kind = np.uint8 if card.config.num_classes <= 256 else np.int32  # small maps are written faster
         self._folder = path(output_dir)
         with self._writing():

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import PIL.Image
 
-from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.exported import Runnable, open_runnable, settled_options, with_classes_of
@@ -102,9 +101,8 @@ class Segmenter:
         self.model, self.config, self.notes = loaded.model, loaded.card.config, loaded.notes
         self.options = options or settled_options(loaded, PredictConfig(), ())
         self._image = loaded.card.image
-        number = self.config.num_classes
-        self.class_names = tuple(loaded.card.class_names) or tuple(f"class {i}" for i in range(number))
-        self.palette: tuple[Colour, ...] = tuple(loaded.card.palette or pascal_palette(number))
+        self.class_names = loaded.card.shown_names
+        self.palette: tuple[Colour, ...] = loaded.card.shown_palette
 
     @overload
     def __call__(self, image: str | os.PathLike[str] | bytes | PIL.Image.Image) -> SegmentedImage: ...

@@ -18,7 +18,6 @@ from typing import TypeVar
 import keras
 import numpy as np
 
-from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import PredictConfig, ServeConfig
 from deeplab_tf.config.padding import counted_size
 from deeplab_tf.errors import DeepLabError, is_out_of_memory
@@ -77,8 +76,7 @@ class Engine:
         longest = min([options.longest_side, *(self._predictor.fixed_size or ())])
         self._page_options = PredictConfig(longest_side=longest)
         self._rest_options = PredictConfig(resize="none", tf32=options.tf32)
-        self._names = card.class_names or tuple(f"class {i}" for i in range(card.config.num_classes))
-        self._palette = card.palette or pascal_palette(card.config.num_classes)
+        self._names, self._palette = card.shown_names, card.shown_palette
         self._active = 0  # requests that are being answered
         self._active_of: collections.Counter[Hashable] = collections.Counter()  # of each client
         self._bytes_held = 0  # the size of their bodies

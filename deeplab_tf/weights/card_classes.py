@@ -23,7 +23,7 @@ def with_classes(card: ModelCard, dataset: str | None, entry: ReleasedCheckpoint
     name = next((facts.name for facts in DATASETS.values() if facts.num_classes == num_classes), None)
     if name:
         return with_dataset(card, name), [f"--dataset={name} assumed: {num_classes} classes"]
-    return dataclasses.replace(card, class_names=tuple(f"class {i}" for i in range(num_classes))), []
+    return dataclasses.replace(card, class_names=card.shown_names), []
 
 
 def with_dataset(card: ModelCard, dataset: str) -> ModelCard:

@@ -9,7 +9,7 @@ import numpy as np
 
 from deeplab_tf.arch import head
 from deeplab_tf.catalog.datasets import Dataset
-from deeplab_tf.catalog.palettes import pascal_palette
+from deeplab_tf.catalog.palettes import further_colours
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import build_model
 from deeplab_tf.weights.model_directory import ModelCard
@@ -39,14 +39,13 @@ def grown_classes(card: ModelCard, added: Sequence[str]) -> Dataset:
     names = (*card.class_names, *added)
     if len(names) > _MOST_CLASSES:
         raise DeepLabError(f"--add: {len(names)} classes in all; expected at most {_MOST_CLASSES}, labels are bytes")
-    used = card.palette[: len(card.class_names)] or pascal_palette(len(card.class_names))
-    free = [colour for colour in pascal_palette(256) if colour not in used]
+    used = card.shown_palette[: len(card.class_names)]
     return Dataset(
         name=f"{card.dataset or 'own'}_extended",
         num_classes=len(names),
         ignore_label=card.ignore_label if card.ignore_label >= len(names) else 255,
         class_names=names,
-        palette=(*used, *free[: len(added)]),
+        palette=(*used, *further_colours(used, len(added))),
         splits={},
         colour_map="pascal",
     )

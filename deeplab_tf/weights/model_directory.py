@@ -11,6 +11,7 @@ import numpy as np
 
 from deeplab_tf import files
 from deeplab_tf.catalog.image_facts import ImageFacts
+from deeplab_tf.catalog.palettes import Palette, default_palette, pascal_palette
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.documents.json_files import JSONError, read_json, typed
 from deeplab_tf.errors import DeepLabError
@@ -70,6 +71,16 @@ class ModelCard:
     averages: bool = False
     letterbox: int | None = None
     image: ImageFacts | None = None
+
+    @property
+    def shown_names(self) -> tuple[str, ...]:
+        """The name of each class; "class 0" and so on where nothing says them."""
+        return tuple(self.class_names) or tuple(f"class {i}" for i in range(self.config.num_classes))
+
+    @property
+    def shown_palette(self) -> Palette:
+        """The colour of each class; where nothing says them, those made for telling apart."""
+        return tuple(self.palette) or default_palette(self.shown_names) or pascal_palette(self.config.num_classes)
 
     def require_classes(self, verb: str, name: str | os.PathLike[str] | None = None) -> None:
         """Refuses a backbone.
