@@ -1,8 +1,12 @@
 """Trackers of a training run, without a network: what they get, in which of their runs, and what they must not do."""
 
+import http.server
 import json
+import os
+import socket
 import struct
 import sys
+import threading
 import types
 from collections.abc import Iterator
 
@@ -120,25 +124,6 @@ def test_both_get_options_losses_and_scores_and_a_run_that_goes_on_goes_on_there
 
 
 class _Failing:
-    """Takes the place of a tracker: fails at each call after the first."""
-
-    run = "first"
-
-    def __init__(self, library, kept, name, options):
-        self.calls = 0
-        _Failing.made = self
-
-    def log(self, step, values):
-        self.calls += 1
-        if self.calls == 2:
-            raise ConnectionError("the server\nhas gone")
-
-    def end(self, how):
-        self.steps.append(how)
-        raise ConnectionError("still gone")
-
-
-class _Failing:
     """Takes the place of a tracker: fails from its second call on."""
 
     run = "first"
@@ -197,6 +182,45 @@ def test_a_run_ends_as_it_ended(tmp_path):
     said = str(error.value)
     assert said.startswith("--log_to=mlflow: no run nowhere: MlflowException: Run 'nowhere' not found")
     assert said.endswith(f"; without {tmp_path}/run/trackers.json new runs are begun")
+
+
+@pytest.fixture
+def overloaded() -> Iterator[tuple[str, list[str]]]:
+    """The address of a server that answers 503 to all requests, and the paths of these."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(503)
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "overloaded"])
+def test_a_server_that_does_not_answer_is_told_soon(tmp_path, monkeypatch, overloaded, closed):
+    address, asked = overloaded
+    if closed:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(DeepLabError) as error, trackers_of(tmp_path / "run"):
+        pass
+    said = str(error.value)
+    assert said.startswith("--log_to=mlflow: no run begun: ") and address.rpartition(":")[2] in said
+    assert "\n" not in said and not (tmp_path / "run").exists()
+    assert len(asked) == (0 if closed else 2), "MLflow would ask eight times within four minutes"
+    assert not {*trackers._IMPATIENCE} & {*os.environ}
 
 
 def test_only_the_chief_has_trackers(tmp_path, monkeypatch):

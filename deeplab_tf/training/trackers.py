@@ -6,7 +6,7 @@ import importlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType, TracebackType
 from typing import Any, Literal, Protocol
 
@@ -50,10 +50,28 @@ class _WandB:
         self._run.finish(exit_code=_EXIT_CODES[how])
 
 
+# MLflow itself tries eight times within four minutes, which is for a server that goes away while a network trains. A
+# wrong address is told sooner.
+_IMPATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
+
+
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    """Has MLflow give up soon for the duration of the context, unless the user's own variables say when."""
+    added = {name: value for name, value in _IMPATIENCE.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
 class _MLflow:
     def __init__(self, mlflow: Any, kept: str | None, name: str, options: Mapping[str, Any]) -> None:
         self._mlflow = mlflow
-        active = mlflow.start_run(run_id=kept, run_name=None if kept else name, nested=True)
+        with _impatient():
+            active = mlflow.start_run(run_id=kept, run_name=None if kept else name, nested=True)
         self.run: str = active.info.run_id
         flat = {f"{part}.{key}": value for part, values in options.items() for key, value in values.items()}
         shown = {key: str(value) for key, value in flat.items()}
@@ -72,7 +90,8 @@ class _MLflow:
     def end(self, how: _End) -> None:
         active = self._mlflow.active_run()
         if active and active.info.run_id == self.run:  # and not one of the caller's own
-            self._mlflow.end_run(how)
+            with _impatient() if how == "FAILED" else contextlib.nullcontext():  # the server may be why it failed
+                self._mlflow.end_run(how)
 
 
 _KINDS: Mapping[str, Callable[[Any, str | None, str, Mapping[str, Any]], _Tracker]]
