@@ -40,7 +40,7 @@ def address(model):
     from deeplab_tf.serving.server import serving
 
     options = ServeConfig(port=0, runtime="tf", longest_side=129, max_pixels=1_000_000)
-    with serving(Engine(model, ModelCard(config=SMALL, class_names=NAMES), options)) as url:
+    with serving(Engine(model, ModelCard(config=SMALL, class_names=NAMES, dataset="shapes"), options)) as url:
         yield url
 
 

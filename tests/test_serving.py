@@ -23,7 +23,7 @@ from commands import finished
 from golden import golden_image
 from google.protobuf import json_format
 from networks import SMALL, lively
-from record_files import encoded
+from record_files import encoded, write_shapes
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from deeplab_tf.config import ExportConfig, PredictConfig, ServeConfig
@@ -226,13 +226,33 @@ def test_the_page_and_its_files(ask, address):
     connection.close()
 
 
+def offered(model, card=CARD, origin=None, **options) -> list[str]:
+    return Engine(model, card, dataclasses.replace(OPTIONS, **options), origin=origin).info()["examples"]
+
+
 def test_examples_of_one_s_own(model, tmp_path):
     with pytest.raises(DeepLabError, match="no images in this folder"):
-        Engine(model, CARD, dataclasses.replace(OPTIONS, examples=str(tmp_path)))
-    street = dataclasses.replace(CARD, dataset="streets")
-    assert Engine(model, street, OPTIONS).info()["examples"] == [], "it knows no shapes"
+        offered(model, examples=str(tmp_path))
     (tmp_path / "mine.png").write_bytes(encoded(PICTURE))
-    assert Engine(model, CARD, dataclasses.replace(OPTIONS, examples=str(tmp_path))).info()["examples"] == ["mine"]
+    assert offered(model, examples=str(tmp_path)) == ["mine"]
+
+
+def test_examples_are_of_the_model_s_own_data(model, tmp_path):
+    shapes = dataclasses.replace(CARD, dataset="shapes")
+    assert len(offered(model, shapes)) == 3 and offered(model, shapes, examples="") == []
+    assert offered(model) == [] == offered(model, dataclasses.replace(CARD, dataset="streets"))
+    place = str(tmp_path / "run" / "model.ckpt-3")
+    records = write_shapes(tmp_path / "records", "val", 20, (41, 41))
+    said = {"dataset": None, "places": {"dataset_dir": records}, "evaluation": {"eval_split": "val"}}
+    (tmp_path / "run").mkdir()
+    assert offered(model, origin=place) == []
+    (tmp_path / "run" / "run.json").write_text(json.dumps(said))
+    found = offered(model, origin=place)
+    assert len(found) == 6 == len(set(found)) and offered(model, origin=str(tmp_path / "run")) == found
+    assert offered(model, origin=place, host="0.0.0.0") == [], "photographs of others are not for everybody"
+    for wrong in ({**said, "places": {"dataset_dir": "gs://bucket/x"}}, {**said, "evaluation": {"eval_split": "x"}}):
+        (tmp_path / "run" / "run.json").write_text(json.dumps(wrong))
+        assert offered(model, origin=place) == []
 
 
 # ---- what is refused

@@ -54,7 +54,6 @@ class CountOrAutoParser(flags.IntegerParser):
 
     # A flag of a number that may be a word has a value of either type.
     def parse(self, argument: str | int) -> int | str:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Returns the paths of a list that is separated by commas, each as `files.clean` gives it."""
         """Returns the number, or auto."""
         if str(argument).strip().lower() == AUTO:
             return AUTO

@@ -43,6 +43,7 @@ def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     options.define_path(values, "checkpoint", None, options.RUNNABLE_HELP)
     options.define_flags(values, ServeConfig)
+    flags.DEFINE_alias("samples", "examples", flag_values=values)
     options.define_flags(values, ModelConfig)
     help_pages.put_first(values, _FIRST)
 
@@ -93,7 +94,7 @@ def main(values: flags.FlagValues) -> int:
     _require_packages()
     options.start_tensorflow()
     options.tell_exactness(choice.tf32)
-    from deeplab_tf.inference.exported import open_runnable
+    from deeplab_tf.inference.exported import OpenedExport, open_runnable
     from deeplab_tf.inference.measured import Surroundings
     from deeplab_tf.serving.access import Access, exposure, tls_context
     from deeplab_tf.serving.engine import Engine
@@ -102,7 +103,8 @@ def main(values: flags.FlagValues) -> int:
     Access(choice)  # mistakes in its files are told before the work
     tls_context(choice)
     loaded = open_runnable(values.checkpoint, changes)
-    engine = Engine(loaded.model, loaded.card, choice, Surroundings(tell=print))
+    origin = loaded.export.checkpoint if isinstance(loaded, OpenedExport) else values.checkpoint
+    engine = Engine(loaded.model, loaded.card, choice, Surroundings(tell=print), origin)
     with options.silenced():
         engine.prepare()
     rows = {name: value for name, value in engine.info().items() if name not in _HIDDEN}

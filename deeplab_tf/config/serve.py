@@ -67,8 +67,8 @@ class ServeConfig(Exactness, group="what"):
     log_requests: bool = option(True, "a line for each request on standard error, with its id", group="logging")
     examples: str | None = path_option(
         None,
-        "folder of photographs that the page offers, the first six; unset: drawn shapes, or none for a model that is "
-        "known to be of other data",
+        "folder of photographs that the page offers, the first six; empty: none; unset: six of the pictures that the "
+        "model's run is scored on, where only this machine can see the page (drawn shapes for a model of these)",
     )
 
     def __post_init__(self) -> None:

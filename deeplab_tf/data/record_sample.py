@@ -1,4 +1,4 @@
-"""A bounded sample of a split's records: the sizes of their pictures and the pixels of each class.
+"""A bounded sample of a split's records: sizes of their pictures and pixels of each class, or the pictures themselves.
 
 It needs none of TensorFlow's devices, so that it can be taken before these are chosen.
 """
@@ -55,7 +55,7 @@ def sample_records(config: DataConfig, facts: Dataset, split: str) -> RecordSamp
     total = len(located.index)
     if not total:
         raise DeepLabError(f"dataset_dir={config.dataset_dir}: the files {split}-* hold no records")
-    chosen = np.unique(np.linspace(0, total - 1, min(total, MOST_RECORDS)).round().astype(int))
+    chosen = _spread(total, MOST_RECORDS)
     sizes: list[tuple[int, int]] = []
     counts = np.zeros(facts.num_classes, np.int64)
     around = np.zeros(facts.num_classes, np.int64)
@@ -73,6 +73,27 @@ def sample_records(config: DataConfig, facts: Dataset, split: str) -> RecordSamp
     return RecordSample(total, len(chosen), np.array(sizes, np.int64), counts, around)
 
 
+def sample_pictures(config: DataConfig, split: str, most: int) -> list[tuple[str, bytes]]:
+    """Returns the names and the encoded pictures of at most `most` records, evenly spread over a split.
+
+    Raises:
+      DeepLabError: there are no records.
+    """
+    located = locate_records(config, split)
+    found = []
+    for number in _spread(len(located.index), most):
+        features = _features(located, int(number))
+        name, content = features[records.FILENAME], features[records.IMAGE]
+        if isinstance(name, bytes) and isinstance(content, bytes) and content:
+            found.append((name.decode(errors="replace") or f"{split} {number + 1}", content))
+    return found
+
+
+def _spread(total: int, most: int) -> np.ndarray:
+    """Returns at most `most` of `total` numbers, evenly spread: always the same ones."""
+    return np.unique(np.linspace(0, max(0, total - 1), min(total, most)).round().astype(int))
+
+
 def _features(located: Located, number: int) -> dict[str, bytes | int]:
     """Returns the release's keys of a record with their values, empty or 0 where it cannot be parsed."""
     index = located.index
@@ -85,7 +106,7 @@ def _features(located: Located, number: int) -> dict[str, bytes | int]:
     except google.protobuf.message.DecodeError:
         features = tf.train.Features().feature
     values: dict[str, bytes | int] = {}
-    for key in (records.IMAGE, records.LABEL):
+    for key in (records.IMAGE, records.LABEL, records.FILENAME):
         values[key] = b"".join(features[located.keys.get(key, key)].bytes_list.value)
     for key in (records.HEIGHT, records.WIDTH):
         values[key] = sum(features[located.keys.get(key, key)].int64_list.value)

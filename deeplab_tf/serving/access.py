@@ -158,6 +158,11 @@ class Access:
         return found[0]
 
 
+def for_this_machine_alone(options: ServeConfig) -> bool:
+    """Returns whether the server listens where only this machine reaches it."""
+    return options.host in LOCAL or options.host.startswith("127.")
+
+
 def exposure(options: ServeConfig) -> str | None:
     """Returns what the user should know of a server that others reach; None where it is for this machine alone."""
     missing = []
@@ -165,6 +170,6 @@ def exposure(options: ServeConfig) -> str | None:
         missing.append("without --token_file everybody who reaches it may send requests")
     if options.tls_certificate is None:
         missing.append("without --tls_certificate photographs and tokens are sent in the clear")
-    if options.host in LOCAL or options.host.startswith("127.") or not missing:
+    if for_this_machine_alone(options) or not missing:
         return None
     return f"--host={options.host}: others than this machine reach it; {', and '.join(missing)}"

@@ -52,8 +52,15 @@ _OTHERS = 8  # of the requests at a time, one client leaves the others one in so
 class Engine:
     """A model that answers many requests at once.
 
+    Args:
+      model: runs the network.
+      card: describes it.
+      options: where the server listens, and its limits.
+      surroundings: what the choice of the runtime depends on.
+      origin: where the model is, of whose records the page may offer pictures; None: not known.
+
     Attributes:
-      options: the limits of the server.
+      options: those given.
       examples: (name, encoded picture) of the pictures that the page offers.
       image: what the photographs are that the model reads; None: 8-bit RGB.
       draining: whether the server is about to end, and takes no new connections.
@@ -65,6 +72,7 @@ class Engine:
         card: ModelCard,
         options: ServeConfig,
         surroundings: Surroundings = _SURROUNDINGS,
+        origin: str | None = None,
     ) -> None:
         card.require_classes("serve")
         self._card = card
@@ -91,9 +99,7 @@ class Engine:
                 f"--examples={options.examples}: the model reads {card.image.describe()}, which a page cannot show; "
                 "leave it out"
             )
-        self.examples: tuple[tuple[str, bytes], ...] = (
-            tuple(page_examples(options.examples, card.dataset)) if card.image is None else ()
-        )
+        self.examples = tuple(page_examples(options, card, origin))
         self.draining = False
         self._prepared = False
         self._batcher: Batcher[tuple[np.ndarray, float]] | None = None

@@ -64,6 +64,27 @@ def read_run(folder: files.AnyPath) -> dict[str, Any]:
         raise DeepLabError(f"{file}: damaged ({error}); expected the run's options; choose another folder") from None
 
 
+def evaluated_records(checkpoint: str) -> tuple[str | None, str | None, str] | None:
+    """Returns the data set, the folder of its records and the split that the run of a checkpoint is scored on.
+
+    None where run.json does not say them, or they are not on this machine.
+
+    Args:
+      checkpoint: the run's folder, or what is in it.
+
+    Raises:
+      DeepLabError: run.json is damaged.
+    """
+    place = files.path(checkpoint)
+    run = next(filter(None, map(read_run, (place, *list(place.parents)[:2]))), None)
+    if run is None:
+        return None
+    named = {"name": run.get("dataset"), **run.get(PLACES, {}), **(run.get(EVALUATION) or {})}
+    name, folder, split = (named.get(key) for key in ("name", "dataset_dir", "eval_split"))
+    said = isinstance(name, str | None) and isinstance(folder, str | None) and isinstance(split, str)
+    return (name, folder, split) if said and not (folder and files.is_remote(folder)) else None
+
+
 def changes_of(
     folder: files.AnyPath, run: Mapping[str, Any], *, allowed: Collection[str] = ()
 ) -> dict[str, tuple[Any, Any]]:
