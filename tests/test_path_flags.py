@@ -44,7 +44,7 @@ NOT_PATHS = {
     "allow_change": "names of flags",
     "build-data dataset": "one of a few words, of which folder is one",
 }
-_ALIASES = {("export", "checkpoint"): "checkpoint_path"}
+_ALIASES = {("export", "checkpoint"): "checkpoint_path", ("serve", "samples"): "examples"}
 
 
 def test_there_are_path_flags_in_all_commands_but_two():
