@@ -40,7 +40,6 @@ from deeplab_tf.serving.access import exposure  # noqa: E402
 from deeplab_tf.serving.answers import json_numbers  # noqa: E402
 from deeplab_tf.serving.clients import Client, Turns  # noqa: E402
 from deeplab_tf.serving.engine import Engine  # noqa: E402
-from deeplab_tf.serving.gate import Gate  # noqa: E402
 from deeplab_tf.serving.limits import Limits  # noqa: E402
 from deeplab_tf.serving.pictures import decode_picture  # noqa: E402
 from deeplab_tf.serving.readers import Readers  # noqa: E402
@@ -270,32 +269,6 @@ def test_of_what_fits_together_each_takes_its_turn():
     assert [name for _, name in turns.take(lambda item: item[0] == 0, 3)] == ["1-0", "2-0", "1-2"]
     turns.drop(lambda item: item[1].startswith("2"))
     assert (len(turns), [name for _, name in turns]) == (1, ["1-1"])
-
-
-def test_a_place_that_comes_free_goes_to_the_client_whose_turn_it_is():
-    order = []
-
-    async def enter(gate, name, port):
-        async with gate.entered(Client(name, port=port)):
-            order.append(name)
-            await asyncio.sleep(0)
-
-    async def session():
-        gate = Gate(1)
-        async with gate.entered(Client("first")):
-            waiting = [asyncio.create_task(enter(gate, "much", port)) for port in range(3)]
-            await asyncio.sleep(0)
-            leaver = asyncio.create_task(enter(gate, "gone", 0))
-            waiting.append(asyncio.create_task(enter(gate, "other", 0)))
-            await asyncio.sleep(0)
-            leaver.cancel()
-            assert len(gate) == 5
-        await asyncio.gather(*waiting)
-        async with gate.entered(Client("last")):
-            return len(gate)
-
-    assert asyncio.run(session()) == 0
-    assert order == ["much", "other", "much", "much"]
 
 
 def test_one_client_leaves_requests_to_the_others(engine):

@@ -30,13 +30,14 @@ from deeplab_tf.network.sizes import halved
 from deeplab_tf.ops.images import resize_labels
 from deeplab_tf.ops.pictures import class_shares, palette_png
 from deeplab_tf.serving import protocol
+from deeplab_tf.serving.announced import picture_pixels, request_pixels
 from deeplab_tf.serving.answers import json_numbers
 from deeplab_tf.serving.batching import Batcher
 from deeplab_tf.serving.clients import SOMEBODY, Client
 from deeplab_tf.serving.examples import page_examples
 from deeplab_tf.serving.gate import Gate
 from deeplab_tf.serving.readers import Readers
-from deeplab_tf.serving.reading import PageRequest, Settings, read_picture
+from deeplab_tf.serving.reading import PageRequest, Settings, page_limits, request_limits
 from deeplab_tf.serving.refusal import Refused
 from deeplab_tf.weights.model_directory import ModelCard
 
@@ -136,7 +137,8 @@ class Engine:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="answers")
         # A picture is decoded only when the network will soon run it, so that waiting requests hold the small encoded
         # bytes and not the pixels.
-        self._room = Gate(2 * most + 2)
+        largest = max(self.options.max_pixels, self._rest_options.max_pixels)
+        self._room = Gate(2 * most + 2, 2 * largest)  # the network runs one half and the other is read
         batcher.start()
         if self._prepared:
             readers.start()
@@ -287,6 +289,10 @@ class Engine:
 
     # ---- the two kinds of requests
 
+    def _announced(self, body: bytes) -> int:
+        """Returns the pixels that the body of a :predict request announces."""
+        return request_pixels(body, request_limits(self._settings), self._card.config.input_channels)
+
     async def predict(self, body: bytes, client: Client = SOMEBODY) -> tuple[bytes, tuple[str, ...]]:
         """Returns the body of the answer to a :predict request of TensorFlow Serving's REST interface, and its notes.
 
@@ -296,7 +302,7 @@ class Engine:
           Refused: the request is not valid, or an image is too large.
         """
         assert self._readers is not None
-        async with self._room.entered(client):
+        async with self._room.entered(client, self._announced(body)):
             request = await self._readers.request(body)
             results = await asyncio.gather(*(self._segment(image, client) for image in request.images))
             labels = [label for label, _ in results]
@@ -311,15 +317,10 @@ class Engine:
           Refused: the picture cannot be decoded, or is too large.
         """
         assert self._readers is not None
-        async with self._room.entered(client):
+        async with self._room.entered(client, picture_pixels(content, page_limits(self._settings))):
             picture = await self._readers.picture(content)
             labels, seconds = await self._segment(picture.resized, client)
             return await self._in_thread(lambda: self._page_body(labels, picture, seconds))
-
-    def _read(self, content: bytes) -> tuple[PageRequest, np.ndarray]:
-        """Returns a picture, and its pixels resized for the network, in this process."""
-        picture = read_picture(content, self._settings)
-        return picture, picture.resized
 
     def _page_body(self, labels: np.ndarray, picture: PageRequest, seconds: float) -> bytes:
         answer = self._page_answer(labels, picture, seconds)

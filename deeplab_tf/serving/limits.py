@@ -27,7 +27,8 @@ class Limits:
     max_values: int = 8_000_000
     network_size: Callable[[int, int], tuple[int, int]] = _as_it_is
 
-    def _pixels(self, height: int, width: int) -> int:
+    def pixels(self, height: int, width: int) -> int:
+        """Returns the pixels that an image counts as."""
         return max(height * width, math.prod(self.network_size(height, width)))
 
     def require(self, height: int, width: int, name: str) -> None:
@@ -42,4 +43,4 @@ class Limits:
 
     def without(self, height: int, width: int) -> "Limits":
         """Returns the limits that are left for the other images of a request."""
-        return dataclasses.replace(self, max_pixels=self.max_pixels - self._pixels(height, width))
+        return dataclasses.replace(self, max_pixels=self.max_pixels - self.pixels(height, width))

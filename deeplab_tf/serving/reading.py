@@ -91,21 +91,29 @@ class Settings:
         return _BASE_MEMORY + 12 * self.max_pixels * max(3, self.config.input_channels)
 
 
-def read_request(body: bytes, settings: Settings) -> PredictRequest:
-    """Returns the contents of the body of a :predict request. Refused if it is not one, or too large."""
+def request_limits(settings: Settings) -> Limits:
+    """Returns the limits of a :predict request, whose images are run as they are."""
     size = functools.partial(counted_size, settings.config)
-    limits = Limits(settings.max_pixels, settings.max_images, network_size=size)
-    return parse_request(body, limits, image=settings.image)
+    return Limits(settings.max_pixels, settings.max_images, network_size=size)
 
 
-def read_picture(content: bytes, settings: Settings) -> PageRequest:
-    """Returns a picture that the page sent. Refused if it is not one that the model reads, or too large."""
+def page_limits(settings: Settings) -> Limits:
+    """Returns the limits of a picture of the page, which is resized."""
 
     def network_size(height: int, width: int) -> tuple[int, int]:
         return counted_size(settings.config, *longest_size(height, width, settings.longest_side))
 
-    limits = Limits(settings.max_pixels, network_size=network_size)
-    picture = decode_picture(content, limits, name="the picture", image=settings.image)
+    return Limits(settings.max_pixels, network_size=network_size)
+
+
+def read_request(body: bytes, settings: Settings) -> PredictRequest:
+    """Returns the contents of the body of a :predict request. Refused if it is not one, or too large."""
+    return parse_request(body, request_limits(settings), image=settings.image)
+
+
+def read_picture(content: bytes, settings: Settings) -> PageRequest:
+    """Returns a picture that the page sent. Refused if it is not one that the model reads, or too large."""
+    picture = decode_picture(content, page_limits(settings), name="the picture", image=settings.image)
     shown = jpeg_bytes(picture.shown) if settings.image is not None else b""
     size = (picture.shown.shape[0], picture.shown.shape[1])
     return PageRequest(resize_longest(picture.pixels, settings.longest_side), size, picture.notes, shown)
