@@ -54,6 +54,19 @@ def test_a_reader_that_goes_away_is_no_traceback(arguments, tmp_path):
     assert process.wait(60) == 1
 
 
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="a device that is always full")
+@pytest.mark.parametrize("arguments", [["zoo"], ["doctor", "--json", "--export_dir=made"]], ids=" ".join)
+def test_output_to_a_full_disk_is_one_line(arguments, tmp_path):
+    (tmp_path / "made").mkdir()
+    program = "import runpy; runpy.run_module('deeplab_tf.tools.cli', run_name='__main__', alter_sys=True)"
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", program, *arguments], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert ended.returncode == 1 and ended.stderr.count("\n") == 1, ended.stderr
+    assert "the output cannot be written (No space left on device)" in ended.stderr
+
+
 @pytest.mark.heavy
 def test_control_c_ends_training_with_130_and_a_saved_run(tmp_path):
     (tmp_path / "records").mkdir()

@@ -1,11 +1,14 @@
 """Row 4, and every command on a disk that is full: each ends in one line, with what was there before as it was."""
 
 import errno
+import gc
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Callable
 
+import annotated
 import numpy as np
 import PIL.Image
 import pytest
@@ -29,7 +32,7 @@ from deeplab_tf.exporting.export import export
 from deeplab_tf.filesystems.remote import os_errors
 from deeplab_tf.inference.files import predict_files
 from deeplab_tf.ops.images import png_bytes
-from deeplab_tf.tools import convert, predict, train, vis
+from deeplab_tf.tools import build_data, convert, doctor, predict, train, vis
 from deeplab_tf.tools import eval as evaluation
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.tf1 import Receipt
@@ -174,6 +177,47 @@ def test_a_data_set_and_its_records_on_a_full_disk(sources, tmp_path, monkeypatc
         build_records({"train": pairs}, DATASETS["shapes"], place / "records", BuildOptions(2))
 
     assert fails_at_every_write(monkeypatch, tmp_path / "records", built) >= 3
+
+
+@pytest.mark.parametrize("drawn", [False, True], ids=["labels", "annotations"])
+def test_building_own_data_on_a_full_disk(drawn, tmp_path, monkeypatch, capsys):
+    """Records, dataset.json, and the labels that are drawn from annotations into a folder for the time being."""
+    if drawn:
+        annotated.labelme(tmp_path / "data")
+    else:
+        (tmp_path / "data/labels").mkdir(parents=True)
+        annotated.photo(tmp_path / "data/images/a.jpg")
+        label = annotated.box_mask(10, 5, 30, 25)
+        PIL.Image.fromarray(label).save(tmp_path / "data/labels/a.png")
+    (tmp_path / "before/tmp").mkdir(parents=True)
+
+    def built(place: pathlib.Path) -> None:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(tempfile, "tempdir", str(place / "tmp"))
+            flags = [f"--root={tmp_path}/data", f"--output_dir={place}/records", "--num_processes=1", "--num_shards=1"]
+            if finished(build_data, "--dataset=folder", *flags):
+                raise DeepLabError(one_line(capsys.readouterr().err))
+        shutil.rmtree(place / "tmp")
+        (place / "tmp").mkdir()
+
+    assert fails_at_every_write(monkeypatch, tmp_path / "before", built) >= (3 if drawn else 2)
+
+
+def test_doctor_on_a_full_disk(tmp_path, monkeypatch, capsys):
+    """It writes nothing but labels that it draws from annotations, into a folder for the time being."""
+    annotated.labelme(tmp_path / "data")
+    (tmp_path / "before").mkdir()
+
+    def looked_at(place: pathlib.Path) -> None:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(tempfile, "tempdir", str(place))
+            if finished(doctor, f"--dataset_dir={tmp_path}/data"):
+                raise DeepLabError(one_line(capsys.readouterr().err))
+        gc.collect()  # what was drawn goes with the data
+
+    assert fails_at_every_write(monkeypatch, tmp_path / "before", looked_at) >= 1
 
 
 def test_a_submission_on_a_full_disk(sources, tmp_path, monkeypatch):
