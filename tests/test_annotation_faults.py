@@ -310,6 +310,15 @@ def test_label_studio_of_wrong_values(tmp_path, value, expected):
     assert expected in fault(tmp_path, facts=facts("background", "cat"))
 
 
+@pytest.mark.parametrize("kind", [["brushlabels"], {"a": 1}, None, 5])
+def test_label_studio_of_results_whose_type_is_no_text(tmp_path, kind):
+    """They are passed over, as those of types that draw nothing are."""
+    photo(tmp_path / "images" / "a.jpg")
+    result = {**label_studio_result("brushlabels", {"format": "rle", "rle": [0]}), "type": kind}
+    save_json(tmp_path / "export.json", [label_studio_task(result)])
+    assert "TypeError" not in fault(tmp_path, facts=facts("background", "cat"))
+
+
 # ---- what does not fit
 
 
