@@ -189,6 +189,7 @@ def test_building_own_data_on_a_full_disk(drawn, tmp_path, monkeypatch, capsys):
         annotated.photo(tmp_path / "data/images/a.jpg")
         label = annotated.box_mask(10, 5, 30, 25)
         PIL.Image.fromarray(label).save(tmp_path / "data/labels/a.png")
+        (tmp_path / "data/class_names.txt").write_text("background\ncat\n")
     (tmp_path / "before/tmp").mkdir(parents=True)
 
     def built(place: pathlib.Path) -> None:

@@ -214,6 +214,8 @@ def _of_folder(path: str, named: datasets.Dataset | None, scratch: str) -> Datas
     """Returns the user's own data; the labels of annotations are drawn into the folder `scratch`."""
     try:
         found = annotated_folder(path, named, Choice(), scratch)
+    except files.UnwritableError:
+        raise
     except DeepLabError as error:
         raise UnusableData(error, "annotations") from None
     if isinstance(found, Converted):

@@ -147,6 +147,8 @@ def convert(
         else:
             try:
                 _add(work, picture)
+            except files.UnwritableError:
+                raise  # it is no fault of the annotations
             except DeepLabError as error:
                 work.faults.append(str(error))
     _add_others(work, annotations.others_are_background)
@@ -245,8 +247,7 @@ def _picture_file(work: _Work, picture: AnnotatedPicture) -> tuple[str, tuple[in
         content = picture.embedded()
         found = extent(f"{picture.where}: imageData", content, max_pixels=work.options.max_pixels)
         file = os.path.join(_scratch_of(work), f"{len(work.named):07d}", os.path.basename(picture.file))
-        os.makedirs(os.path.dirname(file))
-        pathlib.Path(file).write_bytes(content)
+        _write(work, pathlib.Path(file), content)
     else:
         found = extent(file, max_pixels=work.options.max_pixels)
     size = found.shown if work.options.upright else found.stored
@@ -272,8 +273,7 @@ def _other_size(picture: AnnotatedPicture, file: str, found: Extent) -> str:
 
 def _scaled(shape: Shape, size: tuple[int, int]) -> Shape:
     """Returns a shape in pixels whose numbers are shares of width and height."""
-    scale = np.array(size[::-1], np.float64)
-    outline = shape.outline
+    outline, scale = shape.outline, np.array(size[::-1], np.float64)
     if isinstance(outline, Polygon):
         parts = tuple((outer * scale, tuple(hole * scale for hole in holes)) for outer, holes in outline.parts)
         return dataclasses.replace(shape, outline=Polygon(parts))
@@ -286,13 +286,17 @@ def _split_of(work: _Work, file: str) -> str | None:
     return split_of_folders(file[len(root) :]) if file.startswith(root) else None
 
 
+def _write(work: _Work, place: pathlib.Path, content: bytes) -> None:
+    with files.writing(work.scratch, cure="make room there, or give another folder with TMPDIR"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+
+
 def _store(work: _Work, split: str, image: tuple[str, str], label: np.ndarray) -> None:
     """Writes a label. `image` is the file of the picture, and what its record is named for."""
     pairs = work.pairs.setdefault(split, [])
-    folder = work.scratch / "labels" / f"{split}-{len(pairs) // 1000:05d}"
-    folder.mkdir(parents=True, exist_ok=True)
-    place = folder / f"{len(pairs):07d}.png"
-    place.write_bytes(label_png(label))
+    place = work.scratch / "labels" / f"{split}-{len(pairs) // 1000:05d}" / f"{len(pairs):07d}.png"
+    _write(work, place, label_png(label))
     pairs.append((Pair(image[0], str(place), ""), image[1]))
 
 
