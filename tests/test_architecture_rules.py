@@ -32,7 +32,7 @@ FLOORS = (
     ("weights",),  # files of weights and the model directory
     ("inference",),  # images to classes, in TensorFlow or LiteRT
     ("evaluation", "exporting", "serving"),
-    ("training",),
+    ("training", "labelling"),
     ("doctor", "benchmarks"),
     ("tools",),  # the commands
     ("checkpoints",),  # data alone

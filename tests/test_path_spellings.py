@@ -27,6 +27,7 @@ import deeplab_tf
 from deeplab_tf import files
 from deeplab_tf.catalog import datasets
 from deeplab_tf.config import ExportConfig
+from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.evaluation.panoptic import ImageSegments, write_panoptic
 from deeplab_tf.weights.run_directory import RunDirectory
 from deeplab_tf.zoo import lookup
@@ -351,6 +352,48 @@ def test_serve(place, sources, monkeypatch):
     access = [f"--{flag}={place(name, sources / 'access' / name)}" for flag, name in files_of_access.items()]
     ran("serve", f"--checkpoint={model}", f"--examples={examples}", *access, "--port=0", "--runtime=tf")
     assert len(seen[0]) == 2, "the photographs were found"
+
+
+@spelled(heavy=("a*b {}/", "{}"))
+@covers("label", "checkpoint", "images", "output", "token_file", "tls_certificate", "tls_key")
+def test_label(place, sources, monkeypatch, tmp_path):
+    server = importlib.import_module("deeplab_tf.serving.server")
+
+    def labelled(labeller, build):
+        for picture in labeller.pictures:
+            labeller.save(picture, np.zeros(labeller.size(picture), np.uint8), revision=0, done=True)
+        sys.exit(0)
+
+    monkeypatch.setattr(server, "serving", labelled)
+    model, images = place("model", sources / "model"), place("photos", sources / "photos")
+    files_of_access = {"token_file": "tokens", "tls_certificate": "certificate.pem", "tls_key": "key.pem"}
+    access = [f"--{flag}={place(name, sources / 'access' / name)}" for flag, name in files_of_access.items()]
+    is_remote = "ram:" in place.spelling  # where no labels are kept
+    output = tmp_path / "out" if is_remote else place("out")
+    given = (f"--checkpoint={model}", f"--images={images}", f"--output={output}", "--port=0", "--runtime=tf")
+    ran("label", *given, *access)
+    folder = output if is_remote else place.found("out")
+    assert {path.name for path in folder.glob("*/*")} == {"a.png", "b.png"} and not list(folder.rglob(".partial-*"))
+
+
+@spelled(heavy=SPELLINGS)
+@covers("doctor", "suspects", "fold_checkpoints")
+@covers("label", "suspects")
+def test_suspects(place, sources, monkeypatch, tmp_path):
+    server = importlib.import_module("deeplab_tf.serving.server")
+    monkeypatch.setattr(server, "serving", lambda labeller, build: sys.exit(0))
+    data = tmp_path / "data"
+    for folder in ("images", "labels"):
+        (data / folder).mkdir(parents=True)
+    image, label = shapes_example(0, FIRST_INDEX["test"], height=129, width=129)
+    (data / "images" / "a.png").write_bytes(encoded(image))
+    (data / "labels" / "a.png").write_bytes(encoded(np.where(label, 0, 0).astype(np.uint8)))
+    (data / "class_names.txt").write_text("\n".join(datasets.DATASETS["shapes"].class_names))
+    model, file = place("model", sources / "model"), place("suspects.json")
+    given = (f"--dataset_dir={place('data', data)}", f"--fold_checkpoints={model}")
+    assert finished(TOOLS["doctor"], *given, f"--suspects={file}") in (0, 1)
+    _USED.update((("doctor", "suspects"), ("doctor", "fold_checkpoints")))
+    ran("label", f"--suspects={file}", f"--output={tmp_path / 'out'}", "--port=0")
 
 
 PHOTO = golden_image("photo", 8, 9)

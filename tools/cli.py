@@ -23,6 +23,7 @@ COMMANDS = {
     "vis": "draw the predictions for the images of a data set",
     "export": "SavedModel, frozen graph, TFLite or ONNX, each with a certificate",
     "serve": "answer TensorFlow Serving's REST requests, with a page to try the model on",
+    "label": "a page to label pictures on, those first that a model is least sure of",
     "build-data": "images and labels -> TFRecords",
     "doctor": "find what is silently wrong with data, a run or a checkpoint",
     "verify": "prove released checkpoints: archive, weights, prediction, published score",

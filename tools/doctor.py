@@ -4,10 +4,14 @@
   deeplab-tf doctor --train_logdir=exp/voc             a run: its options, its folder, its log
   deeplab-tf doctor --checkpoint=exp/voc               weights: what they are, what they may be scored on
   deeplab-tf doctor --checkpoint=exp/voc --dataset_dir=voc_records     and what they predict
+  deeplab-tf doctor --checkpoint=exp/voc --dataset_dir=my_data --suspects=suspects.json     labels that look wrong
   deeplab-tf doctor --export_dir=out/saved_model       an export: its stride, its agreement, whether it is stale
 
 Several may be given. With --dataset_dir, the predictions of a run or a checkpoint are checked too: if one class has
-nearly all pixels, the five usual causes are tested. The exit status is 1 if there are errors.
+nearly all pixels, the five usual causes are tested. With --suspects, labelled regions that the network contradicts with
+confidence are listed, and written to a file that deeplab-tf label --suspects opens.
+
+The exit status is 1 if there are errors.
 """
 
 import json
@@ -32,6 +36,12 @@ _USES: tuple[options.Use[flags.FlagValues], ...] = (
     options.Use(_OF_DATA, "--dataset_dir", lambda values: values.dataset_dir),
     options.Use(("tfds_features",), "--dataset=tfds:...", lambda values: (values.dataset or "").startswith("tfds:")),
     options.Use(("config",), "--train_logdir", lambda values: values.train_logdir),
+    options.Use(
+        ("suspects",),
+        "--dataset_dir and --checkpoint",
+        lambda values: values.dataset_dir and (values.checkpoint or values.fold_checkpoints),
+    ),
+    options.Use(("fold_checkpoints",), "--suspects", lambda values: values.suspects),
     options.Use(
         ("eval_split", "num_images"),
         "--checkpoint or --train_logdir",
@@ -59,6 +69,13 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("eval_split", None, text, flag_values=values)
     text = "images that weights are run on, with --dataset_dir (default: 8)"
     flags.DEFINE_integer("num_images", 8, text, flag_values=values)
+    text = "file to write: labelled regions that the network contradicts with confidence, for label --suspects"
+    options.define_path(values, "suspects", None, text)
+    text = (
+        "with --suspects: runs on other divisions of the same pictures; each picture is judged by those that were not "
+        "trained on it (default: --checkpoint alone)"
+    )
+    options.define_path_list(values, "fold_checkpoints", [], text)
     flags.DEFINE_boolean("json", False, "print JSON", flag_values=values)
 
 
@@ -80,6 +97,24 @@ def _dataset(values: flags.FlagValues) -> "Diagnosis":
             begin=lambda count: bar.update(task, total=count),
             advance=lambda: bar.advance(task),
         )
+
+
+def _suspects(values: flags.FlagValues) -> "Diagnosis":
+    """Returns the diagnosis of suspects, which writes their file, and shows a progress bar until it is done."""
+    import rich.console
+    import rich.progress
+
+    from deeplab_tf.doctor.samples import open_data
+    from deeplab_tf.doctor.suspects import check_suspects
+
+    data = open_data(
+        values.dataset_dir, dataset=values.dataset, splits=values.splits, tfds_features=values.tfds_features
+    )
+    checkpoints = [*([values.checkpoint] if values.checkpoint else []), *values.fold_checkpoints]
+    console = rich.console.Console(stderr=True)
+    with rich.progress.Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("Comparing labels with predictions", total=sum(data.splits.values()))
+        return check_suspects(checkpoints, data, values.suspects, advance=lambda: bar.advance(task))
 
 
 def _diagnoses(values: flags.FlagValues) -> "Iterator[Diagnosis]":
@@ -122,6 +157,8 @@ def _diagnoses(values: flags.FlagValues) -> "Iterator[Diagnosis]":
             tfds_features=values.tfds_features,
             num_images=values.num_images,
         )
+    if values.suspects:
+        yield _suspects(values)
 
 
 def main(values: flags.FlagValues) -> int:
@@ -131,6 +168,7 @@ def main(values: flags.FlagValues) -> int:
     options.require_use(values, _USES, values)
     if values.num_images < 1:
         raise DeepLabError(f"--num_images={values.num_images}: expected a number of at least 1")
+    options.require_writable_file(values, "suspects")
     options.start_tensorflow()
     diagnoses = []
     for diagnosis in _diagnoses(values):

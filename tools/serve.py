@@ -9,19 +9,13 @@ It listens on this machine alone (with --host=0.0.0.0 on all its addresses, for 
 Ctrl-C at once. /healthz, /readyz and /metrics are for those who look after it.
 """
 
-import contextlib
-import logging
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 
 from deeplab_tf.config import ModelConfig, ServeConfig
-from deeplab_tf.errors import DeepLabError
-from deeplab_tf.tools import help_pages, options
-from deeplab_tf.tools.ending import INTERRUPTED
+from deeplab_tf.tools import help_pages, listening, options
 
 # Of the engine's facts these are for the page alone; of the options these are printed.
 _HIDDEN = ("classes", "examples", "max_body_bytes", "name", "needs_token")
@@ -48,50 +42,13 @@ def define(values: flags.FlagValues) -> None:
     help_pages.put_first(values, _FIRST)
 
 
-def _require_packages() -> None:
-    try:
-        import prometheus_client  # noqa: F401
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise DeepLabError(f"serve needs {error.name}: pip install 'deeplab_tf[serve]'") from None
-
-
-class _WithIdentity(logging.Formatter):
-    """Writes a line of the server's log with the time and the id of the request."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        from deeplab_tf.serving.guard import request_id
-
-        record.identity = request_id.get()
-        return super().format(record)
-
-
-@contextlib.contextmanager
-def _logged(requests: bool) -> Iterator[None]:
-    """Writes the server's log to standard error for the duration of the context; `requests`: a line for each too."""
-    log = logging.getLogger("deeplab_tf.serving")
-    before = log.level, log.propagate
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_WithIdentity("%(asctime)s %(levelname)s %(identity)s %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO if requests else logging.WARNING)
-    log.propagate = False
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(before[0])
-        log.propagate = before[1]
-
-
 def main(values: flags.FlagValues) -> int:
     """Serves the model until the process is interrupted."""
     options.require(values, "checkpoint")
     choice = ServeConfig(**options.given(values, ServeConfig))
     options.require_use(values, _USES, choice)
     changes = options.given(values, ModelConfig)
-    _require_packages()
+    listening.require_packages("serve")
     options.start_tensorflow()
     options.tell_exactness(choice.tf32)
     from deeplab_tf.inference.exported import OpenedExport, open_runnable
@@ -115,22 +72,12 @@ def main(values: flags.FlagValues) -> int:
     warning = exposure(choice)
     if warning is not None:
         print(f"Warning: {warning}", file=sys.stderr)
-    ended = threading.Event()
-    received: list[int] = []
-
-    def end(number: int, frame: object) -> None:
-        if received:
-            raise KeyboardInterrupt  # whoever asks again does not wait for those who are still answered
-        received.append(number)
-        ended.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
-    with _logged(choice.log_requests), serving(engine) as address:
+    wait = listening.end_of_signals()
+    with listening.logged(choice.log_requests), serving(engine) as address:
         print(f"Page: {address}/\nREST: {address}/v1/models/{choice.model_name}:predict\nCtrl-C ends it.", flush=True)
-        ended.wait()
+        status = wait()
         print("Stopped")
-    return INTERRUPTED if signal.SIGINT in received else 0
+    return status
 
 
 def run(argv: Sequence[str] | None = None) -> None:

@@ -13,6 +13,7 @@ from deeplab_tf.config.experiment import DERIVED as DERIVED
 from deeplab_tf.config.experiment import Experiment as Experiment
 from deeplab_tf.config.export import ExportConfig as ExportConfig
 from deeplab_tf.config.inference import Inference as Inference
+from deeplab_tf.config.label import LabelConfig as LabelConfig
 from deeplab_tf.config.model import INFERENCE_FIELDS as INFERENCE_FIELDS
 from deeplab_tf.config.model import ModelConfig as ModelConfig
 from deeplab_tf.config.pack import PackConfig as PackConfig

@@ -186,6 +186,11 @@ def _records(located: Located) -> Iterator[Example]:
         yield Example(f"{name} ({stem})" if stem else name, stem, image, label or None, faults=faults)
 
 
+def record_names(located: Located) -> Iterator[str]:
+    """Yields the name that each record stores, "" where there is none or it cannot be read."""
+    return (example.stem for example in _records(located))
+
+
 # ---- files
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 from deeplab_tf import files
-from deeplab_tf.config import ServeConfig
+from deeplab_tf.config.server import ServerConfig
 from deeplab_tf.errors import DeepLabError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -61,7 +61,7 @@ def _here(place: str) -> Iterator[pathlib.Path]:
         yield pathlib.Path(copy.name)
 
 
-def tls_context(options: ServeConfig) -> ssl.SSLContext | None:
+def tls_context(options: ServerConfig) -> ssl.SSLContext | None:
     """Returns what a server shows who it is with; None: without --tls_certificate.
 
     Raises:
@@ -102,7 +102,7 @@ class Access:
       options: of the server.
     """
 
-    def __init__(self, options: ServeConfig) -> None:
+    def __init__(self, options: ServerConfig) -> None:
         self._tokens = read_tokens(options.token_file) if options.token_file is not None else ()
         self._local = options.host in LOCAL
         self._origins = frozenset(origin.lower().rstrip("/") for origin in options.allow_origin or ())
@@ -158,12 +158,12 @@ class Access:
         return found[0]
 
 
-def for_this_machine_alone(options: ServeConfig) -> bool:
+def for_this_machine_alone(options: ServerConfig) -> bool:
     """Returns whether the server listens where only this machine reaches it."""
     return options.host in LOCAL or options.host.startswith("127.")
 
 
-def exposure(options: ServeConfig) -> str | None:
+def exposure(options: ServerConfig) -> str | None:
     """Returns what the user should know of a server that others reach; None where it is for this machine alone."""
     missing = []
     if options.token_file is None:

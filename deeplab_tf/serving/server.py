@@ -8,19 +8,18 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from deeplab_tf.config import ServeConfig
+from deeplab_tf.config.server import ServerConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.serving.access import Access, tls_context
 from deeplab_tf.serving.app import build_app
-from deeplab_tf.serving.engine import Engine
-from deeplab_tf.serving.guard import SECURITY, error_body
+from deeplab_tf.serving.guard import SECURITY, Application, error_body
 
 _LARGEST_HEAD = 16384  # bytes of a request's head
 _LEAST_READ = 65536  # bytes of an answer that a client must read within the time that it has to send a request
@@ -127,10 +126,17 @@ class _Limited(H11Protocol):
             self._blocked = None
 
 
-def _limited(options: ServeConfig) -> type[H11Protocol]:
+def _limited(options: ServerConfig) -> type[H11Protocol]:
     """Returns the protocol with its limits as class attributes, because uvicorn makes the instances."""
     limits = {"_seconds": options.read_timeout_secs, "_most": 4 * options.max_requests + 16}
     return type("Limited", (_Limited,), limits)
+
+
+class Service(Protocol):
+    """What is served: `draining` becomes true when the server is about to end and takes no new connections."""
+
+    options: Any  # a ServerConfig, or one of its own below it
+    draining: bool
 
 
 class _Server(uvicorn.Server):
@@ -140,13 +146,13 @@ class _Server(uvicorn.Server):
     itself resets the connections that it has not accepted yet, and closes those on which a request is on its way.
     """
 
-    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
-        self._engine = engine
+        self._service = service
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends: takes no new connections, answers the requests of those there are, and closes them."""
-        self._engine.draining = True
+        self._service.draining = True
         for listener in sockets or []:
             await self._accept_last(listener)
         end = time.monotonic() + _LINGER
@@ -175,16 +181,20 @@ class _Server(uvicorn.Server):
         return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
-def build_server(engine: Engine) -> uvicorn.Server:
-    """Returns the server of an engine, ready to run on the socket of `listening_socket`.
+def build_server(service: Service, build: Callable[[Any, Access], Application] = build_app) -> uvicorn.Server:
+    """Returns the server of an engine, or another `Service`, ready to run on the socket of `listening_socket`.
+
+    Args:
+      service: what answers.
+      build: makes the application of it.
 
     Raises:
       DeepLabError: its tokens, or its certificate, cannot be read.
     """
-    options = engine.options
+    options = service.options
     context = tls_context(options)
     config = uvicorn.Config(
-        build_app(engine, Access(options)),
+        build(service, Access(options)),
         host=options.host,
         port=options.port,
         http=_limited(options),
@@ -200,10 +210,10 @@ def build_server(engine: Engine) -> uvicorn.Server:
     )
     config.load()
     config.ssl = context
-    return _Server(config, engine)
+    return _Server(config, service)
 
 
-def listening_socket(options: ServeConfig) -> socket.socket:
+def listening_socket(options: ServerConfig) -> socket.socket:
     """Returns a socket that listens on the host and port of `options`.
 
     Raises:
@@ -223,21 +233,23 @@ def listening_socket(options: ServeConfig) -> socket.socket:
 
 
 @contextlib.contextmanager
-def serving(engine: Engine) -> Iterator[str]:
+def serving(service: Service, build: Callable[[Any, Access], Application] = build_app) -> Iterator[str]:
     """Serves in a thread for the duration of the context, and yields the address, as http://127.0.0.1:8501.
+
+    The arguments are those of `build_server`.
 
     Raises:
       DeepLabError: the address is taken or not allowed; tokens or certificate cannot be read.
     """
-    server = build_server(engine)
-    listener = listening_socket(engine.options)
+    server = build_server(service, build)
+    listener = listening_socket(service.options)
     thread = threading.Thread(target=server.run, args=([listener],), name="server", daemon=True)
     thread.start()
     while not server.started and thread.is_alive():
         time.sleep(0.01)
-    host = engine.options.host
+    host = service.options.host
     try:
-        scheme = "http" if engine.options.tls_certificate is None else "https"
+        scheme = "http" if service.options.tls_certificate is None else "https"
         yield f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True

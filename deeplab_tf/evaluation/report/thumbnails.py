@@ -27,6 +27,23 @@ _RIGHT = np.array((0, 114, 178))  # blue, as far from it as can be
 _WRONG = np.array((213, 94, 0))  # vermilion, which every colour vision tells from greys
 
 
+def look(photo: np.ndarray) -> np.ndarray:
+    """Returns the colours of a photograph, uint8 [h, w, 3], in 8 x 8 fields, to compare images by: uint8 [192]."""
+    return np.asarray(Image.fromarray(photo).resize((_LOOK, _LOOK), Image.Resampling.BOX)).ravel()
+
+
+def distances(one: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Returns how far the look of one image, uint8 [192], is from those of others, uint8 [n, 192]: grey levels, [n]."""
+    return np.abs(others.astype(np.int16) - one).mean(axis=1)
+
+
+def usual_distance(looks: Sequence[np.ndarray]) -> float:
+    """Returns the median distance between the looks of two images; of all pairs of some, spread over the data set."""
+    some = np.unique(np.linspace(0, len(looks) - 1, _COMPARED).astype(int)).tolist() if len(looks) else []
+    found = [float(distances(looks[a], looks[b][None])[0]) for a, b in itertools.combinations(some, 2)]
+    return float(np.median(found)) if found else 0.0
+
+
 class Thumbnails:
     """Photo, label and prediction of each image, small and encoded, in a temporary file."""
 
@@ -46,7 +63,7 @@ class Thumbnails:
         rows = max(1, round(height * scale))
         columns = max(1, round(width * scale))
         photo = np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BOX))
-        self._looks.append(np.asarray(Image.fromarray(photo).resize((_LOOK, _LOOK), Image.Resampling.BOX)).ravel())
+        self._looks.append(look(photo))
         maps = [palette_png(resize_labels(values, rows, columns), self._palette) for values in (label, prediction)]
         for content in (jpeg_bytes(photo, quality=_QUALITY), *maps):
             try:
@@ -64,14 +81,11 @@ class Thumbnails:
         return self._distance(one, other) < self._usual / 2
 
     def _distance(self, one: int, other: int) -> float:
-        return float(np.abs(self._looks[one].astype(int) - self._looks[other]).mean())
+        return float(distances(self._looks[one], self._looks[other][None])[0])
 
     @functools.cached_property
     def _usual(self) -> float:
-        """The median distance between two images; of all pairs of some, spread over the data set."""
-        some = np.unique(np.linspace(0, len(self._looks) - 1, _COMPARED).astype(int)).tolist()
-        distances = [self._distance(one, other) for one, other in itertools.combinations(some, 2)]
-        return float(np.median(distances)) if distances else 0.0
+        return usual_distance(self._looks)
 
     def _read(self, index: int) -> Iterator[bytes]:
         for start, end in itertools.pairwise(self._ends[3 * index : 3 * index + 4]):

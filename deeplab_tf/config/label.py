@@ -1,0 +1,47 @@
+"""LabelConfig: what is labelled, by the help of which model, and where. Import it from deeplab_tf.config."""
+
+import dataclasses
+
+from deeplab_tf.config.fields import option, path_option, split_names
+from deeplab_tf.config.inference import LONGEST_SIDE, Exactness
+from deeplab_tf.config.serve import RUNTIMES, Runtime
+from deeplab_tf.config.server import ServerConfig
+from deeplab_tf.errors import unknown_name
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelConfig(Exactness, ServerConfig, group="what"):
+    """How pictures are offered for labelling, and where the page listens."""
+
+    images: str | None = path_option(None, "folder of photographs to label, those in folders below it too")
+    suspects: str | None = path_option(
+        None,
+        "file that doctor --suspects has written: its pictures are opened with their own labels, in place of --images",
+    )
+    output: str | None = path_option(
+        None,
+        "folder to write: images, labels and dataset.json, as build-data --dataset=folder reads them (default: "
+        "--images, or --suspects, with _labelled)",
+    )
+    add: tuple[str, ...] | None = option(
+        None,
+        "names of classes that are offered besides those of the model, as extend --add takes them",
+        parse=split_names,
+    )
+    port: int = option(8502, "port to listen on; 0: any that is free")
+    max_body_mb: float = option(
+        128.0, "largest body of a request in megabytes; larger ones get status 413", group="limits"
+    )
+    longest_side: int = option(LONGEST_SIDE, "the network gets photographs at this longest side")
+    runtime: Runtime = option(
+        "auto",
+        "what runs the network: tf, tf_frozen, tflite (LiteRT), onnx, openvino, or auto: the fastest",
+        group="devices",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.runtime not in RUNTIMES:
+            raise unknown_name("runtime", self.runtime, RUNTIMES)
+        self._require_at_least(1, "longest_side")
+        self._require("suspects", not (self.suspects and self.images), "its pictures replace --images; leave one out")

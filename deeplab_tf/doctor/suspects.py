@@ -1,0 +1,218 @@
+"""The search for suspects: labelled regions that trained networks contradict with confidence.
+
+Networks learn the wrong labels too that they are trained on, so each picture is judged by those that have not seen it,
+as far as there are any: cross-validation, if several runs on other divisions of one data set are given.
+"""
+
+import collections
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import PIL.Image
+
+from deeplab_tf import files
+from deeplab_tf.config import DataConfig, PredictConfig
+from deeplab_tf.data.locate import locate_records
+from deeplab_tf.data.masks import LabelRules, encoded_label
+from deeplab_tf.doctor.findings import NOTE, WARNING, Diagnosis, Finding
+from deeplab_tf.doctor.samples import DatasetOnDisk, Example, record_names
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.inference.predictor import Predictor
+from deeplab_tf.inference.runtime import runtime_predictor
+from deeplab_tf.inference.tiles import network_size, segment_probabilities
+from deeplab_tf.labelling.suspects import ConfidentLearning, Suspect, SuspectList, SuspectPicture
+from deeplab_tf.ops.images import PILLOW_ERRORS, resize_labels
+from deeplab_tf.ops.network_pictures import read_photograph
+from deeplab_tf.weights.loading import Loaded, open_model
+from deeplab_tf.weights.run_options import PLACES, read_run
+
+_SHOWN = 10
+_SIZES = PredictConfig()
+_WHOLE = PredictConfig(resize="none")
+# How it is known that a network has not seen a picture.
+_UNSEEN, _UNKNOWN, _SEEN = "not trained on them", "not known whether trained on them", "trained on them"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Judge:
+    """A network, and the names of the pictures that it was trained on; None: not known."""
+
+    loaded: Loaded
+    predictor: Predictor
+    trained_on: frozenset[str] | None
+
+    def knows(self, example: Example, dataset: str, split: str) -> str:
+        """Returns whether the network has seen a picture."""
+        if self.trained_on is not None:
+            return _SEEN if example.stem in self.trained_on else _UNSEEN
+        return _SEEN if self.loaded.card.seen(dataset, split) else _UNKNOWN
+
+
+def _judge(checkpoint: str, data: DatasetOnDisk) -> _Judge:
+    loaded = open_model(checkpoint)
+    loaded.card.require_classes("find suspects with", checkpoint)
+    if loaded.card.config.num_classes != data.facts.num_classes:
+        raise DeepLabError(
+            f"{checkpoint}: has {loaded.card.config.num_classes} classes, {data.root} has {data.facts.num_classes}; "
+            "give a network that was trained on such labels"
+        )
+    predictor = runtime_predictor(loaded.model, "auto", pixels=float("inf"))
+    return _Judge(loaded, predictor, _trained_on(checkpoint))
+
+
+def _trained_on(checkpoint: str) -> frozenset[str] | None:
+    """Returns the names of the pictures that a run was trained on, from its records; None where these are not there."""
+    place = files.path(checkpoint)
+    run = read_run(place if place.is_dir() else place.parent) if not checkpoint.startswith("hf:") else {}
+    folder, split = run.get(PLACES, {}).get("dataset_dir"), run.get("train_split")
+    if not folder or not split:
+        return None
+    try:
+        located = locate_records(DataConfig(dataset_dir=folder, dataset=run.get("dataset")), split)
+    except DeepLabError:
+        return None
+    names = frozenset(record_names(located))
+    return names if names and "" not in names else None
+
+
+@dataclasses.dataclass
+class _Search:
+    """What is found so far. Each group of pictures has its own thresholds: networks are surer of those seen."""
+
+    data: DatasetOnDisk
+    judges: Sequence[_Judge]
+    groups: dict[str, ConfidentLearning]
+    counts: collections.Counter[str]
+    pairs: dict[str, SuspectPicture]
+    failed: list[str]
+
+    def add(self, example: Example, split: str) -> None:
+        """Judges one example."""
+        try:
+            label = self._label(example)
+            photograph = read_photograph(example.photograph(), self.judges[0].loaded.card.image, name=example.name)
+            if photograph.shown.shape[:2] != label.shape:
+                raise DeepLabError(f"{example.name}: image and label differ in size")
+        except DeepLabError as error:
+            self.failed.append(str(error))
+            return
+        by_knowledge = collections.defaultdict(list)
+        for judge in self.judges:
+            by_knowledge[judge.knows(example, self.data.facts.name, split)].append(judge)
+        group = next(kind for kind in (_UNSEEN, _UNKNOWN, _SEEN) if kind in by_knowledge)
+        found = []
+        for judge in by_knowledge[group]:
+            sized = network_size(photograph.pixels, _SIZES, judge.predictor.fixed_size)
+            found.append(segment_probabilities(judge.predictor, sized, _WHOLE))
+        probabilities = np.mean([one for one in found if one.shape == found[0].shape], axis=0)
+        self.groups[group].add(example.name, resize_labels(label, *probabilities.shape[:2]), probabilities)
+        self.counts[group] += 1
+        if example.pair is not None and example.pair.label is not None:
+            image, mask = (str(files.path(place)) for place in (example.pair.image, example.pair.label))
+            absolute = [place if files.is_remote(place) else os.path.abspath(place) for place in (image, mask)]
+            self.pairs[example.name] = SuspectPicture(example.name, absolute[0], absolute[1])
+
+    def _label(self, example: Example) -> np.ndarray:
+        """Returns the classes that a label holds, uint8 [h, w]."""
+        facts = self.data.facts
+        if example.pair is not None:
+            if example.pair.label is None:
+                raise DeepLabError(f"{example.name}: has no label")
+            rules = LabelRules(facts.num_classes, facts.ignore_label, facts.palette)
+            return encoded_label(example.pair.label, example.pair.label_ids, rules).classes
+        try:
+            with PIL.Image.open(io.BytesIO(example.label or b"")) as image:
+                return np.asarray(image.convert("L") if image.mode not in ("L", "P") else image)
+        except PILLOW_ERRORS as error:
+            raise DeepLabError(f"{example.name}: has a label that cannot be read ({error})") from None
+
+    def suspects(self) -> tuple[Suspect, ...]:
+        """Returns the suspects of all groups, the worst first."""
+        found = [suspect for group in self.groups.values() for suspect in group.suspects()]
+        return tuple(sorted(found, key=lambda suspect: -suspect.score))
+
+
+def check_suspects(
+    checkpoints: Sequence[str],
+    data: DatasetOnDisk,
+    output: str | os.PathLike[str],
+    *,
+    advance: Callable[[], object] = lambda: None,
+) -> Diagnosis:
+    """Writes the list of suspects of a data set, which `deeplab-tf label --suspects` opens, and returns the worst.
+
+    Args:
+      checkpoints: networks of the data set's classes, as `open_model` opens them. Each picture is judged by those that
+        were not trained on it; by all, if there is none.
+      data: the data set; of splits without labels nothing is looked at.
+      output: the file to write.
+      advance: called after each picture.
+
+    Raises:
+      DeepLabError: a checkpoint cannot be opened or has other classes, the file cannot be written, or not one picture
+        can be judged.
+    """
+    judges = [_judge(checkpoint, data) for checkpoint in checkpoints]
+    facts = data.facts
+    groups = {kind: ConfidentLearning(facts.num_classes, facts.ignore_label) for kind in (_UNSEEN, _UNKNOWN, _SEEN)}
+    search = _Search(data, judges, groups, collections.Counter(), {}, [])
+    for split in data.splits:
+        if split in data.unlabelled:
+            continue
+        for example in data.examples(split):
+            search.add(example, split)
+            advance()
+    if not search.counts:
+        reason = f" ({search.failed[0]})" if search.failed else ""
+        raise DeepLabError(f"{data.root}: not one picture with its label can be judged{reason}")
+    suspects = search.suspects()
+    by = _judged_by(search, len(judges))
+    named = dict.fromkeys(suspect.picture for suspect in suspects)
+    pictures = tuple(search.pairs[name] for name in named if name in search.pairs)
+    found = SuspectList(facts.class_names, facts.palette, facts.ignore_label, pictures, suspects, by.evidence)
+    with files.written(output, flag="--suspects") as file:
+        file.write_text(json.dumps(dataclasses.asdict(found)) + "\n", encoding="utf-8")
+    findings = (_finding(suspects, data, str(output)), by)
+    return Diagnosis(
+        f"Suspects of {data.root}", findings, {"pictures": sum(search.counts.values()), "suspects": len(suspects)}
+    )
+
+
+def _finding(suspects: Sequence[Suspect], data: DatasetOnDisk, output: str) -> Finding:
+    """Returns the finding of the worst suspects."""
+    if not suspects:
+        return Finding("suspect-labels", NOTE, ("no labelled region is contradicted with confidence",))
+    names = data.facts.class_names
+    pictures = len({suspect.picture for suspect in suspects})
+    lines = [
+        f"{len(suspects)} regions in {pictures} pictures are labelled otherwise than the network is sure of; the worst:"
+    ]
+    for suspect in suspects[:_SHOWN]:
+        left, top, wide, high = (100 * share for share in suspect.box)
+        where = f"{left:.0f} to {left + wide:.0f} % of the width, {top:.0f} to {top + high:.0f} % of the height"
+        classes = f"labelled {names[suspect.labelled]}, predicted {names[suspect.predicted]}"
+        lines.append(f"{suspect.picture}: {classes} ({suspect.score:.3f}), {where}")
+    cure = f"look at them: deeplab-tf label --suspects={output}; the network may be wrong as well"
+    if data.in_records:
+        cure = "look at them in the files that the records were built from: give doctor their folder"
+    return Finding("suspect-labels", WARNING, tuple(lines), cure)
+
+
+def _judged_by(search: _Search, judges: int) -> Finding:
+    """Returns the note on who has judged the pictures."""
+    told: Iterable[str] = (f"{count} pictures were judged by networks {kind}" for kind, count in search.counts.items())
+    lines = [f"{', '.join(told)} ({judges} in all)"]
+    if search.failed:
+        lines.append(f"{len(search.failed)} could not be judged: {search.failed[0]}")
+    cure = ""
+    if search.counts[_SEEN] or search.counts[_UNKNOWN]:
+        lines.append("a network repeats wrong labels that it was trained on: such suspects are missed")
+        cure = (
+            "train on other divisions of the same pictures (build-data --val_share=0.2 --split_seed=1, 2...) and give "
+            "those runs as --fold_checkpoints"
+        )
+    return Finding("suspects-judged-by", NOTE, tuple(lines), cure)

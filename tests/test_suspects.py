@@ -1,0 +1,111 @@
+"""Suspects: labels made wrong on purpose are found, borders are not, and who judges whom is told."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from commands import finished, one_line
+from record_files import encoded, example_of, write_records
+
+from deeplab_tf.config import LabelConfig
+from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
+from deeplab_tf.doctor import suspects as doctor_suspects
+from deeplab_tf.doctor.samples import open_data
+from deeplab_tf.doctor.suspects import check_suspects
+from deeplab_tf.errors import DeepLabError
+from deeplab_tf.labelling.labeller import Labeller
+from deeplab_tf.labelling.suspects import ConfidentLearning, read_suspects
+from deeplab_tf.tools import doctor as doctor_tool
+
+STAR = 4
+
+
+def probabilities(classes: np.ndarray, sure: float) -> np.ndarray:
+    return np.where(np.arange(3) == classes[..., None], sure, (1 - sure) / 2).astype(np.float32)
+
+
+def test_what_confidence_is_depends_on_the_class():
+    truth = np.zeros((100, 100), int)
+    truth[10:30, 10:30], truth[60:90, 60:90] = 1, 2
+    label = truth.copy()
+    label[10:30, 10:30] = 0  # a thing that was forgotten
+    label[70:90, 60:90] = 1  # a part of the wrong class
+    label[59, 60:90] = 2  # the border is nobody's mistake
+    label[:5] = 255
+    learning = ConfidentLearning(3, 255)
+    learning.add("good", truth, probabilities(truth, 0.9))
+    learning.add("bad", label, probabilities(truth, 0.9))
+    found = learning.suspects()
+    assert [(s.picture, s.labelled, s.predicted, s.pixels) for s in found] == [("bad", 1, 2, 600), ("bad", 0, 1, 400)]
+    assert found[1].box == (0.1, 0.1, 0.2, 0.2) and found[0].margin == pytest.approx(0.85, abs=1e-3)
+    assert learning.thresholds[0] > learning.thresholds[1]
+
+    # A network that is never sure of class 1 where it is labelled contradicts nobody by being unsure of it.
+    unsure = ConfidentLearning(3, 255)
+    unsure.add("good", truth, probabilities(truth, 0.9))
+    unsure.add("bad", label, probabilities(truth, 0.4))
+    assert unsure.suspects() == []
+    assert ConfidentLearning(3, 255).suspects() == []
+
+
+@pytest.fixture
+def data(tmp_path) -> pathlib.Path:
+    """Six pictures of shapes, of which two have a wrong label: a thing of another class, and one that was forgotten."""
+    root = tmp_path / "data"
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    for number in range(6):
+        image, label = shapes_example(0, FIRST_INDEX["test"] + number, height=193, width=193)
+        things = sorted(set(np.unique(label)) - {0, 255}, key=lambda c: -(label == c).sum())
+        if number in (1, 4):
+            label = np.where(label == things[0], 0 if number == 1 else things[0] % 8 + 1, label)
+        (root / "images" / f"p {number}.png").write_bytes(encoded(image))
+        (root / "labels" / f"p {number}.png").write_bytes(encoded(label.astype(np.uint8)))
+    names = ["background", "circle", "triangle", "square", "star", "ring", "cross", "crescent", "heart"]
+    (root / "class_names.txt").write_text("\n".join(names))
+    return root
+
+
+@pytest.mark.heavy
+def test_wrong_labels_are_found_and_opened(data, tmp_path, capsys):
+    file = tmp_path / "suspects.json"
+    line = (f"--dataset_dir={data}", "--checkpoint=shapes_resnet", f"--suspects={file}", "--json")
+    assert finished(doctor_tool, *line) in (0, 1)
+    report = json.loads(capsys.readouterr().out)[-1]
+    codes = {finding["code"]: finding for finding in report["findings"]}
+    assert codes["suspect-labels"]["severity"] == "warning"
+    assert "not known whether trained on them" in codes["suspects-judged-by"]["evidence"][0]
+    found = read_suspects(file)
+    worst = [suspect.picture for suspect in found.suspects[:2]]
+    assert sorted(worst) == ["images/p 1.png", "images/p 4.png"]
+    labeller = Labeller(None, LabelConfig(suspects=str(file), output=str(tmp_path / "mended"), port=0))
+    with labeller.running():
+        picture = next(p for p in labeller.pictures if p.name == worst[0])
+        opened = labeller.open(picture)
+        assert opened.start == "label" and labeller.places(picture)[0].labelled == found.suspects[0].labelled
+        assert labeller.state()["pictures"][0]["name"] == worst[0]
+        labeller.save(picture, opened.values, revision=0, done=True)
+
+
+def test_who_has_seen_a_picture_is_told_and_others_judge(data, tmp_path, monkeypatch):
+    examples = [example_of(f"p {n}", *shapes_example(0, n, height=17, width=17)) for n in range(3)]
+    write_records(tmp_path / "records", "train", examples)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text(
+        json.dumps({"train_split": "train", "places": {"dataset_dir": str(tmp_path / "records")}})
+    )
+    assert doctor_suspects._trained_on(str(run)) == {"p 0", "p 1", "p 2"}
+    assert doctor_suspects._trained_on(str(run / "model.ckpt-10")) == {"p 0", "p 1", "p 2"}
+    assert doctor_suspects._trained_on(str(tmp_path)) is None
+
+
+def test_mistakes_are_told(data, tmp_path, capsys):
+    assert finished(doctor_tool, f"--dataset_dir={data}", f"--suspects={tmp_path / 's.json'}") == 1
+    assert "--suspects=" in (text := one_line(capsys.readouterr().err)) and "--checkpoint" in text
+    (tmp_path / "no.json").write_text("{}")
+    with pytest.raises(DeepLabError, match="not a file of doctor --suspects"):
+        read_suspects(tmp_path / "no.json")
+    with pytest.raises(DeepLabError, match="has 21 classes"):
+        check_suspects(["mobilenetv2_dm05_coco_voc_trainaug"], open_data(data), tmp_path / "s.json")
