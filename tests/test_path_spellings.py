@@ -387,7 +387,7 @@ def test_suspects(place, sources, monkeypatch, tmp_path):
         (data / folder).mkdir(parents=True)
     image, label = shapes_example(0, FIRST_INDEX["test"], height=129, width=129)
     (data / "images" / "a.png").write_bytes(encoded(image))
-    (data / "labels" / "a.png").write_bytes(encoded(np.where(label, 0, 0).astype(np.uint8)))
+    (data / "labels" / "a.png").write_bytes(encoded(np.zeros_like(label, np.uint8)))
     (data / "class_names.txt").write_text("\n".join(datasets.DATASETS["shapes"].class_names))
     model, file = place("model", sources / "model"), place("suspects.json")
     given = (f"--dataset_dir={place('data', data)}", f"--fold_checkpoints={model}")
