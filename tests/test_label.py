@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import zlib
 
 import numpy as np
@@ -33,9 +34,7 @@ from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.labelling.pictures import stems_of
 from deeplab_tf.labelling.uncertainty import entropy, ranked, unsure_places
 from deeplab_tf.tools import label as label_tool
-from deeplab_tf.weights.loading import Loaded
 from deeplab_tf.weights.model_directory import ModelCard
-from deeplab_tf.weights.tf1 import Receipt
 
 pytest.importorskip("starlette", reason="the extra `serve` is not installed")
 pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
@@ -55,7 +54,7 @@ def turned(image: np.ndarray, orientation: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def loaded():
-    return Loaded(lively(SMALL), Receipt(()), ModelCard(config=SMALL, class_names=NAMES), ())
+    return types.SimpleNamespace(model=lively(SMALL), card=ModelCard(config=SMALL, class_names=NAMES))
 
 
 @pytest.fixture
@@ -138,7 +137,7 @@ def test_what_is_done_is_what_build_data_reads(client, loaded, photos, tmp_path)
                 expected = predictor_of(loaded.model).labels(np.asarray(image)[None])[0]
             assert mask.shape == SIZES[name] and expected.shape == mask.shape and mask.max() < 6
         else:
-            assert mask.shape == ((38, 26) if "side" in name else (26, 38))
+            assert mask.shape == ((38, 26) if "its side" in name else (26, 38))
         shown = client.ask("GET", f"/photographs/{row['id']}")[1]
         with PIL.Image.open(io.BytesIO(shown)) as image:
             assert image.size == mask.shape[::-1]

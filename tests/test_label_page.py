@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.heavy,
     pytest.mark.skipif(find_chromium() is None, reason="no chromium: apt-get install chromium-headless-shell"),
 ]
-READY = "document.getElementById('name').textContent.endsWith('.png')"
+READY = "document.getElementById('name')?.textContent.endsWith('.png')"
 SAVED = "document.getElementById('saved').textContent === 'Saved'"
 STAR = 4
 
@@ -51,8 +51,8 @@ def server(tmp_path):
 
 @pytest.fixture
 def page(browser, server):
-    browser.events.clear()
     browser.open("about:blank")
+    browser.events.clear()
     browser.size(1280, 900)
     browser.open(server, READY)
     browser.run("localStorage.clear()")
@@ -148,8 +148,8 @@ def test_correct_reload_build_and_train(page, tmp_path, capsys):
 
     # A reload goes on where one was.
     final = mask(page)
-    page.run("location.reload()")
-    page.wait(READY)
+    page.run("window.before = true; location.reload()")
+    page.wait(f"!window.before && {READY}")
     assert name(page) == first
     np.testing.assert_array_equal(mask(page), final)
 

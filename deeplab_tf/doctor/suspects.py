@@ -23,16 +23,16 @@ from deeplab_tf.doctor.samples import DatasetOnDisk, Example, record_names
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.predictor import Predictor
 from deeplab_tf.inference.runtime import runtime_predictor
-from deeplab_tf.inference.tiles import network_size, segment_probabilities
+from deeplab_tf.inference.tiles import segment_probabilities
 from deeplab_tf.labelling.suspects import ConfidentLearning, Suspect, SuspectList, SuspectPicture
-from deeplab_tf.ops.images import PILLOW_ERRORS, resize_labels
+from deeplab_tf.ops.images import PILLOW_ERRORS, resize_labels, resize_longest
 from deeplab_tf.ops.network_pictures import read_photograph
 from deeplab_tf.weights.loading import Loaded, open_model
 from deeplab_tf.weights.run_options import PLACES, read_run
 
 _SHOWN = 10
-_SIZES = PredictConfig()
 _WHOLE = PredictConfig(resize="none")
+_MOST_PIXELS = 1 << 22  # of a picture that is judged at its own size, as eval does; larger ones are shrunk
 # How it is known that a network has not seen a picture.
 _UNSEEN, _UNKNOWN, _SEEN = "not trained on them", "not known whether trained on them", "trained on them"
 
@@ -104,11 +104,9 @@ class _Search:
         for judge in self.judges:
             by_knowledge[judge.knows(example, self.data.facts.name, split)].append(judge)
         group = next(kind for kind in (_UNSEEN, _UNKNOWN, _SEEN) if kind in by_knowledge)
-        found = []
-        for judge in by_knowledge[group]:
-            sized = network_size(photograph.pixels, _SIZES, judge.predictor.fixed_size)
-            found.append(segment_probabilities(judge.predictor, sized, _WHOLE))
-        probabilities = np.mean([one for one in found if one.shape == found[0].shape], axis=0)
+        pixels = _bounded(photograph.pixels)
+        judges = by_knowledge[group]
+        probabilities = np.mean([segment_probabilities(judge.predictor, pixels, _WHOLE) for judge in judges], axis=0)
         self.groups[group].add(example.name, resize_labels(label, *probabilities.shape[:2]), probabilities)
         self.counts[group] += 1
         if example.pair is not None and example.pair.label is not None:
@@ -134,6 +132,14 @@ class _Search:
         """Returns the suspects of all groups, the worst first."""
         found = [suspect for group in self.groups.values() for suspect in group.suspects()]
         return tuple(sorted(found, key=lambda suspect: -suspect.score))
+
+
+def _bounded(pixels: np.ndarray) -> np.ndarray:
+    """Returns a photograph, [h, w, channels], of at most _MOST_PIXELS pixels."""
+    count = pixels.shape[0] * pixels.shape[1]
+    if count <= _MOST_PIXELS:
+        return pixels
+    return resize_longest(pixels, int(max(pixels.shape[:2]) * (_MOST_PIXELS / count) ** 0.5))
 
 
 def check_suspects(

@@ -127,10 +127,10 @@ class _Handlers:
         except ConflictError:
             now = self._labeller.store.saved(picture).revision
             raise Refused(_CONFLICT, f"saved elsewhere since revision {given[0]}, it is at {now} now") from None
-        except ValueError as error:
-            raise Refused(400, str(error)) from None
         except DeepLabError as error:
             raise Refused(_NO_ROOM, str(error)) from None
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
         return JSONResponse({"revision": revision, "version": self._labeller.version})
 
     def _saved(self, picture: LabelPicture, body: bytes, revision: int, done: bool) -> int:

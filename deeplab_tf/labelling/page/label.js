@@ -11,7 +11,7 @@ import { actions, app, board, byId, fail, saver, view } from "./shared.js";
 
 actions.saved = function showSaved(kind, text) {
   byId("saved").textContent = text;
-  byId("saved").className = kind;
+  byId("saved").className = saver.revision ? kind : `${kind} new`;
   byId("conflict").hidden = kind !== "conflict";
   if (kind === "saved" && saver.revision && app.facts) {
     app.facts.revision = saver.revision;
@@ -23,7 +23,7 @@ actions.saved = function showSaved(kind, text) {
 
 // ---- pictures
 
-async function refresh() {
+async function update() {
   const version = app.state ? `?version=${app.state.version}` : "";
   try {
     const answer = await fetch(`/state${version}`);
@@ -35,6 +35,10 @@ async function refresh() {
   } catch {
     // the server is away; saving says so
   }
+}
+
+async function refresh() {
+  await update();
   const whole = app.state && app.state.seen >= app.state.pictures.length;
   setTimeout(refresh, whole ? 15000 : 2500);
 }
@@ -185,6 +189,11 @@ async function start() {
   resize(Number(localStorage.getItem("label-size") ?? 45));
   pick("brush");
   const wanted = location.hash.slice(1);
+  // The first picture is worth more when some have been looked at.
+  for (let i = 0; i < 20 && !wanted && app.state.seen < Math.min(8, app.state.pictures.length); i++) {
+    await new Promise((done) => setTimeout(done, 250));
+    await update();
+  }
   const known = app.state.pictures.some((row) => row.id === wanted);
   const first = app.state.pictures.find((row) => row.status === "begun") ?? app.state.pictures[0];
   await open(known ? wanted : first.id);

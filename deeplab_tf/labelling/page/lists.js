@@ -42,8 +42,8 @@ export function listPlaces(list, places, state, look) {
       button.type = "button";
       const name = (value) => state.classes[value]?.name ?? "ignored";
       button.append(element("span", "number", String(number + 1)));
-      if (labelled === null) button.append(` unsure, ${Math.round(100 * score)} %`);
-      else button.append(` ${name(labelled)}, or ${name(predicted)}?`);
+      if (labelled === null) button.append(`${Math.round(100 * score)} % unsure`);
+      else button.append(`${name(labelled)}, or ${name(predicted)}?`);
       button.addEventListener("click", () => look(number));
       item.append(button);
       return item;
