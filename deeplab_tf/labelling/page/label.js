@@ -190,7 +190,8 @@ async function start() {
   pick("brush");
   const wanted = location.hash.slice(1);
   // The first picture is worth more when some have been looked at.
-  for (let i = 0; i < 20 && !wanted && app.state.seen < Math.min(8, app.state.pictures.length); i++) {
+  byId("name").textContent = "Looking at the first pictures …";
+  for (let i = 0; i < 48 && !wanted && app.state.seen < Math.min(8, app.state.pictures.length); i++) {
     await new Promise((done) => setTimeout(done, 250));
     await update();
   }
