@@ -10,7 +10,7 @@ import numpy as np
 
 from deeplab_tf import files
 from deeplab_tf.catalog.datasets import Dataset
-from deeplab_tf.catalog.palettes import DISTINCT_COLOURS, pascal_palette
+from deeplab_tf.catalog.palettes import further_colours, pascal_palette
 from deeplab_tf.config import LabelConfig
 from deeplab_tf.data.masks import VOID, LabelRules, read_label
 from deeplab_tf.errors import DeepLabError
@@ -242,8 +242,7 @@ def _facts(loaded: Loaded | None, suspects: SuspectList | None, options: LabelCo
     twice = [one for one in added if one in names]
     if twice:
         raise DeepLabError(f"--add={','.join(added)}: {twice[0]} is a class already; leave it out")
-    free = (colour for colour in (*DISTINCT_COLOURS, *pascal_palette(256)) if colour not in palette and colour != VOID)
-    colours = (*palette, *(next(free) for _ in added))
+    colours = (*palette, *further_colours((*palette, VOID), len(added)))
     return Dataset(
         name=name,
         num_classes=len(colours),

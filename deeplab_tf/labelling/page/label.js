@@ -69,6 +69,7 @@ async function open(id, { remember = true } = {}) {
     if (remember && app.picture && app.picture !== id) app.history.push(app.picture);
     Object.assign(app, { picture: id, facts, mask: new Mask(facts.width, facts.height, data) });
     location.replace(`#${id}`);
+    board.style.setProperty("--ratio", String(facts.width / facts.height));
     saver.begin(id, facts.revision);
     view.places = facts.places;
     view.show(photo, app.mask, app.state.classes, app.state.ignored);
