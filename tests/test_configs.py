@@ -29,7 +29,7 @@ from deeplab_tf.zoo.published import LINEAGE, RESULTS
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 PARTS = {"model": ModelConfig, "train": TrainConfig, "data": DataConfig, "run": RunConfig, "evaluation": EvalConfig}
 # Fields that say where things are: a command gives them, a recipe need not.
-PLACES = ("train_logdir", "dataset_dir", "tf_initial_checkpoint")
+PLACES = ("train_logdir", "dataset_dir", "tf_initial_checkpoint", "teacher", "unlabelled_dir")
 # What may rightly differ between a recipe and the published row: how the row was evaluated.
 EVALUATION = ("output_stride", "atrous_rates", "image_pyramid", "crop_size")
 

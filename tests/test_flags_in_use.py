@@ -55,6 +55,7 @@ IDLE = [
     (train, f"{RUN} --slow_start_learning_rate=1", "slow_start_learning_rate=1.0", "--slow_start_step"),
     (train, f"{RUN} --focal_gamma=2", "focal_gamma=2.0", "--loss=focal"),
     (train, f"{RUN} --hard_example_mining_step=9", "hard_example_mining_step=9", "--top_k_percent_pixels"),
+    (train, f"{RUN} --teacher=x --unlabelled_share=0.5", "unlabelled_share=0.5", "--unlabelled_dir"),
     (train, f"{RUN} --noinitialize_last_layer", "initialize_last_layer=False", "--tf_initial_checkpoint"),
     (train, f"{RUN} --decoder_filters=256", "decoder_filters=256", "--decoder_output_stride"),
     (train, f"{RUN} --drop_path_keep_prob=0.5", "drop_path_keep_prob=0.5", "a --model_variant of NAS"),

@@ -242,7 +242,7 @@ def test_train(place, sources, capsys):
 
 @spelled(heavy=SPELLINGS)
 @covers("extend", "checkpoint", "dataset_dir", "old_dataset_dir", "train_logdir")
-@covers("train", "teacher", "classes_of")
+@covers("train", "teacher", "classes_of", "unlabelled_dir")
 @covers("eval", "classes_of")
 @covers("vis", "classes_of")
 def test_more_classes(place, sources, tmp_path):
@@ -267,6 +267,7 @@ def test_more_classes(place, sources, tmp_path):
     once = ("--max_number_of_iterations=1", "--vis_crop_size=33,33")
     ran("vis", *named, f"--checkpoint={run}", f"--vis_logdir={place('vis')}", *once)
     taught = (*named, f"--tf_initial_checkpoint={grown}", f"--teacher={run}", "--config=extend_shapes")
+    taught += (f"--unlabelled_dir={place('photos', sources / 'photos')}",)
     ran("train", *taught, f"--train_logdir={place('taught')}", "--slow_start_step=0", *steps)
     assert RunDirectory(place("taught")).steps()[-1] == 1
 

@@ -42,8 +42,35 @@ def test_unbiased_distillation_by_hand():
     ours, theirs = probabilities(logits), probabilities(teacher)
     ours[..., BACKGROUND] += ours[..., OLD:].sum(-1)
     expected = -(theirs * np.log(ours[..., :OLD])).sum(-1)[LABELS != 255].sum()
-    found = teaching.teaching_sum(CONFIG, tf.constant(logits), tf.constant(teacher), tf.constant(LABELS))
-    assert float(found) == pytest.approx(10 * expected, rel=1e-6)
+    total, unsure = teaching.teaching_terms(CONFIG, tf.constant(logits), tf.constant(teacher), tf.constant(LABELS))
+    assert float(total) == pytest.approx(10 * expected, rel=1e-6) and int(unsure) == 0
+
+
+def test_pixels_without_a_label_learn_what_the_teacher_is_sure_of():
+    """Labelled pixels learn all of it; what is ignored counts nowhere, what is unsure not in the divisor either."""
+    logits, teacher = drawn(OLD), drawn(OLD, seed=1)
+    labels = np.where(LABELS == 255, 255, np.where(LABELS < OLD, 254, LABELS - OLD))
+    ours, theirs = probabilities(logits), probabilities(teacher)
+    costs = -(theirs * np.log(ours)).sum(-1)
+    sure = (labels != 255) & ((labels != 254) | (theirs.max(-1) >= 0.7))
+    config = TrainConfig(teacher_confidence=0.7)
+    total, unsure = teaching.teaching_terms(config, tf.constant(logits), tf.constant(teacher), tf.constant(labels))
+    assert float(total) == pytest.approx(costs[sure].sum(), rel=1e-6)
+    assert 0 < int(unsure) == ((labels == 254) & ~sure).sum() < (labels == 254).sum()
+
+
+def test_the_mean_is_over_what_counts():
+    """A batch whose second picture has no label: its unsure pixels are not divided by."""
+    student, teacher = networks(OLD, OLD)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 33, 33, 3)).astype(np.float32)
+    labels = np.stack([np.full((33, 33), 1), np.full((33, 33), 254)]).astype(np.int32)
+    found = {}
+    for confidence in (0.0, 1.0):
+        config = TrainConfig(teacher_confidence=confidence, base_learning_rate=0.0)
+        found[confidence] = float(make_train_step(student, config, teacher=teacher)(images, labels)["cross_entropy"])
+    # New networks give all classes about a third: labelled pixels cost log 3 twice, unlabelled ones once or nothing.
+    assert found[1.0] == pytest.approx(2 * np.log(3), abs=0.05)
+    assert found[0.0] == pytest.approx(1.5 * np.log(3), abs=0.05)
 
 
 def test_far_logits_stay_finite():

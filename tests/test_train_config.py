@@ -40,6 +40,7 @@ ADDITIONS = {
     "old_classes": 0,
     "background_class": 0,
     "distillation_weight": 1.0,
+    "teacher_confidence": 0.8,
     "slow_start_burnin_type": "none",
     "freeze_batch_norm": False,
     "freeze": "none",

@@ -94,6 +94,11 @@ _USES: tuple[options.Use[Experiment], ...] = (
         lambda asked: asked.train.top_k_percent_pixels < 1,
     ),
     options.Use(("distillation_weight",), "--teacher", lambda asked: asked.run.teacher),
+    options.Use(
+        ("unlabelled_split", "unlabelled_share", "teacher_confidence"),
+        "--unlabelled_dir",
+        lambda asked: asked.run.unlabelled_dir,
+    ),
     options.Use(("initialize_last_layer",), "--tf_initial_checkpoint", lambda asked: asked.run.tf_initial_checkpoint),
     options.Use(("freeze_steps",), "--freeze=backbone", lambda asked: asked.train.freeze != "none"),
     options.Use(_DECODER, "--decoder_output_stride", lambda asked: asked.model.decoder_output_stride),

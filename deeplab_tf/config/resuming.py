@@ -29,7 +29,7 @@ def _flags(part: type[Options]) -> dict[str, str]:
 
 def changeable() -> Mapping[str, str]:
     """Returns field -> flag of the options that --allow_change can name."""
-    own = {name: name for name in ("recalibrate_batch_norm", "deterministic")}
+    own = {name: name for name in ("recalibrate_batch_norm", "deterministic", "unlabelled_dir", "unlabelled_share")}
     return {**_flags(TrainConfig), **_flags(DataConfig), **own}
 
 

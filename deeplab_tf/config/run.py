@@ -38,6 +38,14 @@ class RunConfig(Options, group="what"):
         f"{WEIGHTS}",
         group="loss",
     )
+    unlabelled_dir: str | None = path_option(
+        None,
+        "pictures without labels, on which the teacher's probabilities are learned too: a folder of pictures, or of "
+        "records, whose labels are not read",
+        group="data",
+    )
+    unlabelled_split: str | None = option(None, "split of the records in unlabelled_dir; unset: train", group="data")
+    unlabelled_share: float = option(0.5, "share of each batch that is of unlabelled_dir", group="data")
     initialize_last_layer: bool = option(True, "also start the head from these weights", group="weights")
     initialize_extra_bands: ExtraBands = option(
         "mean",
@@ -140,6 +148,9 @@ class RunConfig(Options, group="what"):
                 raise unknown_name("log_to", name, TRACKERS)
         object.__setattr__(self, "log_to", tuple(dict.fromkeys(self.log_to or ())) or None)
         self._require_changeable()
+        expected = "needs teacher, the network that says what is on pictures without labels"
+        self._require("unlabelled_dir", not self.unlabelled_dir or bool(self.teacher), expected)
+        self._require("unlabelled_share", 0 < self.unlabelled_share < 1, "expected a share between 0 and 1")
         scores = self.mode == "train_and_eval"
         for name in ("early_stop_patience", "keep_best"):
             self._require(name, scores or not getattr(self, name), "needs mode=train_and_eval, which gives the scores")

@@ -90,6 +90,11 @@ class TrainConfig(Options, group="schedule"):
     distillation_weight: float = option(
         1.0, "weight of the loss against the teacher's probabilities, in that of all", group="loss"
     )
+    teacher_confidence: float = option(
+        0.8,
+        "on pictures without labels: probability of the teacher's best class below which a pixel is ignored",
+        group="loss",
+    )
     ignore_label: int = option(255, "label whose pixels do not count; 0 for ADE20K", group="loss")
     dropout: bool = option(True, "drop features in the head, as the release always does", group="learning")
     drop_path_keep_prob: float = option(1.0, "how likely a path of a NAS cell is kept", group="learning")
@@ -151,6 +156,7 @@ class TrainConfig(Options, group="schedule"):
         weights = self.label_weights
         self._require("label_weights", weights is None or min(weights) >= 0, "expected weights of at least 0")
         self._require_at_least(0, "distillation_weight", "background_class")
+        self._require("teacher_confidence", 0 <= self.teacher_confidence <= 1, "expected a probability, 0 to 1")
         grown = self.loss == "unbiased"
         expected = "expected the number of classes before the network grew with loss=unbiased, 0 with another loss"
         self._require("old_classes", self.old_classes >= 1 if grown else self.old_classes == 0, expected)

@@ -80,6 +80,7 @@ class ExampleSource:
       shard: int32 [count], the index in `files` of each record.
       offset: int64 [count], the byte at which it begins.
       number: int64 [count], its number in its file.
+      filler: the label of every pixel where labels are not read; None: the ignore label.
     """
 
     config: DataConfig
@@ -93,6 +94,7 @@ class ExampleSource:
     shard: tf.Tensor
     offset: tf.Tensor
     number: tf.Tensor
+    filler: int | None = None
 
     @property
     def channels(self) -> int:
@@ -141,10 +143,15 @@ class ExampleSource:
         }
 
     def label(self, content: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-        """Returns the label uint8 [h, w, 1] of its PNG; the ignore label everywhere for a split without labels."""
+        """Returns the label uint8 [h, w, 1] of its PNG; the filler everywhere for a split without labels."""
         if not self.labelled:
-            return tf.fill(tf.concat([shape, [1]], axis=0), tf.constant(self.facts.ignore_label, tf.uint8))
+            filler = self.facts.ignore_label if self.filler is None else self.filler
+            return tf.fill(tf.concat([shape, [1]], axis=0), tf.constant(filler, tf.uint8))
         return records.decode_label(content)
+
+    def fault(self, record: tf.Tensor) -> tf.Tensor:
+        """Returns the name of an unsound record and what is wrong with it (string scalar). Reads it once more."""
+        return _fault(self, record)
 
 
 def _decode(
@@ -257,7 +264,7 @@ def without_autograph(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _fault(source: ExampleSource, record: tf.Tensor) -> tf.Tensor:
-    """Returns the name of an unsound record and what is wrong with it (string scalar). Reads the record once more."""
+    """Returns what `ExampleSource.fault` does."""
 
     def succeeds(part: Callable[[dict[str, tf.Tensor]], tf.Tensor]) -> tf.Tensor:
         def evaluated(serialized: tf.Tensor) -> tf.Tensor:
@@ -295,7 +302,7 @@ def fail_unless(good: tf.Tensor, message: Callable[[], tf.Tensor]) -> tf.Tensor:
 def sound_example(source: ExampleSource, record: tf.Tensor, window_of: WindowOf | None = None) -> dict[str, tf.Tensor]:
     """Returns the example of a record as `try_example` does; an unsound one ends the iteration with its fault."""
     good, example = try_example(source, record, window_of)
-    with tf.control_dependencies([fail_unless(good, lambda: _fault(source, record))]):
+    with tf.control_dependencies([fail_unless(good, lambda: source.fault(record))]):
         return {key: tf.identity(value) for key, value in example.items()}
 
 
@@ -334,5 +341,5 @@ def _open_shape(tensor: tf.Tensor) -> tf.TensorShape:
 
 def report_skipped(source: ExampleSource, record: tf.Tensor) -> tf.Tensor:
     """Prints the fault of a record that is skipped, and returns 0."""
-    with tf.control_dependencies([tf.print("Left out:", _fault(source, record), output_stream=sys.stderr)]):
+    with tf.control_dependencies([tf.print("Left out:", source.fault(record), output_stream=sys.stderr)]):
         return tf.constant(0)

@@ -19,10 +19,14 @@ def records_identity(facts: Dataset, split: str, located: Located) -> dict[str, 
       "classes" (their names), "ignore_label", and "splits": split -> the number of its records and a digest of their
       checksums in order, which stays the same when they are moved, renamed or divided into other files.
     """
-    checksums = located.index.checksum.astype("<u4").tobytes()
-    digest = hashlib.sha256(checksums).hexdigest()[:32]
     return {
         "classes": list(facts.class_names),
         "ignore_label": facts.ignore_label,
-        "splits": {split: {"records": len(located.index), "digest": digest}},
+        "splits": {split: {"records": len(located.index), "digest": records_digest(located)}},
     }
+
+
+def records_digest(located: Located) -> str:
+    """Returns a digest of the checksums of records, in their order."""
+    checksums = located.index.checksum.astype("<u4").tobytes()
+    return hashlib.sha256(checksums).hexdigest()[:32]

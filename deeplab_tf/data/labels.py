@@ -30,8 +30,10 @@ def checked_example(
 
 
 def checked_label(source: ExampleSource, record: tf.Tensor, example: dict[str, tf.Tensor]) -> tf.Tensor:
-    """Returns the label of an example, uint8 [h, w, 1], after `label_policy`: every value is a class or ignored."""
+    """Returns the label of an example, uint8 [h, w, 1], after `label_policy`: a class, or ignored, or the filler."""
     label = example["label"]
+    if not source.labelled:
+        return label
     policy = source.config.label_policy
     if policy == "map":
         table = list(range(256))

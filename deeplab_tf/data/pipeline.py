@@ -27,10 +27,12 @@ from deeplab_tf.data.examples import (
     without_autograph,
 )
 from deeplab_tf.data.labels import checked_example, checked_label
+from deeplab_tf.data.unlabelled import Mixed
 from deeplab_tf.errors import DeepLabError
 
 _ORDER = -1  # the key of an epoch's order; records draw with their numbers, 0 and up
 _ROUNDS = 16
+_OTHER_SEED = 1 << 30  # added to that of the labelled pictures, for those without labels
 
 
 class BatchPart(NamedTuple):
@@ -118,7 +120,7 @@ def _require_parts(config: DataConfig, part: BatchPart) -> None:
 
 
 def training_batches(
-    source: ExampleSource,
+    source: ExampleSource | Mixed,
     seed: int,
     *,
     start_step: int = 0,
@@ -129,18 +131,23 @@ def training_batches(
     """Returns the batches of records that are open already; see `make_dataset` with training=True.
 
     Args:
-      source: the records.
+      source: the records, or these with pictures without labels beside them.
       seed: of the order and of the random numbers.
       start_step: the number of batches to leave out.
       part: the part of each batch to give.
       steps: the number of batches, before a part is split into pieces; None: without end.
       as_bytes: give labels as uint8, and images as `crossing.BytePictures` where all of their pixels are whole.
     """
+    source, unlabelled = source if isinstance(source, Mixed) else (source, None)
     config = source.config
     _require_parts(config, part)
     size = config.batch_size // part.parts
     augmentation = make_augmentation(config, _pad_values(source)[0])
     example_of = _training_example(source, seed, augmentation, as_bytes=as_bytes)
+    if unlabelled:
+        others = unlabelled.open(config, source.facts)
+        other_of = _training_example(others, seed + _OTHER_SEED, augmentation, as_bytes=as_bytes)
+        example_of = unlabelled.mixed(config.batch_size, example_of, other_of)
 
     def example_at(row: tf.Tensor) -> dict[str, Any]:
         # Counted over all pipelines, so that the examples of a step do not depend on how many share it.

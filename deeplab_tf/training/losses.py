@@ -35,12 +35,12 @@ def _static(tensor: tf.Tensor, axis: int) -> int:
     return size
 
 
-def _classes(logits: tf.Tensor) -> int:
+def class_count(logits: tf.Tensor) -> int:
     """Returns the number of classes, the size of the last axis."""
     return _static(logits, -1)
 
 
-def _in_range(labels: tf.Tensor, classes: int) -> tuple[tf.Tensor, tf.Tensor]:
+def in_range(labels: tf.Tensor, classes: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the labels, with 0 for those that are not a class, and 1.0 where they are a class, 0.0 elsewhere."""
     known = tf.logical_and(labels >= 0, labels < classes)
     return tf.where(known, labels, tf.zeros_like(labels)), tf.cast(known, tf.float32)
@@ -69,7 +69,7 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
     A label that is not a class (the ignored one is not) costs 0: its row of the release's one-hot labels is all 0.
     """
-    known, is_class = _in_range(labels, _classes(logits))
+    known, is_class = in_range(labels, class_count(logits))
     return is_class * tf.nn.sparse_softmax_cross_entropy_with_logits(labels=known, logits=logits)
 
 
@@ -93,7 +93,7 @@ def unbiased_cross_entropy(logits: tf.Tensor, labels: tf.Tensor, *, old: int, ba
       old: the number of old classes, the first ones.
       background: one of these.
     """
-    known, is_class = _in_range(labels, _classes(logits))
+    known, is_class = in_range(labels, class_count(logits))
     of_label = tf.gather(logits, known, batch_dims=1)
     of_old = tf.reduce_logsumexp(logits[:, :old], axis=1)
     chosen = tf.where(tf.equal(known, background), of_old, of_label)
@@ -106,7 +106,7 @@ def _pixel_weights(config: TrainConfig, labels: tf.Tensor, classes: int) -> tf.T
     kept = kept_pixels(labels, config.ignore_label)
     if np.all(weights == weights[0]):
         return kept * weights[0]
-    known, is_class = _in_range(labels, classes)
+    known, is_class = in_range(labels, classes)
     return kept * is_class * tf.gather(tf.constant(weights), known)
 
 
@@ -157,8 +157,8 @@ def dice(logits: tf.Tensor, labels: tf.Tensor, kept: tf.Tensor, *, weights: np.n
       kept: float32 [n], 1 for pixels that count and 0 for those that are ignored.
       weights: float32 [classes], of the classes in the mean.
     """
-    classes = _classes(logits)
-    known, is_class = _in_range(labels, classes)
+    classes = class_count(logits)
+    known, is_class = in_range(labels, classes)
     kept_class = kept * is_class
     probabilities = tf.nn.softmax(logits)
     right = tf.gather(probabilities, known, batch_dims=1) * kept_class
@@ -179,7 +179,7 @@ def lovasz(logits: tf.Tensor, labels: tf.Tensor, kept: tf.Tensor, *, weights: np
       kept: float32 [n], as in `dice`.
       weights: float32 [classes], as in `dice`.
     """
-    classes = _classes(logits)
+    classes = class_count(logits)
     probabilities = tf.nn.softmax(logits)
     losses, occurring = [], []
     for index in range(classes):
@@ -226,7 +226,7 @@ def loss_terms(
     Raises:
       DeepLabError: the number of label_weights is neither 1 nor the number of classes.
     """
-    classes = _classes(logits)
+    classes = class_count(logits)
     logits = tf.cast(tf.reshape(logits, [-1, classes]), tf.float32)
     labels = tf.cast(tf.reshape(labels, [-1]), tf.int32)
     if not config.by_pixel:

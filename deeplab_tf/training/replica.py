@@ -15,7 +15,7 @@ from deeplab_tf.network.stepped import StepBatch, begin_batch
 from deeplab_tf.ops.resizing import resize_bilinear, resize_bilinear_by_matrix, resize_nearest, resize_unaligned
 from deeplab_tf.training import losses, optimizers
 from deeplab_tf.training.mismatches import fitted_labels, sizes
-from deeplab_tf.training.teaching import teaching_sum
+from deeplab_tf.training.teaching import teaching_terms
 
 LOSS_SCALE = "loss_scale"
 GOOD_STEPS = "loss_scale_good_steps"
@@ -122,7 +122,7 @@ class Replica:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns sum and count over all scales: each has a loss of weight 1, and all count the same pixels.
 
-        The loss against `taught`, the teacher's logits, is in the sum.
+        The loss against `taught`, the teacher's logits, is in the sum; what it does not teach is not in the count.
         """
         terms = []
         for output in logits.values():
@@ -131,7 +131,8 @@ class Replica:
             fitted = labels if self.config.upsample_logits else resize_nearest(labels, size)
             total, count = losses.loss_terms(self.config, output, fitted, step)
             if taught is not None:
-                total += teaching_sum(self.config, output, self._resized(taught, size), fitted)
+                more, unsure = teaching_terms(self.config, output, self._resized(taught, size), fitted)
+                total, count = total + more, count - unsure
             terms.append((total, count))
         return tf.add_n([total for total, _ in terms]), terms[0][1]
 

@@ -19,6 +19,7 @@ from deeplab_tf.data.identity import records_identity
 from deeplab_tf.data.locate import locate_records
 from deeplab_tf.data.parallel import kept_parallel
 from deeplab_tf.data.pipeline import BatchPart, evaluation_batches, training_batches
+from deeplab_tf.data.unlabelled import Mixed, Unlabelled
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.evaluation.settings import settings_of
 from deeplab_tf.network.model import build_model
@@ -31,14 +32,15 @@ from deeplab_tf.training.precision import Hardware, precision_line, settled, sho
 from deeplab_tf.training.progress import TrainingObserver
 from deeplab_tf.training.restoring import restore_newest
 from deeplab_tf.training.step import TrainStep, make_train_step
+from deeplab_tf.training.teacher import opened_teacher, teacher_digest
 from deeplab_tf.training.validation import averages_in_place
 from deeplab_tf.weights.initialize import Initialized, initialize
-from deeplab_tf.weights.loading import open_model, weights_path
+from deeplab_tf.weights.loading import weights_path
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.names import AVERAGE, GLOBAL_STEP, SLOTS
 from deeplab_tf.weights.run_directory import RunDirectory
 from deeplab_tf.weights.run_options import EVALUATION, PLACES, RECORDS, changes_of, read_run
-from deeplab_tf.weights.sources import checkpoint_reader, open_source, reading
+from deeplab_tf.weights.sources import checkpoint_reader, reading
 from deeplab_tf.weights.tf1 import variable_map
 
 
@@ -68,9 +70,10 @@ class Session:
                 f"unfold_batch_norm={run.unfold_batch_norm}: needs tf_initial_checkpoint, to unfold its own"
             )
         self.directory = RunDirectory.of(run)
-        self._teacher = _digest(run.teacher) if run.teacher else None
+        self._teacher = teacher_digest(run.teacher) if run.teacher else None
         self._located = locate_records(self.data, run.train_split)
         self._identity = records_identity(facts, run.train_split, self._located)
+        self._unlabelled = Unlabelled.of(run, self.data)
         self.devices = make_devices(run)
         if asked.data.batch_size % self.devices.replicas:
             expected = f"expected a multiple of {self.devices.replicas}, the devices"
@@ -94,6 +97,10 @@ class Session:
             f"Data: {self.card.dataset}, {self.options.train_split}: {self.config.num_classes} classes, "
             f"{len(self._located.index)} images, {self.epoch_steps} steps an epoch, batch {self.data.batch_size}"
         )
+        if self._unlabelled:
+            taken = self._unlabelled.of_batch(self.data.batch_size)
+            sure = f"where the teacher is sure by {self.train.teacher_confidence:g}"
+            yield f"Without labels: {len(self._unlabelled)} pictures, {taken} of a batch, learned {sure}"
         if self.hardware.kind == "CPU":
             yield f"Devices: {self.hardware.described()}, {shown(self.train)}"
         yield f"Run: {self.directory.path} (curves: tensorboard --logdir={self.directory.path})"
@@ -119,6 +126,7 @@ class Session:
     def described(self) -> dict[str, Any]:
         """Returns what run.json holds: the options, of which most must stay the same when the run is resumed."""
         given = {**dataclasses.asdict(self.train), **dataclasses.asdict(self.data)}
+        unlabelled = self._unlabelled
         kept = {name: value for name, value in given.items() if name not in FREE}
         return {
             "model": self.config.to_json(),
@@ -127,6 +135,8 @@ class Session:
             **{name: getattr(self.options, name) for name in IDENTITY},
             RECORDS: self._identity,
             "teacher": self._teacher,
+            "unlabelled_dir": unlabelled.identity if unlabelled else None,
+            "unlabelled_share": unlabelled.share if unlabelled else None,
             EVALUATION: settings_of(self.asked.evaluation),
             PLACES: {name: given[name] for name in FREE},
         }
@@ -143,18 +153,10 @@ class Session:
         several = len(self.config.image_pyramid or ()) > 1
         with self.devices.scope():
             self.model: keras.Model = build_model(self.config, all_scales=several)
-            teacher = self._opened_teacher()
+            teacher = opened_teacher(self.asked, self.card)
             strategy = self.devices.strategy
             self.step: TrainStep = make_train_step(self.model, self.train, strategy=strategy, teacher=teacher)
         self._set_pace()
-
-    def _opened_teacher(self) -> keras.Model | None:
-        """Returns the network of `teacher` for pictures of this run's crop."""
-        if not self.options.teacher:
-            return None
-        loaded = open_model(self.options.teacher, {"crop_size": self.config.crop_size})
-        loaded.card.require_classes("learn from", self.options.teacher)
-        return loaded.model
 
     def _set_pace(self) -> None:
         options = self.options
@@ -237,8 +239,10 @@ class Session:
 
     @property
     def epoch_steps(self) -> int:
-        """The number of updates that see every record once."""
-        return -(-len(self._located.index) // self.data.batch_size)
+        """The number of updates that see every labelled record once."""
+        batch = self.data.batch_size
+        labelled = batch - self._unlabelled.of_batch(batch) if self._unlabelled else batch
+        return -(-len(self._located.index) // labelled)
 
     def done(self) -> int:
         """Returns the number of updates done."""
@@ -280,7 +284,12 @@ class Session:
         start = self.done() if start is None else start
         wanted = BatchPart(*part, pieces)
         batches = training_batches(
-            source, self.train.seed, start_step=start, part=wanted, steps=steps, as_bytes=as_bytes
+            Mixed(source, self._unlabelled) if self._unlabelled else source,
+            self.train.seed,
+            start_step=start,
+            part=wanted,
+            steps=steps,
+            as_bytes=as_bytes,
         )
         batches = batches.map(lambda batch: {key: batch[key] for key in ("image", "label")})
         return kept_parallel(batches) if self.options.deterministic else batches
@@ -353,9 +362,3 @@ class Session:
             batches = self.devices.iterate(functools.partial(self.dataset, as_bytes=True))
             first = next(batches)
         return SingleSteps(self.step, itertools.chain([first], batches))
-
-
-def _digest(teacher: str) -> str:
-    """Returns a digest of a teacher's weights, which have to stay the same while a run goes on."""
-    with open_source(weights_path(teacher)) as source:
-        return source.sha256[:32]

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from deeplab_tf.config import TrainConfig
-from deeplab_tf.training.losses import kept_pixels
+from deeplab_tf.training.losses import class_count, in_range, kept_pixels
 
 
 def unbiased_distillation(logits: tf.Tensor, teacher: tf.Tensor, *, background: int) -> tf.Tensor:
@@ -24,16 +24,26 @@ def unbiased_distillation(logits: tf.Tensor, teacher: tf.Tensor, *, background: 
     return tf.nn.softmax_cross_entropy_with_logits(labels=tf.nn.softmax(teacher), logits=ours)
 
 
-def teaching_sum(config: TrainConfig, logits: tf.Tensor, teacher: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Returns the sum over the pixels that count of the loss against a teacher, float32 scalar, times its weight.
+def teaching_terms(
+    config: TrainConfig, logits: tf.Tensor, teacher: tf.Tensor, labels: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the sum of the loss against a teacher, times its weight, and how many pixels do not count, float32.
+
+    Every pixel learns the teacher's probabilities, but for those that are ignored and, where there is no label, those
+    of which the teacher is not sure: these are not to be divided by.
 
     Args:
-      config: background_class, distillation_weight and ignore_label.
+      config: background_class, distillation_weight, teacher_confidence and ignore_label.
       logits: [b, h, w, classes].
       teacher: logits [b, h, w, old classes].
-      labels: [b, h, w] integers; what they ignore (padding, too) does not count.
+      labels: [b, h, w] integers; what they ignore (padding, too) does not count. A value that is neither a class nor
+        ignored means that there is no label.
     """
     flat = [tf.cast(tf.reshape(part, [-1, part.shape[-1]]), tf.float32) for part in (logits, teacher)]
     costs = unbiased_distillation(*flat, background=config.background_class)
-    kept = kept_pixels(tf.reshape(labels, [-1]), config.ignore_label)
-    return config.distillation_weight * tf.reduce_sum(kept * costs)
+    labels = tf.reshape(labels, [-1])
+    kept = kept_pixels(labels, config.ignore_label)
+    unlabelled = kept * (1.0 - in_range(labels, class_count(logits))[1])
+    confidence = tf.reduce_max(tf.nn.softmax(flat[1]), axis=1)
+    unsure = unlabelled * tf.cast(confidence < config.teacher_confidence, tf.float32)
+    return config.distillation_weight * tf.reduce_sum((kept - unsure) * costs), tf.reduce_sum(unsure)
