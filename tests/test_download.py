@@ -14,7 +14,7 @@ import time
 import pytest
 
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.zoo import download, transfer
+from deeplab_tf.zoo import download, sums, transfer
 from deeplab_tf.zoo.released import CHECKPOINTS
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -134,7 +134,7 @@ def test_a_complete_part_is_taken_without_a_request(server, path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(download, "_require_gzip", dies)
+        patch.setattr(sums, "require_kind", dies)
         download.fetch(server.url, path)
     download.fetch(server.url, path, sha256=SHA256)
     assert (path.read_bytes(), server.seen) == (CONTENT, [None])
@@ -241,7 +241,7 @@ def test_a_file_put_by_hand_is_accepted_and_remembered(server, path):
     path.parent.mkdir()
     path.write_bytes(CONTENT)
     download.fetch(server.url, path)
-    assert (download.recorded(path), server.seen) == (SHA256, [])
+    assert (sums.recorded(path), server.seen) == (SHA256, [])
     path.write_bytes(CONTENT[:-1] + b"!")
     with pytest.raises(DeepLabError) as error:
         download.fetch(server.url, path)
@@ -262,7 +262,7 @@ def test_a_damaged_record_is_named(path):
     path.write_bytes(CONTENT)
     path.with_name("model.tar.gz.sha256").write_text("hello")
     with pytest.raises(DeepLabError, match="sha256sum"):
-        download.verify(path)
+        sums.verify(path)
 
 
 def test_a_cache_that_cannot_be_made_is_one_line(server, tmp_path):

@@ -223,7 +223,7 @@ def test_row_3_one_process_converts_a_name_and_what_a_killed_one_left_goes(tmp_p
         (place / "deeplab.json").write_text("{}")
 
     monkeypatch.setattr(lookup, "fetch", lambda entry: archive)
-    monkeypatch.setattr(loading.download, "verify", lambda path, sha256: digest)
+    monkeypatch.setattr(loading.sums, "verify", lambda path, sha256: digest)
     monkeypatch.setattr(loading, "_open_weights", opened)
     monkeypatch.setattr(loading, "save_model", saved)
     with concurrent.futures.ThreadPoolExecutor(3) as pool:

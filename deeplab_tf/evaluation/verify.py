@@ -33,7 +33,7 @@ from deeplab_tf.ops.images import label_png
 from deeplab_tf.weights.loading import manifest_of, open_model
 from deeplab_tf.weights.sources import open_source
 from deeplab_tf.weights.tf1 import training_state, variable_map
-from deeplab_tf.zoo import download, lookup
+from deeplab_tf.zoo import lookup, sums
 from deeplab_tf.zoo.contamination import contamination
 from deeplab_tf.zoo.entry import ReleasedCheckpoint, Score
 
@@ -156,7 +156,7 @@ def _archive(
     path = lookup.archive_path(entry, cache=cache)
     try:
         lookup.fetch(entry, cache=cache)
-        found = download.verify(path, sha256=entry.sha256)
+        found = sums.verify(path, sha256=entry.sha256)
     except DeepLabError as error:
         if path.is_file():
             return Check("archive", FAILED, str(error)), path

@@ -34,7 +34,7 @@ from deeplab_tf.weights.sources import (
     strip_checkpoint_suffix,
 )
 from deeplab_tf.weights.tf1 import Receipt, averaged, load_source, read_step, training_state, variable_map
-from deeplab_tf.zoo import download, lookup
+from deeplab_tf.zoo import download, lookup, sums
 from deeplab_tf.zoo.entry import ReleasedCheckpoint
 
 
@@ -180,7 +180,7 @@ def _open_directory(
 def _zoo_directory(entry: ReleasedCheckpoint) -> pathlib.Path:
     """Returns the model directory of a released checkpoint, which is downloaded and converted once."""
     archive = lookup.fetch(entry)
-    folder = archive.parent / "converted" / f"{entry.name}-{download.verify(archive, sha256=entry.sha256)[:12]}"
+    folder = archive.parent / "converted" / f"{entry.name}-{sums.verify(archive, sha256=entry.sha256)[:12]}"
     if not (folder / MODEL_FILE).is_file():
         with files.writing(folder, cure=f"set ${download.CACHE_VARIABLE} to another folder"):
             folder.parent.mkdir(parents=True, exist_ok=True)

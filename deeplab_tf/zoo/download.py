@@ -20,7 +20,7 @@ from deeplab_tf import files
 from deeplab_tf.documents.json_files import JSONError, read_json
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.filesystems import leftovers
-from deeplab_tf.zoo import transfer
+from deeplab_tf.zoo import sums, transfer
 
 try:
     import fcntl
@@ -32,7 +32,6 @@ RETRY_DELAYS = (0.5, 1.0, 2.0)  # seconds before the second, third and fourth at
 MOST_SECONDS = 4 * 3600.0  # of one download, all attempts together; the next call continues it
 MOST_BYTES = 1 << 30  # of an archive whose size nobody has published
 STALE = 24 * 3600.0  # seconds after which what another process has begun to write is taken for forgotten
-CHUNK = 1 << 18  # bytes
 _TRANSIENT_STATUS = {408, 416, 425, 429, 500, 502, 503, 504}
 
 
@@ -69,18 +68,24 @@ def local(folder: str | os.PathLike) -> pathlib.Path:
 
 
 def fetch(
-    url: str, path: str | os.PathLike, *, sha256: str | None = None, most_bytes: int = MOST_BYTES
+    url: str,
+    path: str | os.PathLike,
+    *,
+    sha256: str | None = None,
+    published: sums.Published | None = None,
+    most_bytes: int = MOST_BYTES,
 ) -> pathlib.Path:
     """Downloads the archive at `url` to `path` and returns `path`; a file that is already there is only verified.
 
     Its sum must be `sha256` (64 hexadecimal digits) if that is given, else the one that was recorded in `<path>.sha256`
-    when the file was first seen. Processes that want the same file wait for one another. A server that announces or
-    sends more than `most_bytes` is not listened to.
+    when the file was first seen. `published` says it of other archives than .tar.gz, or by another sum. Processes that
+    want the same file wait for one another. A server that announces or sends more than `most_bytes` is not listened to.
 
     Raises:
       DeepLabError: no network, a refusal of the server, a wrong sum, a file that is not an archive, or a full disk.
     """
     path = pathlib.Path(path)
+    published = published or sums.Published(sha256)
     cure = f"set ${CACHE_VARIABLE} to another folder"
     if not path.is_file():
         with files.writing(path, cure=cure):
@@ -88,69 +93,13 @@ def fetch(
             with locked(path):
                 if not path.is_file():
                     leftovers.sweep(path.parent, STALE)
-                    _download(url, path, sha256, most_bytes)
+                    _download(url, path, published, most_bytes)
                     return path
     try:
-        verify(path, sha256=sha256)
+        sums.verify(path, published=published)
     except OSError as error:
         raise DeepLabError(f"{path}: cannot be read ({error.strerror or error}); {cure}") from None
     return path
-
-
-def verify(path: str | os.PathLike, *, sha256: str | None = None) -> str:
-    """Returns the sha256 of an archive on disk, and records it beside an archive that has no record.
-
-    Raises:
-      DeepLabError: the sum is not `sha256` (or not the recorded one), or the file is not gzip.
-    """
-    path = pathlib.Path(path)
-    known = recorded(path)
-    expected = sha256.lower() if sha256 else known
-    _require_gzip(path, "delete it")
-    actual = _hash(path).hexdigest()
-    if expected and actual != expected:
-        where = "the published sum" if sha256 else f"recorded in {_record_path(path).name}"
-        raise DeepLabError(f"{path}: sha256 is {actual}, expected {expected} ({where}); delete the file and its record")
-    if known != actual:
-        # A shared cache may be read-only: then the file is verified, and not recorded.
-        with contextlib.suppress(OSError):
-            _record(path, actual)
-    return actual
-
-
-def recorded(path: str | os.PathLike) -> str | None:
-    """Returns the sha256 recorded beside the archive `path`, or None; a damaged record is a DeepLabError."""
-    record = _record_path(pathlib.Path(path))
-    if not record.is_file():
-        return None
-    match = re.match(r"[0-9a-fA-F]{64}\b", record.read_text(encoding="ascii", errors="replace"))
-    if not match:
-        raise DeepLabError(f"{record}: expected 64 hexadecimal digits and a file name, as sha256sum writes; delete it")
-    return match.group().lower()
-
-
-def _hash(path: pathlib.Path) -> "hashlib._Hash":
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    return digest
-
-
-def _require_gzip(path: pathlib.Path, cure: str):
-    with path.open("rb") as stream:
-        start = stream.read(8)
-    if start[:2] != b"\x1f\x8b":
-        raise DeepLabError(f"{path}: expected a .tar.gz archive, found a file that begins with {start!r}; {cure}")
-
-
-def _record_path(path: pathlib.Path) -> pathlib.Path:
-    return path.with_name(f"{path.name}.sha256")
-
-
-def _record(path: pathlib.Path, digest: str) -> None:
-    with files.written(_record_path(path)) as file:
-        file.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -171,20 +120,20 @@ def locked(path: pathlib.Path, doing: str = "downloads") -> Iterator[None]:
         yield
 
 
-def _download(url: str, path: pathlib.Path, sha256: str | None, most: int):
+def _download(url: str, path: pathlib.Path, published: sums.Published, most: int):
     part = path.with_name(f"{path.name}.part")
     digest = _download_part(url, part, path, most)
     try:
-        if sha256 and digest != sha256.lower():
-            raise DeepLabError(f"{url}: sha256 is {digest}, expected {sha256}; the download was not kept")
-        _require_gzip(part, f"{url} served something else; it was not kept")
+        if fault := published.fault(part, digest):
+            raise DeepLabError(f"{url}: {fault}; the download was not kept")
+        sums.require_kind(part, published.kind, f"{url} served something else; it was not kept")
     except DeepLabError:
         _discard(part)
         raise
     files.move(part, path)
     _discard(part)
-    _record(path, digest)
-    if not sha256:
+    sums.record(path, digest)
+    if not published.digest:
         print(f"{path.name}: no sum is published for it; sha256 {digest} is kept to compare with", file=sys.stderr)
 
 
@@ -226,7 +175,7 @@ def _attempt(url: str, part: pathlib.Path, most: int, until: float) -> str:
     state = _resumable(url, part)
     offset = part.stat().st_size if state else 0
     if state and offset == state["length"]:
-        return _hash(part).hexdigest()
+        return sums.hash_of(part).hexdigest()
     # Some servers declare a .tar.gz as gzip-encoded: without this header requests would unpack it.
     headers = {"Accept-Encoding": "identity"}
     if state and offset:
@@ -271,7 +220,7 @@ def _receive(
       content: of the response.
     """
     offset, length = span
-    digest = _hash(part) if offset else hashlib.sha256()
+    digest = sums.hash_of(part) if offset else hashlib.sha256()
     with part.open("ab") as stream, _progress(part.stem, offset, length) as advance:
         size = offset
         for chunk in content:
