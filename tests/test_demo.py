@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pages
 import PIL.Image
 import pytest
 from commands import finished
@@ -10,7 +11,7 @@ from commands import finished
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.inference.predict import predict
 from deeplab_tf.ops.metrics import confusion_matrix, iou_per_class, mean_iou
-from deeplab_tf.tools import demo
+from deeplab_tf.tools import demo, voc_smoke
 from deeplab_tf.weights.loading import open_model
 from deeplab_tf.zoo import lookup
 from deeplab_tf.zoo.released import SHAPES
@@ -63,3 +64,45 @@ def test_demo_refuses_nonsense(capsys, tmp_path, monkeypatch):
     assert finished(demo, "--held_out=0") == 1
     assert "--held_out=0" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+# ---- local_test.sh and local_test_mobilenetv2.sh
+
+
+@pytest.mark.parametrize("what", voc_smoke.NETWORKS)
+def test_the_smokes_lines_are_those_of_the_releases_scripts(what):
+    """Each command takes them, and they say what the scripts say."""
+    for command, line in voc_smoke.command_lines(what, "root"):
+        values = pages.flags_of(command)
+        assert values(["deeplab-tf", *line]) == ["deeplab-tf"]
+        if command in ("train", "eval", "vis"):
+            assert values.output_stride == 16
+        if command == "train":
+            assert (values.train_split, values.train_batch_size, values.training_number_of_steps) == ("trainval", 4, 10)
+            assert values.fine_tune_batch_norm
+    rates = ["6", "12", "18"] if what == "voc_smoke" else None
+    assert (values.atrous_rates, values.num_classes, values.output_stride) == (rates, 21, 16 if rates else None)
+
+
+@pytest.mark.heavy
+def test_the_smoke_of_mobilenet(tmp_path, capsys):
+    """Every command ends well, and leaves what the release's script leaves."""
+    assert finished(demo, "--what=voc_smoke_mobilenetv2", f"--output_dir={tmp_path}") == 0
+    printed = capsys.readouterr().out
+    assert [line.split()[2] for line in printed.splitlines() if line.startswith("$ deeplab-tf ")] == [
+        *("build-data", "train", "eval", "vis", "export")
+    ]
+    run = tmp_path / "voc_smoke_mobilenetv2" / "exp" / "train_on_trainval_set"
+    assert (run / "train" / "model.ckpt-10.index").is_file() and (run / "eval" / "metrics.jsonl").is_file()
+    assert len(list((run / "vis" / "segmentation_results").glob("*_prediction.png"))) == 3
+    assert (run / "export" / "frozen_inference_graph.pb").is_file()
+    assert finished(demo, "--what=voc_smoke_mobilenetv2", f"--output_dir={tmp_path}") == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_a_smoke_ends_where_a_command_fails(tmp_path, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(voc_smoke, "_run", lambda name, given: seen.append(name) or (name == "train") * 3)
+    monkeypatch.setattr(voc_smoke, "NETWORKS", {"voc_smoke": (("--model_variant=tiny",), ("--model_variant=tiny",))})
+    assert voc_smoke.smoke("voc_smoke", tmp_path) == 3
+    assert seen == ["build-data", "train"] and "ended with status 3" in capsys.readouterr().out

@@ -1,10 +1,14 @@
 """Demonstrates the whole way without network or data: converts the embedded checkpoint, segments, scores, fine-tunes.
 
   deeplab-tf demo --output_dir=demo
+  deeplab-tf demo --what=voc_smoke
 
 The embedded network (a small ResNet, trained on synthetic shapes) is stored like the release's own, so that it takes
 the same steps as a real one. It is then trained further, for a few seconds, on pictures as they look at dusk. Writes
 DIR/model (model directory), DIR/images, DIR/predictions, DIR/sheet.png, and the records and the run of the training.
+
+voc_smoke runs build-data, train (10 steps), eval, vis and export once with the flags of the release's local_test.sh
+(Xception-65), voc_smoke_mobilenetv2 with those of local_test_mobilenetv2.sh, on a few drawn pictures.
 """
 
 import time
@@ -16,7 +20,7 @@ from absl import flags
 from deeplab_tf import files
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.tools import options
+from deeplab_tf.tools import options, voc_smoke
 
 if TYPE_CHECKING:
     import keras
@@ -31,11 +35,17 @@ _SHOWN = 6  # pictures on the sheet
 _BATCH = 25
 _DUSK_PICTURES = 96
 _DUSK_STEPS = 30
+_SHAPES = "shapes"
+_USES: tuple[options.Use[flags.FlagValues], ...] = (
+    options.Use(("held_out",), "--what=shapes", lambda values: values.what == _SHAPES),
+)
 
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     options.define_path(values, "output_dir", "demo", "folder to write (default: demo)")
+    text = "shapes, or a test of all commands: voc_smoke, voc_smoke_mobilenetv2 (default: shapes)"
+    flags.DEFINE_enum("what", _SHAPES, [_SHAPES, *voc_smoke.NETWORKS], text, flag_values=values)
     text = "held-out pictures that are scored (default: 200)"
     flags.DEFINE_integer("held_out", 200, text, flag_values=values)
 
@@ -152,13 +162,23 @@ def _fine_tune(loaded: "Loaded", folder: files.AnyPath) -> "Loaded":
     return open_model(outcome.checkpoint)
 
 
-def main(values: flags.FlagValues) -> None:
+def main(values: flags.FlagValues) -> int:
     """Runs the demonstration and prints its steps and scores."""
+    options.require_use(values, _USES, values)
     if values.held_out < 1:
         raise DeepLabError(f"--held_out={values.held_out}: expected a number of at least 1")
     start = time.monotonic()
     options.start_tensorflow()
     folder = files.path(values.output_dir)
+    if values.what != _SHAPES:
+        return voc_smoke.smoke(values.what, folder)
+    _demonstrate(folder, values.held_out)
+    print(f"Look at {folder / 'sheet.png'} ({time.monotonic() - start:.0f} s)")
+    return 0
+
+
+def _demonstrate(folder: files.AnyPath, held_out: int) -> None:
+    """Converts, segments, scores and fine-tunes in a folder, and scores `held_out` pictures."""
     from deeplab_tf.inference.files import predict_files
     from deeplab_tf.ops.images import write_png
     from deeplab_tf.ops.metrics import iou_per_class, mean_iou
@@ -175,27 +195,26 @@ def main(values: flags.FlagValues) -> None:
     loaded = open_model(folder / "model")
 
     print(f"2. Segmenting {_SHOWN} pictures")
-    images, labels = _held_out(values.held_out, _SHOWN)
+    images, labels = _held_out(held_out, _SHOWN)
     pictures = _write_images(folder / "images", images)
     choice = PredictConfig(resize="none", runtime="tf")  # to measure which is fastest takes longer than they do
     results = list(predict_files(loaded.model, loaded.card, pictures, folder / "predictions", choice))
     print(f"   written to {folder / 'predictions'}")
 
-    print(f"3. Scoring {values.held_out} held-out pictures")
-    matrix = _score(loaded.model, values.held_out)
+    print(f"3. Scoring {held_out} held-out pictures")
+    matrix = _score(loaded.model, held_out)
     scores = zip(loaded.card.class_names, iou_per_class(matrix), strict=True)
     print(options.table({name: f"IoU {value:.3f}" for name, value in scores}))
     miou = mean_iou(matrix)
     print(f"   mean IoU {miou:.3f}")
 
     print("4. Fine-tuning for a few seconds on pictures at dusk")
-    before = mean_iou(_score(loaded.model, values.held_out, at_dusk=True))
+    before = mean_iou(_score(loaded.model, held_out, at_dusk=True))
     tuned = _fine_tune(loaded, folder)
-    after = mean_iou(_score(tuned.model, values.held_out, at_dusk=True))
+    after = mean_iou(_score(tuned.model, held_out, at_dusk=True))
     print(f"   mean IoU on held-out pictures at dusk: {before:.3f} before, {after:.3f} after")
 
     write_png(_sheet(loaded.card, images, labels, results, miou), folder / "sheet.png")
-    print(f"Look at {folder / 'sheet.png'} ({time.monotonic() - start:.0f} s)")
 
 
 def run(argv: Sequence[str] | None = None) -> None:
