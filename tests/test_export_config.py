@@ -116,6 +116,9 @@ def test_options_of_other_formats(path, options, expected):
 
 
 def test_int8_has_its_ranges_from_one_side():
+    rounded = ExportConfig().for_rounded(), ExportConfig(precision="int8").for_rounded()
+    assert [options.required_agreement for options in rounded] == [0.99, 0.9]
+    assert ExportConfig(min_agreement=1.0).for_rounded().required_agreement == 1.0
     plain, given = ExportConfig(precision="int8"), ExportConfig(precision="int8", representative_images=("x",))
     plain.require_ranges(learned=True), given.require_ranges(learned=False)
     ExportConfig().require_ranges(learned=False)

@@ -342,6 +342,21 @@ def test_export_in_eight_bits(place, sources):
 
 
 @spelled(heavy=("a*b {}/", "{}"))
+@covers(
+    *("convert-to-tflite", "quantized_graph_def_path", "output_tflite_path"),
+    *("test_image_path", "representative_images"),
+)
+def test_conversion_to_tflite(place, sources):
+    pictures = place("photos", sources / "photos")
+    target = f"{place('eight')}/net.tflite"
+    place.found("eight").mkdir()
+    given = (f"--quantized_graph_def_path={place('model', sources / 'model')}", f"--output_tflite_path={target}")
+    given += (f"--test_image_path={pictures}", f"--representative_images={pictures}", "--num_images=1")
+    ran("convert-to-tflite", *given, "--crop_size=65,65", "--min_agreement=0")
+    assert place.names("eight") == {"net.tflite", "net.tflite.certificate.json"}
+
+
+@spelled(heavy=("a*b {}/", "{}"))
 @covers("serve", "checkpoint", "examples", "token_file", "tls_certificate", "tls_key")
 def test_serve(place, sources, monkeypatch):
     # The socket is another test's (test_ending, test_serving): here the command ends where it would listen.

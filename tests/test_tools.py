@@ -96,7 +96,10 @@ def test_version(capsys):
 
 def test_unknown_command(capsys):
     assert finished(cli.main, "convertt") == 1
-    assert one_line(capsys.readouterr().err) == "deeplab-tf: unknown command 'convertt'; did you mean convert?"
+    assert (
+        one_line(capsys.readouterr().err)
+        == "deeplab-tf: unknown command 'convertt'; did you mean convert or convert-to-tflite?"
+    )
     assert finished(cli.main, "xyz") == 1
     message = one_line(capsys.readouterr().err)
     assert all(command in message for command in cli.COMMANDS)

@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": "two reports of eval: differences by score, class and image, with intervals",
     "vis": "draw the predictions for the images of a data set",
     "export": "SavedModel, frozen graph, TFLite or ONNX, each with a certificate",
+    "convert-to-tflite": "an 8-bit TFLite from a graph of quantised training, with the release's flags",
     "serve": "answer TensorFlow Serving's REST requests, with a page to try the model on",
     "label": "a page to label pictures on, those first that a model is least sure of",
     "build-data": "images and labels -> TFRecords",
@@ -48,7 +49,7 @@ def file_of(command: str) -> str:
 def _table(rows: Iterable[tuple[str, str]]) -> str:
     """Returns names with what they are about, in lines that fit the terminal."""
     return "\n".join(
-        textwrap.fill(text, help_pages.width(), initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
+        textwrap.fill(text, help_pages.width(), initial_indent=f"  {name:<19}", subsequent_indent=" " * 21)
         for name, text in rows
     )
 

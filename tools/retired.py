@@ -14,3 +14,6 @@ TRAIN = {
 }
 PASSES = {**_EVERYWHERE, "label_weights": ((), "weights of the loss, which only training has")}
 EXPORT = {name: PASSES[name] for name in ("batch_norm_decay", "keep_aspect_ratio", "label_weights")}
+TFLITE = {
+    "input_tensor_name": ("", "the file takes pixels of 0..255, as the release's does where it is cut at this tensor")
+}

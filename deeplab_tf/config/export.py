@@ -31,6 +31,8 @@ OUTPUTS: Mapping[Output, str] = {
 }
 # The share of pixels that must agree with the Keras model where min_agreement is unset.
 _AGREEMENT: Mapping[Precision, float] = {"float32": 0.9999, "float16": 0.999, "dynamic": 0.97, "int8": 0.9}
+# Of a network of quantised training: where a norm is folded in, the last bit of a map may be another, and its rounding.
+_ROUNDED_AGREEMENT = 0.99
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +104,8 @@ class ExportConfig(Options, group="export"):
     min_agreement: float | None = option(
         None,
         "share of pixels in which the exported file must give the Keras model's class; unset: "
-        + ", ".join(f"{share} for {precision}" for precision, share in _AGREEMENT.items()),
+        + ", ".join(f"{share} for {precision}" for precision, share in _AGREEMENT.items())
+        + f"; at most {_ROUNDED_AGREEMENT} for a network of quantised training",
         group="certificate",
     )
 
@@ -157,6 +160,12 @@ class ExportConfig(Options, group="export"):
     def required_agreement(self) -> float:
         """The share of pixels that must agree with the Keras model."""
         return _AGREEMENT[self.precision] if self.min_agreement is None else self.min_agreement
+
+    def for_rounded(self) -> "ExportConfig":
+        """Returns the options for a network of quantised training, which agrees less where nothing else is asked."""
+        if self.min_agreement is not None:
+            return self
+        return dataclasses.replace(self, min_agreement=min(_ROUNDED_AGREEMENT, self.required_agreement))
 
     def for_path(self, path: str | os.PathLike[str]) -> "ExportConfig":
         """Returns the options with format and outputs set, for an export to `path`.

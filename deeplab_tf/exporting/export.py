@@ -225,6 +225,7 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
     opened.loaded.card.require_classes("export")
     options.require_ranges(learned=opened.loaded.card.config.quantized)
     model, card = _at_size(opened.loaded, options)
+    options = options.for_rounded() if card.config.quantized else options
     _require_bytes_for_int8(card, options)
     shape, dtype = _input(card, options)
     _, height, width, _ = shape

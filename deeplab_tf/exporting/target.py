@@ -24,11 +24,12 @@ class _Named(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """The place of an export: a folder of its own, or a file with its certificate beside it."""
+    """The place of an export: a folder of its own, or a file with its certificate beside it; errors name its flag."""
 
     path: files.AnyPath
     format: Format
     is_folder: bool
+    flag: str = "--export_path"
 
     @property
     def export(self) -> str:
@@ -53,7 +54,7 @@ class Target:
                     present = []
             if present:
                 what = f"{present[0]} is there already"
-                raise DeepLabError(f"--export_path={self.path}: {what}; choose another, or delete it")
+                raise DeepLabError(f"{self.flag}={self.path}: {what}; choose another, or delete it")
             if isinstance(self.path, pathlib.Path):
                 parent = next(parent for parent in self.path.absolute().parents if parent.exists())
                 if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
@@ -67,7 +68,7 @@ class Target:
             return False
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:
-        return files.writing(self.path, flag="--export_path", cure="choose another folder")
+        return files.writing(self.path, flag=self.flag, cure="choose another folder")
 
     @contextlib.contextmanager
     def growing(self, options: ExportConfig) -> Iterator[pathlib.Path]:
@@ -80,12 +81,12 @@ class Target:
             yield pathlib.Path(folder)
 
 
-def target_of(export_path: str | os.PathLike, options: ExportConfig) -> Target:
-    """Returns the place of an export; options: as `ExportConfig.for_path` returns them."""
+def target_of(export_path: str | os.PathLike, options: ExportConfig, *, flag: str = "--export_path") -> Target:
+    """Returns the place of an export; options: as `ExportConfig.for_path` returns them; flag: for errors."""
     path = files.path(export_path)
     target_format = format_of(options)
     is_folder = target_format.file is None or path.suffix.lower() not in SUFFIXES
-    return Target(path, target_format, is_folder)
+    return Target(path, target_format, is_folder, flag)
 
 
 def format_of(options: ExportConfig) -> Format:

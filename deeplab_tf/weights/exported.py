@@ -37,6 +37,7 @@ class _OfLaterVersions(TypedDict, total=False):
     train_split: str | None
     letterbox: int | None
     image: dict[str, Any] | None
+    checkpoint_sha256: str | None
 
 
 class _Certificate(_OfLaterVersions):
@@ -65,6 +66,7 @@ class Export:
       shape: the images [b, h, w, channels] that it takes; None for any number and any size.
       checkpoint: what it was exported from.
       sha256: of the file, or of all files of a SavedModel.
+      checkpoint_sha256: of the weights that it was exported from; None: not known.
     """
 
     path: files.AnyPath
@@ -73,6 +75,7 @@ class Export:
     shape: tuple[int | None, ...]
     checkpoint: str
     sha256: str
+    checkpoint_sha256: str | None = None
 
     @property
     def kind(self) -> str:
@@ -146,6 +149,7 @@ def _described(place: files.AnyPath, values: _Certificate, certificate: files.An
         shape=shape,
         checkpoint=" ".join(values["checkpoint"].split()),
         sha256=values["sha256"],
+        checkpoint_sha256=values.get("checkpoint_sha256"),
     )
 
 

@@ -199,7 +199,7 @@ SCRIPTS = {
         _reasons(retired.EXPORT),
     ),
     "convert_to_tflite.py": Script(
-        "export",
+        "convert-to-tflite",
         {
             "quantized_graph_def_path": "",
             "input_tensor_name": "",
@@ -208,12 +208,11 @@ SCRIPTS = {
             "test_image_path": "",
         },
         {
-            "quantized_graph_def_path": "`--checkpoint_path`: the weights themselves, no graph in between",
-            "input_tensor_name": "not needed: the file takes pixels",
-            "output_tensor_name": "`--outputs=predictions`",
-            "output_tflite_path": "`--export_path=x.tflite --precision=int8`",
-            "test_image_path": "`--images`: compared by the certificate",
+            "quantized_graph_def_path": "the same, or a model directory; graphs of the release, whose ranges are not "
+            "read, need `--representative_images`",
+            "test_image_path": "the same, or several: what the certificate compares",
         },
+        _reasons(retired.TFLITE),
     ),
     "evaluation/eval_coco_format.py": Script(
         "panoptic",
