@@ -9,6 +9,7 @@ import pathlib
 import re
 from collections.abc import Mapping
 
+import release_files
 from absl import flags
 
 from deeplab_tf.tools import cli, retired
@@ -317,12 +318,13 @@ def released(command: str) -> set[str]:
 
 
 def main() -> None:
-    """Writes the tables between their markers in the page."""
+    """Writes the tables between their markers in the pages."""
     text = PAGE.read_text(encoding="utf-8")
     for name in SCRIPTS:
         marked = re.compile(rf"(<!-- {re.escape(name)} -->\n).*(<!-- /{re.escape(name)} -->)", re.DOTALL)
         text = marked.sub(lambda match, name=name: f"{match[1]}{table(name)}{match[2]}", text)
     PAGE.write_text(text, encoding="utf-8")
+    release_files.write(PAGE.with_name("release_files.md"))
 
 
 if __name__ == "__main__":
