@@ -14,7 +14,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCE = re.compile(r"^( *)```(\w*).*?\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 _ENDS = {"&&", "||", "|", ";", ">", "#", "\n"}
 # Commands that take values without the name of a flag.
-_TAKES_NAMES = {"predict", "describe", "verify", "published", "compare", "completion"}
+_TAKES_NAMES = {"predict", "describe", "verify", "published", "compare", "completion", "classify"}
 
 
 def text(page: pathlib.Path) -> str:

@@ -67,6 +67,10 @@ PAPER_DEFAULTS = {
     "fixed_padding": False,
     "batch_norm_epsilon": None,
     "aspp_output_convs": 0,
+    # of the release's core/resnet_v1_beta.py, which no flag of it sets
+    "normalization_method": "batch",
+    "group_norm_groups": 32,
+    "use_weight_standardization": False,
 }
 OWN_VARIANTS = {"mobilenet_v1", "vgg16", "resnet_v1_101_caffe", "tiny", "small_resnet"}
 OWN_VARIANTS |= {"mobilenet_v2_pytorch", "xception_65_pytorch", "mobilenet_v2_tf2", "xception_65_tf2"}

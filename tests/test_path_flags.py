@@ -41,6 +41,8 @@ NOT_PATHS = {
     **dict.fromkeys(("quantize_as_file", "align_corners"), "yes or no"),
     **dict.fromkeys(("beam_runner", "mode", "resume", "format", "image_format", "label_format"), "one of a few words"),
     "ids": "one of a few words",
+    "input_tensor_name": "the name of a tensor",
+    "download": "yes or no",
     "allow_change": "names of flags",
     "build-data dataset": "one of a few words, of which folder is one",
 }

@@ -26,10 +26,12 @@ from test_path_flags import CELL_COMMANDS, PATH_FLAGS, TOOLS
 import deeplab_tf
 from deeplab_tf import files
 from deeplab_tf.catalog import datasets
-from deeplab_tf.config import ExportConfig
+from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.evaluation.panoptic import ImageSegments, write_panoptic
+from deeplab_tf.network.classifier import build_classifier
 from deeplab_tf.weights.run_directory import RunDirectory
+from deeplab_tf.weights.tf1 import save_tf1_checkpoint
 from deeplab_tf.zoo import lookup
 from deeplab_tf.zoo.released import SHAPES
 
@@ -354,6 +356,17 @@ def test_conversion_to_tflite(place, sources):
     given += (f"--test_image_path={pictures}", f"--representative_images={pictures}", "--num_images=1")
     ran("convert-to-tflite", *given, "--crop_size=65,65", "--min_agreement=0")
     assert place.names("eight") == {"net.tflite", "net.tflite.certificate.json"}
+
+
+@spelled(heavy=("a*b {}/", "{}"))
+@covers("classify", "checkpoint", "input", "class_names")
+def test_classify(place, sources, tmp_path, capsys):
+    save_tf1_checkpoint(build_classifier(ModelConfig("mobilenet_v2"), 3, tail_filters=8), tmp_path / "net/model.ckpt")
+    (tmp_path / "names").write_text("a\nb\nc\n")
+    pictures = f"--input={place('photos', sources / 'photos')}"
+    names = f"--class_names={place('names', tmp_path / 'names')}"
+    ran("classify", f"--checkpoint={place('net', tmp_path / 'net')}", pictures, names, "--image_size=65")
+    assert capsys.readouterr().out.count(" %  ") == 3 * len(list((sources / "photos").iterdir()))
 
 
 @spelled(heavy=("a*b {}/", "{}"))

@@ -30,6 +30,7 @@ COMMANDS = {
     "verify": "prove released checkpoints: archive, weights, prediction, published score",
     "pack": "archives for the test servers of PASCAL VOC, Cityscapes and ADE20K, checked",
     "panoptic": "score panoptic segmentations in COCO's format: panoptic quality, parsing covering",
+    "classify": "classify photographs by an ImageNet checkpoint, the backbone as it was trained",
     "describe": "parameters, multiply-adds, memory, rates and receptive field of a model or a configuration",
     "zoo": "list the released checkpoints",
     "published": "list every published result, or build the networks and compare their costs",

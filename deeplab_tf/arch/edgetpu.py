@@ -1,7 +1,7 @@
 """MobileNet EdgeTPU: fused inverted residuals first, ReLU throughout, the last 1x1 kept (slim's mobilenet_v3.py)."""
 
 from deeplab_tf.arch.mobilenet_v2 import block_scope
-from deeplab_tf.arch.spec import Architecture, BackboneOptions, make_divisible
+from deeplab_tf.arch.spec import Architecture, BackboneOptions, Classifier, make_divisible
 from deeplab_tf.arch.units import BatchNorm, Conv, InvertedResidual, Unit
 
 # (fused, kernel, expansion factor, output, stride, residual allowed) at depth multiplier 1.
@@ -55,6 +55,7 @@ ARCHITECTURES = (
         batch_norm=BatchNorm(decay=0.997, epsilon=1e-3),
         bare_end_points=True,
         scaled_by=("depth_multiplier",),
+        classifier=Classifier(logits="Logits/Conv2d_1c_1x1"),
         smallest_output_stride=8,
     ),
 )

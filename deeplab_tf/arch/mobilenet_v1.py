@@ -1,6 +1,6 @@
 """MobileNetV1 without its classifier, a row of MobileNetV2's table (arXiv 1704.04861; slim's mobilenet_v1.py)."""
 
-from deeplab_tf.arch.spec import Architecture, BackboneOptions
+from deeplab_tf.arch.spec import Architecture, BackboneOptions, Classifier
 from deeplab_tf.arch.units import BatchNorm, Conv, SeparableUnit, Unit
 
 # (output channels, stride) of the separable convolutions at depth multiplier 1.
@@ -27,5 +27,6 @@ ARCHITECTURES = (
         batch_norm=BatchNorm(decay=0.9997, epsilon=1e-3),
         bare_end_points=True,
         scaled_by=("depth_multiplier",),
+        classifier=Classifier(logits="Logits/Conv2d_1c_1x1"),
     ),
 )

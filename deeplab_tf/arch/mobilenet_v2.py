@@ -2,7 +2,7 @@
 
 import functools
 
-from deeplab_tf.arch.spec import LETTERBOX_PIXEL, Architecture, BackboneOptions, make_divisible
+from deeplab_tf.arch.spec import LETTERBOX_PIXEL, Architecture, BackboneOptions, Classifier, make_divisible
 from deeplab_tf.arch.units import BatchNorm, Conv, InvertedResidual, Unit
 
 # (output channels, stride) of layers 2 to 18 at depth multiplier 1; every block but the first expands six times.
@@ -71,6 +71,7 @@ ARCHITECTURES = (
         units=units,
         batch_norm=BatchNorm(decay=0.997, epsilon=1e-3),
         bare_end_points=True,
+        classifier=Classifier(logits="Logits/Conv2d_1c_1x1", tail="Conv_1"),
         scaled_by=("depth_multiplier", "divisible_by"),
         takes=("smallest_width", "expand_ratio", "expand_first_block", "fixed_padding"),
         decoder_end_points={

@@ -5,7 +5,16 @@
 
 from typing import Literal
 
-from deeplab_tf.arch.spec import CAFFE_MEAN, RGB_MEAN, SCALE_PIXEL, TORCH_MEAN, Architecture, BackboneOptions
+from deeplab_tf.arch.spec import (
+    CAFFE_MEAN,
+    NORM_OPTIONS,
+    RGB_MEAN,
+    SCALE_PIXEL,
+    TORCH_MEAN,
+    Architecture,
+    BackboneOptions,
+    Classifier,
+)
 from deeplab_tf.arch.units import BatchNorm, Conv, MaxPool, ResNetUnit, Unit
 
 # Units in each block; the last unit of every block but the last one has stride 2. In PyTorch the first unit of every
@@ -82,6 +91,8 @@ def _architecture(depth: int, kind: _Kind) -> Architecture:
         usual_output_stride=8 if pytorch else None,
         multi_grid_length=0 if pytorch else _UNITS[depth][3],
         cascades=not pytorch,
+        classifier=None if pytorch or kind == "_caffe" else Classifier(),
+        takes=NORM_OPTIONS,
     )
 
 

@@ -4,7 +4,7 @@ ResNet's lite units behind a strided 3x3 convolution a block. On a CPU its plain
 set in half the time of MobileNetV2's depthwise ones, which wait for memory.
 """
 
-from deeplab_tf.arch.spec import Architecture, BackboneOptions
+from deeplab_tf.arch.spec import NORM_OPTIONS, Architecture, BackboneOptions
 from deeplab_tf.arch.units import BatchNorm, Conv, ResNetUnit, Unit
 
 _STEM = 24
@@ -40,6 +40,7 @@ ARCHITECTURES = (
         scope=_SCOPE,
         units=units,
         batch_norm=BatchNorm(decay=0.99, epsilon=1e-3),
+        takes=NORM_OPTIONS,
         decoder_end_points={4: f"{_SCOPE}/block1/unit_2/conv2", 8: f"{_SCOPE}/block2/unit_2/conv2"},
     ),
 )

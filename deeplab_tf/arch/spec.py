@@ -93,6 +93,25 @@ def band_pixel(rgb: Sequence[float], channels: int, extra: Sequence[float] | Non
     return (*rgb, *beyond)[:channels]
 
 
+# Fields of ModelConfig that ResNets take: their units may have other norms than batch norms (resnet_v1_beta.py).
+NORM_OPTIONS = ("normalization_method", "group_norm_groups", "use_weight_standardization")
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """The end of an ImageNet network: a convolution, the mean of the map, and a 1x1 convolution with bias.
+
+    Attributes:
+      logits: scope of the last convolution, whose filters are the classes.
+      tail: scope of a 1x1 convolution with batch norm and ReLU6 before the mean; None: there is none.
+      side: pixels of the sides of the pictures that its public weights were trained on.
+    """
+
+    logits: str = "logits"
+    tail: str | None = None
+    side: int = 224
+
+
 @dataclasses.dataclass(frozen=True)
 class Architecture:
     """A backbone variant.
@@ -120,6 +139,7 @@ class Architecture:
       cascades: it takes `cascade_blocks`, each of which doubles the nominal output stride of 32.
       fully_connected: without ASPP of the v3 kind it has fc6 and fc7, a pair of convolutions for each atrous rate.
       multi_scale_end_points: what DeepLab-v1's MSc reads beside the image; each has twice the stride of the one before.
+      classifier: the end of its ImageNet network; None: none is known here.
     """
 
     name: str
@@ -145,6 +165,16 @@ class Architecture:
     cascades: bool = False
     fully_connected: bool = False
     multi_scale_end_points: tuple[str, ...] = ()
+    classifier: Classifier | None = None
+
+    @property
+    def classifier_scopes(self) -> tuple[str, ...]:
+        """The scopes below its own that an ImageNet classifier has and a backbone has not."""
+        if self.fully_connected:
+            return ("logits", "fc6", "fc7", "fc8")
+        if self.classifier is None:
+            return ("logits",)
+        return (self.classifier.logits, *([self.classifier.tail] if self.classifier.tail else []))
 
     def on_bands(self, mean: tuple[float, ...]) -> "Architecture":
         """Returns the rows for images of as many bands as `mean` has, which is subtracted where a mean is."""

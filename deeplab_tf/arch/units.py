@@ -17,6 +17,15 @@ class BatchNorm:
     epsilon: float
 
 
+@dataclasses.dataclass(frozen=True)
+class GroupNorm:
+    """Constants of a group normalisation: the number of groups, and epsilon (slim's)."""
+
+    groups: int
+    epsilon: float = 1e-6
+
+
+Norm = BatchNorm | GroupNorm
 HEAD_BATCH_NORM = BatchNorm(decay=0.9997, epsilon=1e-5)
 
 

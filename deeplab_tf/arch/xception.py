@@ -1,6 +1,6 @@
 """The modified aligned Xception: 41, 65 and 71 layers (arXiv 1802.02611, section 3.2; release: core/xception.py)."""
 
-from deeplab_tf.arch.spec import LETTERBOX_PIXEL, Architecture, BackboneOptions
+from deeplab_tf.arch.spec import LETTERBOX_PIXEL, Architecture, BackboneOptions, Classifier
 from deeplab_tf.arch.units import BatchNorm, Conv, Skip, Unit, XceptionUnit
 
 # (scope, widths of the three separable convolutions, skip, stride, number of units)
@@ -70,6 +70,7 @@ def _architecture(name: str, blocks: tuple[_Block, ...], taps: tuple[str, str, s
         bounded=True,
         smallest_output_stride=2,
         multi_grid_length=3,
+        classifier=Classifier(side=299),
     )
 
 

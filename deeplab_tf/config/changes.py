@@ -114,6 +114,7 @@ _RULES = (
     _Rule(
         ("merge_method",), "an --image_pyramid of several scales", lambda config: len(config.image_pyramid or ()) > 1
     ),
+    _Rule(("group_norm_groups",), "--normalization_method=group", lambda c: c.normalization_method == "group"),
     _Rule(_NAS, "a --model_variant of NAS", lambda config: _architecture(config) in nas.ARCHITECTURES),
 )
 

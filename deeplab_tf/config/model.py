@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast, get_args, get_type_hints
 
 from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
-from deeplab_tf.arch.spec import band_pixel
+from deeplab_tf.arch.spec import NORM_OPTIONS, band_pixel
 from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config.fields import Options, option
 from deeplab_tf.documents.json_files import JSONError, typed
@@ -13,10 +13,12 @@ from deeplab_tf.errors import DeepLabError, unknown_name
 
 MergeMethod = Literal["max", "avg"]
 MERGE_METHODS: tuple[MergeMethod, ...] = get_args(MergeMethod)
-_ROW_FIELDS = ("smallest_width", "expand_ratio", "expand_first_block", "fixed_padding")
+Normalization = Literal["batch", "group", "none"]
+NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
+_ROW_FIELDS = ("smallest_width", "expand_ratio", "expand_first_block", "fixed_padding", *NORM_OPTIONS)
 _COUNTS = (
     *("num_classes", "aspp_convs_filters", "nas_stem_output_num_conv_filters", "fc_kernel_size", "fc_filters"),
-    *("decoder_filters", "decoder_projection_filters", "decoder_convs", "decoder_kernel_size"),
+    *("decoder_filters", "decoder_projection_filters", "decoder_convs", "decoder_kernel_size", "group_norm_groups"),
 )
 
 _LARGEST_COUNT = 1 << 15  # the largest vocabulary of classes, ImageNet-21K's, has 21,841
@@ -153,6 +155,14 @@ class ModelConfig(Options, group="network"):
         None, "epsilon of the backbone's batch norms; unset: the release's", group="details"
     )
 
+    normalization_method: Normalization = option(
+        "batch", "of a ResNet's backbone: batch, group, or none, whose convolutions have biases", group="details"
+    )
+    group_norm_groups: int = option(32, "groups of channels of --normalization_method=group", group="details")
+    use_weight_standardization: bool = option(
+        False, "standardise the kernels of a ResNet's backbone in each output channel", group="details"
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.model_variant not in ARCHITECTURES:
@@ -184,8 +194,13 @@ class ModelConfig(Options, group="network"):
         for name in _ROW_FIELDS:
             plain = getattr(self, name) == _DEFAULTS[name]
             self._require(name, plain or name in architecture.takes, f"{self.model_variant} does not take it")
+        known = self.normalization_method in NORMALIZATIONS
+        self._require("normalization_method", known, f"expected {', '.join(NORMALIZATIONS)}")
+        plain = self.normalization_method == "batch" and not self.use_weight_standardization
+        expected = "expected -1: only convolutions with batch norms can be trained quantised"
+        self._require("quantize_delay_step", plain or not self.quantized, expected)
         epsilon = self.batch_norm_epsilon
-        norms = architecture.batch_norm is not None
+        norms = architecture.batch_norm is not None and self.normalization_method == "batch"
         self._require("batch_norm_epsilon", epsilon is None or norms, f"{self.model_variant} has no batch norms")
         expected = "expected 1e-5 to 1 (TensorFlow's fused batch norm adds no less)"
         self._require("batch_norm_epsilon", epsilon is None or 1e-5 <= epsilon <= 1, expected)

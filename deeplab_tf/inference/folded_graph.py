@@ -14,13 +14,15 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.arch.spec import Architecture
-from deeplab_tf.arch.units import BatchNorm
+from deeplab_tf.arch.units import GroupNorm, Norm
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.convolutions import Geometry, depthwise_convolution, full_convolution, sides_of, taken_in
 from deeplab_tf.inference.graph_weights import is_large
 from deeplab_tf.network.fake_quantization import FakeQuantize, InputLevels, fake_quantized, weights_as_used
 from deeplab_tf.network.graph import Graph, Maps
 from deeplab_tf.network.layers import PIXEL_SCALE
+from deeplab_tf.network.normalisation import StandardizedConv2D
+from deeplab_tf.ops.normalisation import group_normalized
 
 Weights = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -33,6 +35,7 @@ def read_weights(model: keras.Model) -> Weights:
 # The kernels of a layer, and whether each is depthwise; strides and rates belong to the first, a norm to the last.
 _KERNELS: dict[type, tuple[tuple[str, bool], ...]] = {
     keras.layers.Conv2D: (("kernel", False),),
+    StandardizedConv2D: (("kernel", False),),
     keras.layers.DepthwiseConv2D: (("kernel", True),),
     keras.layers.SeparableConv2D: (("depthwise_kernel", True), ("pointwise_kernel", False)),
 }
@@ -104,11 +107,15 @@ class InferenceGraph(Graph):
         self._padded[padded.ref()] = x, [[0, 0], margin, margin, [0, 0]]
         return padded
 
-    def norm(self, x: Maps, scope: str, constants: BatchNorm) -> Maps:
+    def norm(self, x: Maps, scope: str, constants: Norm) -> Maps:
         """Returns `x` normalised by the moving statistics: the convolution it came from, with other weights.
 
-        The convolution without the norm is left unused, and dropped with the other dead ends of the graph.
+        The convolution without the norm is left unused, and dropped with the other dead ends of the graph. A group norm
+        depends on its maps, and is a few operations.
         """
+        if isinstance(constants, GroupNorm):
+            gamma, beta = (self._constant(self._values(scope)[leaf], scope, leaf) for leaf in ("gamma", "beta"))
+            return group_normalized(x, gamma, beta, groups=constants.groups, epsilon=constants.epsilon)
         values = {name: value.astype(np.float64) for name, value in self._values(scope).items()}
         factor = values["gamma"] / np.sqrt(values["moving_variance"] + constants.epsilon)
         folded = _FoldedNorm(factor, values["beta"] - values["moving_mean"] * factor)

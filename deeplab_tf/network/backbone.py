@@ -10,9 +10,11 @@ from deeplab_tf.arch.spec import Architecture, strides_and_rates
 from deeplab_tf.arch.units import (
     Activation,
     Conv,
+    GroupNorm,
     InvertedResidual,
     MaxPool,
     NasCell,
+    Norm,
     ResNetUnit,
     SeparableUnit,
     XceptionUnit,
@@ -29,6 +31,7 @@ class _Tower:
     Attributes:
       graph: where the layers go.
       architecture: the backbone.
+      norm_constants: of what follows its convolutions; None: a bias.
       bounded: whether activations are bounded.
       end_points: the maps that are tapped so far, by name.
       history: outputs of the NAS stem and cells so far.
@@ -36,6 +39,7 @@ class _Tower:
 
     graph: Graph
     architecture: Architecture
+    norm_constants: Norm | None
     bounded: bool
     end_points: dict[str, Maps] = dataclasses.field(default_factory=dict)
     history: list[Maps] = dataclasses.field(default_factory=list)
@@ -52,21 +56,19 @@ class _Tower:
         return x
 
     def after(self, activation: str | None) -> After:
-        """What follows the convolutions of this architecture: its batch norm, or where it has none a bias."""
-        norm = self.architecture.batch_norm
-        return After(norm=norm, bias=norm is None, activation=activation)
+        """What follows the convolutions of this architecture: its norm, or where it has none a bias."""
+        return After(norm=self.norm_constants, bias=self.norm_constants is None, activation=activation)
 
     def conv(self, x: Maps, scope: str, filters: int, window: Window, after: After) -> Maps:
         return self.graph.conv(x, scope, filters, window, after, init=self.architecture.initializer)
 
     def depthwise(self, x: Maps, scope: str, window: Window, activation: str | None) -> Maps:
-        after = After(norm=self.architecture.batch_norm, activation=activation)
+        after = After(norm=self.norm_constants, activation=activation)
         return self.graph.depthwise(x, scope, window, after)
 
     def norm(self, x: Maps, scope: str) -> Maps:
-        norm = self.architecture.batch_norm
-        assert norm is not None
-        return self.graph.norm(x, scope, norm)
+        assert self.norm_constants is not None
+        return self.graph.norm(x, scope, self.norm_constants)
 
 
 def _conv(tower: _Tower, x: Maps, row: Conv, stride: int, rate: int) -> Maps:
@@ -278,6 +280,16 @@ _UNITS: dict[type, Callable[..., Maps]] = {
 }
 
 
+def _norm(architecture: Architecture, config: ModelConfig) -> Norm | None:
+    """Returns the norms of a backbone: its own, those of another method, or None."""
+    if config.normalization_method == "group":
+        return GroupNorm(config.group_norm_groups)
+    norm = architecture.batch_norm if config.normalization_method == "batch" else None
+    if norm is None or config.batch_norm_epsilon is None:
+        return norm
+    return dataclasses.replace(norm, epsilon=config.batch_norm_epsilon)
+
+
 def backbone(
     graph: Graph,
     images: Maps,
@@ -299,11 +311,10 @@ def backbone(
       (features [b, h', w', c], end points: name -> tensor), named as the release names them.
     """
     architecture = architecture or ARCHITECTURES[config.model_variant]
-    if config.batch_norm_epsilon is not None and architecture.batch_norm:
-        norm = dataclasses.replace(architecture.batch_norm, epsilon=config.batch_norm_epsilon)
-        architecture = dataclasses.replace(architecture, batch_norm=norm)
     output_stride = config.output_stride if output_stride == 0 else output_stride
-    tower = _Tower(graph, architecture, config.use_bounded_activation and architecture.bounded)
+    kernels = graph.standardizing() if config.use_weight_standardization else graph
+    norm = _norm(architecture, config)
+    tower = _Tower(kernels, architecture, norm, config.use_bounded_activation and architecture.bounded)
     x = graph.preprocess(images, architecture.scope, architecture.on_bands(config.mean_pixel))
     rows = architecture.units(config)
     strides = [row.stride for row in rows]

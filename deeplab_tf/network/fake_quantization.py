@@ -15,7 +15,9 @@ import tensorflow as tf
 
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.network.carrier import Carrier
+from deeplab_tf.network.normalisation import StandardizedConv2D
 from deeplab_tf.network.stepped import StepBatch, Stepped, replaced
+from deeplab_tf.ops.normalisation import standardized
 
 _register = keras.saving.register_keras_serializable(package="deeplab_tf")
 
@@ -152,7 +154,7 @@ class InputLevels(Carrier, FakeQuantize):
 
 
 def weights_as_used(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
-    """Returns variable name -> array of a layer's weights, as it calculates with them: kernels rounded.
+    """Returns variable name -> array of a layer's weights, as it calculates with them: rounded, or standardised.
 
     The arrays share the memory of the variables and cannot be written to; variables that change later get other memory.
     """
@@ -163,6 +165,8 @@ def weights_as_used(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
     if isinstance(layer, tuple(FAKE_QUANTISED.values())):
         depthwise = isinstance(layer, HeldDepthwiseConv2D)
         values["kernel"] = rounded(values["kernel"], depthwise=depthwise).numpy()
+    if isinstance(layer, StandardizedConv2D):
+        values["kernel"] = standardized(values["kernel"]).numpy()
     return values
 
 

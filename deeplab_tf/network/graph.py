@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from deeplab_tf.arch.spec import Architecture
-from deeplab_tf.arch.units import BatchNorm
+from deeplab_tf.arch.units import GroupNorm, Norm
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.fake_quantization import FAKE_QUANTISED, FakeQuantize, InputLevels
 from deeplab_tf.network.layers import (
@@ -22,6 +22,7 @@ from deeplab_tf.network.layers import (
     SubtractMean,
     UnitPixels,
 )
+from deeplab_tf.network.normalisation import GroupNormalization, StandardizedConv2D
 from deeplab_tf.ops.resizing import scale_dimension
 
 # Maps [b, h, w, channels], height and width perhaps unknown: Keras tensors, or in an exported graph TensorFlow's.
@@ -84,12 +85,12 @@ POINTWISE = Window()
 
 @dataclasses.dataclass(frozen=True)
 class After:
-    """What follows a convolution: a batch norm (under <scope>/BatchNorm) or a bias, then an activation.
+    """What follows a convolution: a norm (under <scope>/BatchNorm or GroupNorm) or a bias, then an activation.
 
     `activation` is one of relu, relu6, hard_swish, q_sigmoid, sigmoid, bound; None: none.
     """
 
-    norm: BatchNorm | None = None
+    norm: Norm | None = None
     bias: bool = False
     activation: str | None = None
 
@@ -109,6 +110,7 @@ class Graph:
 
     Attributes:
       number: of the copy of the network that is being added, from 0; see `numbered`.
+      standardized: whether the kernels of convolutions are standardised; see `standardizing`.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class Graph:
         self.quantized = quantized
         self.as_file = quantized and as_file
         self.number = 0
+        self.standardized = False
         self._layers = dict(shared or {})
         self._zeros = zeros
 
@@ -134,6 +137,12 @@ class Graph:
         """
         other = copy.copy(self)
         other.number = number
+        return other
+
+    def standardizing(self) -> "Graph":
+        """Returns the same graph, whose convolutions standardise their kernels."""
+        other = copy.copy(self)
+        other.standardized = True
         return other
 
     def _initializer(self, kind: str | float):
@@ -182,8 +191,11 @@ class Graph:
         x = x if activation in _FUSED else self.fake_quantised(x, f"{scope}_quant")
         return self.activation(x, scope.rpartition("/")[0], activation)
 
-    def norm(self, x: Maps, scope: str, constants: BatchNorm) -> Maps:
-        """Returns `x` batch-normalised under `scope`, the scope that holds gamma and beta."""
+    def norm(self, x: Maps, scope: str, constants: Norm) -> Maps:
+        """Returns `x` normalised under `scope`, the scope that holds gamma and beta."""
+        if isinstance(constants, GroupNorm):
+            options = {"groups": constants.groups, "epsilon": constants.epsilon}
+            return self.weighted(scope, GroupNormalization, x, **options)
         return self.weighted(scope, FusedBatchNorm, x, momentum=constants.decay, epsilon=constants.epsilon)
 
     def pad(self, x: Maps, scope: str, kernel: int, rate: int = 1) -> Maps:
@@ -193,7 +205,8 @@ class Graph:
         return self.op(keras.layers.ZeroPadding2D, f"{scope}/pad", x, padding=(sides, sides))
 
     def _finish(self, x: Maps, scope: str, after: After) -> Maps:
-        x = x if after.norm is None else self.norm(x, f"{scope}/BatchNorm", after.norm)
+        kind = "GroupNorm" if isinstance(after.norm, GroupNorm) else "BatchNorm"
+        x = x if after.norm is None else self.norm(x, f"{scope}/{kind}", after.norm)
         x = x if after.activation in _FUSED else self.fake_quantised(x, f"{scope}/conv_quant")
         return self.activation(x, scope, after.activation)
 
@@ -228,7 +241,8 @@ class Graph:
     ) -> Maps:
         """Returns a convolution with what follows it. `init` is a kind of `initializer`."""
         options = {"filters": filters, "use_bias": after.bias, "kernel_initializer": self._initializer(init)}
-        return self._finish(self._convolved(keras.layers.Conv2D, x, scope, window, options), scope, after)
+        make = StandardizedConv2D if self.standardized else keras.layers.Conv2D
+        return self._finish(self._convolved(make, x, scope, window, options), scope, after)
 
     def depthwise(
         self, x: Maps, scope: str, window: Window, after: After, init: str | float = "truncated_normal"

@@ -24,6 +24,8 @@ CLASSES: Mapping[str, str] = {
     "Dropout": "network.layers",
     "DropPath": "network.layers",
     "ResizeBilinear": "network.layers",
+    "StandardizedConv2D": "network.normalisation",
+    "GroupNormalization": "network.normalisation",
     "FakeQuantize": "network.fake_quantization",
     "InputLevels": "network.fake_quantization",
     "HeldConv2D": "network.fake_quantization",

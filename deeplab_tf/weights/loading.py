@@ -88,9 +88,8 @@ def _build(config: ModelConfig, kind: Kind) -> tuple[keras.Model, tuple[str, ...
     """Returns the network, and the scopes of a file that it has no variables for."""
     if kind != "backbone":
         return build_model(config), ()
-    # The classifier behind an ImageNet backbone; VGG-16's has three layers.
-    scope = ARCHITECTURES[config.model_variant].scope
-    return build_backbone(config), tuple(f"{scope}/{name}" for name in ("logits", "fc6", "fc7", "fc8"))
+    architecture = ARCHITECTURES[config.model_variant]
+    return build_backbone(config), tuple(f"{architecture.scope}/{name}" for name in architecture.classifier_scopes)
 
 
 def manifest_of(entry: ReleasedCheckpoint) -> dict[str, list[int]]:

@@ -120,8 +120,9 @@ def _fits(shapes: Shapes, architecture: Architecture, options: Fields) -> bool:
         scopes |= set(row.scopes) if isinstance(row, SeparableUnit) else {row.scope}
         if isinstance(row, Conv) and row.norm_scope:
             scopes.add(row.norm_scope)
-    # An ImageNet classifier may follow.
-    classifier = ("logits/", "fc6", "fc7", "fc8") if architecture.fully_connected else ("logits/",)
+    # An ImageNet classifier may follow; fc6 stands for fc6_1 and so on too.
+    end = "" if architecture.fully_connected else "/"
+    classifier = tuple(f"{scope}{end}" for scope in architecture.classifier_scopes)
     inside = (name.removeprefix(prefix) for name in shapes if name.startswith(prefix))
     return all(any(name.startswith(f"{s}/") for s in scopes) for name in inside if not name.startswith(classifier))
 
@@ -153,6 +154,17 @@ def _bands(shapes: Shapes, architecture: Architecture, options: Fields) -> Field
         return {}
     channels = shapes[f"{architecture.scope}/{first.output_weights[0]}"][2]
     return {} if channels == 3 else {"input_channels": channels}
+
+
+def _normalization(shapes: Shapes, architecture: Architecture) -> Fields:
+    """Returns the norms of a backbone that may have others than batch norms; their groups leave no trace."""
+    if "normalization_method" not in architecture.takes:
+        return {}
+    names = [name for name in shapes if name.startswith(f"{architecture.scope}/block1/")]
+    if any("/GroupNorm/" in name for name in names):
+        return {"normalization_method": "group"}
+    biased = any(name.endswith("/biases") for name in names)
+    return {"normalization_method": "none"} if biased else {}
 
 
 def _logits(shapes: Shapes) -> Fields:
@@ -288,6 +300,9 @@ def _assumed(known: Fields, architecture: Architecture, branches: int) -> Fields
         assumed["image_se_uses_qsigmoid"] = architecture.gate_is_q_sigmoid
     if architecture.multi_grid_length:
         assumed["multi_grid"] = (1,) * architecture.multi_grid_length
+    if "normalization_method" in known:
+        assumed["use_weight_standardization"] = False
+        assumed |= {"group_norm_groups": 32} if known["normalization_method"] == "group" else {}
     if architecture.bounded:
         assumed["use_bounded_activation"] = False
     return assumed
@@ -315,6 +330,7 @@ def recognize(shapes: Shapes, preferred: Mapping[str, Any] | None = None) -> Rec
 def _recognized(shapes: Shapes, preferred: Mapping[str, Any]) -> Recognized:
     architecture, options = _backbone(shapes, preferred)
     known: Fields = {"model_variant": architecture.name, **options, **_bands(shapes, architecture, options)}
+    known |= _normalization(shapes, architecture)
     if not any(name.startswith(head.BEGINNINGS) for name in shapes):
         return Recognized("backbone", known, _assumed(known, architecture, 0))
     known |= _logits(shapes)

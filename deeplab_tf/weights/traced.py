@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 import keras
 
 from deeplab_tf.arch.spec import Architecture
-from deeplab_tf.arch.units import BatchNorm
+from deeplab_tf.arch.units import BatchNorm, Norm
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.network.backbone import backbone
 from deeplab_tf.network.fake_quantization import FakeQuantize, InputLevels
@@ -76,7 +76,7 @@ class _Tracer(Graph):
         x = self._traced(make, scope, inputs, dict(options))
         return self.fake_quantised(x, f"{scope}_quant") if _KINDS.get(make) in ("concat", "mul") else x
 
-    def norm(self, x: Maps, scope: str, constants: BatchNorm) -> Maps:
+    def norm(self, x: Maps, scope: str, constants: Norm) -> Maps:
         """Lists a batch norm."""
         return self._traced(BatchNorm, scope, x, {"epsilon": constants.epsilon})
 

@@ -5,12 +5,15 @@ import keras
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.fake_quantization import FAKE_QUANTISED, FakeQuantize, InputLevels
 from deeplab_tf.network.layers import FusedBatchNorm
+from deeplab_tf.network.normalisation import GroupNormalization, StandardizedConv2D
 
 _LEAVES: dict[type, dict[str, str]] = {
     keras.layers.Conv2D: {"kernel": "weights", "bias": "biases"},
     keras.layers.DepthwiseConv2D: {"kernel": "depthwise_weights"},
     keras.layers.SeparableConv2D: {"depthwise_kernel": "depthwise_weights", "pointwise_kernel": "pointwise_weights"},
     FusedBatchNorm: {leaf: leaf for leaf in ("gamma", "beta", "moving_mean", "moving_variance")},
+    StandardizedConv2D: {"kernel": "weights", "bias": "biases"},
+    GroupNormalization: {"gamma": "gamma", "beta": "beta"},
     FakeQuantize: {"min": "min", "max": "max"},
     InputLevels: {"min": "min", "max": "max"},
 }
