@@ -632,5 +632,6 @@ def test_every_path_flag_is_run():
     others |= {(command, "decoded_cache") for command in ("train", "eval", "vis")}
     # Of extend those that train has: some follow from its own, and the others it hands on.
     others |= {("extend", name) for command, name in PATH_FLAGS if command == "train"} - COVERED
-    others |= {("eval", "checkpoint"), ("vis", "checkpoint_dir")}  # two names of one flag: each command is run with one
+    # Two names of one flag: each command is run with one.
+    others |= {("eval", "checkpoint"), ("vis", "checkpoint_dir"), ("serve", "samples")}
     assert set(PATH_FLAGS) - others == COVERED

@@ -16,6 +16,7 @@ from deeplab_tf.tools import cli, help_pages
 sys.path.insert(0, str(pages.ROOT / "docs" / "hooks"))
 import api_pages
 import flag_pages
+import notebook_pages
 import release_flags
 from test_release_command_lines import FLAGS, RETIRED
 
@@ -79,7 +80,7 @@ def test_every_page_is_in_the_navigation():
     assert len(listed) == len(set(listed))
     docs = pages.ROOT / "docs"
     written = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
-    assert set(listed) == written | {
+    assert set(listed) == written | {f"notebooks/{name}.md" for name in notebook_pages.notebooks()} | {
         "index.md",
         "changelog.md",
         "contributing.md",

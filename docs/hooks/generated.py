@@ -5,6 +5,7 @@ import re
 
 import api_pages
 import flag_pages
+import notebook_pages
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
@@ -20,6 +21,7 @@ OUTSIDE = {
 }
 
 _FLAGS = "reference/flags/index.md"
+_NOTEBOOKS = "notebooks"
 _CODE = re.compile(r"(<code>)([^<]*)</code>")
 
 
@@ -27,7 +29,7 @@ def _inside(text: str) -> str:
     """Returns the text of a file of the checkout's root with links as they are from the root of docs."""
 
     def target(match: re.Match[str]) -> str:
-        place = match[1].removeprefix("docs/")
+        place = re.sub(r"\.ipynb$", ".md", match[1].removeprefix("docs/"))
         return f"]({OUTSIDE.get(place, place)}{match[2] or ''})"
 
     return re.sub(r"\]\((?![a-z]+://)([^)#]+)(#[^)]*)?\)", target, text)
@@ -61,6 +63,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages |= {_api_page(title): api_pages.page(title) for title in api_pages.GROUPS}
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
+    for name, path in notebook_pages.notebooks().items():
+        text, pictures = notebook_pages.page(path)
+        files.append(File.generated(config, f"{_NOTEBOOKS}/{name}.md", content=text))
+        for picture, content in pictures.items():
+            files.append(File.generated(config, f"{_NOTEBOOKS}/{picture}", content=content))
     return files
 
 
