@@ -81,8 +81,9 @@ def evaluated_records(checkpoint: str) -> tuple[str | None, str | None, str] | N
         return None
     named = {"name": run.get("dataset"), **run.get(PLACES, {}), **(run.get(EVALUATION) or {})}
     name, folder, split = (named.get(key) for key in ("name", "dataset_dir", "eval_split"))
-    said = isinstance(name, str | None) and isinstance(folder, str | None) and isinstance(split, str)
-    return (name, folder, split) if said and not (folder and files.is_remote(folder)) else None
+    if not (isinstance(name, str | None) and isinstance(folder, str | None) and isinstance(split, str)):
+        return None
+    return None if folder and files.is_remote(folder) else (name, folder, split)
 
 
 def changes_of(
