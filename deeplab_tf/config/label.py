@@ -32,7 +32,9 @@ class LabelConfig(Exactness, ServerConfig, group="what"):
     max_body_mb: float = option(
         128.0, "largest body of a request in megabytes; larger ones get status 413", group="limits"
     )
-    longest_side: int = option(LONGEST_SIDE, "the network gets photographs at this longest side")
+    longest_side: int = option(
+        LONGEST_SIDE, "photographs with a longer side than this are shrunk to it for the network"
+    )
     runtime: Runtime = option(
         "auto",
         "what runs the network: tf, tf_frozen, tflite (LiteRT), onnx, openvino, or auto: the fastest",

@@ -47,7 +47,10 @@ def output_of(options: LabelConfig) -> str:
     if options.images is None and options.suspects is None:
         raise DeepLabError("--images is missing; expected the folder of the photographs (or --suspects)")
     beside = options.images if options.images is not None else os.path.splitext(options.suspects or "")[0]
-    return options.output or f"{beside.rstrip('/')}_labelled"
+    beside = beside if files.is_remote(beside) else os.path.normpath(os.path.join(os.curdir, beside))
+    if os.path.basename(beside) in (os.curdir, os.pardir):
+        beside = os.path.abspath(beside)
+    return options.output or f"{beside}_labelled"
 
 
 class Labeller:

@@ -11,7 +11,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.report.thumbnails import look
 from deeplab_tf.inference.measured import Surroundings
 from deeplab_tf.inference.runtime import runtime_predictor
-from deeplab_tf.inference.tiles import network_size, segment_probabilities
+from deeplab_tf.inference.tiles import segment_probabilities
 from deeplab_tf.labelling.pictures import LabelPicture, Place
 from deeplab_tf.labelling.uncertainty import entropy, unsure_places
 from deeplab_tf.ops.images import jpeg_bytes, resize_longest
@@ -54,7 +54,7 @@ class LabelModel:
     def __init__(self, model: keras.Model | None, card: ModelCard | None, options: LabelConfig) -> None:
         self._card = card
         self._predict = PredictConfig(resize="none", tf32=options.tf32)
-        self._sizes = PredictConfig(longest_side=options.longest_side)
+        self._longest = options.longest_side
         self._predictor = None
         if model is not None:
             self._predictor = runtime_predictor(
@@ -72,9 +72,13 @@ class LabelModel:
         return read_photograph(picture.file, self._card.image if self._card else None, name=picture.name)
 
     def _probabilities(self, photograph: Picture) -> np.ndarray:
-        """Returns the classes' probabilities at the size that the network sees, float32 [h, w, classes]."""
+        """Returns the classes' probabilities at the size that the network sees, float32 [h, w, classes].
+
+        Photographs are shrunk and never enlarged: to a network, the things in an enlarged one are strange.
+        """
         assert self._predictor is not None
-        sized = network_size(photograph.pixels, self._sizes, self._predictor.fixed_size)
+        pixels = photograph.pixels
+        sized = resize_longest(pixels, self._longest) if max(pixels.shape[:2]) > self._longest else pixels
         return segment_probabilities(self._predictor, sized, self._predict)
 
     def impression(self, picture: LabelPicture) -> Impression:

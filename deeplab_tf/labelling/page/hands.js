@@ -163,5 +163,6 @@ function pressed(event) {
 
 document.addEventListener("keydown", (event) => {
   if (event.target.matches("input[type=search]")) return;
+  if (event.target.matches("input") && event.key.startsWith("Page")) return;
   if (pressed(event)) event.preventDefault();
 });

@@ -129,6 +129,15 @@ async function restart() {
   }
 }
 
+// What the server knows of the label now; null: it does not answer.
+async function revision() {
+  try {
+    return await (await fetch(`/revisions/${app.picture}`)).json();
+  } catch {
+    return null;
+  }
+}
+
 // ---- buttons
 
 function back() {
@@ -155,7 +164,10 @@ const CLICKS = {
     saver.begin(app.picture, 0);
     open(app.picture);
   },
-  mine: async () => saver.keepMine((await (await fetch(`/revisions/${app.picture}`)).json()).revision),
+  mine: async () => {
+    const now = await revision();
+    if (now) saver.keepMine(now.revision);
+  },
 };
 for (const [id, work] of Object.entries(CLICKS)) byId(id).addEventListener("click", work);
 for (const button of document.querySelectorAll("button[data-tool]")) {
@@ -177,7 +189,7 @@ window.addEventListener("beforeunload", (event) => {
 // Another tab may have gone on with this picture.
 document.addEventListener("visibilitychange", async () => {
   if (document.hidden || !app.picture || !saver.isClean) return;
-  const now = await (await fetch(`/revisions/${app.picture}`)).json().catch(() => null);
+  const now = await revision();
   if (now && now.revision !== saver.revision && saver.isClean && !app.mask.isChanging) open(app.picture);
 });
 
