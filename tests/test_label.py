@@ -1,6 +1,7 @@
 """The server of the labelling page: labels in and out over HTTP, what build-data reads of them, conflicts, a kill."""
 
 import dataclasses
+import errno
 import http.client
 import io
 import json
@@ -24,6 +25,7 @@ from networks import SMALL, lively
 from record_files import encoded
 from test_serving import NAMES
 
+from deeplab_tf import files
 from deeplab_tf.catalog.datasets import read_dataset
 from deeplab_tf.config import LabelConfig
 from deeplab_tf.data.build import BuildOptions, build_records
@@ -245,6 +247,25 @@ def test_a_picture_that_cannot_be_read_is_told(loaded, photos):
         assert "bad.jpg: not an image" in row["error"]
         status, answer, _ = client.ask("GET", f"/masks/{row['id']}")
         assert status == 422 and "bad.jpg: not an image" in answer["error"]
+
+
+def test_a_disk_that_is_full_is_told_and_the_label_is_the_one_before(loaded, photos, monkeypatch):
+    labeller = Labeller(loaded, options(photos))
+    with labeller.running(), serving(labeller, build_label_app) as address:
+        client = Client(address)
+        row = client.rows()["a.jpg"]
+        first, second = label_of(SIZES["a.jpg"], 1), label_of(SIZES["a.jpg"], 2)
+        assert client.save(row["id"], first, 0, done=True)[0] == 200
+        with monkeypatch.context() as patched:
+            patched.setattr(files, "flush", full)
+            status, answer = client.save(row["id"], second, 1, done=True)
+            assert status == 507 and "No space left on device" in answer["error"]
+        np.testing.assert_array_equal(client.mask(row["id"])[0], first)
+        assert client.save(row["id"], second, 1, done=True) == (200, {"revision": 2, "version": "6-2"})
+
+
+def full(file: pathlib.Path) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_mistakes_are_told(loaded, photos, tmp_path, capsys):

@@ -183,8 +183,9 @@ class LabelStore:
           DeepLabError: it cannot be written.
         """
         with self._turn:
-            before, saved = self.read(picture)
+            saved = self.saved(picture)
             if saved.revision != revision:
+                before, _ = self.read(picture)
                 if before is not None and saved.done == done and np.array_equal(before, label):
                     self.follow(picture)
                     return saved.revision  # the answer to the same request was lost
