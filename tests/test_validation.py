@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from networks import lively
 from observers import Recorder
 from record_files import write_shapes
 
@@ -95,6 +96,27 @@ def test_scored_later_a_run_has_its_averages_and_their_statistics(data, tmp_path
     recalibrate_batch_norm(model, (batch["image"] for batch in batches.take(2)))
     for name, variable in variable_map(model).items():
         np.testing.assert_allclose(variable.numpy(), weights[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.heavy
+def test_pictures_are_padded_as_eval_pads_them(data, tmp_path):
+    """The pooled feature is the mean over the padding too, as in the release."""
+    config = dataclasses.replace(MODEL, num_classes=9, crop_size=(33, 33))
+    crop = (81, 97)
+    model = lively(config)
+    run = RunConfig(train_logdir=str(tmp_path / "run"), mode="train_and_eval")
+    (tmp_path / "run").mkdir()
+    asked = Experiment(config, TrainConfig(), data, run, dataclasses.replace(EVALUATION, eval_crop_size=crop))
+    found = validation.Validation(asked, ModelCard(config)).score(1, model, {})
+
+    def evaluated(crop) -> np.ndarray:
+        network = build_model(dataclasses.replace(config, crop_size=crop))
+        network.set_weights(model.get_weights())
+        batches = make_dataset(dataclasses.replace(data, crop_size=crop), split="val", training=False)
+        return deeplab_tf.evaluate(network, batches)["confusion_matrix"]
+
+    np.testing.assert_array_equal(found["confusion_matrix"], evaluated(crop))
+    assert not np.array_equal(found["confusion_matrix"], evaluated(None))
 
 
 def _tensorboard_has(folder, log):
