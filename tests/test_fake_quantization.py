@@ -289,10 +289,11 @@ def test_a_checkpoint_without_ranges_may_start_a_run(untrained, records, tmp_pat
     save_model(tmp_path / "plain", untrained, Receipt("tests", "0" * 64, {}, {}), card=card)
     outcome, lines = run(records, tmp_path / "run", steps=1, tf_initial_checkpoint=str(tmp_path / "plain"))
     assert outcome.step == 1
-    (missing,) = [line for line in "\n".join(lines).splitlines() if line.split()[:1] == ["missing"]]
+    counted = dict(line.split()[:2] for line in "\n".join(lines).splitlines() if line.startswith("  "))
     ranges = [name for name in variable_map(build_model(QUANTISED)) if "_quant/" in name]
     slots = sum(2 for v in untrained.trainable_variables)
-    assert int(missing.split()[1]) == len(ranges) + slots + 2  # Adam's own
+    assert int(counted["missing"]) == len(ranges)
+    assert int(counted["new"]) == slots + 2  # and the two powers of Adam
     with pytest.raises(DeepLabError, match="variables are missing.*leave --quantize_delay_step out, or train with it"):
         open_model(tmp_path / "plain", {"quantize_delay_step": 0})
 

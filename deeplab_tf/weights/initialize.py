@@ -11,13 +11,13 @@ import tensorflow as tf
 from deeplab_tf.catalog.image_facts import RGB
 from deeplab_tf.config.run import ExtraBands
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.weights.names import AVERAGE, GLOBAL_STEP, SLOTS
+from deeplab_tf.weights.names import AVERAGE, COUNTERS, SLOTS
 from deeplab_tf.weights.recognize import recognize
 from deeplab_tf.weights.sources import WeightSource, open_source
 from deeplab_tf.weights.tf1 import training_state
 
 _SLOT_LEAVES = {slot for slots in SLOTS.values() for slot in slots}
-_STATE_LEAVES = {*_SLOT_LEAVES, AVERAGE, GLOBAL_STEP}
+_STATE_LEAVES = {*_SLOT_LEAVES, AVERAGE, *COUNTERS}
 
 
 @dataclasses.dataclass(frozen=True)
