@@ -29,9 +29,10 @@ from deeplab_tf.tools import convert as convert_tool
 from deeplab_tf.tools import eval as eval_tool
 from deeplab_tf.tools import export_model as export_tool
 from deeplab_tf.tools import predict as predict_tool
+from deeplab_tf.weights.describing import describe_weights
 from deeplab_tf.weights.exported import files_of, find_export
 from deeplab_tf.weights.initialize import initialize
-from deeplab_tf.weights.loading import describe_weights, open_model
+from deeplab_tf.weights.loading import open_model
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.sources import sha256_of
 from deeplab_tf.weights.tf1 import Receipt

@@ -20,8 +20,8 @@ from deeplab_tf.network.model import build_model
 from deeplab_tf.tools import doctor
 from deeplab_tf.tools import train as command
 from deeplab_tf.training import finetuning, memory
+from deeplab_tf.weights.describing import describe_weights
 from deeplab_tf.weights.initialize import initialize
-from deeplab_tf.weights.loading import describe_weights
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.tf1 import Receipt, save_tf1_checkpoint, variable_map
 

@@ -25,8 +25,9 @@ from deeplab_tf.serving.engine import Engine
 from deeplab_tf.tools import export_model as export_tool
 from deeplab_tf.tools import options
 from deeplab_tf.weights import hugging_face
+from deeplab_tf.weights.describing import describe_weights
 from deeplab_tf.weights.exported import find_export
-from deeplab_tf.weights.loading import describe_weights, open_model
+from deeplab_tf.weights.loading import open_model
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.renaming import their_name
 from deeplab_tf.weights.repository import Evidence, write_repository

@@ -27,7 +27,8 @@ from deeplab_tf.registration.deferred import CLASSES
 from deeplab_tf.tools import eval as eval_tool
 from deeplab_tf.tools import export_model as export_tool
 from deeplab_tf.tools import predict as predict_tool
-from deeplab_tf.weights.loading import describe_weights, open_model
+from deeplab_tf.weights.describing import describe_weights
+from deeplab_tf.weights.loading import open_model
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ModelConfig(model_variant="tiny", num_classes=3, crop_size=(33, 33))

@@ -26,8 +26,8 @@ from deeplab_tf.tools import convert as convert_tool
 from deeplab_tf.tools import export_model as export_tool
 from deeplab_tf.tools import predict as predict_tool
 from deeplab_tf.tools import serve as serve_tool
+from deeplab_tf.weights.describing import describe_weights
 from deeplab_tf.weights.initialize import initialize
-from deeplab_tf.weights.loading import describe_weights
 
 PICTURE = np.zeros((8, 9, 3), np.uint8)
 PATCH = b"".join(len(part).to_bytes(8, "little") + part for part in (b"{}",))

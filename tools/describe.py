@@ -43,8 +43,8 @@ def _config(name: str, changes: Mapping[str, Any]) -> tuple[ModelConfig, str]:
     if name in configs.names():
         config = configs.read(name).model
         return override(config, changes, remembered=(), source=f"the recipe {name}"), "segmentation"
+    from deeplab_tf.weights.describing import describe_weights
     from deeplab_tf.weights.exported import find_export
-    from deeplab_tf.weights.loading import describe_weights
 
     if export := find_export(name):
         return override(export.card.config, changes, remembered=(), source=name), "segmentation"

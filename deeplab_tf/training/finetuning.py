@@ -27,7 +27,7 @@ from deeplab_tf.ops.class_weights import label_weights
 from deeplab_tf.training import memory
 from deeplab_tf.training.choices import Choice, Chosen, Given, shown
 from deeplab_tf.training.distribution import reserve_devices
-from deeplab_tf.weights.loading import Described, describe_weights
+from deeplab_tf.weights.describing import Described, describe_weights
 from deeplab_tf.weights.run_options import EVALUATION, PLACES, read_run
 
 _LARGEST_ON_CPU = 321  # pixels of a crop's longer side: a step takes a second on two cores, not ten

@@ -17,6 +17,7 @@ READ_ERRORS = (
     *(struct.error, ValueError, LookupError, TypeError, AttributeError, UnicodeDecodeError),
     *(OverflowError, RecursionError, MemoryError),
 )
+FOLDED = "batch norm is folded in a .tflite: statistics are 0 and 1, so keep them frozen"
 _SCALED = (-1.0, 1.0)  # what a network reads whose pixels are scaled
 _SLACK = 0.05
 _FACTS = ("output_stride", "atrous_rates")
@@ -37,10 +38,11 @@ class LiteWeights:
     notes: tuple[str, ...]
 
 
-def _norm(bias: np.ndarray, epsilon: float) -> dict[str, np.ndarray]:
-    """Returns a batch norm that adds `bias` and does no more."""
+def unit_norm(scope: str, bias: np.ndarray, epsilon: float) -> dict[str, np.ndarray]:
+    """Returns the variables of a batch norm that adds `bias` and does no more."""
     one, zero = np.ones_like(bias), np.zeros_like(bias)
-    return {"gamma": one, "beta": bias, "moving_mean": zero, "moving_variance": np.full_like(bias, 1.0 - epsilon)}
+    values = {"gamma": one, "beta": bias, "moving_mean": zero, "moving_variance": np.full_like(bias, 1.0 - epsilon)}
+    return {f"{scope}/{leaf}": value for leaf, value in values.items()}
 
 
 def _weights(found: Match) -> dict[str, np.ndarray]:
@@ -53,7 +55,7 @@ def _weights(found: Match) -> dict[str, np.ndarray]:
         bias = np.zeros(channels, np.float32) if operation.bias is None else operation.bias
         if scope in found.norms:
             name, epsilon = found.norms[scope]
-            arrays |= {f"{name}/{leaf}": value for leaf, value in _norm(bias, epsilon).items()}
+            arrays |= unit_norm(name, bias, epsilon)
         else:
             arrays[f"{scope}/biases"] = bias
     return arrays
@@ -102,7 +104,7 @@ def read_lite(content: bytes) -> LiteWeights:
     if wrong:
         raise DeepLabError(f"{wrong[0]} has values that are not numbers")
     known = {name: getattr(found.config, name) for name in _FACTS} | {"crop_size": graph.size}
-    notes = ["batch norm is folded in a .tflite: statistics are 0 and 1, so keep them frozen"]
+    notes = [FOLDED]
     if graph.corners and "aligned" not in graph.corners:
         known["align_corners"] = False
     if graph.corners - {"aligned"} and graph.corners != {"unaligned"}:

@@ -12,7 +12,6 @@ import numpy as np
 
 from deeplab_tf import files
 from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import ModelConfig, override
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.filesystems import leftovers
@@ -57,7 +56,7 @@ class Loaded:
     notes: tuple[str, ...]
 
 
-def _said(folder: files.AnyPath, changes: Mapping[str, Any]) -> hugging_face.Folder | None:
+def said_by(folder: files.AnyPath, changes: Mapping[str, Any]) -> hugging_face.Folder | None:
     """Returns what the config.json of transformers' in a folder says, with the user's changes; None: there is none."""
     if not hugging_face.is_folder(folder):
         return None
@@ -116,7 +115,7 @@ def _bare_source(path: files.AnyPath, changes: Mapping[str, Any]) -> Iterator[We
         )
 
 
-def _carried(source: WeightSource, config: ModelConfig) -> ModelCard | None:
+def carried_card(source: WeightSource, config: ModelConfig) -> ModelCard | None:
     """Returns the card that a network of Keras carries, or None: it carries none."""
     if source.card is None:
         return None
@@ -134,13 +133,13 @@ def _open_weights(
     keep_state: bool,
 ) -> Loaded:
     """Opens weights without a description, which may be those of the released checkpoint `entry`."""
-    said = _said(path, changes)
+    said = said_by(path, changes)
     with _bare_source(path, changes) as source:
         if said:
             config, kind, notes = said.config, said.kind, list(said.notes)
         else:
             config, kind, notes = infer_config(source, changes, entry)
-        card = _carried(source, config) or ModelCard(
+        card = carried_card(source, config) or ModelCard(
             config=config,
             kind=kind,
             train_split=entry.train_split if entry else None,
@@ -259,7 +258,7 @@ def open_model(
     if index_of(prefix).is_file() and (prefix.parent / MODEL_FILE).is_file():
         return _open_directory(prefix.parent, changes, keep_state=keep_state, weights=prefix)
     if os.sep not in name and not local.exists() and not index_of(local).exists():
-        raise _no_such(name)
+        raise no_such(name)
     return _open_weights(local, changes, dataset, lookup.find_by_file(local), keep_state=keep_state)
 
 
@@ -276,59 +275,8 @@ def renamed(loaded: Loaded, dataset: str | None) -> Loaded:
     return dataclasses.replace(loaded, card=card)
 
 
-@dataclasses.dataclass(frozen=True)
-class Described:
-    """The network of weights that training starts from, without its variables.
-
-    Attributes:
-      config: the network, as it was trained.
-      kind: "segmentation", or "backbone": its head is that of the defaults.
-      class_names: of the classes that it tells apart; () where nothing says which these are.
-      folded: whether its batch norms are folded into the convolutions, as in a .tflite.
-    """
-
-    config: ModelConfig
-    kind: Kind
-    class_names: tuple[str, ...]
-    folded: bool
-
-
-def describe_weights(path: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> Described:
-    """Returns the network that a file, a folder or a checkpoint of the zoo has the weights of.
-
-    Args:
-      path: as in `open_model`.
-      changes: fields of ModelConfig that decide what the shapes do not.
-
-    Raises:
-      DeepLabError: nothing is there, it is damaged or not recognised, or it contradicts `changes`.
-    """
-    name = os.fspath(path)
-    path = hub.fetch(name) if hub.is_hub(name) else path
-    local = files.path(path)
-    prefix = strip_checkpoint_suffix(local)
-    zoo = name in lookup.CHECKPOINTS and not local.exists()
-    if not zoo and os.sep not in name and not local.exists() and not index_of(prefix).exists():
-        raise _no_such(name)
-    folder = prefix.parent if index_of(prefix).is_file() else local
-    with open_source(weights_path(path)) as source:
-        norms = [variable for variable in source.shapes if variable.endswith("/moving_mean")]
-        folded = bool(norms) and not any(source.read(variable).any() for variable in norms)
-        if not zoo and (folder / MODEL_FILE).is_file():
-            card = ModelCard.read(folder)
-            return Described(card.config, card.kind, card.class_names, folded)
-        if said := _said(folder, changes or {}):
-            return Described(said.config, said.kind, said.class_names, folded)
-        entry = lookup.CHECKPOINTS[name] if zoo else lookup.find_by_file(local)
-        config, kind, _ = infer_config(source, changes or {}, entry)
-        if card := _carried(source, config):
-            return Described(config, kind, card.class_names, folded)
-    facts = DATASETS.get(entry.dataset or "") if entry else None
-    known = facts.class_names if facts and kind == "segmentation" and facts.num_classes == config.num_classes else ()
-    return Described(config, kind, known, folded)
-
-
-def _no_such(name: str) -> DeepLabError:
+def no_such(name: str) -> DeepLabError:
+    """Returns the error of a name that neither a file nor the zoo has."""
     unknown = unknown_name("checkpoint", name, lookup.CHECKPOINTS)
     return DeepLabError(f"{unknown} (there is no file or folder of that name; `deeplab-tf zoo` lists the names)")
 
@@ -351,7 +299,7 @@ def opened(model: keras.Model, changes: Mapping[str, Any] | None = None, *, data
     anew = config != network.config
     if anew:
         network = build_model(config, zeros=True)
-    card, more = _carried(source, config) or ModelCard(config=config, source_checkpoint=shown), []
+    card, more = carried_card(source, config) or ModelCard(config=config, source_checkpoint=shown), []
     if dataset or not card.class_names:
         card, more = with_classes(card, dataset, None)
     receipt = load_source(network, source)

@@ -18,8 +18,6 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from deeplab_tf import files
-from deeplab_tf.arch import ARCHITECTURES, head
-from deeplab_tf.arch.units import HEAD_BATCH_NORM
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.config.fields import WEIGHTS
 from deeplab_tf.errors import DamagedError, DeepLabError
@@ -27,16 +25,16 @@ from deeplab_tf.network.model import Network
 from deeplab_tf.weights import archives, caffe, caffe_names, keras_file, keras_layers, kinds, tensor_files
 from deeplab_tf.weights.checkpoint_index import read_index
 from deeplab_tf.weights.frozen_graph import read_frozen
-from deeplab_tf.weights.lite_format import schema
+from deeplab_tf.weights.lite_names import read_named
 from deeplab_tf.weights.lite_weights import READ_ERRORS, read_lite
 from deeplab_tf.weights.variables import variable_map
 
 MODEL_FILE = "deeplab.json"
 MODEL_PREFIX = "model.ckpt"
-_LEAVES = ("weights", "biases", "depthwise_weights", "pointwise_weights")
+_NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
+_LEAVES = ("weights", "biases", "depthwise_weights", "pointwise_weights", *_NORM_LEAVES)
 # TensorFlow's checkpoint reader turns its statuses into Python's own errors: OutOfRange into IndexError, and so on.
 _READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError, OSError, SystemError, TypeError)
-_NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,78 +151,25 @@ def _arrays(path: files.AnyPath, arrays: dict[str, np.ndarray], notes: tuple[str
 
 def _frozen_graph(path: files.AnyPath) -> WeightSource:
     try:
-        constants = read_frozen(path.read_bytes(), _LEAVES + _NORM_LEAVES)
+        constants = read_frozen(path.read_bytes(), _LEAVES)
     except (DecodeError, RecursionError, ValueError, TypeError, LookupError) as error:
         raise _damaged(path, error) from None
     arrays = {name: value for name, value in constants.items() if value.ndim and value.dtype == np.float32}
     return _arrays(path, arrays, ())
 
 
-def _tflite_constants(content: bytes) -> dict[str, np.ndarray]:
-    """Returns the float32 constants under the release's names; none where the file has any of another type."""
-    constants: dict[str, np.ndarray] = {}
-    model = schema().Model.GetRootAs(content)
-    graph = model.Subgraphs(0)
-    for i in range(graph.TensorsLength()):
-        tensor = graph.Tensors(i)
-        buffer = model.Buffers(tensor.Buffer())
-        name = tensor.Name().decode()
-        if not buffer.DataLength() or name.rpartition("/")[2] not in (*_LEAVES, "Conv2D_bias", "depthwise_bias"):
-            continue
-        if tensor.Type() != schema().TensorType.FLOAT32:
-            return {}
-        constants[name] = buffer.DataAsNumpy().view("<f4").reshape(tensor.ShapeAsNumpy())
-    return constants
-
-
-def _epsilon(scope: str) -> float:
-    """Returns the epsilon of the batch norm in `scope`."""
-    for architecture in ARCHITECTURES.values():
-        if architecture.batch_norm and scope.startswith(f"{architecture.scope}/"):
-            return architecture.batch_norm.epsilon
-    return HEAD_BATCH_NORM.epsilon
-
-
-def _unfolded(scope: str, bias: np.ndarray, *, has_norm: bool) -> dict[str, np.ndarray]:
-    """Returns the variables that a bias in a .tflite stands for: itself, or a batch norm that adds it and no more."""
-    if not has_norm:
-        return {f"{scope}/biases": bias}
-    one = np.ones_like(bias)
-    variance = np.full_like(bias, 1.0 - _epsilon(scope))
-    values = (one, bias, np.zeros_like(bias), variance)
-    return {f"{scope}/BatchNorm/{leaf}": value for leaf, value in zip(_NORM_LEAVES, values, strict=True)}
-
-
 def _tflite(path: files.AnyPath) -> WeightSource:
-    """Reads the constants by their tensor names, or where these do not tell by its operations.
-
-    The batch norms are folded into kernels and biases; gamma 1, beta the bias, mean 0 and variance 1 - epsilon make
-    batch norms that change nothing else.
-    """
+    """Reads the constants by their tensor names, or where these do not tell by its operations."""
     content = path.read_bytes()
     if content[4:8] != b"TFL3":
         raise DeepLabError(f"{path}: not a TFLite model (no TFL3 mark); expected a .tflite of the release")
     try:
-        constants = _tflite_constants(content)
-        found = None if constants else read_lite(content)
+        found = read_named(content) or read_lite(content)
     except DeepLabError as error:
         raise DeepLabError(f"{path}: {error}") from None
     except READ_ERRORS as error:
         raise _damaged(path, error) from None
-    if found:
-        return dataclasses.replace(_arrays(path, found.arrays, found.notes), known=found.known)
-    has_logits = any(name.partition("/")[0] == head.LOGITS for name in constants)
-    biased = head.BIASED if has_logits else head.BIASED | head.BIASED_WITHOUT_LOGITS
-    arrays = {}
-    for name, value in constants.items():
-        scope, _, leaf = name.rpartition("/")
-        if leaf.endswith("_bias"):
-            arrays |= _unfolded(scope, value, has_norm=biased.isdisjoint(scope.split("/")))
-        elif value.ndim != 4:
-            raise _damaged(path, ValueError(f"{name!r} has {value.ndim} dimensions; expected 4"))
-        else:  # [cout, kh, kw, cin], depthwise [1, kh, kw, c]
-            arrays[name] = np.ascontiguousarray(value.transpose(1, 2, 3, 0))
-    return _arrays(path, arrays, ("batch norm is folded in a .tflite: statistics are 0 and 1, so keep them frozen",))
+    return dataclasses.replace(_arrays(path, found.arrays, found.notes), known=found.known)
 
 
 def _caffemodel(path: files.AnyPath) -> WeightSource:

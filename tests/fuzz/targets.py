@@ -30,8 +30,8 @@ from deeplab_tf.serving.access import read_tokens
 from deeplab_tf.serving.reading import Settings, read_picture, read_request
 from deeplab_tf.serving.refusal import Refused
 from deeplab_tf.weights import hugging_face
+from deeplab_tf.weights.describing import describe_weights
 from deeplab_tf.weights.exported import find_export
-from deeplab_tf.weights.loading import describe_weights
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.repository import model_card, read_evidence
 from deeplab_tf.weights.run_directory import RunDirectory
