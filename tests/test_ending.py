@@ -1,38 +1,18 @@
 """How the commands end, as processes: control-C is status 130, a reader that goes away is no traceback."""
 
-import os
 import pathlib
 import signal
 import subprocess
 import sys
 
 import pytest
+from commands import begin
 from record_files import write_shapes
 
 from deeplab_tf.tools.cli import COMMANDS
 from deeplab_tf.weights.run_directory import RunDirectory
 
 _PRINTING = [[], ["--help"], ["--version"], ["zoo"], ["published"], *([command, "--help"] for command in COMMANDS)]
-
-
-def begin(arguments: list[str], folder: pathlib.Path) -> subprocess.Popen:
-    """Starts a command that takes SIGINT as one on a terminal does, even where this process ignores it.
-
-    The command sets that itself: a function between fork and exec would let TensorFlow's handlers of a fork run, which
-    write.
-    """
-    program = (
-        "import signal, runpy; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "runpy.run_module('deeplab_tf.tools.cli', run_name='__main__', alter_sys=True)"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
 
 
 def interrupt_after(process: subprocess.Popen, words: str) -> tuple[str, str]:

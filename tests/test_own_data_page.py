@@ -1,18 +1,13 @@
 """What docs/how-to/own_data.md says is so: its commands run, and every row of its tables is tried."""
 
 import base64
-import contextlib
 import io
 import json
-import os
 import pathlib
 import re
 import shlex
 import signal
-import socket
 import struct
-import threading
-import time
 import urllib.request
 import zlib
 from typing import Any
@@ -24,7 +19,7 @@ import pytest
 import tensorflow as tf
 import tifffile
 from annotated import CAT, MAKERS, labelme_values, save_json
-from commands import finished
+from commands import begin, finished
 
 from deeplab_tf.catalog.palettes import pascal_palette
 from deeplab_tf.config import ModelConfig
@@ -592,25 +587,11 @@ def initial(tmp_path_factory) -> str:
     return str(prefix)
 
 
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
-
-
-def ask(port: int, content: bytes, answers: list[object]):
-    """Waits for the server, sends it a picture, keeps its answer and ends it, as Ctrl-C does."""
+def asked(address: str, content: bytes) -> dict:
+    """Returns the answer of a server to a picture."""
     body = json.dumps({"instances": [{"b64": base64.b64encode(content).decode()}]}).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/models/deeplab:predict", body)
-    try:
-        for _ in range(120):
-            with contextlib.suppress(OSError):
-                with urllib.request.urlopen(request, timeout=60) as answer:
-                    answers.append(json.load(answer))
-                break
-            time.sleep(0.25)
-    finally:
-        os.kill(os.getpid(), signal.SIGINT)
+    with urllib.request.urlopen(f"{address}/v1/models/deeplab:predict", body, timeout=60) as answer:
+        return json.load(answer)
 
 
 @pytest.mark.heavy
@@ -628,13 +609,12 @@ def test_from_a_folder_to_a_served_model(here, initial, kind):
         content = npy(deep(0, 5))
         photographs(here, ".npy", [npy(deep(seed, 5)) for seed in range(3)])
     small = ["--train_crop_size=33,33", "--train_batch_size=2", "--training_number_of_steps=2"]
-    port = free_port()
     more = {
         "build-data": ["--num_processes=1"],
         "train": [*small, f"--tf_initial_checkpoint={initial}"],
         "eval": [],
         "export": ["--crop_size=65,65"],
-        "serve": [f"--port={port}"],
+        "serve": ["--port=0"],
     }
     page = commands("commands")
     assert [name for name, *_ in page] == list(more)
@@ -645,16 +625,16 @@ def test_from_a_folder_to_a_served_model(here, initial, kind):
     scores = json.loads(pathlib.Path("exp/mine/eval/metrics.jsonl").read_text())
     assert len([key for key in scores if "_class_" in key]) == (2 if kind == "annotations" else 3)
     assert pathlib.Path("exp/mine_saved_model/saved_model.pb").is_file()
-    answers: list[dict] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    client = threading.Thread(target=ask, args=(port, content, answers))
-    client.start()
-    try:
-        name, *flags = page[-1]
-        assert finished(serve, *flags, *more["serve"]) == 130
-    finally:
-        client.join()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    (prediction,) = answers[0]["predictions"]
+    # In a process of its own: what ends it, Ctrl-C or a fault of a runtime, does not end the tests.
+    with begin([*page[-1], *more["serve"]], here.parent) as server:
+        try:
+            address = next((line.split()[1] for line in server.stdout if line.startswith("Page:")), "")
+            assert address, server.stderr.read()
+            answer = asked(address.rstrip("/"), content)
+            server.send_signal(signal.SIGINT)
+            _, errors = server.communicate(timeout=120)
+        finally:
+            server.kill()
+    assert server.returncode == 130 and "Traceback" not in errors, errors
+    (prediction,) = answer["predictions"]
     assert np.shape(prediction["SemanticPredictions"]) == SIZE
