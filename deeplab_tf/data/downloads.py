@@ -10,7 +10,7 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import IO
 
 from deeplab_tf import files
@@ -27,7 +27,7 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, LookupErr
 _Entry = tuple[str, int, Callable[[], IO[bytes]]]
 
 
-def _tar_entries(archive: pathlib.Path) -> Iterator[_Entry]:
+def _tar_entries(archive: pathlib.Path) -> Generator[_Entry, None, None]:
     with tarfile.open(archive, "r|*") as tar:  # a stream: a member's size is known before a byte of it is read
         for member in tar:
             content = tar.extractfile(member) if member.isreg() else None
@@ -35,7 +35,7 @@ def _tar_entries(archive: pathlib.Path) -> Iterator[_Entry]:
                 yield member.name, member.size, lambda content=content: content
 
 
-def _zip_entries(archive: pathlib.Path) -> Iterator[_Entry]:
+def _zip_entries(archive: pathlib.Path) -> Generator[_Entry, None, None]:
     with zipfile.ZipFile(archive) as container:
         for member in container.infolist():
             if not member.is_dir():

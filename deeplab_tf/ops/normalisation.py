@@ -1,11 +1,12 @@
 """Normalisation without the statistics of a batch: of maps in groups of channels, and of the kernels themselves."""
 
+import numpy as np
 import tensorflow as tf
 
 STANDARDIZED_EPSILON = 1e-5  # the release's, added to the variance of a kernel (core/conv2d_ws.py)
 
 
-def standardized(kernel: tf.Tensor) -> tf.Tensor:
+def standardized(kernel: tf.Tensor | np.ndarray) -> tf.Tensor:
     """Returns a kernel [kh, kw, cin, cout] with mean 0 and variance 1 in each output channel (release: conv2d_ws.py).
 
     The variance is the biased one, to which 1e-5 is added.
@@ -39,6 +40,7 @@ def group_normalized(maps: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, *, grou
 def _over_groups(means: tf.Tensor, groups: int) -> tf.Tensor:
     """Returns the means [b, c] of channels as those of their groups, [b, 1, 1, c]."""
     channels = means.shape[-1]
+    assert channels is not None
     size = channels // groups
     of_groups = tf.reduce_mean(tf.reshape(means, (-1, groups, size)), 2, keepdims=True)
     return tf.reshape(of_groups * tf.ones((1, 1, size), means.dtype), (-1, 1, 1, channels))
