@@ -44,6 +44,7 @@ from deeplab_tf.serving import protocol
 from deeplab_tf.serving.engine import Engine
 from deeplab_tf.serving.limits import Limits
 from deeplab_tf.serving.pictures import decode_picture
+from deeplab_tf.serving.reading import read_picture
 from deeplab_tf.serving.refusal import Refused
 from deeplab_tf.training.train import train
 from deeplab_tf.weights.initialize import initialize, widened
@@ -379,8 +380,8 @@ def test_the_server_takes_files_and_stored_values(trained):
     blank = json.dumps({"instances": [np.zeros_like(pixels).tolist()]}).encode()
     (note,) = protocol.parse_request(blank, Limits(10_000), image=image).notes
     assert note.startswith("image 0: without contrast in the model's value range")
-    picture, resized = engine._read(npy(pixels))
-    ((labels, seconds),) = engine._run(resized[None])
+    picture = read_picture(npy(pixels), engine._settings)
+    ((labels, seconds),) = engine._run(picture.resized[None])
     answer = engine._page_answer(labels, picture, seconds)
     assert (answer["height"], answer["width"]) == (33, 41)
     assert Image.open(io.BytesIO(base64.b64decode(answer["shown_jpeg"]))).size == (41, 33)

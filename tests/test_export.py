@@ -97,7 +97,7 @@ def test_frozen_graph_of_the_release(tmp_path):
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "dynamic", "int8"])
 def test_tflite(precision, photos, tmp_path):
-    flags = ["--crop_size=129,97", f"--precision={precision}"]
+    flags = ["--crop_size=129,97", f"--precision={precision}", "--export_upsample=argmax"]
     flags += [f"--representative_images={photos}"] if precision == "int8" else []
     path = exported(tmp_path, "a.tflite", *flags)
     found = certificate_of(path)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import deeplab_tf
-from deeplab_tf.config import ExportConfig
+from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.config.export import OUTPUTS
 from deeplab_tf.errors import DeepLabError
 
@@ -24,6 +24,7 @@ def test_it_is_public():
         ("out/frozen_inference_graph.pb", None, "frozen_pb"),
         ("a.tflite", None, "tflite"),
         ("a.onnx", None, "onnx"),
+        ("a.xml", None, "openvino"),
         ("out", "tflite", "tflite"),
         ("a.onnx", "onnx", "onnx"),
     ],
@@ -40,10 +41,25 @@ def test_outputs_by_the_format():
     assert outputs("a.pb") == ("predictions", "probabilities")  # official_release.md 6.3
     assert outputs("a.pb", outputs=("predictions",)) == ("predictions",)
     assert outputs("out", outputs=("logits", "probabilities")) == ("logits", "probabilities")
-    assert outputs("a.tflite") == ("predictions",)
+    assert outputs("a.tflite", export_upsample="argmax") == ("predictions",)
     assert outputs("a.tflite", export_upsample="none") == outputs("a.tflite", export_upsample="logits") == ("logits",)
     twice = ExportConfig().for_path("a.tflite").for_path("a.tflite")
     assert twice == ExportConfig().for_path("a.tflite")
+
+
+def test_the_end_of_a_tflite():
+    """MediaPipe reads scores; where there are none, or others than the model takes its classes from, it is classes."""
+
+    def end(model=None, **options):
+        found = ExportConfig(**options).for_path("a.tflite", model)
+        return found.export_upsample, found.outputs
+
+    logits, classes = ("logits", ("logits",)), ("argmax", ("predictions",))
+    assert end() == end(ModelConfig("tiny")) == end(outputs=("logits",)) == logits
+    assert end(outputs=("predictions",)) == end(add_flipped_images=True) == classes
+    late = ModelConfig("tiny", prediction_with_upsampled_logits=False)
+    assert end(late) == classes and end(late, export_upsample="logits") == logits
+    assert ExportConfig().for_path("a.pb").export_upsample is None
 
 
 def test_names_are_those_of_the_release():
@@ -93,7 +109,16 @@ def test_wrong_values(options, expected):
 
 
 WRONG_FOR = [
-    ("x.mlpackage", {}, "--export_path=x.mlpackage: no export ends in .mlpackage; expected .pb, .tflite, .onnx, or no"),
+    (
+        "x.mlpackage",
+        {},
+        "--export_path=x.mlpackage: no export ends in .mlpackage; expected .pb, .tflite, .onnx, .xml, or",
+    ),
+    (
+        "x.mlpackage",
+        {},
+        "this name); Core ML runs on macOS alone, so no file of it is certified here: iOS runs a .tflite",
+    ),
     ("x.H5", {}, "no export ends in .h5"),
     ("a.tflite", {"format": "onnx"}, "--format=onnx contradicts the ending of --export_path=a.tflite"),
     ("a.pb", {"format": "saved_model"}, "--format=saved_model contradicts"),
@@ -104,6 +129,7 @@ WRONG_FOR = [
     ("a.tflite", {"min_resize_value": 257}, "a tflite takes images of one size"),
     ("a.tflite", {"representative_images": ("x",)}, "belongs to --precision=int8"),
     ("a.onnx", {"save_inference_graph": True}, "belongs to saved_model and frozen_pb"),
+    ("a.xml", {"save_inference_graph": True}, "belongs to saved_model and frozen_pb"),
     ("out", {"labels": "folder"}, "labels='folder': needs --images"),
 ]
 

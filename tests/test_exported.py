@@ -22,6 +22,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.export import export_opened, open_for_export
 from deeplab_tf.inference import libraries
 from deeplab_tf.inference.exported import open_export, open_runnable, settled_options
+from deeplab_tf.inference.exported_file import open_openvino
 from deeplab_tf.inference.predictor import Predictor, predictor_of
 from deeplab_tf.inference.tiles import network_size, segment
 from deeplab_tf.serving.engine import Engine
@@ -43,10 +44,12 @@ CROP = (65, 65)
 EXPORTS = {
     "saved": {"outputs": ("predictions", "probabilities")},
     "frozen.pb": {},
-    "float.tflite": {},
+    "float.tflite": {"export_upsample": "argmax"},
+    "scores.tflite": {},
     "small.tflite": {"export_upsample": "none", "uint8_io": False},
     "int8.tflite": {"precision": "int8", "export_upsample": "logits"},
     "net.onnx": {},
+    "net.xml": {"outputs": ("predictions", "probabilities")},
 }
 
 
@@ -88,6 +91,40 @@ def run(place: pathlib.Path, tmp_path: pathlib.Path, name: str, *flags: object) 
 
 
 # ---- predict and eval
+
+
+def test_an_openvino_model_is_two_files(place, tmp_path, capsys):
+    """Both are certified: one that is missing, or not its own, is told; neither is written over."""
+    copied = tmp_path / "net.xml"
+    for end in (".xml", ".bin", ".xml.certificate.json"):
+        shutil.copy(place / f"net{end}", tmp_path)
+    assert find_export(copied).kind == "an OpenVINO model"
+    weights = tmp_path / "net.bin"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-4] + bytes(4))
+    with pytest.raises(DeepLabError, match=r"net\.xml: is not the file that its certificate describes"):
+        open_runnable(copied)
+    weights.unlink()
+    with pytest.raises(DeepLabError, match=r"net\.bin: is missing"):
+        open_runnable(copied)
+    weights.write_bytes(b"mine")
+    copied.unlink()
+    (tmp_path / "net.xml.certificate.json").unlink()
+    flags = (f"--checkpoint_path={place}/model", f"--export_path={copied}", "--num_images=1")
+    assert finished(export_tool, *flags) == 1 and "net.bin is there already" in one_line(capsys.readouterr().err)
+    assert weights.read_bytes() == b"mine"
+
+
+def test_an_openvino_model_that_holds_more_than_computation(place, tmp_path):
+    import openvino
+
+    value = openvino.opset13.parameter([1, 4], np.float32)
+    kept = openvino.opset13.read_value(value, "state")
+    end, keep = openvino.opset13.result(kept), openvino.opset13.assign(kept, "state")
+    model = openvino.Model([end], [keep], [value], "x")
+    openvino.save_model(model, tmp_path / "x.xml", compress_to_fp16=False)
+    with pytest.raises(DeepLabError, match="holds the operation (ReadValue|Assign) .* nothing was run"):
+        open_openvino(tmp_path / "x.xml", ("predictions",))
 
 
 @pytest.mark.heavy

@@ -1,4 +1,4 @@
-r"""Exports a model as SavedModel, frozen graph, TFLite or ONNX, with a certificate that it does what the model does.
+r"""Exports a model, as SavedModel, frozen graph, TFLite, ONNX or OpenVINO, with a certificate that it does the same.
 
   deeplab-tf export --checkpoint_path=models/xception65 --export_path=out/saved_model
   deeplab-tf export --checkpoint_path=models/mnv2 --export_path=out/mnv2.tflite --crop_size=257,257 --precision=int8 \
@@ -41,7 +41,7 @@ def define(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     options.define_path(values, "checkpoint_path", None, options.CHECKPOINT_HELP)
     flags.DEFINE_alias("checkpoint", "checkpoint_path", flag_values=values)
-    text = "file to write (.pb, .tflite, .onnx), or folder to make; neither may exist yet"
+    text = "file to write (.pb, .tflite, .onnx, .xml), or folder to make; neither may exist yet"
     options.define_path(values, "export_path", None, text)
     options.define_flags(values, ExportConfig)
     options.define_flags(values, ModelConfig)
@@ -68,6 +68,7 @@ def summary(certificate: dict) -> dict[str, object]:
         "size": f"{certificate['bytes'] / 1e6:.2f} MB",
         "latency": f"{timing['median_ms']} ms at {timing['size'][0]} x {timing['size'][1]} ({certificate['machine']})",
         "output stride": f"{stride['exported']} ({stride['from']})",
+        **({"MediaPipe": certificate["mediapipe"]} if "mediapipe" in certificate else {}),
         "versions": ", ".join(f"{name} {version}" for name, version in certificate["versions"].items()),
     }
 
@@ -90,7 +91,8 @@ def _shortage(error: Exception, network: ModelConfig, choice: ExportConfig) -> s
 def main(values: flags.FlagValues) -> None:
     """Exports the model and prints its configuration and the certificate."""
     options.require(values, "checkpoint_path", "export_path")
-    choice = ExportConfig(**options.given(values, ExportConfig)).for_path(values.export_path)
+    asked = ExportConfig(**options.given(values, ExportConfig))
+    choice = asked.for_path(values.export_path)
     options.require_use(values, _USES, choice)
     changes = options.given(values, ModelConfig)
     options.start_tensorflow()
@@ -101,6 +103,7 @@ def main(values: flags.FlagValues) -> None:
     target_of(values.export_path, choice).check()
     opened = open_for_export(values.checkpoint_path, changes)
     card = opened.loaded.card
+    choice = asked.for_path(values.export_path, card.config)
     rows = {"checkpoint": values.checkpoint_path, **card.config.to_json(), "num_classes": card.config.num_classes}
     rows |= {"output_stride": f"{card.config.output_stride} ({opened.stride_from})", "dataset": card.dataset}
     rows |= {"format": choice.format, "outputs": choice.outputs, "precision": choice.precision}
@@ -109,7 +112,7 @@ def main(values: flags.FlagValues) -> None:
         print(f"Note: {note}")
     try:
         with options.silenced():  # the converters' log lines are noise
-            certificate = export_opened(opened, values.export_path, choice)
+            certificate = export_opened(opened, values.export_path, asked)
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -9,9 +9,10 @@ from typing import Literal, get_args
 
 from deeplab_tf.config.fields import Options, option, path_option
 from deeplab_tf.config.inference import Inference
+from deeplab_tf.config.model import ModelConfig
 from deeplab_tf.errors import DeepLabError, unknown_name
 
-Format = Literal["saved_model", "frozen_pb", "tflite", "onnx"]
+Format = Literal["saved_model", "frozen_pb", "tflite", "onnx", "openvino"]
 Output = Literal["predictions", "probabilities", "logits"]
 Precision = Literal["float32", "float16", "dynamic", "int8"]
 Upsampling = Literal["none", "logits", "argmax"]
@@ -21,7 +22,9 @@ LABEL_BEYOND = 255
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 UPSAMPLINGS: tuple[Upsampling, ...] = get_args(Upsampling)
 _KIND = re.compile(r"\.(?!v\d)[a-z].*")  # an ending that names a kind of file; .v2, .0 and .2024 number a folder
-SUFFIXES: Mapping[str, Format] = {".pb": "frozen_pb", ".tflite": "tflite", ".onnx": "onnx"}
+SUFFIXES: Mapping[str, Format] = {".pb": "frozen_pb", ".tflite": "tflite", ".onnx": "onnx", ".xml": "openvino"}
+_CORE_ML = "; Core ML runs on macOS alone, so no file of it is certified here: iOS runs a .tflite"
+_OTHERS = {".mlpackage": _CORE_ML, ".mlmodel": _CORE_ML}
 # The names of an exported graph's input and outputs: those of the release's frozen graphs, and one more.
 INPUT = "ImageTensor"
 OUTPUTS: Mapping[Output, str] = {
@@ -42,14 +45,14 @@ class ExportConfig(Options, group="export"):
     The flags of the release's export_model.py that are not model flags, and those that TFLite and the certificate need
     beyond them.
 
-    >>> deeplab_tf.ExportConfig(format="tflite", precision="float16").export_upsample
-    'argmax'
+    >>> deeplab_tf.ExportConfig(precision="float16").for_path("net.tflite").export_upsample
+    'logits'
     """
 
     format: Format | None = option(
         None,
-        "saved_model, frozen_pb (the release's frozen graph), tflite or onnx; unset: by the ending of the path (.pb, "
-        ".tflite, .onnx), else saved_model",
+        "saved_model, frozen_pb (the release's frozen graph), tflite, onnx or openvino; unset: by the ending of the "
+        "path (.pb, .tflite, .onnx, .xml), else saved_model",
         group="what",
     )
     outputs: tuple[Output, ...] | None = option(
@@ -78,9 +81,10 @@ class ExportConfig(Options, group="export"):
     precision: Precision = option(
         "float32", "of a tflite: float32, float16 or dynamic (weights only), int8 (everything)", group="tflite"
     )
-    export_upsample: Upsampling = option(
-        "argmax",
-        "end of a tflite: none: logits at the network's stride; logits: at the size of the image; argmax: classes",
+    export_upsample: Upsampling | None = option(
+        None,
+        "end of a tflite: none: logits at the network's stride; logits: at the size of the image, as MediaPipe reads "
+        "them; argmax: classes; unset: logits, or argmax where scales or flips are averaged",
         group="tflite",
     )
     uint8_io: bool = option(
@@ -115,7 +119,7 @@ class ExportConfig(Options, group="export"):
             raise unknown_name("format", self.format, FORMATS)
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
-        if self.export_upsample not in UPSAMPLINGS:
+        if self.export_upsample not in (None, *UPSAMPLINGS):
             raise unknown_name("export_upsample", self.export_upsample, UPSAMPLINGS)
         for output in self.outputs or ():
             if output not in OUTPUTS:
@@ -132,7 +136,7 @@ class ExportConfig(Options, group="export"):
         expected = averaged.format("predictions or probabilities")
         self._require("outputs", not (self.averages and "logits" in (self.outputs or ())), expected)
         expected = averaged.format("argmax")
-        self._require("export_upsample", not self.averages or self.export_upsample == "argmax", expected)
+        self._require("export_upsample", not self.averages or self.export_upsample in (None, "argmax"), expected)
 
     def require_ranges(self, *, learned: bool) -> None:
         """Raises DeepLabError where int8 would have no ranges or two sets of them.
@@ -167,9 +171,10 @@ class ExportConfig(Options, group="export"):
             return self
         return dataclasses.replace(self, min_agreement=min(_ROUNDED_AGREEMENT, self.required_agreement))
 
-    def for_path(self, path: str | os.PathLike[str]) -> "ExportConfig":
-        """Returns the options with format and outputs set, for an export to `path`.
+    def for_path(self, path: str | os.PathLike[str], model: ModelConfig | None = None) -> "ExportConfig":
+        """Returns the options with format and outputs set, and export_upsample of a tflite, for an export to `path`.
 
+        A `model` that takes classes before they are upsampled ends with them unless something else is asked for.
         DeepLabError where the ending is unknown and no format is given, where format and ending contradict each other,
         or an option belongs to another format.
         """
@@ -179,16 +184,27 @@ class ExportConfig(Options, group="export"):
             raise DeepLabError(
                 f"--export_path={path}: no export ends in {suffix}; expected {', '.join(SUFFIXES)}, or no ending for a "
                 "folder with a SavedModel (with --format=saved_model, the folder may have this name)"
+                + _OTHERS.get(suffix, "")
             )
         chosen = self.format or ending or "saved_model"
         if ending not in (None, chosen):
             raise DeepLabError(f"--format={chosen} contradicts the ending of --export_path={path}; change one of them")
-        outputs = self.outputs or self._outputs_of(chosen)
-        found = dataclasses.replace(self, format=chosen, outputs=outputs)
+        found = dataclasses.replace(self, format=chosen, export_upsample=self._upsampling(chosen, model))
+        outputs = self.outputs or found._outputs_of(chosen)
+        found = dataclasses.replace(found, outputs=outputs)
         found._require_format()
         expected = "a tflite has one output; choose it by --export_upsample"
-        self._require("outputs", chosen != "tflite" or outputs == self._outputs_of(chosen), expected)
+        self._require("outputs", chosen != "tflite" or outputs == found._outputs_of(chosen), expected)
         return found
+
+    def _upsampling(self, chosen: Format, model: ModelConfig | None) -> Upsampling | None:
+        """Returns the end of a tflite where none is asked for; None for other formats."""
+        if chosen != "tflite" or self.export_upsample:
+            return self.export_upsample
+        if self.outputs in (("predictions",), ("logits",)):
+            return "argmax" if self.outputs == ("predictions",) else "logits"
+        early = model is not None and not model.prediction_with_upsampled_logits
+        return "argmax" if self.averages or early else "logits"
 
     def _outputs_of(self, chosen: Format) -> tuple[Output, ...]:
         """Returns the outputs of a format where none are asked for."""
@@ -198,7 +214,7 @@ class ExportConfig(Options, group="export"):
 
     def _require_format(self) -> None:
         lite = self.format == "tflite"
-        for name, neutral in (("precision", "float32"), ("export_upsample", "argmax"), ("uint8_io", True)):
+        for name, neutral in (("precision", "float32"), ("export_upsample", None), ("uint8_io", True)):
             self._require(
                 name, lite or getattr(self, name) == neutral, f"belongs to --format=tflite, not {self.format}"
             )
@@ -207,7 +223,8 @@ class ExportConfig(Options, group="export"):
         expected = "belongs to --precision=int8; the others need no ranges"
         self._require("representative_images", self.precision == "int8" or not self.representative_images, expected)
         expected = "belongs to saved_model and frozen_pb"
-        self._require(
-            "save_inference_graph", not self.save_inference_graph or not (lite or self.format == "onnx"), expected
-        )
-        self._require("labels", not self.labels or bool(self.images), "needs --images, the pictures they belong to")
+        of_tensorflow = self.format in ("saved_model", "frozen_pb")
+        self._require("save_inference_graph", not self.save_inference_graph or of_tensorflow, expected)
+        given = self.images or self.representative_images
+        expected = "needs --images (or --representative_images), the pictures they belong to"
+        self._require("labels", not self.labels or bool(given), expected)

@@ -21,7 +21,7 @@ WEIGHTS = (
     "its network), .safetensors or .pth, folder of transformers', hf://owner/name[@revision], frozen .pb or .tflite of "
     "the release, .caffemodel of DeepLab v1 or v2, or a name of the zoo"
 )
-EXPORTS = "what deeplab-tf export has written: a SavedModel, .tflite, .onnx or .pb with its certificate"
+EXPORTS = "what deeplab-tf export has written: a SavedModel, .tflite, .onnx, .xml or .pb with its certificate"
 LARGEST_SCALE = 16  # of the scales whose probabilities are averaged
 
 

@@ -1,4 +1,4 @@
-"""The export of a model as SavedModel, the release's frozen graph, TFLite or ONNX, each with a certificate."""
+"""The export of a model: SavedModel, the release's frozen graph, TFLite, ONNX, OpenVINO, each with a certificate."""
 
 import contextlib
 import dataclasses
@@ -28,7 +28,7 @@ from deeplab_tf.exporting.certificate import (
     write_certificate,
 )
 from deeplab_tf.exporting.formats import open_with_scores, write_graph_text
-from deeplab_tf.exporting.onnx_file import name_classes
+from deeplab_tf.exporting.lite_metadata import mediapipe
 from deeplab_tf.exporting.target import GRAPH_TEXT, format_of, target_of
 from deeplab_tf.inference.exported_file import RunExport
 from deeplab_tf.inference.exported_predictor import takes_bytes
@@ -135,7 +135,7 @@ def _input(card: ModelCard, options: ExportConfig) -> tuple[tuple[int | None, ..
         # For int8 the converter measures ranges on float inputs, and makes the input uint8 itself.
         plain = options.precision != "int8" and options.uint8_io
         return (1, height, width, channels), whole if plain else tf.float32
-    if options.format == "onnx" and needs_fixed_size(config):
+    if options.format in ("onnx", "openvino") and needs_fixed_size(config):
         return (None, height, width, channels), whole
     return (1 if options.format == "frozen_pb" else None, None, None, channels), whole
 
@@ -217,7 +217,7 @@ def _written(
 
 def export_opened(opened: ExportSource, export_path: str | os.PathLike, options: ExportConfig) -> dict:
     """Writes opened weights in a format for use elsewhere, as `export` does, and returns the certificate."""
-    options = options.for_path(export_path)
+    options = options.for_path(export_path, opened.loaded.card.config)
     target = target_of(export_path, options)
     target.check()
     if target.format.needs:
@@ -234,8 +234,8 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
     with target.growing(options) as folder:
         path = folder / target.export
         with _written(segmentation, (shape, dtype), path, _representative(options, card)) as open_scoring:
-            if options.format == "onnx" and card.class_names:
-                name_classes(path, card.class_names)
+            if target.format.describe:
+                target.format.describe(path, card, options)
             operations = target.format.operations(path)
             require_portable(operations, export_path)
             figures = compare(model, open_scoring(), pictures, card, options)
@@ -254,6 +254,7 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
             "machine": machine(),
             "versions": versions(target.format.packages),
             "operations": operations,
+            **({"mediapipe": mediapipe(path.read_bytes(), card, options)} if options.format == "tflite" else {}),
         }
         write_certificate(certificate, folder / target.certificate)
         if options.save_inference_graph:
@@ -275,8 +276,8 @@ def export(
     Args:
       checkpoint: anything that `load` takes, or a model from `build_model` or `load`, also one that Keras has loaded,
         cloned or wrapped (see `predict`).
-      export_path: a file that ends in .pb, .tflite or .onnx, which gets <file>.certificate.json beside it; otherwise a
-        folder to make, which then holds certificate.json.
+      export_path: a file that ends in .pb, .tflite, .onnx or .xml (which gets its .bin beside it), with
+        <file>.certificate.json beside it; otherwise a folder to make, which then holds certificate.json.
       options: format, outputs, precision and so on.
       **changes: fields of ModelConfig, for instance crop_size=(257, 257). Without output_stride the trained one is
         taken, or 8 if that is unknown; a tflite without crop_size is for 513 x 513.
@@ -298,6 +299,6 @@ def export(
       >>> certificate["images"], certificate["agreement"] > 0.999
       (1, True)
     """
-    options = (options or ExportConfig()).for_path(export_path)
-    target_of(export_path, options).check()
+    options = options or ExportConfig()
+    target_of(export_path, options.for_path(export_path)).check()
     return export_opened(open_for_export(checkpoint, changes), export_path, options)

@@ -16,13 +16,17 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from deeplab_tf import files
 from deeplab_tf.config import ExportConfig
 from deeplab_tf.config.export import INPUT, OUTPUTS, Output
-from deeplab_tf.exporting.onnx_file import packages, without_outputs, write_onnx
+from deeplab_tf.exporting import openvino_file
+from deeplab_tf.exporting.lite_metadata import described
+from deeplab_tf.exporting.onnx_file import name_classes, packages, without_outputs, write_onnx
+from deeplab_tf.exporting.openvino_file import write_openvino
 from deeplab_tf.exporting.saved_model import operations_of, write_saved_model
-from deeplab_tf.inference.exported_file import RunExport
+from deeplab_tf.inference.exported_file import RunExport, open_openvino
 from deeplab_tf.inference.graph import tensor_names
 from deeplab_tf.inference.graph_weights import ApartGraph
 from deeplab_tf.inference.tflite import convert
 from deeplab_tf.weights.kinds import FILE_NAMES
+from deeplab_tf.weights.model_directory import ModelCard
 
 _LARGEST_SHOWN = 256  # bytes of the largest constant whose values stay in the text of a graph
 
@@ -115,6 +119,10 @@ def _open_tflite(path: files.AnyPath, options: ExportConfig) -> RunExport:
     return lambda images: dict(zip(outputs, model(images), strict=True))
 
 
+def _describe_tflite(path: pathlib.Path, card: ModelCard, options: ExportConfig) -> None:
+    path.write_bytes(described(path.read_bytes(), card, options))
+
+
 def open_with_scores(path: files.AnyPath, options: ExportConfig) -> RunExport:
     """Returns a function that runs a .tflite of classes and also gives the scores from which it takes them."""
     model = convert.LiteModel(convert.with_scores(path.read_bytes()))
@@ -141,10 +149,30 @@ def _open_onnx(path: files.AnyPath, options: ExportConfig) -> RunExport:
     return lambda images: dict(zip(outputs, session.run(names, {f"{INPUT}:0": images}), strict=True))
 
 
+def _describe_onnx(path: pathlib.Path, card: ModelCard, _: ExportConfig) -> None:
+    if card.class_names:
+        name_classes(path, card.class_names)
+
+
 def _onnx_operations(path: files.AnyPath) -> dict[str, int]:
     import onnx
 
     return _count(node.op_type for node in onnx.load_from_string(path.read_bytes()).graph.node)
+
+
+# ---- OpenVINO
+
+
+def _write_openvino(graph: ApartGraph, options: ExportConfig, path: pathlib.Path, _: Iterable[np.ndarray]) -> None:
+    write_openvino(graph, _outputs(options), path)
+
+
+def _open_openvino(path: files.AnyPath, options: ExportConfig) -> RunExport:
+    return open_openvino(path, _outputs(options)).run
+
+
+def _openvino_operations(path: files.AnyPath) -> dict[str, int]:
+    return _count(openvino_file.operations(path))
 
 
 # ---- the table
@@ -164,6 +192,7 @@ class Format:
       needs: raises DeepLabError if a package is missing; None if the format needs none.
       without_scores: path of an export, options and another path: writes the export without outputs that the options
         do not name, where that takes less time than another conversion; None: it does not.
+      describe: adds to an export what the model is, with options; None: its format holds no such thing.
     """
 
     target: str
@@ -174,6 +203,7 @@ class Format:
     operations: Callable[[files.AnyPath], dict[str, int]]
     needs: Callable[[], object] | None = None
     without_scores: Callable[[pathlib.Path, ExportConfig, pathlib.Path], None] | None = None
+    describe: Callable[[pathlib.Path, ModelCard, ExportConfig], None] | None = None
 
 
 FORMATS = {
@@ -182,7 +212,13 @@ FORMATS = {
     ),
     "frozen_pb": Format("tensorflow", FILE_NAMES["frozen_pb"], (), _write_frozen, _open_frozen, _frozen_operations),
     "tflite": Format(
-        "tflite", FILE_NAMES["tflite"], ("ai-edge-litert",), _write_tflite, _open_tflite, convert.operations
+        "tflite",
+        FILE_NAMES["tflite"],
+        ("ai-edge-litert",),
+        _write_tflite,
+        _open_tflite,
+        convert.operations,
+        describe=_describe_tflite,
     ),
     "onnx": Format(
         "onnx",
@@ -193,5 +229,15 @@ FORMATS = {
         _onnx_operations,
         packages,
         _without_scores,
+        _describe_onnx,
+    ),
+    "openvino": Format(
+        "tensorflow",
+        FILE_NAMES["openvino"],
+        ("openvino",),
+        _write_openvino,
+        _open_openvino,
+        _openvino_operations,
+        openvino_file.package,
     ),
 }

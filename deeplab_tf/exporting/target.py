@@ -13,6 +13,7 @@ from deeplab_tf.config.export import SUFFIXES
 from deeplab_tf.documents.json_files import read_json
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.formats import FORMATS, Format
+from deeplab_tf.weights.exported import files_of
 from deeplab_tf.weights.kinds import CERTIFICATE
 
 GRAPH_TEXT = "inference_graph.pbtxt"
@@ -48,7 +49,8 @@ class Target:
                 taken = self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
                 present = [self.path] if taken else []
             else:
-                places = [self.path.parent / name for name in (self.export, self.certificate, GRAPH_TEXT)]
+                own = [file.name for file in files_of(self.path)]
+                places = [self.path.parent / name for name in (*own[:1], self.certificate, GRAPH_TEXT, *own[1:])]
                 present = [place for place in places if place.exists()]
                 if places[0] not in present and places[1] in present and self._is_left(places[1]):
                     present = []
@@ -76,7 +78,8 @@ class Target:
         place, names = self.path, None
         if not self.is_folder:
             graph = [GRAPH_TEXT] if options.save_inference_graph else []
-            place, names = self.path.parent, [self.certificate, *graph, self.export]
+            beside = [file.name for file in files_of(self.path)[1:]]
+            place, names = self.path.parent, [self.certificate, *graph, *beside, self.export]
         with self._writing(), files.growing(place, names, local=True) as folder:
             yield pathlib.Path(folder)
 

@@ -1,4 +1,4 @@
-"""Exported files opened to be run: TensorFlow's graphs, TFLite and ONNX, without anything that is not computation.
+"""Exported files opened to be run: TensorFlow's, TFLite, ONNX, OpenVINO, without anything that is not computation.
 
 A file is looked at before a library opens it: what reads or writes other files, or calls code, is refused.
 """
@@ -17,16 +17,22 @@ from deeplab_tf import files
 from deeplab_tf.config.export import INPUT, OUTPUTS, Format, Output
 from deeplab_tf.config.serve import Runtime
 from deeplab_tf.errors import DamagedError, DeepLabError, is_out_of_memory
-from deeplab_tf.inference.libraries import LIBRARIES
+from deeplab_tf.inference.libraries import LIBRARIES, openvino_request
 from deeplab_tf.inference.processor import available_cores
 from deeplab_tf.inference.tflite.convert import LiteModel
-from deeplab_tf.weights.exported import Export
+from deeplab_tf.weights.exported import Export, weights_beside
 from deeplab_tf.weights.kinds import EXPORTED
 
 # Images [b, h, w, channels] of the file's dtype -> {output: array}; predictions, probabilities or logits.
 RunExport = Callable[[np.ndarray], dict[str, np.ndarray]]
 # What runs a format, by its name as --runtime.
-RUNTIME_OF: Mapping[Format, Runtime] = {"saved_model": "tf", "frozen_pb": "tf", "tflite": "tflite", "onnx": "onnx"}
+RUNTIME_OF: Mapping[Format, Runtime] = {
+    "saved_model": "tf",
+    "frozen_pb": "tf",
+    "tflite": "tflite",
+    "onnx": "onnx",
+    "openvino": "openvino",
+}
 # The operations of TensorFlow that compute from their inputs alone, of those that networks are made of.
 _COMPUTES = """
 Abs Add AddN AddV2 All Any ArgMax AvgPool BatchMatMulV2 BiasAdd BroadcastTo Cast Ceil ClipByValue ConcatV2 Const
@@ -42,6 +48,8 @@ Transpose Unpack VarHandleOp ZerosLike
 # What a SavedModel is made of, and the classes of its objects.
 _KINDS = ("user_object", "function", "bare_concrete_function", "variable")
 _PLAIN_OBJECTS = ("_generic_user_object", "signature_map", "trackable_list_wrapper", "trackable_tuple_wrapper")
+# Operations of OpenVINO that hold a graph of their own, or keep something from one picture to the next.
+_WITH_GRAPHS = ("If", "Loop", "TensorIterator", "Assign", "ReadValue")
 _ONNX_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 
 
@@ -162,7 +170,7 @@ def _outputs(export: Export) -> tuple[Output, ...]:
     return export.options.outputs
 
 
-# ---- TFLite and ONNX
+# ---- TFLite, ONNX and OpenVINO
 
 
 def _tflite(export: Export) -> OpenFile:
@@ -221,11 +229,37 @@ def _onnx(export: Export) -> OpenFile:
     return OpenFile(LIBRARIES["onnx"].name, run, np.dtype(_ONNX_TYPES[images.type]))
 
 
+def open_openvino(path: files.AnyPath, outputs: tuple[Output, ...]) -> OpenFile:
+    """Returns what runs an OpenVINO model, which gives `outputs`."""
+    openvino: Any = importlib.import_module("openvino")
+    core = openvino.Core()
+    model = core.read_model(path.read_bytes(), weights_beside(path).read_bytes())
+    for operation in model.get_ops():
+        kind, opset = operation.get_type_name(), operation.get_type_info().version_id
+        if kind in _WITH_GRAPHS or not opset.startswith("opset"):
+            raise DeepLabError(
+                f"{path}: holds the operation {kind} ({opset}), which exports of deeplab_tf do not; nothing was run"
+            )
+    request = openvino_request(core, model)
+    names = [OUTPUTS[output] for output in outputs]
+
+    def run(pixels: np.ndarray) -> dict[str, np.ndarray]:
+        results = request.infer({INPUT: np.ascontiguousarray(pixels)})
+        return {output: np.array(results[name]) for output, name in zip(outputs, names, strict=True)}
+
+    return OpenFile(LIBRARIES["openvino"].name, run, np.dtype(model.input(0).get_element_type().to_dtype()))
+
+
+def _openvino(export: Export) -> OpenFile:
+    return open_openvino(export.path, _outputs(export))
+
+
 _OPENERS: Mapping[Format, Callable[[Export], OpenFile]] = {
     "saved_model": _saved_model,
     "frozen_pb": _frozen,
     "tflite": _tflite,
     "onnx": _onnx,
+    "openvino": _openvino,
 }
 
 

@@ -1,8 +1,7 @@
 """Images to classes by an exported file that is open, as the Keras model it was made from gives them."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -49,19 +48,35 @@ def answer(
         before their largest is taken.
       aligned: the model's align_corners.
     """
-    predictions = outputs.get("predictions")
-    probabilities = outputs.get("probabilities")
-    if probabilities is None and "logits" in outputs:
+    classes = _classes(outputs, size, upsampled_logits=upsampled_logits, aligned=aligned)
+    probabilities = None
+    if outputs.keys() & {"probabilities", "logits"}:
+        probabilities = _probabilities(outputs, size, upsampled_logits=upsampled_logits, aligned=aligned)
+    return classes, probabilities
+
+
+def _classes(
+    outputs: Mapping[str, np.ndarray], size: tuple[int, int], *, upsampled_logits: bool, aligned: bool
+) -> np.ndarray:
+    """Returns the classes of `answer`, without the softmax that they do not need."""
+    if "predictions" in outputs:
+        return outputs["predictions"][0].astype(np.int32, copy=False)
+    scores = outputs.get("probabilities")
+    if scores is None:
         logits = outputs["logits"]
-        softmax = tf.nn.softmax(_resized(logits, size, aligned=aligned) if upsampled_logits else logits).numpy()
-        probabilities = _resized(softmax, size, aligned=aligned)
-        if predictions is None:
-            scores = probabilities if upsampled_logits else logits
-            predictions = resize_labels(scores[0].argmax(-1), *size)[None]
-    if predictions is None:
-        assert probabilities is not None, "an exported file gives predictions, probabilities or logits"
-        predictions = probabilities.argmax(-1)
-    return predictions[0].astype(np.int32, copy=False), None if probabilities is None else probabilities[0]
+        scores = _resized(logits, size, aligned=aligned) if upsampled_logits else logits
+    return resize_labels(scores[0].argmax(-1), *size).astype(np.int32, copy=False)
+
+
+def _probabilities(
+    outputs: Mapping[str, np.ndarray], size: tuple[int, int], *, upsampled_logits: bool, aligned: bool
+) -> np.ndarray:
+    """Returns the probabilities of `answer`, of a file that gives scores."""
+    if "probabilities" in outputs:
+        return outputs["probabilities"][0]
+    logits = outputs["logits"]
+    softmax = tf.nn.softmax(_resized(logits, size, aligned=aligned) if upsampled_logits else logits).numpy()
+    return _resized(softmax, size, aligned=aligned)[0]
 
 
 class ExportedBackend:
@@ -210,7 +225,7 @@ class ExportedPredictor(Predictor):
             return super().labels(images, inference)
         self._require_bands(images)
         with exact_float32(unless=inference.tf32):
-            return np.stack([self._answer(image)[0] for image in images])
+            return np.stack([self._answer(image, _classes) for image in images])
 
     def probabilities(self, images: np.ndarray, inference: Inference = _PLAIN) -> np.ndarray:
         """Returns the class probabilities of images that are run whole; see `Predictor.probabilities`."""
@@ -221,19 +236,18 @@ class ExportedPredictor(Predictor):
             return super().probabilities(images, inference)
         self._require_bands(images)
         with exact_float32(unless=inference.tf32):
-            return np.stack([cast(np.ndarray, self._answer(image)[1]) for image in images])
+            return np.stack([self._answer(image, _probabilities) for image in images])
 
-    def _answer(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def _answer(self, image: np.ndarray, of: Callable[..., np.ndarray]) -> np.ndarray:
         """Returns the file's answer for an image as it is: the file pads it as the network's images are padded."""
         height, width = image.shape[:2]
-        labels, probabilities = answer(
+        found = of(
             self.backend.outputs(image),
             self.fixed_size or (height, width),
             upsampled_logits=self.config.prediction_with_upsampled_logits,
             aligned=self.config.align_corners,
         )
-        inside = np.s_[:height, :width]
-        return labels[inside], None if probabilities is None else probabilities[inside]
+        return found[:height, :width]
 
     def batch_labels(self, images: np.ndarray, sizes: Sequence[tuple[int, int]], inference: Inference) -> np.ndarray:
         """Returns `labels` of a padded batch; what the file pads or resizes itself it gets without the padding."""

@@ -76,19 +76,24 @@ def _open_onnx(content: bytes) -> Run:
     return lambda images: session.run(None, {INPUT: images})
 
 
+def openvino_request(core: Any, model: Any) -> Any:
+    """Returns what runs a model of OpenVINO on the processor, in float32."""
+    # By default it calculates in bfloat16 where the processor can.
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": available_cores(),
+    }
+    return core.compile_model(model, "CPU", settings).create_infer_request()
+
+
 def _open_openvino(content: bytes) -> Run:
     openvino: Any = importlib.import_module("openvino")
     core = openvino.Core()
     with tempfile.TemporaryDirectory(prefix="deeplab_tf-") as folder:
         file = pathlib.Path(folder) / "network.tflite"  # it reads this format from a file only
         file.write_bytes(content)
-        # By default it calculates in bfloat16 where the processor can.
-        settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": available_cores(),
-        }
-        request = core.compile_model(core.read_model(file), "CPU", settings).create_infer_request()
+        request = openvino_request(core, core.read_model(file))
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         # The array of a result is used again by the next call.

@@ -20,9 +20,19 @@ _SAVED_MODEL_FILES = ("saved_model.pb", "fingerprint.pb", "variables/*", "assets
 _INPUT_RANK = 4
 
 
+def weights_beside(path: files.AnyPath) -> files.AnyPath:
+    """Returns the .bin that belongs to an OpenVINO model, whose .xml is at `path`."""
+    return path.with_suffix(".bin")
+
+
 def files_of(path: files.AnyPath) -> list[files.AnyPath]:
-    """Returns the files of the export at `path`: those of a SavedModel if it is a folder, else the file itself."""
-    return [file for part in _SAVED_MODEL_FILES for file in sorted(path.glob(part))] if path.is_dir() else [path]
+    """Returns the files of the export at `path`: those of a SavedModel if it is a folder, else the file itself.
+
+    Those of an OpenVINO model are two.
+    """
+    if path.is_dir():
+        return [file for part in _SAVED_MODEL_FILES for file in sorted(path.glob(part))]
+    return [path, weights_beside(path)] if SUFFIXES.get(path.suffix.lower()) == "openvino" else [path]
 
 
 class _Stride(TypedDict):
@@ -95,8 +105,9 @@ class Export:
 
     def require_unchanged(self) -> None:
         """Raises DamagedError where the file is not the one that was certified."""
-        if not self.path.exists():
-            raise DeepLabError(f"{self.path}: is missing, and its certificate is there; export again")
+        for file in (self.path, *files_of(self.path)):
+            if not file.exists():
+                raise DeepLabError(f"{file}: is missing, and its certificate is there; export again")
         if sha256_of(*files_of(self.path)) != self.sha256:
             raise DamagedError(
                 f"{self.path}: is not the file that its certificate describes: damaged, truncated or replaced (its "

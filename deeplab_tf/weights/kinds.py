@@ -19,6 +19,7 @@ FILE_NAMES: Mapping[Format, str | None] = {
     "frozen_pb": "frozen_inference_graph.pb",
     "tflite": "model.tflite",
     "onnx": "model.onnx",
+    "openvino": "model.xml",
 }
 # What a file of a format is.
 EXPORTED: Mapping[Format, str] = {
@@ -26,6 +27,7 @@ EXPORTED: Mapping[Format, str] = {
     "frozen_pb": "a frozen graph",
     "tflite": "a TFLite model",
     "onnx": "an ONNX model",
+    "openvino": "an OpenVINO model",
 }
 ARCHIVES = (".tar.gz", ".tgz")  # of checkpoints
 SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")

@@ -195,7 +195,8 @@ SCRIPTS = {
             "output_stride": "default: that of the model directory; of a bare checkpoint 8, as before",
             "num_classes": "read from the weights",
             "crop_size": "default: any size, where format and network can; else 513,513",
-            "export_path": "its ending chooses the format: `.pb`, `.tflite`, `.onnx`, or a folder for a SavedModel",
+            "export_path": "its ending chooses the format: `.pb`, `.tflite`, `.onnx`, `.xml`, or a folder for a "
+            "SavedModel",
         },
         _reasons(retired.EXPORT),
     ),

@@ -8,6 +8,7 @@ import numpy as np
 from deeplab_tf.inference.processor import available_cores
 from deeplab_tf.weights.lite_format import schema
 
+_ALIGNED = 16  # bytes that the data of a buffer begin at a multiple of
 EMPTY = 0  # the buffer without data that every file begins with
 
 
@@ -16,11 +17,20 @@ def unpack(content: bytes) -> Any:
     return schema().ModelT.InitFromObj(schema().Model.GetRootAs(content))
 
 
-def pack(model: Any) -> bytes:
-    """Returns the bytes of a file."""
+def new_builder() -> Any:
+    """Returns a builder of FlatBuffers that aligns bytes as the format asks: constants can be used where they lie."""
     import flatbuffers
 
-    builder = flatbuffers.Builder(0)
+    class Builder(flatbuffers.Builder):
+        def StartVector(self, size: int, count: int, alignment: int) -> Any:
+            return super().StartVector(size, count, _ALIGNED if size == 1 else alignment)
+
+    return Builder(0)
+
+
+def pack(model: Any) -> bytes:
+    """Returns the bytes of a file."""
+    builder = new_builder()
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
