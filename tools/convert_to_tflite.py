@@ -63,7 +63,9 @@ def main(values: flags.FlagValues) -> None:
     path = values.output_tflite_path
     if pathlib.PurePath(path).suffix.lower() != ".tflite":
         raise DeepLabError(f"--output_tflite_path={path}: expected a name that ends in .tflite")
-    choice = ExportConfig(precision="int8", **options.given(values, ExportConfig, NAMES)).for_path(path)
+    choice = ExportConfig(
+        precision="int8", export_upsample="argmax", **options.given(values, ExportConfig, NAMES)
+    ).for_path(path)
     options.start_tensorflow()
     options.tell_exactness(optional=False)
     from deeplab_tf.exporting.export import export_opened
