@@ -160,6 +160,7 @@ def test_fields_that_are_left_out_have_transformers_values(tmp_path):
         ({"id2label": ["a"]}, "id2label"),
         ({"id2label": {}}, "id2label"),
         ({"num_labels": 20}, "num_labels=20; expected 21"),
+        ({"id2label": None, "num_labels": 1 << 31}, "num_labels=2147483648; expected a number of classes, at most"),
         ({"label2id": {"LABEL_0": 1}}, "label2id"),
     ],
 )

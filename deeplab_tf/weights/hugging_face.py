@@ -107,6 +107,9 @@ def read_json(path: files.AnyPath) -> dict[str, Any]:
         raise DeepLabError(f"{path}: not a JSON file of fields ({error}); fetch or copy it again") from None
 
 
+_MOST_CLASSES = 65_536  # a name is made for each before the weights tell how many there are
+
+
 def is_folder(folder: files.AnyPath) -> bool:
     """Returns whether a folder has a config.json of transformers'."""
     return (folder / CONFIG).is_file()
@@ -118,8 +121,8 @@ def _class_names(fields: _Values) -> tuple[str, ...]:
     count = fields.values.get("num_labels")
     if labels is None:
         number = 2 if count is None else count
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise fields.wrong("num_labels", "a number of classes")
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 < number <= _MOST_CLASSES:
+            raise fields.wrong("num_labels", f"a number of classes, at most {_MOST_CLASSES}")
         return tuple(f"LABEL_{i}" for i in range(number))
     if not isinstance(labels, dict):
         raise fields.wrong("id2label", "a name for each class number")
