@@ -43,6 +43,8 @@ NOT_PATHS = {
     "ids": "one of a few words",
     "input_tensor_name": "the name of a tensor",
     "download": "yes or no",
+    "unlabelled_share": "a number",
+    "unlabelled_split": "the name of a split",
     "allow_change": "names of flags",
     "build-data dataset": "one of a few words, of which folder is one",
 }
