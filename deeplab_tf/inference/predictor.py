@@ -259,3 +259,14 @@ def predictor_of(model: keras.Model | Predictor) -> Predictor:
         return model
     network = as_network(model)
     return network.derived.get(Predictor, lambda: Predictor(network.config, TensorFlowBackend(network)))
+
+
+def padding_to(model: keras.Model, crop_size: tuple[int, int] | None) -> Predictor:
+    """Returns a predictor of `model` that pads pictures as `eval` does: not to the crop that it was trained with.
+
+    Args:
+      model: from `build_model` or `load`.
+      crop_size: height and width of evaluation in pixels, which the pooled feature sees; None: nothing is padded.
+    """
+    trained = predictor_of(model)
+    return Predictor(dataclasses.replace(trained.config, crop_size=crop_size), trained.backend)

@@ -10,7 +10,7 @@ import numpy as np
 
 from deeplab_tf import files
 from deeplab_tf.catalog.datasets import Dataset
-from deeplab_tf.catalog.palettes import further_colours, pascal_palette
+from deeplab_tf.catalog.palettes import further_colours
 from deeplab_tf.config import LabelConfig
 from deeplab_tf.data.masks import VOID, LabelRules, read_label
 from deeplab_tf.errors import DeepLabError
@@ -236,9 +236,8 @@ def _facts(loaded: Loaded | None, suspects: SuspectList | None, options: LabelCo
                 f"{len(names)}; give a model of that data set, or none"
             )
     elif loaded is not None:
-        number = loaded.card.config.num_classes
-        names = loaded.card.class_names or tuple(f"class {i}" for i in range(number))
-        palette = tuple(loaded.card.palette or pascal_palette(number))[: len(names)]
+        names = loaded.card.shown_names
+        palette = loaded.card.shown_palette[: len(names)]
     else:
         raise DeepLabError("--checkpoint is missing; expected a model whose classes are labelled")
     added = options.add or ()

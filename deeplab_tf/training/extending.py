@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from deeplab_tf import files
@@ -15,6 +14,7 @@ from deeplab_tf.data.find import find_dataset
 from deeplab_tf.data.pipeline import evaluation_batches
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.evaluation.evaluate import score
+from deeplab_tf.inference.predictor import Predictor, padding_to
 from deeplab_tf.ops.metrics import iou_per_class
 from deeplab_tf.weights.growing import grown_classes, grown_network
 from deeplab_tf.weights.loading import Loaded, open_model
@@ -130,7 +130,7 @@ class Extension:
         save_model(target, model, self.old.receipt, card=card)
         return target
 
-    def _scored(self, model: keras.Model, data: DataConfig, split: str, *, classes_of: str) -> np.ndarray:
+    def _scored(self, model: Predictor, data: DataConfig, split: str, *, classes_of: str) -> np.ndarray:
         """Returns the confusion matrix of records, over the classes of the model."""
         source = open_records(dataclasses.replace(data, classes_of=classes_of), split)
         batches = evaluation_batches(source)
@@ -147,7 +147,8 @@ class Extension:
           checkpoint: of the extended network; None: the old network, which has no new classes.
           old_dir: records that are labelled for the old classes; None: these are not scored.
         """
-        model = open_model(checkpoint).model if checkpoint else self.old.model
+        opened = open_model(checkpoint).model if checkpoint else self.old.model
+        model = padding_to(opened, asked.evaluation.eval_crop_size)
         classes_of, split = str(asked.data.classes_of), asked.evaluation.eval_split
         names, old = self.classes.class_names, self.old_classes
         found: dict[str, dict[str, float]] = {}

@@ -14,7 +14,7 @@ from deeplab_tf.data.examples import open_records
 from deeplab_tf.data.parallel import kept_parallel
 from deeplab_tf.data.pipeline import evaluation_batches
 from deeplab_tf.evaluation.evaluate import score, tagged_scores
-from deeplab_tf.inference.predictor import Predictor, predictor_of
+from deeplab_tf.inference.predictor import padding_to
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.names import AVERAGE
 from deeplab_tf.weights.run_directory import BEST, SCORES, RunDirectory
@@ -87,7 +87,8 @@ class Validation:
         with averages_in_place(weights, state):
             batches = evaluation_batches(self._records)
             batches = kept_parallel(batches) if self._run.deterministic else batches
-            scores = score(self._predictor(model), batches, inference, ignore_label=self._card.ignore_label)
+            predictor = padding_to(model, self._evaluation.eval_crop_size)
+            scores = score(predictor, batches, inference, ignore_label=self._card.ignore_label)
             # "not <=" also keeps weights whose score is not a number.
             if self._run.keep_best and not scores["miou"] <= self._kept():
                 self._keep(step, weights, scores["miou"])
@@ -96,12 +97,6 @@ class Validation:
         self._directory.log({**line, "iou_per_class": per_class, "examples": scores["examples"]}, SCORES)
         tags = tagged_scores(scores, inference)
         return {**scores, "tags": tags, "best": self._best_step() == step, "patience": self.patience()}
-
-    def _predictor(self, model: keras.Model) -> Predictor:
-        """Returns the predictor that pads pictures as `eval` does: to the crop of evaluation, not of training."""
-        trained = predictor_of(model)
-        config = dataclasses.replace(trained.config, crop_size=self._evaluation.eval_crop_size)
-        return Predictor(config, trained.backend)
 
     def patience(self) -> bool:
         """Returns whether the run should go on: fewer than early_stop_patience scores came after the best."""
