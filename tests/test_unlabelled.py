@@ -19,6 +19,7 @@ from deeplab_tf.data import shapes
 from deeplab_tf.data.examples import named_batches, open_records
 from deeplab_tf.data.pipeline import BatchPart, training_batches
 from deeplab_tf.data.unlabelled import Mixed, Unlabelled, stored_picture, unlabelled_label
+from deeplab_tf.doctor.run import check_run
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.model import build_model
 from deeplab_tf.tools import train as train_tool
@@ -202,6 +203,7 @@ def test_a_taught_run_goes_on_bit_for_bit_also_in_loops(places, tmp_path):
     assert tensors(tmp_path / "run") == tensors(tmp_path / "whole")
     recorded = json.loads((tmp_path / "run" / "run.json").read_text())
     assert recorded["unlabelled_dir"]["pictures"] == 7 and recorded["unlabelled_share"] == 0.5
+    assert "foreign-directory" not in {finding.code for finding in check_run(tmp_path / "run", {}).findings}
     with pytest.raises(DeepLabError, match="unlabelled_dir: .*7.* then, .* now.*--allow_change=unlabelled_dir"):
         taught(places, tmp_path / "run", folder="others")
     first, last = (RunDirectory(tmp_path / "whole").lines()[number]["cross_entropy"] for number in (0, -1))

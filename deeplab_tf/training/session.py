@@ -136,7 +136,7 @@ class Session:
             RECORDS: self._identity,
             "teacher": self._teacher,
             "unlabelled_dir": unlabelled.identity if unlabelled else None,
-            "unlabelled_share": unlabelled.share if unlabelled else None,
+            "unlabelled_share": self.options.unlabelled_share,
             EVALUATION: settings_of(self.asked.evaluation),
             PLACES: {name: given[name] for name in FREE},
         }
