@@ -14,6 +14,7 @@ import numpy as np
 from deeplab_tf.errors import DeepLabError, OptionError
 from deeplab_tf.inference.onnx_graph import INPUT, onnx_of
 from deeplab_tf.inference.processor import available_cores
+from deeplab_tf.inference.signal_stack import kept_signal_stack
 from deeplab_tf.inference.tflite.convert import LiteModel
 
 # Images float32 [1, h, w, 3] of the file's size -> its outputs.
@@ -84,7 +85,8 @@ def openvino_request(core: Any, model: Any) -> Any:
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": available_cores(),
     }
-    return core.compile_model(model, "CPU", settings).create_infer_request()
+    with kept_signal_stack():
+        return core.compile_model(model, "CPU", settings).create_infer_request()
 
 
 def _open_openvino(content: bytes) -> Run:
