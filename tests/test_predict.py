@@ -22,7 +22,8 @@ from networks import SMALL, lively
 from deeplab_tf.catalog.palettes import default_palette
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.inference.files import expand_inputs, expected_pixels, predict_files
+from deeplab_tf.inference.files import expected_pixels, predict_files
+from deeplab_tf.inference.inputs import expand_inputs
 from deeplab_tf.inference.libraries import LIBRARIES
 from deeplab_tf.inference.predict import predict
 from deeplab_tf.ops.pictures import blend, class_shares

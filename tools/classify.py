@@ -57,7 +57,7 @@ def main(values: flags.FlagValues) -> int:
     given = _names(values.class_names)
     options.start_tensorflow()
     from deeplab_tf.inference.classify import class_names, classify
-    from deeplab_tf.inference.files import expand_inputs
+    from deeplab_tf.inference.inputs import expand_inputs
     from deeplab_tf.ops.images import read_image
     from deeplab_tf.weights.classifying import open_classifier
 

@@ -174,7 +174,7 @@ def main(values: flags.FlagValues) -> int:
 
         runner_flags(values.beam_runner, values.beam_options)
     from deeplab_tf.inference.exported import open_runnable, settled_options
-    from deeplab_tf.inference.files import expand_inputs
+    from deeplab_tf.inference.inputs import expand_inputs
 
     clips, pictures = predict_clips.split_inputs(values, choice)
     files = expand_inputs(pictures)
@@ -215,7 +215,7 @@ def main(values: flags.FlagValues) -> int:
 
 def _predict_typed(name: str, loaded: "Runnable", values: flags.FlagValues, choice: PredictConfig) -> list[str]:
     """Segments the images that the user typed, a file, a folder or a glob; returns the errors."""
-    from deeplab_tf.inference.files import expand_inputs
+    from deeplab_tf.inference.inputs import expand_inputs
 
     try:
         return _predict(loaded, expand_inputs([name]), values, choice)

@@ -32,7 +32,7 @@ def split_inputs(values: flags.FlagValues, choice: PredictConfig) -> tuple[list[
       DeepLabError: a flag for clips is given without one, or --beam_runner with one.
     """
     from deeplab_tf.files import is_address, path
-    from deeplab_tf.inference.files import matching
+    from deeplab_tf.inference.inputs import matching
     from deeplab_tf.inference.video import is_clip
 
     of_frames = choice.fps is not None

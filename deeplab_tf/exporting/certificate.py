@@ -25,7 +25,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.logits_once import LogitsOnce
 from deeplab_tf.inference.exported_file import RunExport
 from deeplab_tf.inference.exported_predictor import answer, takes_bytes
-from deeplab_tf.inference.files import expand_inputs
+from deeplab_tf.inference.inputs import expand_inputs
 from deeplab_tf.inference.predictor import Predictor, predictor_of
 from deeplab_tf.network.precision import exact_float32
 from deeplab_tf.ops.images import resize_labels, resize_longest

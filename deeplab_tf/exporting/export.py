@@ -32,9 +32,9 @@ from deeplab_tf.exporting.lite_metadata import mediapipe
 from deeplab_tf.exporting.target import GRAPH_TEXT, format_of, target_of
 from deeplab_tf.inference.exported_file import RunExport
 from deeplab_tf.inference.exported_predictor import takes_bytes
-from deeplab_tf.inference.files import expand_inputs
 from deeplab_tf.inference.folded_graph import read_weights
 from deeplab_tf.inference.graph import Segmentation, build_graph, build_graph_def
+from deeplab_tf.inference.inputs import expand_inputs
 from deeplab_tf.network.model import build_model
 from deeplab_tf.network.sizes import needs_fixed_size
 from deeplab_tf.weights import hub, hugging_face, keras_file

@@ -21,7 +21,8 @@ from deeplab_tf.documents.json_files import JSONError, parse_json
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.files import AnyPath, growing, path, written
 from deeplab_tf.inference.exported import open_runnable
-from deeplab_tf.inference.files import ImageResult, SegmentationPipeline, require_apart, stems
+from deeplab_tf.inference.files import ImageResult, SegmentationPipeline
+from deeplab_tf.inference.inputs import require_apart, stems
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.weights.hub import is_hub
 
