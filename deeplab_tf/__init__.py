@@ -26,7 +26,7 @@ if _typing.TYPE_CHECKING:  # What type checkers and editors read; at run time `_
     from deeplab_tf.inference.predict import predict as predict
     from deeplab_tf.inference.segmenter import Segmenter as Segmenter
     from deeplab_tf.network.backbone import build_backbone as build_backbone
-    from deeplab_tf.network.model import build_model as build_model
+    from deeplab_tf.network.build import build_model as build_model
     from deeplab_tf.ops import crf as crf
     from deeplab_tf.training.keras_fit import MeanIoU as MeanIoU
     from deeplab_tf.training.keras_fit import PolyDecay as PolyDecay
@@ -48,7 +48,7 @@ _PUBLIC = {
     "ExportConfig": "config",
     "Experiment": "config",
     "DeepLabError": "errors",
-    "build_model": "network.model",
+    "build_model": "network.build",
     "build_backbone": "network.backbone",
     "load": "weights.load",
     "load_backbone": "weights.load",

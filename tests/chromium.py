@@ -98,11 +98,11 @@ class Page:
 
 
 @contextlib.contextmanager
-def chromium(folder: pathlib.Path) -> Iterator[Page]:
-    """Starts a browser whose profile and downloads lie in `folder`, and ends it."""
+def chromium(folder: pathlib.Path, *more: str) -> Iterator[Page]:
+    """Starts a browser whose profile and downloads lie in `folder`, with more flags, and ends it."""
     (read_commands, write_commands), (read_answers, write_answers) = os.pipe(), os.pipe()
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe"]
-    flags += [f"--user-data-dir={folder / 'profile'}", "--no-first-run", "--disable-background-networking"]
+    flags += [f"--user-data-dir={folder / 'profile'}", "--no-first-run", "--disable-background-networking", *more]
     # The browser reads descriptor 3 and writes 4.
     command = ["bash", "-c", f'exec "$@" 3<&{read_commands} 4>&{write_answers}', "bash", find_chromium(), *flags]
     log = (folder / "chromium.log").open("wb")

@@ -101,6 +101,13 @@ def shared() -> pathlib.Path:
     return SHARED
 
 
+@pytest.fixture
+def my_data(tmp_path, monkeypatch) -> pathlib.Path:
+    """A folder of one's own data in the working directory, yet to be made."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "my_data"
+
+
 def golden_cases() -> list[str]:
     """The names of the golden model cases."""
     return sorted(path.stem for path in (GOLDENS / "models").glob("*.npz"))

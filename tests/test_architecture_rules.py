@@ -41,7 +41,7 @@ FLOORS = (
 FACTS = {"numpy"}
 PACKAGES = {
     **dict.fromkeys(("errors", "version", "registration", "arch", "catalog", "config", "configs"), FACTS),
-    "ops": {*FACTS, "tensorflow", "keras", "scipy", "PIL", "tifffile"},
+    "ops": {*FACTS, "tensorflow", "keras", "scipy", "PIL", "pillow_heif", "tifffile"},
 }
 FACT_MODULES = ("config", "arch", "catalog.datasets", "catalog.image_facts", "zoo.released")
 

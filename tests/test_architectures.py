@@ -1,4 +1,7 @@
-"""Contracts that every architecture keeps: its variables, its features at every output stride, its sizes."""
+"""Contracts that every architecture keeps: its variables, its features at every output stride, its sizes.
+
+The last two hold for each kind of unit, and are looked at on backbones without the units that repeat the one before.
+"""
 
 import dataclasses
 import functools
@@ -9,15 +12,16 @@ import numpy as np
 import pytest
 from conftest import V3_HEAD
 from golden import golden_tensor
+from networks import bare, reduced
 
 from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.arch.units import InvertedResidual
+from deeplab_tf.arch.units import InvertedResidual, NasCell
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network import graph
 from deeplab_tf.network.backbone import build_backbone
+from deeplab_tf.network.build import build_model
 from deeplab_tf.network.cost import regularized_kernels
-from deeplab_tf.network.model import build_model
 from deeplab_tf.network.sizes import logits_stride
 from deeplab_tf.ops.resizing import scale_dimension
 from deeplab_tf.weights.tf1 import variable_map
@@ -57,17 +61,43 @@ LISTS = {
 }
 
 
+FULL = dict(ARCHITECTURES)
+
+
+def apart() -> list[str]:
+    """The variants; of those that are one network but for names and the number of repeated units, the first."""
+    found: dict[str, str] = {}
+    for name, architecture in FULL.items():
+        rows = bare(reduced(architecture).units(ModelConfig(model_variant=name)))
+        names = {"name": "", "scope": "", "units": None, "decoder_end_points": {}, "classifier": None}
+        found.setdefault(repr((rows, dataclasses.replace(architecture, **names))), name)
+    return list(found.values())
+
+
+NETWORKS = apart()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _networks_are_reduced():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, architecture in FULL.items():
+            patch.setitem(ARCHITECTURES, name, reduced(architecture))
+        yield
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """The networks as they are shipped."""
+    for name, architecture in FULL.items():
+        monkeypatch.setitem(ARCHITECTURES, name, architecture)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _weights_start_at_zero():
     # Each test gives its own weights or looks at names alone; drawing them first would take most of the time.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph, "initializer", lambda kind: "zeros")
         yield
-
-
-def marked(variant: str, *rest):
-    marks = pytest.mark.heavy if variant.startswith(LARGE) else ()
-    return pytest.param(variant, *rest, marks=marks, id="-".join(str(part) for part in (variant, *rest)))
 
 
 def fill(model: keras.Model, make=golden_tensor) -> keras.Model:
@@ -105,8 +135,10 @@ def test_every_list_of_variables_has_a_configuration(shared):
     assert {path.stem for path in (shared / "reference" / "variables").glob("*.txt")} == set(LISTS)
 
 
-@pytest.mark.parametrize("tag", [pytest.param(t, marks=marked(LISTS[t][0]).marks, id=t) for t in LISTS])
-def test_variables_and_regularised_kernels_are_those_of_the_release(shared, tag):
+@pytest.mark.parametrize(
+    "tag", [pytest.param(t, marks=[pytest.mark.heavy] * LISTS[t][0].startswith(LARGE)) for t in LISTS]
+)
+def test_variables_and_regularised_kernels_are_those_of_the_release(shared, full, tag):
     variant, options = LISTS[tag]
     model = build_model(ModelConfig(model_variant=variant, **options))
     shapes, regularized = read_list(shared / "reference" / "variables" / f"{tag}.txt")
@@ -157,11 +189,11 @@ def worst(outputs: dict, expected: dict, names=None) -> tuple[float, str]:
 
 
 # Elsewhere in this file, with what changes in them at a smaller output stride.
-APART = ("mobilenet_v3_small_seg", "vgg16")
+ELSEWHERE = ("mobilenet_v3_small_seg", "vgg16")
 STRIDES = [
-    marked(name, stride)
-    for name, architecture in ARCHITECTURES.items()
-    if not architecture.strides_from_rows and name not in APART
+    pytest.param(name, stride, id=f"{name}-{stride}")
+    for name, architecture in FULL.items()
+    if name in NETWORKS and not architecture.strides_from_rows and name not in ELSEWHERE
     for stride in (16, 8, 4, 2, 1)
     if architecture.smallest_output_stride <= stride < architecture.nominal_output_stride
 ]
@@ -180,7 +212,6 @@ def test_a_smaller_output_stride_gives_the_same_features_at_more_places(variant,
     assert error < 2e-5, end_point
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("variant", "options"),
     [
@@ -192,7 +223,7 @@ def test_a_smaller_output_stride_gives_the_same_features_at_more_places(variant,
         ("mobilenet_edgetpu", {"depth_multiplier": 0.75}),
         ("resnet_v1_18", {"cascade_blocks": 3}),
         ("resnet_v1_50", {"cascade_blocks": 1, "multi_grid": (1, 2, 1)}),
-        pytest.param("resnet_v1_50_beta", {"cascade_blocks": 3, "multi_grid": (1, 2, 4)}, marks=pytest.mark.heavy),
+        ("resnet_v1_50_beta", {"cascade_blocks": 3, "multi_grid": (1, 2, 4)}),
     ],
 )
 def test_options_keep_the_features(variant, options):
@@ -221,7 +252,7 @@ def test_a_cascade_reaches_every_output_stride(output_stride):
     shapes = {name: x.shape[1:] for name, x in model.output.items()}
     for block in (4, 5, 6, 7):
         stride = min(2 ** (block + 2) if block < 7 else 256, output_stride)
-        assert shapes[f"resnet_v1_50/block{block}"] == (256 // stride + 1, 512 // stride + 1, 2048)
+        assert shapes[f"resnet_v1_50/block{block}"] == (256 // stride + 1, 512 // stride + 1, 2048 // 8)
         first = model.get_layer(f"resnet_v1_50.block{block}.unit_1.bottleneck_v1.conv2").dilation_rate
         second = model.get_layer(f"resnet_v1_50.block{block}.unit_2.bottleneck_v1.conv2").dilation_rate
         rate = max(1, 2 ** (block + 1) // output_stride)
@@ -274,7 +305,6 @@ def test_vgg16_pools_as_caffe_does(size):
     np.testing.assert_array_equal(outputs["features"], outputs["vgg_16/pool5"])
 
 
-@pytest.mark.heavy
 def test_caffes_place_of_a_stride_is_none_but_another_order():
     # Caffe's ResNet strides in the first 1x1 convolutions of a block, slim's in the last 3x3 of the block before.
     early = ModelConfig(model_variant="resnet_v1_101_caffe", output_stride=4)
@@ -325,7 +355,7 @@ def test_mobilenet_v3_small_gains_a_residual_where_a_stride_goes(output_stride, 
 
 
 @pytest.mark.parametrize("variant", ["mobilenet_v3_large_seg", "mobilenet_v3_small_seg"])
-def test_squeeze_and_excite_sees_the_larger_map(variant):
+def test_squeeze_and_excite_sees_the_larger_map(full, variant):
     # Its mean runs over the whole map, which is not the mean over every other place.
     config, size = ModelConfig(model_variant=variant, output_stride=32), (65, 97)
     expected = nominal(config, sizes=(size,))[size]
@@ -338,16 +368,24 @@ def symbolic_end_points(variant: str, size=(65, 97), **options) -> dict[str, tup
     return {name: x.shape[1:] for name, x in model.output.items()}
 
 
-@pytest.mark.heavy
+def cells(variant: str, **options) -> list[NasCell]:
+    rows = FULL[variant].units(ModelConfig(model_variant=variant, **options))
+    return [row for row in rows if isinstance(row, NasCell)]
+
+
 @pytest.mark.parametrize(("output_stride", "side", "channels"), [(8, 9, 200), (16, 5, 400), (32, 3, 800)])
 def test_nas_pnasnet_chooses_other_cells_instead(output_stride, side, channels):
     # It is not made for atrous convolution: each output stride is another network, with other widths.
     shapes = symbolic_end_points("nas_pnasnet", (65, 65), output_stride=output_stride)
-    assert shapes["features"] == (side, side, channels) and shapes["Cell_11"] == (side, side, channels)
+    last = cells("nas_pnasnet", output_stride=output_stride)[-1]
+    assert (last.end_point, last.tap_widths["Cell_11"], 4 * 2**last.level) == ("Cell_11", channels, output_stride)
+    assert shapes["features"] == (side, side, channels)
 
 
 @pytest.mark.heavy
 def test_nas_hnasnet_has_output_stride_8_whatever_is_asked():
+    assert cells("nas_hnasnet", output_stride=8) == cells("nas_hnasnet", output_stride=32)
+    assert cells("nas_hnasnet")[-1].tap_widths == {"Cell_11": 200} and cells("nas_hnasnet")[-1].level == 1
     shapes = [symbolic_end_points("nas_hnasnet", (65, 65), output_stride=stride) for stride in (8, 32)]
     assert shapes[0] == shapes[1] and shapes[0]["features"] == (9, 9, 200)
 
@@ -379,7 +417,7 @@ def full_config(variant: str) -> ModelConfig:
     )
 
 
-@pytest.mark.parametrize("variant", [marked(variant) for variant in ARCHITECTURES if not variant.startswith("nas_")])
+@pytest.mark.parametrize("variant", [name for name in NETWORKS if not name.startswith("nas_")])
 def test_a_graph_for_any_size_agrees_with_the_graph_for_one(variant):
     config = full_config(variant)
     free = fill(build_model(config))
@@ -394,7 +432,8 @@ def test_a_graph_for_any_size_agrees_with_the_graph_for_one(variant):
         assert distance(value, expected) < 1e-5
 
 
-@pytest.mark.parametrize("variant", [marked("nas_pnasnet"), marked("nas_hnasnet")])
+@pytest.mark.heavy
+@pytest.mark.parametrize("variant", ["nas_pnasnet", "nas_hnasnet"])
 def test_nas_agrees_at_sizes_a_multiple_of_32_plus_1(variant):
     config, size = full_config(variant), (65, 97)
     free = fill(build_model(config))

@@ -1,6 +1,7 @@
 """The exported formats: written, then run as a user of TensorFlow or onnxruntime runs them, without this package."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 import subprocess
@@ -12,12 +13,10 @@ import tensorflow as tf
 from conftest import V3_HEAD
 from golden import golden_image
 from google.protobuf import text_format
-from networks import DECODER, lively
+from networks import DECODER, lively, reduced
 from test_inference_graph import ALL, ANY_SIZE, apart_graph_of, graph_of
 
 from deeplab_tf.arch import ARCHITECTURES
-from deeplab_tf.arch.spec import Architecture
-from deeplab_tf.arch.units import ResNetUnit, XceptionUnit
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.certificate import require_portable
@@ -31,7 +30,7 @@ from deeplab_tf.ops.resizing import resize_bilinear
 
 SHAPES = {"frozen_pb": (1, None, None, 3), "tflite": (1, 64, 97, 3)}
 SHAPES |= dict.fromkeys(("saved_model", "onnx", "openvino"), ANY_SIZE)
-# Written to a file and run by a Python that has no deeplab_tf.
+# Written to a file and run by a Python without deeplab_tf; given a SavedModel, a frozen graph, images, an output file.
 PLAIN = """
 import json, os, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -39,7 +38,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 sys.modules["deeplab_tf"] = sys.modules["keras"] = None
 import numpy as np
 import tensorflow as tf
-images = np.load(sys.argv[2])
+images = np.load(sys.argv[3])
 """
 SAVED_MODEL = """
 loaded = tf.saved_model.load(sys.argv[1])
@@ -50,16 +49,16 @@ contents[1] = tf.io.encode_png(images[1, :40, :50]).numpy()
 found |= {f"bytes {k}": v.numpy() for k, v in encoded(image_bytes=tf.constant(contents)).items()}
 """
 FROZEN = """
-graph = tf.compat.v1.GraphDef.FromString(open(sys.argv[1], "rb").read())
+graph = tf.compat.v1.GraphDef.FromString(open(sys.argv[2], "rb").read())
 with tf.Graph().as_default(), tf.compat.v1.Session() as session:
     tf.import_graph_def(graph, name="")
     names = ("SemanticPredictions:0", "SemanticProbabilities:0")
-    found = dict(zip(names, session.run(names, {"ImageTensor:0": images[:1]})))
+    found |= dict(zip(names, session.run(names, {"ImageTensor:0": images[:1]})))
 """
 SAVE = """
 loaded = {name for name, module in sys.modules.items() if module}
 assert not [name for name in loaded if name.partition(".")[0] in ("deeplab_tf", "keras")]
-np.savez(sys.argv[3], **found)
+np.savez(sys.argv[4], **found)
 """
 
 
@@ -71,10 +70,12 @@ def assert_same_classes(found: np.ndarray, probabilities: np.ndarray, *, margin:
     assert behind.max() < margin and np.mean(behind > 0) <= 1e-3
 
 
-@pytest.fixture(autouse=True)
-def kernels_of_small_networks_are_large(monkeypatch):
-    monkeypatch.setattr(graph_weights, "_LEAST_BYTES", 1 << 10)
-    monkeypatch.setattr(graph_weights, "_MANY_BYTES", 1)
+@pytest.fixture(autouse=True, scope="module")
+def kernels_of_small_networks_are_large():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph_weights, "_LEAST_BYTES", 1 << 10)
+        patch.setattr(graph_weights, "_MANY_BYTES", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -91,22 +92,30 @@ def written(name: str, model, folder: pathlib.Path, **options):
     return path, ExportConfig(**options)
 
 
-def without_the_package(code: str, path: pathlib.Path, images: np.ndarray, folder: pathlib.Path) -> dict:
-    """Runs code that sees `images` and sets `found`, in a Python where deeplab_tf and keras cannot be imported."""
+@pytest.fixture(scope="module")
+def usual(model, tmp_path_factory):
+    """What `written` returns for a format without options. Each file is written once, for tests that only read it."""
+    return functools.cache(lambda name: written(name, model, tmp_path_factory.mktemp(name)))
+
+
+@pytest.fixture(scope="module")
+def without_the_package(usual, tmp_path_factory) -> tuple[np.ndarray, dict]:
+    """Images, and what both formats of TensorFlow find in a Python where deeplab_tf and keras cannot be imported."""
+    folder = tmp_path_factory.mktemp("plain")
+    images = np.stack([golden_image(f"plain{number}", 66, 83) for number in range(2)])
     np.save(folder / "images.npy", images)
-    (folder / "run.py").write_text(PLAIN + code + SAVE)
-    command = [sys.executable, "-I", folder / "run.py", path, folder / "images.npy", folder / "found.npz"]
+    (folder / "run.py").write_text(PLAIN + SAVED_MODEL + FROZEN + SAVE)
+    paths = [usual(name)[0] for name in ("saved_model", "frozen_pb")]
+    command = [sys.executable, "-I", folder / "run.py", *paths, folder / "images.npy", folder / "found.npz"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     with np.load(folder / "found.npz") as arrays:
-        return dict(arrays)
+        return images, dict(arrays)
 
 
 @pytest.mark.heavy
-def test_saved_model_without_the_package(model, tmp_path):
-    path, _ = written("saved_model", model, tmp_path, outputs=ALL)
-    images = np.stack([golden_image(f"plain{number}", 66, 83) for number in range(2)])
-    found, predictor = without_the_package(SAVED_MODEL, path, images, tmp_path), predictor_of(model)
+def test_saved_model_without_the_package(model, without_the_package):
+    (images, found), predictor = without_the_package, predictor_of(model)
     probabilities = predictor.probabilities(images)
     assert_same_classes(found["image SemanticPredictions"], probabilities)
     np.testing.assert_allclose(found["image SemanticProbabilities"], probabilities, atol=5e-5)
@@ -122,24 +131,23 @@ def test_saved_model_without_the_package(model, tmp_path):
 
 
 @pytest.mark.heavy
-def test_frozen_graph_without_the_package(model, tmp_path):
-    path, _ = written("frozen_pb", model, tmp_path, outputs=ALL)
-    images, predictor = golden_image("frozen", 66, 83)[None], predictor_of(model)
-    found = without_the_package(FROZEN, path, images, tmp_path)
+def test_frozen_graph_without_the_package(model, without_the_package):
+    images, found = without_the_package
+    probabilities = predictor_of(model).probabilities(images[:1])
     assert found["SemanticPredictions:0"].dtype == np.int32
-    assert_same_classes(found["SemanticPredictions:0"], predictor.probabilities(images))
-    np.testing.assert_allclose(found["SemanticProbabilities:0"], predictor.probabilities(images), atol=5e-5)
+    assert_same_classes(found["SemanticPredictions:0"], probabilities)
+    np.testing.assert_allclose(found["SemanticProbabilities:0"], probabilities, atol=5e-5)
 
 
 @pytest.mark.heavy
-def test_jpegs_are_decoded_as_pillow_does(model, tmp_path):
+def test_jpegs_are_decoded_as_pillow_does(model, usual):
     import io
 
     import PIL.Image
 
     from deeplab_tf.ops.images import read_image
 
-    path, _ = written("saved_model", model, tmp_path, outputs=("predictions",))
+    path, _ = usual("saved_model")
     stream, image = io.BytesIO(), golden_image("jpeg", 48, 65)
     PIL.Image.fromarray(image).save(stream, "JPEG", quality=90)
     encoded = tf.saved_model.load(str(path)).signatures["image_bytes"]
@@ -153,10 +161,10 @@ def test_jpegs_are_decoded_as_pillow_does(model, tmp_path):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", FORMATS)
-def test_each_format_runs_here(name, model, tmp_path):
+def test_each_format_runs_here(name, model, usual):
     if name == "onnx":
         pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
-    path, options = written(name, model, tmp_path)
+    path, options = usual(name)
     run = FORMATS[name].open(path, options)
     sizes = [(64, 97)] if name == "tflite" else [(64, 97), (65, 65), (98, 33)]
     for height, width in sizes:
@@ -177,9 +185,9 @@ def test_each_format_runs_here(name, model, tmp_path):
 
 
 @pytest.mark.heavy
-def test_onnx_takes_batches(model, tmp_path):
+def test_onnx_takes_batches(model, usual):
     pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
-    path, options = written("onnx", model, tmp_path, outputs=("predictions",))
+    path, options = usual("onnx")
     images = np.stack([golden_image(f"batch{number}", 50, 66) for number in range(3)])
     found = FORMATS["onnx"].open(path, options)(images)
     assert_same_classes(found["predictions"], predictor_of(model).probabilities(images))
@@ -220,10 +228,13 @@ def test_signatures_of_the_saved_model(model, tmp_path):
     assert set(signatures["image_bytes"].structured_outputs) == {"SemanticLogits", "sizes"}
 
 
-@pytest.mark.heavy
-def test_the_weights_are_in_the_saved_model_once(model, tmp_path):
-    path, _ = written("saved_model", model, tmp_path)
-    graph_def = graph_of(model)
+@pytest.fixture(scope="module")
+def graph_def(model):
+    return graph_of(model)
+
+
+def test_the_weights_are_in_the_saved_model_once(graph_def, usual):
+    path, _ = usual("saved_model")
     assert (path / "saved_model.pb").stat().st_size < 1.3 * graph_def.ByteSize()
     assert sum(file.stat().st_size for file in (path / "variables").iterdir()) < graph_def.ByteSize()
 
@@ -240,8 +251,8 @@ def test_the_text_of_a_graph_has_no_weights(model, tmp_path, monkeypatch):
     tf.import_graph_def(parsed, name="")  # still a graph
 
 
-def test_a_graph_as_a_function_keeps_its_names(model):
-    run = as_function(graph_of(model), ALL)
+def test_a_graph_as_a_function_keeps_its_names(graph_def):
+    run = as_function(graph_def, ALL)
     assert list(run(tf.zeros((1, 33, 33, 3), tf.uint8))) == ["SemanticPredictions", "SemanticProbabilities"]
 
 
@@ -249,6 +260,7 @@ def test_a_graph_as_a_function_keeps_its_names(model):
 
 VGG = {"aspp_with_batch_norm": False, "output_stride": 8, "fc_filters": 32, "depth_multiplier": 0.25}
 V3 = {**V3_HEAD, "image_pooling_crop_size": (65, 65), "output_stride": 16, "aspp_convs_filters": 32}
+XCEPTION = {"atrous_rates": (12, 24, 36), "decoder_output_stride": (4,)}
 FAMILIES = {
     "mobilenet_v1": {"depth_multiplier": 0.25},
     "mobilenet_v2": {"depth_multiplier": 0.25, "output_stride": 8, "decoder_output_stride": (4,)},
@@ -257,38 +269,17 @@ FAMILIES = {
     "mobilenet_v3_small_seg": {**V3, "depth_multiplier": 0.5},
     "mobilenet_v3_large_seg": {**V3, "depth_multiplier": 0.5, "output_stride": 32},
     "mobilenet_edgetpu": {"depth_multiplier": 0.5},
-    "xception_41": {"atrous_rates": (6, 12, 18), "decoder_output_stride": (4,), "multi_grid": (1, 2, 4)},
-    "xception_65": {"atrous_rates": (12, 24, 36), "decoder_output_stride": (4,), "output_stride": 8},
+    # The rows of xception_65 are the same but for repeated ones.
+    "xception_41": {**XCEPTION, "output_stride": 8, "multi_grid": (1, 2, 4)},
     "xception_71": {"use_bounded_activation": True},
     "resnet_v1_18_beta": {"atrous_rates": (6, 12, 18), "aspp_with_separable_conv": False},
     "resnet_v1_50_beta": {"atrous_rates": (6, 12, 18), "output_stride": 8, "multi_grid": (1, 2, 4)},
-    "resnet_v1_101_caffe": {"aspp_with_batch_norm": False, "atrous_rates": (6, 12), "logits_kernel_size": 3},
+    "resnet_v1_101_caffe": {"aspp_with_batch_norm": False, "atrous_rates": (6, 12, 18), "logits_kernel_size": 3},
     "vgg16": {**VGG, "atrous_rates": (12,), "multi_scale_features": True},
     "nas_pnasnet": {"output_stride": 16, "nas_stem_output_num_conv_filters": 4},
     # It exists for sizes of k * 32 + 1 only.
     "nas_hnasnet": {"output_stride": 8, "nas_stem_output_num_conv_filters": 4, "crop_size": (97, 65)},
 }
-
-
-def an_eighth(unit):
-    """A unit of a backbone with an eighth of its channels. MobileNets, VGG-16 and cells have options for that."""
-    if isinstance(unit, XceptionUnit):
-        return dataclasses.replace(unit, filters=tuple(filters // 8 for filters in unit.filters))
-    if isinstance(unit, ResNetUnit):
-        return dataclasses.replace(unit, filters=unit.filters // 8, bottleneck=unit.bottleneck and unit.bottleneck // 8)
-    return unit
-
-
-def reduced(architecture: Architecture) -> Architecture:
-    """The backbone narrow, and without the units that do what the one before does."""
-
-    def units(config):
-        rows = [an_eighth(unit) for unit in architecture.units(config)]
-        same = {"scope": "", "end_point": None, "depth": 0.0}
-        bare = [dataclasses.replace(r, **{k: v for k, v in same.items() if hasattr(r, k)}) for r in rows]
-        return tuple(row for n, row in enumerate(rows) if not (n >= 3 and bare[n - 3 : n] == [bare[n]] * 3))
-
-    return dataclasses.replace(architecture, units=units)
 
 
 @pytest.mark.heavy
@@ -300,7 +291,8 @@ def test_every_family(variant, tmp_path, monkeypatch):
     narrow = {"num_classes": 7, "aspp_convs_filters": 32, "decoder_filters": 32, "crop_size": (81, 72)}
     config = ModelConfig(model_variant=variant, **{**narrow, **FAMILIES[variant]})
     model, image = lively(config), golden_image("family", *config.crop_size)[None]
-    expected, weights = predictor_of(model).probabilities(image), read_weights(model)
+    logits, weights = model(image.astype(np.float32), training=False), read_weights(model)
+    expected = tf.nn.softmax(resize_bilinear(logits, config.crop_size)).numpy()
     assert np.unique(expected.argmax(-1)).size >= 3
     for name in ("saved_model", "tflite", "onnx"):
         if name == "onnx":

@@ -2,6 +2,7 @@
 chance."""
 
 import colorsys
+import functools
 import json
 import subprocess
 import sys
@@ -29,13 +30,18 @@ def picture(height: int = 21, width: int = 33) -> np.ndarray:
     return RANDOM.uniform(0, 255, (height, width, 3)).astype(np.float32)
 
 
+@functools.cache
+def traced(**options):
+    """The augmentation of an image in a graph of any size."""
+    made = make_augmentation(DataConfig(**options), PIXEL)
+    return tf.function(made.augment_image, input_signature=[tf.TensorSpec([None, None, 3]), tf.TensorSpec([15])])
+
+
 def changed(image: np.ndarray, draws: dict[int, float], **options) -> np.ndarray:
-    """The image augmented in a graph of any size, with these numbers; 0.5 for those that are not given."""
+    """The image augmented with these numbers; 0.5 for those that are not given."""
     numbers = np.full(15, 0.5, np.float32)
     numbers[list(draws)] = list(draws.values())
-    made = make_augmentation(DataConfig(**options), PIXEL)
-    graph = tf.function(made.augment_image, input_signature=[tf.TensorSpec([None, None, 3]), tf.TensorSpec([15])])
-    return graph(image, numbers).numpy()
+    return traced(**options)(image, numbers).numpy()
 
 
 # ---- colours
@@ -167,10 +173,38 @@ def folder(tmp_path_factory) -> str:
     return write_records(tmp_path_factory.mktemp("records"), "train", examples)
 
 
-def batches(folder: str, count: int = 4, *, part=(0, 1), start_step: int = 0, seed: int = 5, **options) -> list[dict]:
+def dataset(folder: str, *, part=(0, 1), start_step: int = 0, seed: int = 5, **options) -> tf.data.Dataset:
     config = DataConfig(dataset_dir=folder, **{"crop_size": (33, 49), "batch_size": 4, **options})
-    dataset = make_dataset(config, split="train", training=True, seed=seed, part=part, start_step=start_step)
-    return list(dataset.take(count).as_numpy_iterator())
+    return make_dataset(config, split="train", training=True, seed=seed, part=part, start_step=start_step)
+
+
+def taken(some: tf.data.Dataset, count: int) -> list[dict]:
+    return list(some.take(count).as_numpy_iterator())
+
+
+def batches(folder: str, count: int = 4, **options) -> list[dict]:
+    return taken(dataset(folder, **options), count)
+
+
+@pytest.fixture(scope="module")
+def plain_dataset(folder) -> tf.data.Dataset:
+    return dataset(folder)
+
+
+@pytest.fixture(scope="module")
+def plain(plain_dataset) -> list[dict]:
+    return taken(plain_dataset, 4)
+
+
+@pytest.fixture(scope="module")
+def augmented(folder) -> tf.data.Dataset:
+    return dataset(folder, **EVERYTHING)
+
+
+@pytest.fixture(scope="module")
+def whole(augmented) -> list[dict]:
+    """A run with everything that augments."""
+    return taken(augmented, 6)
 
 
 def assert_equal(first: list[dict], second: list[dict]):
@@ -180,23 +214,18 @@ def assert_equal(first: list[dict], second: list[dict]):
             np.testing.assert_array_equal(a[key], b[key])
 
 
-@pytest.mark.heavy
-def test_batches_keep_their_form(folder):
-    config = DataConfig(dataset_dir=folder, crop_size=(33, 49), batch_size=4, **EVERYTHING)
-    dataset = make_dataset(config, split="train", training=True)
-    plain = make_dataset(DataConfig(dataset_dir=folder, crop_size=(33, 49), batch_size=4), split="train", training=True)
-    assert dataset.element_spec == plain.element_spec
-    for batch in dataset.take(5).as_numpy_iterator():
+def test_batches_keep_their_form(plain_dataset, augmented, whole):
+    assert augmented.element_spec == plain_dataset.element_spec
+    for batch in whole:
         assert 0 <= batch["image"].min() <= batch["image"].max() <= 255
         assert set(np.unique(batch["label"])) <= {*range(21), 255}
         assert np.isfinite(batch["image"]).all()
 
 
 @pytest.mark.heavy
-def test_a_run_resumes_with_the_same_pixels(folder):
-    whole = batches(folder, 6, **EVERYTHING)
+def test_a_run_resumes_with_the_same_pixels(folder, whole):
+    """That a run made anew is the same, test_mixed_precision_does_not_reach_the_pictures shows."""
     assert_equal(whole[3:], batches(folder, 3, start_step=3, **EVERYTHING))
-    assert_equal(whole, batches(folder, 6, **EVERYTHING))
     other = batches(folder, 6, seed=6, **EVERYTHING)
     assert any((a["image"] != b["image"]).any() for a, b in zip(whole, other, strict=True))
 
@@ -211,8 +240,8 @@ def test_pictures_are_changed_alike_in_every_partition(folder):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("option", ["color_jitter", "gaussian_blur", "grid_mask"])
-def test_labels_and_padding_stay(folder, option):
-    plain, changed = batches(folder), batches(folder, **{option: EVERYTHING[option]})
+def test_labels_and_padding_stay(folder, plain, option):
+    changed = batches(folder, **{option: EVERYTHING[option]})
     for before, after in zip(plain, changed, strict=True):
         np.testing.assert_array_equal(before["label"], after["label"])
         padding = before["label"][..., 0] == 255
@@ -221,12 +250,19 @@ def test_labels_and_padding_stay(folder, option):
         assert (before["image"][~padding] != after["image"][~padding]).mean() > 0.01
 
 
-def test_cut_mix_in_the_pipeline(folder):
+FIXED = {"min_scale_factor": 1.0, "max_scale_factor": 1.0}
+
+
+@pytest.fixture(scope="module")
+def cut(folder) -> list[dict]:
+    return batches(folder, 6, cut_mix=1.0, **FIXED)
+
+
+def test_cut_mix_in_the_pipeline(folder, cut):
     """At scale 1 the red of every pixel tells its class: image and label were cut at the same place."""
-    fixed = {"min_scale_factor": 1.0, "max_scale_factor": 1.0}
-    plain, changed = batches(folder, 6, **fixed), batches(folder, 6, cut_mix=1.0, **fixed)
+    plain = batches(folder, 6, **FIXED)
     differ = 0
-    for before, after in zip(plain, changed, strict=True):
+    for before, after in zip(plain, cut, strict=True):
         inside = after["label"][..., 0] != 255
         np.testing.assert_array_equal(after["image"][inside][:, 0], 10 * after["label"][inside][:, 0])
         assert (after["image"][~inside] == 127.5).all()
@@ -234,26 +270,24 @@ def test_cut_mix_in_the_pipeline(folder):
     assert differ > 10
 
 
-def test_the_numbers_of_options_do_not_depend_on_each_other(folder):
+def test_the_numbers_of_options_do_not_depend_on_each_other(folder, cut):
     """An option more leaves what another draws as it was."""
-    alone = batches(folder, 2, cut_mix=1.0)
-    both = batches(folder, 2, cut_mix=1.0, color_jitter=(0.2, 0.2, 0.2, 0.1))
-    for a, b in zip(alone, both, strict=True):
+    both = batches(folder, 2, cut_mix=1.0, color_jitter=(0.2, 0.2, 0.2, 0.1), **FIXED)
+    for a, b in zip(cut, both, strict=False):
         np.testing.assert_array_equal(a["label"], b["label"])
 
 
 @pytest.mark.heavy
-def test_mixed_precision_does_not_reach_the_pictures(folder):
-    expected = batches(folder, 2, **EVERYTHING)
+def test_mixed_precision_does_not_reach_the_pictures(folder, whole):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        assert_equal(expected, batches(folder, 2, **EVERYTHING))
+        assert_equal(whole, batches(folder, 6, **EVERYTHING))
     finally:
         keras.config.set_dtype_policy("float32")
 
 
 @pytest.mark.heavy
-def test_deterministic_operations_allow_it(folder):
+def test_deterministic_operations_allow_it(folder, whole):
     code = f"""
 import sys, tensorflow as tf
 tf.config.experimental.enable_op_determinism()
@@ -261,7 +295,7 @@ tf.keras.utils.set_random_seed(0)
 from deeplab_tf.config import DataConfig
 from deeplab_tf.data.pipeline import make_dataset
 options = dict(dataset_dir={folder!r}, crop_size=(33, 49), batch_size=4)
-next(iter(make_dataset(DataConfig(**options), split="train", training=True)))
+make_dataset(DataConfig(**options), split="train", training=True)
 print("keras_cv" in sys.modules)
 made = make_dataset(DataConfig(**options, **{EVERYTHING!r}), split="train", training=True, seed=5)
 print(float(tf.reduce_sum(next(iter(made))["image"])))
@@ -269,7 +303,7 @@ print(float(tf.reduce_sum(next(iter(made))["image"])))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported, total = done.stdout.split()[-2:]
     assert imported == "False"
-    np.testing.assert_allclose(json.loads(total), batches(folder, 1, **EVERYTHING)[0]["image"].sum(), rtol=1e-4)
+    np.testing.assert_allclose(json.loads(total), whole[0]["image"].sum(), rtol=1e-4)
 
 
 def test_nothing_is_on_by_default():

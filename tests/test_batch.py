@@ -1,6 +1,7 @@
 """--train_batch_size=auto: the largest batch that fits, the rate for it, and runs that go on with theirs."""
 
 import math
+import types
 
 import pytest
 import tensorflow as tf
@@ -14,6 +15,7 @@ from deeplab_tf.tools import eval as eval_tool
 from deeplab_tf.tools import train as train_tool
 from deeplab_tf.training import batch, memory
 from deeplab_tf.training.batch import Room, fitted, largest
+from deeplab_tf.training.step import make_train_step
 from deeplab_tf.weights.run_options import read_run
 
 GIB = 2**30
@@ -87,9 +89,13 @@ def records(tmp_path_factory) -> str:
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A CPU with room for 13 images of the network."""
+    """A CPU with room for 13 images of the network.
+
+    What a probe has left is not collected: that would walk through all of TensorFlow, a second each time.
+    """
+    monkeypatch.setattr(batch, "gc", types.SimpleNamespace(collect=lambda: None))
     monkeypatch.setattr(memory, "memory_at_hand", lambda gpus: (14 * GIB, "24.0 GiB free on this machine"))
-    monkeypatch.setattr(memory, "step_memory", lambda config: (GIB, GIB))
+    monkeypatch.setattr(memory, "step_memory", lambda config, teacher: (GIB, GIB))
     return monkeypatch
 
 
@@ -154,9 +160,17 @@ def test_a_gpu_is_asked_by_running_updates(records, machine):
     machine.setattr(tf.config.experimental, "reset_memory_stats", asked.append)
     machine.setattr(tf.config.experimental, "get_memory_info", lambda device: {"peak": 100 * 2**20 * len(asked)})
     told: list[str] = []
-    found, line = fitted(asked_for(records), rate_given=True, tell=told.append)
+    teachers: list[object] = []
+
+    def made(*arguments, teacher):
+        teachers.append(teacher)
+        return make_train_step(*arguments, teacher=teacher)
+
+    machine.setattr(batch, "make_train_step", made)
+    found, line = fitted(asked_for(records, teacher="shapes_resnet"), rate_given=True, tell=told.append)
     assert (found.data.batch_size, asked) == (16, ["GPU:0", "GPU:0"])
     assert "16 images of 33 x 33 take 200 MiB of 1.0 GiB of the GPU; there are 20 pictures" in line
+    assert [teacher.count_params() > 1_000_000 for teacher in teachers] == [True]
     assert told == ["--train_batch_size=auto: updates of growing batches are tried on the GPU; each is compiled first"]
 
 

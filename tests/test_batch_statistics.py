@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from deeplab_tf.config import ModelConfig
+from deeplab_tf.network.build import build_model
 from deeplab_tf.network.layers import FusedBatchNorm
-from deeplab_tf.network.model import build_model
 from deeplab_tf.training.batch_statistics import recalibrate_batch_norm, unfold_batch_norm
 
 CONFIG = ModelConfig(model_variant="tiny", num_classes=5, aspp_convs_filters=16)

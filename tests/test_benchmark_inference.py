@@ -45,6 +45,11 @@ def test_inference_is_reported(capsys, tmp_path):
     assert "shapes_resnet, 65 x 65, batch 2: predict" in [text.text for text in root.findall("{*}text")]
 
 
+def test_models_whose_paths_end_alike_are_all_measured():
+    paths = ("a/model.ckpt", "b/model.ckpt", "c/small/")
+    assert inference._names(paths) == {"a/model.ckpt": paths[0], "b/model.ckpt": paths[1], "small": paths[2]}
+
+
 def test_auto_is_compared_with_the_best_candidate():
     kinds = {"keras": 1.0, "tf": 4.0, "predict": 3.0, "onnx": 2.0, "tflite_int8": 0.5, "auto": 2.5}
     rows = [{"model": "m", "size": (65, 65), "batch": 1, "runtime": kind, "ms": ms} for kind, ms in kinds.items()]

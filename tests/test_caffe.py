@@ -10,7 +10,7 @@ from golden import golden_image
 
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DamagedError, DeepLabError
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.tools import convert
 from deeplab_tf.weights.caffe import read_caffemodel
 from deeplab_tf.weights.caffe_names import tf1_variables

@@ -28,6 +28,7 @@ def records(shared, tmp_path_factory) -> str:
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(1800)  # ten minutes on a slow machine
 def test_a_short_run_of_the_releases_recipe(shared, records, tmp_path):
     """The original had 0.48 after 400 steps; 0.44 leaves room for other draws."""
     recipe = configs.read("camvid_frozen")

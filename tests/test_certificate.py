@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from golden import golden_image
-from networks import SMALL, lively
+from networks import TINY, lively
 
 from deeplab_tf.config import ExportConfig, Inference
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
@@ -30,12 +30,12 @@ from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.ops.metrics import confusion_matrix, mean_iou
 from deeplab_tf.weights.model_directory import ModelCard
 
-CARD = ModelCard(SMALL)
+CARD = ModelCard(TINY)
 
 
 @pytest.fixture(scope="module")
 def model():
-    return lively(SMALL)
+    return lively(TINY)
 
 
 def picture(height=40, width=50, key="certificate"):
@@ -70,7 +70,7 @@ def test_pictures_are_padded_and_shrunk_never_enlarged():
     assert small.size == (20, 25) and small.image.shape == (20, 60, 3)
     large = fitted(picture(600, 1200), CARD, None)
     assert large.size == (256, 513)
-    crop = dataclasses.replace(CARD, config=dataclasses.replace(SMALL, crop_size=(600, 1200)))
+    crop = dataclasses.replace(CARD, config=dataclasses.replace(TINY, crop_size=(600, 1200)))
     assert fitted(picture(600, 1200), crop, None).size == (600, 1200)
 
 
@@ -178,7 +178,7 @@ def test_what_a_file_may_answer(model):
             assert scores is None
         else:
             np.testing.assert_allclose(scores, probabilities, atol=5e-5)
-    late = lively(dataclasses.replace(SMALL, prediction_with_upsampled_logits=False))
+    late = lively(dataclasses.replace(TINY, prediction_with_upsampled_logits=False))
     labels, probabilities = keras_answer(late, image, ExportConfig())
     logits = late(image[None].astype(np.float32), training=False).numpy()
     found, scores = file_answer(lambda images: {"logits": logits}, image, upsampled_logits=False)

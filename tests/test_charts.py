@@ -33,6 +33,8 @@ def test_curves_are_drawn_to_scale():
 def test_crowded_ticks_are_left_out():
     text = line_chart("t", [1, 2, 3, 40], [("a", [0.6] * 4)], x_label="")
     assert re.findall(r">(\d+)</text>", text) == ["1", "40"]
+    text = line_chart("t", [700, 1386, 1500], [("a", [0.6] * 3)], x_label="")
+    assert re.findall(r">(\d+)</text>", text) == ["700", "1386"], "long numbers need more room"
 
 
 def test_calibration_lies_on_the_diagonal_where_it_is_perfect():

@@ -17,7 +17,7 @@ from conftest import ROOT
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.files import is_address
-from deeplab_tf.inference import clip_pieces, clips, video
+from deeplab_tf.inference import clip_pieces, video
 from deeplab_tf.inference.clips import clip_stems, segment_clip
 from deeplab_tf.inference.stabilizing import Flicker
 from deeplab_tf.inference.video import is_clip, open_clip
@@ -148,9 +148,6 @@ def test_an_unfinished_run_of_other_settings_is_begun_anew(clip, tmp_path):
 
 def test_stabilised_classes_flicker_less_and_are_no_worse(tmp_path, monkeypatch):
     monkeypatch.setattr(clip_pieces, "FRAMES_IN_A_PIECE", 8)
-    monkeypatch.setattr(
-        clips, "segment_probabilities", lambda predictor, image, _: predictor.probabilities(image[None])[0]
-    )
     write_clip(tmp_path / "x.mp4", [40 * number for number in range(20)])
     truth, right, scores = np.stack([scene(number) for number in range(20)]), {}, {}
     for weight in (0.0, 0.6):
@@ -176,9 +173,6 @@ def test_flicker_in_words():
 
 
 def test_a_killed_run_that_is_stabilised_gives_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        clips, "segment_probabilities", lambda predictor, image, _: predictor.probabilities(image[None])[0]
-    )
     write_clip(tmp_path / "x.mp4", [40 * number for number in range(10)])
     options = PredictConfig(resize="none", save=("npz",), stabilize=0.6)
     whole = segment_clip(by_colour(), str(tmp_path / "x.mp4"), (tmp_path, "whole"), options)
@@ -372,6 +366,16 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(builtins, "__import__", without_av)
     assert finished(predict, "--checkpoint=shapes_resnet", "--input=x.mp4") == 1
     assert "x.mp4: a clip needs PyAV: pip install 'deeplab_tf[video]'" in capsys.readouterr().err
+
+
+def test_a_playlist_opens_no_other_file(clip, tmp_path):
+    """FFmpeg tells kinds by content: a list of other files may be called x.mp4."""
+    concat = f"ffconcat version 1.0\nfile '{clip}'\n"
+    hls = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{clip}\n#EXT-X-ENDLIST\n"
+    for text in (concat, hls):
+        (tmp_path / "x.mp4").write_text(text)
+        with pytest.raises(DeepLabError, match="x.mp4: "), open_clip(str(tmp_path / "x.mp4")) as opened:
+            next(iter(opened.frames()))
 
 
 def test_a_password_in_an_address_is_not_shown_or_kept():

@@ -20,7 +20,7 @@ from deeplab_tf.config import DataConfig, EvalConfig, Experiment, ModelConfig, R
 from deeplab_tf.data.shapes import shapes_example
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network import graph
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.tools import extend, options, train
 from deeplab_tf.training.step import make_train_step
 from deeplab_tf.zoo.lookup import CHECKPOINTS

@@ -13,8 +13,8 @@ from commands import everything, finished, one_line
 
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.inference.tflite.convert import LiteModel
+from deeplab_tf.network.build import build_model
 from deeplab_tf.network.fake_quantization import FakeQuantize
-from deeplab_tf.network.model import build_model
 from deeplab_tf.tools import convert_to_tflite, export_model
 from deeplab_tf.weights.loading import open_model
 from deeplab_tf.weights.model_directory import ModelCard, save_model

@@ -10,10 +10,12 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import finished
 from record_files import write_shapes
 
 from deeplab_tf.config import RunConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.tools import train
 from deeplab_tf.training.distribution import Devices, make_devices
 from deeplab_tf.weights.run_directory import RunDirectory
 
@@ -25,8 +27,8 @@ def dataset_dir(tmp_path_factory) -> str:
     return write_shapes(tmp_path_factory.mktemp("records"), "train", 24, (65, 65))
 
 
-def command(dataset_dir, folder, *more: str) -> list[str]:
-    """Returns a run of the tiny network whose updates do not depend on how the batch is divided.
+def arguments(dataset_dir, folder, *more: str) -> list[str]:
+    """Returns the flags of a run of the tiny network whose updates do not depend on how the batch is divided.
 
     Scales from 1 leave no padding: behind batch norm all its pixels are one number, and when rounding moves that over
     the bend of an activation, thousands of pixels go with it. Image pooling would have a batch norm over eight
@@ -36,7 +38,11 @@ def command(dataset_dir, folder, *more: str) -> list[str]:
     flags += ["--train_crop_size=65,65", "--train_batch_size=8", "--aspp_convs_filters=16", "--sync_batch_norm"]
     flags += ["--nodropout", "--min_scale_factor=1", "--noadd_image_level_feature"]
     flags += [f"--training_number_of_steps={STEPS}", "--base_learning_rate=0.01", "--log_steps=1"]
-    return [sys.executable, "-m", "deeplab_tf.tools.cli", "train", *flags, *more]
+    return [*flags, *more]
+
+
+def command(dataset_dir, folder, *more: str) -> list[str]:
+    return [sys.executable, "-m", "deeplab_tf.tools.cli", "train", *arguments(dataset_dir, folder, *more)]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -57,23 +63,30 @@ def largest_difference(first, second) -> float:
 @pytest.fixture(scope="module")
 def alone(dataset_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone") / "run"
-    subprocess.run(command(dataset_dir, folder), check=True, env=environment(), capture_output=True)
+    assert finished(train, *arguments(dataset_dir, folder)) == 0
     return weights(folder)
 
 
-@pytest.mark.heavy
-def test_two_clones_are_one_device(dataset_dir, tmp_path, alone):
-    more = ["--num_clones=2", "--clone_on_cpu", "--train_split=train"]
-    subprocess.run(command(dataset_dir, tmp_path / "run", *more), check=True, env=environment(), capture_output=True)
-    assert largest_difference(alone, weights(tmp_path / "run")) < 1e-4
+def clones(dataset_dir, folder, steps: int) -> RunDirectory:
+    more = ["--num_clones=2", "--clone_on_cpu", f"--steps_per_loop={steps}", "--log_steps=4"]
+    subprocess.run(command(dataset_dir, folder, *more), check=True, env=environment(), capture_output=True)
+    return RunDirectory(folder)
+
+
+@pytest.fixture(scope="module")
+def single(dataset_dir, tmp_path_factory) -> RunDirectory:
+    """A run of two clones in single steps."""
+    return clones(dataset_dir, tmp_path_factory.mktemp("single") / "run", 1)
 
 
 @pytest.mark.heavy
-def test_clones_in_a_loop_are_clones_in_single_steps(dataset_dir, tmp_path):
-    for steps in (1, 10):
-        more = ["--num_clones=2", "--clone_on_cpu", f"--steps_per_loop={steps}", "--log_steps=4"]
-        subprocess.run(command(dataset_dir, tmp_path / str(steps), *more), check=True, env=environment())
-    single, loops = (RunDirectory(tmp_path / name) for name in ("1", "10"))
+def test_two_clones_are_one_device(single, alone):
+    assert largest_difference(alone, weights(single.path)) < 1e-4
+
+
+@pytest.mark.heavy
+def test_clones_in_a_loop_are_clones_in_single_steps(dataset_dir, tmp_path, single):
+    loops = clones(dataset_dir, tmp_path / "run", 10)
     first, second = (tf.train.load_checkpoint(str(run.prefix(STEPS))) for run in (single, loops))
     names = sorted(first.get_variable_to_shape_map())
     assert any(name.endswith("Momentum") for name in names)

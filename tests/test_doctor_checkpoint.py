@@ -1,6 +1,7 @@
 """The doctor's look at weights and at what they predict: each of the five causes of one class alone."""
 
 import dataclasses
+import functools
 import json
 import types
 
@@ -19,7 +20,7 @@ from deeplab_tf.doctor.checkpoint import check_checkpoint, has_fresh_head
 from deeplab_tf.doctor.predictions import check_predictions
 from deeplab_tf.doctor.samples import open_data
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.tools import build_data, doctor
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.tf1 import Receipt, load_tf1_checkpoint, variable_map, write_tensors
@@ -40,10 +41,16 @@ def trained(fresh) -> dict[str, np.ndarray]:
     return {**fresh, "logits/semantic/biases": np.linspace(-0.1, 0.1, 9, dtype=np.float32)}
 
 
+@functools.cache
+def network(config: ModelConfig) -> keras.Model:
+    """A network that each test gives all its weights."""
+    return build_model(config, zeros=True)
+
+
 def saved(folder, weights: dict[str, np.ndarray], *, config=TINY, **facts) -> str:
     """Writes a model directory of these weights."""
     write_tensors(folder / "source" / "model.ckpt", weights)
-    model = build_model(config, zeros=True)
+    model = network(config)
     receipt: Receipt = load_tf1_checkpoint(model, folder / "source" / "model.ckpt")
     shapes = datasets.DATASETS["shapes"]
     card = ModelCard(config, dataset="shapes", class_names=shapes.class_names, palette=shapes.palette, **facts)

@@ -15,7 +15,7 @@ from deeplab_tf.config import ExportConfig
 from deeplab_tf.doctor.exports import check_exports, is_export
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.exporting.export import export
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.tools import doctor
 from deeplab_tf.weights.tf1 import variable_map
 

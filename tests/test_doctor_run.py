@@ -13,7 +13,7 @@ from deeplab_tf.config import DataConfig, Experiment, ModelConfig, RunConfig, Tr
 from deeplab_tf.doctor.network import network_findings
 from deeplab_tf.doctor.run import check_run, options_of
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.tools import doctor
 from deeplab_tf.tools.train import concerns
 from deeplab_tf.weights.model_directory import ModelCard

@@ -5,14 +5,26 @@ import signal
 import subprocess
 import sys
 
+import PIL.Image
 import pytest
 from commands import begin
 from record_files import write_shapes
 
+from deeplab_tf.config import ModelConfig
+from deeplab_tf.network.build import build_model
 from deeplab_tf.tools.cli import COMMANDS
+from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.run_directory import RunDirectory
+from deeplab_tf.weights.tf1 import Receipt
 
 _PRINTING = [[], ["--help"], ["--version"], ["zoo"], ["published"], *([command, "--help"] for command in COMMANDS)]
+_CONFIG = ModelConfig("tiny", num_classes=2, aspp_convs_filters=16)
+# By --runtime=auto the ranking, which goes on beside the page, would tell what it measures.
+_LABEL = ["label", "--checkpoint=model", "--images=photos", "--output=made", "--runtime=tf", "--port=0"]
+_LAST_LINES = {
+    "serve": "Stopped\n",
+    "label": "Stopped; records: deeplab-tf build-data --dataset=folder --root=made --output_dir=...\n",
+}
 
 
 def interrupt_after(process: subprocess.Popen, words: str) -> tuple[str, str]:
@@ -24,6 +36,38 @@ def interrupt_after(process: subprocess.Popen, words: str) -> tuple[str, str]:
         raise AssertionError(f"it ended before: {process.stderr.read()}")
     process.send_signal(signal.SIGINT)
     return process.communicate(timeout=120)
+
+
+# Sends SIGINT a second after the start of the wait, or by `sys.settrace(trace)` while the main thread holds the lock
+# of an Event, if it waits for one.
+_SIGNALLED = """
+import linecache, os, signal, sys, threading
+from deeplab_tf.tools.listening import end_of_signals
+
+def trace(frame, event, argument):
+    if frame.f_code.co_name == "wait" and "_flag" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+        sys.settrace(None)
+        interrupt()
+    return trace
+
+def interrupt():
+    timer.cancel()
+    os.kill(os.getpid(), signal.SIGINT)
+
+wait = end_of_signals()
+timer = threading.Timer(1, interrupt)
+timer.start()
+%s
+sys.exit(wait())
+"""
+
+
+@pytest.mark.parametrize(
+    "when", ["sys.settrace(trace)", "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})"], ids=["lock", "thread"]
+)
+def test_a_signal_ends_the_wait_whenever_it_comes(when):
+    """Also one that another thread gets, which does not interrupt what the main thread waits for."""
+    assert subprocess.run([sys.executable, "-c", _SIGNALLED % when], timeout=60).returncode == 130
 
 
 @pytest.mark.parametrize("arguments", _PRINTING, ids=" ".join)
@@ -71,7 +115,8 @@ def test_control_c_ends_training_with_130_and_a_saved_run(tmp_path):
     [
         (["eval", "--checkpoint_dir=run", "--eval_logdir=eval", "--dataset_dir=records"], "Waiting for the first"),
         (["vis", "--checkpoint_dir=run", "--vis_logdir=vis", "--dataset_dir=records"], "Waiting for the first"),
-        (["serve", "--checkpoint=shapes_resnet", "--port=0"], "Ctrl-C ends it"),
+        (["serve", "--checkpoint=model", "--port=0"], "Ctrl-C ends it"),
+        (_LABEL, "Ctrl-C ends it"),
         pytest.param(["demo", "--output_dir=demo", "--held_out=100000"], "3. Scoring", marks=pytest.mark.heavy),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -79,8 +124,15 @@ def test_control_c_ends_training_with_130_and_a_saved_run(tmp_path):
 def test_control_c_ends_a_command_with_130_and_a_line(arguments, words, tmp_path):
     (tmp_path / "records").mkdir()
     write_shapes(tmp_path / "records", "val", 2, (33, 33))
+    save_model(tmp_path / "model", build_model(_CONFIG), Receipt("tests", "0" * 64, {}, {}), card=ModelCard(_CONFIG))
+    (tmp_path / "photos").mkdir()
+    PIL.Image.new("RGB", (33, 33)).save(tmp_path / "photos/a.png")
     process = begin(arguments, tmp_path)
     printed, said = interrupt_after(process, words)
     assert process.returncode == 130
-    assert (printed, said) == ("Stopped\n", "") if arguments[0] == "serve" else said.endswith("interrupted\n")
+    expected = _LAST_LINES.get(arguments[0])
+    if expected is None:
+        assert said.endswith("interrupted\n")
+    else:
+        assert (printed, said) == (expected, "")
     assert "Traceback" not in said and said.count("\n") <= 1

@@ -1,6 +1,7 @@
 """`deeplab-tf export`: each format with its certificate, of the embedded network and of real weights; or nothing."""
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ import deeplab_tf
 from deeplab_tf import export as export_function
 from deeplab_tf.config import ExportConfig, export
 from deeplab_tf.exporting import formats
+from deeplab_tf.exporting.export import export_opened, open_for_export
 from deeplab_tf.inference.predict import predict
 from deeplab_tf.inference.tflite.convert import LiteModel
 from deeplab_tf.ops.images import read_image, resize_longest
@@ -27,6 +29,12 @@ from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.tf1 import Receipt, save_tf1_checkpoint
 
 # ---- the embedded network, in every format
+
+
+@functools.cache
+def opened(checkpoint, **changes):
+    """Weights that several exports begin with: the network and its predictor are made once."""
+    return open_for_export(checkpoint, changes)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +47,7 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.mark.heavy
 def test_saved_model(tmp_path, capsys):
     path = exported(tmp_path, "saved")
     text = capsys.readouterr().out
@@ -64,14 +73,9 @@ def test_saved_model(tmp_path, capsys):
     assert max(map(len, text[text.index("Operations") :].splitlines())) <= 120
 
 
-def test_outputs_on_request(tmp_path):
-    path = exported(tmp_path, "saved", "--outputs=predictions,logits", "--inference_scales=1.0")
-    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
-    assert set(signature.structured_outputs) == {"SemanticPredictions", "SemanticLogits"}
-
-
 @pytest.mark.heavy
 def test_scales_and_flips_are_in_the_graph(tmp_path):
+    (tmp_path / "saved").mkdir()  # an empty folder is filled
     path = exported(tmp_path, "saved", "--inference_scales=0.75", "--inference_scales=1.0", "--add_flipped_images")
     image = golden_image("scales", 70, 91)[None]
     found = tf.saved_model.load(str(path)).signatures["serving_default"](ImageTensor=tf.constant(image))
@@ -80,6 +84,7 @@ def test_scales_and_flips_are_in_the_graph(tmp_path):
     assert certificate_of(path)["options"]["inference_scales"] == [0.75, 1.0]
 
 
+@pytest.mark.heavy
 def test_frozen_graph_of_the_release(tmp_path):
     """Its command line: no format, a .pb to write, the graph's text beside it."""
     path = exported(tmp_path, "frozen.pb", "--crop_size=129", "--crop_size=129", "--save_inference_graph")
@@ -97,9 +102,13 @@ def test_frozen_graph_of_the_release(tmp_path):
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "dynamic", "int8"])
 def test_tflite(precision, photos, tmp_path):
-    flags = ["--crop_size=129,97", f"--precision={precision}", "--export_upsample=argmax"]
-    flags += [f"--representative_images={photos}"] if precision == "int8" else []
-    path = exported(tmp_path, "a.tflite", *flags)
+    path = tmp_path / "a.tflite"
+    if precision == "int8":
+        flags = ("--crop_size=129,97", "--precision=int8", "--export_upsample=argmax")
+        exported(tmp_path, path.name, *flags, f"--representative_images={photos}")
+    else:
+        options = ExportConfig(precision=precision, export_upsample="argmax", num_images=3)
+        export_opened(opened(EMBEDDED, crop_size=(129, 97)), path, options)
     found = certificate_of(path)
     assert found["input_shape"] == [1, 129, 97, 3] and found["bytes"] == path.stat().st_size
     assert found["agreement"] >= {"float32": 0.9999, "float16": 0.999, "dynamic": 0.97, "int8": 0.9}[precision]
@@ -108,11 +117,16 @@ def test_tflite(precision, photos, tmp_path):
     assert labels.dtype == np.int32 and labels.shape == (1, 129, 97)
 
 
-@pytest.mark.parametrize(("upsample", "shape"), [("none", (1, 33, 25, 9)), ("logits", (1, 129, 97, 9))])
-def test_where_a_tflite_ends(upsample, shape, tmp_path):
-    path = exported(tmp_path, "a.tflite", "--crop_size=129,97", f"--export_upsample={upsample}")
+@pytest.mark.heavy
+def test_where_a_tflite_ends(tmp_path):
+    """At logits as they are, or enlarged; at classes: test_tflite."""
+    path = exported(tmp_path, "a.tflite", "--crop_size=129,97", "--export_upsample=none")
     (found,) = LiteModel(path.read_bytes())(golden_image("lite", 129, 97)[None])
-    assert found.shape == shape and certificate_of(path)["agreement"] >= 0.9999
+    assert found.shape == (1, 33, 25, 9) and certificate_of(path)["agreement"] >= 0.9999
+    options = ExportConfig(num_images=3, export_upsample="logits")
+    export_opened(opened(EMBEDDED, crop_size=(129, 97)), tmp_path / "b.tflite", options)
+    (found,) = LiteModel((tmp_path / "b.tflite").read_bytes())(golden_image("lite", 129, 97)[None])
+    assert found.shape == (1, 129, 97, 9) and certificate_of(tmp_path / "b.tflite")["agreement"] >= 0.9999
 
 
 @pytest.mark.heavy
@@ -128,13 +142,17 @@ def test_onnx(tmp_path):
     assert found["input_shape"] == [None, None, None, 3]
 
 
-def test_own_images_and_labels(tmp_path):
+@pytest.mark.heavy
+def test_own_images_and_labels_and_outputs_on_request(tmp_path):
     from deeplab_tf.data.shapes import write_shapes
 
     folder = write_shapes(tmp_path / "data", splits={"val": 2}, height=90, width=121)
     flags = (f"--images={folder / 'JPEGImages'}", f"--labels={folder / 'SegmentationClass'}")
-    found = certificate_of(exported(tmp_path, "saved", *flags))
+    path = exported(tmp_path, "saved", *flags, "--outputs=predictions,logits", "--inference_scales=1.0")
+    found = certificate_of(path)
     assert found["images"] == 2 and found["pixels"] == 2 * 90 * 121 and found["miou"]["keras"] > 0.3
+    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+    assert set(signature.structured_outputs) == {"SemanticPredictions", "SemanticLogits"}
 
 
 def test_from_python(tmp_path):
@@ -145,14 +163,14 @@ def test_from_python(tmp_path):
 
 def test_without_a_crop_a_tflite_is_for_513(monkeypatch):
     """official_release.md 6.3: crop_size's default."""
-    from deeplab_tf.exporting.export import RELEASE_CROP, _at_size, _input, open_for_export
+    from deeplab_tf.exporting.export import RELEASE_CROP, _at_size, _input
 
-    opened = open_for_export(EMBEDDED)
+    loaded = open_for_export(EMBEDDED).loaded
     options = ExportConfig().for_path("a.tflite")
-    model, card = _at_size(opened.loaded, options)
+    model, card = _at_size(loaded, options)
     assert RELEASE_CROP == (513, 513) == card.config.crop_size and model.input_shape == (None, 513, 513, 3)
     assert _input(card, options)[0] == (1, 513, 513, 3)
-    assert _at_size(opened.loaded, ExportConfig().for_path("saved"))[1].config.crop_size is None
+    assert _at_size(loaded, ExportConfig().for_path("saved"))[1].config.crop_size is None
 
 
 # ---- the output stride
@@ -171,15 +189,13 @@ def directory(small, tmp_path):
     return tmp_path / "model"
 
 
-def stride(opened) -> tuple:
-    config = opened.loaded.card.config
-    return config.output_stride, config.atrous_rates, opened.stride_from, opened.trained_stride
+def stride(source) -> tuple:
+    config = source.loaded.card.config
+    return config.output_stride, config.atrous_rates, source.stride_from, source.trained_stride
 
 
 @pytest.mark.heavy
 def test_the_trained_output_stride_is_the_default(directory, small, tmp_path):
-    from deeplab_tf.exporting.export import open_for_export
-
     own, flag, default = "the model's own", "--output_stride", "the release's default for export"
     assert stride(open_for_export(directory)) == (16, (2, 4), own, 16)
     assert stride(open_for_export(directory / "model.ckpt")) == (16, (2, 4), own, 16)
@@ -214,16 +230,34 @@ def pascal(shared):
     return shared / "real/deeplabv3_mnv2_dm05_pascal"
 
 
+def real_data(shared) -> dict:
+    """Options that compare file and model on photographs with labels."""
+    data = shared / "real/voc_mini"
+    return {"images": (f"{data}/JPEGImages",), "labels": f"{data}/SegmentationClass"}
+
+
+def assert_fits_real_data(found: dict):
+    assert found["images"] == 3 and found["output_stride"]["from"] == "the release's default for export"
+    assert found["miou"]["exported"] == pytest.approx(found["miou"]["keras"], abs=0.01)
+
+
 @pytest.mark.heavy
-@pytest.mark.parametrize("output_stride", [8, 16])
-def test_the_original_predictions_come_from_the_saved_model(output_stride, pascal, shared, tmp_path):
-    flags = ("--crop_size=513,513", f"--output_stride={output_stride}", "--num_images=1")
-    path = exported(tmp_path, "saved", *flags, checkpoint=pascal)
-    segment = tf.saved_model.load(str(path)).signatures["serving_default"]
+@pytest.mark.parametrize(("name", "output_stride"), [("a.pb", 8), ("saved", 16)])
+def test_the_original_predictions_come_from_the_file(name, output_stride, pascal, shared, tmp_path):
+    """Each stride and each of TensorFlow's formats once: they write the same graph. Of a.pb all that is asked of the
+    formats below."""
+    flags = ("--crop_size=513,513", "--output_stride=16", "--num_images=1")
+    if name == "a.pb":
+        data = real_data(shared)
+        flags = (flags[0], f"--images={data['images'][0]}", f"--labels={data['labels']}")
+    path = exported(tmp_path, name, *flags, checkpoint=pascal)
+    if name == "a.pb":
+        assert_fits_real_data(certificate_of(path))
+    segment = formats.FORMATS[certificate_of(path)["options"]["format"]].open(path, ExportConfig().for_path(path))
     for photo in sorted((shared / "real/voc_mini/JPEGImages").iterdir()):
         golden = np.array(PIL.Image.open(GOLDENS / f"real/{photo.stem}_os{output_stride}_single.png"))
-        found = segment(ImageTensor=tf.constant(read_image(photo)[None]))["SemanticPredictions"]
-        assert np.mean(found[0].numpy() == golden) >= 0.9999, photo.stem
+        found = segment(read_image(photo)[None])["predictions"]
+        assert np.mean(found[0] == golden) >= 0.9999, photo.stem
 
 
 @pytest.mark.heavy
@@ -240,22 +274,17 @@ def test_the_logits_of_the_published_tflite(pascal, shared, tmp_path):
         assert np.abs(found - expected).max() <= 1e-4
 
 
-REAL = [("a.pb", ()), ("a.tflite", ()), ("b.tflite", ("--precision=float16",)), ("c.tflite", ("--precision=dynamic",))]
-
-
 @pytest.mark.heavy
-@pytest.mark.parametrize(("name", "flags"), [*REAL, ("d.tflite", ("--precision=int8",)), ("a.onnx", ())])
-def test_real_weights_in_every_format(name, flags, pascal, shared, tmp_path):
+@pytest.mark.parametrize("name", ["float32.tflite", "float16.tflite", "dynamic.tflite", "int8.tflite", "a.onnx"])
+def test_real_weights_in_every_format(name, pascal, shared, tmp_path):
     if name == "a.onnx":
         pytest.importorskip("tf2onnx"), pytest.importorskip("onnxruntime")
-    data = shared / "real/voc_mini"
-    flags += (f"--images={data}/JPEGImages", f"--labels={data}/SegmentationClass")
-    if "--precision=int8" in flags:  # issue 4, acceptance 3
-        flags += (f"--representative_images={data}/JPEGImages", "--min_agreement=0.96")
-    flags += ("--crop_size=257,257",) if name.endswith(".tflite") else ()
-    found = certificate_of(exported(tmp_path, name, *flags, checkpoint=pascal))
-    assert found["images"] == 3 and found["output_stride"]["from"] == "the release's default for export"
-    assert found["miou"]["exported"] == pytest.approx(found["miou"]["keras"], abs=0.01)
+    options, changes = real_data(shared), {}
+    if name.endswith(".tflite"):
+        options["precision"], changes = name.partition(".")[0], {"crop_size": (257, 257)}
+    if name == "int8.tflite":  # issue 4, acceptance 3
+        options |= {"representative_images": options["images"], "min_agreement": 0.96}
+    assert_fits_real_data(export_opened(opened(pascal, **changes), tmp_path / name, ExportConfig(**options)))
 
 
 # ---- tables

@@ -1,6 +1,7 @@
 """Exported files in the place of a model: predict, eval, serve and Segmenter run them as the network they came from."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
@@ -127,23 +128,39 @@ def test_an_openvino_model_that_holds_more_than_computation(place, tmp_path):
         open_openvino(tmp_path / "x.xml", ("predictions",))
 
 
-@pytest.mark.heavy
+def evaluated(place: pathlib.Path, tmp_path: pathlib.Path, name: str) -> dict:
+    """Runs the command eval, and returns its scores."""
+    logs = f"{tmp_path}/{name}.scores"
+    flags = (f"--dataset_dir={place}/records", f"--eval_logdir={logs}", "--eval_crop_size=65,65")
+    assert finished(eval_tool, f"--checkpoint={place / name}", *flags) == 0
+    (line,) = pathlib.Path(logs, "metrics.jsonl").read_text().splitlines()
+    return json.loads(line)
+
+
+@pytest.fixture(scope="module")
+def of_the_model(place, tmp_path_factory):
+    """The class maps of the model, of a fixed size or not, and its scores, each made once."""
+
+    @functools.cache
+    def maps(*, fixed: bool) -> list[np.ndarray]:
+        # Without a size each picture is padded as little as it needs.
+        crop = (f"--crop_size={CROP[0]},{CROP[1]}",) if fixed else ()
+        return run(place, tmp_path_factory.mktemp("maps"), "model", "--runtime=tf", *crop)
+
+    return maps, evaluated(place, tmp_path_factory.mktemp("scores"), "model")
+
+
 @pytest.mark.parametrize("name", EXPORTS)
-def test_predict_and_eval_give_the_models_classes(name, place, tmp_path, capsys):
-    fixed, agreement = name.endswith(".tflite"), 0.9 if name == "int8.tflite" else 0.999
-    crop = (f"--crop_size={CROP[0]},{CROP[1]}",) if fixed else ()  # others pad each picture as little as it needs
-    expected = run(place, tmp_path, "model", "--runtime=tf", *crop)
+def test_predict_and_eval_give_the_models_classes(name, place, of_the_model, tmp_path, capsys):
+    agreement, (maps, expected) = 0.9 if name == "int8.tflite" else 0.999, of_the_model
     found = run(place, tmp_path, name)
-    assert np.mean([np.mean(a == b) for a, b in zip(found, expected, strict=True)]) >= agreement
-    scores = {}
-    for checkpoint in ("model", name):
-        logs = f"{tmp_path}/{checkpoint}.scores"
-        flags = (f"--dataset_dir={place}/records", f"--eval_logdir={logs}", "--eval_crop_size=65,65")
-        assert finished(eval_tool, f"--checkpoint={place / checkpoint}", *flags) == 0
-        (line,) = pathlib.Path(logs, "metrics.jsonl").read_text().splitlines()
-        scores[checkpoint] = json.loads(line)
+    assert (
+        np.mean([np.mean(a == b) for a, b in zip(found, maps(fixed=name.endswith(".tflite")), strict=True)])
+        >= agreement
+    )
+    scores = evaluated(place, tmp_path, name)
     for key in ("pixel_accuracy", "eval/miou_1.0_overall"):
-        assert scores[name][key] == pytest.approx(scores["model"][key], abs=0.1 if name == "int8.tflite" else 2e-3)
+        assert scores[key] == pytest.approx(expected[key], abs=0.1 if name == "int8.tflite" else 2e-3)
     assert f" of deeplab-tf export, from {place}/model: images of " in capsys.readouterr().out
 
 

@@ -14,10 +14,11 @@ from record_files import example_of, write_records
 
 from deeplab_tf import configs
 from deeplab_tf.catalog.palettes import default_palette
-from deeplab_tf.config import ModelConfig
+from deeplab_tf.config import Experiment, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.data.shapes import shapes_example
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.model import build_model, config_of
+from deeplab_tf.network.build import build_model
+from deeplab_tf.network.wrapped import config_of
 from deeplab_tf.tools import extend
 from deeplab_tf.tools.display import Display
 from deeplab_tf.training import extending
@@ -189,6 +190,21 @@ def test_a_run_extends_the_network_and_goes_on(folders, tmp_path, capsys, monkey
     assert json.loads((tmp_path / "run" / "extended.json").read_text()) == scores
     assert finished(extend, *arguments[:-2], "--add=star") == 1
     assert "extends to other classes (star, ring)" in one_line(capsys.readouterr().err)
+
+
+def test_what_a_recipe_says_of_another_start_is_left_out(folders, tmp_path, capsys):
+    _, model, _, _ = folders
+    extension = extending.Extension.of(str(model), ["star", "ring"])
+    asked = Experiment(
+        dataclasses.replace(open_model(model).card.config, num_classes=5),
+        TrainConfig(label_weights=(1.0, 2.0), top_k_percent_pixels=0.5),
+        run=RunConfig(initialize_last_layer=False, unfold_batch_norm=20),
+    )
+    assert extension.followed(asked) == dataclasses.replace(asked, train=TrainConfig(), run=RunConfig())
+    with pytest.raises(DeepLabError, match="recipe's network differs from that of --checkpoint in .* as decoder/"):
+        extension.followed(
+            dataclasses.replace(asked, model=dataclasses.replace(asked.model, decoder_output_stride=(4,)))
+        )
 
 
 @pytest.mark.parametrize(

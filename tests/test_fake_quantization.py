@@ -23,8 +23,8 @@ from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.inference.tflite.convert import LiteModel, convert
 from deeplab_tf.inference.tflite.file import convolutions, unpack
 from deeplab_tf.inference.tflite.quantization import take_ranges
+from deeplab_tf.network.build import build_model
 from deeplab_tf.network.fake_quantization import FakeQuantize, fake_quantized, rounded, weights_as_used
-from deeplab_tf.network.model import build_model
 from deeplab_tf.ops.resizing import resize_bilinear
 from deeplab_tf.tools import export_model as export_tool
 from deeplab_tf.training.batch_statistics import recalibrate_batch_norm
@@ -268,16 +268,18 @@ def trained(records, tmp_path_factory):
 
 
 @pytest.mark.heavy
-def test_an_interrupted_run_goes_on_bit_for_bit(records, tmp_path):
+def test_an_interrupted_run_goes_on_bit_for_bit(records, trained, tmp_path):
     def stop(progress):
         if progress.step == 7:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    whole, _ = run(records, tmp_path / "whole", steps=10)
-    stopped, _ = run(records, tmp_path / "cut", steps=10, report=stop)
+    stopped, _ = run(records, tmp_path / "cut", report=stop, recalibrate_batch_norm=10)
     assert stopped.stopped and stopped.step == 7
-    resumed, _ = run(records, tmp_path / "cut", steps=10)
-    first, second = (tf.train.load_checkpoint(outcome.checkpoint) for outcome in (whole, resumed))
+    resumed, _ = run(records, tmp_path / "cut", recalibrate_batch_norm=10)
+    assert resumed.step == STEPS
+    first, second = (
+        tf.train.load_checkpoint(str(folder / f"model.ckpt-{STEPS}")) for folder in (trained, tmp_path / "cut")
+    )
     names = set(first.get_variable_to_shape_map())
     assert names == set(second.get_variable_to_shape_map()) and "Tiny/Conv/act_quant/max" in names
     assert all(np.array_equal(first.get_tensor(name), second.get_tensor(name)) for name in names)

@@ -15,7 +15,8 @@ from etils import epath
 from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.filesystems import leftovers
-from deeplab_tf.filesystems.remote import RemotePath, os_errors
+from deeplab_tf.filesystems.remote import RemotePath
+from deeplab_tf.filesystems.remote_errors import os_errors
 
 
 @pytest.fixture(params=["local", "ram://", "file://"])

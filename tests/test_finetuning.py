@@ -16,14 +16,14 @@ from deeplab_tf.config import DataConfig, Experiment, ModelConfig, TrainConfig
 from deeplab_tf.data.record_sample import MOST_RECORDS, sample_records
 from deeplab_tf.data.shapes import shapes_example
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.tools import doctor
 from deeplab_tf.tools import train as command
-from deeplab_tf.training import finetuning, memory
+from deeplab_tf.training import crop_and_batch, finetuning, memory
 from deeplab_tf.weights.describing import describe_weights
 from deeplab_tf.weights.initialize import initialize
 from deeplab_tf.weights.model_directory import ModelCard, save_model
-from deeplab_tf.weights.tf1 import Receipt, save_tf1_checkpoint, variable_map
+from deeplab_tf.weights.tf1 import Receipt, save_tf1_checkpoint, variable_map, write_tensors
 
 NAMES = ("ground", "circle", "other")
 TINY = ModelConfig(
@@ -57,7 +57,7 @@ def machine(monkeypatch):
     """A CPU with eight GiB and a network whose update takes 1 GiB and 0.2 GiB an image of the first crop."""
     monkeypatch.setattr(memory, "gpus_used", lambda run: 0)
     monkeypatch.setattr(memory, "memory_at_hand", lambda gpus: (5 * 2**30, "8.0 GiB free on this machine"))
-    monkeypatch.setattr(memory, "step_memory", lambda config: (2**30, 2**30 // 5))
+    monkeypatch.setattr(memory, "step_memory", lambda config, teacher: (2**30, 2**30 // 5))
     return monkeypatch
 
 
@@ -88,7 +88,7 @@ def test_each_choice_has_a_line_with_its_reason(tmp_path, checkpoint, machine):
         "--eval_crop_size=65,81: holds the largest picture, 60 x 80",
         "--training_number_of_steps=500: 400 epochs of 20 pictures",
         "--fine_tune_batch_norm=true: 16 images at a time, batch norm needs 12",
-        "--base_learning_rate=0.007: 0.007 for a batch of 16, here 16",
+        "--base_learning_rate=0.002: 0.002 for a batch of 16, which keeps what the weights know; here 16",
         "--unfold_batch_norm=20: the weights come with batch norm folded, which is trained with statistics of its own",
         "--recalibrate_batch_norm=40: the averages of a new head are slow",
         "--label_weights=: balanced enough: where they are, circle has 15.36% of a picture and ground 80.72%",
@@ -103,6 +103,17 @@ def starting(lines: list[str], *flags_: str) -> list[str]:
     return [line for flag in flags_ for line in lines if line.startswith(f"--{flag}=")]
 
 
+def test_a_backbone_learns_at_the_papers_rate(tmp_path, machine):
+    """Without a head there is nothing that so high a rate would make it forget."""
+    model = build_model(TINY)
+    weights = {name: v.numpy() for name, v in variable_map(model).items() if name.startswith("Tiny/")}
+    write_tensors(tmp_path / "bare" / "model.ckpt", weights)
+    folder = own(tmp_path / "own", 20, (60, 80))
+    line = f"--dataset_dir={folder} --tf_initial_checkpoint={tmp_path}/bare/model.ckpt --model_variant=tiny"
+    _, lines = chosen(line)
+    assert "--base_learning_rate=0.007: 0.007 for a batch of 16; here 16" in lines
+
+
 def test_tiny_pictures_of_one_split(tmp_path, checkpoint, machine):
     folder = own(tmp_path / "own", 3, (20, 24))
     _, lines = chosen(f"--dataset_dir={folder} --tf_initial_checkpoint={checkpoint}")
@@ -114,7 +125,8 @@ def test_tiny_pictures_of_one_split(tmp_path, checkpoint, machine):
         "--fine_tune_batch_norm=false: 2 images at a time, batch norm needs 12",
     ]
     assert starting(lines, "base_learning_rate", "training_number_of_steps", "unfold_batch_norm") == [
-        "--base_learning_rate=0.0005: 0.004 for a batch of 16 without training batch norm, here 2",
+        "--base_learning_rate=0.00013: 0.001 for a batch of 16 without training batch norm, which keeps what the "
+        "weights know; here 2",
         "--training_number_of_steps=500: 333 epochs of 3 pictures",
     ]
 
@@ -140,7 +152,7 @@ def test_huge_pictures_and_an_imbalance(tmp_path, checkpoint, machine):
 
 def test_little_memory_makes_the_crop_smaller(tmp_path, checkpoint, machine):
     folder = own(tmp_path / "own", 6, (300, 400))
-    machine.setattr(memory, "step_memory", lambda config: (2**30, 2 * 2**30))
+    machine.setattr(memory, "step_memory", lambda config, teacher: (2**30, 2 * 2**30))
     _, lines = chosen(f"--dataset_dir={folder} --tf_initial_checkpoint={checkpoint}")
     assert starting(lines, "train_crop_size", "train_batch_size") == [
         "--train_crop_size=145,193: 4 of the median picture, 300 x 400, take more than 5 GiB of 8.0 GiB free on this "
@@ -201,12 +213,12 @@ def test_the_largest_batch_goes_before_what_follows_from_it(tmp_path, checkpoint
     line = f"--dataset_dir={folder} --tf_initial_checkpoint={checkpoint} --train_batch_size=auto"
     machine.setattr(memory, "memory_at_hand", lambda gpus: (100 * 2**30, "200 GiB free on this machine"))
     found, lines = chosen(line)
-    assert (found.data.batch_size, found.data.crop_size, found.train.base_learning_rate) == (40, (65, 81), 0.018)
+    assert (found.data.batch_size, found.data.crop_size, found.train.base_learning_rate) == (40, (65, 81), 0.005)
     assert starting(lines, "train_crop_size", "train_batch_size", "base_learning_rate") == [
         "--train_crop_size=65,81: the median picture is 60 x 80",
         "--train_batch_size=auto: 40: 40 images of 65 x 81 take about 9 GiB of 200 GiB free on this machine; there are "
         "40 pictures",
-        "--base_learning_rate=0.018: 0.007 for a batch of 16, here 40",
+        "--base_learning_rate=0.005: 0.002 for a batch of 16, which keeps what the weights know; here 40",
     ]
 
 
@@ -363,5 +375,7 @@ def test_the_memory_of_a_network_grows_with_its_crop():
     whole, small = memory.step_memory(dataclasses.replace(TINY, crop_size=(33, 33)))
     again, large = memory.step_memory(dataclasses.replace(TINY, crop_size=(65, 65)))
     assert whole == again > 0 and 3 < large / small < 5
-    assert finetuning._within(np.array([360, 480]), 321, 16) == (241, 321)
+    taught, each = memory.step_memory(dataclasses.replace(TINY, crop_size=(33, 33)), "shapes_resnet")
+    assert taught > whole + 4 * 1_000_000 and small < each < 2 * small  # its weights; no gradients pass through it
+    assert crop_and_batch._within(np.array([360, 480]), 321, 16) == (241, 321)
     assert TrainConfig().fine_tune_batch_norm

@@ -17,7 +17,7 @@ from deeplab_tf.evaluation import following
 from deeplab_tf.evaluation.following import follow, is_run, passes
 from deeplab_tf.evaluation.passes import Observer
 from deeplab_tf.inference.predict import predict
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.weights.loading import open_model
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.tf1 import Receipt, variable_map, write_tensors

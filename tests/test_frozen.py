@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from golden import golden_image
-from networks import SMALL, V3, lively
+from networks import TINY, V3, lively
 
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference import frozen as frozen_module
@@ -17,15 +17,15 @@ from deeplab_tf.inference.predictor import TensorFlowBackend
 from deeplab_tf.network.sizes import at_size
 
 NETWORKS = {
-    "any size": (SMALL, [(65, 97), (50, 33)]),
-    "pyramid": (dataclasses.replace(SMALL, image_pyramid=(0.5, 1.0)), [(65, 97)]),
+    "any size": (TINY, [(65, 97), (50, 33)]),
+    "pyramid": (dataclasses.replace(TINY, image_pyramid=(0.5, 1.0)), [(65, 97)]),
     "pooling window": (V3, [(65, 65)]),
 }
 
 
 @pytest.fixture(scope="module")
 def model():
-    return lively(SMALL)
+    return lively(TINY)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -45,7 +45,7 @@ def test_the_logits_are_those_of_the_network(kind):
 
 def test_a_policy_of_mixed_precision_changes_nothing(model):
     """The exported graph and the converted one are built by the same code."""
-    images, here = golden_image("a", 65, 65)[None].astype(np.float32), at_size(SMALL, (65, 65))
+    images, here = golden_image("a", 65, 65)[None].astype(np.float32), at_size(TINY, (65, 65))
     expected = FrozenBackend(model).logits(images, here).numpy()
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -72,13 +72,13 @@ def test_what_cannot_be_run_is_one_line(model, monkeypatch):
 
     monkeypatch.setattr(frozen_module, "build_graph_def", fail)
     with pytest.raises(DeepLabError, match=r"^TensorFlow, frozen cannot run this network \(no such kernel\)$"):
-        FrozenBackend(model).logits(np.zeros((1, 65, 65, 3), np.float32), at_size(SMALL, (65, 65)))
+        FrozenBackend(model).logits(np.zeros((1, 65, 65, 3), np.float32), at_size(TINY, (65, 65)))
 
 
 def test_it_does_not_keep_the_model():
-    network = lively(SMALL)
+    network = lively(TINY)
     frozen = FrozenBackend(network)
     del network
     gc.collect()
     with pytest.raises(DeepLabError, match="the model of this predictor is gone"):
-        frozen.logits(np.zeros((1, 65, 65, 3), np.float32), at_size(SMALL, (65, 65)))
+        frozen.logits(np.zeros((1, 65, 65, 3), np.float32), at_size(TINY, (65, 65)))

@@ -29,7 +29,7 @@ from deeplab_tf.data.shapes import write_shapes
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.pack import make_plan, pack
 from deeplab_tf.exporting.export import export
-from deeplab_tf.filesystems.remote import os_errors
+from deeplab_tf.filesystems.remote_errors import os_errors
 from deeplab_tf.inference.files import predict_files
 from deeplab_tf.ops.images import png_bytes
 from deeplab_tf.tools import build_data, convert, doctor, predict, train, vis
@@ -264,6 +264,7 @@ def test_training_scoring_and_drawing_on_a_full_disk(tmp_path, monkeypatch, caps
     for split in ("train", "val"):
         record_files.write_shapes(tmp_path / "records", split, 2, (33, 33))
     begun = ["--train_split=train", "--train_crop_size=33,33", "--model_variant=tiny", "--train_batch_size=2"]
+    begun += ["--aspp_convs_filters=16"]
     assert finished(train, f"--train_logdir={tmp_path}/run", "--training_number_of_steps=1", *begun, *data) == 0
     scored = [f"--checkpoint_dir={tmp_path}/run", "--eval_split=val", "--eval_crop_size=33,33"]
     drawn = [f"--checkpoint_dir={tmp_path}/run", "--vis_split=val", "--vis_crop_size=33,33"]

@@ -16,7 +16,7 @@ from deeplab_tf.inference.graph import as_function
 from deeplab_tf.inference.graph_weights import ApartGraph
 from deeplab_tf.inference.tflite import convert
 from deeplab_tf.inference.tflite.stand_ins import NotFilledError, filled
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 
 SHAPE = (1, 9, 12, 3)
 LOGITS = ("logits",)

@@ -10,7 +10,7 @@ from step_operations import traced_operations
 
 from deeplab_tf.config import ModelConfig, TrainConfig
 from deeplab_tf.data.shapes import shapes_example
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.training.step import TrainStep, make_train_step
 
 CROP, BATCH, STEPS = 33, 2, 200

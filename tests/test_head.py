@@ -10,8 +10,9 @@ from conftest import fill
 from golden import golden_tensor
 
 from deeplab_tf.config import ModelConfig, TrainConfig
+from deeplab_tf.network.build import build_model
 from deeplab_tf.network.layers import Dropout
-from deeplab_tf.network.model import MERGED, build_model
+from deeplab_tf.network.model import MERGED
 from deeplab_tf.training.step import make_train_step
 from deeplab_tf.weights.tf1 import variable_map
 

@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from networks import SMALL, lively
+from networks import TINY, lively
 
 from deeplab_tf import Segmenter
 from deeplab_tf.config import PredictConfig
@@ -80,8 +80,8 @@ def test_a_repository_is_fetched_once_and_without_code(server):
 
 def test_a_repository_is_segmented_with(server, tmp_path, monkeypatch):
     """A model directory in a repository; its classes are those of the same folder on the disk."""
-    model = lively(SMALL)
-    card = ModelCard(model.config, class_names=tuple(f"c{i}" for i in range(SMALL.num_classes)))
+    model = lively(TINY)
+    card = ModelCard(model.config, class_names=tuple(f"c{i}" for i in range(TINY.num_classes)))
     save_model(tmp_path / "model", model, Receipt("weights", {}, {}, ""), card=card)
     contents = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir() if path.is_file()}
     monkeypatch.setattr(f"{__name__}.CONTENTS", contents)

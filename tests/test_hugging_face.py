@@ -20,7 +20,7 @@ from deeplab_tf.config import ModelConfig, ServeConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.following import is_run
 from deeplab_tf.inference.exported import open_runnable
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.serving.engine import Engine
 from deeplab_tf.tools import export_model as export_tool
 from deeplab_tf.tools import options

@@ -3,15 +3,19 @@
 import io
 import pathlib
 import struct
+import sys
 import warnings
 import zlib
 
 import numpy as np
+import PIL.features
 import PIL.Image
+import pillow_heif
 import pytest
 import tensorflow as tf
 
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.ops import images
 from deeplab_tf.ops.images import (
     jpeg_bytes,
     nearest_indices,
@@ -21,6 +25,8 @@ from deeplab_tf.ops.images import (
     resize_longest,
     write_png,
 )
+
+pillow_heif.register_heif_opener()
 
 
 def picture(height: int = 40, width: int = 57, seed: int = 0) -> np.ndarray:
@@ -107,7 +113,15 @@ def test_no_interpreter_is_started_for_postscript():
     assert "not an image" in refused(encoded(RGB, "EPS"))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM"])
+def test_every_picture_is_opened_as_one_of_the_formats():
+    """Pillow would have Ghostscript run what begins as PostScript, whatever its name, in a record or a label too."""
+    package = pathlib.Path(images.__file__).parents[1]
+    lines = [line for file in package.rglob("*.py") for line in file.read_text(encoding="utf-8").splitlines()]
+    opening = [line for line in lines if "Image.open(" in line and "np.array(PIL.Image.open(...))" not in line]
+    assert len(opening) > 10 and [line for line in opening if "formats=" not in line] == []
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM", "HEIF", "AVIF"])
 def test_damage_is_a_deeplab_error_or_a_picture(kind):
     random = np.random.default_rng(7)
     whole = encoded(PIL.Image.fromarray(picture(17, 23)), kind)
@@ -235,6 +249,30 @@ def test_the_first_of_a_phone_s_two_pictures():
     content = encoded(RGB, "MPO", save_all=True, append_images=[PIL.Image.fromarray(picture(seed=1))], quality=100)
     assert PIL.Image.open(io.BytesIO(content)).format == "MPO"
     np.testing.assert_array_equal(read_image(content), np.asarray(PIL.Image.open(io.BytesIO(content))))
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_a_picture_of_a_phone_or_the_web(kind, tmp_path):
+    lossy = encoded(PIL.Image.fromarray(picture(48, 64)), kind, quality=95)
+    assert np.abs(read_image(lossy).astype(int) - picture(48, 64)).mean() < 8
+
+
+def test_heic_is_turned_once():
+    """A phone writes the turning twice, in EXIF and in a box of HEIC."""
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(PIL.Image.fromarray(picture(48, 64)), "HEIF", quality=95, exif=exif.tobytes())
+    assert b"irot" in content
+    image = read_image(content)
+    assert image.shape == (64, 48, 3)
+    assert np.abs(image.astype(int) - np.rot90(picture(48, 64), -1)).mean() < 8
+
+
+def test_what_heic_and_avif_need(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert "needs pillow-heif: pip install 'deeplab_tf[heic]', or save it as JPEG" in refused(encoded(RGB, "HEIF"))
+    monkeypatch.setattr(PIL.features, "check", lambda feature: False)
+    assert "pip install 'pillow>=11.3'" in refused(encoded(RGB, "AVIF"))
 
 
 def test_one_pixel():

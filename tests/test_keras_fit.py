@@ -10,8 +10,8 @@ import tensorflow as tf
 import deeplab_tf
 from deeplab_tf.config import DataConfig, ModelConfig, TrainConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.network.build import build_model
 from deeplab_tf.network.layers import Dropout
-from deeplab_tf.network.model import build_model
 from deeplab_tf.ops.metrics import confusion_matrix, mean_iou
 from deeplab_tf.training.keras_fit import MeanIoU, PolyDecay, SegmentationLoss
 from deeplab_tf.training.losses import divided, loss_terms

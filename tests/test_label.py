@@ -21,7 +21,7 @@ import pytest
 from commands import finished, one_line
 from conftest import ROOT
 from golden import golden_image
-from networks import SMALL, lively
+from networks import TINY, lively
 from record_files import encoded
 from test_serving import NAMES
 
@@ -56,7 +56,7 @@ def turned(image: np.ndarray, orientation: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def loaded():
-    return types.SimpleNamespace(model=lively(SMALL), card=ModelCard(config=SMALL, class_names=NAMES))
+    return types.SimpleNamespace(model=lively(TINY), card=ModelCard(config=TINY, class_names=NAMES))
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def _compared(path, shared, count):
 @pytest.mark.heavy
 def test_voc_in_eight_bits(shared):
     """No rounding in float32 is nearer to the file than LiteRT's own two ways of running it are to each other."""
-    (own, plain, rounded), scores = _compared(shared / "real" / "deeplabv3_mnv2_pascal_quant.tflite", shared, 10)
+    (own, plain, rounded), scores = _compared(shared / "real" / "deeplabv3_mnv2_pascal_quant.tflite", shared, 5)
     assert plain > 0.97 and rounded > max(0.985, own), (own, plain, rounded)
     assert scores[2] > scores[0] - 0.005
 

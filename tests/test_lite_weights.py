@@ -19,6 +19,7 @@ from deeplab_tf.weights.load import load
 from deeplab_tf.weights.loading import open_model
 from deeplab_tf.weights.model_directory import save_model
 from deeplab_tf.weights.sources import open_source
+from deeplab_tf.weights.tf1 import variable_map
 
 SIZE = (65, 65)
 CONFIG = ModelConfig(depth_multiplier=0.25, num_classes=5, crop_size=SIZE, decoder_output_stride=(4,))
@@ -50,10 +51,10 @@ def _forget_names(model):
         tensor.name = f"t{number}".encode()
 
 
-@pytest.mark.parametrize("names", [True, False], ids=["names", "no names"])
-def test_eight_bits_become_a_model(names, content, images, tmp_path):
+@pytest.mark.heavy
+def test_eight_bits_become_a_model(content, images, tmp_path):
     path = tmp_path / "eight bits.tflite"
-    path.write_bytes(content if names else _changed(content, _forget_names))
+    path.write_bytes(content)
     config, model = load(path)
     assert config == dataclasses.replace(CONFIG, quantize_as_file=True)
     rounded_config, rounded = load(path, quantize_delay_step=0)
@@ -68,6 +69,15 @@ def test_eight_bits_become_a_model(names, content, images, tmp_path):
         assert np.abs(rounded(image, training=False) - expected).mean() < 0.015 * spread
     segmenter = Segmenter(path, PredictConfig(runtime="tf", resize="none"))
     assert np.array_equal(segmenter(images[0][0].astype(np.uint8)).classes, predict(model, images[0], runtime="tf")[0])
+    # Without names, the operations alone tell what is what.
+    path.write_bytes(_changed(content, _forget_names))
+    for options, named in (({}, model), ({"quantize_delay_step": 0}, rounded)):
+        nameless_config, nameless = load(path, **options)
+        assert nameless_config == named.config
+        expected = variable_map(named)
+        for name, variable in variable_map(nameless).items():
+            np.testing.assert_array_equal(variable, expected.pop(name), err_msg=name)
+        assert not expected
 
 
 def test_corners_that_are_not_aligned(content, images, tmp_path):
@@ -91,6 +101,7 @@ def test_corners_that_are_not_aligned(content, images, tmp_path):
         assert error < 0.015 * spread and error < np.abs(aligned - expected).mean()
 
 
+@pytest.mark.heavy
 def test_the_ranges_go_through_a_model_directory(content, images, tmp_path):
     path = tmp_path / "eight.tflite"
     path.write_bytes(content)

@@ -8,6 +8,7 @@ import tarfile
 import time
 import types
 
+import keras
 import numpy as np
 import pytest
 from golden import golden_tensor
@@ -15,7 +16,8 @@ from golden import golden_tensor
 import deeplab_tf
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.model import build_model, config_of
+from deeplab_tf.network.build import build_model
+from deeplab_tf.network.wrapped import config_of
 from deeplab_tf.weights import loading
 from deeplab_tf.weights.load import load
 from deeplab_tf.weights.loading import open_model, renamed
@@ -23,11 +25,11 @@ from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.tf1 import load_tf1_checkpoint, variable_map, write_tensors
 from deeplab_tf.zoo import lookup
 
-SMALL = ModelConfig(depth_multiplier=0.25, num_classes=3, aspp_convs_filters=16, atrous_rates=(6, 12, 18))
+SMALL = ModelConfig(model_variant="tiny", num_classes=3, aspp_convs_filters=16, atrous_rates=(6, 12, 18))
 
 
 def write(config: ModelConfig, prefix) -> dict:
-    variables = variable_map(build_model(config))
+    variables = variable_map(build_model(config, zeros=True))
     tensors = {name: golden_tensor(name, tuple(v.shape)) for name, v in variables.items()}
     write_tensors(prefix, tensors)
     return tensors
@@ -58,6 +60,14 @@ def test_bare_weights_say_what_was_assumed(prefix):
     assert loaded.receipt.notes == loaded.notes
 
 
+def test_a_loaded_network_has_no_drawn_weights_but_its_copies_have(prefix):
+    model = open_model(prefix).model
+    copy = keras.models.clone_model(model)
+    for built in (copy, build_model(SMALL, zeros=True)):
+        kernels = [v.numpy() for name, v in variable_map(built).items() if name.endswith("weights")]
+        assert kernels and all((kernel != 0).any() for kernel in kernels) == (built is copy)
+
+
 @pytest.mark.heavy
 def test_rates_follow_the_output_stride_unless_given(prefix, directory):
     for path in (prefix, directory):
@@ -71,7 +81,7 @@ def test_flags_that_contradict_are_refused(prefix, directory):
     for path in (prefix, directory):
         with pytest.raises(DeepLabError, match="num_classes=20 contradicts.*num_classes=3"):
             open_model(path, {"num_classes": 20})
-        with pytest.raises(DeepLabError, match="model_variant=xception_65 contradicts.*mobilenet_v2"):
+        with pytest.raises(DeepLabError, match="model_variant=xception_65 contradicts.*tiny"):
             load(path, model_variant="xception_65")
     with pytest.raises(DeepLabError, match="use_bounded_activation=True contradicts"):
         load(directory, use_bounded_activation=True)
@@ -79,7 +89,9 @@ def test_flags_that_contradict_are_refused(prefix, directory):
     assert load(directory, crop_size=(65, 65), image_pyramid=(0.5, 1.0))[0].crop_size == (65, 65)
 
 
-def test_the_releases_whole_command_line_is_no_contradiction(prefix):
+def test_the_releases_whole_command_line_is_no_contradiction(tmp_path):
+    prefix = tmp_path / "model.ckpt"
+    write(dataclasses.replace(SMALL, model_variant="mobilenet_v2", depth_multiplier=0.25), prefix)
     flags = {"model_variant": "mobilenet_v2", "depth_multiplier": 0.25, "aspp_convs_filters": 16, "num_classes": 3}
     assert load(prefix, **flags, atrous_rates=(6, 12, 18), output_stride=16, multi_grid=(1, 2, 4))[0].multi_grid
 

@@ -19,6 +19,7 @@ from deeplab_tf.training.progress import InputAdvice
 from deeplab_tf.training.step import make_train_step
 from deeplab_tf.training.train import train
 from deeplab_tf.weights.run_directory import RunDirectory
+from deeplab_tf.weights.tf1 import save_tf1_checkpoint
 
 MODEL = ModelConfig(model_variant="tiny", aspp_convs_filters=16)
 TIMES = ("images_per_second", "waiting", "seconds_left")
@@ -68,30 +69,22 @@ def assert_equal(first, second):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("update", [{}, {"gradient_accumulation_steps": 2}])
-def test_loops_are_single_steps(dataset_dir, tmp_path, update):
-    run(dataset_dir, tmp_path / "single", update=update, steps_per_loop=1)
-    run(dataset_dir, tmp_path / "loops", update=update, steps_per_loop=10)
-    assert [line["step"] for line in log(tmp_path / "loops")] == [5, 10, 12]
-    assert_equal(tmp_path / "single", tmp_path / "loops")
-
-
-@pytest.mark.heavy
 def test_nothing_that_is_due_is_passed_by(dataset_dir, tmp_path):
     """Steps that no loop divides, scores every third step, a log that is shorter than a loop, and a stop between."""
-    options = {"mode": "train_and_eval", "eval_interval_steps": 3, "log_steps": 4}
+    update = {"training_number_of_steps": 8}
+    options = {"update": update, "mode": "train_and_eval", "eval_interval_steps": 3, "log_steps": 5}
     run(dataset_dir, tmp_path / "single", steps_per_loop=1, **options)
 
     def stop(progress):
-        if progress.step == 4:
+        if progress.step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
 
     outcome = run(dataset_dir, tmp_path / "loops", observer=Recorder(stop), steps_per_loop=10, **options)
-    assert outcome.stopped and outcome.step == 4, "a signal waits for the loop at hand only"
-    assert run(dataset_dir, tmp_path / "loops", steps_per_loop=7, **options).step == 12
-    assert [line["step"] for line in log(tmp_path / "loops")] == [4, 8, 12]
+    assert outcome.stopped and outcome.step == 5, "a signal waits for the loop at hand only"
+    assert run(dataset_dir, tmp_path / "loops", steps_per_loop=7, **options).step == 8
+    assert [line["step"] for line in log(tmp_path / "loops")] == [5, 8]
     scores = [RunDirectory(tmp_path / name).lines("scores.jsonl") for name in ("single", "loops")]
-    assert [line["step"] for line in scores[1]] == [3, 6, 9, 12] and scores[0] == scores[1]
+    assert [line["step"] for line in scores[1]] == [3, 6, 8] and scores[0] == scores[1]
     assert_equal(tmp_path / "single", tmp_path / "loops")
     started = RunDirectory(tmp_path / "loops").events()
     assert [event["steps_per_loop"] for event in started if event["event"] == "started"] == [10, 7]
@@ -99,11 +92,13 @@ def test_nothing_that_is_due_is_passed_by(dataset_dir, tmp_path):
 
 @pytest.mark.heavy
 def test_a_frozen_backbone_thaws_in_time(dataset_dir, tmp_path):
-    run(dataset_dir, tmp_path / "weights", update={"training_number_of_steps": 1})
-    frozen = {"freeze": "backbone", "freeze_steps": 3, "training_number_of_steps": 6}
+    """With gradients of parts of a batch, which one update adds up, in a loop too."""
+    initial = tmp_path / "weights" / "model.ckpt"
+    save_tf1_checkpoint(deeplab_tf.build_model(dataclasses.replace(MODEL, num_classes=9)), initial)
+    update = {"freeze": "backbone", "freeze_steps": 3, "training_number_of_steps": 7, "gradient_accumulation_steps": 2}
     for name, steps in (("single", 1), ("loops", 10)):
-        weights = str(tmp_path / "weights")
-        run(dataset_dir, tmp_path / name, update=frozen, steps_per_loop=steps, tf_initial_checkpoint=weights)
+        run(dataset_dir, tmp_path / name, update=update, steps_per_loop=steps, tf_initial_checkpoint=str(initial))
+    assert [line["step"] for line in log(tmp_path / "loops")] == [5, 7]
     assert_equal(tmp_path / "single", tmp_path / "loops")
 
 

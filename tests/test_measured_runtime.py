@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from networks import SMALL
+from networks import TINY
 
 from deeplab_tf.config import RUNTIMES, PredictConfig
 from deeplab_tf.errors import DeepLabError
@@ -19,12 +19,12 @@ from deeplab_tf.inference.predict import predict
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.runtime_record import KeptConversions, RuntimeRecord, Verdict
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.network.sizes import at_size
 
 IMAGE = np.zeros((1, 65, 97, 3), np.float32)
 PIXELS = 65 * 97
-CONFIG = at_size(SMALL, (65, 97))
+CONFIG = at_size(TINY, (65, 97))
 LOGITS = np.random.default_rng(0).normal(size=(1, 5, 7, 6)).astype(np.float32)
 FACTS = {"processor": "p", "versions": {"tensorflow": "2"}, "network": {"layers": 3}}
 
@@ -82,7 +82,7 @@ class Files:
     """Takes `seconds` to convert."""
 
     def __init__(self, clock: Clock, *, seconds: float = 3.0, at_hand: bool = False, content: bytes = b"file"):
-        self.config, self.clock, self.seconds, self.at_hand, self.content = SMALL, clock, seconds, at_hand, content
+        self.config, self.clock, self.seconds, self.at_hand, self.content = TINY, clock, seconds, at_hand, content
         self.conversions = 0
 
     def is_at_hand(self) -> bool:
@@ -296,7 +296,7 @@ def test_other_circumstances_are_measured_anew(tmp_path, facts):
 def test_another_size_class_is_measured_for_itself(tmp_path):
     Bench(tmp_path).run(30)
     bench = Bench(tmp_path, at_hand=True)
-    assert bench.run(1, config=at_size(SMALL, (257, 385))) == ["TensorFlow"]
+    assert bench.run(1, config=at_size(TINY, (257, 385))) == ["TensorFlow"]
     assert size_class((513, 513)) == size_class((385, 513)) != size_class((1025, 2049))
 
 
@@ -439,7 +439,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def model():
-    return build_model(SMALL)
+    return build_model(dataclasses.replace(TINY, output_stride=8))  # with an atrous depthwise convolution
 
 
 @pytest.mark.parametrize("name", LIBRARIES)

@@ -11,21 +11,23 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from golden import golden_image
-from networks import SMALL, V3, lively
+from networks import TINY, V3, lively
 
 from deeplab_tf.arch.dense_prediction_cell import CITYSCAPES_TOP1
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.predict import predict
-from deeplab_tf.network.model import Network, build_model, config_of
+from deeplab_tf.network.build import build_model
+from deeplab_tf.network.model import Network
+from deeplab_tf.network.wrapped import config_of
 
 IMAGES = golden_image("network", 50, 65)[None]
-CELL = dataclasses.replace(SMALL, dense_prediction_cell_json=CITYSCAPES_TOP1)
+CELL = dataclasses.replace(TINY, dense_prediction_cell_json=CITYSCAPES_TOP1)
 
 
 @pytest.fixture(scope="module")
 def model() -> Network:
-    return lively(SMALL)
+    return lively(TINY)
 
 
 def from_a_file(model, folder) -> keras.Model:
@@ -50,7 +52,7 @@ def test_a_copy_knows_its_configuration_and_predicts(model, way, tmp_path):
     expected = predict(model, IMAGES, runtime="tf")
     other = WAYS[way](model, tmp_path)
     assert isinstance(other, Network)
-    assert other.config == config_of(other) == SMALL
+    assert other.config == config_of(other) == TINY
     assert [layer.name for layer in other.layers] == [layer.name for layer in model.layers]
     np.testing.assert_array_equal(logits(other), logits(model))
     np.testing.assert_array_equal(predict(other, IMAGES, runtime="tf"), expected)
@@ -61,7 +63,7 @@ def test_a_copy_knows_its_configuration_and_predicts(model, way, tmp_path):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("config", [V3, CELL, dataclasses.replace(SMALL, quantize_delay_step=0)], ids=str)
+@pytest.mark.parametrize("config", [V3, CELL, dataclasses.replace(TINY, quantize_delay_step=0)], ids=str)
 def test_every_kind_of_configuration_comes_through_a_file(config, tmp_path):
     model = build_model(config, zeros=True)
     assert from_a_file(model, tmp_path).config == config
@@ -69,7 +71,7 @@ def test_every_kind_of_configuration_comes_through_a_file(config, tmp_path):
 
 
 def test_several_outputs_come_through_a_file(tmp_path):
-    config = dataclasses.replace(SMALL, image_pyramid=(0.5, 1.0))
+    config = dataclasses.replace(TINY, image_pyramid=(0.5, 1.0))
     loaded = from_a_file(build_model(config, all_scales=True, zeros=True), tmp_path)
     assert set(loaded.output) == {"logits_0.50", "logits_1.00", "merged_logits"} and loaded.config == config
 
@@ -86,20 +88,20 @@ def test_a_clone_computes_the_same_and_knows_its_configuration(model):
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
     np.testing.assert_array_equal(logits(clone), logits(model))
-    assert clone.config == SMALL and Network.from_config(clone.get_config()).config == SMALL
+    assert clone.config == TINY and Network.from_config(clone.get_config()).config == TINY
     np.testing.assert_array_equal(predict(clone, IMAGES, runtime="tf"), predict(model, IMAGES, runtime="tf"))
 
 
 def test_a_loaded_model_shares_its_layers(model, tmp_path):
     loaded = from_a_file(model, tmp_path)
-    fixed = build_model(dataclasses.replace(SMALL, crop_size=(65, 65)), share_with=loaded)
+    fixed = build_model(dataclasses.replace(TINY, crop_size=(65, 65)), share_with=loaded)
     assert fixed.get_layer("logits.semantic") is loaded.get_layer("logits.semantic")
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("jit", [False, True])
 def test_keras_trains_it(jit, tmp_path):
-    model = lively(dataclasses.replace(SMALL, model_variant="tiny", depth_multiplier=1.0, crop_size=(33, 33)))
+    model = lively(dataclasses.replace(TINY, crop_size=(33, 33)))
     predict(model, IMAGES, runtime="tf")
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=jit)
     images = np.random.default_rng(0).uniform(0, 255, (2, 33, 33, 3)).astype(np.float32)
@@ -111,13 +113,13 @@ def test_keras_trains_it(jit, tmp_path):
 def test_it_is_built_under_a_strategy():
     devices = tf.config.list_logical_devices("CPU")
     with tf.distribute.MirroredStrategy([device.name for device in devices[:1]]).scope():
-        model = build_model(SMALL, zeros=True)
-    assert model.config == SMALL and predict(model, IMAGES, runtime="tf").shape == (1, 50, 65)
+        model = build_model(TINY, zeros=True)
+    assert model.config == TINY and predict(model, IMAGES, runtime="tf").shape == (1, 50, 65)
 
 
 @pytest.mark.heavy
 def test_what_is_derived_neither_keeps_the_model_nor_is_saved(tmp_path):
-    model = lively(SMALL)
+    model = lively(TINY)
     description, weights = model.to_json(), len(model.weights)
     predict(model, IMAGES, runtime="tf")
     assert (model.to_json(), len(model.weights)) == (description, weights)

@@ -12,8 +12,8 @@ from networks import lively
 import deeplab_tf
 from deeplab_tf.config import ExportConfig, ModelConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.network.build import build_model
 from deeplab_tf.network.cost import regularized_kernels
-from deeplab_tf.network.model import build_model
 from deeplab_tf.network.normalisation import GroupNormalization, StandardizedConv2D
 from deeplab_tf.ops.normalisation import group_normalized, standardized
 from deeplab_tf.weights.loading import open_model

@@ -48,7 +48,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("NOTEBOOK_MODEL", "shapes_resnet")
     monkeypatch.setenv("NOTEBOOK_PICTURE", str(picture))
     monkeypatch.setenv("NOTEBOOK_INITIAL", "shapes_resnet")
-    monkeypatch.setenv("NOTEBOOK_STEPS", "30")
+    monkeypatch.setenv("NOTEBOOK_STEPS", "24")
     here = tmp_path / "here"
     here.mkdir()
 
@@ -77,7 +77,7 @@ def test_a_photograph(run):
 @pytest.mark.heavy
 def test_own_data(run):
     text, pictures = run("own_data")
-    assert pictures == 2 and "Done: step 30" in text
+    assert pictures == 2 and "Done: step 24" in text
     scores = json.loads((run.here / "my_run" / "scores.jsonl").read_text().splitlines()[-1])
     assert scores["miou"] > 0.6, "the two classes are told apart"
     assert json.loads((run.here / "my_run" / "deeplab.json").read_text())["class_names"][1:] == ["round", "angular"]

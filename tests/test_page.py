@@ -11,7 +11,7 @@ import pytest
 from axe import violations
 from chromium import chromium, find_chromium
 from golden import golden_image
-from networks import SMALL, lively
+from networks import TINY, lively
 from record_files import encoded
 from test_serving import NAMES
 
@@ -31,7 +31,7 @@ DONE = "!document.getElementById('result').hidden && document.getElementById('me
 
 @pytest.fixture(scope="module")
 def model():
-    return lively(SMALL)
+    return lively(TINY)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def address(model):
     from deeplab_tf.serving.server import serving
 
     options = ServeConfig(port=0, runtime="tf", longest_side=129, max_pixels=1_000_000)
-    with serving(Engine(model, ModelCard(config=SMALL, class_names=NAMES, dataset="shapes"), options)) as url:
+    with serving(Engine(model, ModelCard(config=TINY, class_names=NAMES, dataset="shapes"), options)) as url:
         yield url
 
 
@@ -143,10 +143,10 @@ def test_drop_look_toggle_and_download(page, model):
 
 def test_an_example_by_keyboard(page):
     order = []
-    for _ in range(3):
+    for _ in range(4):
         page.press("Tab", 9)
         order.append(page.run("document.activeElement.id || document.activeElement.title"))
-    assert order == ["file", "Try the example: drawn shapes 1", "Try the example: drawn shapes 2"]
+    assert order == ["file", "camera", "Try the example: drawn shapes 1", "Try the example: drawn shapes 2"]
     page.call("Input.dispatchKeyEvent", type="keyDown", key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r")
     page.wait(DONE)
     assert page.run("document.getElementById('photo').width") == 321
@@ -212,6 +212,12 @@ def test_the_command_of_the_shell_gets_the_classes(page, model, address, tmp_pat
     assert list(json.loads(answer)) == ["predictions"] and not (tmp_path / "x").exists()
     page.run("state.info.needs_token = true")
     assert "-H 'authorization: Bearer YOUR_TOKEN'" in page.run("command()")
+
+
+def test_what_only_the_browser_reads_is_sent_as_jpeg(page):
+    drop(page, encoded(IMAGE, "AVIF"), "photo.avif", "image/avif")
+    page.wait(DONE)
+    assert np.abs(pixels(page, "photo")[..., :3].astype(int) - IMAGE).mean() < 16
 
 
 def test_a_bad_file_is_told(browser, address):

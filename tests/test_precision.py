@@ -14,7 +14,7 @@ from record_files import write_shapes
 from deeplab_tf.config import DataConfig, EvalConfig, Experiment, Inference, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.predictor import Predictor, TensorFlowBackend
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.network.precision import exact_float32, exactness_line, is_rounded, rounds_float32, switched_on
 from deeplab_tf.tools import predict as predict_tool
 from deeplab_tf.training.precision import Hardware, precision_line, settled

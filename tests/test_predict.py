@@ -17,7 +17,7 @@ import pytest
 from commands import everything, finished, one_line
 from conftest import GOLDENS, ROOT
 from golden import golden_image
-from networks import SMALL, lively
+from networks import TINY, lively
 
 from deeplab_tf.catalog.palettes import default_palette
 from deeplab_tf.config import PredictConfig
@@ -71,14 +71,18 @@ RUNS = [
 ]
 
 
+# Strides and scales are treated apart: of the most expensive run one photograph suffices, its scores are test_metrics'.
 @pytest.mark.parametrize(("stride", "kind", "flags"), RUNS)
 def test_predictions_of_the_original(stride, kind, flags, pascal, shared, tmp_path):
     data = shared / "real/voc_mini"
-    flags = (f"--checkpoint={pascal}", f"--input={data}/JPEGImages", f"--output_dir={tmp_path}", *flags)
+    labels = sorted((data / "SegmentationClass").iterdir())
+    labels = labels[:1] if (stride, kind) == (8, "ms_flip") else labels
+    photos = [f"--input={data}/JPEGImages/{path.stem}.jpg" for path in labels]
+    flags = (f"--checkpoint={pascal}", *photos, f"--output_dir={tmp_path}", *flags)
     flags = (*flags, "--resize=none", "--crop_size=513,513", f"--output_stride={stride}", "--save=raw")
     assert finished(predict_tool, *flags) == 0
     confusion = np.zeros((21, 21), np.int64)
-    for path in sorted((data / "SegmentationClass").iterdir()):
+    for path in labels:
         found = np.array(PIL.Image.open(tmp_path / f"{path.stem}_raw.png"))
         golden = np.array(PIL.Image.open(GOLDENS / "real" / f"{path.stem}_os{stride}_{kind}.png"))
         label = np.array(PIL.Image.open(path))
@@ -86,7 +90,9 @@ def test_predictions_of_the_original(stride, kind, flags, pascal, shared, tmp_pa
         assert np.mean(found == golden) >= 0.9999, path.stem
         counted = label != 255
         np.add.at(confusion, (label[counted], found[counted]), 1)
-    assert len(everything(tmp_path)) == 3
+    assert len(everything(tmp_path)) == len(labels)
+    if len(labels) < 3:
+        return
     expected = json.loads((GOLDENS / "real/metrics.json").read_text())[f"os{stride}_{kind}"]
     found = scores(confusion)
     assert found["miou"] == pytest.approx(expected["miou_over_classes_in_union"], abs=1e-4)
@@ -99,12 +105,12 @@ def test_predictions_of_the_original(stride, kind, flags, pascal, shared, tmp_pa
 
 @pytest.fixture(scope="module")
 def model():
-    return lively(SMALL)
+    return lively(TINY)
 
 
 @pytest.fixture(scope="module")
 def card():
-    return ModelCard(config=SMALL, class_names=NAMES)
+    return ModelCard(config=TINY, class_names=NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -280,13 +286,13 @@ def test_too_little_memory_is_told_and_the_others_go_on(model, card, photos, tmp
 def test_more_classes_than_a_png_holds(model, tmp_path):
     import dataclasses
 
-    card = ModelCard(config=dataclasses.replace(SMALL, num_classes=300))
+    card = ModelCard(config=dataclasses.replace(TINY, num_classes=300))
     with pytest.raises(DeepLabError, match="300 classes do not fit"):
         list(predict_files(model, card, [], tmp_path, PredictConfig()))
 
 
 def test_a_backbone_cannot_predict(model, tmp_path):
-    card = ModelCard(config=SMALL, kind="backbone", source_checkpoint="x.tar.gz")
+    card = ModelCard(config=TINY, kind="backbone", source_checkpoint="x.tar.gz")
     with pytest.raises(DeepLabError, match=r"x\.tar\.gz: a backbone without classes"):
         list(predict_files(model, card, [], tmp_path, PredictConfig()))
 
@@ -350,7 +356,7 @@ def test_command_over_a_folder(directory, photos, tmp_path, capsys):
     found = capsys.readouterr()
     lines = found.out.splitlines()
     assert lines[0] == "Configuration"
-    assert any(line.split() == ["model_variant", "mobilenet_v2"] for line in lines)
+    assert any(line.split() == ["model_variant", "tiny"] for line in lines)
     assert any(line.split() == ["num_classes", "6"] for line in lines)
     assert any(line.startswith(f"{photos}/b.JPG  33 x 65  ") and " ms  " in line and " %" in line for line in lines)
     assert sum(line.startswith("FAILED  ") for line in lines) == 3
@@ -400,7 +406,6 @@ def test_command_on_names_that_are_no_text_or_too_long(directory, tmp_path):
     assert {os.fsencode(name) for name in everything(out)} == {b"no\xfftext_raw.png", b"short_raw.png"}
 
 
-@pytest.mark.heavy
 def test_command_with_standard_input(directory, photos, tmp_path, monkeypatch, capsys):
     content = (photos / "a.png").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
@@ -423,7 +428,6 @@ class _Terminal:
         return True
 
 
-@pytest.mark.heavy
 def test_command_asks_until_an_empty_line(directory, photos, tmp_path, monkeypatch, capsys):
     answers = iter([f"'{photos / 'a.png'}'", str(photos / "nothing.png"), str(photos / "empty.jpg"), ""])
     monkeypatch.setattr(sys, "stdin", _Terminal())
@@ -482,7 +486,7 @@ def test_command_with_an_unwritable_folder(directory, photos, tmp_path, capsys):
 BAD_FLAGS = {
     "save": (["--save=nonsense"], "unknown value of save 'nonsense'"),
     "near save": (["--save=masks"], "did you mean mask"),
-    "resize": (["--resize=nonsense"], "resize='nonsense': expected letterbox, longest or none"),
+    "resize": (["--resize=nonsense"], "resize='nonsense': expected auto, trained, letterbox, longest or none"),
     "scale 0": (["--eval_scales=0"], "eval_scales=(0.0,): expected scales above 0"),
     "scale x": (["--eval_scales=1.0,x"], "eval_scales=('1.0', 'x'): expected float numbers"),
     "side": (["--longest_side=0"], "longest_side=0"),

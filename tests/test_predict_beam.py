@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 from commands import everything, finished
 from golden import golden_image
-from networks import SMALL, lively
+from networks import TINY, lively
 
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.errors import DeepLabError
@@ -22,8 +22,8 @@ def directory(tmp_path_factory):
     """A model directory of the small network."""
     folder = tmp_path_factory.mktemp("small") / "model"
     names = ("ground", "sky", "tree", "house", "lake", "road")
-    card = ModelCard(config=SMALL, class_names=names)
-    save_model(folder, lively(SMALL), Receipt("tests", "0" * 64, {}, {}), card=card)
+    card = ModelCard(config=TINY, class_names=names)
+    save_model(folder, lively(TINY), Receipt("tests", "0" * 64, {}, {}), card=card)
     return folder
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from golden import golden_image
-from networks import DECODER, SMALL, V3, lively
+from networks import TINY, TINY_DECODER, V3, lively
 
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.config import Inference, ModelConfig, PredictConfig
@@ -18,8 +18,9 @@ from deeplab_tf.inference import tiles as tiles_module
 from deeplab_tf.inference.predict import predict
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.inference.tiles import segment, write_probabilities
-from deeplab_tf.network.model import build_model, config_of
+from deeplab_tf.network.build import build_model
 from deeplab_tf.network.sizes import logits_stride, padded_size
+from deeplab_tf.network.wrapped import config_of
 from deeplab_tf.ops.crf import densecrf
 from deeplab_tf.ops.images import resize_longest
 from deeplab_tf.ops.resizing import scale_dimension
@@ -28,12 +29,12 @@ from deeplab_tf.weights.tf1 import variable_map
 
 @pytest.fixture(scope="module")
 def small():
-    return lively(SMALL)
+    return lively(TINY)
 
 
 @pytest.fixture(scope="module")
 def decoder():
-    return lively(DECODER)
+    return lively(TINY_DECODER)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def assert_clear_labels(labels: np.ndarray, probabilities: np.ndarray):
     ],
 )
 def test_padded_size(changes, size, expected):
-    assert padded_size(dataclasses.replace(SMALL, **changes), *size) == expected
+    assert padded_size(dataclasses.replace(TINY, **changes), *size) == expected
 
 
 # ---- the padding pixel
@@ -172,7 +173,7 @@ def test_padding_pixel_of_every_variant(variant):
 @pytest.mark.parametrize(
     "config",
     [
-        dataclasses.replace(SMALL, crop_size=(65, 97)),
+        dataclasses.replace(TINY, crop_size=(65, 97)),
         ModelConfig(model_variant="resnet_v1_50", num_classes=6, aspp_convs_filters=16, crop_size=(65, 97)),
     ],
     ids=["127.5", "mean"],
@@ -191,13 +192,12 @@ def test_padding_goes_into_the_network(config):
 # ---- sizes and batches
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (33, 7), (64, 64), (65, 65), (80, 97), (113, 50)])
 def test_any_size(decoder, size):
     image = photograph(*size)[None]
     labels = predict(decoder, image)
     assert (labels.dtype, labels.shape) == (np.int32, (1, *size))
-    expected = reference(decoder, image, padded_size(DECODER, *size))
+    expected = reference(decoder, image, padded_size(TINY_DECODER, *size))
     np.testing.assert_allclose(predictor_of(decoder).probabilities(image), expected, atol=2e-5)
     assert predict(decoder, image, scales=(0.5, 1.25), flip=True).shape == (1, *size)
 
@@ -239,7 +239,7 @@ def test_a_model_from_elsewhere():
 
 @pytest.mark.heavy
 def test_a_predictor_whose_model_is_gone():
-    model = build_model(SMALL)
+    model = build_model(TINY)
     orphan = predictor_of(model)
     del model
     gc.collect()
@@ -263,13 +263,13 @@ def test_a_predictor_whose_model_is_gone():
 )
 def test_averaging(decoder, size, scales, flip):
     images = np.stack([photograph(*size, key) for key in "ab"])
-    expected = reference(decoder, images, padded_size(DECODER, *size), scales, flip)
+    expected = reference(decoder, images, padded_size(TINY_DECODER, *size), scales, flip)
     assert_predicts(decoder, images, expected, scales, flip)
 
 
 @pytest.mark.heavy
 def test_averaging_with_a_crop():
-    config = dataclasses.replace(SMALL, crop_size=(80, 98))
+    config = dataclasses.replace(TINY, crop_size=(80, 98))
     model, images, scales = lively(config), photograph(61, 98)[None], (0.5, 1.0, 1.5)
     assert_predicts(model, images, reference(model, images, (80, 98), scales, True), scales, True)
 
@@ -302,7 +302,7 @@ def test_mobilenet_v3_at_sizes_around_its_pooling_crop(v3):
     ("pyramid", "merge"), [((0.5, 1.0, 1.5), "max"), ((0.5, 1.5), "avg"), ((0.75,), "max")], ids=["max", "avg", "one"]
 )
 def test_image_pyramid(pyramid, merge):
-    config = dataclasses.replace(DECODER, image_pyramid=pyramid, merge_method=merge)
+    config = dataclasses.replace(TINY_DECODER, image_pyramid=pyramid, merge_method=merge)
     model, images, size = lively(config), photograph(65, 90)[None], (65, 97)
     logits = wrapped_logits(model, padded(config, images, size), pyramid)
     assert_predicts(model, images, softmax(bilinear(logits, size))[:, :65, :90])
@@ -322,7 +322,7 @@ def test_image_pyramid_with_a_pooling_crop():
 
 @pytest.mark.heavy
 def test_prediction_without_upsampled_logits():
-    config = dataclasses.replace(SMALL, prediction_with_upsampled_logits=False)
+    config = dataclasses.replace(TINY, prediction_with_upsampled_logits=False)
     model, images, size = lively(config), np.stack([photograph(70, 90, key) for key in "ab"]), (81, 97)
     logits = wrapped_logits(model, padded(config, images, size), (1.0,))
     assert logits.shape[1:3] == (6, 7)
@@ -335,7 +335,7 @@ def test_prediction_without_upsampled_logits():
     np.testing.assert_allclose(probabilities, bilinear(softmax(logits), size)[:, :70, :90], atol=2e-5)
     np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-5)
     # The other order is another result.
-    usual = build_model(SMALL, share_with=model)
+    usual = build_model(TINY, share_with=model)
     assert (predict(usual, images) != labels).mean() > 0.01
     # Averaging always upsamples first.
     scales = (0.5, 1.0)
@@ -366,7 +366,7 @@ def traces(monkeypatch):
 
 @pytest.mark.heavy
 def test_one_graph_for_all_sizes_scales_and_batches(traces):
-    model = lively(DECODER)
+    model = lively(TINY_DECODER)
     for size in [(33, 33), (40, 65), (81, 20), (97, 97), (5, 130)]:
         predict(model, np.stack([photograph(*size)] * (1 + size[0] % 3)))
     predict(model, photograph(50, 50)[None], scales=(0.5, 1.0, 1.75), flip=True)
@@ -375,7 +375,7 @@ def test_one_graph_for_all_sizes_scales_and_batches(traces):
 
 @pytest.mark.heavy
 def test_a_crop_takes_larger_pictures_with_the_same_graph(traces):
-    model = lively(dataclasses.replace(SMALL, crop_size=(49, 49)))
+    model = lively(dataclasses.replace(TINY, crop_size=(49, 49)))
     for size in [(33, 33), (49, 49), (81, 20)]:
         assert predict(model, photograph(*size)[None]).shape == (1, *size)
     assert len(traces) == 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from golden import golden_image
-from networks import SMALL, lively
+from networks import TINY, lively
 
 from deeplab_tf.config import Inference
 from deeplab_tf.errors import DeepLabError
@@ -29,11 +29,10 @@ def batch_of(sizes) -> np.ndarray:
     return batch
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("options", [{}, {"scales": (0.5, 1.0), "flip": True}], ids=str)
 @pytest.mark.parametrize("crop", [(65, 65), None])
 def test_a_picture_of_a_batch_is_as_alone(crop, options):
-    model = lively(dataclasses.replace(SMALL, crop_size=crop))
+    model = lively(dataclasses.replace(TINY, crop_size=crop))
     found = segment_batch(predictor_of(model), batch_of(SIZES), np.array(SIZES), Inference(**options))
     assert found.dtype == np.int32 and found.shape == (4, 100, 90)
     for i, (height, width) in enumerate(SIZES):
@@ -41,9 +40,8 @@ def test_a_picture_of_a_batch_is_as_alone(crop, options):
         np.testing.assert_array_equal(found[i, :height, :width], alone)
 
 
-@pytest.mark.heavy
 def test_a_batch_within_the_crop_is_run_as_one(monkeypatch):
-    model = lively(dataclasses.replace(SMALL, crop_size=(65, 65)))
+    model = lively(dataclasses.replace(TINY, crop_size=(65, 65)))
     predictor, calls = predictor_of(model), []
     original = predictor.labels
     monkeypatch.setattr(predictor, "labels", lambda x, inference: calls.append(len(x)) or original(x, inference))
@@ -53,9 +51,8 @@ def test_a_batch_within_the_crop_is_run_as_one(monkeypatch):
     assert calls == [2, 3, 2]
 
 
-@pytest.mark.heavy
 def test_a_batch_in_tiles(monkeypatch):
-    model = lively(dataclasses.replace(SMALL, crop_size=(65, 65)))
+    model = lively(dataclasses.replace(TINY, crop_size=(65, 65)))
     predictor, shapes = predictor_of(model), []
     original = predictor.labels
     monkeypatch.setattr(predictor, "labels", lambda x, inference: shapes.append(x.shape) or original(x, inference))
@@ -70,7 +67,7 @@ def test_a_batch_in_tiles(monkeypatch):
 
 
 def test_too_little_memory_is_told(monkeypatch):
-    predictor = predictor_of(lively(SMALL))
+    predictor = predictor_of(lively(TINY))
 
     def out_of_memory(*_args, **_options):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")

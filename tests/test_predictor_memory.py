@@ -14,8 +14,8 @@ import conftest
 from deeplab_tf.config import ModelConfig, PredictConfig
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.inference.tiles import segment
-from deeplab_tf.network.model import build_model
-model = build_model(ModelConfig(model_variant="mobilenet_v2", depth_multiplier=0.25, aspp_convs_filters=16))
+from deeplab_tf.network.build import build_model
+model = build_model(ModelConfig(model_variant="tiny", aspp_convs_filters=16))
 conftest.fill(model)
 tile = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
 image = tile.repeat(100, 0).repeat(100, 1)

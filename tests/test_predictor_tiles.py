@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from golden import golden_image
-from networks import SMALL, lively
+from networks import TINY, lively
 
 from deeplab_tf.config import PredictConfig
 from deeplab_tf.inference.predict import predict
@@ -40,7 +40,7 @@ def test_tiles_of_one():
 class _Pointwise:
     """Stands in for a Predictor: the class of a pixel follows from its neighbourhood of 2 * reach + 1 pixels."""
 
-    config = SMALL
+    config = TINY
     fixed_size = None
 
     def __init__(self, reach: int):
@@ -72,10 +72,9 @@ def test_tiled_equals_untiled(size, reach, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "probabilities.npy"), whole)
 
 
-@pytest.mark.heavy
 def test_tiles_of_a_network():
     # Half the receptive field is 245 pixels; farther from a cut, a tile gives what the whole picture gives.
-    model = lively(dataclasses.replace(SMALL, add_image_level_feature=False))
+    model = lively(dataclasses.replace(TINY, add_image_level_feature=False))
     image = golden_image("photograph", 1100, 270)
     options = PredictConfig(resize="none", max_pixels=513 * 513)
     tiled = segment(predictor_of(model), image, options)

@@ -14,7 +14,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.predictor import Predictor
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.inference.tiles import network_labels, network_size
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.ops.resizing import resize_bilinear
 from deeplab_tf.weights.loading import open_model
 from deeplab_tf.weights.renaming import renamed, their_name
@@ -53,7 +53,8 @@ def test_mobilenet_at_both_downsample_factors(tmp_path):
     assert (config.decoder_output_stride, config.decoder_use_separable_conv) == ((4,), False)
     assert (loaded.card.letterbox, loaded.card.dataset) == (512, "pascal_voc_seg")
     assert any("a grey square of 512 pixels: predict and Segmenter do that" in note for note in loaded.notes)
-    assert (Segmenter(path).options.resize, Segmenter(path).options.longest_side) == ("letterbox", 512)
+    options = Segmenter(path).options
+    assert (options.resize, options.longest_side) == ("letterbox", 512)
     assert Segmenter(path, PredictConfig(resize="none")).options.resize == "none"
     assert _difference(loaded.model, "seed2_mobilenet_16_96x128") <= 1e-5
     reasons = {entry["reason"] for entry in loaded.receipt.skipped.values()}
@@ -204,10 +205,10 @@ def test_a_letterbox_fits_the_picture_into_a_square(size):
 
 
 def test_the_rule_of_a_model_gives_way_to_the_users():
-    assert PredictConfig().for_model(512, {}) == PredictConfig(resize="letterbox", longest_side=512)
-    assert PredictConfig(longest_side=256).for_model(512, {"longest_side"}).longest_side == 256
-    assert PredictConfig(resize="none").for_model(512, {"resize"}).resize == "none"
-    assert PredictConfig().for_model(None, {}) == PredictConfig()
+    assert PredictConfig().for_model(512, None, {}) == PredictConfig(resize="letterbox", longest_side=512)
+    assert PredictConfig(longest_side=256).for_model(512, None, {"longest_side"}).longest_side == 256
+    assert PredictConfig(resize="none").for_model(512, None, {"resize"}).resize == "none"
+    assert PredictConfig().for_model(None, None, {}) == PredictConfig(resize="longest")
 
 
 def test_variables_have_the_names_of_the_release():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from golden import golden_image, golden_tensor
-from networks import SMALL, lively
+from networks import TINY, lively
 from test_inference_graph import graph_of
 
 from deeplab_tf.inference.graph import as_function
@@ -20,7 +20,7 @@ SIZE = (33, 49)
 
 @pytest.fixture(scope="module")
 def model():
-    return lively(dataclasses.replace(SMALL, crop_size=SIZE))
+    return lively(dataclasses.replace(TINY, crop_size=SIZE))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_all_of_it_is_eight_bits(content, images, tmp_path):
     (tmp_path / "a.tflite").write_bytes(quantised)
     assert len(quantised) < 0.6 * len(content)
     found = operations(tmp_path / "a.tflite")
-    assert found["CONV_2D"] == 38 and found["DEPTHWISE_CONV_2D"] == 17 and "DEQUANTIZE" not in found
+    assert found["CONV_2D"] == 15 and found["DEPTHWISE_CONV_2D"] == 5 and "DEQUANTIZE" not in found
     (graph,) = unpack(quantised).subgraphs
     kinds = schema().TensorType
     assert not [tensor.name for tensor in graph.tensors if tensor.type in (kinds.FLOAT32, kinds.FLOAT16)]

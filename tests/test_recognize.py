@@ -11,7 +11,7 @@ from conftest import case_config, golden_cases, read_case
 from deeplab_tf.arch import ARCHITECTURES, dense_prediction_cell
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.weights.recognize import recognize
 from deeplab_tf.weights.tf1 import variable_map
 from deeplab_tf.zoo import lookup

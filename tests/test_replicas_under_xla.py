@@ -95,24 +95,22 @@ def assert_as_one_device(found: dict[str, np.ndarray], case: str):
     assert largest_difference(expected, of_case) < (1e-3 if half else 1e-4)
 
 
-@pytest.mark.heavy
-def test_they_are_one_device(tmp_path):
-    cases = [case for case in CASES if case not in _OWN_SHARE and case != "mobilenet_v2"]
-    found = replicas(tmp_path / "found.npz", "true", *cases)
-    for case in cases:
-        assert_as_one_device(found, case)
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory) -> dict[str, np.ndarray]:
+    """All cases under XLA, in one process."""
+    return replicas(tmp_path_factory.mktemp("compiled") / "found.npz", "true", *CASES)
 
 
 @pytest.mark.heavy
-def test_statistics_are_as_without_xla(tmp_path):
+@pytest.mark.parametrize("case", [case for case in CASES if case not in _OWN_SHARE])
+def test_they_are_one_device(compiled, case):
+    assert_as_one_device(compiled, case)
+
+
+@pytest.mark.heavy
+def test_statistics_are_as_without_xla(tmp_path, compiled):
     expected = replicas(tmp_path / "expected.npz", "false", *_OWN_SHARE)
-    found = replicas(tmp_path / "found.npz", "true", *_OWN_SHARE)
+    found = {name: value for name, value in compiled.items() if name.partition("/")[0] in _OWN_SHARE}
     name = next(name for name in expected if name.endswith("moving_mean"))
     assert (expected[name] != expected[name.replace("/0/", "/1/")]).any(), "each device has its own"
     assert largest_difference(expected, found) < 1e-4
-
-
-@pytest.mark.heavy
-def test_mobilenet(tmp_path):
-    found = replicas(tmp_path / "found.npz", "true", "mobilenet_v2")
-    assert_as_one_device(found, "mobilenet_v2")

@@ -103,7 +103,8 @@ def test_the_published_score(same):
     row = {"name": "zoo/x", "miou": 0.2, "settings": "OS 16", "source": "paper", "same": same}
     text = rendered(written(["a", "b"], published=[row])).text.replace("\xa0", " ")
     assert "zoo/x20.00 %+5.00OS 16; paper" in text and ("None is published" in text) != same
-    assert "No published score" in rendered(written(["a", "b"])).text
+    assert "No published score" in rendered(written(["a", "b"], dataset="pascal_voc_seg")).text
+    assert "published" not in rendered(written(["a", "b"], dataset="my_photographs")).text
 
 
 def test_large_matrices_are_left_to_the_file():

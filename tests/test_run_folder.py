@@ -71,23 +71,23 @@ MISTAKES = {
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", MISTAKES)
 @pytest.mark.parametrize("present", [False, True])
-def test_a_mistake_leaves_nothing_and_the_mended_command_works(name, present, records, tmp_path):
-    spoil, run, data, message = MISTAKES[name]
-    bad = tmp_path / "records"
-    bad.mkdir()
-    write_shapes(bad, "train", 3, (40, 40))
-    spoil(bad)
-    data = {key: str(bad) if value == "{only train}" else value for key, value in data.items()}
+def test_a_mistake_leaves_nothing_and_the_mended_command_works(present, records, tmp_path):
+    """After each mistake all is as before; that no lock or the like is left either, one command shows for them all."""
     folder = tmp_path / "new" / "run"
     if present:
         folder.mkdir(parents=True)
-    before = everything(tmp_path)
-    with pytest.raises(DeepLabError, match=message):
-        train(experiment(bad if name == "record" else records, folder, data={"dataset": "shapes", **data}, **run))
-    assert everything(tmp_path) == before
-    assert train(experiment(records, folder, mode=run.get("mode", "train"))).step == 2
+    for name, (spoil, run, data, message) in MISTAKES.items():
+        bad = tmp_path / name
+        bad.mkdir()
+        write_shapes(bad, "train", 3, (40, 40))
+        spoil(bad)
+        data = {key: str(bad) if value == "{only train}" else value for key, value in data.items()}
+        before = everything(tmp_path)
+        with pytest.raises(DeepLabError, match=message):
+            train(experiment(bad if name == "record" else records, folder, data={"dataset": "shapes", **data}, **run))
+        assert everything(tmp_path) == before, name
+    assert train(experiment(records, folder, mode="train_and_eval")).step == 2
 
 
 def test_a_lock_in_a_folder_with_other_files_stays_out_of_the_way(records, tmp_path):
@@ -261,27 +261,42 @@ def flipped(file):
     file.write_bytes(bytes(content))
 
 
-DAMAGES = [(how, suffix) for how in (truncated, emptied, flipped) for suffix in (".index", ".data-00000-of-00001")]
-DAMAGES += [(pathlib.Path.unlink, suffix) for suffix in (".index", ".data-00000-of-00001")]
+HALVES = (".index", ".data-00000-of-00001")
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(("damage", "suffix"), DAMAGES, ids=lambda value: getattr(value, "__name__", value))
-def test_the_one_before_a_damaged_checkpoint_is_taken(damage, suffix, records, begun, tmp_path):
-    damage(begun / f"model.ckpt-2{suffix}")
+def test_those_before_damaged_checkpoints_are_taken(records, tmp_path):
+    """Each but the first two is damaged in another way; what lacks a half must be the newest."""
+    folder = tmp_path / "run"
+    options = {"steps": 9, "save_interval_secs": 0, "keep_checkpoints": 10}
+    assert train(experiment(records, folder, **options)).step == 9
+    damages = [(how, suffix) for how in (truncated, emptied, flipped) for suffix in HALVES]
+    damages += [(pathlib.Path.unlink, suffix) for suffix in HALVES]
+    for step, (damage, suffix) in enumerate(damages, start=2):
+        damage(folder / f"model.ckpt-{step}{suffix}")
+    observer = Recorder()
+    assert train(experiment(records, folder, **options), observer=observer).step == 9
+    passed = [line for line in observer.lines if line.startswith("Passed over: ") and "\n" not in line]
+    assert passed == observer.lines[:8], observer.lines
+    for step, (damage, suffix) in enumerate(damages, start=2):
+        assert len([line for line in passed if f"model.ckpt-{step}" in line]) == 1, (damage, suffix)
+    assert observer.lines[8].endswith("model.ckpt-1")
+    assert RunDirectory(folder).steps() == list(range(10)), "made again"
+    assert [line["step"] for line in RunDirectory(folder).lines()] == list(range(1, 10)), "each once"
+    aside = "".join(file.name for file in folder.iterdir() if file.name.endswith(".bad"))
+    assert all(f"model.ckpt-{step}." in aside for step in range(2, 10)), "set aside, to be looked at"
+    assert train(experiment(records, folder, resume="strict", **options)).step == 9
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("damage", [flipped, pathlib.Path.unlink], ids=["flipped", "missing"])
+def test_no_other_is_taken_for_a_damaged_checkpoint_where_that_is_asked_for(damage, records, begun):
+    """What else is damaged is told apart from the whole by the same reading: the test before."""
+    damage(begun / f"model.ckpt-2{HALVES[1]}")
     before = everything(begun)
     with pytest.raises(DeepLabError, match="^resume=strict: .*model.ckpt-2.*newest_whole goes on"):
         train(experiment(records, begun, resume="strict"))
     assert everything(begun) == before
-    observer = Recorder()
-    assert train(experiment(records, begun), observer=observer).step == 2
-    passed, going = observer.lines[:2]
-    assert passed.startswith("Passed over: ") and "model.ckpt-2" in passed and "\n" not in passed
-    assert going.endswith("model.ckpt-0")
-    assert RunDirectory(begun).steps() == [0, 2], "made again"
-    assert train(experiment(records, begun, resume="strict")).step == 2
-    assert [line["step"] for line in RunDirectory(begun).lines()] == [2]
-    assert any(file.name.endswith(".bad") for file in begun.iterdir()), "set aside, to be looked at"
 
 
 @pytest.mark.heavy
@@ -295,14 +310,12 @@ def test_all_are_damaged(records, begun):
 
 
 @pytest.mark.heavy
-def test_a_first_checkpoint_that_was_cut_off_is_made_again(records, tmp_path):
-    folder = tmp_path / "run"
-    train(experiment(records, folder))
-    for file in folder.glob("model.ckpt-2*"):
+def test_a_first_checkpoint_that_was_cut_off_is_made_again(records, begun):
+    for file in begun.glob("model.ckpt-2*"):
         file.unlink()
-    (folder / "model.ckpt-0.index").unlink()
+    (begun / "model.ckpt-0.index").unlink()
     observer = Recorder()
-    assert train(experiment(records, folder), observer=observer).step == 2
+    assert train(experiment(records, begun), observer=observer).step == 2
     assert observer.lines[0].startswith("Passed over: ")
 
 

@@ -21,7 +21,7 @@ from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.runtime_record import Verdict
 from deeplab_tf.inference.tflite import convert as tflite
 from deeplab_tf.inference.tflite import resizable
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.training.step import make_train_step
 from deeplab_tf.weights.lite_format import schema
 
@@ -29,7 +29,12 @@ pytest.importorskip("ai_edge_litert", reason="the extra `litert` is not installe
 
 SIZES = [(65, 97), (64, 90), (130, 100), (97, 65), (33, 150)]
 RESNET = ModelConfig(
-    model_variant="resnet_v1_18_beta", num_classes=6, atrous_rates=(2, 4), decoder_output_stride=(4,), decoder_filters=8
+    model_variant="resnet_v1_18_beta",
+    num_classes=6,
+    atrous_rates=(2, 4),
+    aspp_convs_filters=8,
+    decoder_output_stride=(4,),
+    decoder_filters=8,
 )
 
 

@@ -22,7 +22,7 @@ import tensorflow as tf
 from commands import finished
 from golden import golden_image
 from google.protobuf import json_format
-from networks import SMALL, lively
+from networks import TINY, lively
 from record_files import encoded, write_shapes
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
@@ -45,7 +45,7 @@ from deeplab_tf.serving.engine import Engine  # noqa: E402
 from deeplab_tf.serving.server import serving  # noqa: E402
 
 NAMES = ("ground", "sky", "tree", "house", "lake", "road")
-CARD = ModelCard(config=SMALL, class_names=NAMES)
+CARD = ModelCard(config=TINY, class_names=NAMES)
 # Small and short, so that a test can break them.
 OPTIONS = ServeConfig(
     port=0, runtime="tf", longest_side=65, max_body_mb=0.5, max_pixels=40_000, read_timeout_secs=1.0, max_requests=64
@@ -54,7 +54,7 @@ OPTIONS = ServeConfig(
 
 @pytest.fixture(scope="module")
 def model():
-    return lively(SMALL)
+    return lively(TINY)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_status_and_metadata(ask):
 def test_metadata_is_that_of_the_saved_model(model, ask, tmp_path):
     """What TensorFlow Serving would tell of the same network exported."""
     options = ExportConfig(format="saved_model").for_path("exported")
-    segmentation = Segmentation(SMALL, read_weights(model), options, FORMATS["saved_model"].target)
+    segmentation = Segmentation(TINY, read_weights(model), options, FORMATS["saved_model"].target)
     graph = build_graph(segmentation, (None, None, None, 3), tf.uint8)
     FORMATS["saved_model"].write(graph, options, tmp_path / "exported", ())
     content = (tmp_path / "exported/saved_model.pb").read_bytes()
@@ -212,7 +212,8 @@ def test_the_page_and_its_files(ask, address):
     _, info = ask("GET", "/info")
     assert [entry["name"] for entry in info["classes"]] == list(NAMES)
     assert info["runtime"] == "TensorFlow"
-    for path, start in {"/": b"<!doctype html>", "/page.css": b":root", "/page.js": b'"use strict"'}.items():
+    scripts = {f"/{name}.js": b'"use strict"' for name in ("page", "clip", "saving")}
+    for path, start in {"/": b"<!doctype html>", "/page.css": b":root", **scripts}.items():
         status, content = ask("GET", path)
         assert status == 200 and content.startswith(start)
         assert b"http://" not in content and b"https://" not in content  # nothing from elsewhere
@@ -222,7 +223,9 @@ def test_the_page_and_its_files(ask, address):
     connection = http.client.HTTPConnection(address)
     connection.request("GET", "/")
     headers = connection.getresponse().headers
-    assert headers["x-content-type-options"] == "nosniff" and "default-src 'self'" in headers["content-security-policy"]
+    policy = headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'self'" in policy and "media-src blob:;" in policy
     connection.close()
 
 

@@ -23,7 +23,7 @@ import pytest
 from commands import finished
 from golden import golden_image
 from loads import tiled_tiff
-from networks import SMALL, lively
+from networks import TINY, lively
 from record_files import encoded
 
 from deeplab_tf.catalog.image_facts import ImageFacts
@@ -62,12 +62,12 @@ PICTURE = golden_image("picture", 40, 52)
 
 @pytest.fixture(scope="module")
 def model():
-    return lively(SMALL)
+    return lively(TINY)
 
 
 @pytest.fixture(scope="module")
 def engine(model):
-    return Engine(model, ModelCard(config=SMALL), OPTIONS)
+    return Engine(model, ModelCard(config=TINY), OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,11 @@ HOSTILE = {
     "many small images": (asked(*[drawn((130, 130))] * 60), 413, "pixels; expected at most"),
     "a TIFF of large tiles": (asked(drawn((10, 10), "TIFF")), 400, "not an image of a format that is read here"),
     "a JPEG 2000": (asked(b"\0\0\0\x0cjP  \r\n\x87\n"), 400, "expected JPEG, PNG, WebP, BMP or GIF"),
+    "a HEIC": (
+        asked(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+        400,
+        "HEIC, as phones save it, which is not read here; save it as JPEG",
+    ),
     "a netpbm": (asked(b"P6 1 1 255 abc"), 400, "expected JPEG, PNG, WebP, BMP or GIF"),
     "a .npy": (asked(b"\x93NUMPY\x01\x00"), 400, "expected JPEG, PNG, WebP, BMP or GIF"),
     "texts as pixels": (b'{"instances": [[[["1", 2, 3]]]]}', 400, "these hold texts"),
@@ -175,7 +180,7 @@ def test_what_browsers_send_is_decoded(kind):
 
 def test_a_reader_that_does_not_come_back_is_replaced(monkeypatch):
     """One that takes all the time there is, and one that takes all the memory; the next request is read."""
-    settings = Settings(SMALL, None, 1_000_000, 8, 65)
+    settings = Settings(TINY, None, 1_000_000, 8, 65)
     body = asked(encoded(PICTURE))
 
     async def session():
@@ -202,7 +207,7 @@ def test_a_reader_that_does_not_come_back_is_replaced(monkeypatch):
 
 def test_row_5_a_job_that_outlives_its_time_is_left_and_the_next_is_answered(model):
     stuck, free = (
-        Engine(model, ModelCard(config=SMALL), dataclasses.replace(OPTIONS, timeout_secs=4.0)),
+        Engine(model, ModelCard(config=TINY), dataclasses.replace(OPTIONS, timeout_secs=4.0)),
         threading.Event(),
     )
 
@@ -228,7 +233,7 @@ def test_row_5_a_job_that_outlives_its_time_is_left_and_the_next_is_answered(mod
 
 def test_a_network_that_hangs_again_and_again_is_told(model):
     stuck, free = (
-        Engine(model, ModelCard(config=SMALL), dataclasses.replace(OPTIONS, timeout_secs=0.5)),
+        Engine(model, ModelCard(config=TINY), dataclasses.replace(OPTIONS, timeout_secs=0.5)),
         threading.Event(),
     )
     stuck._run = lambda images: free.wait(60) and []
@@ -399,7 +404,7 @@ def test_without_the_token_nothing_is_answered(model, tmp_path):
         b"\xef\xbb\xbf# of whom\r\n" + TOKEN.encode() + b"\r\n\r\nanother-token-of-many-letters\n"
     )
     options = dataclasses.replace(OPTIONS, token_file=str(tmp_path / "tokens"))
-    with serving(Engine(model, ModelCard(config=SMALL), options)) as url:
+    with serving(Engine(model, ModelCard(config=TINY), options)) as url:
         place = url.removeprefix("http://")
         basic = base64.b64encode(b"anybody:" + TOKEN.encode()).decode()
         for given in (f"Bearer {TOKEN}", "bearer another-token-of-many-letters", f"Basic {basic}"):
@@ -461,7 +466,7 @@ def certificate(folder, *options: str) -> tuple[str, str]:
 def test_tls(model, tmp_path):
     shown, key = certificate(tmp_path, "-nodes", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
     options = dataclasses.replace(OPTIONS, tls_certificate=shown, tls_key=key)
-    with serving(Engine(model, ModelCard(config=SMALL), options)) as url:
+    with serving(Engine(model, ModelCard(config=TINY), options)) as url:
         assert url.startswith("https://")
         trusted = ssl.create_default_context(cafile=shown)
         connection = http.client.HTTPSConnection(url.removeprefix("https://"), timeout=30, context=trusted)
@@ -489,7 +494,7 @@ def test_a_server_that_others_reach_is_warned_of():
 
 def test_row_9_at_the_end_no_request_is_lost(model):
     """Some are answered, some wait, some are only connected, some send one more over a connection that they keep."""
-    slow = Engine(model, ModelCard(config=SMALL), OPTIONS)
+    slow = Engine(model, ModelCard(config=TINY), OPTIONS)
     run, begun = slow._run, threading.Event()
 
     def slowly(images):

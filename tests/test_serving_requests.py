@@ -8,7 +8,7 @@ import string
 
 import pytest
 from golden import golden_image
-from networks import SMALL, lively
+from networks import TINY, lively
 from record_files import encoded
 
 from deeplab_tf.config import ServeConfig
@@ -69,7 +69,7 @@ HEADERS = st.lists(st.tuples(NAMES, TEXTS), max_size=4)
 
 @pytest.fixture(scope="module")
 def address():
-    with serving(Engine(lively(SMALL), ModelCard(config=SMALL), OPTIONS)) as url:
+    with serving(Engine(lively(TINY), ModelCard(config=TINY), OPTIONS)) as url:
         yield url.removeprefix("http://")
 
 

@@ -47,6 +47,9 @@ def test_the_site_is_whole_and_needs_no_network(site):
         text = (site / name).read_text(encoding="utf-8")
         fetched = re.findall(r'<(?:script|link|img|iframe)\b[^>]*(?:src|href)="((?:https?:)?//[^"]*)"', text)
         assert not fetched, f"{name}: {fetched[:3]}"
+        # What stands in angle brackets, as a name to fill in, is no element: the page would not show it.
+        unclosed = set(re.findall(r"<(\w+)>", text)) - set(re.findall(r"</(\w+)>", text)) - {"br", "hr", "wbr"}
+        assert not unclosed, f"{name}: {unclosed}"
         if not name.startswith("404"):
             check_links(site, site / name, text)
 

@@ -10,7 +10,7 @@ from golden import golden_tensor
 
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.weights.lite_format import schema
 from deeplab_tf.weights.loading import open_model
 from deeplab_tf.weights.sources import open_source

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from deeplab_tf.config import ModelConfig, TrainConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.training import losses, teaching
 from deeplab_tf.training.step import make_train_step
 

@@ -18,7 +18,7 @@ from conftest import ROOT
 from golden import golden_tensor
 
 from deeplab_tf.config import ModelConfig, PredictConfig, TrainConfig
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.tools import cli, convert, options, predict
 from deeplab_tf.version import __version__
 from deeplab_tf.weights.tf1 import variable_map, write_tensors

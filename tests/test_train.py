@@ -85,15 +85,25 @@ def test_training_changes_what_it_should(whole):
     assert all(not np.array_equal(before[n], after[n]) for n in weights if n.endswith(("weights", "gamma", "mean")))
 
 
-@pytest.mark.heavy
-def test_an_interrupted_run_goes_on_bit_for_bit(dataset_dir, tmp_path, whole):
-    """The schedule needs the whole length, so the first part is cut by a signal, not by fewer steps."""
-    observer = Recorder()
-    outcome = _stopped_after(dataset_dir, tmp_path / "run", 3)
+@pytest.fixture(scope="module")
+def part(dataset_dir, tmp_path_factory):
+    """The same run, stopped after three steps: the schedule needs the whole length, so that fewer would not do."""
+    folder = tmp_path_factory.mktemp("part") / "run"
+    outcome = _stopped_after(dataset_dir, folder, 3)
     assert outcome.stopped and outcome.step == 3
-    resumed = run(dataset_dir, tmp_path / "run", observer=observer)
+    return folder
+
+
+@pytest.mark.heavy
+def test_an_interrupted_run_goes_on_bit_for_bit(dataset_dir, tmp_path, whole, part):
+    """It keeps two of its checkpoints, of one after each step."""
+    shutil.copytree(part, tmp_path / "run")
+    observer = Recorder()
+    resumed = run(dataset_dir, tmp_path / "run", observer=observer, save_interval_secs=0, keep_checkpoints=2)
     assert "Going on from" in observer.lines[0] and resumed.step == STEPS
     assert equal(resumed.checkpoint, whole[0].checkpoint)
+    assert RunDirectory(tmp_path / "run").steps() == [STEPS - 1, STEPS]
+    assert not list((tmp_path / "run").glob(".partial*"))
     log = [line["step"] for line in RunDirectory(tmp_path / "run").lines()]
     assert [line["step"] for line in RunDirectory(tmp_path / "run").events()] == [0, 3], "each start is told once"
     assert log == sorted(set(log)) and log[-1] == STEPS
@@ -127,13 +137,6 @@ def test_another_experiment_is_refused_and_named(dataset_dir, tmp_path, whole):
 def test_two_trainers_do_not_share_a_folder(dataset_dir, tmp_path):
     with RunDirectory(tmp_path / "run").locked(), pytest.raises(DeepLabError, match="another trainer"):
         run(dataset_dir, tmp_path / "run")
-
-
-@pytest.mark.heavy
-def test_checkpoints_are_thinned_out(dataset_dir, tmp_path):
-    run(dataset_dir, tmp_path / "run", save_interval_secs=0, keep_checkpoints=2)
-    assert RunDirectory(tmp_path / "run").steps() == [STEPS - 1, STEPS]
-    assert not list((tmp_path / "run").glob(".partial*"))
 
 
 @pytest.mark.heavy
@@ -185,12 +188,11 @@ def test_nothing_in_common_is_an_error(dataset_dir, tmp_path):
 
 
 @pytest.mark.heavy
-def test_a_run_of_tensorflow_1_goes_on(dataset_dir, tmp_path, whole):
+def test_a_run_of_tensorflow_1_goes_on(dataset_dir, tmp_path, whole, part):
     """Its folder has checkpoints, with slots and global_step, and nothing of ours."""
-    _stopped_after(dataset_dir, tmp_path / "part", 3)
     (tmp_path / "run").mkdir()
     for name in ("checkpoint", "model.ckpt-3.index", "model.ckpt-3.data-00000-of-00001"):
-        shutil.copy(tmp_path / "part" / name, tmp_path / "run")
+        shutil.copy(part / name, tmp_path / "run")
     observer = Recorder()
     outcome = run(dataset_dir, tmp_path / "run", observer=observer)
     assert "Going on from" in observer.lines[0] and equal(outcome.checkpoint, whole[0].checkpoint)
@@ -268,9 +270,10 @@ def test_statistics_are_unfolded_and_measured_anew(dataset_dir, tmp_path, whole)
 
 
 # Forked from one process that has imported everything, a run begins within a second. Each is killed at some instant,
-# often in the middle of a save: with save_interval_secs=0 most of the time is spent there.
+# often in the middle of a save: with save_interval_secs=0 most of the time is spent there. test_killed_saves.py has
+# each single write.
 _KILLS = """
-import os, random, signal, sys, time
+import os, signal, sys, time
 from deeplab_tf.config import DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.training.train import train
 from deeplab_tf.weights.run_directory import RunDirectory
@@ -289,15 +292,15 @@ def begin(folder):
         print(error, file=sys.stderr, flush=True)
         os._exit(1)
 
-STEPS, draws, folders = 100, random.Random(1), sys.argv[2:]
+STEPS, KILLS, folders = 100, 20, sys.argv[2:]
 assert os.waitpid(begin(folders[0]), 0)[1] == 0
 run, reached, kills = RunDirectory(folders[1]), set(), 0
-while kills < 20:
+while kills < KILLS:
     process, before = begin(folders[1]), run.steps()
     while run.steps() == before:
         assert os.waitpid(process, os.WNOHANG) == (0, 0), "the run ended by itself"
         time.sleep(0.002)
-    time.sleep(draws.uniform(0, 0.03))  # somewhere in the next two or three steps and their checkpoints
+    time.sleep(0.03 * kills / KILLS)  # all over the next two or three steps and their checkpoints
     os.kill(process, signal.SIGKILL)
     status = os.waitpid(process, 0)[1]
     assert os.WIFSIGNALED(status), f"the run ended by itself after the last step: {status}"

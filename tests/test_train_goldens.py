@@ -13,8 +13,8 @@ from golden import golden_image, golden_label
 from test_train_step import snapshot
 
 from deeplab_tf.config import TrainConfig
+from deeplab_tf.network.build import build_model
 from deeplab_tf.network.cost import regularized_kernels
-from deeplab_tf.network.model import build_model
 from deeplab_tf.training.step import make_train_step
 from deeplab_tf.weights.tf1 import variable_map
 
@@ -49,7 +49,7 @@ def changes(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> dict
 
 def run_golden(case: dict):
     """Returns the history (one entry more than steps) and the variables' changes after the first and the last step."""
-    model = build_model(case_config(case))
+    model = build_model(case_config(case), zeros=True)
     fill(model)
     step = make_train_step(model, TrainConfig(dropout=False, **{name: case[name] for name in _OPTIONS}))
     images, labels = golden_batch(case)
@@ -107,5 +107,5 @@ def test_golden_run(name):
     if case["fine_tune_batch_norm"]:
         check_batch_norm_changes(case, first)
     else:
-        shapes = {n: v.shape for n, v in variable_map(build_model(case_config(case))).items()}
+        shapes = {n: v.shape for n, v in variable_map(build_model(case_config(case), zeros=True)).items()}
         check_frozen_changes(case, first, last, {n: np.prod(shape) for n, shape in shapes.items()})

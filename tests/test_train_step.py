@@ -12,13 +12,15 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, fill
 from golden import golden_image, golden_label
+from networks import reduced
 from step_operations import traced_operations
 
 import deeplab_tf
+from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.config import ModelConfig, TrainConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.network.build import build_model
 from deeplab_tf.network.layers import Dropout, DropPath, FusedBatchNorm, ResizeBilinear
-from deeplab_tf.network.model import build_model
 from deeplab_tf.network.stepped import StepBatch, as_trained, begin_batch
 from deeplab_tf.ops.resizing import resize_bilinear, resize_nearest
 from deeplab_tf.training import losses
@@ -310,8 +312,10 @@ _MINING = {"top_k_percent_pixels": 0.25, "hard_example_mining_step": 10}
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("variant", (*_FAMILIES, "nas_hnasnet"))
-def test_every_shape_of_the_step_is_static(variant):
+@pytest.mark.parametrize("variant", [name for name in _FAMILIES if name != "mobilenet_v2"])
+def test_every_shape_of_the_step_is_static(variant, monkeypatch):
+    """Those of two more families: the next test. Units that repeat the one before have its shapes."""
+    monkeypatch.setitem(ARCHITECTURES, variant, reduced(ARCHITECTURES[variant]))
     head = {} if variant.startswith("mobilenet_") else {"decoder_output_stride": (4,)}
     config = TrainConfig(dropout=False, jit_compile=True, **_MINING)
     assert dynamic_outputs(make_train_step(small_model(variant, **head), config), small_batch()) == []
@@ -320,9 +324,11 @@ def test_every_shape_of_the_step_is_static(variant):
 @pytest.mark.heavy
 @pytest.mark.parametrize("variant", ["mobilenet_v2", "nas_hnasnet"])
 def test_the_step_compiles_with_xla(variant):
+    head = {} if variant.startswith("mobilenet_") else {"decoder_output_stride": (4,)}
     config = TrainConfig(dropout=False, **_MINING)
-    expected, _, _ = run(config, 1, model=small_model(variant))
-    found, _, _ = run(dataclasses.replace(config, jit_compile=True), 2, model=small_model(variant))
+    expected, _, _ = run(config, 1, model=small_model(variant, **head))
+    found, _, step = run(dataclasses.replace(config, jit_compile=True), 2, model=small_model(variant, **head))
+    assert dynamic_outputs(step, small_batch()) == []
     # Statistics of a few pixels amplify rounding; with fixed ones the losses agree to 1e-7 (the next test).
     assert found[0] == pytest.approx(expected[0], rel=1e-3)
     assert np.isfinite(found[1])

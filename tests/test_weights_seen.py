@@ -11,7 +11,7 @@ from networks import SMALL, lively
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.inference import weights_seen
 from deeplab_tf.inference.weights_seen import WeightsSeen
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.training.step import make_train_step
 
 CONFIG = dataclasses.replace(SMALL, model_variant="tiny", depth_multiplier=1.0, crop_size=(33, 33))

@@ -72,7 +72,7 @@ def _score(model: "keras.Model", count: int, *, at_dusk: bool = False) -> "np.nd
     import numpy as np
 
     from deeplab_tf.inference.predict import predict
-    from deeplab_tf.network.model import config_of
+    from deeplab_tf.network.wrapped import config_of
     from deeplab_tf.ops.metrics import confusion_matrix
 
     classes = config_of(model).num_classes

@@ -75,8 +75,8 @@ def _rates(model: Any, scope: str) -> str | None:
 def _rows(config: ModelConfig, kind: str) -> Iterator[tuple[str, object]]:
     """Yields the rows of the table of a network."""
     from deeplab_tf.network.backbone import build_backbone
+    from deeplab_tf.network.build import build_model
     from deeplab_tf.network.cost import activation_values, model_cost
-    from deeplab_tf.network.model import build_model
     from deeplab_tf.network.receptive_field import receptive_fields
 
     config = config if config.crop_size else dataclasses.replace(config, crop_size=(LONGEST_SIDE, LONGEST_SIDE))
@@ -94,7 +94,7 @@ def _rows(config: ModelConfig, kind: str) -> Iterator[tuple[str, object]]:
     yield "  backbone's", _millions(backbone.multiply_adds)
     yield "variables", whole.variables
     yield "weights", f"{_megabytes(sum(math.prod(weight.shape) for weight in model.weights))} in float32"
-    yield "all maps", f"{_megabytes(activation_values(model))} in float32 for one image, which training keeps"
+    yield "all maps", f"{_megabytes(sum(activation_values(model)))} in float32 for one image, which training keeps"
     yield "rates in the backbone", _rates(model, architecture.scope)
     yield "rates in the head", ", ".join(map(str, config.atrous_rates)) if config.atrous_rates else None
     fields = receptive_fields(model)

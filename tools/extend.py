@@ -94,7 +94,7 @@ def main(values: flags.FlagValues) -> int | None:
         values[name].value = value
     if values.old_dataset_dir:
         extension.labels_of(values.old_dataset_dir, flag="--old_dataset_dir", old_alone=True)
-    asked = train.experiment(values, tell=print)
+    asked = extension.followed(train.experiment(values, tell=print))
     train.require_use(values, asked)
     outcome = train.run_experiment(asked)
     if outcome.stopped:

@@ -2,9 +2,9 @@
 
 import contextlib
 import logging
+import queue
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 
 from deeplab_tf.errors import DeepLabError
@@ -49,25 +49,30 @@ def logged(requests: bool) -> Iterator[None]:
         log.propagate = before[1]
 
 
+_LOOKED = 0.5  # seconds between two looks at the signals that have come
+
+
 def end_of_signals() -> Callable[[], int]:
     """Catches control-C and SIGTERM from now on, and returns a function that waits for one and gives the exit status.
 
     A second control-C ends at once.
     """
-    ended = threading.Event()
+    # A handler runs in the thread that waits, which may hold the lock of an Event just then; this may be filled anyway.
+    ended: queue.SimpleQueue[int] = queue.SimpleQueue()
     received: list[int] = []
 
     def end(number: int, frame: object) -> None:
         if received:
             raise KeyboardInterrupt  # whoever asks again does not wait for those who are still answered
         received.append(number)
-        ended.set()
+        ended.put(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
 
     def wait() -> int:
-        ended.wait()
-        return INTERRUPTED if signal.SIGINT in received else 0
+        while True:  # a signal that comes right before a wait, or to another thread, does not interrupt it
+            with contextlib.suppress(queue.Empty):
+                return INTERRUPTED if ended.get(timeout=_LOOKED) == signal.SIGINT else 0
 
     return wait

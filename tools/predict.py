@@ -32,6 +32,7 @@ from absl import flags
 
 from deeplab_tf.config import ModelConfig, PredictConfig
 from deeplab_tf.config.crf import CrfConfig
+from deeplab_tf.config.inference import SCALES_SEEN
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import help_pages, options, predict_clips
 
@@ -75,6 +76,19 @@ def define(values: flags.FlagValues) -> None:
     options.define_flags(values, PredictConfig)
     options.define_flags(values, ModelConfig)
     help_pages.put_first(values, _FIRST)
+
+
+def _resize_line(choice: PredictConfig, asked: str) -> str:
+    """Returns the resize rule as it is printed: that of `choice`, and whether auto has chosen it."""
+    side = choice.longest_side
+    rules = {
+        "trained": f"longest side from {-(-side // SCALES_SEEN)} to {side * SCALES_SEEN} kept, as in evaluation, any "
+        f"other brought to {side} (trained at {side})",
+        "longest": f"longest side brought to {side}",
+        "letterbox": f"into a square of {side}",
+        "none": "kept",
+    }
+    return f"{asked}: {rules[choice.resize]}"
 
 
 def _shares(result: "ImageResult") -> str:
@@ -179,7 +193,7 @@ def main(values: flags.FlagValues) -> int:
     clips, pictures = predict_clips.split_inputs(values, choice)
     files = expand_inputs(pictures)
     loaded = open_runnable(values.checkpoint, changes)
-    choice = settled_options(loaded, choice, options.given(values, PredictConfig))
+    asked, choice = choice, settled_options(loaded, choice, options.given(values, PredictConfig))
     rows = {
         "checkpoint": values.checkpoint,
         **loaded.card.config.to_json(),
@@ -187,7 +201,7 @@ def main(values: flags.FlagValues) -> int:
         "output_stride": loaded.card.config.output_stride,
         "dataset": loaded.card.dataset,
         "eval_scales": choice.eval_scales,
-        "resize": choice.resize,
+        "resize": _resize_line(choice, asked.resize),
         "add_flipped_images": choice.add_flipped_images,
         "runtime": choice.runtime,
         "output_dir": values.output_dir,

@@ -73,8 +73,8 @@ def _multiply_adds(model: "keras.Model", result: PublishedResult) -> int:
 
 def comparisons(results: list[PublishedResult]) -> Iterator[Comparison]:
     """Yields each row beside the counts; a network that several rows share is built once."""
+    from deeplab_tf.network.build import build_model
     from deeplab_tf.network.cost import model_cost
-    from deeplab_tf.network.model import build_model
 
     rows = collections.defaultdict(list)
     for result in results:
@@ -146,8 +146,8 @@ def _check(results: list[PublishedResult]) -> int:
 
 def _print_lineage() -> None:
     options.start_tensorflow()
+    from deeplab_tf.network.build import build_model
     from deeplab_tf.network.cost import model_cost
-    from deeplab_tf.network.model import build_model
 
     columns = ("system", "backbone", "parameters", "multiply-adds", "published", "command")
     print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")

@@ -19,7 +19,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.tools import options
 
 if TYPE_CHECKING:
-    from deeplab_tf.evaluation.verify import Verification
+    from deeplab_tf.evaluation.verification import Verification
     from deeplab_tf.zoo.released import ReleasedCheckpoint
 
 _SHOWN = {"passed": "ok", "failed": "FAILED", "skipped": "-"}
@@ -103,6 +103,7 @@ def main(values: flags.FlagValues) -> int:
     options.start_tensorflow()
     options.tell_exactness(optional=False)
     from deeplab_tf.evaluation import verify
+    from deeplab_tf.evaluation.verification import PASSED
 
     if values.record:
         for entry in entries:
@@ -117,7 +118,7 @@ def main(values: flags.FlagValues) -> int:
         print(_markdown(verifications))
     _write(files.path(values.output), [verification.to_json() for verification in verifications], "--output")
     print(f"Written: {values.output}")
-    return int(any(verification.verdict != verify.PASSED for verification in verifications))
+    return int(any(verification.verdict != PASSED for verification in verifications))
 
 
 def run(argv: Sequence[str] | None = None) -> None:

@@ -118,7 +118,7 @@ def smoke(what: str, folder: files.AnyPath) -> int:
       DeepLabError: the folder is there already, or cannot be written.
     """
     from deeplab_tf.data.shapes import write_shapes
-    from deeplab_tf.network.model import build_model
+    from deeplab_tf.network.build import build_model
     from deeplab_tf.weights.tf1 import save_tf1_checkpoint
 
     root = folder / what

@@ -11,7 +11,7 @@ import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, cast
 
 import keras
@@ -31,8 +31,8 @@ from deeplab_tf.inference.graph import GraphDef, Segmentation, build_graph
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tflite.convert import LiteModel
 from deeplab_tf.network.cost import model_cost
-from deeplab_tf.network.model import config_of
 from deeplab_tf.network.sizes import at_size, padded_size
+from deeplab_tf.network.wrapped import config_of
 from deeplab_tf.ops.resizing import resize_bilinear
 from deeplab_tf.weights.exported import find_export
 from deeplab_tf.weights.loading import open_model
@@ -297,13 +297,19 @@ class InferenceBenchmark:
                 )
 
 
+def _names(paths: Sequence[str]) -> dict[str, str]:
+    """Returns name -> path: the last part of each path, or the whole of it where several end alike."""
+    last = [os.path.basename(os.path.normpath(path)) for path in paths]
+    return {path if last.count(name) > 1 else name: path for path, name in zip(paths, last, strict=True)}
+
+
 def measure(plan: InferenceBenchmark, *, announce: Callable[[str], None] | None = None) -> list[dict]:
     """Returns the figures of each combination (see `Measurement.figures`), and last those of the matrix product.
 
     announce: called with a line before each combination.
     """
     changes = {"output_stride": plan.output_stride} if plan.output_stride else {}
-    models = {os.path.basename(os.path.normpath(c)): open_model(c, changes).model for c in plan.checkpoints}
+    models = {name: open_model(path, changes).model for name, path in _names(plan.checkpoints).items()}
     combinations = list(_combinations(models, plan, announce))
     measure_matmul = _matmul()
     peaks = []

@@ -20,7 +20,7 @@ from deeplab_tf.evaluation.evaluate import Evaluation
 from deeplab_tf.evaluation.passes import Opened, Pass, ScoredImage
 from deeplab_tf.evaluation.report.collecting import Collector
 from deeplab_tf.evaluation.report.writing import write_report
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.ops.boundary import boundary_counts, contour_f_scores, trimap_matrices
 from deeplab_tf.ops.metrics import confusion_matrix
 from deeplab_tf.weights.loading import Loaded

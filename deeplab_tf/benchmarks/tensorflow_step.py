@@ -9,8 +9,8 @@ import tensorflow as tf
 from deeplab_tf.benchmarks import memory
 from deeplab_tf.benchmarks.networks import named_network
 from deeplab_tf.benchmarks.step_timing import StepSpec, answer, time_steps
+from deeplab_tf.network.build import build_model
 from deeplab_tf.network.cost import model_cost
-from deeplab_tf.network.model import build_model
 from deeplab_tf.network.precision import device_name
 from deeplab_tf.training.step import make_train_step
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from deeplab_tf.benchmarks.pipeline import write_records
 from deeplab_tf.config import DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.training.progress import Progress, TrainingObserver
 from deeplab_tf.training.step import make_train_step
 from deeplab_tf.training.train import train

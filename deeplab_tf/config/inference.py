@@ -11,6 +11,19 @@ LargeImages = Literal["pad", "tile"]
 # Pixels: the longest side that photographs are shrunk to, as in the release's demo.
 LONGEST_SIDE = 513
 LARGE_IMAGES: tuple[LargeImages, ...] = get_args(LargeImages)
+SCALES_SEEN = 2  # training shrinks and enlarges by up to this much: by the release's min_ and max_scale_factor
+
+
+def trained_side(longest: int, trained: int) -> int:
+    """Returns the longest side in pixels at which a network sees a picture as it saw those of its training.
+
+    A size that scales of the training reach is kept, as in evaluation.
+
+    Args:
+      longest: that of the picture.
+      trained: the median of that of the training pictures.
+    """
+    return longest if trained <= SCALES_SEEN * longest and longest <= SCALES_SEEN * trained else trained
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,8 @@ from deeplab_tf.config.serve import RUNTIMES, Runtime
 from deeplab_tf.config.server import ServerConfig
 from deeplab_tf.errors import unknown_name
 
+LARGEST_SIDE = 2049  # pixels: all probabilities of a picture lie in memory at once
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelConfig(Exactness, ServerConfig, group="what"):
@@ -32,8 +34,10 @@ class LabelConfig(Exactness, ServerConfig, group="what"):
     max_body_mb: float = option(
         128.0, "largest body of a request in megabytes; larger ones get status 413", group="limits"
     )
-    longest_side: int = option(
-        LONGEST_SIDE, "photographs with a longer side than this are shrunk to it for the network"
+    longest_side: int | None = option(
+        None,
+        "photographs with a longer side than this are shrunk to it for the network; unset: that of the model's "
+        f"training pictures where it says that, from {LONGEST_SIDE} to {LARGEST_SIDE}, else {LONGEST_SIDE}",
     )
     runtime: Runtime = option(
         "auto",
@@ -41,9 +45,13 @@ class LabelConfig(Exactness, ServerConfig, group="what"):
         group="devices",
     )
 
+    def shrunk_side(self, training_side: int | None) -> int:
+        """Returns the longest side that photographs are shrunk to, for a model with this side of training pictures."""
+        return self.longest_side or max(LONGEST_SIDE, min(training_side or 0, LARGEST_SIDE))
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.runtime not in RUNTIMES:
             raise unknown_name("runtime", self.runtime, RUNTIMES)
-        self._require_at_least(1, "longest_side")
+        self._require("longest_side", self.longest_side is None or self.longest_side >= 1, "expected 1 or more pixels")
         self._require("suspects", not (self.suspects and self.images), "its pictures replace --images; leave one out")

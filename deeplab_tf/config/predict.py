@@ -7,12 +7,12 @@ from typing import Literal, get_args
 from deeplab_tf.config.crf import CrfConfig
 from deeplab_tf.config.evaluation import Averaging
 from deeplab_tf.config.fields import option
-from deeplab_tf.config.inference import LONGEST_SIDE, Inference
+from deeplab_tf.config.inference import LONGEST_SIDE, Inference, trained_side
 from deeplab_tf.config.serve import RUNTIMES, Runtime
 from deeplab_tf.errors import unknown_name
 
 Save = Literal["mask", "overlay", "raw", "cutout", "probabilities", "npz"]
-Resize = Literal["longest", "letterbox", "none"]
+Resize = Literal["auto", "trained", "longest", "letterbox", "none"]
 SAVE_CHOICES: tuple[Save, ...] = get_args(Save)
 RESIZE_CHOICES: tuple[Resize, ...] = get_args(Resize)
 LEAST_PIXELS = 66_049  # 257 x 257, of a tile
@@ -26,11 +26,13 @@ class PredictConfig(CrfConfig, Averaging, group="sizes"):
     """
 
     resize: Resize = option(
-        "longest",
-        "longest: shrink or enlarge to the longest side first; letterbox: and fit into a square of that side, in the "
-        "middle, as models of deeplabv3-plus-pytorch expect (for them the default); none: keep the size",
+        "auto",
+        "longest: shrink or enlarge to the longest side first; trained: only where that of the picture is less than "
+        "half or more than twice as long; letterbox: longest, and fit into a square of that side, in the middle; none: "
+        "keep the size; auto: what the model was trained with, letterbox for those of deeplabv3-plus-pytorch, trained "
+        "for those of deeplab-tf train with the side of their pictures; else, or with --longest_side, longest",
     )
-    longest_side: int = option(LONGEST_SIDE, "longest side in pixels for --resize=longest and letterbox")
+    longest_side: int = option(LONGEST_SIDE, "longest side in pixels for --resize=longest, trained and letterbox")
     save: tuple[Save, ...] = option(
         ("mask", "overlay", "raw"),
         f"what to write: {', '.join(SAVE_CHOICES)}; of a clip overlay (alone where --save is not given), mask, raw "
@@ -66,7 +68,7 @@ class PredictConfig(CrfConfig, Averaging, group="sizes"):
         super().__post_init__()
         if self.runtime not in RUNTIMES:
             raise unknown_name("runtime", self.runtime, RUNTIMES)
-        self._require("resize", self.resize in RESIZE_CHOICES, "expected letterbox, longest or none")
+        self._require("resize", self.resize in RESIZE_CHOICES, "expected auto, trained, letterbox, longest or none")
         for choice in self.save:
             if choice not in SAVE_CHOICES:
                 raise unknown_name("value of save", choice, SAVE_CHOICES)
@@ -77,17 +79,34 @@ class PredictConfig(CrfConfig, Averaging, group="sizes"):
         self._require("longest_side", self.longest_side > 0, "expected a number of pixels")
         self._require("max_pixels", self.max_pixels >= LEAST_PIXELS, f"expected at least {LEAST_PIXELS} (257 x 257)")
 
-    def for_model(self, letterbox: int | None, given: Collection[str]) -> "PredictConfig":
-        """Returns the options with the input rule of a model where the user has given none.
+    def for_model(
+        self, letterbox: int | None, training_side: int | None, given: Collection[str] | None = None
+    ) -> "PredictConfig":
+        """Returns the options with the resize rule that `auto` means for a model; others as they are.
 
         Args:
           letterbox: the side of the square that the model's photographs were fitted into, or None.
-          given: the names of the options that the user gave.
+          training_side: the median longest side of the pictures that the model was trained on, or None: not known.
+          given: the names of the options that the user gave; None: those that are not at their default.
         """
-        if letterbox is None or "resize" in given:
+        if self.resize != "auto":
             return self
-        side = self.longest_side if "longest_side" in given else letterbox
-        return dataclasses.replace(self, resize="letterbox", longest_side=side)
+        side_is_given = self.longest_side != LONGEST_SIDE if given is None else "longest_side" in given
+        side = letterbox or training_side
+        if side is None or (side_is_given and not letterbox):
+            return dataclasses.replace(self, resize="longest")
+        rule: Resize = "letterbox" if letterbox else "trained"
+        return dataclasses.replace(self, resize=rule, longest_side=self.longest_side if side_is_given else side)
+
+    def network_side(self, height: int, width: int) -> int:
+        """Returns the longest side in pixels that a picture of height x width gets for the network.
+
+        `auto` that `for_model` has not settled is longest.
+        """
+        longest = max(height, width)
+        if self.resize == "trained":
+            return trained_side(longest, self.longest_side)
+        return longest if self.resize == "none" else self.longest_side
 
     @property
     def inference(self) -> Inference:

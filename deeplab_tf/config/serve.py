@@ -23,7 +23,11 @@ class ServeConfig(Exactness, ServerConfig, group="what"):
         "what runs the network: tf, tf_frozen, tflite (LiteRT), onnx, openvino, or auto: the fastest",
         group="devices",
     )
-    longest_side: int = option(LONGEST_SIDE, "the page's photographs are shrunk or enlarged to this longest side first")
+    longest_side: int | None = option(
+        None,
+        "the page's photographs are shrunk or enlarged to this longest side first; unset: like predict, by the size of "
+        f"the model's training pictures where it says that, else to {LONGEST_SIDE}",
+    )
     max_pixels: int = option(
         25_000_000,
         "most pixels of a request's images, decoded and padded for the network; more get status 413",
@@ -48,5 +52,6 @@ class ServeConfig(Exactness, ServerConfig, group="what"):
             raise unknown_name("runtime", self.runtime, RUNTIMES)
         good = re.fullmatch(r"[A-Za-z0-9_.-]+", self.model_name) is not None
         self._require("model_name", good, "expected letters, digits, _, - and . only")
-        self._require_at_least(1, "longest_side", "max_pixels", "max_images", "max_batch_size")
+        self._require_at_least(1, "max_pixels", "max_images", "max_batch_size")
+        self._require("longest_side", self.longest_side is None or self.longest_side >= 1, "expected 1 or more pixels")
         self._require("batch_wait_ms", self.batch_wait_ms >= 0, "expected 0 or more")

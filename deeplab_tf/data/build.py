@@ -27,7 +27,7 @@ from deeplab_tf.data.pairs import Pair
 from deeplab_tf.data.photograph_facts import find_image_facts
 from deeplab_tf.data.photographs import PhotographOptions
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.filesystems.remote import os_errors
+from deeplab_tf.filesystems.remote_errors import os_errors
 
 _CHUNK = 8  # pairs in one task of a process
 _AHEAD = 3  # chunks that a process may be ahead of the writer, which bounds the memory

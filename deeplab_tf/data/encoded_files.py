@@ -24,4 +24,4 @@ def undecoded(error: Exception, content: bytes) -> str:
     """Returns what is wrong with `content`, whose decoding raised `error`."""
     if isinstance(error, PIL.UnidentifiedImageError):
         return f"begins with {content[:8]!r}" if content else "0 bytes"
-    return str(error)
+    return str(error).strip()

@@ -14,7 +14,7 @@ from deeplab_tf.data.faults import FileError
 from deeplab_tf.data.pairs import Pair
 from deeplab_tf.data.photographs import NO_CONTRAST, OTHER_BANDS, PhotographOptions, kind_of
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.ops.images import PILLOW_ERRORS
+from deeplab_tf.ops.images import FORMATS, PILLOW_ERRORS
 from deeplab_tf.ops.photographs import Reading, open_photograph, widened
 from deeplab_tf.ops.value_range import scaled
 
@@ -32,7 +32,7 @@ def described(image: ImageFacts) -> str:
 def _label_size(pair: Pair) -> tuple[int, int] | None:
     """Returns height and width of a pair's label, if it is a picture."""
     try:
-        with PIL.Image.open(io.BytesIO(read_file(pair.label or "", "label"))) as label:
+        with PIL.Image.open(io.BytesIO(read_file(pair.label or "", "label")), formats=FORMATS) as label:
             return label.height, label.width
     except (DeepLabError, *PILLOW_ERRORS):
         return None

@@ -245,7 +245,7 @@ def _ends_before(content: bytes, image: PIL.Image.Image) -> bool:
     end = content.rfind(b"\xff\xd9")
     shorter = content[: max(0, end - _CUT)] + b"\xff\xd9"
     try:
-        with PIL.Image.open(io.BytesIO(shorter)) as cut:
+        with PIL.Image.open(io.BytesIO(shorter), formats=("JPEG",)) as cut:
             changed = (np.asarray(cut.convert("RGB")) != pixels).any(axis=(1, 2))
     except PILLOW_ERRORS:
         return False

@@ -16,12 +16,13 @@ import tensorflow as tf
 from deeplab_tf import files
 from deeplab_tf.catalog.datasets import Dataset
 from deeplab_tf.config import DataConfig
-from deeplab_tf.data import records
+from deeplab_tf.data import records, transforms
 from deeplab_tf.data.locate import Located, locate_records
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.ops.images import PILLOW_ERRORS
+from deeplab_tf.ops.images import FORMATS, PILLOW_ERRORS
 
 MOST_RECORDS = 256
+_MOST_SIZES = 32  # records of which the size alone is wanted: each is read whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,21 @@ def sample_records(config: DataConfig, facts: Dataset, split: str) -> RecordSamp
     return RecordSample(total, len(chosen), np.array(sizes, np.int64), counts, around)
 
 
+def training_side(config: DataConfig, located: Located) -> int | None:
+    """Returns the median longest side in pixels of the pictures of a split, as `_MOST_SIZES` of them say.
+
+    It is that before scales and crops: where config resizes pictures (min_resize_value), that of the resized ones. No
+    picture is decoded. None: not one of the records can be read.
+    """
+    read = (_size(_features(located, int(number))) for number in _spread(len(located.index), _MOST_SIZES))
+    sizes = [size for size in read if size]
+    if config.min_resize_value is not None:
+        limits = {"minimum": config.min_resize_value, "maximum": config.max_resize_value}
+        pairs = (map(tf.constant, size) for size in sizes)
+        sizes = [transforms.range_size(*pair, **limits, factor=config.resize_factor).numpy() for pair in pairs]
+    return round(float(np.median([max(size) for size in sizes]))) if sizes else None
+
+
 def sample_pictures(config: DataConfig, split: str, most: int) -> list[tuple[str, bytes]]:
     """Returns the names and the encoded pictures of at most `most` records, evenly spread over a split.
 
@@ -119,7 +135,7 @@ def _size(features: Mapping[str, bytes | int]) -> tuple[int, int] | None:
     if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
         return height, width
     try:
-        with PIL.Image.open(io.BytesIO(bytes(features[records.IMAGE]))) as image:
+        with PIL.Image.open(io.BytesIO(bytes(features[records.IMAGE])), formats=FORMATS) as image:
             return image.height, image.width
     except PILLOW_ERRORS:
         return None
@@ -129,7 +145,7 @@ def _classes(content: bytes | int, facts: Dataset, renamed: Mapping[int, int]) -
     """Returns int64 [classes], the pixels of each class in an encoded label: zeros where it is not a grey PNG."""
     counts = np.zeros(256, np.int64)
     try:
-        with PIL.Image.open(io.BytesIO(bytes(content))) as image:
+        with PIL.Image.open(io.BytesIO(bytes(content)), formats=FORMATS) as image:
             if image.mode == "L":
                 counts = np.bincount(np.asarray(image).ravel(), minlength=256).astype(np.int64)
     except PILLOW_ERRORS:

@@ -9,7 +9,7 @@ import PIL.Image
 
 from deeplab_tf.catalog.palettes import Colour
 from deeplab_tf.data.masks import VOID
-from deeplab_tf.ops.images import PILLOW_ERRORS
+from deeplab_tf.ops.images import FORMATS, PILLOW_ERRORS
 
 _SHOWN = 4  # values that a message lists
 _MANY = 64  # labels with this many more values than there are classes are not indices of classes
@@ -33,7 +33,7 @@ class LabelContent:
 def inspect_label(content: bytes) -> LabelContent:
     """Returns the content of the encoded label of a record, where TensorFlow reads grey levels."""
     try:
-        with PIL.Image.open(io.BytesIO(content)) as image:
+        with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as image:
             array = np.asarray(image)
             mode = image.mode
             file_format = image.format

@@ -19,7 +19,7 @@ from deeplab_tf.doctor.findings import ERROR, NOTE, WARNING, Diagnosis, Finding
 from deeplab_tf.doctor.network import training_findings
 from deeplab_tf.documents.json_files import read_json
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.run_directory import METRICS, RUN_FILE, RunDirectory
 from deeplab_tf.weights.sources import MODEL_FILE, open_source

@@ -25,7 +25,7 @@ from deeplab_tf.inference.predictor import Predictor
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tiles import segment_probabilities
 from deeplab_tf.labelling.suspects import ConfidentLearning, Suspect, SuspectList, SuspectPicture
-from deeplab_tf.ops.images import PILLOW_ERRORS, resize_labels, resize_longest
+from deeplab_tf.ops.images import FORMATS, PILLOW_ERRORS, resize_labels, resize_longest
 from deeplab_tf.ops.network_pictures import read_photograph
 from deeplab_tf.weights.loading import Loaded, open_model
 from deeplab_tf.weights.run_options import PLACES, read_run
@@ -123,7 +123,7 @@ class _Search:
             rules = LabelRules(facts.num_classes, facts.ignore_label, facts.palette)
             return encoded_label(example.pair.label, example.pair.label_ids, rules).classes
         try:
-            with PIL.Image.open(io.BytesIO(example.label or b"")) as image:
+            with PIL.Image.open(io.BytesIO(example.label or b""), formats=FORMATS) as image:
                 return np.asarray(image.convert("L") if image.mode not in ("L", "P") else image)
         except PILLOW_ERRORS as error:
             raise DeepLabError(f"{example.name}: has a label that cannot be read ({error})") from None

@@ -18,7 +18,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.following import passes
 from deeplab_tf.evaluation.passes import SILENT, Observer, Pass, ScoredImage
 from deeplab_tf.evaluation.summaries import Summaries
-from deeplab_tf.filesystems.remote import os_errors
+from deeplab_tf.filesystems.remote_errors import os_errors
 from deeplab_tf.inference.predictor import Predictor, predictor_of
 from deeplab_tf.inference.tiles import segment_batch
 from deeplab_tf.network.precision import is_rounded

@@ -21,7 +21,7 @@ from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.config import PackConfig
 from deeplab_tf.data.pairs import read_list
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.ops.images import EXTENSIONS, PILLOW_ERRORS, label_png
+from deeplab_tf.ops.images import EXTENSIONS, FORMATS, PILLOW_ERRORS, label_png
 from deeplab_tf.ops.pictures import palette_png
 
 _ENDS = ("", "_raw", "_leftImg8bit", "_leftImg8bit_raw", "_pred")  # what may follow an id in a prediction's name
@@ -101,7 +101,7 @@ def _id(file: files.AnyPath) -> str:
 
 def _size(file: files.AnyPath) -> tuple[int, int]:
     try:
-        with file.open("rb") as stream, PIL.Image.open(stream) as image:
+        with file.open("rb") as stream, PIL.Image.open(stream, formats=FORMATS) as image:
             return image.height, image.width
     except PILLOW_ERRORS as error:
         raise DeepLabError(f"{file}: no image that can be decoded ({error})") from None
@@ -194,7 +194,7 @@ def _notes(
 def _read(file: files.AnyPath) -> np.ndarray:
     """Returns a prediction, uint8 [h, w]: grey levels, or indices of a palette. DeepLabError for anything else."""
     try:
-        with file.open("rb") as stream, PIL.Image.open(stream) as image:
+        with file.open("rb") as stream, PIL.Image.open(stream, formats=FORMATS) as image:
             array = np.asarray(image)
             mode = image.mode
     except PILLOW_ERRORS as error:

@@ -5,14 +5,13 @@ they have been verified against the published sum or score.
 """
 
 import base64
-import dataclasses
 import hashlib
 import importlib.resources
 import io
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,8 +27,9 @@ from deeplab_tf.documents.json_files import parse_json
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.evaluation.evaluate import score
 from deeplab_tf.evaluation.passes import SILENT, Observer
+from deeplab_tf.evaluation.verification import FAILED, PASSED, SKIPPED, Check, Measured, Verification
 from deeplab_tf.inference.predictor import predictor_of
-from deeplab_tf.ops.images import label_png
+from deeplab_tf.ops.images import FORMATS, label_png
 from deeplab_tf.weights.loading import manifest_of, open_model
 from deeplab_tf.weights.sources import open_source
 from deeplab_tf.weights.tf1 import training_state, variable_map
@@ -37,11 +37,6 @@ from deeplab_tf.zoo import lookup, sums
 from deeplab_tf.zoo.contamination import contamination
 from deeplab_tf.zoo.entry import ReleasedCheckpoint, Score
 
-Status = Literal["passed", "failed", "skipped", "unavailable"]
-PASSED: Status = "passed"
-FAILED: Status = "failed"
-SKIPPED: Status = "skipped"
-UNAVAILABLE: Status = "unavailable"
 # The bundled picture, of shapes_example.
 _INDEX = FIRST_INDEX["test"]
 _HEIGHT = 193
@@ -52,54 +47,6 @@ _TOLERANCE = 0.2  # points of per cent: decoders of JPEG and the order of sums d
 _CROPS = {"pascal_voc_seg": (513, 513), "cityscapes": (1025, 2049), "shapes": (129, 129)}
 _LABELLED = {"test": "val", "test_fine": "val_fine"}  # the split with labels nearest to a test server's
 _SCORES = {"mIoU": "miou", "pixel accuracy": "pixel_accuracy"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """One check: its name (archive, variables, weights, prediction or data), its status, and the reason in words."""
-
-    name: str
-    status: Status
-    words: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """A published score beside ours, in percent.
-
-    Attributes:
-      settings: of the measurement, in words.
-      published: the published score.
-      measured: ours.
-      verdict: their comparison in words: as published, higher, lower or why they are not comparable.
-      contaminated: why the weights have seen the images of ours; None where nothing says so.
-    """
-
-    settings: str
-    published: float
-    measured: float
-    verdict: str
-    contaminated: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Verification:
-    """All checks of one checkpoint, and its scores."""
-
-    name: str
-    checks: tuple[Check, ...]
-    scores: tuple[Measured, ...] = ()
-
-    @property
-    def verdict(self) -> Status:
-        """Failed if a check has or a score is lower than published; unavailable if there is no archive; else passed."""
-        if any(check.status == FAILED for check in self.checks) or any(s.verdict == "lower" for s in self.scores):
-            return FAILED
-        return UNAVAILABLE if self.checks[0].status == SKIPPED else PASSED
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the verification as JSON types."""
-        return {**dataclasses.asdict(self), "verdict": self.verdict}
 
 
 def verify(
@@ -237,7 +184,7 @@ def _predicted(model: keras.Model) -> np.ndarray:
 def _prediction(model: keras.Model, reference: Mapping[str, Any]) -> Check:
     if "mask" not in reference:
         return Check("prediction", SKIPPED, "no mask is recorded to compare with")
-    recorded = np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(reference["mask"]))))
+    recorded = np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(reference["mask"])), formats=FORMATS))
     agreement = float((_predicted(model) == recorded).mean())
     words = f"{agreement:.3%} of the pixels of the bundled picture as recorded"
     return Check("prediction", PASSED if agreement >= _AGREEMENT else FAILED, words)

@@ -35,12 +35,12 @@ from deeplab_tf.inference.exported_predictor import takes_bytes
 from deeplab_tf.inference.folded_graph import read_weights
 from deeplab_tf.inference.graph import Segmentation, build_graph, build_graph_def
 from deeplab_tf.inference.inputs import expand_inputs
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.network.sizes import needs_fixed_size
 from deeplab_tf.weights import hub, hugging_face, keras_file
 from deeplab_tf.weights.exported import files_of
 from deeplab_tf.weights.loading import Loaded, open_model, opened
-from deeplab_tf.weights.model_directory import ModelCard
+from deeplab_tf.weights.model_directory import SIDES, ModelCard
 from deeplab_tf.weights.sources import MODEL_FILE, index_of, sha256_of, strip_checkpoint_suffix
 from deeplab_tf.zoo import lookup
 
@@ -176,7 +176,7 @@ def _description(opened: ExportSource, card: ModelCard, options: ExportConfig) -
         "class_names": card.class_names,
         "palette": card.palette,
         "ignore_label": card.ignore_label,
-        **({"letterbox": card.letterbox} if card.letterbox else {}),
+        **{name: getattr(card, name) for name in SIDES if getattr(card, name)},
         "options": {name: value for name, value in values.items() if value != getattr(defaults, name)},
     }
 
@@ -277,7 +277,7 @@ def export(
       checkpoint: anything that `load` takes, or a model from `build_model` or `load`, also one that Keras has loaded,
         cloned or wrapped (see `predict`).
       export_path: a file that ends in .pb, .tflite, .onnx or .xml (which gets its .bin beside it), with
-        <file>.certificate.json beside it; otherwise a folder to make, which then holds certificate.json.
+        `<file>.certificate.json` beside it; otherwise a folder to make, which then holds certificate.json.
       options: format, outputs, precision and so on.
       **changes: fields of ModelConfig, for instance crop_size=(257, 257). Without output_stride the trained one is
         taken, or 8 if that is unknown; a tflite without crop_size is for 513 x 513.

@@ -13,7 +13,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from deeplab_tf import files
 from deeplab_tf.config.export import LABEL_BEYOND, Output
-from deeplab_tf.filesystems.remote import os_errors
+from deeplab_tf.filesystems.remote_errors import os_errors
 from deeplab_tf.inference.graph import as_function
 from deeplab_tf.inference.graph_weights import ApartGraph
 

@@ -3,8 +3,6 @@
 It is an epath.Path over tf.io.gfile. TensorFlow is imported when a file system is asked something, not before.
 """
 
-import contextlib
-import errno
 import fnmatch
 import functools
 import io
@@ -19,17 +17,12 @@ from typing import IO, TYPE_CHECKING, TypeVar
 from etils import epath
 
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.filesystems.remote_errors import os_errors
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*"
-# What TensorFlow tells of a disk under codes of its own, in the words of the operating system.
-_SHORTAGES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _Remote = TypeVar("_Remote", bound="RemotePath")
 # To a type checker epath, which imports lazily, says nothing.
 _Path = pathlib.PurePosixPath if TYPE_CHECKING else epath.Path
-
-
-class RemoteError(DeepLabError, OSError):
-    """A file system of TensorFlow's has failed: no connection, no such bucket."""
 
 
 def remote_path(place: str | os.PathLike) -> "RemotePath":
@@ -66,28 +59,6 @@ def _gfile():
     import tensorflow as tf
 
     return tf.io.gfile
-
-
-@contextlib.contextmanager
-def os_errors(place: object = None) -> Iterator[None]:
-    """Makes TensorFlow's errors those of the operating system, about `place` where that is given."""
-    import tensorflow as tf
-
-    named = () if place is None else (str(place),)
-    try:
-        yield
-    except tf.errors.NotFoundError as error:
-        raise FileNotFoundError(2, "No such file or directory", *named) from error
-    except tf.errors.AlreadyExistsError as error:
-        raise FileExistsError(17, "File exists", *named) from error
-    except tf.errors.PermissionDeniedError as error:
-        raise PermissionError(13, "Permission denied", *named) from error
-    except tf.errors.OpError as error:
-        for number in _SHORTAGES:
-            if os.strerror(number) in error.message:  # its own text names the operation and a temporary file
-                raise OSError(number, os.strerror(number), *named) from error
-        reason = (error.message.strip() or type(error).__name__).splitlines()[0]
-        raise RemoteError(": ".join([*named, reason])) from error
 
 
 class _Stream(io.RawIOBase):

@@ -1,10 +1,13 @@
-"""Clips to videos with an overlay, masks and class maps: decoding, the network, and encoding go on side by side.
+"""Clips to videos with an overlay, masks and class maps: what each frame needs goes on side by side in threads.
+
+One decodes and finds the motion ahead of the network; others stabilise, draw and encode behind it.
 
 What is done is kept in pieces in a folder beside the outputs, so that a run that was killed goes on where it was.
 """
 
 import collections
 import dataclasses
+import functools
 import os
 import pathlib
 import re
@@ -20,12 +23,19 @@ from deeplab_tf.errors import DeepLabError, OptionError
 from deeplab_tf.files import AnyPath, is_address, path, writing
 from deeplab_tf.inference.clip_pieces import Drawn, Outputs, Pieces
 from deeplab_tf.inference.predictor import Predictor
-from deeplab_tf.inference.stabilizing import Flicker, Stabilizer, require_flow
-from deeplab_tf.inference.tiles import network_labels, network_size, segment, segment_probabilities
+from deeplab_tf.inference.stabilizing import Flicker, Motion, MotionFinder, Stabilizer, require_flow
+from deeplab_tf.inference.tiles import (
+    network_labels,
+    network_probabilities,
+    network_size,
+    segment,
+    segment_probabilities,
+)
 from deeplab_tf.inference.video import Clip, ClipFacts, Frame, open_clip
 from deeplab_tf.inference.video_files import versions
 from deeplab_tf.ops.images import png_bytes, resize_labels
 from deeplab_tf.ops.pictures import ClassShare, blend, colour_mask, palette_png
+from deeplab_tf.ops.resizing import resize_bilinear
 from deeplab_tf.weights.model_directory import ModelCard
 
 # Frames that are decoded before their turn and encoded after it: enough for the network never to wait, and bounded.
@@ -44,7 +54,7 @@ class ClipResult:
       size: height and width of its frames in pixels.
       frames: how many are in the outputs.
       earlier: how many of those an earlier run had done, which was ended.
-      seconds: in the network, for the others.
+      seconds: in the network and the CRF, for the others.
       files: the outputs.
       shares: of the classes found: (index, name, share of the pixels).
       notes: a line for each thing to know of the clip.
@@ -62,6 +72,24 @@ class ClipResult:
     notes: tuple[str, ...]
     stopped: bool
     flicker: Flicker | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Read:
+    """A frame that is ready for the network: at the network's size, and with its motion where that is stabilised."""
+
+    frame: Frame
+    sized: np.ndarray
+    motion: Motion | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Labels:
+    """The classes of a frame [h, w], how they flicker, and what the next frame needs where that is stabilised."""
+
+    labels: np.ndarray
+    flicker: Flicker = Flicker()
+    state: dict[str, np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,31 +141,44 @@ class _Job:
         self._model, self._clip, self._pieces, self._options = model, clip, pieces, options
         self._palette = model.card.shown_palette
         self._kind = np.uint8 if model.card.config.num_classes <= 256 else np.int32
-        self._stabilizer = None if options.stabilize is None else Stabilizer(options.stabilize, pieces.state)
+        self._find = self._stabilizer = None
+        if options.stabilize is not None:
+            state = pieces.state
+            self._find = MotionFinder(None if state is None else state["grey"])
+            self._stabilizer = Stabilizer(options.stabilize, state)
         self.seconds = 0.0
 
-    def _read(self, frames: Iterator[Frame]) -> tuple[Frame, np.ndarray] | None:
+    def _read(self, frames: Iterator[Frame]) -> _Read | None:
         frame = next(frames, None)
-        return (
-            None
-            if frame is None
-            else (frame, network_size(frame.pixels, self._options, self._model.predictor.fixed_size))
-        )
+        if frame is None:
+            return None
+        sized = network_size(frame.pixels, self._options, self._model.predictor.fixed_size)
+        return _Read(frame, sized, None if self._find is None else self._find(frame.pixels))
 
-    def _labels(self, frame: Frame, sized: np.ndarray) -> tuple[np.ndarray, Flicker, dict[str, np.ndarray] | None]:
-        """Returns a frame's classes, how they flicker, and what the next frame needs of it."""
-        if self._stabilizer is not None:
-            probabilities = segment_probabilities(self._model.predictor, frame.pixels, self._options)
-            return *self._stabilizer(frame.pixels, probabilities), self._stabilizer.state
-        return self._own_labels(frame, sized), Flicker(), None
+    def _by_network(self, read: _Read) -> np.ndarray:
+        """Returns the classes of a frame [h, w], or what is to be stabilised, its probabilities [h, w, classes]."""
+        predictor, pixels, options = self._model.predictor, read.frame.pixels, self._options
+        start = time.perf_counter()
+        if self._stabilizer is None:
+            whole, without_crf = segment, network_labels
+        else:
+            whole, without_crf = segment_probabilities, network_probabilities
+        # A CRF refines at the frame's own size.
+        found = whole(predictor, pixels, options) if options.crf else without_crf(predictor, read.sized, options)
+        self.seconds += time.perf_counter() - start
+        return found
 
-    def _own_labels(self, frame: Frame, sized: np.ndarray) -> np.ndarray:
-        if self._options.crf:
-            return segment(self._model.predictor, frame.pixels, self._options)
-        return network_labels(self._model.predictor, sized, self._options)
+    def _labels(self, motion: Motion | None, found: np.ndarray) -> _Labels:
+        if self._stabilizer is None or motion is None:
+            return _Labels(found)
+        size = motion.grey.shape
+        probabilities = found if found.shape[:2] == size else np.asarray(resize_bilinear(found[None], size))[0]
+        labels, flicker = self._stabilizer(motion, probabilities)
+        return _Labels(labels, flicker, self._stabilizer.state)
 
-    def _drawn(self, frame: Frame, labels: np.ndarray, flicker: Flicker, state: dict[str, np.ndarray] | None) -> Drawn:
-        labels = resize_labels(labels.astype(self._kind), *frame.pixels.shape[:2])
+    def _drawn(self, frame: Frame, found: "Future[_Labels]") -> Drawn:
+        segmented = found.result()
+        labels = resize_labels(segmented.labels.astype(self._kind), *frame.pixels.shape[:2])
         save = self._options.save
         counts = np.bincount(labels.ravel(), minlength=self._model.card.config.num_classes)
         return Drawn(
@@ -146,8 +187,8 @@ class _Job:
             raw=palette_png(labels, self._palette) if "raw" in save else None,
             labels=labels if "npz" in save else None,
             counts=counts,
-            flicker=flicker,
-            state=state,
+            flicker=segmented.flicker,
+            state=segmented.state,
         )
 
     def _kept(self, frame: Frame, drawn: Future) -> None:
@@ -157,17 +198,20 @@ class _Job:
         """Segments the frames that are not done yet; `told` is called with the number of those that are."""
         frames = self._clip.frames(self._options.every, self._pieces.last_index)
         done = self._pieces.frames
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(_DRAWERS) as drawers, ThreadPoolExecutor(1) as writer:
+        one, drawers = functools.partial(ThreadPoolExecutor, 1), ThreadPoolExecutor(_DRAWERS)
+        with one() as reader, one() as stabilizer, drawers, one() as writer:
             ahead = collections.deque(reader.submit(self._read, frames) for _ in range(_READ_AHEAD))
             behind: collections.deque[Future] = collections.deque()
+            labels: Future[_Labels] | None = None
             try:
                 while (read := ahead.popleft().result()) is not None:
                     ahead.append(reader.submit(self._read, frames))
-                    start = time.perf_counter()
-                    labels = self._labels(*read)
-                    self.seconds += time.perf_counter() - start
-                    drawn = drawers.submit(self._drawn, read[0], *labels)
-                    behind.append(writer.submit(self._kept, read[0], drawn))
+                    found = self._by_network(read)
+                    if labels is not None:
+                        labels.result()  # probabilities are large: those of one frame wait at most
+                    labels = stabilizer.submit(self._labels, read.motion, found)
+                    drawn = drawers.submit(self._drawn, read.frame, labels)
+                    behind.append(writer.submit(self._kept, read.frame, drawn))
                     if len(behind) > _WRITE_BEHIND:
                         behind.popleft().result()
                     done += 1
@@ -213,6 +257,7 @@ def segment_clip(
     Raises:
       DeepLabError: the clip cannot be read, or the outputs cannot be written.
     """
+    options = options.for_model(model.card.letterbox, model.card.training_side)
     require_clip_choices(model, options)
     with open_clip(source, fps=options.fps, max_pixels=options.max_image_pixels) as clip:
         facts, folder, stopped = clip.facts, path(outputs[0]), False

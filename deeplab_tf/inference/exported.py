@@ -138,13 +138,13 @@ def settled_options(opened: Runnable, options: PredictConfig, given: Collection[
     Raises:
       OptionError: the photographs would be larger than an exported file takes.
     """
-    options = options.for_model(opened.card.letterbox, given)
+    options = options.for_model(opened.card.letterbox, opened.card.training_side, given)
     if isinstance(opened, Loaded):
         return options
     size = opened.export.size
     if opened.export.options.min_resize_value is not None and not {"resize", "longest_side"} & set(given):
         return dataclasses.replace(options, resize="none")
-    if size is None or options.resize == "none":
+    if size is None or options.resize in ("none", "trained"):
         return options
     if "longest_side" not in given and options.resize == "longest":
         return dataclasses.replace(options, longest_side=max(size))

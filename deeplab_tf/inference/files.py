@@ -150,6 +150,7 @@ class SegmentationPipeline:
 
     def __init__(self, predictor: Predictor, card: ModelCard, output_dir: str | os.PathLike, options: PredictConfig):
         card.require_classes("predict with")
+        options = options.for_model(card.letterbox, card.training_side)
         self._predictor, self._options = predictor, options
         if options.crf and card.config.input_channels != 3:
             bands = card.config.input_channels

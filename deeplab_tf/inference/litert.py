@@ -24,8 +24,8 @@ from deeplab_tf.inference.libraries import LITERT, Library, Run, told
 from deeplab_tf.inference.predictor import Backend
 from deeplab_tf.inference.tflite import convert
 from deeplab_tf.inference.tflite.resizable import NotResizable, ResizableFile
-from deeplab_tf.network.model import config_of
 from deeplab_tf.network.sizes import at_size, needs_fixed_size
+from deeplab_tf.network.wrapped import config_of
 
 _CONVERTED_CELLS = 4  # the network is converted for images of this many output strides, plus one pixel
 _MOST_KEPT, _KEPT_BYTES = 16, 3 << 28  # files kept open: each has its own packed weights and its maps

@@ -8,7 +8,7 @@ import numpy as np
 from deeplab_tf.config import RUNTIMES, Inference
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.inference.runtime import runtime_predictor
-from deeplab_tf.network.model import config_of
+from deeplab_tf.network.wrapped import config_of
 
 
 def predict(

@@ -15,10 +15,11 @@ import tensorflow as tf
 from deeplab_tf.config import Inference, ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.class_upsampling import ClassUpsampling
-from deeplab_tf.network.model import as_network, build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.network.precision import exact_float32
 from deeplab_tf.network.sizes import at_size, logits_stride, needs_fixed_size, padded_size
 from deeplab_tf.network.stepped import in_float32
+from deeplab_tf.network.wrapped import as_network
 from deeplab_tf.ops.crf import densecrf
 from deeplab_tf.ops.images import resize_labels
 from deeplab_tf.ops.resizing import resize_bilinear, resize_unaligned, scale_dimension, with_edges

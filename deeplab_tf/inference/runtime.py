@@ -16,8 +16,8 @@ from deeplab_tf.inference.predictor import Predictor, predictor_of
 from deeplab_tf.inference.processor import processor
 from deeplab_tf.inference.runtime_record import KeptConversions, RuntimeRecord, cache, versions
 from deeplab_tf.inference.weights_seen import WeightsSeen
-from deeplab_tf.network.model import as_network, config_of
 from deeplab_tf.network.sizes import needs_fixed_size
+from deeplab_tf.network.wrapped import as_network, config_of
 
 _QUIETLY = Surroundings()
 

@@ -21,7 +21,7 @@ from deeplab_tf import files
 from deeplab_tf.documents.json_files import JSONError, read_json
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.weights_seen import weight_array
-from deeplab_tf.network.model import config_of
+from deeplab_tf.network.wrapped import config_of
 from deeplab_tf.version import __version__
 from deeplab_tf.zoo.download import cache_folder
 

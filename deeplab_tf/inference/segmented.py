@@ -140,7 +140,7 @@ class SegmentedImage:
         stem: str = "image",
         kinds: Sequence[Kind] = ("mask", "overlay", "raw"),
     ) -> list[files.AnyPath]:
-        """Writes files as `deeplab-tf predict` does, <stem>_mask.png and so on, and returns their paths.
+        """Writes files as `deeplab-tf predict` does, `<stem>_mask.png` and so on, and returns their paths.
 
         Args:
           folder: gets them; it is made.

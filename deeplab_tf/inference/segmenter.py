@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 
 from deeplab_tf.config import PredictConfig
+from deeplab_tf.config.inference import LONGEST_SIDE
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.exported import Runnable, open_runnable, settled_options, with_classes_of
 from deeplab_tf.inference.runtime import runtime_predictor
@@ -69,8 +70,9 @@ class Segmenter:
     Args:
       model: anything that `load` takes: a name of the zoo, a file, a folder; what `deeplab-tf export` has written; or a
         model that is at hand.
-      options: resize rule, scales, flips, CRF, runtime, as for `deeplab-tf predict`; None: its defaults, which resize
-        the longest side to 513.
+      options: resize rule, scales, flips, CRF, runtime, as for `deeplab-tf predict`; None: its defaults. They keep
+        the size of pictures like those that a model of `deeplab-tf train` has seen, and bring the longest side to 513
+        for the released ones.
       dataset: the catalog's name of the data set whose classes the model tells apart; by default what the weights
         say, or else a guess by the number of classes.
       **changes: fields of ModelConfig, as for `load`.
@@ -99,7 +101,9 @@ class Segmenter:
             loaded = with_classes_of(open_runnable(model, changes, dataset=dataset), dataset)
             loaded.card.require_classes("segment with", model)
         self.model, self.config, self.notes = loaded.model, loaded.card.config, loaded.notes
-        self.options = options or settled_options(loaded, PredictConfig(), ())
+        self.options = options or PredictConfig()
+        if self.options.resize == "auto" and self.options.longest_side == LONGEST_SIDE:
+            self.options = settled_options(loaded, self.options, ())
         self._image = loaded.card.image
         self.class_names = loaded.card.shown_names
         self.palette: tuple[Colour, ...] = loaded.card.shown_palette

@@ -89,13 +89,11 @@ def parts(predictor: Predictor, size: tuple[int, int], options: PredictConfig) -
 def network_size(image: np.ndarray, options: PredictConfig, within: tuple[int, int] | None = None) -> np.ndarray:
     """Returns a photograph, uint8 [h, w, 3], at the size at which `options` have the network run on it.
 
-    within: the one size (`Predictor.fixed_size`) that it must fit into where it is resized to its longest side.
+    within: the one size (`Predictor.fixed_size`) that it must fit into where it is resized, but for letterbox.
     """
-    if options.resize == "none":
-        return image
     height, width = image.shape[:2]
-    longest = options.longest_side
-    if within is not None and options.resize == "longest":
+    longest = options.network_side(height, width)
+    if within is not None and options.resize not in ("none", "letterbox"):
         longest = min(longest, int(min(within[0] / height, within[1] / width) * max(height, width)))
     return resize_longest(image, max(1, longest))
 
@@ -234,16 +232,32 @@ def _shape(predictor: Predictor, image: np.ndarray) -> tuple[int, ...]:
     return (*image.shape[:2], predictor.config.num_classes)
 
 
+def network_probabilities(
+    predictor: Predictor, image: np.ndarray, options: PredictConfig, result: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns the class probabilities of a photograph that is resized already, without CRF; see `network_labels`.
+
+    Args:
+      predictor: runs the network.
+      image: uint8 [h, w, 3], from `network_size`.
+      options: scales and flips. Above `max_pixels` the network runs on overlapping tiles.
+      result: float32 [h, w, classes], filled and returned where there are tiles.
+
+    Returns:
+      float32 [h, w, classes].
+    """
+    run = _boxed(predictor, options, lambda runner, part: runner.probabilities(part[None], options.inference)[0])
+    tile = _tile(predictor, image.shape, options)
+    if tile is None:
+        return run(image)
+    result = np.empty(_shape(predictor, image), np.float32) if result is None else result
+    return _tiled(run, image, tile, predictor.config.output_stride, result)
+
+
 def _probabilities(predictor: Predictor, image: np.ndarray, options: PredictConfig, result: np.ndarray) -> np.ndarray:
     """Fills `result` [h, w, classes] with the network's probabilities at the picture's own size, class by class."""
-    run = _boxed(predictor, options, lambda runner, part: runner.probabilities(part[None], options.inference)[0])
     sized = network_size(image, options, predictor.fixed_size)
-    tile = _tile(predictor, sized.shape, options)
-    if tile is not None:
-        target = result if sized is image else np.empty((*sized.shape[:2], result.shape[-1]), np.float32)
-        small = _tiled(run, sized, tile, predictor.config.output_stride, target)
-    else:
-        small = run(sized)
+    small = network_probabilities(predictor, sized, options, result if sized is image else None)
     if sized is image:
         if small is not result:
             result[:] = small

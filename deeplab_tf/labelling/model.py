@@ -54,7 +54,7 @@ class LabelModel:
     def __init__(self, model: keras.Model | None, card: ModelCard | None, options: LabelConfig) -> None:
         self._card = card
         self._predict = PredictConfig(resize="none", tf32=options.tf32)
-        self._longest = options.longest_side
+        self._longest = options.shrunk_side(card.training_side if card else None)
         self._predictor = None
         if model is not None:
             self._predictor = runtime_predictor(

@@ -31,7 +31,7 @@ from deeplab_tf.documents.json_files import JSONError, parse_json
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.filesystems import leftovers
 from deeplab_tf.labelling.pictures import LabelPicture
-from deeplab_tf.ops.images import PILLOW_ERRORS, png_bytes
+from deeplab_tf.ops.images import FORMATS, PILLOW_ERRORS, png_bytes
 from deeplab_tf.ops.photographs import Reading, open_photograph, upright
 
 try:
@@ -160,7 +160,7 @@ class LabelStore:
             if not saved.revision:
                 return None, saved
             try:
-                with PIL.Image.open(self._file(picture)) as image:
+                with PIL.Image.open(self._file(picture), formats=FORMATS) as image:
                     return np.asarray(image), saved
             except PILLOW_ERRORS as error:
                 raise DeepLabError(
@@ -239,7 +239,7 @@ class LabelStore:
 
 def _saved_label(path: pathlib.Path) -> SavedLabel:
     try:
-        with PIL.Image.open(path) as image:
+        with PIL.Image.open(path, formats=FORMATS) as image:
             return parse_json(image.info.get(_TEXT, ""), SavedLabel)
     except (JSONError, *PILLOW_ERRORS):
         raise DeepLabError(f"{path}: not a label that this page has written; choose another folder") from None

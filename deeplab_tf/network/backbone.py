@@ -327,10 +327,11 @@ def backbone(
     return x, tower.end_points
 
 
-def build_backbone(config: ModelConfig) -> keras.Model:
+def build_backbone(config: ModelConfig, *, zeros: bool = False) -> keras.Model:
     """Returns the backbone alone: images [b, h, w, 3] in 0..255 -> {"features": [b, h', w', c], end points by name}.
 
-    The end points carry the release's names, for instance "xception_65/entry_flow/block1" or "layer_4/output".
+    The end points carry the release's names, for instance "xception_65/entry_flow/block1" or "layer_4/output". With
+    `zeros` all kernels start at 0 instead of being drawn, for weights that are loaded into them.
 
     Example:
     >>> backbone = deeplab_tf.build_backbone(deeplab_tf.ModelConfig(model_variant="tiny", crop_size=(65, 65)))
@@ -339,5 +340,5 @@ def build_backbone(config: ModelConfig) -> keras.Model:
     """
     height, width = config.crop_size or (None, None)
     images = keras.Input((height, width, config.input_channels), name="images")
-    features, end_points = backbone(Graph(), images, config)
+    features, end_points = backbone(Graph(zeros=zeros), images, config)
     return keras.Model(images, {"features": features, **end_points}, name=config.model_variant)

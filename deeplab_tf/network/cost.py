@@ -113,15 +113,15 @@ def _multiply_adds(
     return total
 
 
-def activation_values(model: keras.Model) -> int:
-    """Returns how many numbers the outputs of all layers hold for one image, of a model that was built for a crop."""
-    total = 0
+def activation_values(model: keras.Model) -> list[int]:
+    """Returns how many numbers each layer's outputs hold for one image, of a model that was built for a crop."""
+    sizes: list[int] = []
     for name, calls in input_shapes(model, None).items():
         layer = model.get_layer(name)
         for shapes in filter(None, calls):
             output = layer.compute_output_shape(shapes if len(shapes) > 1 else shapes[0])
-            total += math.prod(side or 1 for side in output[1:])
-    return total
+            sizes.append(math.prod(side or 1 for side in output[1:]))
+    return sizes
 
 
 def _in_scope(name: str, scope: str | None) -> bool:

@@ -1,8 +1,9 @@
 """Graph, which adds the operations of the release to a functional model: each layer once, named by its TF1 scope."""
 
+import contextlib
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import keras
@@ -53,6 +54,7 @@ _INITIALIZERS: dict[str, tuple[type, dict[str, object]]] = {
     "nas": (keras.initializers.VarianceScaling, {"scale": 1.0 / 3.0, "mode": "fan_in", "distribution": "uniform"}),
     "glorot": (keras.initializers.GlorotUniform, {}),
 }
+_INITIALIZER_NAMES = ("kernel_initializer", "depthwise_initializer", "pointwise_initializer")
 
 
 def initializer(kind: str | float) -> keras.initializers.Initializer:
@@ -61,6 +63,19 @@ def initializer(kind: str | float) -> keras.initializers.Initializer:
         return keras.initializers.TruncatedNormal(stddev=kind)
     make, options = _INITIALIZERS[kind]
     return make(**options)
+
+
+@contextlib.contextmanager
+def _undrawn(layer: keras.layers.Layer) -> Iterator[None]:
+    """Lets kernels that are created in the context start at 0; the layer's description keeps how they are drawn."""
+    drawn = {name: getattr(layer, name) for name in _INITIALIZER_NAMES if hasattr(layer, name)}
+    for name in drawn:
+        setattr(layer, name, keras.initializers.Zeros())
+    try:
+        yield
+    finally:
+        for name, how in drawn.items():
+            setattr(layer, name, how)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,15 +160,14 @@ class Graph:
         other.standardized = True
         return other
 
-    def _initializer(self, kind: str | float):
-        return "zeros" if self._zeros else initializer(kind)
-
     def weighted(self, scope: str, make: type[keras.layers.Layer], inputs: Maps, **options: object) -> Maps:
         """Returns the output of the layer with weights at `scope`, which `make` makes with `options` if it is new."""
         name = scope.replace("/", ".")
         if name not in self._layers:
             make = FAKE_QUANTISED.get(make, make) if self.quantized and not self.as_file else make
-            self._layers[name] = make(name=name, **options)
+            layer = self._layers[name] = make(name=name, **options)
+            with _undrawn(layer) if self._zeros else contextlib.nullcontext():
+                return layer(inputs)
         return self._layers[name](inputs)
 
     def op(self, make: type[keras.layers.Layer], scope: str, inputs: Maps | Sequence[Maps], **options: object) -> Maps:
@@ -240,7 +254,7 @@ class Graph:
         self, x: Maps, scope: str, filters: int, window: Window, after: After, init: str | float = "glorot"
     ) -> Maps:
         """Returns a convolution with what follows it. `init` is a kind of `initializer`."""
-        options = {"filters": filters, "use_bias": after.bias, "kernel_initializer": self._initializer(init)}
+        options = {"filters": filters, "use_bias": after.bias, "kernel_initializer": initializer(init)}
         make = StandardizedConv2D if self.standardized else keras.layers.Conv2D
         return self._finish(self._convolved(make, x, scope, window, options), scope, after)
 
@@ -248,7 +262,7 @@ class Graph:
         self, x: Maps, scope: str, window: Window, after: After, init: str | float = "truncated_normal"
     ) -> Maps:
         """Returns a depthwise convolution (multiplier 1, no bias) with what follows it."""
-        options = {"use_bias": False, "depthwise_initializer": self._initializer(init)}
+        options = {"use_bias": False, "depthwise_initializer": initializer(init)}
         return self._finish(self._convolved(keras.layers.DepthwiseConv2D, x, scope, window, options), scope, after)
 
     def separable(self, x: Maps, scope: str, filters: int, window: Window, init: str | float = "nas") -> Maps:
@@ -258,7 +272,7 @@ class Graph:
                 "quantize_delay_step: the NAS cells cannot be trained quantised (their separable convolutions are one "
                 "operation here and two in an int8 file); expected another model_variant, or -1"
             )
-        inits = {"depthwise_initializer": self._initializer(init), "pointwise_initializer": self._initializer(init)}
+        inits = {"depthwise_initializer": initializer(init), "pointwise_initializer": initializer(init)}
         options = {"filters": filters, "use_bias": False, **inits}
         return self._convolved(keras.layers.SeparableConv2D, x, scope, window, options)
 

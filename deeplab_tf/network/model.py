@@ -1,8 +1,6 @@
-"""The model: Network, which knows its configuration, and build_model, which assembles it (release: model.py)."""
+"""Network, a Keras model that knows its configuration, and how its parts are assembled (release: model.py)."""
 
-import dataclasses
 import threading
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -15,7 +13,6 @@ from deeplab_tf.network.backbone import backbone
 from deeplab_tf.network.carrier import carried, carried_card, carry, carry_card
 from deeplab_tf.network.graph import Graph, Maps
 from deeplab_tf.network.head import head_logits
-from deeplab_tf.network.layers import ResizeBilinear
 from deeplab_tf.network.sizes import at_size, logits_stride
 from deeplab_tf.ops.resizing import scale_dimension
 
@@ -46,6 +43,13 @@ class Derived:
             self._values.clear()
 
 
+def foreign(model: keras.Model) -> DeepLabError:
+    """Returns the error for a model that does not say how it was built."""
+    return DeepLabError(
+        f"model {model.name!r}: expected one made by deeplab_tf.build_model or deeplab_tf.load, or one that wraps it"
+    )
+
+
 @keras.saving.register_keras_serializable(package="deeplab_tf")
 class Network(keras.Model):
     """A functional Keras model that knows the configuration it was built from; saved and loaded, it still does.
@@ -72,7 +76,7 @@ class Network(keras.Model):
         if self._config is None:  # a clone: the layers carry it
             self._config = next(iter(carried(self.layers)), None)
         if self._config is None:
-            raise _foreign(self)
+            raise foreign(self)
         return self._config
 
     @property
@@ -160,30 +164,7 @@ def build_outputs(graph: Graph, images: Maps, config: ModelConfig) -> dict[str, 
     return {**outputs, MERGED: graph.op(merge, MERGED, list(outputs.values()))}
 
 
-# What two graphs that share weights may differ in. Strides, rates and padding are the layers' own.
-_PER_GRAPH = (
-    "crop_size",
-    "image_pooling_crop_size",
-    "image_pooling_stride",
-    "image_pyramid",
-    "merge_method",
-    "prediction_with_upsampled_logits",
-)
-
-
-def _shared_layers(model: keras.Model, config: ModelConfig) -> dict[str, keras.layers.Layer]:
-    theirs = config_of(model)
-    same = dataclasses.replace(theirs, **{name: getattr(config, name) for name in _PER_GRAPH})
-    if same != config:
-        fields = [f.name for f in dataclasses.fields(config) if getattr(same, f.name) != getattr(config, f.name)]
-        raise DeepLabError(
-            f"share_with: the models differ in {', '.join(fields)}, which belongs to the layers; expected the same "
-            "network for another input size (for another output stride build anew and load the weights)"
-        )
-    return {layer.name: layer for layer in as_network(model).layers if layer.weights}
-
-
-def _built(
+def assembled(
     config: ModelConfig,
     shared: Mapping[str, keras.layers.Layer] | None,
     *,
@@ -191,6 +172,7 @@ def _built(
     zeros: bool = False,
     upsampled: bool,
 ) -> Network:
+    """Returns the network of `config`, whose layers are those of `shared` where it has them; see `build_model`."""
     height, width = config.crop_size or (None, None)
     images = keras.Input((height, width, config.input_channels), name="images")
     rounding = {"quantized": config.quantized, "as_file": config.quantize_as_file}
@@ -201,155 +183,3 @@ def _built(
     network = Network(images, outputs if all_scales else outputs[MERGED], name=config.model_variant, config=config)
     carry(network.layers, config)
     return network
-
-
-def build_model(
-    config: ModelConfig,
-    *,
-    share_with: keras.Model | None = None,
-    all_scales: bool = False,
-    zeros: bool = False,
-    upsample_logits: bool = False,
-) -> Network:
-    """Returns the network: images [b, h, w, 3], float32 RGB in 0..255 -> logits [b, h', w', num_classes].
-
-    Where config.input_channels says so, images have that many bands.
-    The logits are those before the last upsampling, unless `upsample_logits`. With a crop_size the graph takes images
-    of that size only (the pooling window of ASPP depends on it, as in the release); without one, any size. Layers are
-    named by their TF1 scopes with "." for "/".
-
-    Args:
-      config: the options.
-      share_with: a model built here whose weights this one uses too (the same network for another input size).
-      all_scales: return a dictionary of the logits of each scale of the image pyramid and "merged_logits" instead.
-      zeros: start all kernels at 0 instead of drawing them, which takes most of the time: for counting, or loading.
-      upsample_logits: give the logits at the size of the images, [b, h, w, num_classes], bilinearly with aligned
-        corners as in evaluation, so that Keras's own losses and metrics fit. The release aligns pixels and logits where
-        h and w are k * stride + 1; `predict` pads to that.
-
-    Raises:
-      DeepLabError: options that cannot go together.
-
-    Example:
-    >>> config = deeplab_tf.ModelConfig(model_variant="tiny", num_classes=3, crop_size=(65, 97))
-    >>> model = deeplab_tf.build_model(config)
-    >>> model.input_shape, model.output_shape
-    ((None, 65, 97, 3), (None, 5, 7, 3))
-    >>> model.config.output_stride
-    16
-    """
-    shared = _shared_layers(share_with, config) if share_with else None
-    return _built(config, shared, all_scales=all_scales, zeros=zeros, upsampled=upsample_logits)
-
-
-# What may follow a network inside another model without changing which class a pixel has: `predict` upsamples the
-# logits itself.
-_AFTER = (keras.layers.Softmax, keras.layers.Resizing, keras.layers.UpSampling2D, keras.layers.Identity, ResizeBilinear)
-_KEEPING_ORDER = ("softmax", "linear")
-# The network of each model that has its layers without being one.
-_UNWRAPPED: weakref.WeakKeyDictionary[keras.Model, Network] = weakref.WeakKeyDictionary()
-
-
-def _foreign(model: keras.Model) -> DeepLabError:
-    return DeepLabError(
-        f"model {model.name!r}: expected one made by deeplab_tf.build_model or deeplab_tf.load, or one that wraps it"
-    )
-
-
-def _keeps_classes(operation: Any) -> bool:
-    if isinstance(operation, keras.layers.Activation):
-        return getattr(operation.activation, "__name__", "") in _KEEPING_ORDER
-    return isinstance(operation, _AFTER)
-
-
-def _require_alone(model: keras.Model, before: list[Any], after: list[Any]) -> None:
-    """Raises DeepLabError where a model does more to pixels or classes than the network in it."""
-    first = next((operation for operation in before if not isinstance(operation, keras.layers.InputLayer)), None)
-    other = first or next((operation for operation in after if not _keeps_classes(operation)), None)
-    if other is not None:
-        raise DeepLabError(
-            f"model {model.name!r}: its {type(other).__name__} {other.name!r} changes what the network in it reads or "
-            "gives, and would be left out; expected the network itself, or with softmax and upsampling alone after it"
-        )
-
-
-def _has_own_call(model: keras.Model) -> bool:
-    """Returns whether what runs is code of a class that is neither Keras's nor ours."""
-    module = getattr(type(model).call, "__module__", None) or ""
-    return module.partition(".")[0] not in ("keras", "deeplab_tf")
-
-
-def _holds_network(model: keras.Model) -> bool:
-    inner = (layer for layer in model.layers if isinstance(layer, keras.Model))
-    return bool(carried(model.layers)) or any(_holds_network(layer) for layer in inner)
-
-
-def _own_call(model: keras.Model) -> DeepLabError:
-    """Returns the error for a model whose class has a call of its own; it names the network in it, if there is one."""
-    if not _holds_network(model):
-        return _foreign(model)
-    held = (name for name, value in vars(model).items() if isinstance(value, keras.Model) and _holds_network(value))
-    attribute = next(held, None)
-    cure = f"give that one, model.{attribute}" if attribute else "give one from deeplab_tf.build_model or load"
-    return DeepLabError(
-        f"model {model.name!r}: its class {type(model).__name__} has a call of its own, which may do more than the "
-        f"network in it; {cure}"
-    )
-
-
-def _operations(model: keras.Model) -> list[Any]:
-    """Returns the operations of a functional or sequential model in their order; [] of another."""
-    if isinstance(model, keras.Sequential):
-        return list(model.layers)
-    return list(getattr(model, "operations", ()))
-
-
-def _unwrapped(model: keras.Model) -> Network:
-    """Returns the network that is one of the layers of a model, or whose layers the model has."""
-    operations = _operations(model)
-    inner = [place for place, operation in enumerate(operations) if isinstance(operation, keras.Model)]
-    if len(inner) == 1:
-        (place,) = inner
-        network = as_network(operations[place])
-        _require_alone(model, operations[:place], operations[place + 1 :])
-        return network
-    configs = carried(operation for operation in operations if isinstance(operation, keras.layers.Layer))
-    if inner or len(configs) != 1:
-        raise _foreign(model)
-    (config,) = configs
-    layers = {layer.name: layer for layer in model.layers}
-    network = _built(config, {name: layer for name, layer in layers.items() if layer.weights}, upsampled=False)
-    missing = [layer.name for layer in network.layers if layer.weights and layers.get(layer.name) is not layer]
-    if missing:
-        raise DeepLabError(
-            f"model {model.name!r}: lacks {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''} of its "
-            f"{config.model_variant} network; expected all of its layers"
-        )
-    network.card = carried_card(model.layers)
-    names = {layer.name for layer in network.layers}
-    _require_alone(model, [], [operation for operation in operations if operation.name not in names])
-    return network
-
-
-def as_network(model: keras.Model) -> Network:
-    """Returns the network that a model is, as built, loaded, copied or cloned, or that it wraps.
-
-    A wrapper may be a functional or sequential model of Keras that has the network for a layer, or shares its layers,
-    and adds softmax and upsampling at most: what runs is the network. One whose class has a call of its own is refused.
-
-    Raises:
-      DeepLabError: the model was not made here, or does more to pixels or classes than its network.
-    """
-    if _has_own_call(model):
-        raise _own_call(model)
-    if isinstance(model, Network):
-        _ = model.config
-        return model
-    if model not in _UNWRAPPED:
-        _UNWRAPPED[model] = _unwrapped(model)
-    return _UNWRAPPED[model]
-
-
-def config_of(model: keras.Model) -> ModelConfig:
-    """Returns the configuration that `build_model` made `model`, or the network in it, from; DeepLabError: none did."""
-    return as_network(model).config

@@ -9,6 +9,7 @@ import zlib
 from typing import IO
 
 import numpy as np
+import PIL.features
 import PIL.Image
 import PIL.ImageOps
 
@@ -17,7 +18,21 @@ from deeplab_tf.errors import DeepLabError
 
 # Pillow's formats that these extensions stand for. EPS must not be one: Ghostscript would run it, under any file name.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+EXTENSIONS = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".ppm",
+    ".pgm",
+    ".heic",
+    ".heif",
+    ".avif",
+)
 LARGEST_IMAGE = 178_956_970  # pixels, Pillow's limit: a small file can announce more than the memory holds
 # What Pillow raises for files that are not pictures, or damaged; its open takes the same for "another format", but what
 # decodes later (the pages of a TIFF) lets them pass.
@@ -29,11 +44,16 @@ PILLOW_ERRORS = (
     LookupError,
     OverflowError,
     EOFError,
+    RuntimeError,  # of libheif and libavif
     struct.error,
     zlib.error,
     PIL.Image.DecompressionBombError,
 )
+# Brands of a file of boxes that holds a still picture (ISO/IEC 23008-12, annex B; AV1 Image File Format, section 6).
+_AVIF = (b"avif", b"avis")
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _JPEG_SIDE = 65_500  # pixels, the longest side that the library writes
+_BRANDS_END = 256  # bytes, in which the brands of a file of boxes lie
 _limit = threading.Lock()  # Pillow's limit is one for all threads
 
 
@@ -64,6 +84,43 @@ def too_large(pixels: int, limit: int) -> DeepLabError:
     )
 
 
+def _brands(start: bytes) -> set[bytes]:
+    """Returns the brands of a file of boxes that begins with `start`; of other files none."""
+    if start[4:8] != b"ftyp":
+        return set()
+    end = min(len(start), int.from_bytes(start[:4], "big"))
+    return {start[8:12], *(start[place : place + 4] for place in range(16, end, 4))}
+
+
+def is_heic(content: bytes) -> bool:
+    """Returns whether encoded `content` is a HEIC, and not an AVIF, whose boxes are the same."""
+    brands = _brands(content[:_BRANDS_END])
+    return bool(brands.intersection(_HEIC)) and not brands.intersection(_AVIF)
+
+
+def _formats(stream: IO[bytes]) -> tuple[str, ...]:
+    """Returns the formats of Pillow that may read what `stream` begins with.
+
+    Raises:
+      DeepLabError: what reads it is not installed.
+    """
+    start = stream.read(_BRANDS_END)
+    stream.seek(0)
+    if _brands(start).intersection(_AVIF):
+        if not PIL.features.check("avif"):
+            raise DeepLabError("AVIF, which this Pillow does not read: pip install 'pillow>=11.3', or save it as JPEG")
+        return ("AVIF",)
+    if is_heic(start):
+        try:
+            import pillow_heif
+        except ImportError:
+            cure = "pip install 'deeplab_tf[heic]', or save it as JPEG"
+            raise DeepLabError(f"HEIC, as phones save it, needs pillow-heif: {cure}") from None
+        pillow_heif.register_heif_opener()
+        return ("HEIF",)
+    return FORMATS
+
+
 def opened_image(content: bytes | IO[bytes], max_pixels: int | None = None) -> PIL.Image.Image:
     """Returns an image, of its bytes or a stream of them, that is opened and not decoded yet.
 
@@ -78,7 +135,7 @@ def opened_image(content: bytes | IO[bytes], max_pixels: int | None = None) -> P
         PIL.Image.MAX_IMAGE_PIXELS = None
         try:
             stream = io.BytesIO(content) if isinstance(content, bytes) else content
-            image = PIL.Image.open(stream, formats=FORMATS)
+            image = PIL.Image.open(stream, formats=_formats(stream))
         finally:
             PIL.Image.MAX_IMAGE_PIXELS = before
     if image.width * image.height > limit:
@@ -130,7 +187,9 @@ def read_image(
     except DeepLabError as error:
         raise DeepLabError(f"{name}: {error}") from None
     except PILLOW_ERRORS as error:
-        raise DeepLabError(f"{name}: damaged or truncated image ({error}); fetch or save it again") from None
+        raise DeepLabError(
+            f"{name}: damaged or truncated image ({str(error).strip()}); fetch or save it again"
+        ) from None
 
 
 def png_bytes(picture: np.ndarray, palette: bytes = b"") -> bytes:

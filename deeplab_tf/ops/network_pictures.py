@@ -71,7 +71,9 @@ def read_stored(
         start = content[:8]
         raise DeepLabError(f"{name}: not an image (begins with {start!r}); expected JPEG, PNG or the like") from None
     except PILLOW_ERRORS as error:
-        raise DeepLabError(f"{name}: damaged or truncated image ({error}); fetch or save it again") from None
+        raise DeepLabError(
+            f"{name}: damaged or truncated image ({str(error).strip()}); fetch or save it again"
+        ) from None
     return np.ascontiguousarray(pixels), photograph.notes
 
 

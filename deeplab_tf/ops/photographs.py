@@ -23,9 +23,9 @@ from deeplab_tf.ops.images import LARGEST_IMAGE, PILLOW_ERRORS, opened_image, to
 NPY = b"\x93NUMPY"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # What tifffile and its codecs raise for damaged files; a header may announce more than the memory holds.
-_TIFFFILE_ERRORS = (*PILLOW_ERRORS, RuntimeError, AttributeError, ZeroDivisionError, MemoryError, lzma.LZMAError)
+_TIFFFILE_ERRORS = (*PILLOW_ERRORS, AttributeError, ZeroDivisionError, MemoryError, lzma.LZMAError)
 # And NumPy for a damaged .npy, whose header is Python's text.
-NPY_ERRORS = (*PILLOW_ERRORS, RecursionError, MemoryError, tokenize.TokenError)
+NPY_ERRORS = (*PILLOW_ERRORS, MemoryError, tokenize.TokenError)
 _ORIENTATION = 0x0112  # tag of the orientation in EXIF data and in a TIFF
 _BITS, _SAMPLES, _EXTRA, _PHOTOMETRIC = 258, 277, 338, 262  # tags of a TIFF
 _TILE_WIDTH, _TILE_LENGTH = 322, 323

@@ -27,7 +27,7 @@ T = TypeVar("T")
 _PAGE = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
+    **{f"/{name}": (name, "text/javascript") for name in ("page.js", "clip.js", "saving.js")},
 }
 # Without a header curl claims to send a form, and TensorFlow Serving accepts that.
 _JSON = ("application/json", "application/x-www-form-urlencoded", "")

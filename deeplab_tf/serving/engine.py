@@ -25,9 +25,9 @@ from deeplab_tf.inference.measured import Surroundings
 from deeplab_tf.inference.predictor import Predictor, predictor_of
 from deeplab_tf.inference.processor import available_cores
 from deeplab_tf.inference.runtime import runtime_predictor
-from deeplab_tf.inference.tiles import network_labels, network_size, parts
+from deeplab_tf.inference.tiles import network_labels, parts
 from deeplab_tf.network.sizes import halved
-from deeplab_tf.ops.images import resize_labels
+from deeplab_tf.ops.images import resize_labels, resize_longest
 from deeplab_tf.ops.pictures import class_shares, palette_png
 from deeplab_tf.serving import protocol
 from deeplab_tf.serving.announced import picture_pixels, request_pixels
@@ -81,9 +81,6 @@ class Engine:
         self._predictor = runtime_predictor(model, options.runtime, pixels=math.inf, surroundings=surroundings)
         self._model = model  # which a predictor does not keep
         self._backend = self._predictor.backend
-        # The page's pictures are shrunk until a file of one size takes them whole.
-        longest = min([options.longest_side, *(self._predictor.fixed_size or ())])
-        self._page_options = PredictConfig(longest_side=longest)
         self._rest_options = PredictConfig(resize="none", tf32=options.tf32)
         self._names, self._palette = card.shown_names, card.shown_palette
         self._active = 0  # requests that are being answered
@@ -105,16 +102,15 @@ class Engine:
         self._prepared = False
         self._batcher: Batcher[tuple[np.ndarray, float]] | None = None
         self._readers: Readers | None = None
-        self._settings = Settings(
-            card.config, card.image, options.max_pixels, options.max_images, self._page_options.longest_side
-        )
+        trained = None if card.letterbox else card.training_side
+        self._settings = Settings.of(options, card.config, card.image, trained, self._predictor.fixed_size)
 
     def prepare(self) -> None:
         """Compiles the network, so that the first request does not wait for that."""
         self._predictor.prepare()
         shape = (300, 400, self._card.config.input_channels)
         first = np.zeros(shape, np.uint8 if self.image is None else np.float32)
-        self._run(network_size(first, self._page_options)[None])
+        self._run(resize_longest(first, self._settings.page_side(*shape[:2]))[None])
         self._prepared = True
 
     @contextlib.asynccontextmanager

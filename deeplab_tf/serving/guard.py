@@ -19,7 +19,10 @@ _Send: TypeAlias = Callable[[_Message], Awaitable[None]]
 Application: TypeAlias = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 
 _LOG = logging.getLogger(__name__)
-_POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; media-src blob:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
 SECURITY = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", _POLICY.encode()),

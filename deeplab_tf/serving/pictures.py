@@ -11,7 +11,7 @@ import PIL.Image
 from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.ops.deep_png import is_short
-from deeplab_tf.ops.images import LARGEST_IMAGE, PILLOW_ERRORS
+from deeplab_tf.ops.images import LARGEST_IMAGE, PILLOW_ERRORS, is_heic
 from deeplab_tf.ops.network_pictures import Picture, read_photograph
 from deeplab_tf.ops.photographs import NPY, NPY_ERRORS, TIFF
 from deeplab_tf.serving.limits import Limits
@@ -39,6 +39,8 @@ def _format(content: bytes, image: ImageFacts | None, name: str) -> str | None:
     if image is not None and content.startswith(_BANDS):
         return None
     more = "" if image is None else ", TIFF or .npy"
+    if is_heic(content):
+        raise Refused(400, f"{name}: HEIC, as phones save it, which is not read here; save it as JPEG")
     raise Refused(
         400,
         f"{name}: not an image of a format that is read here (begins with {content[:8]!r}); expected JPEG, PNG, "

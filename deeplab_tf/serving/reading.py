@@ -18,7 +18,8 @@ from typing import IO, Any
 import numpy as np
 
 from deeplab_tf.catalog.image_facts import ImageFacts
-from deeplab_tf.config import ModelConfig
+from deeplab_tf.config import ModelConfig, ServeConfig
+from deeplab_tf.config.inference import LONGEST_SIDE, trained_side
 from deeplab_tf.config.padding import counted_size
 from deeplab_tf.ops.images import jpeg_bytes, longest_size, resize_longest
 from deeplab_tf.serving.limits import Limits
@@ -30,6 +31,7 @@ REQUEST, PICTURE = range(2)  # what a process is asked to read
 ASKED = struct.Struct(">BQ")  # one of these, and the number of bytes that follow
 TOLD = struct.Struct(">Q")  # the number of bytes of the JSON that follows, and of the arrays after it
 READY = b"\n"
+_NUMBERS = ("max_pixels", "max_images", "longest_side", "training_side")
 _BASE_MEMORY = 1 << 30  # bytes of address space that the process and its libraries take
 
 
@@ -59,7 +61,8 @@ class Settings:
       image: what the photographs are that it reads; None: 8-bit RGB.
       max_pixels: of a request's images, as the network gets them.
       max_images: of a request.
-      longest_side: the page's pictures are resized to it.
+      longest_side: the page's pictures are resized to it; with a training_side it is the most.
+      training_side: that of the model, near which the page's pictures keep their size (see `trained_side`); None: no.
     """
 
     config: ModelConfig
@@ -67,10 +70,31 @@ class Settings:
     max_pixels: int
     max_images: int
     longest_side: int
+    training_side: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        options: ServeConfig,
+        config: ModelConfig,
+        image: ImageFacts | None,
+        training_side: int | None,
+        fixed_size: tuple[int, int] | None,
+    ) -> "Settings":
+        """Returns the settings of a server with a model.
+
+        The page's pictures are shrunk until a file that takes images of a `fixed_size` alone takes them whole.
+        """
+        trained = training_side if options.longest_side is None else None
+        longest = options.longest_side or LONGEST_SIDE
+        if trained:  # what is enlarged, and then padded, must not be refused for it
+            longest = max(1, math.isqrt(options.max_pixels) - config.output_stride)
+        longest = min([longest, *(fixed_size or ())])
+        return cls(config, image, options.max_pixels, options.max_images, longest, trained)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as JSON types."""
-        values = {name: getattr(self, name) for name in ("max_pixels", "max_images", "longest_side")}
+        values = {name: getattr(self, name) for name in _NUMBERS}
         return {**values, "config": self.config.to_json(), "image": self.image and self.image.to_json()}
 
     @classmethod
@@ -78,7 +102,13 @@ class Settings:
         """Returns the settings of `to_json`."""
         image = values["image"] and ImageFacts.from_json(values["image"], "settings")
         config = ModelConfig.from_json(values["config"])
-        return cls(config, image, values["max_pixels"], values["max_images"], values["longest_side"])
+        return cls(config, image, **{name: values[name] for name in _NUMBERS})
+
+    def page_side(self, height: int, width: int) -> int:
+        """Returns the longest side that a picture of the page gets for the network."""
+        if self.training_side is None:
+            return self.longest_side
+        return min(self.longest_side, trained_side(max(height, width), self.training_side))
 
     @property
     def seconds(self) -> int:
@@ -101,7 +131,7 @@ def page_limits(settings: Settings) -> Limits:
     """Returns the limits of a picture of the page, which is resized."""
 
     def network_size(height: int, width: int) -> tuple[int, int]:
-        return counted_size(settings.config, *longest_size(height, width, settings.longest_side))
+        return counted_size(settings.config, *longest_size(height, width, settings.page_side(height, width)))
 
     return Limits(settings.max_pixels, network_size=network_size)
 
@@ -116,7 +146,8 @@ def read_picture(content: bytes, settings: Settings) -> PageRequest:
     picture = decode_picture(content, page_limits(settings), name="the picture", image=settings.image)
     shown = jpeg_bytes(picture.shown) if settings.image is not None else b""
     size = (picture.shown.shape[0], picture.shown.shape[1])
-    return PageRequest(resize_longest(picture.pixels, settings.longest_side), size, picture.notes, shown)
+    side = settings.page_side(*picture.pixels.shape[:2])
+    return PageRequest(resize_longest(picture.pixels, side), size, picture.notes, shown)
 
 
 # ---- over the wire

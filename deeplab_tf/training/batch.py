@@ -18,13 +18,14 @@ from deeplab_tf import files
 from deeplab_tf.config import DataConfig, Experiment, RunConfig
 from deeplab_tf.data.examples import dataset_of, open_records
 from deeplab_tf.errors import DeepLabError, is_out_of_memory
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.training import memory
 from deeplab_tf.training.choices import Given, shown
 from deeplab_tf.training.distribution import reserve_devices
 from deeplab_tf.training.finetuning import Plan, plan
 from deeplab_tf.training.precision import Hardware, settled
 from deeplab_tf.training.step import make_train_step
+from deeplab_tf.weights.loading import open_model
 from deeplab_tf.weights.run_options import read_run
 
 # Called with the images of one device; returns the bytes that an update takes, or raises where there are too many.
@@ -101,7 +102,9 @@ def _taken(probe: Probe, count: int) -> int | None:
 def _gpu_probe(experiment: Experiment) -> Probe:
     """Returns a probe that runs an update of a network like that of the experiment on the first GPU."""
     model = build_model(experiment.model, all_scales=len(experiment.model.image_pyramid or ()) > 1)
-    step = make_train_step(model, experiment.train)
+    path = experiment.run.teacher
+    teacher = open_model(path, {"crop_size": experiment.data.crop_size}).model if path else None
+    step = make_train_step(model, experiment.train, teacher=teacher)
     height, width = experiment.data.crop_size or (1, 1)
 
     def probe(count: int) -> int:
@@ -117,7 +120,9 @@ def _gpu_probe(experiment: Experiment) -> Probe:
 
 def _estimate(experiment: Experiment) -> Probe:
     """Returns a probe that estimates the memory of an update on a CPU."""
-    own, each = memory.step_memory(dataclasses.replace(experiment.model, crop_size=experiment.data.crop_size))
+    own, each = memory.step_memory(
+        dataclasses.replace(experiment.model, crop_size=experiment.data.crop_size), experiment.run.teacher
+    )
     return lambda count: own + count // experiment.train.gradient_accumulation_steps * each
 
 

@@ -7,21 +7,27 @@ from typing import Any
 import numpy as np
 
 from deeplab_tf import files
+from deeplab_tf.arch import head
 from deeplab_tf.catalog.datasets import DATASET_FILE, Dataset, dataset_json
-from deeplab_tf.config import DataConfig, Experiment, Inference
+from deeplab_tf.config import DataConfig, Experiment, Inference, RunConfig, TrainConfig
 from deeplab_tf.data.examples import open_records
 from deeplab_tf.data.find import find_dataset
 from deeplab_tf.data.pipeline import evaluation_batches
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.evaluation.evaluate import score
 from deeplab_tf.inference.predictor import Predictor, padding_to
+from deeplab_tf.network.build import build_model
 from deeplab_tf.ops.metrics import iou_per_class
 from deeplab_tf.weights.growing import grown_classes, grown_network
 from deeplab_tf.weights.loading import Loaded, open_model
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.sources import MODEL_FILE
+from deeplab_tf.weights.tf1 import variable_map
 
 _BACKGROUND = "background"
+# What a recipe may say of another start and another loss; the flags are refused.
+_OF_A_START = ("initialize_last_layer", "initialize_extra_bands", "unfold_batch_norm")
+_OF_A_LOSS = ("label_weights", "top_k_percent_pixels", "focal_gamma")
 START = "grown"  # the folder of the network that training starts from, in that of the run
 
 
@@ -129,6 +135,27 @@ class Extension:
             (target / DATASET_FILE).write_text(dataset_json(self.classes), encoding="utf-8")
         save_model(target, model, self.old.receipt, card=card)
         return target
+
+    def followed(self, asked: Experiment) -> Experiment:
+        """Returns the experiment as an extension trains it: it starts from all weights, whatever its recipe says.
+
+        DeepLabError: the recipe's network is not that of the checkpoint.
+        """
+        ours, theirs = (
+            {name: tuple(v.shape) for name, v in variable_map(model).items() if not name.startswith(head.LOGITS)}
+            for model in (build_model(asked.model, zeros=True), self.old.model)
+        )
+        differing = sorted({name for name, _ in ours.items() ^ theirs.items()})
+        if differing:
+            raise DeepLabError(
+                f"--config: the recipe's network differs from that of --checkpoint in {len(differing)} variables, as "
+                f"{differing[0]}; choose --config=extend, whose network is that of the checkpoint"
+            )
+        run = {name: getattr(RunConfig(), name) for name in _OF_A_START}
+        train = {name: getattr(TrainConfig(), name) for name in _OF_A_LOSS}
+        return dataclasses.replace(
+            asked, run=dataclasses.replace(asked.run, **run), train=dataclasses.replace(asked.train, **train)
+        )
 
     def _scored(self, model: Predictor, data: DataConfig, split: str, *, classes_of: str) -> np.ndarray:
         """Returns the confusion matrix of records, over the classes of the model."""

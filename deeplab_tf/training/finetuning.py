@@ -11,8 +11,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from deeplab_tf import files
 from deeplab_tf.arch import ARCHITECTURES
 from deeplab_tf.catalog.datasets import Dataset
@@ -22,19 +20,17 @@ from deeplab_tf.data import records
 from deeplab_tf.data.examples import dataset_of
 from deeplab_tf.data.record_sample import RecordSample, sample_records
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.sizes import LARGEST_CROP, crop_holding
 from deeplab_tf.ops.class_weights import label_weights
 from deeplab_tf.training import memory
-from deeplab_tf.training.choices import Choice, Chosen, Given, shown
+from deeplab_tf.training.choices import Chosen, Given, shown
+from deeplab_tf.training.crop_and_batch import FULL_BATCH, choose_crop_and_batch
 from deeplab_tf.training.distribution import reserve_devices
 from deeplab_tf.weights.describing import Described, describe_weights
 from deeplab_tf.weights.run_options import EVALUATION, PLACES, read_run
 
-_LARGEST_ON_CPU = 321  # pixels of a crop's longer side: a step takes a second on two cores, not ten
-_LARGEST_EVALUATED = 1025 * 2049  # pixels that an evaluation pads every picture to
-_BATCHES = (16, 12, 8, 4, 2, 1)
-_RATE = 0.007  # of the papers, for batch norm that is trained on _BATCHES[0] images
-_FROZEN_RATE = 0.004  # where it is not
+# For FULL_BATCH images, by whether batch norm is trained on them: the papers' where the whole head is new. Weights that
+# segment already would forget at that rate what they know; docs/tutorials/own_data.md has figures.
+_RATES = {"backbone": {True: 0.007, False: 0.004}, "segmentation": {True: 0.002, False: 0.001}}
 _LARGEST_RATE = 0.02
 _EPOCHS = 140  # for _PICTURES; with other numbers the epochs go with one over the square root
 _PICTURES = 400
@@ -100,7 +96,7 @@ def plan(recipe: Experiment, given: Given) -> Plan:
     _choose_splits(chosen, facts)
     sample = sample_records(data, facts, chosen.of(RunConfig).train_split)
     new = _choose_last_layer(chosen, described, facts, model, source)
-    _choose_sizes(chosen, sample, model)
+    choose_crop_and_batch(chosen, sample, model)
     _choose_update(chosen, sample, described, new=new)
     _choose_weights(chosen, sample, facts)
     return Plan(chosen.experiment(model, facts), (line, *chosen.lines()))
@@ -235,66 +231,6 @@ def _choose_splits(chosen: Chosen, facts: Dataset) -> None:
         chosen.add(EvalConfig, "eval_split", "val", reason)
 
 
-def _choose_sizes(chosen: Chosen, sample: RecordSample, model: ModelConfig) -> None:
-    """Chooses crops and batch by the sizes of the pictures and the memory at hand."""
-    run: RunConfig = chosen.of(RunConfig)
-    gpus = memory.gpus_used(run)
-    replicas = max(gpus, run.num_clones if not gpus else 1)
-    free, whose = memory.memory_at_hand(gpus)
-    stride = max(model.output_stride, 16)
-    middle, largest = np.median(sample.sizes, axis=0), sample.sizes.max(axis=0)
-    limit = LARGEST_CROP if gpus else _LARGEST_ON_CPU
-    crop = _within(middle, limit, stride)
-    bounded = max(middle) > limit
-    reason = f"the median picture is {_size(middle)}"
-    reason += f", at most {limit} pixels a side {'on a GPU' if gpus else 'on a CPU'}" if bounded else ""
-    batch_is_given = "batch_size" in chosen.given_of(DataConfig)
-    if batch_is_given and "crop_size" in chosen.given_of(DataConfig):
-        chosen.add(DataConfig, "crop_size", crop, reason)
-        chosen.choices.append(Choice(DataConfig, "batch_size", _BATCHES[0], "the papers'"))
-    else:
-        own, each = memory.step_memory(dataclasses.replace(model, crop_size=crop))
-        share = free if gpus else free // replicas
-        least = chosen.of(DataConfig).batch_size // replicas if batch_is_given else _BATCHES[-3]
-        while own + least * each > share and max(crop) > 8 * stride + 1:
-            smaller = _within(np.array(crop) * 0.75, max(crop), stride)
-            each = int(each * math.prod(smaller) / math.prod(crop))
-            crop = smaller
-            reason = f"{least} of the median picture, {_size(middle)}, take more than {_gib(share)} of {whose}"
-        used = chosen.add(DataConfig, "crop_size", crop, reason)
-        each = int(each * math.prod(used) / math.prod(crop))
-        most = min(_BATCHES[0], max(1, sample.records // replicas))
-        fitting = [size for size in _BATCHES if size <= most and own + size * each <= share] or [1]
-        taken = (own + fitting[0] * each) * (1 if gpus else replicas)
-        reason = f"an update of {fitting[0] * replicas} takes about {_gib(taken)} of {whose}"
-        reason += f"; there are {sample.records} pictures" if sample.records < _BATCHES[0] * replicas else ""
-        chosen.add(DataConfig, "batch_size", fitting[0] * replicas, reason)
-    holding = (crop_holding(float(largest[0]), stride), crop_holding(float(largest[1]), stride))
-    if math.prod(holding) <= _LARGEST_EVALUATED:
-        chosen.add(EvalConfig, "eval_crop_size", holding, f"holds the largest picture, {_size(largest)}")
-    else:
-        chosen.add(EvalConfig, "eval_crop_size", None, f"pictures of up to {_size(largest)} run each at its own size")
-
-
-def _within(size: np.ndarray, limit: float, stride: int) -> tuple[int, int]:
-    """Returns the crop of the proportions of `size` whose longer side is at most `limit`, k * stride + 1."""
-    scale = min(1.0, limit / float(max(size)))
-    height, width = (min(crop_holding(float(side) * scale, stride), _aligned_below(limit, stride)) for side in size)
-    return max(height, 2 * stride + 1), max(width, 2 * stride + 1)
-
-
-def _aligned_below(limit: float, stride: int) -> int:
-    return int((limit - 1) // stride) * stride + 1 if (limit - 1) % stride else int(limit)
-
-
-def _size(size: np.ndarray) -> str:
-    return f"{size[0]:g} x {size[1]:g}"
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.2g} GiB"
-
-
 # ---- update
 
 
@@ -315,9 +251,11 @@ def _choose_update(chosen: Chosen, sample: RecordSample, described: Described, *
     learns = together >= LEAST_BATCH
     reason = f"{together} image{'s' if together > 1 else ''} at a time, batch norm needs {LEAST_BATCH}"
     learns = chosen.add(TrainConfig, "fine_tune_batch_norm", learns, reason)
-    full = _RATE if learns else _FROZEN_RATE
-    rate = float(f"{min(full * batch / _BATCHES[0], _LARGEST_RATE):.2g}")
-    reason = f"{full:g} for a batch of {_BATCHES[0]}{'' if learns else ' without training batch norm'}, here {batch}"
+    full = _RATES[described.kind][learns]
+    rate = float(f"{min(full * batch / FULL_BATCH, _LARGEST_RATE):.2g}")
+    trained = "" if learns else " without training batch norm"
+    keeps = "" if described.kind == "backbone" else ", which keeps what the weights know"
+    reason = f"{full:g} for a batch of {FULL_BATCH}{trained}{keeps}; here {batch}"
     chosen.add(TrainConfig, "base_learning_rate", rate, reason)
     if not learns:
         return

@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.config.run import RunConfig
+from deeplab_tf.network.build import build_model
 from deeplab_tf.network.cost import activation_values, model_cost
-from deeplab_tf.network.model import build_model
+from deeplab_tf.weights.loading import open_model
 
 _GIB = 2**30
 _ASSUMED = 8 * _GIB  # of a GPU that does not say
@@ -21,6 +22,7 @@ _SHARE_OF_WHOLE = 0.9  # where an update is tried and not estimated: the rest is
 _COPIES = 2.5
 _COPIES_OF_LOGITS = 4  # logits, their softmax, and the gradients of both, at the size of the labels
 _COPIES_OF_WEIGHTS = 4  # weights, gradients, slots, averages
+_OUTPUTS_AT_ONCE = 3  # that a network which only predicts holds: what a layer reads, what it gives, its padding
 _FLOAT = 4
 
 
@@ -97,9 +99,22 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def step_memory(config: ModelConfig) -> tuple[int, int]:
-    """Returns the bytes that an update takes for the weights, and for each image of `config.crop_size`, estimated."""
+def step_memory(config: ModelConfig, teacher: str | None = None) -> tuple[int, int]:
+    """Returns the bytes that an update takes for the weights, and for each image of `config.crop_size`, estimated.
+
+    Args:
+      config: of the network that learns.
+      teacher: the checkpoint of the network that it learns from, which predicts the same images.
+
+    Raises:
+      DeepLabError: there is no such teacher.
+    """
     model = build_model(config, all_scales=len(config.image_pyramid or ()) > 1)
-    values = activation_values(model) * _COPIES
+    weights = model_cost(model).parameters * _COPIES_OF_WEIGHTS
+    values = sum(activation_values(model)) * _COPIES
     values += math.prod(config.crop_size or (1, 1)) * config.num_classes * _COPIES_OF_LOGITS
-    return model_cost(model).parameters * _COPIES_OF_WEIGHTS * _FLOAT, int(values * _FLOAT)
+    if teacher:
+        model = open_model(teacher, {"crop_size": config.crop_size}).model
+        weights += model_cost(model).parameters
+        values += max(activation_values(model)) * _OUTPUTS_AT_ONCE
+    return weights * _FLOAT, int(values * _FLOAT)

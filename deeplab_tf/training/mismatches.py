@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from deeplab_tf.config import ModelConfig, TrainConfig
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.model import config_of
+from deeplab_tf.network.wrapped import config_of
 from deeplab_tf.training import losses
 
 

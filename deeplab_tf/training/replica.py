@@ -10,8 +10,9 @@ import tensorflow as tf
 from deeplab_tf.config import TrainConfig
 from deeplab_tf.data.crossing import BytePictures, float_pictures
 from deeplab_tf.network.cost import regularized_kernels
-from deeplab_tf.network.model import MERGED, config_of
+from deeplab_tf.network.model import MERGED
 from deeplab_tf.network.stepped import StepBatch, begin_batch
+from deeplab_tf.network.wrapped import config_of
 from deeplab_tf.ops.resizing import resize_bilinear, resize_bilinear_by_matrix, resize_nearest, resize_unaligned
 from deeplab_tf.training import losses, optimizers
 from deeplab_tf.training.mismatches import fitted_labels, sizes

@@ -14,15 +14,10 @@ from deeplab_tf import files
 from deeplab_tf.config import Experiment
 from deeplab_tf.config.resuming import FREE, IDENTITY
 from deeplab_tf.config.train import PRECISIONS
-from deeplab_tf.data.examples import dataset_of, named_batches, named_errors, open_records
-from deeplab_tf.data.identity import records_identity
-from deeplab_tf.data.locate import locate_records
-from deeplab_tf.data.parallel import kept_parallel
-from deeplab_tf.data.pipeline import BatchPart, evaluation_batches, training_batches
-from deeplab_tf.data.unlabelled import Mixed, Unlabelled
+from deeplab_tf.data.examples import dataset_of, named_errors
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.evaluation.settings import settings_of
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.network.precision import is_rounded
 from deeplab_tf.training.batch_statistics import recalibrate_batch_norm, unfold_batch_norm
 from deeplab_tf.training.distribution import make_devices
@@ -31,6 +26,7 @@ from deeplab_tf.training.optimizers import begin_late, in_backbone, last_layer_s
 from deeplab_tf.training.precision import Hardware, precision_line, settled, shown
 from deeplab_tf.training.progress import TrainingObserver
 from deeplab_tf.training.restoring import restore_newest
+from deeplab_tf.training.run_batches import RunBatches
 from deeplab_tf.training.step import TrainStep, make_train_step
 from deeplab_tf.training.teacher import opened_teacher, teacher_digest
 from deeplab_tf.training.validation import averages_in_place
@@ -39,7 +35,7 @@ from deeplab_tf.weights.loading import weights_path
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.names import AVERAGE, GLOBAL_STEP, SLOTS
 from deeplab_tf.weights.run_directory import RunDirectory
-from deeplab_tf.weights.run_options import EVALUATION, PLACES, RECORDS, changes_of, read_run
+from deeplab_tf.weights.run_options import EVALUATION, PLACES, RECORDS, changes_of, read_description, read_run
 from deeplab_tf.weights.sources import checkpoint_reader, reading
 from deeplab_tf.weights.tf1 import variable_map
 
@@ -71,13 +67,14 @@ class Session:
             )
         self.directory = RunDirectory.of(run)
         self._teacher = teacher_digest(run.teacher) if run.teacher else None
-        self._located = locate_records(self.data, run.train_split)
-        self._identity = records_identity(facts, run.train_split, self._located)
-        self._unlabelled = Unlabelled.of(run, self.data)
+        self.batches = RunBatches(facts, asked.data, run, asked.train.seed)
         self.devices = make_devices(run)
         if asked.data.batch_size % self.devices.replicas:
             expected = f"expected a multiple of {self.devices.replicas}, the devices"
             raise DeepLabError(f"batch_size={asked.data.batch_size}: {expected}")
+        begun = read_description(self.directory.path)
+        side = begun.get("training_side") if begun else self.batches.training_side()
+        self.card = dataclasses.replace(self.card, training_side=side)
         self.hardware = Hardware.of(self.devices.strategy)
         before = read_run(self.directory.path)
         self.train, self._precision_reason = settled(asked.train, asked.model, self.hardware, before)
@@ -95,12 +92,13 @@ class Session:
         """Yields what the run is: its data, a CPU that `first_lines` does not tell of, its folder."""
         yield (
             f"Data: {self.card.dataset}, {self.options.train_split}: {self.config.num_classes} classes, "
-            f"{len(self._located.index)} images, {self.epoch_steps} steps an epoch, batch {self.data.batch_size}"
+            f"{self.batches.images} images, {self.batches.epoch_steps} steps an epoch, batch {self.data.batch_size}"
         )
-        if self._unlabelled:
-            taken = self._unlabelled.of_batch(self.data.batch_size)
+        unlabelled = self.batches.unlabelled
+        if unlabelled:
+            taken = unlabelled.of_batch(self.data.batch_size)
             sure = f"where the teacher is sure by {self.train.teacher_confidence:g}"
-            yield f"Without labels: {len(self._unlabelled)} pictures, {taken} of a batch, learned {sure}"
+            yield f"Without labels: {len(unlabelled)} pictures, {taken} of a batch, learned {sure}"
         if self.hardware.kind == "CPU":
             yield f"Devices: {self.hardware.described()}, {shown(self.train)}"
         yield f"Run: {self.directory.path} (curves: tensorboard --logdir={self.directory.path})"
@@ -126,14 +124,14 @@ class Session:
     def described(self) -> dict[str, Any]:
         """Returns what run.json holds: the options, of which most must stay the same when the run is resumed."""
         given = {**dataclasses.asdict(self.train), **dataclasses.asdict(self.data)}
-        unlabelled = self._unlabelled
+        unlabelled = self.batches.unlabelled
         kept = {name: value for name, value in given.items() if name not in FREE}
         return {
             "model": self.config.to_json(),
             **kept,
             "dataset": self.card.dataset,
             **{name: getattr(self.options, name) for name in IDENTITY},
-            RECORDS: self._identity,
+            RECORDS: self.batches.identity,
             "teacher": self._teacher,
             "unlabelled_dir": unlabelled.identity if unlabelled else None,
             "unlabelled_share": self.options.unlabelled_share,
@@ -235,14 +233,7 @@ class Session:
                 self.step.state[average].assign(weights[name].numpy())
 
     def _images(self, count: int) -> Iterator[tf.Tensor]:
-        return (batch["image"] for batch in itertools.islice(self.dataset((0, 1), 1), count))
-
-    @property
-    def epoch_steps(self) -> int:
-        """The number of updates that see every labelled record once."""
-        batch = self.data.batch_size
-        labelled = batch - self._unlabelled.of_batch(batch) if self._unlabelled else batch
-        return -(-len(self._located.index) // labelled)
+        return self.batches.images_from(self.done(), count)
 
     def done(self) -> int:
         """Returns the number of updates done."""
@@ -261,52 +252,6 @@ class Session:
         if self.devices.is_chief:
             self.directory.save(self.done(), self.variables(), keep=self.options.keep_checkpoints)
 
-    def dataset(
-        self,
-        part: tuple[int, int],
-        pieces: int,
-        *,
-        start: int | None = None,
-        steps: int | None = None,
-        as_bytes: bool = False,
-    ) -> tf.data.Dataset:
-        """Returns batches of the training.
-
-        Args:
-          part: see `Devices.iterate`.
-          pieces: the same.
-          start: the number of updates before the first; None: those done.
-          steps: the number of updates; None: without end.
-          as_bytes: as they cross to the devices; see `training_batches`.
-        """
-        # Opened here: the records lie on the host that this is called for.
-        source = open_records(self.data, self.options.train_split, self._located)
-        start = self.done() if start is None else start
-        wanted = BatchPart(*part, pieces)
-        batches = training_batches(
-            Mixed(source, self._unlabelled) if self._unlabelled else source,
-            self.train.seed,
-            start_step=start,
-            part=wanted,
-            steps=steps,
-            as_bytes=as_bytes,
-        )
-        batches = batches.map(lambda batch: {key: batch[key] for key in ("image", "label")})
-        return kept_parallel(batches) if self.options.deterministic else batches
-
-    def _read_dataset(self, part: tuple[int, int], pieces: int) -> tf.data.Dataset:
-        """Returns the batches that follow the updates done, of which the first has been read."""
-        first = list(self.dataset(part, pieces, steps=1, as_bytes=True))
-        rest = self.dataset(part, pieces, start=self.done() + 1, as_bytes=True)
-        with tf.device("CPU"):
-            read: Any = tf.nest.map_structure(lambda *values: tf.stack(values), *first)
-        return tf.data.Dataset.from_tensor_slices(read).concatenate(rest)
-
-    def batch_of(self, step: int) -> Mapping[str, tf.Tensor]:
-        """Returns the first device's part of the batch of update number `step`, counted from 1; reads it again."""
-        part = self.dataset((0, self.devices.replicas), 1, start=step - 1, steps=1)
-        return next(named_batches(part))
-
     def begin(self, changes: Mapping[str, Any], observer: TrainingObserver) -> Updater:
         """Brings the run to where it begins: its last checkpoint, or initial weights, which become the first one.
 
@@ -324,7 +269,7 @@ class Session:
         if latest:
             observer.tell(f"Going on from {latest}")
         else:
-            self._try_first_record()
+            self.batches.try_first_record()
             loaded = self.start()
             if loaded:
                 observer.tell(f"Started from {self.options.tf_initial_checkpoint}\n{loaded.summary()}")
@@ -344,11 +289,9 @@ class Session:
             self.save()
         return update
 
-    def _try_first_record(self) -> None:
-        """Reads the first record, which the first batch need not hold; DeepLabError where it is unsound."""
-        if not self.data.skip_corrupt_records:
-            alone = dataclasses.replace(self.data, batch_size=1, cut_mix=None, crop_size=None)
-            next(named_batches(evaluation_batches(open_records(alone, self.options.train_split, self._located))))
+    def _read_ahead(self, part: tuple[int, int], pieces: int) -> tf.data.Dataset:
+        """Returns the batches that follow the updates done by now, of which the first has been read."""
+        return self.batches.read_ahead(part, pieces, start=self.done())
 
     def _updater(self) -> Updater:
         """Returns what does the updates that follow those done; the first batch has been read."""
@@ -356,9 +299,10 @@ class Session:
             return SingleSteps(self.step, iter(()))
         with named_errors():
             if self.steps_per_loop != 1:
-                again = functools.partial(self.devices.iterate, self._read_dataset)
+                again = functools.partial(self.devices.iterate, self._read_ahead)
                 strategy = self.devices.strategy
                 return StepLoop(self.step, again(), self.pace, strategy=strategy, again=again)
-            batches = self.devices.iterate(functools.partial(self.dataset, as_bytes=True))
+            dataset = functools.partial(self.batches.dataset, start=self.done(), as_bytes=True)
+            batches = self.devices.iterate(dataset)
             first = next(batches)
         return SingleSteps(self.step, itertools.chain([first], batches))

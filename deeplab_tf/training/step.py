@@ -13,8 +13,8 @@ from deeplab_tf.config import TrainConfig
 from deeplab_tf.data.crossing import BytePictures
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.layers import FusedBatchNorm
-from deeplab_tf.network.model import config_of
 from deeplab_tf.network.stepped import as_trained, replaced
+from deeplab_tf.network.wrapped import config_of
 from deeplab_tf.training import optimizers
 from deeplab_tf.training.compilation import compiler_of, refusal
 from deeplab_tf.training.mismatches import require_fit, require_teacher

@@ -64,7 +64,7 @@ class _Watch:
         self._steps = run.train.training_number_of_steps
         self._summaries = Summaries(run.directory.path, write=self._is_chief)
         self._meter = Meter(run.data.batch_size)
-        self._advice = InputAdvice(cached=bool(run.data.decoded_cache), epoch=run.epoch_steps)
+        self._advice = InputAdvice(cached=bool(run.data.decoded_cache), epoch=run.batches.epoch_steps)
         self._first = run.done()
         self._saved = self._shown = time.monotonic()
         self.patience = validation is None or validation.patience()
@@ -144,7 +144,7 @@ class _Watch:
         run = self._run
         self._summaries.histograms(step, {name: variable.value for name, variable in variable_map(run.model).items()})
         if run.options.save_summaries_images:
-            batch = run.batch_of(step)
+            batch = run.batches.batch_of(step, run.devices.replicas)
             images, labels = (batch[key].numpy() for key in ("image", "label"))
             predicted = predictor_of(run.model).labels(images)
             shown = images[..., list(run.card.image.shown)] if run.card.image else images

@@ -13,7 +13,7 @@ from deeplab_tf.documents.json_files import read_json
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.weights.hub import is_hub
 from deeplab_tf.weights.kinds import EXPORTED, FILE_NAMES, certificate_of
-from deeplab_tf.weights.model_directory import ModelCard
+from deeplab_tf.weights.model_directory import SIDES, ModelCard
 from deeplab_tf.weights.sources import sha256_of
 
 _SAVED_MODEL_FILES = ("saved_model.pb", "fingerprint.pb", "variables/*", "assets/*")
@@ -46,6 +46,7 @@ class _OfLaterVersions(TypedDict, total=False):
     ignore_label: int
     train_split: str | None
     letterbox: int | None
+    training_side: int | None
     image: dict[str, Any] | None
     checkpoint_sha256: str | None
 
@@ -174,9 +175,11 @@ def _card(values: _Certificate, certificate: files.AnyPath) -> ModelCard:
         raise DeepLabError(f"{certificate}: names {len(names)} classes of {config.num_classes}; export again")
     if not all(0 <= part <= 255 for colour in palette for part in colour):
         raise DeepLabError(f"{certificate}: palette: expected colours of 0..255; export again")
-    letterbox, image = values.get("letterbox"), values.get("image")
-    if letterbox is not None and letterbox < 1:
-        raise DeepLabError(f"{certificate}: letterbox={letterbox!r}; expected pixels")
+    image = values.get("image")
+    sides = {name: cast(int | None, values.get(name)) for name in SIDES}
+    for name, side in sides.items():
+        if side is not None and side < 1:
+            raise DeepLabError(f"{certificate}: {name}={side!r}; expected pixels")
     return ModelCard(
         config=config,
         dataset=values["dataset"],
@@ -187,6 +190,7 @@ def _card(values: _Certificate, certificate: files.AnyPath) -> ModelCard:
         source_checkpoint=values["source_checkpoint"],
         source_sha256=values["source_sha256"],
         output_stride=values["output_stride"]["trained"],
-        letterbox=letterbox,
+        letterbox=sides["letterbox"],
+        training_side=sides["training_side"],
         image=ImageFacts.from_json(image, certificate) if image else None,
     )

@@ -11,7 +11,7 @@ from deeplab_tf.arch import head
 from deeplab_tf.catalog.datasets import Dataset
 from deeplab_tf.catalog.palettes import further_colours
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.model import build_model
+from deeplab_tf.network.build import build_model
 from deeplab_tf.weights.model_directory import ModelCard
 from deeplab_tf.weights.tf1 import variable_map
 

@@ -23,7 +23,9 @@ from deeplab_tf import files
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.documents.json_files import JSONError, parse_json
 from deeplab_tf.errors import DamagedError, DeepLabError, is_out_of_memory
-from deeplab_tf.network.model import Network, as_network, build_model
+from deeplab_tf.network.build import build_model
+from deeplab_tf.network.model import Network
+from deeplab_tf.network.wrapped import as_network
 
 HDF5 = (".h5", ".hdf5")
 EXTENSIONS = (".keras", *HDF5)

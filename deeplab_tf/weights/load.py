@@ -10,7 +10,8 @@ import keras
 from deeplab_tf import files
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.network.backbone import build_backbone
-from deeplab_tf.network.model import Network, build_model
+from deeplab_tf.network.build import build_model
+from deeplab_tf.network.model import Network
 from deeplab_tf.weights import keras_file
 from deeplab_tf.weights.loading import Loaded, open_model
 from deeplab_tf.weights.variables import variable_map
@@ -40,9 +41,8 @@ def with_new_head(loaded: Loaded, num_classes: int) -> Loaded:
     skipped = {**loaded.receipt.skipped, **replaced}
     receipt = dataclasses.replace(loaded.receipt, loaded=entries, skipped=skipped, new=new)
     names = tuple(f"class {i}" for i in range(num_classes))
-    card = dataclasses.replace(
-        loaded.card, config=config, kind="segmentation", dataset=None, class_names=names, palette=(), train_split=None
-    )
+    facts: dict[str, Any] = {"kind": "segmentation", "dataset": None, "class_names": names, "palette": ()}
+    card = dataclasses.replace(loaded.card, config=config, **facts, train_split=None, training_side=None)
     card.attach(model)
     return Loaded(card, model, receipt, {}, loaded.notes)
 
@@ -120,7 +120,7 @@ def load_backbone(path: str | os.PathLike[str], **changes: Any) -> tuple[ModelCo
     loaded = open_model(path, changes)
     if loaded.card.kind == "backbone":
         return loaded.card.config, loaded.model
-    backbone = build_backbone(loaded.card.config)
+    backbone = build_backbone(loaded.card.config, zeros=True)
     before = variable_map(loaded.model)
     for name, variable in variable_map(backbone).items():
         variable.assign(before[name])

@@ -16,7 +16,8 @@ from deeplab_tf.config import ModelConfig, override
 from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.filesystems import leftovers
 from deeplab_tf.network.backbone import build_backbone
-from deeplab_tf.network.model import as_network, build_model
+from deeplab_tf.network.build import build_model
+from deeplab_tf.network.wrapped import as_network
 from deeplab_tf.weights import hub, hugging_face, keras_file, keras_layers
 from deeplab_tf.weights.card_classes import with_class_names, with_classes, with_dataset
 from deeplab_tf.weights.inferred_config import FIELDS, infer_config, remembered_config
@@ -84,11 +85,13 @@ def _box_notes(card: ModelCard) -> tuple[str, ...]:
 
 
 def _build(config: ModelConfig, kind: Kind) -> tuple[keras.Model, tuple[str, ...]]:
-    """Returns the network, and the scopes of a file that it has no variables for."""
+    """Returns the network without weights, and the scopes of a file that it has no variables for."""
     if kind != "backbone":
-        return build_model(config), ()
+        return build_model(config, zeros=True), ()
     architecture = ARCHITECTURES[config.model_variant]
-    return build_backbone(config), tuple(f"{architecture.scope}/{name}" for name in architecture.classifier_scopes)
+    return build_backbone(config, zeros=True), tuple(
+        f"{architecture.scope}/{name}" for name in architecture.classifier_scopes
+    )
 
 
 def manifest_of(entry: ReleasedCheckpoint) -> dict[str, list[int]]:

@@ -22,6 +22,8 @@ from deeplab_tf.weights.sources import MODEL_FILE, MODEL_PREFIX
 from deeplab_tf.weights.tf1 import Receipt, save_tf1_checkpoint
 from deeplab_tf.zoo.contamination import contamination
 
+SIDES = ("letterbox", "training_side")  # of a card, which has them where they are known
+
 
 class _Fields(TypedDict, total=False):
     """The fields of deeplab.json but `config` and `image`."""
@@ -38,6 +40,7 @@ class _Fields(TypedDict, total=False):
     output_stride: int | None
     averages: bool
     letterbox: int | None
+    training_side: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +58,8 @@ class ModelCard:
       output_stride: the output stride it was trained at, or None: not known.
       averages: whether to use the moving averages that lie beside the weights in their place.
       letterbox: side in pixels of the grey square that photographs were fitted into in training; None: they were not.
+      training_side: median longest side in pixels of the pictures it was trained on, as it saw them before scales and
+        crops; None: not known.
       image: what the photographs are that it reads, with the value range that brings them to 0..255; None: 8-bit RGB.
     """
 
@@ -70,6 +75,7 @@ class ModelCard:
     output_stride: int | None = None
     averages: bool = False
     letterbox: int | None = None
+    training_side: int | None = None
     image: ImageFacts | None = None
 
     @property
@@ -113,10 +119,10 @@ class ModelCard:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the card as it is written to deeplab.json."""
-        values = {
-            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("image", "letterbox")
-        }
-        values |= {"letterbox": self.letterbox} if self.letterbox else {}
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "image"}
+        for name in SIDES:
+            if values[name] is None:
+                del values[name]
         image = {"image": self.image.to_json()} if self.image else {}
         return {"version": __version__, **values, "config": self.config.to_json(), **image}
 
@@ -150,7 +156,7 @@ class ModelCard:
             if not good:
                 raise ValueError(f"{name}={str(getattr(self, name))[:60]}")
 
-        names, letterbox = self.class_names, self.letterbox
+        names = self.class_names
         require("class_names", len(names) in (0, self.config.num_classes) and all(isinstance(n, str) for n in names))
         levels = [level for colour in self.palette for level in colour]
         require("palette", all(type(level) is int and 0 <= level <= 255 for level in levels))
@@ -160,7 +166,9 @@ class ModelCard:
             require(name, isinstance(getattr(self, name), str | None))
         require("ignore_label", type(self.ignore_label) is int)
         require("output_stride", self.output_stride is None or type(self.output_stride) is int)
-        require("letterbox", letterbox is None or (type(letterbox) is int and letterbox > 0))
+        for name in SIDES:
+            side = getattr(self, name)
+            require(name, side is None or (type(side) is int and side > 0))
 
     def attach(self, model: keras.Model) -> None:
         """Has a network carry the card in Keras's files; a backbone, which is a plain model of Keras, carries none."""
@@ -186,6 +194,9 @@ class ModelCard:
                 raise JSONError(f"unknown field {unknown[0]!r}")
             fields: dict[str, Any] = {**typed(values, _Fields)}
             fields.pop("version", None)
+            for name in SIDES:
+                if fields.get(name) is not None and fields[name] < 1:
+                    raise JSONError(f"{name}={fields[name]}, expected pixels")
             described = typed(config, dict[str, Any])
         except (OSError, JSONError) as error:
             raise DeepLabError(f"{path}: not a model directory's description ({error}); convert again") from None

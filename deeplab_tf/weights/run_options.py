@@ -132,8 +132,8 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tupl
 def _other_data(folder: files.AnyPath, before: Mapping, now: Mapping) -> dict[str, tuple[Any, Any]]:
     """Returns the change of the data, where they are others, whatever their place and name."""
     then, here = before.get(RECORDS), now[RECORDS]
-    if not isinstance(then, dict):  # of an older version, which knew the name alone
-        names = {before.get("dataset", now["dataset"]), _described_dataset(folder)}
+    if not isinstance(then, dict):  # of an older version, which knew the name alone, or the path that was given
+        names = {before.get("dataset", now["dataset"]), read_description(folder).get("dataset")}
         return {} if now["dataset"] in names else {"dataset": (before["dataset"], now["dataset"])}
     facts = [{name: said.get(name) for name in ("classes", "ignore_label")} for said in (then, here)]
     if facts[0] != facts[1]:
@@ -147,12 +147,12 @@ def _other_data(folder: files.AnyPath, before: Mapping, now: Mapping) -> dict[st
     return {"dataset_dir": (first, second)}
 
 
-def _described_dataset(folder: files.AnyPath) -> str | None:
-    """Returns the name of the data set in deeplab.json; run.json had the path where the user gave one."""
+def read_description(folder: files.AnyPath) -> dict[str, Any]:
+    """Returns the fields of deeplab.json as the run in a folder began with them; {} where it cannot be read."""
     try:
-        return read_json(folder / MODEL_FILE, dict[str, Any]).get("dataset")
+        return read_json(folder / MODEL_FILE, dict[str, Any])
     except (OSError, JSONError):
-        return None
+        return {}
 
 
 def _shown(value: Any) -> str:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.filesystems.remote import os_errors
+from deeplab_tf.filesystems.remote_errors import os_errors
 from deeplab_tf.weights.names import AVERAGE, COUNTERS, GLOBAL_STEP, SLOTS
 from deeplab_tf.weights.sources import WeightSource, open_source, strip_checkpoint_suffix
 from deeplab_tf.weights.variables import variable_map

@@ -1,6 +1,6 @@
 """Every row of the published tables of the DeepLab papers and of the release's zoo, as data.
 
-RESULTS maps a name, <system>/<table>/<row>, to the network as it was evaluated, its published score and cost, and the
+RESULTS maps a name, `<system>/<table>/<row>`, to the network as it was evaluated, its published score and cost, and the
 source of these. Scores that the papers quote of other systems are left out. `deeplab-tf published --check` builds the
 networks and compares.
 

@@ -42,7 +42,9 @@ def _usage(command: str) -> str:
         if code:
             parts += ["", "```bash", *code, "```", ""]
             code = []
-        parts.append(line)
+        # What stands between backticks is literal already.
+        outside = [part.replace("<", "&lt;") if place % 2 == 0 else part for place, part in enumerate(line.split("`"))]
+        parts.append("`".join(outside))
     return "\n".join(parts)
 
 

@@ -7,11 +7,14 @@ answer or one line: it lies in the folder of --keep then. The corpus is kept bes
 """
 
 import argparse
+import importlib
 import pathlib
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 FOLDER = pathlib.Path(__file__).parent
 _INSTRUMENTED = ("deeplab_tf", "PIL.TiffImagePlugin", "PIL.PngImagePlugin", "PIL.GifImagePlugin", "numpy.lib")
@@ -51,7 +54,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=pathlib.Path, required=True, help="folder of the corpus, and of what is found")
     options = parser.parse_args()
-    import atheris
+    atheris: Any = importlib.import_module("atheris")  # is not installed with us
 
     sys.path[:0] = [str(FOLDER), str(FOLDER.parent), str(FOLDER.parent / "goldens")]
     import tensorflow as tf  # noqa: F401 (is not instrumented: it comes before)
@@ -94,7 +97,7 @@ class Reader:
       targets: the module.
     """
 
-    def __init__(self, kind: str, root: pathlib.Path, corpus: pathlib.Path, made: list, targets: object) -> None:
+    def __init__(self, kind: str, root: pathlib.Path, corpus: pathlib.Path, made: list, targets: ModuleType) -> None:
         kind, _, name = kind.partition(":")
         self._read = targets.READERS[kind]
         chosen = [seed for _, seed in made if not name or seed.name == name]

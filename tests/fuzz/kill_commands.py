@@ -59,7 +59,7 @@ def run(command: str, *flags: object) -> None:
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
     def copyfile(self, source, outputfile) -> None:
@@ -76,7 +76,7 @@ def prepare(root: pathlib.Path) -> None:
 
     from deeplab_tf.catalog.datasets import DATASETS
     from deeplab_tf.data.shapes import write_shapes
-    from deeplab_tf.network.model import build_model
+    from deeplab_tf.network.build import build_model
     from deeplab_tf.weights.model_directory import ModelCard, save_model
     from deeplab_tf.weights.tf1 import Receipt, write_tensors
     from deeplab_tf.weights.variables import variable_map

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -62,16 +63,20 @@ def decoded(folder: pathlib.Path) -> None:
 
     (folder / "cache").mkdir()
     cache = DecodedCache(str(folder / "cache"))
-    cache._write(0, _pixels(4, 6, 3, dtype="uint8"), _pixels(4, 6, 1, dtype="uint8"), b"a", np.int64([4, 6]), 0)
+    cache._write(
+        0, _pixels(4, 6, 3, dtype="uint8"), _pixels(4, 6, 1, dtype="uint8"), b"a", np.array([4, 6]), np.int32(0)
+    )
 
 
 def pieces(folder: pathlib.Path) -> None:
     """What a clip that was broken off leaves, and arrays where weights are expected."""
-    np.savez(folder / "weights.npz", **{"logits/semantic/weights": _pixels(1, 1, 8, 3, dtype="float32")})
+    weights: Any = {"logits/semantic/weights": _pixels(1, 1, 8, 3, dtype="float32")}
+    np.savez(folder / "weights.npz", **weights)
     place = folder / "piece"
     place.mkdir()
     kinds = {"grey": ("uint8",), "own": ("int32",), "labels": ("int32",), "probabilities": ("float32", 3)}
-    np.savez(place / "state.npz", **{n: _pixels(16, 20, *rest, dtype=kind) for n, (kind, *rest) in kinds.items()})
+    state: Any = {name: _pixels(16, 20, *rest, dtype=kind) for name, (kind, *rest) in kinds.items()}
+    np.savez(place / "state.npz", **state)
 
 
 def request(folder: pathlib.Path) -> None:

@@ -130,6 +130,9 @@ def _keras(folder: pathlib.Path) -> None:
 
 
 def _image(folder: pathlib.Path) -> None:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
     grey = _picture()[..., 0] % 3
     for name, content in {
         "a.jpg": _encoded("JPEG"),
@@ -138,6 +141,8 @@ def _image(folder: pathlib.Path) -> None:
         "a.gif": _encoded("GIF"),
         "a.bmp": _encoded("BMP"),
         "a.webp": _encoded("WEBP"),
+        "a.avif": _encoded("AVIF"),
+        "a.heic": _encoded("HEIF"),
         "a.tif": _encoded("TIFF", compression="tiff_lzw"),
         "deep.png": _encoded("PNG", _picture()[..., 0].astype(np.uint16) * 200),
     }.items():
@@ -278,6 +283,9 @@ MAKERS: dict[str, Callable[[pathlib.Path], None]] = {
 
 def make(root: pathlib.Path, kinds: Sequence[str] = ()) -> list[tuple[str, pathlib.Path]]:
     """Writes the seeds to <root>/<kind>/<name>; returns kind and place of each, a file or a folder."""
+    unknown = [kind for kind in kinds if kind not in MAKERS]
+    if unknown:
+        raise SystemExit(f"--kinds={','.join(unknown)}: expected some of {', '.join(MAKERS)}")
     for kind in kinds or MAKERS:
         (root / kind).mkdir(parents=True)
         MAKERS[kind](root / kind)

@@ -22,7 +22,7 @@ from deeplab_tf.doctor.exports import check_exports
 from deeplab_tf.doctor.run import check_run
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.clip_pieces import read_state
-from deeplab_tf.inference.stabilizing import Stabilizer
+from deeplab_tf.inference.stabilizing import MotionFinder, Stabilizer
 from deeplab_tf.inference.video import open_clip
 from deeplab_tf.ops.images import read_image
 from deeplab_tf.ops.network_pictures import read_photograph
@@ -138,8 +138,9 @@ def _piece(path: pathlib.Path) -> None:
     if path.is_file():
         _weights(path)
         return
-    stabilizer = Stabilizer(0.5, read_state(path / "state.npz", (16, 20)))
-    stabilizer(np.zeros((16, 20, 3), np.uint8), np.zeros((16, 20, 3), np.float32))
+    state = read_state(path / "state.npz", (16, 20))
+    motion = MotionFinder(state["grey"])(np.zeros((16, 20, 3), np.uint8))
+    Stabilizer(0.5, state)(motion, np.zeros((16, 20, 3), np.float32))
 
 
 def _request(path: pathlib.Path) -> None:

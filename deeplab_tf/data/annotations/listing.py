@@ -125,7 +125,7 @@ def extent(file: str, content: bytes | None = None, *, max_pixels: int | None = 
     except PIL.UnidentifiedImageError:
         raise DeepLabError(f"{file}: not an image; expected JPEG, PNG or the like") from None
     except PILLOW_ERRORS as error:
-        raise DeepLabError(f"{file}: an image that cannot be read ({error})") from None
+        raise DeepLabError(f"{file}: an image that cannot be read ({str(error).strip()})") from None
     return Extent(stored, (stored[1], stored[0]) if turned else stored)
 
 

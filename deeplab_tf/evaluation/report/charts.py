@@ -6,6 +6,7 @@ from html import escape
 
 _WIDTH, _HEIGHT = 420, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 24, 14, 44
+_CHARACTER = 7  # the width of one
 
 
 class _Axes:
@@ -62,8 +63,10 @@ def line_chart(title: str, x: Sequence[float], series: Sequence[tuple[str, Seque
     axes = _Axes(max(x), _floor([v for _, values in series for v in values if v == v]))
     ticks: list[tuple[float, str]] = []
     for value in x:
-        if not ticks or axes.x(value) - axes.x(ticks[-1][0]) > 24:
-            ticks.append((value, f"{value:g}"))
+        text = f"{value:g}"
+        last, before = ticks[-1] if ticks else (-math.inf, "")
+        if axes.x(value) - axes.x(last) > max(24, _CHARACTER * (len(before) + len(text)) / 2 + 8):
+            ticks.append((value, text))
     parts = [axes.drawn(ticks, x_label)]
     for number, (name, values) in enumerate(series):
         points = [(axes.x(a), axes.y(v)) for a, v in zip(x, values, strict=True) if v == v]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from deeplab_tf.catalog.datasets import DATASETS
 from deeplab_tf.evaluation.report.charts import calibration_chart, line_chart
 from deeplab_tf.evaluation.report.elements import bar, cell, document, percent, swatch, table
 from deeplab_tf.evaluation.report.learning import Learning, learning_charts
@@ -110,10 +111,13 @@ replacement. It tells how far other images like these would move the score; trai
 
 
 def _published(metrics: Mapping[str, Any]) -> str:
+    """Returns the published scores of the data set; nothing for one of one's own, which has none."""
     rows = metrics["published"]
     ours = metrics["scores"]["miou"]
+    title = "<h2>Beside the published score</h2>"
     if not rows:
-        return "<p>No published score of this network on this data set and split is known here.</p>"
+        none = "<p>No published score of this network on this data set and split is known here.</p>"
+        return f"{title}{none}" if metrics["dataset"] in DATASETS else ""
     if rows[0]["same"]:
         heading = "The published score of this network at these settings:"
     else:
@@ -129,7 +133,7 @@ def _published(metrics: Mapping[str, Any]) -> str:
         )
         for row in rows
     ]
-    return f"<p>{heading}</p>{table(('result', 'published', 'this one, points', 'settings and source'), cells)}"
+    return f"{title}<p>{heading}</p>{table(('result', 'published', 'this one, points', 'settings and source'), cells)}"
 
 
 def _classes(metrics: Mapping[str, Any], palette: Sequence[Colour]) -> str:
@@ -308,7 +312,7 @@ def render(
     subject = escape(f"{metrics['dataset']} {metrics['split']}")
     options = "\n".join(f"{name}: {value}" for name, value in metrics["configuration"].items() if value is not None)
     content = f"""<h1>{subject}: mean IoU {percent(metrics["scores"]["miou"], 2)}</h1>{_overview(metrics)}
-<h2>Beside the published score</h2>{_published(metrics)}
+{_published(metrics)}
 <h2>Classes</h2>{_classes(metrics, palette)}
 <h2>What is taken for what</h2>{_confusion(metrics)}
 {_curves(metrics)}

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from deeplab_tf import files
 from deeplab_tf.evaluation.report.page import Picture
-from deeplab_tf.ops.images import jpeg_bytes, resize_labels
+from deeplab_tf.ops.images import FORMATS, jpeg_bytes, resize_labels
 from deeplab_tf.ops.pictures import IGNORE_COLOUR, Colour, palette_png
 
 _SMALL_SIDE = 300  # of the picture of one class
@@ -95,7 +95,9 @@ class Thumbnails:
     def pictures(self, index: int) -> list[Picture]:
         """Returns photo, label, prediction and difference of an image."""
         photo, label, prediction = self._read(index)
-        classes, predicted = (np.array(Image.open(io.BytesIO(content))) for content in (label, prediction))
+        classes, predicted = (
+            np.array(Image.open(io.BytesIO(content), formats=FORMATS)) for content in (label, prediction)
+        )
         return [
             Picture("photo", "jpeg", photo),
             Picture("label", "png", label, _marks(classes, self._ignore)),
@@ -106,7 +108,9 @@ class Thumbnails:
     def of_class(self, index: int, number: int) -> Picture:
         """Returns the small picture of one class in an image: right, missed, and found where it is not."""
         photo, label, prediction = self._read(index)
-        classes, predicted = (np.array(Image.open(io.BytesIO(content))) for content in (label, prediction))
+        classes, predicted = (
+            np.array(Image.open(io.BytesIO(content), formats=FORMATS)) for content in (label, prediction)
+        )
         picture = _pale(photo)
         there, found = classes == number, (predicted == number) & (classes != self._ignore)
         elsewhere = found & ~there & _stripes(classes.shape, 4)
@@ -126,7 +130,9 @@ class Thumbnails:
 
 def _pale(photo: bytes) -> np.ndarray:
     """Returns the greys of a photo, uint8 [h, w, 3], between 96 and 223, on which colours stand out."""
-    return np.repeat(96 + np.array(Image.open(io.BytesIO(photo)).convert("L"))[..., None] // 2, 3, axis=2)
+    return np.repeat(
+        96 + np.array(Image.open(io.BytesIO(photo), formats=FORMATS).convert("L"))[..., None] // 2, 3, axis=2
+    )
 
 
 def _tint(picture: np.ndarray, part: np.ndarray, colour: np.ndarray) -> None:

@@ -2,9 +2,12 @@
 
 // Photographs larger than this are shrunk here: the network sees less than that, and phones have slow uplinks.
 const LARGEST_SIDE = 2048;
+const SENT = ["image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif"]; // others the browser may read: AVIF, HEIC
 
 const byId = (id) => document.getElementById(id);
 const state = { info: null, found: null, labels: null, visible: new Set(), file: "photo.jpg", name: "photo", turn: 0 };
+state.rows = new Map(); // the legend: what tells a class its share, by the index of the class
+state.newVisible = null; // whether a class that a later frame shows is coloured; null: unless it is the background
 
 function say(text, kind = "") {
   const message = byId("message");
@@ -13,7 +16,7 @@ function say(text, kind = "") {
 }
 
 function percent(share) {
-  return share < 0.0005 ? "<0.1 %" : `${(100 * share).toFixed(1)} %`;
+  return share > 0 && share < 0.0005 ? "<0.1 %" : `${(100 * share).toFixed(1)} %`;
 }
 
 function colourOf(index) {
@@ -30,8 +33,8 @@ async function shrunk(blob) {
   } catch {
     return { blob, bitmap: null }; // the server says what is wrong with it
   }
-  const ratio = LARGEST_SIDE / Math.max(bitmap.width, bitmap.height);
-  if (ratio >= 1) return { blob, bitmap };
+  const ratio = Math.min(1, LARGEST_SIDE / Math.max(bitmap.width, bitmap.height));
+  if (ratio === 1 && SENT.includes(blob.type)) return { blob, bitmap };
   const canvas = document.createElement("canvas");
   canvas.width = Math.max(1, Math.round(bitmap.width * ratio));
   canvas.height = Math.max(1, Math.round(bitmap.height * ratio));
@@ -44,20 +47,31 @@ function jpeg(base64) {
   return new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type: "image/jpeg" });
 }
 
+// Returns what the server finds in an encoded picture.
+async function ask(blob, name) {
+  if (blob.size > state.info.max_body_bytes) {
+    throw new Error(`The file is larger than ${Math.floor(state.info.max_body_bytes / 1e6)} MB.`);
+  }
+  const headers = { "content-type": blob.type || "application/octet-stream" };
+  const response = await fetch("/segment", { method: "POST", headers, body: blob });
+  const answer = await response.json().catch(() => ({})); // what stands between may answer in a language of its own
+  if (response.ok) return answer;
+  throw new Error((answer.error || `The server answers ${response.status}.`).replace(/^the picture:/, `${name}:`));
+}
+
+function complain(error) {
+  say(error instanceof TypeError ? "The server cannot be reached." : error.message, "bad");
+}
+
 async function segment(blob, name) {
+  closeLive();
   const turn = ++state.turn;
   say("Looking at it …", "busy");
   try {
     const photo = await shrunk(blob);
-    if (photo.blob.size > state.info.max_body_bytes) {
-      throw new Error(`The file is larger than ${Math.floor(state.info.max_body_bytes / 1e6)} MB.`);
-    }
     const start = performance.now();
-    const headers = { "content-type": photo.blob.type || "application/octet-stream" };
-    const response = await fetch("/segment", { method: "POST", headers, body: photo.blob });
-    const answer = await response.json();
+    const answer = await ask(photo.blob, name || "The picture");
     if (turn !== state.turn) return; // another photograph was chosen in between
-    if (!response.ok) throw new Error(answer.error.replace(/^the picture:/, `${name || "The picture"}:`));
     const bitmap = answer.shown_jpeg ? await createImageBitmap(jpeg(answer.shown_jpeg)) : photo.bitmap;
     if (!bitmap) throw new Error("This browser cannot show the picture.");
     state.file = name || "photo.jpg";
@@ -65,21 +79,38 @@ async function segment(blob, name) {
     show(bitmap, answer, performance.now() - start);
     for (const note of answer.notes || []) say(note, "bad");
   } catch (error) {
-    if (turn === state.turn) say(error instanceof TypeError ? "The server cannot be reached." : error.message, "bad");
+    if (turn === state.turn) complain(error);
   }
 }
 
 // ---- showing what was found
 
+// Shows a photograph, and forgets what was chosen for the one before.
 function show(bitmap, found, milliseconds) {
+  forget();
+  const objects = found.classes.filter((entry) => entry.name !== "background");
+  state.newVisible = objects.length ? null : true;
+  showFound(bitmap, found, milliseconds, "The photograph");
+  byId("shell").hidden = false;
+  byId("command").textContent = command();
+  say(`Found ${found.classes.length} ${found.classes.length === 1 ? "class" : "classes"}.`);
+}
+
+function forget() {
+  state.visible.clear();
+  state.rows.clear();
+  state.newVisible = null;
+  byId("legend").replaceChildren();
+}
+
+// Shows a photograph, or a frame of a clip, in which the legend and what is chosen in it go on.
+function showFound(bitmap, found, milliseconds, title) {
   state.found = found;
   state.labels = new Uint16Array(found.width * found.height);
   let place = 0;
   for (let i = 0; i < found.runs.length; i += 2) {
     state.labels.fill(found.runs[i], place, (place += found.runs[i + 1]));
   }
-  const objects = found.classes.filter((entry) => entry.name !== "background");
-  state.visible = new Set((objects.length ? objects : found.classes).map((entry) => entry.index));
   for (const canvas of [byId("photo"), byId("mask")]) {
     canvas.width = found.width;
     canvas.height = found.height;
@@ -87,16 +118,24 @@ function show(bitmap, found, milliseconds) {
   byId("stage").style.width = `calc(72vh * ${found.width / found.height})`; // and no wider than the page
   byId("photo").getContext("2d").drawImage(bitmap, 0, 0, found.width, found.height);
   const names = found.classes.map((entry) => `${entry.name} ${percent(entry.share)}`).join(", ");
-  byId("photo").setAttribute("aria-label", `The photograph, in which were found: ${names}`);
-  byId("legend").replaceChildren(...found.classes.map(legendEntry));
+  byId("photo").setAttribute("aria-label", `${title}, in which were found: ${names}`);
+  list(found.classes);
   byId("timing").textContent =
     `${found.width} × ${found.height} pixels; network ${found.network_ms.toFixed(0)} ms, ` +
     `with sending and decoding ${milliseconds.toFixed(0)} ms`;
   byId("save-raw").hidden = !found.raw_png;
-  byId("command").textContent = command();
   byId("result").hidden = false;
   paint();
-  say(`Found ${found.classes.length} ${found.classes.length === 1 ? "class" : "classes"}.`);
+}
+
+// Writes the shares into the legend, whose rows stay where they are: one may be under somebody's finger.
+function list(classes) {
+  for (const entry of classes) {
+    if (state.rows.has(entry.index)) continue;
+    if (state.newVisible ?? entry.name !== "background") state.visible.add(entry.index);
+    byId("legend").append(legendEntry(entry));
+  }
+  for (const [index, tell] of state.rows) tell(classes.find((entry) => entry.index === index)?.share ?? 0);
 }
 
 function element(tag, className, text = "") {
@@ -119,8 +158,12 @@ function legendEntry(entry) {
   swatch.style.background = `rgb(${colourOf(entry.index).join(" ")})`;
   const bar = element("span", "bar");
   bar.append(document.createElement("i"));
-  bar.firstChild.style.width = `${100 * entry.share}%`;
-  label.append(box, swatch, element("span", "name", entry.name), element("span", "share", percent(entry.share)), bar);
+  const number = element("span", "share");
+  label.append(box, swatch, element("span", "name", entry.name), number, bar);
+  state.rows.set(entry.index, (share) => {
+    bar.firstChild.style.width = `${100 * share}%`;
+    number.textContent = percent(share);
+  });
   const item = document.createElement("li");
   item.append(label);
   return item;
@@ -176,6 +219,7 @@ function fade() {
 }
 
 function chooseAll(checked) {
+  state.newVisible = checked;
   for (const box of byId("legend").querySelectorAll("input")) {
     box.checked = checked;
     state.visible[checked ? "add" : "delete"](Number(box.value));
@@ -193,74 +237,11 @@ function point(event) {
   byId("pointed").textContent = entry ? entry.name : "";
 }
 
-// ---- the REST interface
-
-function quoted(text) {
-  return `'${text.replaceAll("'", "'\\''")}'`;
-}
-
-// The file goes through a pipe: as an argument a photograph would be too long.
-function command() {
-  const token = state.info.needs_token ? "-H 'authorization: Bearer YOUR_TOKEN' " : "";
-  const address = quoted(`${location.origin}/v1/models/${state.info.name}:predict`);
-  const [start, end] = [quoted('{"instances": [{"b64": "'), quoted('"}]}')];
-  const content = `printf ${start}; base64 < ${quoted(state.file)} | tr -d '\\n'; printf ${end}`;
-  return `(${content}) | curl ${token}-d @- ${address}`;
-}
-
-async function copyCommand() {
-  try {
-    await navigator.clipboard.writeText(command());
-    say("Copied.");
-  } catch { // a browser gives its clipboard to https and to this machine alone
-    getSelection().selectAllChildren(byId("command"));
-    say("This browser does not let the page copy; the command is selected.");
-  }
-}
-
-// ---- downloads
-
-function save(blob, kind) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = `${state.name}_${kind}.png`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-}
-
-function saveCanvas(canvas, kind) {
-  canvas.toBlob((blob) => save(blob, kind), "image/png");
-}
-
-function saveOverlay() {
-  const canvas = document.createElement("canvas");
-  canvas.width = state.found.width;
-  canvas.height = state.found.height;
-  const context = canvas.getContext("2d");
-  context.drawImage(byId("photo"), 0, 0);
-  context.globalAlpha = byId("opacity").value / 100;
-  context.drawImage(byId("mask"), 0, 0);
-  saveCanvas(canvas, "overlay");
-}
-
-function saveMask() {
-  const canvas = document.createElement("canvas");
-  canvas.width = state.found.width;
-  canvas.height = state.found.height;
-  canvas.getContext("2d").putImageData(coloured(() => true), 0, 0);
-  saveCanvas(canvas, "mask");
-}
-
-function saveRaw() {
-  const bytes = Uint8Array.from(atob(state.found.raw_png), (character) => character.charCodeAt(0));
-  save(new Blob([bytes], { type: "image/png" }), "raw");
-}
-
 // ---- the page
 
 function take(files) {
-  const file = [...files].find((each) => each.type.startsWith("image/")) || files[0];
-  if (file) segment(file, file.name);
+  const file = [...files].find((each) => each.type.startsWith("image/") || isClip(each)) || files[0];
+  if (file) (isClip(file) ? openClip : segment)(file, file.name);
 }
 
 function offerExamples() {
@@ -307,6 +288,7 @@ function listen() {
   byId("save-overlay").addEventListener("click", saveOverlay);
   byId("save-mask").addEventListener("click", saveMask);
   byId("save-raw").addEventListener("click", saveRaw);
+  listenToPlayer();
 }
 
 async function begin() {
