@@ -104,13 +104,15 @@ def _sheet(
     import numpy as np
     import PIL.Image
 
+    from deeplab_tf.ops.images import FORMATS
     from deeplab_tf.ops.pictures import IGNORE_COLOUR, blend, colour_mask
     from deeplab_tf.ops.sheets import picture_sheet
 
     rows = []
     for image, label, result in zip(images, labels, results, strict=True):
         raw = next(file for file in result.files if file.name.endswith("_raw.png"))
-        predicted = np.array(PIL.Image.open(io.BytesIO(raw.read_bytes())))
+        with PIL.Image.open(io.BytesIO(raw.read_bytes()), formats=FORMATS) as image_of_classes:
+            predicted = np.array(image_of_classes)
         truth = colour_mask(label, card.palette, ignore_label=card.ignore_label)
         rows.append([image, truth, colour_mask(predicted, card.palette), blend(image, predicted, card.palette)])
     legend = [*zip(card.class_names, card.palette, strict=True), ("not scored", IGNORE_COLOUR)]
