@@ -152,6 +152,8 @@ def test_int8_has_its_ranges_from_one_side():
         plain.require_ranges(learned=False)
     with pytest.raises(DeepLabError, match=r"representative_images=\('x',\): quantised training has given"):
         given.require_ranges(learned=True)
+    with pytest.raises(DeepLabError, match="file of eight bits, which is that export.*quantize_delay_step=-1"):
+        plain.require_ranges(learned=True, as_file=True)
 
 
 def test_every_field_has_help():

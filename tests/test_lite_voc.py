@@ -44,7 +44,7 @@ def _miou(counts):
 def _compared(path, shared, count):
     """Returns the share of pixels in which others agree with the file in LiteRT as it runs by default, and all mIoU.
 
-    The others are LiteRT's own kernels, the file read as a network of float32, and that with the file's rounding.
+    The others are LiteRT's own kernels, the file read as a network of float32, and that in its integers.
     """
     config, plain = load(path)
     _, rounded = load(path, quantize_delay_step=0)
@@ -64,9 +64,9 @@ def _compared(path, shared, count):
 
 @pytest.mark.heavy
 def test_voc_in_eight_bits(shared):
-    """No rounding in float32 is nearer to the file than LiteRT's own two ways of running it are to each other."""
+    """Read in integers the file gives its own pixels; LiteRT's own two ways of running it agree in 98 % of them."""
     (own, plain, rounded), scores = _compared(shared / "real" / "deeplabv3_mnv2_pascal_quant.tflite", shared, 5)
-    assert plain > 0.97 and rounded > max(0.985, own), (own, plain, rounded)
+    assert plain > 0.97 and rounded == 1.0 > own, (own, plain, rounded)
     assert scores[2] > scores[0] - 0.005
 
 
@@ -74,4 +74,4 @@ def test_voc_in_eight_bits(shared):
 def test_ade20k_in_eight_bits(shared):
     """Its resizes do not align corners. LiteRT's own two ways agree in 93 % of the pixels of these photographs."""
     (own, plain, rounded), _ = _compared(shared / "real" / "deeplabv3_mnv2_ade20k_uint8.tflite", shared, 4)
-    assert plain > own and rounded > max(0.95, own), (own, plain, rounded)
+    assert plain > own and rounded == 1.0, (own, plain, rounded)

@@ -138,13 +138,17 @@ class ExportConfig(Options, group="export"):
         expected = averaged.format("argmax")
         self._require("export_upsample", not self.averages or self.export_upsample in (None, "argmax"), expected)
 
-    def require_ranges(self, *, learned: bool) -> None:
+    def require_ranges(self, *, learned: bool, as_file: bool = False) -> None:
         """Raises DeepLabError where int8 would have no ranges or two sets of them.
 
-        Its ranges are those of representative_images, or those that the network has `learned` in quantised training.
+        Its ranges are those of representative_images, or those that the network has `learned` in quantised training. A
+        network that calculates `as_file` does so in integers, which nothing can round once more.
         """
         if self.precision != "int8":
             return
+        expected = "the weights are those of a file of eight bits, which is that export; for another one give "
+        expected += "--quantize_delay_step=-1 and --representative_images"
+        self._require("precision", not as_file, expected)
         expected = "--precision=int8 needs them for its ranges: a folder of about a hundred images like those to come"
         self._require("representative_images", learned or bool(self.representative_images), expected)
         expected = "quantised training has given the network its ranges; leave it out, or give --quantize_delay_step=-1"

@@ -121,8 +121,8 @@ class ModelConfig(Options, group="network"):
     )
     quantize_as_file: bool = option(
         False,
-        "with quantize_delay_step, outside training: round as the 8-bit file that the weights were read from: kernels "
-        "are rounded already, the levels of the input are the pixels, and pooled maps are rounded too",
+        "with quantize_delay_step, outside training: calculate in integers as LiteRT does with the 8-bit file that the "
+        "weights were read from, to the same bits; the logits have the images' size, for the file rounds those too",
     )
     align_corners: bool = option(
         True, "resize maps with aligned corners, as the release; false: without, as some exported files of it do"

@@ -223,7 +223,8 @@ def export_opened(opened: ExportSource, export_path: str | os.PathLike, options:
     if target.format.needs:
         target.format.needs()
     opened.loaded.card.require_classes("export")
-    options.require_ranges(learned=opened.loaded.card.config.quantized)
+    network = opened.loaded.card.config
+    options.require_ranges(learned=network.quantized, as_file=network.quantized and network.quantize_as_file)
     model, card = _at_size(opened.loaded, options)
     options = options.for_rounded() if card.config.quantized else options
     _require_bytes_for_int8(card, options)

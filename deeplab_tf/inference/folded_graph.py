@@ -18,9 +18,16 @@ from deeplab_tf.arch.units import GroupNorm, Norm
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.convolutions import Geometry, depthwise_convolution, full_convolution, sides_of, taken_in
 from deeplab_tf.inference.graph_weights import is_large
-from deeplab_tf.network.fake_quantization import FakeQuantize, InputLevels, fake_quantized, weights_as_used
+from deeplab_tf.network.fake_quantization import (
+    FakeQuantize,
+    InputLevels,
+    fake_quantized,
+    input_levels,
+    weights_as_used,
+)
 from deeplab_tf.network.graph import Graph, Maps
 from deeplab_tf.network.layers import PIXEL_SCALE
+from deeplab_tf.network.lite_arithmetic import LiteLayer, whole
 from deeplab_tf.network.normalisation import StandardizedConv2D
 from deeplab_tf.ops.normalisation import group_normalized
 
@@ -140,8 +147,9 @@ class InferenceGraph(Graph):
         if make is FakeQuantize:
             return fake_quantized(inputs, *(float(self._values(scope)[leaf]) for leaf in ("min", "max")))
         if make is InputLevels:
-            low, high = (float(self._values(scope)[leaf]) for leaf in ("min", "max"))
-            return fake_quantized(fake_quantized(inputs, 0.0, 255.0) * ((high - low) / 255.0) + low, low, high)
+            return input_levels(inputs, *(float(self._values(scope)[leaf]) for leaf in ("min", "max")))
+        if issubclass(make, LiteLayer):
+            return make.calculate(inputs, {n: self._constant(v, scope, n) for n, v in self._values(scope).items()})
         if make not in _KERNELS:
             raise DeepLabError(f"layer {scope} ({make.__name__}) cannot be exported; expected a convolution")
         geometry = Geometry.of(options)
@@ -171,11 +179,16 @@ class InferenceGraph(Graph):
         """Emits a convolution with its bias, and with a batch norm folded into both."""
         values, shape = self._values(scope), None
         x, geometry = self._with_padding_taken_in(x, geometry, values[kernels[0][0]].shape[0])
-        bias = values.get("bias")
+        bias, product = values.get("bias"), None
         with tf.name_scope(scope):
+            if "input_step" in values:  # the integers of a file of eight bits, whose sums stay integers
+                x = whole(x, self._constant(values["input_step"], scope, "input_step"))
+                product = (values["input_step"] * values["kernel_step"]) * (1.0 if norm is None else norm.factor)
             for number, (leaf, depthwise) in enumerate(kernels, start=1):
                 kernel = values[leaf]
-                if norm and number == len(kernels):
+                if product is not None:
+                    kernel = np.rint(kernel / (values["kernel_step"][:, None] if depthwise else values["kernel_step"]))
+                elif norm and number == len(kernels):
                     kernel = kernel * (norm.factor[:, None] if depthwise else norm.factor)
                 kernel = kernel.astype(np.float32, copy=False)
                 if depthwise and self._target == "tensorflow":
@@ -188,6 +201,7 @@ class InferenceGraph(Graph):
                     convolve = depthwise_convolution if depthwise else full_convolution
                     x = convolve(x, constant, geometry, self._target)
                 geometry = Geometry()  # stride and rate belong to the first of a separable convolution's two
+            x = x if product is None else x * self._constant(product, scope, "product_step", norm is None)
             if norm:
                 bias = norm.offset + (0.0 if bias is None else bias * norm.factor)
             x = x if bias is None else tf.nn.bias_add(x, self._constant(bias, scope, "bias", norm is None))

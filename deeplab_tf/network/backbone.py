@@ -22,6 +22,7 @@ from deeplab_tf.arch.units import (
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.network.graph import POINTWISE, After, Graph, Maps, Window
 from deeplab_tf.network.layers import DropPath
+from deeplab_tf.network.lite_arithmetic import LiteRound
 
 
 @dataclasses.dataclass
@@ -149,7 +150,7 @@ def _xception_unit(tower: _Tower, x: Maps, row: XceptionUnit, stride: int, rate:
 def _squeeze_excite(tower: _Tower, x: Maps, scope: str, width: int) -> Maps:
     pooled = tower.graph.op(keras.layers.GlobalAveragePooling2D, f"{scope}/mean", x, keepdims=True)
     # Unlike that of a pooling window, the mean of the whole map has a range of its own.
-    pooled = tower.graph.fake_quantised(pooled, f"{scope}/mean_quant")
+    pooled = tower.graph.fake_quantised(pooled, f"{scope}/mean_quant", LiteRound)
     gate = tower.conv(pooled, f"{scope}/Conv", width, POINTWISE, After(bias=True, activation="relu"))
     channels = x.shape[-1]
     assert channels is not None

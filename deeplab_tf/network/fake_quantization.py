@@ -149,8 +149,12 @@ class InputLevels(Carrier, FakeQuantize):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns the levels of images [b, h, w, 3] of 0..255, rounded: halves down, as a cast of the padding does."""
         del training
-        low, high = tf.convert_to_tensor(self.min), tf.convert_to_tensor(self.max)
-        return low + tf.clip_by_value(tf.math.ceil(inputs - 0.5), 0.0, 255.0) * ((high - low) / 255.0)
+        return input_levels(inputs, tf.convert_to_tensor(self.min), tf.convert_to_tensor(self.max))
+
+
+def input_levels(images: tf.Tensor, low: tf.Tensor | float, high: tf.Tensor | float) -> tf.Tensor:
+    """Returns `images` as `InputLevels` of this range gives them."""
+    return low + tf.clip_by_value(tf.math.ceil(images - 0.5), 0.0, 255.0) * ((high - low) / 255.0)
 
 
 def weights_as_used(layer: keras.layers.Layer) -> dict[str, np.ndarray]:

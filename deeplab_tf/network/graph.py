@@ -4,7 +4,7 @@ import contextlib
 import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import keras
 import tensorflow as tf
@@ -23,6 +23,7 @@ from deeplab_tf.network.layers import (
     SubtractMean,
     UnitPixels,
 )
+from deeplab_tf.network.lite_arithmetic import LITE, LiteAdd, LiteConcatenate, LiteRequantize, LiteRound
 from deeplab_tf.network.normalisation import GroupNormalization, StandardizedConv2D
 from deeplab_tf.ops.resizing import scale_dimension
 
@@ -120,7 +121,7 @@ class Graph:
       shared: layers of another model, by their names, to begin with.
       zeros: draw no weights: all kernels start at 0.
       quantized: kernels and maps are what eight bits hold of them, in the places where an int8 file rounds them.
-      as_file: of a quantised graph: it rounds as the 8-bit file of its weights, whose kernels are rounded already.
+      as_file: of a quantised graph: it calculates as LiteRT does with the 8-bit file of its weights.
       aligned: resizes align corners.
 
     Attributes:
@@ -140,6 +141,7 @@ class Graph:
         self.aligned = aligned
         self.quantized = quantized
         self.as_file = quantized and as_file
+        self._calculates_as_file = self.as_file
         self.number = 0
         self.standardized = False
         self._layers = dict(shared or {})
@@ -164,7 +166,8 @@ class Graph:
         """Returns the output of the layer with weights at `scope`, which `make` makes with `options` if it is new."""
         name = scope.replace("/", ".")
         if name not in self._layers:
-            make = FAKE_QUANTISED.get(make, make) if self.quantized and not self.as_file else make
+            held = LITE if self.as_file else FAKE_QUANTISED
+            make = held.get(make, make) if self.quantized else make
             layer = self._layers[name] = make(name=name, **options)
             with _undrawn(layer) if self._zeros else contextlib.nullcontext():
                 return layer(inputs)
@@ -172,13 +175,18 @@ class Graph:
 
     def op(self, make: type[keras.layers.Layer], scope: str, inputs: Maps | Sequence[Maps], **options: object) -> Maps:
         """Returns the output of a layer without weights; `scope` ends in the name of the operation."""
+        if self._calculates_as_file and make is keras.layers.Concatenate:
+            return self.weighted(f"{scope}_quant", LiteConcatenate, cast(Any, inputs))
         suffix = f".copy{self.number}" if self.number else ""
         x = make(name=scope.replace("/", ".") + suffix, **options)(inputs)
         return self.fake_quantised(x, f"{scope}_quant") if make in _NEW_RANGE else x
 
-    def fake_quantised(self, x: Maps, scope: str) -> Maps:
-        """Returns `x` as eight bits hold it, in quantised training; `scope` is that of its range."""
-        return self.weighted(scope, FakeQuantize, x) if self.quantized else x
+    def fake_quantised(self, x: Maps, scope: str, as_file: type[keras.layers.Layer] = FakeQuantize) -> Maps:
+        """Returns `x` as eight bits hold it, in quantised training; `scope` is that of its range.
+
+        `as_file` is the layer that rounds as LiteRT does in this place.
+        """
+        return self.weighted(scope, as_file if self._calculates_as_file else FakeQuantize, x) if self.quantized else x
 
     def preprocess(self, images: Maps, scope: str, architecture: Architecture) -> Maps:
         """Returns `images` (0..255) as the backbone reads them."""
@@ -192,18 +200,24 @@ class Graph:
             x = self.op(SubtractMean, f"{scope}/preprocess", images, mean=architecture.mean)
         return self.fake_quantised(x, f"{scope}/preprocess_quant")
 
-    def activation(self, x: Maps, scope: str, activation: str | None) -> Maps:
-        """Returns `x` activated by one of the activations of `After`; None leaves it."""
+    def activation(
+        self, x: Maps, scope: str, activation: str | None, as_file: type[keras.layers.Layer] = FakeQuantize
+    ) -> Maps:
+        """Returns `x` activated by one of the activations of `After`; None leaves it. See `fake_quantised`."""
         if activation is None:
             return x
         make, options = _ACTIVATIONS[activation]
-        return self.fake_quantised(self.op(make, f"{scope}/{activation}", x, **options), f"{scope}/act_quant")
+        return self.fake_quantised(self.op(make, f"{scope}/{activation}", x, **options), f"{scope}/act_quant", as_file)
 
     def add(self, parts: Sequence[Maps], scope: str, activation: str | None = None) -> Maps:
         """Returns the sum, activated; `scope` ends in the name of the operation."""
+        whole, fused = scope.rpartition("/")[0], activation in _FUSED
+        if self._calculates_as_file and len(parts) == 2:  # the ends of the range are all that is left of an activation
+            x = self.weighted(f"{whole}/act_quant" if fused else f"{scope}_quant", LiteAdd, cast(Any, parts))
+            return x if fused else self.activation(x, whole, activation)
         x = self.op(keras.layers.Add, scope, parts)
-        x = x if activation in _FUSED else self.fake_quantised(x, f"{scope}_quant")
-        return self.activation(x, scope.rpartition("/")[0], activation)
+        x = x if fused else self.fake_quantised(x, f"{scope}_quant")
+        return self.activation(x, whole, activation)
 
     def norm(self, x: Maps, scope: str, constants: Norm) -> Maps:
         """Returns `x` normalised under `scope`, the scope that holds gamma and beta."""
@@ -221,8 +235,9 @@ class Graph:
     def _finish(self, x: Maps, scope: str, after: After) -> Maps:
         kind = "GroupNorm" if isinstance(after.norm, GroupNorm) else "BatchNorm"
         x = x if after.norm is None else self.norm(x, f"{scope}/{kind}", after.norm)
-        x = x if after.activation in _FUSED else self.fake_quantised(x, f"{scope}/conv_quant")
-        return self.activation(x, scope, after.activation)
+        if after.activation in _FUSED:
+            return self.activation(x, scope, after.activation, LiteRequantize)
+        return self.activation(self.fake_quantised(x, f"{scope}/conv_quant", LiteRequantize), scope, after.activation)
 
     def _convolved(
         self, make: type[keras.layers.Layer], x: Maps, scope: str, window: Window, options: Mapping[str, object]
@@ -290,7 +305,23 @@ class Graph:
         like: Maps | None = None,
         scale: float = 1.0,
     ) -> Maps:
-        """Returns `x` resized to `size`, or to the size of `like` times `scale`; unchanged where it fits already."""
+        """Returns `x` resized to `size`, or to the size of `like` times `scale`; unchanged where it fits already.
+
+        A file of eight bits rounds what is between its levels, so that a graph of one does.
+        """
+        x = self.interpolate(x, scope, size=size, like=like, scale=scale)
+        return self.fake_quantised(x, f"{scope}/resize_quant", LiteRound) if self.as_file else x
+
+    def interpolate(
+        self,
+        x: Maps,
+        scope: str,
+        *,
+        size: Sequence[int] | None = None,
+        like: Maps | None = None,
+        scale: float = 1.0,
+    ) -> Maps:
+        """Returns `x` as `resize` does, rounded by no graph: for images, and for outputs."""
         if size is None:
             assert like is not None
             height, width = like.shape[1:3]

@@ -16,6 +16,7 @@ from deeplab_tf.config import ModelConfig
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.graph import POINTWISE, After, Graph, Maps, Window
 from deeplab_tf.network.layers import Dropout
+from deeplab_tf.network.lite_arithmetic import LiteRound
 from deeplab_tf.ops.resizing import scale_dimension
 
 _DROPOUT = 0.1
@@ -81,7 +82,7 @@ def _image_feature(head: _Head, features: Maps) -> Maps:
     else:
         pooled = head.graph.op(keras.layers.GlobalAveragePooling2D, f"{scope}/pool", features, keepdims=True)
     if head.graph.as_file:  # a runtime rounds the mean; quantised training does not
-        pooled = head.graph.fake_quantised(pooled, f"{scope}/pool_quant")
+        pooled = head.graph.fake_quantised(pooled, f"{scope}/pool_quant", LiteRound)
     if config.aspp_with_squeeze_and_excitation:
         after = After(bias=True, activation="q_sigmoid" if config.image_se_uses_qsigmoid else "sigmoid")
     else:

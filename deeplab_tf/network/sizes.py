@@ -29,7 +29,12 @@ def needs_fixed_size(config: ModelConfig) -> bool:
 
 
 def logits_stride(config: ModelConfig) -> int:
-    """Returns the stride of the logits: the last decoder stride, or the output stride."""
+    """Returns the stride of the logits: the last decoder stride, or the output stride.
+
+    It is 1 in a network that rounds as a file of eight bits does, for the file rounds the upsampled logits too.
+    """
+    if config.quantized and config.quantize_as_file:
+        return 1
     return min(config.decoder_output_stride or (config.output_stride,))
 
 

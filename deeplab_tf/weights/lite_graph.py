@@ -52,6 +52,7 @@ class Operation:
       output: the maps that it gives.
       names: of its kernel, its bias and its output in the file.
       kernel: of a convolution, float32 [kh, kw, cin, cout], depthwise [kh, kw, c, 1].
+      kernel_step: of a kernel in eight bits, float32 [cout], depthwise [c]: what its integers are multiples of.
       bias: float32 [cout], None: there is none.
       stride, rate: vertical and horizontal.
       activation: what ends it: relu, relu6, None.
@@ -63,6 +64,7 @@ class Operation:
     output: int
     names: tuple[str, ...] = ()
     kernel: np.ndarray | None = None
+    kernel_step: np.ndarray | None = None
     bias: np.ndarray | None = None
     stride: tuple[int, int] = (1, 1)
     rate: tuple[int, int] = (1, 1)
@@ -79,6 +81,7 @@ class LiteGraph:
       outputs: what it gives.
       size: height and width of the images.
       ranges: number -> the lowest and the highest value that eight bits hold of these maps.
+      steps: number -> the distance of two values that eight bits hold of them.
       corners: how maps are resized: "aligned", "unaligned", "half" (pixels' centres); all ways that occur.
     """
 
@@ -87,6 +90,7 @@ class LiteGraph:
     outputs: tuple[int, ...]
     size: tuple[int, int]
     ranges: Mapping[int, tuple[float, float]]
+    steps: Mapping[int, float]
     corners: frozenset[str] = frozenset()
 
     @property
@@ -163,13 +167,14 @@ class _File:
             factor, zero = factor.reshape(along), zero.reshape(along)
         return ((stored.astype(np.float64) - zero) * factor).astype(np.float32)
 
-    def ranges(self) -> Iterator[tuple[int, tuple[float, float]]]:
-        """Yields the ranges of all tensors of eight bits that have one scale."""
+    def ranges(self) -> Iterator[tuple[int, tuple[float, float], float]]:
+        """Yields number, range and step of all tensors of eight bits that have one scale."""
         for index, kind in enumerate(self.types):
             scales = self.scales(index) if kind in _LOWEST else None
             if scales and len(scales[0]) == 1:
-                low = float(scales[0][0]) * (_LOWEST[kind] - int(scales[1][0]))
-                yield index, (low, low + float(scales[0][0]) * _LEVELS)
+                step = float(scales[0][0])
+                low = step * (_LOWEST[kind] - int(scales[1][0]))
+                yield index, (low, low + step * _LEVELS), step
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Returns the shape of a tensor."""
@@ -205,9 +210,9 @@ class _Reader:
         read = (self._operation(i) for i in range(len(names)))
         operations = tuple(operation for operation in read if operation)
         outputs = tuple(int(table.Outputs(i)) for i in range(table.OutputsLength()))
-        return LiteGraph(
-            operations, source, outputs, (shape[1], shape[2]), dict(self._file.ranges()), frozenset(self._corners)
-        )
+        found = list(self._file.ranges())
+        ranges, steps = {index: ends for index, ends, _ in found}, {index: step for index, _, step in found}
+        return LiteGraph(operations, source, outputs, (shape[1], shape[2]), ranges, steps, frozenset(self._corners))
 
     def _operation(self, index: int) -> Operation | None:
         name, table = self._file.operator(index)
@@ -254,6 +259,10 @@ class _Reader:
             raise DeepLabError(f"tensor {self._file.names[index]} is calculated; expected a kernel or a bias")
         return values
 
+    def _step_of_each(self, index: int, channels: int) -> np.ndarray | None:
+        scales = self._file.scales(self._widened.get(index, index))
+        return None if scales is None else np.broadcast_to(scales[0].astype(np.float32), channels)
+
     def _convolution(self, name: str, kind: Kind, inputs: list[int], output: int, table: Any) -> Operation:
         options = self._file.options(table, "Conv2DOptions" if kind == "conv" else "DepthwiseConv2DOptions")
         kernel = self._constant(inputs[1])
@@ -271,6 +280,7 @@ class _Reader:
             tuple(self._file.names[i] for i in (inputs[1], *([] if bias is None else [bias]), output)),
             # [cout, kh, kw, cin], depthwise [1, kh, kw, c]
             np.ascontiguousarray(kernel.transpose(1, 2, 3, 0)),
+            self._step_of_each(inputs[1], kernel.shape[0 if kind == "conv" else 3]),
             None if bias is None else self._constant(bias),
             (options.strideH, options.strideW),
             rate,

@@ -31,11 +31,13 @@ class Match:
       convolutions: scope -> the operation.
       norms: scope of a convolution -> scope and epsilon of the batch norm behind it.
       ranges: scope of a range -> the number of the maps that have it.
+      joined: scope of a sum or a concatenation -> the operation, its inputs in the network's order.
     """
 
     convolutions: Mapping[str, Operation]
     norms: Mapping[str, tuple[str, float]]
     ranges: Mapping[str, int]
+    joined: Mapping[str, Operation]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +82,7 @@ class _Walk:
         self.convolutions: dict[str, Operation] = {}
         self.norms: dict[str, tuple[str, float]] = {}
         self.ranges: dict[str, int] = {}
+        self.joined: dict[str, Operation] = {}
         self._open: list[tuple[Traced, int]] = []
 
     def run(self, logits: Traced) -> None:
@@ -120,6 +123,8 @@ class _Walk:
         given = list(maker.inputs)
         if maps.kind in ("add", "mul") and len(given) == 2 and not self._alike(maps.inputs[0], given[0]):
             given.reverse()
+        if maps.kind in ("add", "concat"):
+            self.joined[maps.scope] = dataclasses.replace(maker, inputs=tuple(given))
         return list(zip(maps.inputs, given, strict=True))
 
     def _alike(self, maps: Traced, index: int) -> bool:
@@ -142,8 +147,7 @@ class _Walk:
             return
         calculates = any(change.make not in _PLAIN for change in changes)
         self.ranges[scopes[0]] = tensors[-1 if calculates and len(scopes) == 1 else 0]
-        if len(scopes) > 1:
-            self.ranges[scopes[-1]] = tensors[-1]
+        self.ranges |= dict.fromkeys(scopes[1:], tensors[-1])
 
     def _tensors(self, place: _Place, index: int) -> tuple[list[int], str | None]:
         """Returns the maker's tensor, rectified, with those of what calculates behind it, and the activation."""
@@ -217,4 +221,4 @@ def match(logits: Traced, graph: LiteGraph) -> Match:
     left = [operation for operation in kernels if operation.output not in used]
     if left:
         raise Mismatch(f"{len(left)} of its {len(kernels)} convolutions have no place, {left[0].names[0]} the first")
-    return Match(walk.convolutions, walk.norms, walk.ranges)
+    return Match(walk.convolutions, walk.norms, walk.ranges, walk.joined)

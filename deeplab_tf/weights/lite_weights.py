@@ -1,7 +1,9 @@
 """The weights of a .tflite of eight or sixteen bits, or without the release's names, and what else it tells."""
 
 import dataclasses
+import math
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ READ_ERRORS = (
 FOLDED = "batch norm is folded in a .tflite: statistics are 0 and 1, so keep them frozen"
 _SCALED = (-1.0, 1.0)  # what a network reads whose pixels are scaled
 _SLACK = 0.05
+_BEHIND = ("conv_quant", "act_quant")
+_CONVERTED = 256.0
 _FACTS = ("output_stride", "atrous_rates")
 
 
@@ -75,15 +79,67 @@ def _check_input(graph: LiteGraph, found: Match, variant: str) -> None:
 
 
 def _ranges(graph: LiteGraph, found: Match) -> dict[str, np.ndarray]:
-    """Returns the ends of all ranges, or of none where the file lacks one."""
+    """Returns the ends and the steps of all ranges, or of none where the file lacks one."""
     if any(index not in graph.ranges for index in found.ranges.values()):
         return {}
-    ends = {scope: graph.ranges[index] for scope, index in found.ranges.items()}
-    return {
-        f"{scope}/{leaf}": np.asarray(end, np.float32)
-        for scope, pair in ends.items()
-        for leaf, end in zip(("min", "max"), pair, strict=True)
-    }
+    numbers: dict[str, Any] = {}
+    for scope, index in found.ranges.items():
+        low, high = graph.ranges[index]
+        numbers |= {f"{scope}/min": low, f"{scope}/max": high, f"{scope}/output_step": graph.steps[index]}
+    return {name: np.asarray(value, np.float32) for name, value in numbers.items()}
+
+
+def _products(graph: LiteGraph, found: Match) -> dict[str, np.ndarray]:
+    """Returns the steps of what the convolutions read, and of their sums, under the scopes of the ranges behind."""
+    numbers: dict[str, np.ndarray] = {}
+    for scope, operation in found.convolutions.items():
+        step, kernel = np.asarray(graph.steps[operation.inputs[0]], np.float32), operation.kernel_step
+        assert kernel is not None
+        numbers |= {f"{scope}/input_step": step, f"{scope}/kernel_step": kernel}
+        numbers |= {f"{scope}/{place}/product_step": step * kernel for place in _BEHIND}
+    return numbers
+
+
+def _factors(steps: Sequence[float], output: float) -> np.ndarray:
+    """Returns what XNNPACK multiplies the two parts of a sum by, 21 bits of the larger, and by what it divides them."""
+    ratios = np.asarray(steps, np.float32) / np.float32(output)
+    power = np.ldexp(1.0, 20 - (math.frexp(float(ratios.max()))[1] - 1))
+    return np.asarray([*np.rint(ratios * power), power], np.float32)
+
+
+def _ratio(graph: LiteGraph, index: int) -> float:
+    """Returns by how much XNNPACK's rounding to another step, by a factor of 8 bits behind the point, errs."""
+    maker = graph.makers.get(index)
+    if maker is None or maker.name != "QUANTIZE":
+        return 1.0
+    factor = graph.steps[maker.inputs[0]] / graph.steps[index]
+    return float(np.rint(factor * _CONVERTED) / _CONVERTED / factor)
+
+
+def _joined(graph: LiteGraph, found: Match) -> dict[str, np.ndarray]:
+    """Returns the numbers of sums and concatenations, under the scopes of the ranges behind."""
+    numbers: dict[str, np.ndarray] = {}
+    for scope, operation in found.joined.items():
+        if operation.kind == "concat":
+            ratios = [_ratio(graph, index) for index in operation.inputs]
+            numbers[f"{scope}_quant/ratios"] = np.asarray(ratios, np.float32)
+            continue
+        steps = [graph.steps[index] for index in operation.inputs]
+        for place in (f"{scope}_quant", f"{scope.rpartition('/')[0]}/act_quant"):
+            numbers[f"{place}/input_steps"] = np.asarray(steps, np.float32)
+            numbers[f"{place}/factors"] = _factors(steps, graph.steps[operation.output])
+    return numbers
+
+
+def _arithmetic(graph: LiteGraph, found: Match) -> dict[str, np.ndarray]:
+    """Returns all that a network needs to round as the file; {} where the file has not all of it."""
+    ranges = _ranges(graph, found)
+    read = {index for operation in (*found.convolutions.values(), *found.joined.values()) for index in operation.inputs}
+    read |= {operation.output for operation in found.joined.values()}
+    kernels = all(operation.kernel_step is not None for operation in found.convolutions.values())
+    if not ranges or not kernels or not read <= set(graph.steps):
+        return {}
+    return {**ranges, **_products(graph, found), **_joined(graph, found)}
 
 
 def read_lite(content: bytes) -> LiteWeights:
@@ -98,7 +154,7 @@ def read_lite(content: bytes) -> LiteWeights:
     graph = read_graph(content)
     found = find_network(graph)
     _check_input(graph, found.match, found.config.model_variant)
-    ranges = _ranges(graph, found.match)
+    ranges = _arithmetic(graph, found.match)
     arrays = {**_weights(found.match), **ranges}
     wrong = [name for name, value in arrays.items() if not np.isfinite(value).all()]
     if wrong:
@@ -113,5 +169,5 @@ def read_lite(content: bytes) -> LiteWeights:
         notes.append(f"it resizes with corners {ways}, the model {how} throughout: borders between classes shift")
     if ranges:
         known["quantize_as_file"] = True
-        notes.append("the ranges of its maps are kept: --quantize_delay_step=0 rounds as the file does")
+        notes.append("the ranges of its maps are kept: --quantize_delay_step=0 calculates as LiteRT does with the file")
     return LiteWeights(arrays, known, tuple(notes))

@@ -17,6 +17,7 @@ from deeplab_tf.errors import DeepLabError, unknown_name
 from deeplab_tf.filesystems import leftovers
 from deeplab_tf.network.backbone import build_backbone
 from deeplab_tf.network.build import build_model
+from deeplab_tf.network.lite_arithmetic import NUMBERS
 from deeplab_tf.network.wrapped import as_network
 from deeplab_tf.weights import hub, hugging_face, keras_file, keras_layers
 from deeplab_tf.weights.card_classes import with_class_names, with_classes, with_dataset
@@ -68,7 +69,7 @@ def said_by(folder: files.AnyPath, changes: Mapping[str, Any]) -> hugging_face.F
 
 def _kept_state(source: WeightSource, *, everything: bool, as_file: bool) -> dict[str, np.ndarray]:
     """Returns the training state to keep; the ranges of a file of eight bits too (`as_file`), which are no state."""
-    kept = {"global_step", "min", "max"} if as_file else {"global_step"}
+    kept = {"global_step", "min", "max", *NUMBERS} if as_file else {"global_step"}
     names = training_state(list(source.shapes))
     wanted = [name for name in names if everything or name.rpartition("/")[2] in kept]
     return {name: read_step(source) if name == GLOBAL_STEP else source.read(name) for name in wanted}

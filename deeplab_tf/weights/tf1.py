@@ -16,6 +16,7 @@ import tensorflow as tf
 from deeplab_tf import files
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.filesystems.remote_errors import os_errors
+from deeplab_tf.network.lite_arithmetic import NUMBERS
 from deeplab_tf.weights.names import AVERAGE, COUNTERS, GLOBAL_STEP, SLOTS
 from deeplab_tf.weights.sources import WeightSource, open_source, strip_checkpoint_suffix
 from deeplab_tf.weights.variables import variable_map
@@ -89,6 +90,8 @@ def training_state(names: Sequence[str]) -> dict[str, str]:
             state[name] = _STATE_LEAVES[leaf]
         elif leaf in ("min", "max") and "quant" in variable.rpartition("/")[2]:
             state[name] = "range of quantised training"
+        elif leaf in NUMBERS:
+            state[name] = "step of a file of eight bits"
     return state
 
 

@@ -9,10 +9,9 @@ import keras
 from deeplab_tf.arch.spec import Architecture
 from deeplab_tf.arch.units import BatchNorm, Norm
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.network.backbone import backbone
 from deeplab_tf.network.fake_quantization import FakeQuantize, InputLevels
 from deeplab_tf.network.graph import Graph, Maps
-from deeplab_tf.network.head import head_logits
+from deeplab_tf.network.model import MERGED, build_outputs
 
 Kind = Literal["images", "conv", "depthwise", "add", "mul", "concat", "pool", "max_pool", "other"]
 _KINDS: dict[type, Kind] = {
@@ -54,7 +53,11 @@ class Traced:
 
 
 class _Tracer(Graph):
-    """Lists operations where Graph makes layers."""
+    """Lists operations where Graph makes layers: those of a network that rounds where a file of eight bits does."""
+
+    def __init__(self) -> None:
+        super().__init__(quantized=True, as_file=True)
+        self._calculates_as_file = False  # what rounds is listed apart from what calculates
 
     def _traced(self, make: type, scope: str, inputs: Any, options: dict[str, Any]) -> Maps:
         given = tuple(inputs) if isinstance(inputs, Sequence) else (inputs,)
@@ -92,7 +95,6 @@ RANGES = (FakeQuantize, InputLevels)
 def trace(config: ModelConfig) -> Traced:
     """Returns the logits of the network of a configuration, with the ranges that one of a file of eight bits has."""
     config = dataclasses.replace(config, crop_size=None, image_pyramid=None)
-    graph = _Tracer(quantized=True, as_file=True)
+    graph = _Tracer()
     images = cast(Maps, Traced("images", config.input_channels))
-    features, end_points = backbone(graph, images, config)
-    return cast(Traced, head_logits(graph, features, end_points, images, config))
+    return cast(Traced, build_outputs(graph, images, config)[MERGED])
