@@ -14,7 +14,7 @@ from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.inference.clip_pieces import read_state
 from deeplab_tf.inference.video_files import stored_arrays
 from deeplab_tf.ops.images import read_image
-from deeplab_tf.ops.photographs import open_photograph
+from deeplab_tf.ops.photograph_files import open_photograph
 from deeplab_tf.registration.backend import require_tensorflow
 from deeplab_tf.serving.limits import Limits
 from deeplab_tf.serving.pictures import decode_picture

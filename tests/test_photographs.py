@@ -26,7 +26,8 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.ops import deep_png
 from deeplab_tf.ops.images import read_image
 from deeplab_tf.ops.network_pictures import read_photograph
-from deeplab_tf.ops.photographs import ALPHA, FRAMES, Reading, open_photograph, upright
+from deeplab_tf.ops.photograph_files import open_photograph
+from deeplab_tf.ops.photographs import ALPHA, FRAMES, Reading, upright
 from deeplab_tf.ops.value_range import scaled, stored
 from deeplab_tf.tools import build_data
 

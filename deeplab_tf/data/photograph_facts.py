@@ -15,7 +15,8 @@ from deeplab_tf.data.pairs import Pair
 from deeplab_tf.data.photographs import NO_CONTRAST, OTHER_BANDS, PhotographOptions, kind_of
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.ops.images import FORMATS, PILLOW_ERRORS
-from deeplab_tf.ops.photographs import Reading, open_photograph, widened
+from deeplab_tf.ops.photograph_files import open_photograph
+from deeplab_tf.ops.photographs import Reading, widened
 from deeplab_tf.ops.value_range import scaled
 
 _SAMPLE = 64  # photographs that the range of a set is found by

@@ -17,7 +17,8 @@ from deeplab_tf.data.faults import FileError
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.ops import deep_png
 from deeplab_tf.ops.images import PILLOW_ERRORS, png_bytes
-from deeplab_tf.ops.photographs import Photograph, Reading, open_photograph, upright, widened
+from deeplab_tf.ops.photograph_files import open_photograph
+from deeplab_tf.ops.photographs import Photograph, Reading, upright, widened
 from deeplab_tf.ops.value_range import has_contrast, scaled
 
 Exif = Literal["auto", "apply", "ignore"]

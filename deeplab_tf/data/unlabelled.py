@@ -28,7 +28,7 @@ from deeplab_tf.data.photographs import PhotographRules, stored_content
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.ops.images import EXTENSIONS, PILLOW_ERRORS, png_bytes
 from deeplab_tf.ops.network_pictures import read_photograph
-from deeplab_tf.ops.photographs import open_photograph
+from deeplab_tf.ops.photograph_files import open_photograph
 
 _SPLIT = "train"
 _FLAG = "--unlabelled_dir"

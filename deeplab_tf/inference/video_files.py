@@ -13,7 +13,7 @@ import numpy as np
 from deeplab_tf.errors import DamagedError, DeepLabError
 from deeplab_tf.files import AnyPath, is_address, path
 from deeplab_tf.inference.video import ClipFacts, Frame, require_av
-from deeplab_tf.ops.photographs import NPY_ERRORS
+from deeplab_tf.ops.photograph_arrays import NPY_ERRORS
 
 if TYPE_CHECKING:
     import av.packet

@@ -32,7 +32,8 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.filesystems import leftovers
 from deeplab_tf.labelling.pictures import LabelPicture
 from deeplab_tf.ops.images import FORMATS, PILLOW_ERRORS, png_bytes
-from deeplab_tf.ops.photographs import Reading, open_photograph, upright
+from deeplab_tf.ops.photograph_files import open_photograph
+from deeplab_tf.ops.photographs import Reading, upright
 
 try:
     import fcntl

@@ -10,7 +10,8 @@ from deeplab_tf.catalog.image_facts import RGB, ImageFacts, describe_pixels
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.ops import deep_png
 from deeplab_tf.ops.images import PILLOW_ERRORS, image_content, opened_image, read_image
-from deeplab_tf.ops.photographs import FRAMES, NPY, TIFF, Reading, open_photograph, upright, widened
+from deeplab_tf.ops.photograph_files import NPY, TIFF, open_photograph
+from deeplab_tf.ops.photographs import FRAMES, Reading, upright, widened
 from deeplab_tf.ops.value_range import has_contrast, scaled, shown_picture
 
 

@@ -13,7 +13,8 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.ops.deep_png import is_short
 from deeplab_tf.ops.images import LARGEST_IMAGE, PILLOW_ERRORS, is_heic
 from deeplab_tf.ops.network_pictures import Picture, read_photograph
-from deeplab_tf.ops.photographs import NPY, NPY_ERRORS, TIFF
+from deeplab_tf.ops.photograph_arrays import NPY_ERRORS
+from deeplab_tf.ops.photograph_files import NPY, TIFF
 from deeplab_tf.serving.limits import Limits
 from deeplab_tf.serving.refusal import Refused
 

@@ -16,7 +16,8 @@ from deeplab_tf.data.file_tree import files_below
 from deeplab_tf.data.pairs import IMAGE_EXTENSIONS
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.ops.images import PILLOW_ERRORS, opened_image
-from deeplab_tf.ops.photographs import Reading, open_photograph
+from deeplab_tf.ops.photograph_files import open_photograph
+from deeplab_tf.ops.photographs import Reading
 
 _ORIENTATION = 0x0112  # tag of the orientation in EXIF data
 # Folders whose pictures are labels and no photographs.
