@@ -83,6 +83,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return code == _RESOURCE_EXHAUSTED or _ALLOCATIONS.search(str(error)) is not None
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what the exception of a library says, its type's name where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def what_was_asked(error: BaseException) -> str:
     """Returns what there was no memory for, as the exception of `is_out_of_memory` tells it, in a few words."""
     text = str(error)

@@ -13,7 +13,7 @@ from observers import Recorder
 from record_files import write_shapes
 
 from deeplab_tf.config import DataConfig, Experiment, Inference, ModelConfig, RunConfig, ServeConfig, TrainConfig
-from deeplab_tf.errors import ShortageError, is_out_of_memory, what_was_asked
+from deeplab_tf.errors import ShortageError, first_line, is_out_of_memory, what_was_asked
 from deeplab_tf.inference.predictor import Predictor, predictor_of
 from deeplab_tf.inference.tiles import segment_batch
 from deeplab_tf.network.sizes import halved
@@ -50,6 +50,11 @@ def hungry(*_, **__):
 
 
 # ---- what is a shortage of memory
+
+
+def test_the_first_line_of_what_a_library_says():
+    assert first_line(RuntimeError("\n  decoding failed \nframe 7")) == "decoding failed"
+    assert first_line(RuntimeError()) == first_line(RuntimeError(" \n")) == "RuntimeError"
 
 
 def test_what_tells_a_shortage(tmp_path):

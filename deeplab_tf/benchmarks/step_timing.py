@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from deeplab_tf.benchmarks.peaks import StepPrecision
-from deeplab_tf.errors import DeepLabError, is_out_of_memory, what_was_asked
+from deeplab_tf.errors import DeepLabError, first_line, is_out_of_memory, what_was_asked
 
 _WARM_UP = 3  # steps after the first: libraries try their algorithms, allocators find their blocks
 _TURN = 1.0  # seconds that a turn takes about
@@ -85,8 +85,7 @@ def _reason(error: Exception) -> str:
         return str(error)
     if is_out_of_memory(error):
         return f"not enough memory ({what_was_asked(error)})"
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {first}"[:_LONGEST]
+    return f"{type(error).__name__}: {first_line(error)}"[:_LONGEST]
 
 
 def answer(measure: Callable[[StepSpec], dict[str, Any]], text: str) -> None:

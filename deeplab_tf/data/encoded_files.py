@@ -4,6 +4,7 @@ import PIL.Image
 
 from deeplab_tf import files
 from deeplab_tf.data.faults import FileError
+from deeplab_tf.errors import first_line
 
 
 def read_file(file: str, what: str) -> bytes:
@@ -24,4 +25,4 @@ def undecoded(error: Exception, content: bytes) -> str:
     """Returns what is wrong with `content`, whose decoding raised `error`."""
     if isinstance(error, PIL.UnidentifiedImageError):
         return f"begins with {content[:8]!r}" if content else "0 bytes"
-    return str(error).strip()
+    return first_line(error)

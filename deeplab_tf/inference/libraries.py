@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_tf.errors import DeepLabError, OptionError
+from deeplab_tf.errors import DeepLabError, OptionError, first_line
 from deeplab_tf.inference.onnx_graph import INPUT, onnx_of
 from deeplab_tf.inference.processor import available_cores
 from deeplab_tf.inference.signal_stack import kept_signal_stack
@@ -64,8 +64,7 @@ def told(name: str) -> Iterator[None]:
     except DeepLabError:
         raise
     except Exception as error:  # those of the libraries have nothing in common
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise DeepLabError(f"{name} cannot run this network ({first})") from None
+        raise DeepLabError(f"{name} cannot run this network ({first_line(error)})") from None
 
 
 def _open_onnx(content: bytes) -> Run:

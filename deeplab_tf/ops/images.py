@@ -14,7 +14,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from deeplab_tf import files
-from deeplab_tf.errors import DeepLabError
+from deeplab_tf.errors import DeepLabError, first_line
 
 # Pillow's formats that these extensions stand for. EPS must not be one: Ghostscript would run it, under any file name.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
@@ -188,7 +188,7 @@ def read_image(
         raise DeepLabError(f"{name}: {error}") from None
     except PILLOW_ERRORS as error:
         raise DeepLabError(
-            f"{name}: damaged or truncated image ({str(error).strip()}); fetch or save it again"
+            f"{name}: damaged or truncated image ({first_line(error)}); fetch or save it again"
         ) from None
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 
 from deeplab_tf.catalog.image_facts import RGB, ImageFacts, describe_pixels
-from deeplab_tf.errors import DeepLabError
+from deeplab_tf.errors import DeepLabError, first_line
 from deeplab_tf.ops import deep_png
 from deeplab_tf.ops.images import PILLOW_ERRORS, image_content, opened_image, read_image
 from deeplab_tf.ops.photograph_files import NPY, TIFF, open_photograph
@@ -73,7 +73,7 @@ def read_stored(
         raise DeepLabError(f"{name}: not an image (begins with {start!r}); expected JPEG, PNG or the like") from None
     except PILLOW_ERRORS as error:
         raise DeepLabError(
-            f"{name}: damaged or truncated image ({str(error).strip()}); fetch or save it again"
+            f"{name}: damaged or truncated image ({first_line(error)}); fetch or save it again"
         ) from None
     return np.ascontiguousarray(pixels), photograph.notes
 

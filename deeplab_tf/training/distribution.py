@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from deeplab_tf.config import RunConfig
 from deeplab_tf.documents.json_files import parse_json
-from deeplab_tf.errors import DeepLabError
+from deeplab_tf.errors import DeepLabError, first_line
 
 _CURE_ALONE = "--strategy=one_device trains without the others"
 Batches = Callable[[tuple[int, int], int], tf.data.Dataset]
@@ -112,7 +112,7 @@ def _multi_worker(cluster: Mapping) -> Devices:
         strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         raise DeepLabError(
-            f"--strategy=multi_worker: {_first_line(error)}; check the hosts and ports of TF_CONFIG"
+            f"--strategy=multi_worker: {first_line(error)}; check the hosts and ports of TF_CONFIG"
         ) from None
     kind, index = cluster["task"]["type"], int(cluster["task"]["index"])
     is_chief = kind == "chief" or (index == 0 and "chief" not in cluster["cluster"])
@@ -126,7 +126,7 @@ def _tpu(address: str | None) -> Devices:
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
         raise DeepLabError(
-            f"--tpu={address or ''}: {_first_line(error)}; expected a TPU's name or address, `local` on its own host"
+            f"--tpu={address or ''}: {first_line(error)}; expected a TPU's name or address, `local` on its own host"
         ) from None
     return Devices(tf.distribute.TPUStrategy(resolver))
 
@@ -157,10 +157,6 @@ def reserve_devices(run: RunConfig) -> None:
     gpus = [] if run.clone_on_cpu else tf.config.list_physical_devices("GPU")
     if run.num_clones > 1 and not gpus and run.strategy in ("auto", "mirrored"):
         _split_cpu(run.num_clones)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def make_devices(run: RunConfig) -> Devices:

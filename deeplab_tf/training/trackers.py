@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 from deeplab_tf import files
 from deeplab_tf.documents.json_files import JSONError, read_json
-from deeplab_tf.errors import DeepLabError, visible
+from deeplab_tf.errors import DeepLabError, first_line, visible
 from deeplab_tf.training.session import Session
 from deeplab_tf.weights.run_options import plain
 
@@ -99,7 +99,7 @@ _KINDS = {"wandb": _WandB, "mlflow": _MLflow}
 
 
 def _line(error: Exception) -> str:
-    return visible(f"{type(error).__name__}: {error}".splitlines()[0])
+    return visible(f"{type(error).__name__}: {first_line(error)}")
 
 
 def _library(name: str) -> ModuleType:

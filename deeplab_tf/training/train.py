@@ -12,7 +12,7 @@ import tensorflow as tf
 from deeplab_tf import files
 from deeplab_tf.config import Experiment
 from deeplab_tf.data.examples import named_errors
-from deeplab_tf.errors import DeepLabError
+from deeplab_tf.errors import DeepLabError, first_line
 from deeplab_tf.evaluation.summaries import Summaries
 from deeplab_tf.inference.predictor import predictor_of
 from deeplab_tf.network.precision import exact_float32
@@ -176,7 +176,7 @@ def _workers_present(run: Session) -> Iterator[None]:
         if run.devices.workers == 1:
             raise
         raise DeepLabError(
-            f"another worker has gone ({str(error).splitlines()[0]}); start all of them again with the same commands: "
+            f"another worker has gone ({first_line(error)}); start all of them again with the same commands: "
             f"the run goes on from {run.directory.latest()}"
         ) from None
 

@@ -22,7 +22,7 @@ import tensorflow as tf
 from deeplab_tf import files
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.documents.json_files import JSONError, parse_json
-from deeplab_tf.errors import DamagedError, DeepLabError, is_out_of_memory
+from deeplab_tf.errors import DamagedError, DeepLabError, first_line, is_out_of_memory
 from deeplab_tf.network.build import build_model
 from deeplab_tf.network.model import Network
 from deeplab_tf.network.wrapped import as_network
@@ -65,7 +65,7 @@ def is_weights_alone(path: files.AnyPath) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return first_line(error)[:300]
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from deeplab_tf import files
-from deeplab_tf.errors import DamagedError, DeepLabError
+from deeplab_tf.errors import DamagedError, DeepLabError, first_line
 from deeplab_tf.weights.pickled import LARGEST_PICKLE, RefusedError, Storage, Tensor, read_pickle
 
 _ZIP = b"PK"
@@ -259,5 +259,5 @@ def read_state_dict(path: str | os.PathLike[str]) -> StateDict:
 
 
 def _damaged(path: object, error: Exception) -> DamagedError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    reason = first_line(error)[:200]
     return DamagedError(f"{path}: damaged, truncated or not a file of PyTorch's ({reason}); fetch or copy it again")

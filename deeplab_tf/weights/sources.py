@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from deeplab_tf import files
 from deeplab_tf.config import ModelConfig
 from deeplab_tf.config.fields import WEIGHTS
-from deeplab_tf.errors import DamagedError, DeepLabError
+from deeplab_tf.errors import DamagedError, DeepLabError, first_line
 from deeplab_tf.network.model import Network
 from deeplab_tf.weights import archives, caffe, caffe_names, keras_file, keras_layers, kinds, tensor_files
 from deeplab_tf.weights.checkpoint_index import read_index
@@ -81,7 +81,7 @@ def sha256_of(*paths: str | os.PathLike[str]) -> str:
 
 
 def _damaged(path: object, error: Exception) -> DamagedError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     return DamagedError(f"{path}: damaged or truncated ({reason}); expected an intact file, fetch or copy it again")
 
 

@@ -14,7 +14,7 @@ from deeplab_tf.data.annotations.drawn import AnnotatedPicture
 from deeplab_tf.data.annotations.reading import joined
 from deeplab_tf.data.file_tree import files_below
 from deeplab_tf.data.pairs import IMAGE_EXTENSIONS
-from deeplab_tf.errors import DeepLabError
+from deeplab_tf.errors import DeepLabError, first_line
 from deeplab_tf.ops.images import PILLOW_ERRORS, opened_image
 from deeplab_tf.ops.photograph_files import open_photograph
 from deeplab_tf.ops.photographs import Reading
@@ -126,7 +126,7 @@ def extent(file: str, content: bytes | None = None, *, max_pixels: int | None = 
     except PIL.UnidentifiedImageError:
         raise DeepLabError(f"{file}: not an image; expected JPEG, PNG or the like") from None
     except PILLOW_ERRORS as error:
-        raise DeepLabError(f"{file}: an image that cannot be read ({str(error).strip()})") from None
+        raise DeepLabError(f"{file}: an image that cannot be read ({first_line(error)})") from None
     return Extent(stored, (stored[1], stored[0]) if turned else stored)
 
 

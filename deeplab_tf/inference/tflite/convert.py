@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from deeplab_tf import files
 from deeplab_tf.config.export import Output
-from deeplab_tf.errors import DeepLabError, OptionError
+from deeplab_tf.errors import DeepLabError, OptionError, first_line
 from deeplab_tf.inference.graph import as_function
 from deeplab_tf.inference.graph_weights import ApartGraph
 from deeplab_tf.inference.tflite.file import open_interpreter, pack, unpack
@@ -44,8 +44,9 @@ def _refusing(precision: str) -> Iterator[None]:
     except DeepLabError:
         raise  # an image that cannot be read, ranges that are missing
     except Exception as error:  # the converter's own exceptions are not public
-        first = str(error).strip().splitlines()[0]
-        raise OptionError(f"--precision={precision}: the TFLite converter refuses the graph ({first})") from None
+        raise OptionError(
+            f"--precision={precision}: the TFLite converter refuses the graph ({first_line(error)})"
+        ) from None
 
 
 def convert(
