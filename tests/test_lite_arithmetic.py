@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from deeplab_tf.network.lite_arithmetic import LiteAdd, LiteConcatenate, LiteRequantize, LiteRound
-from deeplab_tf.weights.lite_weights import _factors
+from deeplab_tf.weights.lite_pixels import sum_factors
 
 RANGE = {"min": -128 * 0.05, "max": 127 * 0.05, "output_step": 0.05}  # levels from -128 to 127
 EVERY = np.arange(-255, 256)
@@ -19,7 +19,7 @@ def _calculated(make, inputs, **numbers):
 @pytest.mark.parametrize("steps", [(0.05, 0.05), (0.0377, 0.0491), (0.3, 0.002), (0.0499, 0.00007)])
 def test_sums_are_those_of_integers(steps):
     first, second = (part.reshape(-1) for part in np.meshgrid(EVERY, EVERY))
-    factors = _factors(steps, RANGE["output_step"])
+    factors = sum_factors(steps, RANGE["output_step"])
     parts = [(part * np.float32(step)).astype(np.float32) for part, step in zip((first, second), steps, strict=True)]
     found = _calculated(LiteAdd, parts, input_steps=steps, factors=factors)
     factor, power = factors[:2].astype(np.int64), int(factors[2])

@@ -58,10 +58,11 @@ def straight(content):
 
 
 def _in_litert(content, image):
-    """What a file of `straight` gives, of the levels -128 to 127."""
+    """What a file gives, of pixels or, like `straight`, of the levels -128 to 127."""
     interpreter = open_interpreter(content)
     (given,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.set_tensor(given["index"], (image - 128).astype(np.int8))
+    pixels = image if given["dtype"] is np.uint8 else image - 128
+    interpreter.set_tensor(given["index"], pixels.astype(given["dtype"]))
     interpreter.invoke()
     scale, zero = result["quantization"]
     return (interpreter.get_tensor(result["index"]).astype(np.float32) - zero) * np.float32(scale)
@@ -79,8 +80,10 @@ def _forget_names(model):
 
 
 @pytest.mark.heavy
-def test_eight_bits_become_a_model(straight, images, tmp_path):
-    path = tmp_path / "eight bits.tflite"
+@pytest.mark.parametrize("kind", ["straight", "content"])
+def test_eight_bits_become_a_model(kind, images, tmp_path, request):
+    """From the levels of pixels on, and with operations that scale pixels in eight bits."""
+    straight, path = request.getfixturevalue(kind), tmp_path / "eight bits.tflite"
     path.write_bytes(straight)
     config, model = load(path)
     assert config == dataclasses.replace(CONFIG, quantize_as_file=True)
@@ -122,6 +125,25 @@ def test_corners_that_are_not_aligned(straight, images, tmp_path):
         expected, aligned = (resize_unaligned(_in_litert(one, image), SIZE) for one in (changed, straight))
         error = np.abs(model(image, training=False) - expected).mean()
         assert error < 0.015 * np.ptp(expected) and error < np.abs(aligned - expected).mean()
+
+
+def test_operations_on_pixels_that_are_not_known_are_told(content, tmp_path):
+    path = tmp_path / "other.tflite"
+
+    def negate(model):
+        (graph,) = model.subgraphs
+        code = schema().OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = schema().BuiltinOperator.NEG
+        model.operatorCodes.append(code)
+        subtraction = graph.operators[2]
+        subtraction.opcodeIndex, subtraction.inputs = len(model.operatorCodes) - 1, subtraction.inputs[:1]
+        subtraction.builtinOptions, subtraction.builtinOptionsType = None, schema().BuiltinOptions.NONE
+
+    path.write_bytes(_changed(content, negate))
+    notes = open_model(path).notes
+    assert sum("operations on pixels are not known" in note for note in notes) == 1
+    path.write_bytes(content)
+    assert not any("not known" in note for note in open_model(path).notes)
 
 
 @pytest.mark.heavy

@@ -18,13 +18,7 @@ from deeplab_tf.arch.units import GroupNorm, Norm
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.inference.convolutions import Geometry, depthwise_convolution, full_convolution, sides_of, taken_in
 from deeplab_tf.inference.graph_weights import is_large
-from deeplab_tf.network.fake_quantization import (
-    FakeQuantize,
-    InputLevels,
-    fake_quantized,
-    input_levels,
-    weights_as_used,
-)
+from deeplab_tf.network.fake_quantization import FakeQuantize, fake_quantized, weights_as_used
 from deeplab_tf.network.graph import Graph, Maps
 from deeplab_tf.network.layers import PIXEL_SCALE
 from deeplab_tf.network.lite_arithmetic import LiteLayer, whole
@@ -146,8 +140,6 @@ class InferenceGraph(Graph):
         """Returns the output of a convolution, or of the rounding to a range."""
         if make is FakeQuantize:
             return fake_quantized(inputs, *(float(self._values(scope)[leaf]) for leaf in ("min", "max")))
-        if make is InputLevels:
-            return input_levels(inputs, *(float(self._values(scope)[leaf]) for leaf in ("min", "max")))
         if issubclass(make, LiteLayer):
             return make.calculate(inputs, {n: self._constant(v, scope, n) for n, v in self._values(scope).items()})
         if make not in _KERNELS:

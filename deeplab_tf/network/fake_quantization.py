@@ -14,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.config import TrainConfig
-from deeplab_tf.network.carrier import Carrier
 from deeplab_tf.network.normalisation import StandardizedConv2D
 from deeplab_tf.network.stepped import StepBatch, Stepped, replaced
 from deeplab_tf.ops.normalisation import standardized
@@ -136,25 +135,6 @@ class FakeQuantize(_FakeQuantised, keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the shape of the input."""
         return input_shape
-
-
-@_register
-class InputLevels(Carrier, FakeQuantize):
-    """Maps pixels to the levels of a range, as a file of eight bits reads them: 0 to `min`, and 255 to `max`.
-
-    A file's own levels are not quite the network's scale: MobileNetV2's read (x - 128) / 128 where training had
-    x * 2 / 255 - 1. The range follows nothing.
-    """
-
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Returns the levels of images [b, h, w, 3] of 0..255, rounded: halves down, as a cast of the padding does."""
-        del training
-        return input_levels(inputs, tf.convert_to_tensor(self.min), tf.convert_to_tensor(self.max))
-
-
-def input_levels(images: tf.Tensor, low: tf.Tensor | float, high: tf.Tensor | float) -> tf.Tensor:
-    """Returns `images` as `InputLevels` of this range gives them."""
-    return low + tf.clip_by_value(tf.math.ceil(images - 0.5), 0.0, 255.0) * ((high - low) / 255.0)
 
 
 def weights_as_used(layer: keras.layers.Layer) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from deeplab_tf.arch.spec import Architecture
 from deeplab_tf.arch.units import GroupNorm, Norm
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.fake_quantization import FAKE_QUANTISED, FakeQuantize, InputLevels
+from deeplab_tf.network.fake_quantization import FAKE_QUANTISED, FakeQuantize
 from deeplab_tf.network.layers import (
     Bound,
     FusedBatchNorm,
@@ -23,7 +23,7 @@ from deeplab_tf.network.layers import (
     SubtractMean,
     UnitPixels,
 )
-from deeplab_tf.network.lite_arithmetic import LITE, LiteAdd, LiteConcatenate, LiteRequantize, LiteRound
+from deeplab_tf.network.lite_arithmetic import LITE, InputLevels, LiteAdd, LiteConcatenate, LiteRequantize, LiteRound
 from deeplab_tf.network.normalisation import GroupNormalization, StandardizedConv2D
 from deeplab_tf.ops.resizing import scale_dimension
 

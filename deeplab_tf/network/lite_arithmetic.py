@@ -12,6 +12,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from deeplab_tf.network.carrier import Carrier
+
 _register = keras.saving.register_keras_serializable(package="deeplab_tf")
 
 Numbers = Mapping[str, tf.Tensor]
@@ -63,6 +65,27 @@ class LiteLayer(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the shape of the input."""
         return input_shape
+
+
+@_register
+class InputLevels(Carrier, LiteLayer):
+    """Gives each value of a pixel that the file gives it before its first convolution: `levels`.
+
+    A file's levels are not quite the network's scale: MobileNetV2's read (x - 128) / 128 where training had
+    x * 2 / 255 - 1, and what a converter wrote scales pixels in eight bits too.
+    """
+
+    def shapes(self, input_shape: Any) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of the values."""
+        return {"levels": (256, int(input_shape[-1]))}
+
+    @staticmethod
+    def calculate(inputs: tf.Tensor, numbers: Numbers) -> tf.Tensor:
+        """Returns the values for images of 0..255, rounded: halves down, as a cast of the padding does."""
+        levels = numbers["levels"]
+        channels: Any = inputs.shape[-1]
+        pixels = tf.cast(tf.clip_by_value(tf.math.ceil(inputs - _HALF), 0.0, _LEVELS), tf.int32)
+        return tf.gather(tf.reshape(levels, [-1]), pixels * channels + tf.range(channels))
 
 
 @_register
@@ -199,4 +222,4 @@ LITE: dict[type, type[keras.layers.Layer]] = {
     keras.layers.DepthwiseConv2D: LiteDepthwiseConv2D,
 }
 # The names of the numbers, which are those of variables of these layers and of files.
-NUMBERS = ("output_step", "product_step", "input_steps", "factors", "ratios", "input_step", "kernel_step")
+NUMBERS = ("levels", "output_step", "product_step", "input_steps", "factors", "ratios", "input_step", "kernel_step")

@@ -27,7 +27,7 @@ CLASSES: Mapping[str, str] = {
     "StandardizedConv2D": "network.normalisation",
     "GroupNormalization": "network.normalisation",
     "FakeQuantize": "network.fake_quantization",
-    "InputLevels": "network.fake_quantization",
+    "InputLevels": "network.lite_arithmetic",
     "HeldConv2D": "network.fake_quantization",
     "HeldDepthwiseConv2D": "network.fake_quantization",
     "LiteRound": "network.lite_arithmetic",

@@ -34,6 +34,7 @@ MOVES = frozenset(
 RECTIFIERS = {"RELU": "relu", "RELU6": "relu6"}
 _ACTIVATIONS = {0: None, 1: "relu", 3: "relu6"}
 _SAME = ("SUB", "LOGISTIC", "HARD_SWISH", "SOFTMAX", "MINIMUM", "MAXIMUM", "DIV", "NEG", *RECTIFIERS)
+_WITH_OPERAND = ("ADD", "SUB", "MUL")
 _TYPES = {"FLOAT32": "<f4", "FLOAT16": "<f2", "INT32": "<i4", "UINT8": "u1", "INT8": "i1", "INT16": "<i2"}
 _TYPES |= {"INT64": "<i8"}
 _LOWEST = {"UINT8": 0, "INT8": -128}
@@ -56,6 +57,9 @@ class Operation:
       bias: float32 [cout], None: there is none.
       stride, rate: vertical and horizontal.
       activation: what ends it: relu, relu6, None.
+      operand: of what adds, subtracts or multiplies a constant in eight bits: this constant, as integers without their
+        zero point; else None.
+      operand_step: what these are multiples of.
     """
 
     name: str
@@ -69,6 +73,8 @@ class Operation:
     stride: tuple[int, int] = (1, 1)
     rate: tuple[int, int] = (1, 1)
     activation: str | None = None
+    operand: np.ndarray | None = None
+    operand_step: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +244,17 @@ class _Reader:
         activation = RECTIFIERS.get(name)
         if kind == "add":
             activation = _ACTIVATIONS.get(self._file.options(table, "AddOptions").fusedActivationFunction)
-        return Operation(name, kind, maps, output, (self._file.names[output],), activation=activation)
+        operand, step = self._operand(name, inputs)
+        names = (self._file.names[output],)
+        return Operation(name, kind, maps, output, names, activation=activation, operand=operand, operand_step=step)
+
+    def _operand(self, name: str, inputs: list[int]) -> tuple[np.ndarray | None, float]:
+        """Returns a second input that is a constant in eight bits, as integers, and their step; else None and 1."""
+        stored = self._file.raw(inputs[1]) if name in _WITH_OPERAND and len(inputs) == 2 and inputs[1] >= 0 else None
+        scales = None if stored is None else self._file.scales(inputs[1])
+        if stored is None or scales is None or len(scales[0]) != 1:
+            return None, 1.0
+        return stored.astype(np.int64) - int(scales[1][0]), float(scales[0][0])
 
     def _note_corners(self, given: int, output: int, table: Any) -> None:
         before, after = self._file.shape(given)[1:3], self._file.shape(output)[1:3]

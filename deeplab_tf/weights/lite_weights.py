@@ -1,9 +1,7 @@
 """The weights of a .tflite of eight or sixteen bits, or without the release's names, and what else it tells."""
 
 import dataclasses
-import math
 import struct
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from deeplab_tf.errors import DeepLabError
 from deeplab_tf.weights.lite_graph import LiteGraph, read_graph
 from deeplab_tf.weights.lite_match import Match
 from deeplab_tf.weights.lite_network import find_network
+from deeplab_tf.weights.lite_pixels import converted, evenly, pixel_values, sum_factors
 
 # What reading a damaged file raises.
 READ_ERRORS = (
@@ -22,8 +21,8 @@ READ_ERRORS = (
 FOLDED = "batch norm is folded in a .tflite: statistics are 0 and 1, so keep them frozen"
 _SCALED = (-1.0, 1.0)  # what a network reads whose pixels are scaled
 _SLACK = 0.05
+_PREPROCESSED = "/preprocess_quant"
 _BEHIND = ("conv_quant", "act_quant")
-_CONVERTED = 256.0
 _FACTS = ("output_stride", "atrous_rates")
 
 
@@ -68,7 +67,7 @@ def _weights(found: Match) -> dict[str, np.ndarray]:
 def _check_input(graph: LiteGraph, found: Match, variant: str) -> None:
     """Raises DeepLabError where the first convolution reads other values than the network gives it."""
     architecture = ARCHITECTURES[variant]
-    read = next((found.ranges[scope] for scope in found.ranges if scope.endswith("/preprocess_quant")), graph.source)
+    read = next((found.ranges[scope] for scope in found.ranges if scope.endswith(_PREPROCESSED)), graph.source)
     if architecture.preprocessing != "scale" or read not in graph.ranges:
         return
     low, high = graph.ranges[read]
@@ -100,20 +99,13 @@ def _products(graph: LiteGraph, found: Match) -> dict[str, np.ndarray]:
     return numbers
 
 
-def _factors(steps: Sequence[float], output: float) -> np.ndarray:
-    """Returns what XNNPACK multiplies the two parts of a sum by, 21 bits of the larger, and by what it divides them."""
-    ratios = np.asarray(steps, np.float32) / np.float32(output)
-    power = np.ldexp(1.0, 20 - (math.frexp(float(ratios.max()))[1] - 1))
-    return np.asarray([*np.rint(ratios * power), power], np.float32)
-
-
 def _ratio(graph: LiteGraph, index: int) -> float:
-    """Returns by how much XNNPACK's rounding to another step, by a factor of 8 bits behind the point, errs."""
+    """Returns by how much rounding the factor from one step to another errs, of the maps of this number."""
     maker = graph.makers.get(index)
     if maker is None or maker.name != "QUANTIZE":
         return 1.0
     factor = graph.steps[maker.inputs[0]] / graph.steps[index]
-    return float(np.rint(factor * _CONVERTED) / _CONVERTED / factor)
+    return converted(factor) / factor
 
 
 def _joined(graph: LiteGraph, found: Match) -> dict[str, np.ndarray]:
@@ -127,19 +119,24 @@ def _joined(graph: LiteGraph, found: Match) -> dict[str, np.ndarray]:
         steps = [graph.steps[index] for index in operation.inputs]
         for place in (f"{scope}_quant", f"{scope.rpartition('/')[0]}/act_quant"):
             numbers[f"{place}/input_steps"] = np.asarray(steps, np.float32)
-            numbers[f"{place}/factors"] = _factors(steps, graph.steps[operation.output])
+            numbers[f"{place}/factors"] = sum_factors(steps, graph.steps[operation.output])
     return numbers
 
 
-def _arithmetic(graph: LiteGraph, found: Match) -> dict[str, np.ndarray]:
-    """Returns all that a network needs to round as the file; {} where the file has not all of it."""
+def _arithmetic(graph: LiteGraph, found: Match, notes: list[str]) -> dict[str, np.ndarray]:
+    """Returns all that a network needs to calculate as the file; {} where the file has not all of it."""
     ranges = _ranges(graph, found)
     read = {index for operation in (*found.convolutions.values(), *found.joined.values()) for index in operation.inputs}
     read |= {operation.output for operation in found.joined.values()}
     kernels = all(operation.kernel_step is not None for operation in found.convolutions.values())
     if not ranges or not kernels or not read <= set(graph.steps):
         return {}
-    return {**ranges, **_products(graph, found), **_joined(graph, found)}
+    scope, index = next((one, i) for one, i in found.ranges.items() if one.endswith(_PREPROCESSED))
+    values = pixel_values(graph, index)
+    if values is None:
+        values = evenly(*graph.ranges[index])
+        notes.append("its operations on pixels are not known here: their levels are taken to lie evenly in their range")
+    return {**ranges, f"{scope}/levels": values, **_products(graph, found), **_joined(graph, found)}
 
 
 def read_lite(content: bytes) -> LiteWeights:
@@ -154,13 +151,13 @@ def read_lite(content: bytes) -> LiteWeights:
     graph = read_graph(content)
     found = find_network(graph)
     _check_input(graph, found.match, found.config.model_variant)
-    ranges = _arithmetic(graph, found.match)
+    notes = [FOLDED]
+    ranges = _arithmetic(graph, found.match, notes)
     arrays = {**_weights(found.match), **ranges}
     wrong = [name for name, value in arrays.items() if not np.isfinite(value).all()]
     if wrong:
         raise DeepLabError(f"{wrong[0]} has values that are not numbers")
     known = {name: getattr(found.config, name) for name in _FACTS} | {"crop_size": graph.size}
-    notes = [FOLDED]
     if graph.corners and "aligned" not in graph.corners:
         known["align_corners"] = False
     if graph.corners - {"aligned"} and graph.corners != {"unaligned"}:

@@ -9,8 +9,9 @@ import keras
 from deeplab_tf.arch.spec import Architecture
 from deeplab_tf.arch.units import BatchNorm, Norm
 from deeplab_tf.config import ModelConfig
-from deeplab_tf.network.fake_quantization import FakeQuantize, InputLevels
+from deeplab_tf.network.fake_quantization import FakeQuantize
 from deeplab_tf.network.graph import Graph, Maps
+from deeplab_tf.network.lite_arithmetic import InputLevels
 from deeplab_tf.network.model import MERGED, build_outputs
 
 Kind = Literal["images", "conv", "depthwise", "add", "mul", "concat", "pool", "max_pool", "other"]

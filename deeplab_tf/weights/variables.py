@@ -3,9 +3,17 @@
 import keras
 
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.network.fake_quantization import FAKE_QUANTISED, FakeQuantize, InputLevels
+from deeplab_tf.network.fake_quantization import FAKE_QUANTISED, FakeQuantize
 from deeplab_tf.network.layers import FusedBatchNorm
-from deeplab_tf.network.lite_arithmetic import LITE, NUMBERS, LiteAdd, LiteConcatenate, LiteRequantize, LiteRound
+from deeplab_tf.network.lite_arithmetic import (
+    LITE,
+    NUMBERS,
+    InputLevels,
+    LiteAdd,
+    LiteConcatenate,
+    LiteRequantize,
+    LiteRound,
+)
 from deeplab_tf.network.normalisation import GroupNormalization, StandardizedConv2D
 
 _LEAVES: dict[type, dict[str, str]] = {
@@ -16,13 +24,12 @@ _LEAVES: dict[type, dict[str, str]] = {
     StandardizedConv2D: {"kernel": "weights", "bias": "biases"},
     GroupNormalization: {"gamma": "gamma", "beta": "beta"},
     FakeQuantize: {"min": "min", "max": "max"},
-    InputLevels: {"min": "min", "max": "max"},
 }
 _LEAVES |= {held: _LEAVES[plain] for plain, held in FAKE_QUANTISED.items()}
 _OF_FILES = {number: number for number in NUMBERS}  # of eight bits
 _LEAVES |= {lite: _LEAVES[plain] | _OF_FILES for plain, lite in LITE.items()}
 _LEAVES |= dict.fromkeys(
-    (LiteRound, LiteRequantize, LiteAdd, LiteConcatenate), {"min": "min", "max": "max"} | _OF_FILES
+    (InputLevels, LiteRound, LiteRequantize, LiteAdd, LiteConcatenate), {"min": "min", "max": "max"} | _OF_FILES
 )
 
 
