@@ -14,11 +14,12 @@ from record_files import example_of, write_records
 
 from deeplab_tf import configs
 from deeplab_tf.catalog.palettes import default_palette
-from deeplab_tf.config import Experiment, ModelConfig, RunConfig, TrainConfig
+from deeplab_tf.config import DataConfig, EvalConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.data.shapes import shapes_example
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.build import build_model
 from deeplab_tf.network.wrapped import config_of
+from deeplab_tf.tools import eval as eval_tool
 from deeplab_tf.tools import extend
 from deeplab_tf.tools.display import Display
 from deeplab_tf.training import extending
@@ -190,6 +191,27 @@ def test_a_run_extends_the_network_and_goes_on(folders, tmp_path, capsys, monkey
     assert json.loads((tmp_path / "run" / "extended.json").read_text()) == scores
     assert finished(extend, *arguments[:-2], "--add=star") == 1
     assert "extends to other classes (star, ring)" in one_line(capsys.readouterr().err)
+
+
+def test_scores_are_those_of_eval(folders, tmp_path):
+    """At the same crop, which the pooled feature sees: pictures are padded to it."""
+    _, model, _, old = folders
+    extension, found = extending.Extension.of(str(model), ["star", "ring"]), {}
+    grown = str(extension.begin(str(tmp_path / "run")))
+    for side in (33, 97):
+        asked = Experiment(
+            dataclasses.replace(OLD, num_classes=5),
+            data=DataConfig(classes_of=grown),
+            evaluation=EvalConfig(eval_crop_size=(side, side)),
+        )
+        found[side] = extension.scores(asked, None, old)["old"]
+        log = tmp_path / str(side)
+        flags = (f"--dataset_dir={old}", f"--eval_logdir={log}", "--dataset=six", f"--eval_crop_size={side},{side}")
+        assert finished(eval_tool, f"--checkpoint_dir={model}", *flags, "--max_number_of_evaluations=1") == 0
+        (line,) = (log / "metrics.jsonl").read_text().splitlines()
+        mean = np.mean(list(found[side].values()))
+        assert json.loads(line)["eval/miou_1.0_overall"] == pytest.approx(mean)
+    assert found[33] != found[97]
 
 
 def test_what_a_recipe_says_of_another_start_is_left_out(folders, tmp_path, capsys):

@@ -46,16 +46,21 @@ def test_unbiased_distillation_by_hand():
     assert float(total) == pytest.approx(10 * expected, rel=1e-6) and int(unsure) == 0
 
 
-def test_pixels_without_a_label_learn_what_the_teacher_is_sure_of():
-    """Labelled pixels learn all of it; what is ignored counts nowhere, what is unsure not in the divisor either."""
+@pytest.mark.parametrize("weights", [None, (1.0, 2.0, 0.5)])
+def test_pixels_without_a_label_learn_what_the_teacher_is_sure_of(weights):
+    """Labelled pixels learn all of it; what is ignored counts nowhere, what is unsure not in the divisor either.
+
+    Those without a label weigh what the teacher's best class does in the loss of labels.
+    """
     logits, teacher = drawn(OLD), drawn(OLD, seed=1)
     labels = np.where(LABELS == 255, 255, np.where(LABELS < OLD, 254, LABELS - OLD))
     ours, theirs = probabilities(logits), probabilities(teacher)
     costs = -(theirs * np.log(ours)).sum(-1)
     sure = (labels != 255) & ((labels != 254) | (theirs.max(-1) >= 0.7))
-    config = TrainConfig(teacher_confidence=0.7)
+    weighed = costs * np.where(labels == 254, np.asarray(weights or (1.0, 1.0, 1.0))[theirs.argmax(-1)], 1.0)
+    config = TrainConfig(teacher_confidence=0.7, label_weights=weights)
     total, unsure = teaching.teaching_terms(config, tf.constant(logits), tf.constant(teacher), tf.constant(labels))
-    assert float(total) == pytest.approx(costs[sure].sum(), rel=1e-6)
+    assert float(total) == pytest.approx(weighed[sure].sum(), rel=1e-6)
     assert 0 < int(unsure) == ((labels == 254) & ~sure).sum() < (labels == 254).sum()
 
 

@@ -45,7 +45,7 @@ class LiteLayer(keras.layers.Layer):
     def shapes(self, input_shape: Any) -> dict[str, tuple[int, ...]]:
         """Returns name -> shape of the numbers of a layer with these inputs."""
         del input_shape
-        return {"min": (), "max": (), "output_step": ()}
+        return {"min": (), "output_step": ()}
 
     @staticmethod
     def calculate(inputs: Any, numbers: Numbers) -> tf.Tensor:

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from deeplab_tf.config import TrainConfig
-from deeplab_tf.training.losses import class_count, in_range, kept_pixels
+from deeplab_tf.training.losses import class_count, class_weights, in_range, kept_pixels
 
 
 def unbiased_distillation(logits: tf.Tensor, teacher: tf.Tensor, *, background: int) -> tf.Tensor:
@@ -30,10 +30,11 @@ def teaching_terms(
     """Returns the sum of the loss against a teacher, times its weight, and how many pixels do not count, float32.
 
     Every pixel learns the teacher's probabilities, but for those that are ignored and, where there is no label, those
-    of which the teacher is not sure: these are not to be divided by.
+    of which the teacher is not sure: these are not to be divided by. A pixel without a label weighs what one of the
+    teacher's best class would.
 
     Args:
-      config: background_class, distillation_weight, teacher_confidence and ignore_label.
+      config: background_class, distillation_weight, teacher_confidence, label_weights and ignore_label.
       logits: [b, h, w, classes].
       teacher: logits [b, h, w, old classes].
       labels: [b, h, w] integers; what they ignore (padding, too) does not count. A value that is neither a class nor
@@ -46,4 +47,8 @@ def teaching_terms(
     unlabelled = kept * (1.0 - in_range(labels, class_count(logits))[1])
     confidence = tf.reduce_max(tf.nn.softmax(flat[1]), axis=1)
     unsure = unlabelled * tf.cast(confidence < config.teacher_confidence, tf.float32)
-    return config.distillation_weight * tf.reduce_sum((kept - unsure) * costs), tf.reduce_sum(unsure)
+    weights = tf.gather(
+        tf.constant(class_weights(config.label_weights, class_count(logits))), tf.argmax(flat[1], axis=1)
+    )
+    weights = tf.where(unlabelled > 0, weights, tf.ones_like(weights))
+    return config.distillation_weight * tf.reduce_sum((kept - unsure) * weights * costs), tf.reduce_sum(unsure)

@@ -102,7 +102,7 @@ def _products(graph: LiteGraph, found: Match) -> dict[str, np.ndarray]:
 def _ratio(graph: LiteGraph, index: int) -> float:
     """Returns by how much rounding the factor from one step to another errs, of the maps of this number."""
     maker = graph.makers.get(index)
-    if maker is None or maker.name != "QUANTIZE":
+    if maker is None or maker.name != "QUANTIZE" or maker.inputs[0] not in graph.steps:
         return 1.0
     factor = graph.steps[maker.inputs[0]] / graph.steps[index]
     return converted(factor) / factor
