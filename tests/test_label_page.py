@@ -208,6 +208,7 @@ def test_two_fingers_zoom_and_one_paints(page):
     before = mask(page)
     page.run("document.getElementById('board').scrollIntoView()")
     scale = "import('/shared.js').then(({ view }) => view.scale)"
+    page.wait(f"{scale[:-1]} * 129 <= 390)")  # the picture, of 129 pixels, fits the screen anew after its event
     was = page.run(scale)
     (x, y), (right, _) = at(page, 40, 40), at(page, 80, 40)
     touch(page, "touchStart", (x, y))
