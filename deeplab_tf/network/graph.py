@@ -304,24 +304,17 @@ class Graph:
         size: Sequence[int] | None = None,
         like: Maps | None = None,
         scale: float = 1.0,
+        rounded: bool = True,
     ) -> Maps:
         """Returns `x` resized to `size`, or to the size of `like` times `scale`; unchanged where it fits already.
 
-        A file of eight bits rounds what is between its levels, so that a graph of one does.
+        A file of eight bits rounds what is between its levels, so that a graph of one does, unless it is not `rounded`:
+        images, and outputs.
         """
-        x = self.interpolate(x, scope, size=size, like=like, scale=scale)
-        return self.fake_quantised(x, f"{scope}/resize_quant", LiteRound) if self.as_file else x
+        x = self._interpolated(x, scope, size, like, scale)
+        return self.fake_quantised(x, f"{scope}/resize_quant", LiteRound) if self.as_file and rounded else x
 
-    def interpolate(
-        self,
-        x: Maps,
-        scope: str,
-        *,
-        size: Sequence[int] | None = None,
-        like: Maps | None = None,
-        scale: float = 1.0,
-    ) -> Maps:
-        """Returns `x` as `resize` does, rounded by no graph: for images, and for outputs."""
+    def _interpolated(self, x: Maps, scope: str, size: Sequence[int] | None, like: Maps | None, scale: float) -> Maps:
         if size is None:
             assert like is not None
             height, width = like.shape[1:3]

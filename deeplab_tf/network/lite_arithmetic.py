@@ -6,8 +6,8 @@ The rules are those of XNNPACK, which LiteRT runs by default. They matter to the
 other way moves the sums behind it, and in the end a part of the pixels. Nothing here is trained.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -40,17 +40,17 @@ def _within(levels: tf.Tensor, numbers: Numbers) -> tf.Tensor:
 
 
 class LiteLayer(keras.layers.Layer):
-    """A layer whose weights are numbers of the file: `shapes` lists them."""
+    """A layer whose weights are numbers of the file: `shapes` lists them.
+
+    `calculate` gives the output by the inputs and these numbers, which a graph of constants has at hand.
+    """
+
+    calculate: ClassVar[Callable[[Any, Numbers], tf.Tensor]]
 
     def shapes(self, input_shape: Any) -> dict[str, tuple[int, ...]]:
         """Returns name -> shape of the numbers of a layer with these inputs."""
         del input_shape
         return {"min": (), "output_step": ()}
-
-    @staticmethod
-    def calculate(inputs: Any, numbers: Numbers) -> tf.Tensor:
-        """Returns the output of the layer by its numbers, which a graph of constants has at hand."""
-        raise NotImplementedError
 
     def build(self, input_shape: Any) -> None:
         """Makes the numbers."""
@@ -60,7 +60,9 @@ class LiteLayer(keras.layers.Layer):
 
     def call(self, inputs: Any) -> tf.Tensor:
         """Returns maps [b, h, w, c] of multiples of the output's step."""
-        return self.calculate(inputs, {variable.name: tf.convert_to_tensor(variable) for variable in self.weights})
+        return type(self).calculate(
+            inputs, {variable.name: tf.convert_to_tensor(variable) for variable in self.weights}
+        )
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the shape of the input."""

@@ -154,7 +154,7 @@ def build_outputs(graph: Graph, images: Maps, config: ModelConfig) -> dict[str, 
         copy, scaled, inputs = graph.numbered(number), config, images
         if scale != 1.0:
             scaled = _scaled(config, scale)
-            inputs = copy.interpolate(images, "image_pyramid", like=images, scale=scale)
+            inputs = copy.resize(images, "image_pyramid", like=images, scale=scale, rounded=False)
         features, end_points = backbone(copy, inputs, scaled)
         logits = head_logits(copy, features, end_points, inputs, scaled)
         outputs[f"logits_{scale:.2f}"] = copy.resize(logits, "logits/canvas", like=images, scale=canvas)
@@ -179,7 +179,9 @@ def assembled(
     graph = Graph(shared=shared, zeros=zeros, aligned=config.align_corners, **rounding)
     outputs = build_outputs(graph, images, config)
     if upsampled:
-        outputs = {name: graph.interpolate(maps, f"{name}/upsampled", like=images) for name, maps in outputs.items()}
+        outputs = {
+            name: graph.resize(maps, f"{name}/upsampled", like=images, rounded=False) for name, maps in outputs.items()
+        }
     network = Network(images, outputs if all_scales else outputs[MERGED], name=config.model_variant, config=config)
     carry(network.layers, config)
     return network
