@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.config import TrainConfig
+from deeplab_tf.network.depthwise import convolved_by_sums
 from deeplab_tf.network.normalisation import StandardizedConv2D
 from deeplab_tf.network.stepped import StepBatch, Stepped, replaced
 from deeplab_tf.ops.normalisation import standardized
@@ -73,12 +74,22 @@ class HeldConv2D(_FakeQuantised, keras.layers.Conv2D):
 class HeldDepthwiseConv2D(_FakeQuantised, keras.layers.DepthwiseConv2D):
     """A depthwise convolution, without bias, by its rounded kernel."""
 
+    by_sums = False
+
+    def for_step(self, config: TrainConfig, seed: int) -> contextlib.AbstractContextManager[None]:
+        """Returns a context after which rounding has begun; where XLA compiles the step, gradients are sums."""
+        del seed
+        return replaced(self, started=None, by_sums=config.jit_compile == "true")
+
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the maps [b, h, w, c] convolved by the rounded kernel."""
-        kernel = tf.convert_to_tensor(self.kernel)
+        exact = tf.convert_to_tensor(self.kernel)
+        kernel = self._once_started(exact, rounded(exact, depthwise=True))
+        if self.by_sums:
+            return convolved_by_sums(self, inputs, kernel)
         return keras.ops.depthwise_conv(
             inputs,
-            self._once_started(kernel, rounded(kernel, depthwise=True)),
+            kernel,
             strides=self.strides,
             padding=self.padding,
             dilation_rate=self.dilation_rate,

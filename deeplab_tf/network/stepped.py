@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from deeplab_tf.config import TrainConfig
+from deeplab_tf.network.depthwise import kernel_gradient_by_sums
 
 _LAYER_SEED = 1_000_003
 _REPLICA_SEED = 2**32
@@ -87,6 +88,8 @@ def as_trained(model: keras.Model, config: TrainConfig, *, still: Collection[str
                 options = held if name in still else config
                 stack.enter_context(stepped.for_step(options, (config.seed + drawing * _LAYER_SEED) % 2**31))
                 drawing += stepped.draws
+            elif config.jit_compile == "true" and isinstance(layer, keras.layers.DepthwiseConv2D):
+                stack.enter_context(kernel_gradient_by_sums(layer))
             if mixed and not (isinstance(layer, keras.layers.InputLayer) or (stepped and stepped.keeps_float32)):
                 stack.enter_context(replaced(layer, dtype_policy=mixed))
         yield
