@@ -1,10 +1,10 @@
-r"""A small network taught by a larger one: CamVid, of which every tenth picture has labels.
+r"""A small network taught by a larger one: CamVid, of which the first tenth, one drive at dusk, has labels.
 
   deeplab-tf train --config=camvid_taught --dataset_dir=camvid_records --train_logdir=exp/taught \
     --tf_initial_checkpoint=deeplabv3_mnv2_dm05_pascal --teacher=exp/teacher --unlabelled_dir=camvid_records
 
 Published: none. Measured: docs/how-to/train.md, where the teacher and the data are described.
-Hardware: two CPU cores, about 8 minutes.
+Hardware: two CPU cores, 8 to 13 minutes.
 
 Without the last two flags it trains on the labelled pictures alone. All pixels of the others count, sure or not: what a
 teacher is least sure of is what is thin and rare, and half of what is scored is that.
