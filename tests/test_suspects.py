@@ -1,22 +1,28 @@
 """Suspects: labels made wrong on purpose are found, borders are not, and who judges whom is told."""
 
+import dataclasses
+import io
 import json
 import pathlib
 import types
 
 import numpy as np
+import PIL.Image
 import pytest
+import tensorflow as tf
 from commands import finished, one_line
 from record_files import encoded, example_of, write_records
 
 from deeplab_tf.config import LabelConfig
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.doctor import suspects as doctor_suspects
-from deeplab_tf.doctor.samples import open_data
+from deeplab_tf.doctor.samples import Example, open_data
 from deeplab_tf.doctor.suspects import check_suspects
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.labelling.labeller import Labeller
-from deeplab_tf.labelling.suspects import ConfidentLearning, read_suspects
+from deeplab_tf.labelling.suspects import ConfidentLearning, SuspectList, read_suspects
+from deeplab_tf.ops.network_pictures import read_photograph
+from deeplab_tf.tools import build_data as build_data_tool
 from deeplab_tf.tools import doctor as doctor_tool
 
 STAR = 4
@@ -68,8 +74,20 @@ def data(tmp_path) -> pathlib.Path:
     return root
 
 
+@pytest.fixture
+def in_records(data, tmp_path) -> pathlib.Path:
+    """The same pictures in records, as build-data writes them."""
+    root = tmp_path / "records"
+    command = (f"--root={data}", f"--output_dir={root}", "--dataset=folder", "--num_shards=1", "--num_processes=1")
+    assert finished(build_data_tool, *command) == 0
+    return root
+
+
 @pytest.mark.heavy
-def test_wrong_labels_are_found_and_opened(data, tmp_path, capsys):
+@pytest.mark.parametrize(("where", "names"), [("data", "images/p {}.png"), ("in_records", "p {}")])
+def test_wrong_labels_are_found_and_opened(where, names, request, tmp_path, capsys):
+    data = request.getfixturevalue(where)
+    capsys.readouterr()
     file = tmp_path / "suspects.json"
     line = (f"--dataset_dir={data}", "--checkpoint=shapes_resnet", f"--suspects={file}", "--json")
     assert finished(doctor_tool, *line) in (0, 1)
@@ -79,10 +97,8 @@ def test_wrong_labels_are_found_and_opened(data, tmp_path, capsys):
     assert "not known whether trained on them" in codes["suspects-judged-by"]["evidence"][0]
     found = read_suspects(file)
     of = {suspect.picture: suspect for suspect in found.suspects[:2]}
-    assert set(of) == {"images/p 1.png", "images/p 4.png"}
-    assert (
-        of["images/p 1.png"].labelled == 0 and of["images/p 4.png"].labelled == of["images/p 4.png"].predicted % 8 + 1
-    )
+    forgotten, other = (of[names.format(number)] for number in (1, 4))
+    assert len(of) == 2 and forgotten.labelled == 0 and other.labelled == other.predicted % 8 + 1
     worst = found.suspects[0]
     labeller = Labeller(None, LabelConfig(suspects=str(file), output=str(tmp_path / "mended"), port=0))
     with labeller.running():
@@ -90,7 +106,24 @@ def test_wrong_labels_are_found_and_opened(data, tmp_path, capsys):
         opened = labeller.open(picture)
         assert opened.start == "label" and labeller.places(picture)[0].labelled == worst.labelled
         assert labeller.state()["pictures"][0]["name"] == worst.picture
+        expected = np.asarray(PIL.Image.open(tmp_path / "data" / "labels" / f"{pathlib.Path(picture.stem).name}.png"))
+        np.testing.assert_array_equal(opened.values, expected)
         labeller.save(picture, opened.values, revision=0, done=True)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_pictures_of_records_are_as_tensorflow_reads_them(orientation):
+    """TensorFlow does not turn them, and their labels lie on them as they are stored."""
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    stream = io.BytesIO()
+    PIL.Image.fromarray(shapes_example(0, 0, height=16, width=24)[0]).save(stream, "JPEG", exif=exif)
+    content = stream.getvalue()
+    photograph = Example("a", "a", content).photograph()
+    assert (photograph == content) == (orientation == 1)
+    found = read_photograph(photograph, None).pixels
+    np.testing.assert_array_equal(found, tf.io.decode_jpeg(content, dct_method="INTEGER_ACCURATE").numpy())
+    assert Example("a", "a", b"broken").photograph() == b"broken"
 
 
 def test_a_run_says_what_it_was_trained_on(tmp_path):
@@ -138,3 +171,12 @@ def test_mistakes_are_told(data, tmp_path, capsys):
     (data / "class_names.txt").write_text("background\ncircle")
     with pytest.raises(DeepLabError, match="shapes_resnet: has 9 classes, .* has 2"):
         check_suspects(["shapes_resnet"], open_data(data), tmp_path / "s.json")
+
+
+def test_a_list_without_suspects_is_not_opened(tmp_path):
+    file = tmp_path / "s.json"
+    nothing = SuspectList(("a", "b"), ((0, 0, 0), (9, 9, 9)), 255, (), ())
+    file.write_text(json.dumps(dataclasses.asdict(nothing)))
+    labeller = Labeller(None, LabelConfig(suspects=str(file), output=str(tmp_path / "out"), port=0))
+    with pytest.raises(DeepLabError, match="s.json: has no suspects"), labeller.running():
+        pass

@@ -155,6 +155,18 @@ def stored_content(content: bytes, label_size: tuple[int, int] | None, rules: Ph
     return StoredPhotograph(encoded, height, width, tuple(notes), encoded is content, picture)
 
 
+def without_turn(content: bytes) -> bytes:
+    """Returns an encoded photograph such that nobody turns it: one with an EXIF orientation as a PNG of what it stores.
+
+    What cannot be decoded is returned as it is.
+    """
+    try:
+        photograph = open_photograph(content)
+        return content if photograph.orientation == 1 else png_bytes(photograph.pixels())
+    except (DeepLabError, *PILLOW_ERRORS):
+        return content
+
+
 def _turns(photograph: Photograph, label_size: tuple[int, int] | None, exif: Exif) -> bool:
     """Returns whether a picture with an EXIF orientation is turned. DeepLabError where that cannot be told."""
     if exif != "auto" or label_size is None:

@@ -22,7 +22,7 @@ from deeplab_tf.data.layouts import LABEL_EXTENSIONS
 from deeplab_tf.data.locate import Located, locate_records
 from deeplab_tf.data.pairing import EQUAL_STEMS
 from deeplab_tf.data.pairs import Pair
-from deeplab_tf.data.photographs import Exif
+from deeplab_tf.data.photographs import Exif, without_turn
 from deeplab_tf.errors import DeepLabError, unknown_name
 
 _CODES = {EQUAL_STEMS: "equal-stems", TOO_MANY: "too-many-classes"}  # of kinds of faults
@@ -58,9 +58,12 @@ class Example:
     faults: tuple[tuple[str, str], ...] = ()
 
     def photograph(self) -> bytes:
-        """Returns the encoded image; DeepLabError where it is missing or cannot be read."""
+        """Returns the encoded image; DeepLabError where it is missing or cannot be read.
+
+        What EXIF data would turn, and TensorFlow reads as it is stored, comes from a record without them.
+        """
         if self.pair is None:
-            return self.image or b""
+            return without_turn(self.image or b"")
         try:
             return files.path(self.pair.image).read_bytes()
         except OSError as error:

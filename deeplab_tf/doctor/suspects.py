@@ -6,7 +6,9 @@ as far as there are any: cross-validation, if several runs on other divisions of
 
 import collections
 import dataclasses
+import hashlib
 import io
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +20,7 @@ from deeplab_tf import files
 from deeplab_tf.config import DataConfig, PredictConfig
 from deeplab_tf.data.locate import locate_records
 from deeplab_tf.data.masks import LabelRules, encoded_label
+from deeplab_tf.data.records import image_format
 from deeplab_tf.doctor.findings import NOTE, WARNING, Diagnosis, Finding
 from deeplab_tf.doctor.samples import DatasetOnDisk, Example, record_names
 from deeplab_tf.errors import DeepLabError
@@ -87,8 +90,9 @@ class _Search:
     judges: Sequence[_Judge]
     groups: dict[str, ConfidentLearning]
     counts: collections.Counter[str]
-    pairs: dict[str, SuspectPicture]
+    pictures: dict[str, SuspectPicture]
     failed: list[str]
+    examples: dict[str, str] = dataclasses.field(default_factory=dict)  # name of a picture -> that of its example
 
     def add(self, example: Example, split: str) -> None:
         """Judges one example."""
@@ -107,12 +111,29 @@ class _Search:
         pixels = _bounded(photograph.pixels)
         judges = by_knowledge[group]
         probabilities = np.mean([segment_probabilities(judge.predictor, pixels, _WHOLE) for judge in judges], axis=0)
-        self.groups[group].add(example.name, resize_labels(label, *probabilities.shape[:2]), probabilities)
+        own = example.pair is None and example.stem and example.stem not in self.examples
+        name = example.stem if own else example.name
+        self.examples[name] = example.name
+        self.groups[group].add(name, resize_labels(label, *probabilities.shape[:2]), probabilities)
         self.counts[group] += 1
         if example.pair is not None and example.pair.label is not None:
-            image, mask = (str(files.path(place)) for place in (example.pair.image, example.pair.label))
-            absolute = [place if files.is_remote(place) else os.path.abspath(place) for place in (image, mask)]
-            self.pairs[example.name] = SuspectPicture(example.name, absolute[0], absolute[1])
+            self.pictures[name] = SuspectPicture(name, _absolute(example.pair.image), _absolute(example.pair.label))
+
+    def write_pictures(self, folder: str, wanted: Iterable[str]) -> None:
+        """Writes what records hold of the `wanted` pictures to files, which are called by their content."""
+        names = {self.examples[name]: name for name in wanted}
+        labelled = (split for split in self.data.splits if split not in self.data.unlabelled)
+        for example in itertools.chain.from_iterable(map(self.data.examples, labelled)):
+            name = names.get(example.name)
+            if name is None:
+                continue
+            image, label = example.photograph(), example.label or b""
+            stem = os.path.join(folder, hashlib.sha256(image + label).hexdigest()[:16])
+            written = {f"{stem}.{image_format(image)}": image, f"{stem}.label.png": label}
+            for file, content in written.items():
+                with files.written(file, flag="--suspects", durable=False) as place:
+                    place.write_bytes(content)
+            self.pictures[name] = SuspectPicture(name, *map(_absolute, written))
 
     def _label(self, example: Example) -> np.ndarray:
         """Returns the classes that a label holds, uint8 [h, w]."""
@@ -134,6 +155,11 @@ class _Search:
         return tuple(sorted(found, key=lambda suspect: -suspect.score))
 
 
+def _absolute(place: str) -> str:
+    place = str(files.path(place))
+    return place if files.is_remote(place) else os.path.abspath(place)
+
+
 def _bounded(pixels: np.ndarray) -> np.ndarray:
     """Returns a photograph, [h, w, channels], of at most _MOST_PIXELS pixels."""
     count = pixels.shape[0] * pixels.shape[1]
@@ -150,6 +176,8 @@ def check_suspects(
     advance: Callable[[], object] = lambda: None,
 ) -> Diagnosis:
     """Writes the list of suspects of a data set, which `deeplab-tf label --suspects` opens, and returns the worst.
+
+    Pictures of records with suspects are written beside it, to a folder of its name with `_pictures`.
 
     Args:
       checkpoints: networks of the data set's classes, as `open_model` opens them. Each picture is judged by those that
@@ -178,7 +206,9 @@ def check_suspects(
     suspects = search.suspects()
     by = _judged_by(search, len(judges))
     named = dict.fromkeys(suspect.picture for suspect in suspects)
-    pictures = tuple(search.pairs[name] for name in named if name in search.pairs)
+    if data.in_records:
+        search.write_pictures(f"{os.path.splitext(output)[0]}_pictures", named)
+    pictures = tuple(search.pictures[name] for name in named if name in search.pictures)
     found = SuspectList(facts.class_names, facts.palette, facts.ignore_label, pictures, suspects, by.evidence)
     with files.written(output, flag="--suspects") as file:
         file.write_text(json.dumps(dataclasses.asdict(found)) + "\n", encoding="utf-8")
@@ -203,8 +233,6 @@ def _finding(suspects: Sequence[Suspect], data: DatasetOnDisk, output: str) -> F
         classes = f"labelled {names[suspect.labelled]}, predicted {names[suspect.predicted]}"
         lines.append(f"{suspect.picture}: {classes} ({suspect.score:.3f}), {where}")
     cure = f"look at them: deeplab-tf label --suspects={output}; the network may be wrong as well"
-    if data.in_records:
-        cure = "look at them in the files that the records were built from: give doctor their folder"
     return Finding("suspect-labels", WARNING, tuple(lines), cure)
 
 

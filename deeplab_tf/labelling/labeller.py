@@ -102,10 +102,7 @@ class Labeller:
         known = self.store.stems
         if self._suspects is not None:
             if not self._suspects.pictures:
-                raise DeepLabError(
-                    f"--suspects={self.options.suspects}: names no pictures in files; it has no suspects, or is of "
-                    "records: give doctor the folder that they were built from"
-                )
+                raise DeepLabError(f"--suspects={self.options.suspects}: has no suspects; there is nothing to look at")
             stems = stems_of([picture.name for picture in self._suspects.pictures], known)
             for picture in self._suspects.pictures:
                 places = self._suspects.places(picture.name)

@@ -60,7 +60,7 @@ class SuspectList:
 
     Attributes:
       class_names, palette, ignore_label: of the data set.
-      pictures: those with suspects, that lie in files; none where the data are records.
+      pictures: those with suspects; of records, copies in files.
       suspects: the worst first.
       notes: what the user should know of them.
     """
