@@ -246,6 +246,15 @@ def test_a_camera_by_keyboard(page):
     assert page.run(COUNT) == count and hidden(page, "player") and not hidden(page, "result")
 
 
+@pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)])
+def test_axe_finds_nothing_while_a_camera_runs(page, width, dark):
+    page.size(width, 900, dark=dark)
+    click(page, "camera")
+    page.wait(f"{COUNT} >= 2")
+    assert violations(page) == []
+    assert page.run("live.stream !== null && document.documentElement.scrollWidth <= innerWidth")
+
+
 @pytest.mark.parametrize("end", ["picture", "clip", "hidden", "failure", "again"])
 def test_what_ends_a_camera(page, clip, end):
     click(page, "camera")
