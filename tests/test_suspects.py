@@ -13,7 +13,10 @@ import tensorflow as tf
 from commands import finished, one_line
 from record_files import encoded, example_of, write_records
 
+from deeplab_tf.catalog.datasets import DATASETS, dataset_json
+from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config import LabelConfig
+from deeplab_tf.data import records
 from deeplab_tf.data.shapes import FIRST_INDEX, shapes_example
 from deeplab_tf.doctor import suspects as doctor_suspects
 from deeplab_tf.doctor.samples import Example, open_data
@@ -84,7 +87,7 @@ def in_records(data, tmp_path) -> pathlib.Path:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(("where", "names"), [("data", "images/p {}.png"), ("in_records", "p {}")])
+@pytest.mark.parametrize(("where", "names"), [("data", "images/p {}.png"), ("in_records", "train/p {}.png")])
 def test_wrong_labels_are_found_and_opened(where, names, request, tmp_path, capsys):
     data = request.getfixturevalue(where)
     capsys.readouterr()
@@ -177,6 +180,117 @@ def test_a_list_without_suspects_is_not_opened(tmp_path):
     file = tmp_path / "s.json"
     nothing = SuspectList(("a", "b"), ((0, 0, 0), (9, 9, 9)), 255, (), ())
     file.write_text(json.dumps(dataclasses.asdict(nothing)))
-    labeller = Labeller(None, LabelConfig(suspects=str(file), output=str(tmp_path / "out"), port=0))
-    with pytest.raises(DeepLabError, match="s.json: has no suspects"), labeller.running():
+    with pytest.raises(DeepLabError, match="s.json: has no suspects"):
+        Labeller(None, LabelConfig(suspects=str(file), output=str(tmp_path / "out"), port=0))
+    assert not (tmp_path / "out").exists()
+
+
+# ---- of records
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """Has the background be what a network is sure of everywhere."""
+    loaded = types.SimpleNamespace(card=types.SimpleNamespace(image=None, seen=lambda dataset, split: False))
+    monkeypatch.setattr(doctor_suspects, "_judge", lambda *_: doctor_suspects._Judge(loaded, None, None))
+    sure = np.eye(9, dtype=np.float32)[0]
+    monkeypatch.setattr(
+        doctor_suspects, "segment_probabilities", lambda _, pixels, __: np.broadcast_to(sure, (*pixels.shape[:2], 9))
+    )
+
+
+def example(name: str, number: int, content: bytes | None = None) -> tuple[np.ndarray, np.ndarray, bytes]:
+    """Returns a picture, its label and its record, in which most is background, and a thing is none."""
+    image, label = shapes_example(0, number, height=65, width=65)
+    label = np.where(np.indices(label.shape).sum(0) < 40, STAR, 0).astype(np.uint8)
+    made = content or encoded(label)
+    return image, label, records.make_example(encoded(image), made, filename=name, height=65, width=65)
+
+
+def list_of(folder: pathlib.Path, output: pathlib.Path, **parts: list[bytes]) -> SuspectList:
+    for split, examples in parts.items():
+        write_records(folder, split, examples)
+    (folder / "dataset.json").write_text(dataset_json(DATASETS["shapes"]))
+    check_suspects(["one"], open_data(folder), output)
+    return read_suspects(output)
+
+
+def labelling(file: pathlib.Path, output: pathlib.Path) -> Labeller:
+    return Labeller(None, LabelConfig(suspects=str(file), output=str(output), port=0))
+
+
+def test_names_of_records_are_those_of_files(judged, tmp_path):
+    names = ["img.001", "img.002", "b c", "b c", "", "../../evil"]
+    made = [example(name, number) for number, name in enumerate(names)]
+    stored = [record for *_, record in made]
+    found = list_of(tmp_path / "records", tmp_path / "s.json", train=stored[:3], val=stored[2:])
+    expected = ["train/img.001", "train/img.002", "train/b c", "val/b c", "val/b c-2", "val/picture", "val/../../evil"]
+    assert sorted(one.name for one in found.pictures) == sorted(f"{name}.png" for name in expected)
+    with (labeller := labelling(tmp_path / "s.json", tmp_path / "out")).running():
+        stems = {picture.name: picture.stem for picture in labeller.pictures}
+        assert stems["train/img.001.png"] == "train/img.001" and stems["val/b c-2.png"] == "val/b c-2"
+        for picture in labeller.pictures:
+            labeller.save(picture, labeller.open(picture).values, revision=0, done=True)
+    images = tmp_path / "out" / "images"
+    kept = {path.relative_to(images).as_posix() for path in images.rglob("*.png")}
+    assert len(kept) == len(expected) and {"train/img.001.png", "val/b c-2.png"} < kept
+    assert (tmp_path / "out" / "train.txt").read_text().count("\n") == len(expected)
+
+
+def test_a_label_of_another_picture_is_not_taken(judged, tmp_path):
+    """Two sets may have pictures of one name, and be mended in one folder by mistake."""
+    for number, name in enumerate(("one", "two")):
+        list_of(tmp_path / name, tmp_path / f"{name}.json", train=[example("a", number)[2]])
+    with (labeller := labelling(tmp_path / "one.json", tmp_path / "out")).running():
+        picture = labeller.pictures[0]
+        labeller.save(picture, labeller.open(picture).values, revision=0, done=False)
+    with labelling(tmp_path / "one.json", tmp_path / "out").running() as _:
         pass
+    told = r"--output=.*a.png was drawn on another picture than .*two_pictures"
+    with pytest.raises(DeepLabError, match=told), labelling(tmp_path / "two.json", tmp_path / "out").running():
+        pass
+
+
+def test_a_list_may_be_moved_with_its_pictures(judged, tmp_path):
+    image, label, record = example("a", 0)
+    list_of(tmp_path / "records", tmp_path / "s.json", train=[record])
+    (tmp_path / "there").mkdir()
+    for name in ("s.json", "s_pictures"):
+        (tmp_path / name).rename(tmp_path / "there" / name)
+    with (labeller := labelling(tmp_path / "there" / "s.json", tmp_path / "out")).running():
+        picture = labeller.pictures[0]
+        np.testing.assert_array_equal(labeller.open(picture).values, label)
+        assert labeller.size(picture) == image.shape[:2]
+
+
+def test_labels_of_records_are_their_indices(judged, tmp_path):
+    """TensorFlow does not look at a palette; one in another order than that of the set says nothing."""
+    _, label, _ = example("a", 0)
+    stored = PIL.Image.fromarray(label)
+    colours = DATASETS["shapes"].palette
+    stored.putpalette(bytes(channel for colour in (colours[STAR], *colours[1:4], colours[0]) for channel in colour))
+    stream = io.BytesIO()
+    stored.save(stream, "PNG")
+    list_of(tmp_path / "records", tmp_path / "s.json", train=[example("a", 0, stream.getvalue())[2]])
+    with (labeller := labelling(tmp_path / "s.json", tmp_path / "out")).running():
+        np.testing.assert_array_equal(labeller.open(labeller.pictures[0]).values, label)
+
+
+def test_a_file_in_the_place_of_the_pictures_is_told_first(tmp_path):
+    (tmp_path / "s_pictures").write_text("mine")
+    write_records(tmp_path / "records", "train", [example("a", 0)[2]])
+    (tmp_path / "records" / "dataset.json").write_text(dataset_json(DATASETS["shapes"]))
+    with pytest.raises(DeepLabError, match=r"--suspects=.*s.json: the pictures go to the folder .*s_pictures, which"):
+        check_suspects(["no checkpoint"], open_data(tmp_path / "records"), tmp_path / "s.json")
+    assert not (tmp_path / "s.json").exists()
+
+
+@pytest.mark.parametrize(("image", "opened_by"), [(None, ""), (((0.0, 200.0),), " --checkpoint=one")])
+def test_the_command_that_opens_them(judged, tmp_path, image, opened_by):
+    """Without a network, photographs are taken for 8-bit RGB."""
+    facts = ImageFacts(3, "uint8", image, (1.0, 2.0, 3.0)) if image else None
+    write_records(tmp_path / "records", "train", [example("a", 0)[2]])
+    stated = dataset_json(dataclasses.replace(DATASETS["shapes"], image=facts))
+    (tmp_path / "records" / "dataset.json").write_text(stated)
+    found = check_suspects(["one"], open_data(tmp_path / "records"), tmp_path / "s.json")
+    assert f"deeplab-tf label --suspects={tmp_path / 's.json'}{opened_by}; " in found.findings[0].cure

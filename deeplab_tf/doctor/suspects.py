@@ -28,7 +28,7 @@ from deeplab_tf.inference.predictor import Predictor
 from deeplab_tf.inference.runtime import runtime_predictor
 from deeplab_tf.inference.tiles import segment_probabilities
 from deeplab_tf.labelling.suspects import ConfidentLearning, Suspect, SuspectList, SuspectPicture
-from deeplab_tf.ops.images import FORMATS, PILLOW_ERRORS, resize_labels, resize_longest
+from deeplab_tf.ops.images import FORMATS, PILLOW_ERRORS, png_bytes, resize_labels, resize_longest
 from deeplab_tf.ops.network_pictures import read_photograph
 from deeplab_tf.weights.loading import Loaded, open_model
 from deeplab_tf.weights.run_options import PLACES, read_run
@@ -111,29 +111,39 @@ class _Search:
         pixels = _bounded(photograph.pixels)
         judges = by_knowledge[group]
         probabilities = np.mean([segment_probabilities(judge.predictor, pixels, _WHOLE) for judge in judges], axis=0)
-        own = example.pair is None and example.stem and example.stem not in self.examples
-        name = example.stem if own else example.name
+        name = example.name if example.pair is not None else self._name(example, split)
         self.examples[name] = example.name
         self.groups[group].add(name, resize_labels(label, *probabilities.shape[:2]), probabilities)
         self.counts[group] += 1
         if example.pair is not None and example.pair.label is not None:
             self.pictures[name] = SuspectPicture(name, _absolute(example.pair.image), _absolute(example.pair.label))
 
+    def _name(self, example: Example, split: str) -> str:
+        """Returns what the picture of a record is called: as a file below a folder of its split."""
+        end = f".{image_format(example.image or b'')}"
+        stem = f"{split}/{example.stem or 'picture'}"
+        numbered = (f"{stem}{end}" if number == 1 else f"{stem}-{number}{end}" for number in itertools.count(1))
+        return next(name for name in numbered if name not in self.examples)
+
     def write_pictures(self, folder: str, wanted: Iterable[str]) -> None:
-        """Writes what records hold of the `wanted` pictures to files, which are called by their content."""
+        """Writes what records hold of the `wanted` pictures to files, which are called by their content.
+
+        Labels are written without a palette: TensorFlow reads the indices whatever its colours are.
+        """
         names = {self.examples[name]: name for name in wanted}
         labelled = (split for split in self.data.splits if split not in self.data.unlabelled)
         for example in itertools.chain.from_iterable(map(self.data.examples, labelled)):
             name = names.get(example.name)
             if name is None:
                 continue
-            image, label = example.photograph(), example.label or b""
-            stem = os.path.join(folder, hashlib.sha256(image + label).hexdigest()[:16])
+            image, label = example.photograph(), png_bytes(self._label(example))
+            stem = hashlib.sha256(image + label).hexdigest()[:16]
             written = {f"{stem}.{image_format(image)}": image, f"{stem}.label.png": label}
             for file, content in written.items():
-                with files.written(file, flag="--suspects", durable=False) as place:
+                with files.written(os.path.join(folder, file), flag="--suspects", durable=False) as place:
                     place.write_bytes(content)
-            self.pictures[name] = SuspectPicture(name, *map(_absolute, written))
+            beside = os.path.basename(folder)
+            self.pictures[name] = SuspectPicture(name, *(os.path.join(beside, file) for file in written))
 
     def _label(self, example: Example) -> np.ndarray:
         """Returns the classes that a label holds, uint8 [h, w]."""
@@ -190,6 +200,11 @@ def check_suspects(
       DeepLabError: a checkpoint cannot be opened or has other classes, the file cannot be written, or not one picture
         can be judged.
     """
+    copies = f"{os.path.splitext(output)[0]}_pictures"
+    if data.in_records and files.path(copies).is_file():
+        raise DeepLabError(
+            f"--suspects={output}: the pictures go to the folder {copies}, which is a file; name another"
+        )
     judges = [_judge(checkpoint, data) for checkpoint in checkpoints]
     facts = data.facts
     groups = {kind: ConfidentLearning(facts.num_classes, facts.ignore_label) for kind in (_UNSEEN, _UNKNOWN, _SEEN)}
@@ -207,18 +222,20 @@ def check_suspects(
     by = _judged_by(search, len(judges))
     named = dict.fromkeys(suspect.picture for suspect in suspects)
     if data.in_records:
-        search.write_pictures(f"{os.path.splitext(output)[0]}_pictures", named)
+        search.write_pictures(copies, named)
     pictures = tuple(search.pictures[name] for name in named if name in search.pictures)
     found = SuspectList(facts.class_names, facts.palette, facts.ignore_label, pictures, suspects, by.evidence)
     with files.written(output, flag="--suspects") as file:
         file.write_text(json.dumps(dataclasses.asdict(found)) + "\n", encoding="utf-8")
-    findings = (_finding(suspects, data, str(output)), by)
+    # Without a network, labelling takes pictures for 8-bit RGB.
+    model = f" --checkpoint={checkpoints[0]}" if facts.image else ""
+    findings = (_finding(suspects, data, f"--suspects={output}{model}"), by)
     return Diagnosis(
         f"Suspects of {data.root}", findings, {"pictures": sum(search.counts.values()), "suspects": len(suspects)}
     )
 
 
-def _finding(suspects: Sequence[Suspect], data: DatasetOnDisk, output: str) -> Finding:
+def _finding(suspects: Sequence[Suspect], data: DatasetOnDisk, opened_by: str) -> Finding:
     """Returns the finding of the worst suspects."""
     if not suspects:
         return Finding("suspect-labels", NOTE, ("no labelled region is contradicted with confidence",))
@@ -232,7 +249,7 @@ def _finding(suspects: Sequence[Suspect], data: DatasetOnDisk, output: str) -> F
         where = f"{left:.0f} to {left + wide:.0f} % of the width, {top:.0f} to {top + high:.0f} % of the height"
         classes = f"labelled {names[suspect.labelled]}, predicted {names[suspect.predicted]}"
         lines.append(f"{suspect.picture}: {classes} ({suspect.score:.3f}), {where}")
-    cure = f"look at them: deeplab-tf label --suspects={output}; the network may be wrong as well"
+    cure = f"look at them: deeplab-tf label {opened_by}; the network may be wrong as well"
     return Finding("suspect-labels", WARNING, tuple(lines), cure)
 
 

@@ -70,6 +70,8 @@ class Labeller:
         self.draining = False
         self._output = output_of(options)
         self._suspects = read_suspects(options.suspects) if options.suspects else None
+        if self._suspects is not None and not self._suspects.pictures:
+            raise DeepLabError(f"--suspects={options.suspects}: has no suspects; there is nothing to look at")
         self.facts = _facts(loaded, self._suspects, options, os.path.basename(self._output))
         self.store = LabelStore(self._output, self.facts)
         self._model = LabelModel(loaded and loaded.model, loaded.card if loaded else None, options)
@@ -90,6 +92,7 @@ class Labeller:
             self._by_identity = {picture.identity: picture for picture in self.pictures}
             for picture in self.pictures:
                 if self.store.saved(picture).revision:
+                    self.store.require_same(picture)
                     self.store.follow(picture)
             self._ranking = Ranking(self._model, self.pictures)
             self._ranking.start()
@@ -101,8 +104,6 @@ class Labeller:
     def _listed(self) -> Iterator[LabelPicture]:
         known = self.store.stems
         if self._suspects is not None:
-            if not self._suspects.pictures:
-                raise DeepLabError(f"--suspects={self.options.suspects}: has no suspects; there is nothing to look at")
             stems = stems_of([picture.name for picture in self._suspects.pictures], known)
             for picture in self._suspects.pictures:
                 places = self._suspects.places(picture.name)

@@ -11,6 +11,7 @@ file, so it is either the one before or the one after. All else follows from the
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -58,11 +59,13 @@ class SavedLabel:
       source: the name of its picture.
       revision: how often it was saved.
       done: whether the person has said that it is right.
+      digest: of the picture's file; "": not known, as in labels of earlier versions.
     """
 
     source: str
     revision: int
     done: bool
+    digest: str = ""
 
 
 class LabelStore:
@@ -151,6 +154,15 @@ class LabelStore:
         """Returns what is known of a picture's label; of one that there is not, revision 0."""
         return self._saved.get(picture.stem, SavedLabel(picture.name, 0, False))
 
+    def require_same(self, picture: LabelPicture) -> None:
+        """Raises DeepLabError where the label that there is was drawn on another picture of the same name."""
+        drawn_on = self.saved(picture).digest
+        if drawn_on and _digest(picture) not in (drawn_on, ""):
+            raise DeepLabError(
+                f"--output={self.folder}: {self._file(picture)} was drawn on another picture than {picture.file}; "
+                "choose another folder, or remove that label"
+            )
+
     def _file(self, picture: LabelPicture) -> pathlib.Path:
         return self.folder / "labels" / f"{picture.stem}.png"
 
@@ -191,7 +203,7 @@ class LabelStore:
                     self.follow(picture)
                     return saved.revision  # the answer to the same request was lost
                 raise ConflictError
-            after = SavedLabel(picture.name, revision + 1, done)
+            after = SavedLabel(picture.name, revision + 1, done, _digest(picture))
             self._write(picture, label, after)
             self._saved[picture.stem] = after
             self.follow(picture)
@@ -236,6 +248,14 @@ class LabelStore:
             else:
                 (self.folder / _LIST).unlink(missing_ok=True)
         self._listed = done
+
+
+def _digest(picture: LabelPicture) -> str:
+    """Returns a digest of a picture's file; "" where it cannot be read."""
+    try:
+        return hashlib.sha256(files.path(picture.file).read_bytes()).hexdigest()[:32]
+    except OSError:
+        return ""
 
 
 def _saved_label(path: pathlib.Path) -> SavedLabel:

@@ -47,7 +47,7 @@ class Suspect:
 
 @dataclasses.dataclass(frozen=True)
 class SuspectPicture:
-    """A picture of a suspect: its name, its file, and that of its label."""
+    """A picture of a suspect: its name, its file, and that of its label; files of copies are relative to the list."""
 
     name: str
     file: str
@@ -84,10 +84,16 @@ class SuspectList:
 def read_suspects(path: str | os.PathLike[str]) -> SuspectList:
     """Reads the file that doctor --suspects has written; DeepLabError where it is not one."""
     try:
-        return read_json(files.path(path), SuspectList)
+        found = read_json(files.path(path), SuspectList)
     except (OSError, JSONError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DeepLabError(f"--suspects={path}: not a file of doctor --suspects ({reason})") from None
+
+    def place(file: str) -> str:
+        return file if files.is_remote(file) else os.path.join(os.path.dirname(path), file)
+
+    pictures = (SuspectPicture(one.name, place(one.file), place(one.label)) for one in found.pictures)
+    return dataclasses.replace(found, pictures=tuple(pictures))
 
 
 @dataclasses.dataclass(frozen=True)
