@@ -1,5 +1,6 @@
 """Names of the Hugging Face Hub: fetched from and pushed to a server of this machine, refused in one line."""
 
+import dataclasses
 import hashlib
 import http.server
 import json
@@ -11,8 +12,9 @@ import pytest
 from networks import TINY, lively
 
 from deeplab_tf import Segmenter
-from deeplab_tf.config import PredictConfig
+from deeplab_tf.config import Experiment, PredictConfig, RunConfig
 from deeplab_tf.errors import DeepLabError
+from deeplab_tf.training.teacher import opened_teacher, teacher_digest
 from deeplab_tf.weights import hub
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.tf1 import Receipt
@@ -78,13 +80,31 @@ def test_a_repository_is_fetched_once_and_without_code(server):
     assert hub.fetch("hf://me/net@v1") == folder
 
 
-def test_a_repository_is_segmented_with(server, tmp_path, monkeypatch):
-    """A model directory in a repository; its classes are those of the same folder on the disk."""
+@pytest.fixture
+def card(server, tmp_path, monkeypatch) -> ModelCard:
+    """That of a network which a repository and the folder `model` hold."""
     model = lively(TINY)
     card = ModelCard(model.config, class_names=tuple(f"c{i}" for i in range(TINY.num_classes)))
     save_model(tmp_path / "model", model, Receipt("weights", {}, {}, ""), card=card)
     contents = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir() if path.is_file()}
     monkeypatch.setattr(f"{__name__}.CONTENTS", contents)
+    return card
+
+
+def test_a_repository_teaches(card, tmp_path):
+    here = str(tmp_path / "model")
+    assert teacher_digest("hf://me/net") == teacher_digest(here)
+    asked = Experiment(model=TINY, run=RunConfig(teacher="hf://me/net"))
+    teacher, other = (
+        opened_teacher(dataclasses.replace(asked, run=run), card) for run in (asked.run, RunConfig(teacher=here))
+    )
+    assert teacher is not None and other is not None
+    for one, same in zip(teacher.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, same)
+
+
+def test_a_repository_is_segmented_with(card, tmp_path):
+    """A model directory in a repository; its classes are those of the same folder on the disk."""
     options = PredictConfig(runtime="tf")
     image = np.full((40, 60, 3), 90, np.uint8)
     found, expected = Segmenter("hf://me/net", options), Segmenter(tmp_path / "model", options)

@@ -1,5 +1,7 @@
 """Pictures without labels in training: their places in a batch, records and files of them, a run, and refusals."""
 
+import dataclasses
+import io
 import json
 import os
 import signal
@@ -14,6 +16,7 @@ from observers import Recorder
 from record_files import encoded, write_shapes
 
 from deeplab_tf.catalog.datasets import DATASETS
+from deeplab_tf.catalog.image_facts import ImageFacts
 from deeplab_tf.config import DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
 from deeplab_tf.data import shapes
 from deeplab_tf.data.examples import named_batches, open_records
@@ -23,6 +26,7 @@ from deeplab_tf.doctor.run import check_run
 from deeplab_tf.errors import DeepLabError
 from deeplab_tf.network.build import build_model
 from deeplab_tf.tools import train as train_tool
+from deeplab_tf.training.teacher import opened_teacher
 from deeplab_tf.training.train import train
 from deeplab_tf.weights.model_directory import ModelCard, save_model
 from deeplab_tf.weights.run_directory import RunDirectory
@@ -31,6 +35,8 @@ from deeplab_tf.weights.tf1 import Receipt
 NAMES = DATASETS["shapes"].class_names
 MODEL = ModelConfig("tiny", num_classes=len(NAMES), crop_size=(33, 33), aspp_convs_filters=8)
 _WHOLE = BatchPart()
+_BYTES = ImageFacts(3, "uint8", ((0.0, 200.0),), (1.0, 2.0, 3.0))
+_BANDS = ImageFacts(4, "float32", ((0.0, 1.0), (0.0, 1.0), (0.0, 2.0), (0.0, 1.0)), (1.0,) * 4)
 FREE = 254  # neither a class of the shapes nor ignored
 
 
@@ -156,6 +162,16 @@ def test_pictures_as_files(tmp_path):
         stored_picture(str(tmp_path / "broken.jpg"), None)
 
 
+def test_pictures_of_bands_as_files(places, tmp_path):
+    pixels = np.random.default_rng(0).random((6, 9, 4)).astype(np.float32)
+    np.save(tmp_path / "a.npy", pixels)
+    found = Unlabelled.of(run_of(places, tmp_path), data_of(places))
+    assert found and found.names == ("a.npy",)
+    content, size = stored_picture(str(tmp_path / "a.npy"), _BANDS)
+    assert size == (6, 9)
+    np.testing.assert_array_equal(np.load(io.BytesIO(content)), pixels)
+
+
 def test_masks_beside_images_are_no_pictures(places, tmp_path):
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
@@ -227,6 +243,35 @@ def test_a_teacher_of_other_classes(places, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("teacher", "learner", "message"),
+    [
+        ({}, {"num_classes": 5}, f"has {MODEL.num_classes} classes; expected 5"),
+        ({"image": _BANDS}, {}, "the data set has photographs of .*, the teacher reads 4 bands of float32"),
+        ({"image": _BYTES}, {}, "reads values of 0 to 200, the data set has 0 to 255; expected"),
+        ({}, {"image": _BYTES}, "reads values of 0 to 255, the data set has 0 to 200; expected"),
+        (
+            {"image": _BANDS},
+            {"image": dataclasses.replace(_BANDS, range=((0.0, 1.0),))},
+            "reads values of 0 to 1, 0 to 2, the data set has 0 to 1; expected",
+        ),
+    ],
+)
+def test_a_teacher_that_does_not_fit(tmp_path, teacher, learner, message):
+    cards = []
+    for facts in (teacher, learner):
+        image = facts.get("image")
+        channels = image.channels if image else 3
+        config = dataclasses.replace(
+            MODEL, input_channels=channels, num_classes=facts.get("num_classes", MODEL.num_classes)
+        )
+        cards.append(ModelCard(config, image=image))
+    save_model(tmp_path / "other", build_model(cards[0].config), Receipt("drawn", "", {}, {}), card=cards[0])
+    asked = Experiment(model=cards[1].config, run=RunConfig(teacher=str(tmp_path / "other")))
+    with pytest.raises(DeepLabError, match=f"--teacher={tmp_path}/other: {message}"):
+        opened_teacher(asked, cards[1])
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         (["--unlabelled_dir={root}/pictures"], "unlabelled_dir='{root}/pictures': needs teacher"),
@@ -235,6 +280,9 @@ def test_a_teacher_of_other_classes(places, tmp_path):
             "--teacher_confidence=0.5 would do nothing: it needs",
         ),
         (["--unlabelled_dir={root}/none", "--teacher={root}/teacher"], "--unlabelled_dir={root}/none: no such folder"),
+        (["--teacher={root}/none"], "--teacher={root}/none: checkpoint"),
+        (["--teacher={root}/teacher", "--distillation_weight=0"], "--distillation_weight=0: nothing is learned from"),
+        (["--teacher=hf://nobody"], "--teacher=hf://nobody: expected hf://owner/name"),
         (["--unlabelled_dir={root}/empty", "--teacher={root}/teacher"], "empty: holds no pictures (.jpg, .jpeg"),
         (
             ["--unlabelled_dir={root}/pictures", "--teacher={root}/teacher", "--unlabelled_split=x"],

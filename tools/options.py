@@ -75,7 +75,7 @@ def _require_file_systems(values: flags.FlagValues) -> None:
             if getattr(values[name].parser, "addresses", False) and files.is_address(place):
                 continue
             for part in place.split(",") if isinstance(values[name].parser, PathListParser) else [place]:
-                if "checkpoint" in name and part.startswith(HUB):
+                if ("checkpoint" in name or name == "teacher") and part.startswith(HUB):
                     continue
                 if files.is_remote(part):
                     start_tensorflow()

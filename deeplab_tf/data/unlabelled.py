@@ -24,9 +24,10 @@ from deeplab_tf.data.file_tree import extension, files_below
 from deeplab_tf.data.identity import records_digest
 from deeplab_tf.data.layouts import find_layout
 from deeplab_tf.data.locate import Located, locate_records
+from deeplab_tf.data.pairs import IMAGE_EXTENSIONS
 from deeplab_tf.data.photographs import PhotographRules, stored_content
 from deeplab_tf.errors import DeepLabError
-from deeplab_tf.ops.images import EXTENSIONS, PILLOW_ERRORS, png_bytes
+from deeplab_tf.ops.images import PILLOW_ERRORS, png_bytes
 from deeplab_tf.ops.network_pictures import read_photograph
 from deeplab_tf.ops.photograph_files import open_photograph
 
@@ -62,7 +63,8 @@ class Unlabelled:
             return None
         folder = files.path(run.unlabelled_dir)
         if not folder.is_dir():
-            raise DeepLabError(f"{_FLAG}={folder}: no such folder; expected one of pictures or of records")
+            problem = "is a file" if folder.is_file() else "no such folder"
+            raise DeepLabError(f"{_FLAG}={folder}: {problem}; expected a folder of pictures or of records")
         if records.find_splits(folder):
             located = _located(_own(data, str(folder)), run.unlabelled_split or _SPLIT)
             found = cls(str(folder), run.unlabelled_share, located)
@@ -77,7 +79,7 @@ class Unlabelled:
         if not 0 < taken < data.batch_size:
             raise DeepLabError(
                 f"--unlabelled_share={share:g}: {taken} of a batch of {data.batch_size}; expected a share that leaves "
-                "both kinds of pictures at least one"
+                "both kinds of pictures at least one, and a batch of two or more"
             )
         return found
 
@@ -200,13 +202,13 @@ def _pictures(folder: str) -> tuple[str, ...]:
       DeepLabError: there are none.
     """
     paths = files_below(folder)
-    found = [path for path in paths if extension(path) in EXTENSIONS]
+    found = [path for path in paths if extension(path) in IMAGE_EXTENSIONS]
     layout = find_layout(paths)
     if any(source.labels for source in layout.sources):
         images = {image for source in layout.sources for image in source.images}
         found = [path for path in found if path in images]
     if not found:
-        raise DeepLabError(f"{_FLAG}={folder}: holds no pictures ({', '.join(EXTENSIONS[:5])}, ...) and no records")
+        raise DeepLabError(f"{_FLAG}={folder}: holds no pictures ({', '.join(IMAGE_EXTENSIONS)}) and no records")
     return tuple(found)
 
 
