@@ -181,11 +181,20 @@ def test_masks_beside_images_are_no_pictures(places, tmp_path):
     assert found and found.names == ("images/0.png", "images/1.png")
 
 
-def test_a_picture_that_is_damaged_is_named(places, tmp_path):
-    (tmp_path / "bad.png").write_bytes(encoded(np.full((40, 40, 3), 7, np.uint8))[:50])
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("bad.png", encoded(np.full((40, 40, 3), 7, np.uint8))[:50], ""),
+        ("it's ü.png", b"xxxx", "not an image (begins with b'xxxx'); expected JPEG"),
+        ("a\\303.png", b'"\\n', r"""not an image (begins with b'"\\n')"""),
+    ],
+)
+def test_a_picture_that_is_damaged_is_named(places, tmp_path, name, content, told):
+    (tmp_path / name).write_bytes(content)
     batches = training_batches(source_of(places, tmp_path, data_of(places)), 0)
-    with pytest.raises(DeepLabError, match=r"bad\.png: "):
+    with pytest.raises(DeepLabError) as caught:
         next(named_batches(batches))
+    assert f"{tmp_path / name}: {told}" in str(caught.value)
 
 
 def test_the_label_of_what_has_none():
