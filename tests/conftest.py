@@ -81,6 +81,17 @@ def _memory_is_given_back():
         _seen[0] = _resident()
 
 
+@pytest.fixture(autouse=True)
+def _determinism_ends():
+    """A deterministic run leaves TensorFlow's switch on, under which XLA refuses the gradient of a max pooling."""
+    yield
+    if "tensorflow" in sys.modules:
+        from tensorflow.python.framework import config
+
+        if config.is_op_determinism_enabled():
+            config.disable_op_determinism()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
     """Tests neither see nor change what is kept for the user."""

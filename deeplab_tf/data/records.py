@@ -106,7 +106,7 @@ def parse_example(serialized: tf.Tensor, keys: Mapping[str, str] | None = None) 
 def decode_image(content: tf.Tensor) -> tf.Tensor:
     """Returns uint8 [h, w, 3] of an encoded JPEG or PNG; like in the release, the op recognises them by their bytes.
 
-    JPEGs are decoded with TensorFlow's default method, whose values differ from Pillow's by a few levels (17 were seen).
+    JPEGs are decoded with TensorFlow's default method; its values are a few levels from Pillow's (17 were seen).
     """
     return tf.ensure_shape(tf.io.decode_png(content, channels=3), [None, None, 3])
 
