@@ -151,24 +151,15 @@ def flags_of(folders, run, *more: str) -> list[str]:
     return [*places, *steps, "--base_learning_rate=0.001", *more]
 
 
-@pytest.fixture
-def deterministic():
-    """The flag for runs of equal bits, which switches deterministic operations on for the whole process."""
-    yield "--deterministic"
-    from tensorflow.python.framework import config
-
-    config.disable_op_determinism()
-
-
 def tensors(run) -> dict[str, bytes]:
     reader = tf.train.load_checkpoint(str(run / "model.ckpt-4"))
     return {name: reader.get_tensor(name).tobytes() for name in reader.get_variable_to_shape_map()}
 
 
 @pytest.mark.heavy
-def test_a_run_extends_the_network_and_goes_on(folders, tmp_path, capsys, monkeypatch, deterministic):
+def test_a_run_extends_the_network_and_goes_on(folders, tmp_path, capsys, monkeypatch):
     """A run that SIGTERM stops goes on bit for bit: what an uninterrupted one leaves is the same."""
-    whole = flags_of(folders, tmp_path / "whole", "--add=star,ring", deterministic)
+    whole = flags_of(folders, tmp_path / "whole", "--add=star,ring", "--deterministic")
     assert finished(extend, *whole) == 0
     printed = capsys.readouterr().out
     assert "old classes: mean IoU" in printed and "new classes: mean IoU" in printed
@@ -179,7 +170,7 @@ def test_a_run_extends_the_network_and_goes_on(folders, tmp_path, capsys, monkey
     assert extended.card.class_names == (*NAMES, "star", "ring") and extended.card.palette[:3] == CARD.palette
     assert json.loads((tmp_path / "whole" / "run.json").read_text())["old_classes"] == 3
 
-    arguments = flags_of(folders, tmp_path / "run", "--add=star,ring", deterministic)
+    arguments = flags_of(folders, tmp_path / "run", "--add=star,ring", "--deterministic")
     with monkeypatch.context() as patched:
         patched.setattr(Display, "progressed", lambda self, progress: os.kill(os.getpid(), signal.SIGTERM))
         assert finished(extend, *arguments, "--log_steps=2") == 0

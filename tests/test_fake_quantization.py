@@ -234,15 +234,6 @@ def test_what_cannot_be_trained_quantised():
 STEPS = 40
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _determinism_ends_here():
-    """The runs switch deterministic operations on for the whole process, and TensorFlow has no public way back."""
-    yield
-    from tensorflow.python.framework import config
-
-    config.disable_op_determinism()
-
-
 @pytest.fixture(scope="module")
 def records(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("records")

@@ -39,15 +39,6 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _determinism_ends_here():
-    """The runs switch deterministic operations on for the whole process, and TensorFlow has no public way back."""
-    yield
-    from tensorflow.python.framework import config
-
-    config.disable_op_determinism()
-
-
 def moved(before: dict, after: dict) -> tuple[set[str], set[str]]:
     """Returns the names of the backbone's and of the head's variables that differ."""
     names = {name for name in before if before[name].tobytes() != after[name].tobytes()}

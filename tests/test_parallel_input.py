@@ -25,8 +25,6 @@ def folder(tmp_path_factory) -> str:
 @pytest.fixture
 def deterministic():
     tf.config.experimental.enable_op_determinism()
-    yield
-    switch.disable_op_determinism()
 
 
 def dataset(folder, start_step: int = 0, **options) -> tf.data.Dataset:

@@ -24,15 +24,6 @@ STEPS = 6
 MODEL = ModelConfig(model_variant="tiny", aspp_convs_filters=16)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _determinism_ends_here():
-    """The runs switch deterministic operations on for the whole process, and TensorFlow has no public way back."""
-    yield
-    from tensorflow.python.framework import config
-
-    config.disable_op_determinism()
-
-
 @pytest.fixture(scope="module")
 def dataset_dir(tmp_path_factory) -> str:
     return write_shapes(tmp_path_factory.mktemp("records"), "train", 10, (49, 41))

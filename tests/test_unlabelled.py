@@ -210,21 +210,12 @@ def taught(places, log_dir, *, observer=None, folder="pictures", model=MODEL, **
     return train(Experiment(model, update, data_of(places), run), observer=observer)
 
 
-@pytest.fixture
-def deterministic():
-    yield
-    from tensorflow.python.framework import config
-
-    config.disable_op_determinism()
-
-
 def tensors(folder) -> dict[str, bytes]:
     reader = tf.train.load_checkpoint(str(folder / "model.ckpt-6"))
     return {name: reader.get_tensor(name).tobytes() for name in reader.get_variable_to_shape_map()}
 
 
 @pytest.mark.heavy
-@pytest.mark.usefixtures("deterministic")
 def test_a_taught_run_goes_on_bit_for_bit_also_in_loops(places, tmp_path):
     taught(places, tmp_path / "whole")
     stop = Recorder(lambda progress: os.kill(os.getpid(), signal.SIGTERM))

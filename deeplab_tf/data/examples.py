@@ -24,7 +24,7 @@ from deeplab_tf.errors import DeepLabError
 T = TypeVar("T")
 
 _MARK = "deeplab_tf data: "
-_ESCAPE = re.compile(r"\\(?:[nrt'\"\\]|[0-7]{3})")
+_ESCAPE = re.compile(r"\\(?:[nrt'\"\\]|[0-7]{3})")  # as TensorFlow's assertions show quotes, backslashes and controls
 _UNREADABLE = "cannot be read: its checksum does not match (the file is damaged)"
 _NO_IMAGE = "its image is no JPEG or PNG that can be decoded"
 _NO_LABEL = "its label is no PNG that can be decoded"
@@ -46,12 +46,8 @@ def named_errors() -> Iterator[None]:
         message = re.search(f"{_MARK}(.*?){_MARK.strip()}", str(error), re.DOTALL)
         if not message:
             raise
-        raise DeepLabError(_unescaped(message[1]).strip()) from None
-
-
-def _unescaped(text: str) -> str:
-    """Returns the text of a TensorFlow assertion, which shows quotes, backslashes and control characters escaped."""
-    return _ESCAPE.sub(lambda found: found[0].encode().decode("unicode_escape"), text)
+        text = _ESCAPE.sub(lambda found: found[0].encode().decode("unicode_escape"), message[1])
+        raise DeepLabError(text.strip()) from None
 
 
 def named_batches(batches: Iterable[T]) -> Iterator[T]:
